@@ -1,0 +1,1 @@
+"""Knowledge distillation and data augmentation in one jitted, sharded JAX step."""

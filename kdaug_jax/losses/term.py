@@ -1,0 +1,66 @@
+"""What a loss term is: the row type of the loss table `kdaug_jax.losses.LOSSES`, beside functions.
+
+A plain loss is a function whose positional parameters are roles:
+
+    f(student, [teacher,] [labels,] [student_taps,] [teacher_taps,] *, options) -> f32[B] or f32[]
+
+`student` and `teacher` are logits `f32[B,C]`, `labels` are class probabilities `f32[B,C]`, taps
+are dicts of activations. A loss with parameters or state of its own is a `Term`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+
+from kdaug_jax.types import Clock, Info, Outputs, View
+
+
+class TermInput(NamedTuple):
+    """What a term is given of one of the views it is put on.
+
+    Attributes:
+      student: outputs of the network that learns from the term.
+      teacher: outputs of the teacher on its view, detached unless asked otherwise, or None.
+      view: the view itself, with its labels and indices.
+    """
+
+    student: Outputs
+    teacher: Outputs | None
+    view: View
+
+
+class Context(NamedTuple):
+    """What a term may depend on beside its inputs.
+
+    Attributes:
+      clock: position in the run.
+      key: a key of the term's own for this step.
+      info: facts of the training split.
+      groups: into how many groups the batch is split (see `train.group_size`).
+    """
+
+    clock: Clock
+    key: jax.Array
+    info: Info
+    groups: int
+
+
+class Term(NamedTuple):
+    """A loss with parameters or state.
+
+    Attributes:
+      init: `init(key, inputs, info, **options) -> (params, state, no_decay)` from inputs of
+        which only shapes may be used; `no_decay` lists the top-level names in `params` that
+        weight decay leaves alone.
+      apply: `apply(params, state, inputs, context, **options) -> (value f32[], state,
+        metrics)`; `inputs` is a tuple of one `TermInput` a view, `metrics` maps names to
+        `(sum, count)`.
+      roles: the roles it needs, from "student", "teacher", "labels".
+    """
+
+    init: Callable[..., tuple[Any, Any, tuple[str, ...]]]
+    apply: Callable[..., tuple[jax.Array, Any, dict[str, Any]]]
+    roles: tuple[str, ...] = ("student", "teacher")

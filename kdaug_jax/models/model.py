@@ -1,0 +1,33 @@
+"""What a network is to the rest of the package: two pure functions and a few facts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+Variables = dict[str, Any]
+
+
+class Model(NamedTuple):
+    """A network as a pair of pure functions.
+
+    Attributes:
+      init: `init(key, (height, width)) -> variables`, nested dicts `{"params": ...,
+        "batch_stats": ...}` ("batch_stats" is `{}` for a network without BatchNorm).
+      apply: `apply(variables, image[B*V,H,W,C], *, train, branches=(0,), key=None) ->
+        (Outputs, batch_stats)`. Images are in pixel units 0..255 (uint8 or float); the network
+        normalises them. `len(branches)` is the number of views V stacked on axis 1 of
+        `[B,V] -> [B*V]`; view v uses BatchNorm branch `branches[v]` and, in training mode, its
+        own statistics. `key` feeds dropout and its like and may be None without them.
+      name: the name it was created by.
+      num_classes: width of the logits.
+      min_size: the smallest legal image side in pixels.
+      num_branches: how many stacked BatchNorm branches it has.
+    """
+
+    init: Callable[..., Variables]
+    apply: Callable[..., Any]
+    name: str
+    num_classes: int
+    min_size: int
+    num_branches: int

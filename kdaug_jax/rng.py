@@ -1,0 +1,64 @@
+"""Every PRNG key of the package: keys are functions of where they are used, never carried.
+
+A key depends on `(seed, role, epoch, index)` for what is drawn per example, and on
+`(seed, role, epoch, step)` for what is drawn per batch. Roles are strings, hashed by CRC-32 so
+that they mean the same in every process and Python version.
+"""
+
+from __future__ import annotations
+
+import zlib
+
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+
+from kdaug_jax.types import Clock
+
+
+def root(seed: ArrayLike) -> jax.Array:
+    """Gives the root key of a seed (`u32[]`, traced or not); threefry on every backend."""
+    return jax.random.key(jnp.asarray(seed, jnp.uint32), impl="threefry2x32")
+
+
+def fold(key: jax.Array, role: str) -> jax.Array:
+    """Derives the key of `role` from one key or from an array of keys, elementwise.
+
+    Args:
+      key: `key[...]`.
+      role: what the key is used for.
+
+    Returns:
+      `key[...]` of the same shape.
+    """
+    number = jnp.uint32(zlib.crc32(role.encode()))
+    derive = jax.random.fold_in
+    for _ in range(key.ndim):
+        derive = jax.vmap(derive, in_axes=(0, None))
+    return derive(key, number)
+
+
+def init_key(seed: ArrayLike, role: str) -> jax.Array:
+    """Gives the key that initialises `role`'s parameters."""
+    return fold(root(seed), "init/" + role)
+
+
+def example_keys(clock: Clock, role: str, index: jax.Array) -> jax.Array:
+    """Gives one key per example, the same wherever and in whatever batch the example lies.
+
+    Args:
+      clock: only its seed and epoch are used.
+      role: what the keys are used for, such as a view's name.
+      index: `i32[B]`, position of each example in its base split.
+
+    Returns:
+      `key[B]`.
+    """
+    key = jax.random.fold_in(fold(root(clock.seed), "example/" + role), clock.epoch)
+    return jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, index)
+
+
+def batch_key(clock: Clock, role: str) -> jax.Array:
+    """Gives the key of what `role` draws once for the whole batch of a step."""
+    key = jax.random.fold_in(fold(root(clock.seed), "batch/" + role), clock.epoch)
+    return jax.random.fold_in(key, clock.step)
