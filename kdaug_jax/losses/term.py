@@ -52,15 +52,16 @@ class Term(NamedTuple):
     """A loss with parameters or state.
 
     Attributes:
-      init: `init(key, inputs, info, **options) -> (params, state, no_decay)` from inputs of
-        which only shapes may be used; `no_decay` lists the top-level names in `params` that
-        weight decay leaves alone.
+      init: `init(key, inputs, info, **options) -> (params, state)`, nested dicts, from inputs of
+        which only shapes may be used.
       apply: `apply(params, state, inputs, context, **options) -> (value f32[], state,
         metrics)`; `inputs` is a tuple of one `TermInput` a view, `metrics` maps names to
         `(sum, count)`.
       roles: the roles it needs, from "student", "teacher", "labels".
+      no_decay: the top-level names in `params` that weight decay leaves alone.
     """
 
-    init: Callable[..., tuple[Any, Any, tuple[str, ...]]]
-    apply: Callable[..., tuple[jax.Array, Any, dict[str, Any]]]
+    init: Callable[..., tuple[dict[str, Any], dict[str, Any]]]
+    apply: Callable[..., tuple[jax.Array, dict[str, Any], dict[str, Any]]]
     roles: tuple[str, ...] = ("student", "teacher")
+    no_decay: tuple[str, ...] = ()

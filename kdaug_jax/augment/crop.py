@@ -1,0 +1,90 @@
+"""The base augmentation of small images: pad and crop, and mirror."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+
+from kdaug_jax.augment.geometry import affine_nearest
+from kdaug_jax.types import Fill, Fraction
+
+
+def flip(image: jax.Array) -> jax.Array:
+    """Mirrors `u8[H,W,C]` left to right."""
+    return image[:, ::-1]
+
+
+def random_flip(key: jax.Array, image: jax.Array, probability: Fraction = 0.5) -> jax.Array:
+    """Mirrors an image left to right, or does not.
+
+    Args:
+      key: `key[]`.
+      image: `u8[H,W,C]`.
+      probability: `f32[]`, of mirroring.
+
+    Returns:
+      `u8[H,W,C]`.
+    """
+    return jnp.where(jax.random.bernoulli(key, probability), flip(image), image)
+
+
+def pad_crop(
+    image: jax.Array, top: ArrayLike, left: ArrayLike, padding: ArrayLike, fill: ArrayLike
+) -> jax.Array:
+    """Pads an image on all sides and cuts an image of its old size from it.
+
+    Args:
+      image: `u8[H,W,C]`.
+      top: `i32[]`, first row of the cut, 0..2*padding.
+      left: `i32[]`, first column of the cut, 0..2*padding.
+      padding: `i32[]`, pixels added on each side.
+      fill: `u8[C]`, the colour of the padding.
+
+    Returns:
+      `u8[H,W,C]`.
+    """
+    # A move by whole pixels: the padded image is never made.
+    one, half = jnp.int32(1 << 16), jnp.int32(1 << 15)
+    zero = jnp.int32(0)
+    x = jnp.asarray(left - padding, jnp.int32) * one + half
+    y = jnp.asarray(top - padding, jnp.int32) * one + half
+    return affine_nearest(image, jnp.stack([one, zero, x, zero, one, y]), fill)
+
+
+def random_pad_crop(
+    key: jax.Array, image: jax.Array, padding: int, fill: Fill = "black"
+) -> jax.Array:
+    """Pads an image on all sides and cuts it at a uniform place, 0..2*padding inclusive.
+
+    Args:
+      key: `key[]`.
+      image: `u8[H,W,C]`.
+      padding: pixels added on each side.
+      fill: `u8[C]`, the colour of the padding.
+
+    Returns:
+      `u8[H,W,C]`.
+
+    Source: `RandomCrop(size, padding)` of torchvision; AutoAugment's own code leaves out the
+    last place.
+    """
+    top, left = jax.random.randint(key, (2,), 0, 2 * padding + 1)
+    return pad_crop(image, top, left, padding, fill)
+
+
+def check_pad_crop(arguments: Mapping[str, Any], size: tuple[int, int]) -> None:
+    """Refuses a padding that is negative or larger than the image.
+
+    Args:
+      arguments: what a user wrote for `random_pad_crop`.
+      size: height and width of the images in pixels.
+
+    Raises:
+      ValueError: (what is wrong, what would be right).
+    """
+    if not 0 <= arguments["padding"] <= min(size):
+        raise ValueError(f"got padding={arguments['padding']}", f"must be 0..{min(size)} pixels")

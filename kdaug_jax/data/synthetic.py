@@ -1,0 +1,43 @@
+"""Made-up images of any size, for trying a config without its data."""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+
+from kdaug_jax.data.dataset import Dataset, Split
+from kdaug_jax.errors import ConfigError
+
+
+def synthetic(argument: str) -> Dataset:
+    """Draws noisy images around one random pattern a class.
+
+    Args:
+      argument: "HEIGHTxWIDTH,CLASSES,SIZE", such as "32x32,10,256"; SIZE is the number of
+        training images, validation and test hold a quarter of it each.
+
+    Returns:
+      A `Dataset` with the splits "train", "validation" and "test"; the same for the same argument.
+
+    Raises:
+      ConfigError: `argument` is not of that form.
+    """
+    match = re.fullmatch(r"(\d+)x(\d+),(\d+),(\d+)", argument.replace(" ", ""))
+    if not match or min(map(int, match.groups())) < 1 or int(match[4]) < int(match[3]):
+        raise ConfigError(
+            "data.source",
+            f"synthetic needs height, width, classes and size, got '{argument}'",
+            "synthetic:32x32,10,256, with at least one image a class",
+        )
+    height, width, classes, size = map(int, match.groups())
+    random = np.random.RandomState(0)
+    pattern = random.randint(64, 192, (classes, -(-height // 4), -(-width // 4), 3))
+    pattern = pattern.repeat(4, 1).repeat(4, 2)[:, :height, :width]
+    splits = {}
+    quarter = max(size // 4, classes)
+    for name, count in {"train": size, "validation": quarter, "test": quarter}.items():
+        label = np.arange(count, dtype=np.int32) % classes
+        noise = random.randint(-64, 64, (count, height, width, 3))
+        splits[name] = Split((pattern[label] + noise).astype(np.uint8), label)
+    return Dataset(splits, tuple(f"class {number}" for number in range(classes)))

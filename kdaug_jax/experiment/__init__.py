@@ -1,0 +1,1 @@
+"""From a config to a program: everything named, checked and planned before any device work."""

@@ -1,0 +1,313 @@
+"""The shape of a config: defaults, checks, typos, overrides by path, fingerprint."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from kdaug_jax.errors import ConfigError, near
+from kdaug_jax.experiment.binding import cast
+from kdaug_jax.types import Range
+
+MODES = ("train", "evaluate")
+SEED = Range(np.uint32, 0, 2**32 - 1)
+COUNT = Range(np.int64, 0)
+# A run may be resumed with other values of these.
+FREE = ("mode",)
+
+
+def network(name: str, **fields: Any) -> dict[str, Any]:
+    """Gives the config of one network.
+
+    Args:
+      name: architecture, see `kdaug_jax.models.names()`; may be empty for a frozen network,
+        whose checkpoint knows it.
+      **fields: `trainable`, False for a frozen network; `checkpoint`, working directory that a
+        frozen network comes from, empty to train it first with `recipe`; `mean` and `std` in
+        pixel units, empty for the training split's; `recipe`, pairs of (path, value) that turn
+        the experiment's config into the one that trains this network.
+
+    Returns:
+      A complete section for `config.networks`.
+    """
+    section = dict(name=name, trainable=False, checkpoint="", mean=(), std=(), recipe=())
+    _known(f"networks ({name})", fields, section)
+    return {**section, **fields}
+
+
+def term(loss: str, on: tuple[str, ...], **fields: Any) -> dict[str, Any]:
+    """Gives the config of one loss term.
+
+    Args:
+      loss: name in `kdaug_jax.losses.LOSSES`, or "package.module:function".
+      on: the views it is put on; its values are summed.
+      **fields: `student`, the network that learns; `teacher`, a network, "network@view", or a
+        tuple of them, whose probabilities are averaged; `weight`, a number or a schedule;
+        `group`, "task" or "distill"; `detach`, whether the teacher's outputs are constants; and
+        the loss's own options.
+
+    Returns:
+      A complete section for `config.terms`.
+    """
+    section = dict(
+        loss=loss, on=tuple(on), student="student", teacher="", weight=1.0, group="task",
+        detach=True,
+    )
+    return {**section, **fields}
+
+
+def default() -> ConfigDict:
+    """Gives a config with every section, in which an experiment fills views, networks and terms."""
+    return ConfigDict(
+        dict(
+            mode="train",
+            seed=0,
+            data=dict(
+                source="digits", seed=0, batch_size=64,
+                train="train", validation="validation", test="test",
+            ),
+            views={},
+            networks={},
+            terms={},
+            optim=dict(
+                name="sgd", momentum=0.9, nesterov=False, weight_decay=0.0, decay="all",
+                clip_norm=0.0, combine="sum()", ema=0.0, ema_ramp=True,
+                schedule=dict(name="constant", base=0.1, unit="epoch", warmup=0.0),
+            ),
+            train=dict(epochs=1.0, group_size=0, steps_per_call=0, allow_weak_teacher=False),
+            eval=dict(every_epochs=1.0, batch_size=0, view=""),
+            checkpoint=dict(
+                every_epochs=1.0, every_steps=0, every_minutes=0.0, keep=2,
+                best="eval/validation/accuracy",
+            ),
+            log=dict(every_steps=20),
+            precision="float32",
+            mesh=dict(data=-1),
+            phases=(),
+            population=(),
+        ),
+        type_safe=True,
+    )
+
+
+def _known(where: str, given: Mapping[str, Any], known: Mapping[str, Any]) -> None:
+    for name in given:
+        if name not in known:
+            raise ConfigError(f"{where}.{name}", "is not a field", near(name, known))
+
+
+def plain(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Turns a config into plain nested dicts, tuples and numbers."""
+    return config.to_dict() if isinstance(config, ConfigDict) else copy.deepcopy(dict(config))
+
+
+def natural(names) -> list[str]:
+    """Sorts names by the numbers written in them: a2 before a10, whatever order the config has."""
+
+    def key(name):
+        parts = re.split(r"(\d+)", name)
+        return [(int(part), "") if part.isdigit() else (-1, part) for part in parts]
+
+    return sorted(names, key=key)
+
+
+def validate(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Checks all that can be checked without data and devices.
+
+    Args:
+      config: a ConfigDict or nested dicts.
+
+    Returns:
+      The config as plain nested dicts with every field filled in.
+
+    Raises:
+      ConfigError: an unknown field, a wrong type, or a number out of range.
+    """
+    given, schema = plain(config), plain(default())
+    _known("config", given, schema)
+    full = {**schema, **given}
+    for section, fields in schema.items():
+        if isinstance(fields, dict) and fields:
+            if not isinstance(full[section], dict):
+                raise ConfigError(section, f"got {full[section]!r}", "must be a section")
+            if section != "optim":  # an optimiser has options of its own
+                _known(section, full[section], fields)
+            full[section] = {**fields, **full[section]}
+            for name, value in fields.items():
+                _same_type(f"{section}.{name}", full[section][name], value)
+    if full["mode"] not in MODES:
+        raise ConfigError("mode", f"got '{full['mode']}'", near(str(full["mode"]), MODES))
+    if full["precision"] not in ("float32", "bfloat16"):
+        raise ConfigError("precision", f"got {full['precision']!r}", "must be float32 or bfloat16")
+    cast("seed", full["seed"], SEED)
+    cast("data.seed", full["data"]["seed"], SEED)
+    for path, low in (
+        ("data.batch_size", 1), ("train.group_size", 0), ("train.steps_per_call", 0),
+        ("eval.batch_size", 0), ("checkpoint.every_steps", 0), ("checkpoint.keep", 1),
+        ("log.every_steps", 1), ("mesh.data", -1),
+    ):
+        section, name = path.split(".")
+        cast(path, full[section][name], Range(np.int64, low))
+    for path in ("eval.every_epochs", "checkpoint.every_epochs", "checkpoint.every_minutes"):
+        section, name = path.split(".")
+        cast(path, full[section][name], Range(np.float64, 0.0))
+    cast("train.epochs", full["train"]["epochs"], Range(np.float64, 0.0, open=True))
+    group, batch = full["train"]["group_size"], full["data"]["batch_size"]
+    if group and batch % group:
+        raise ConfigError(
+            "train.group_size", f"{group} does not divide data.batch_size {batch}",
+            f"use a divisor of {batch}",
+        )
+    full["views"] = {name: _view(name, value) for name, value in full["views"].items()}
+    full["networks"] = {
+        name: network(**_section(f"networks.{name}", value, ("name",)))
+        for name, value in full["networks"].items()
+    }
+    full["terms"] = {
+        name: term(**_section(f"terms.{name}", value, ("loss", "on")))
+        for name, value in full["terms"].items()
+    }
+    _whole(full)
+    return full
+
+
+def _same_type(path: str, value: Any, example: Any) -> None:
+    kinds = {float: (int, float), int: (int,), bool: (bool,), str: (str,)}
+    if path == "optim.schedule":
+        return
+    wanted = kinds.get(type(example), (type(example),))
+    if not isinstance(value, wanted) or isinstance(value, bool) != isinstance(example, bool):
+        raise ConfigError(path, f"got {value!r}", f"must be a {type(example).__name__}")
+
+
+def _section(where: str, value: Any, required: tuple[str, ...]) -> dict[str, Any]:
+    if not isinstance(value, Mapping):
+        raise ConfigError(where, f"got {value!r}", "must be a section")
+    for name in required:
+        if name not in value:
+            raise ConfigError(where, f"has no '{name}'", f"give {name}=...")
+    section = dict(value)
+    if isinstance(section.get("on"), str):
+        section["on"] = (section["on"],)
+    return section
+
+
+def _view(name: str, value: Any) -> dict[str, Any]:
+    value = {"ops": value} if isinstance(value, str) else value
+    section = _section(f"views.{name}", value, ("ops",))
+    _known(f"views.{name}", section, {"ops": "", "branch": 0})
+    section = {"branch": 0, **section}
+    cast(f"views.{name}.branch", section["branch"], COUNT)
+    return section
+
+
+def _whole(full: Mapping[str, Any]) -> None:
+    for section in ("views", "networks", "terms"):
+        if not full[section]:
+            raise ConfigError(section, "is empty", "an experiment needs at least one entry")
+        for name in full[section]:
+            if not name.replace("_", "a").isalnum() or name == "terms":
+                raise ConfigError(
+                    f"{section}.{name}", "is not a usable name", "use letters, digits and _"
+                )
+    if not any(one["trainable"] for one in full["networks"].values()):
+        raise ConfigError("networks", "none is trainable", "set trainable=True for the student")
+    for name, one in full["networks"].items():
+        if one["trainable"] and one["checkpoint"]:
+            raise ConfigError(
+                f"networks.{name}.checkpoint", "is given for a trained network", "leave it empty"
+            )
+    for field in ("phases", "population"):
+        entries = full[field]
+        if not isinstance(entries, list | tuple) or any(
+            not isinstance(entry, list | tuple) or len(entry) != 2 for entry in entries
+        ):
+            raise ConfigError(field, f"got {entries!r}", "must be a tuple of pairs")
+
+
+def put(config: Mapping[str, Any], path: str, value: Any) -> dict[str, Any]:
+    """Gives a copy of a plain config with the value at `path` replaced.
+
+    Raises:
+      ConfigError: there is no such path.
+    """
+    full = copy.deepcopy(dict(config))
+    *parents, last = path.split(".")
+    section: Any = full
+    for position, name in enumerate((*parents, last)):
+        if not isinstance(section, dict) or name not in section:
+            known = section if isinstance(section, dict) else ()
+            where = ".".join((*parents, last)[: position + 1])
+            raise ConfigError(where, "there is no such field", near(name, known))
+        if position < len(parents):
+            section = section[name]
+    if path.startswith("views.") and isinstance(value, str) and isinstance(section[last], dict):
+        value = {**section[last], "ops": value}
+    section[last] = value
+    return full
+
+
+def overlay(
+    hparams: Mapping[str, np.ndarray],
+    ranges: Mapping[str, Range],
+    overrides: Mapping[str, Any],
+) -> dict[str, np.ndarray]:
+    """Replaces traced numbers by path.
+
+    Args:
+      hparams: traced numbers by path.
+      ranges: their legal values.
+      overrides: new numbers by path.
+
+    Returns:
+      A new dict with the same paths, dtypes and shapes, so that nothing compiles again.
+
+    Raises:
+      ConfigError: a path that is not traced, or a number out of range.
+    """
+    result = dict(hparams)
+    for path, value in overrides.items():
+        # A weight or rate without a schedule lies at its own path, with one at `.base`.
+        path = path if path in hparams or f"{path}.base" not in hparams else f"{path}.base"
+        if path not in hparams:
+            raise ConfigError(path, "is not a traced number", near(path, hparams))
+        result[path] = cast(path, value, ranges[path])
+    return result
+
+
+def canonical(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Gives a config as JSON would give it back (tuples become lists)."""
+    return json.loads(json.dumps(config, sort_keys=True))
+
+
+def fingerprint(config: Mapping[str, Any]) -> str:
+    """Gives 16 hexadecimal digits that change whenever a field changes."""
+    text = json.dumps(config, sort_keys=True).encode()
+    return hashlib.sha256(text).hexdigest()[:16]
+
+
+def difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """Lists, one line a path, where two configs differ; fields in `FREE` do not count."""
+
+    def flatten(value, prefix=""):
+        if isinstance(value, dict) and value:
+            for name, inner in value.items():
+                yield from flatten(inner, f"{prefix}.{name}" if prefix else name)
+        else:
+            yield prefix, value
+
+    before, after = dict(flatten(canonical(old))), dict(flatten(canonical(new)))
+    lines = []
+    for path in sorted({*before, *after} - set(FREE)):
+        if before.get(path, "(absent)") != after.get(path, "(absent)"):
+            lines.append(
+                f"{path}: {before.get(path, '(absent)')!r} -> {after.get(path, '(absent)')!r}"
+            )
+    return lines

@@ -1,0 +1,165 @@
+"""Builds the networks of an experiment and runs `network@view` pairs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from kdaug_jax import models, rng
+from kdaug_jax.errors import ConfigError
+from kdaug_jax.models.model import Model
+from kdaug_jax.runtime import workdir
+from kdaug_jax.types import Clock, Info, Outputs, View
+
+
+class Network(NamedTuple):
+    """One network of an experiment.
+
+    Attributes:
+      model: its pure functions.
+      trainable: whether gradients reach it; a frozen one runs in inference mode.
+      checkpoint: where a frozen network's weights lie, a working directory of this package.
+      facts: `{"name", "mean", "std", "num_classes"}`, all that is needed to build it again.
+    """
+
+    model: Model
+    trainable: bool
+    checkpoint: str
+    facts: dict[str, Any]
+
+
+def build(
+    name: str, config: Mapping[str, Any], info: Info, branches: int, group_size: int, dtype: str
+) -> Network:
+    """Builds one network from its config.
+
+    Args:
+      name: its name in the experiment.
+      config: `name, trainable, checkpoint, mean, std` (see `experiment.config.network`).
+      info: facts of the training split; its mean and std hold where the config gives none.
+      branches: how many BatchNorm branches the views of this network use.
+      group_size: see `train.group_size`.
+      dtype: "float32" or "bfloat16", of the computation.
+
+    Returns:
+      The network. A frozen one takes normalisation and architecture from its checkpoint.
+
+    Raises:
+      ConfigError: unknown architecture, images too small, or a checkpoint of another data set.
+    """
+    where = f"networks.{name}"
+    facts = {
+        "name": config["name"],
+        "mean": tuple(config["mean"]) or info.mean,
+        "std": tuple(config["std"]) or info.std,
+        "num_classes": info.num_classes,
+    }
+    if not config["trainable"]:
+        stored = workdir.read_network(where, config["checkpoint"])
+        if facts["name"] not in ("", stored["name"]):
+            raise ConfigError(
+                f"{where}.name",
+                f"is '{facts['name']}' but {config['checkpoint']} holds a '{stored['name']}'",
+                f"write '{stored['name']}' or leave it empty",
+            )
+        if stored["num_classes"] != info.num_classes:
+            raise ConfigError(
+                f"{where}.checkpoint",
+                f"has {stored['num_classes']} classes, the data set {info.num_classes}",
+                "use a teacher of the same data set",
+            )
+        facts, branches = stored, stored.get("num_branches", 1)
+    try:
+        model = models.create(
+            facts["name"],
+            facts["num_classes"],
+            mean=tuple(facts["mean"]),
+            std=tuple(facts["std"]),
+            num_branches=branches,
+            group_size=group_size if config["trainable"] else 0,
+            dtype=dtype,
+        )
+    except ConfigError as error:
+        raise ConfigError(f"{where}.name", error.what, error.remedy) from None
+    if min(info.size) < model.min_size:
+        raise ConfigError(
+            f"{where}.name",
+            f"{facts['name']} needs images of at least {model.min_size} pixels a side, "
+            f"the data set has {info.size[0]}×{info.size[1]}",
+            "use larger images or another network",
+        )
+    return Network(model, config["trainable"], config["checkpoint"], facts)
+
+
+def run(
+    networks: Mapping[str, Network],
+    pairs: Sequence[tuple[str, str]],
+    variables: Mapping[str, Any],
+    views: Mapping[str, View],
+    branches: Mapping[str, int],
+    clock: Clock,
+    given: Mapping[str, Outputs],
+) -> tuple[dict[str, Outputs], dict[str, Any]]:
+    """Runs each network on its views, those of one size in one joint pass.
+
+    Args:
+      networks: by name.
+      pairs: the (network, view) pairs that are needed, in order.
+      variables: `{network: {"params", "batch_stats"}}`.
+      views: by name.
+      branches: `{view: BatchNorm branch}` for trained networks; frozen ones use branch 0.
+      clock: position in the run, for dropout.
+      given: `{"network@view": Outputs}`; these pairs are not run.
+
+    Returns:
+      `{"network@view": Outputs}` and `{network: batch_stats}` of the trained networks. In
+      training mode each view has its own statistics, as in separate passes.
+    """
+    outputs = dict(given)
+    batch_stats = {}
+    for name, network in networks.items():
+        wanted = [view for one, view in pairs if one == name and f"{name}@{view}" not in given]
+        current = dict(variables[name])
+        for together in _joint(wanted, views):
+            image = _stack([views[view].image for view in together])
+            key = rng.batch_key(clock, f"network/{name}/" + "+".join(together))
+            result, current["batch_stats"] = network.model.apply(
+                current,
+                image,
+                train=network.trainable,
+                branches=tuple(branches[view] if network.trainable else 0 for view in together),
+                key=key,
+            )
+            for position, view in enumerate(together):
+                outputs[f"{name}@{view}"] = _unstack(result, position, len(together))
+        if network.trainable:
+            batch_stats[name] = current["batch_stats"]
+    return outputs, batch_stats
+
+
+def _joint(wanted: Sequence[str], views: Mapping[str, View]) -> list[list[str]]:
+    by_shape: dict[tuple[int, ...], list[str]] = {}
+    for view in wanted:
+        by_shape.setdefault(views[view].image.shape, []).append(view)
+    return list(by_shape.values())
+
+
+def _stack(images: Sequence[jax.Array]) -> jax.Array:
+    if len(images) == 1:
+        return images[0]
+    if len({image.dtype for image in images}) > 1:
+        images = [image.astype(jnp.float32) for image in images]
+    # On axis 1 every device keeps its own examples; on axis 0 the data would move.
+    stacked = jnp.stack(images, axis=1)
+    return stacked.reshape(-1, *stacked.shape[2:])
+
+
+def _unstack(outputs: Outputs, position: int, count: int) -> Outputs:
+    if count == 1:
+        return outputs
+    return jax.tree.map(
+        lambda array: array.reshape(-1, count, *array.shape[1:])[:, position], outputs
+    )

@@ -1,0 +1,282 @@
+"""`config.optim` as an optax chain whose numbers are traced.
+
+The chain is made anew inside the step from the traced numbers; its state does not depend on them.
+Order of the links: combine the gradient groups, add weight decay, clip by global norm, the
+optimiser itself, the learning rate. Decay before clipping is what the papers' code does, where
+decay is part of the loss.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from kdaug_jax.errors import ConfigError, near
+from kdaug_jax.experiment import schedules
+from kdaug_jax.experiment.binding import Bound, bind, cast, read_calls
+from kdaug_jax.types import Fraction, Hparams, Info, NonNegative, Range, TrainState
+
+GROUPS = ("task", "distill")
+
+
+class Combine(NamedTuple):
+    """How gradient groups become one gradient.
+
+    Attributes:
+      make: `make(epoch, **options) -> f(grads: {group: tree}) -> tree`.
+      separate: whether it needs the groups apart, which costs one backward pass a group.
+    """
+
+    make: Callable[..., Callable[[Mapping[str, Any]], Any]]
+    separate: bool
+
+
+def sum_groups(epoch: jax.Array) -> Callable[[Mapping[str, Any]], Any]:
+    """Adds the gradients of all groups."""
+    return lambda grads: jax.tree.map(lambda *parts: sum(parts[1:], parts[0]), *grads.values())
+
+
+def clip_per_variable(epoch: jax.Array, start: NonNegative = 0.0):
+    """Clips each variable's distillation gradient to the norm of its task gradient.
+
+    g = g_task + clip(g_distill, ‖g_task‖ · σ(epoch − start)), variable by variable. The terms' own
+    parameters are not clipped: their task gradient is 0 and they would never train.
+
+    Args:
+      epoch: `i32[]`.
+      start: epoch at which σ is ½.
+
+    Returns:
+      A function of `{"task": tree, "distill": tree}`.
+
+    Source: paper 003 section 4 ("clip as in KD-SVD"); Lee et al. 2018, KD-SVD.
+    """
+    ramp = jax.nn.sigmoid(epoch.astype(jnp.float32) - start)
+
+    def clip(task, distill):
+        limit = optax.tree.norm(task) * ramp
+        norm = optax.tree.norm(distill)
+        return task + distill * jnp.where(norm > limit, limit / jnp.maximum(norm, 1e-30), 1.0)
+
+    def combine(grads):
+        task, distill = grads["task"], grads["distill"]
+        return {
+            name: jax.tree.map(jnp.add if name == "terms" else clip, task[name], distill[name])
+            for name in task
+        }
+
+    return combine
+
+
+COMBINE = {
+    "sum": Combine(sum_groups, separate=False),
+    "clip_per_variable": Combine(clip_per_variable, separate=True),
+}
+
+
+def sgd(*, momentum: Fraction = 0.9, nesterov: bool = False) -> optax.GradientTransformation:
+    """Momentum as PyTorch's SGD: v = momentum·v + g; the step is v, or g + momentum·v (Nesterov)."""
+    return optax.trace(decay=momentum, nesterov=nesterov)
+
+
+OPTIMIZERS: dict[str, Callable[..., optax.GradientTransformation]] = {"sgd": sgd}
+
+
+def _is_batchnorm(parent: Any) -> bool:
+    return isinstance(parent, Mapping) and "scale" in parent
+
+
+DECAY: dict[str, Callable[[str, Any], bool]] = {
+    "all": lambda name, parent: True,
+    "kernels": lambda name, parent: name == "kernel",
+    "not_batchnorm": lambda name, parent: not _is_batchnorm(parent),
+}
+
+FIELDS = (
+    "name", "weight_decay", "decay", "clip_norm", "combine", "ema", "ema_ramp", "schedule",
+)
+
+
+class Optimizer(NamedTuple):
+    """Everything `config.optim` says, resolved.
+
+    Attributes:
+      schedule: the learning rate.
+      method: the optimiser's function and its options.
+      combine: how gradient groups are combined, and its options.
+      groups: `{term group: gradient group}`; equal gradient groups share a backward pass.
+      decay: which parameters decay.
+      clips: whether gradients are clipped.
+      averages: whether averaged weights are kept.
+      ramp: whether their decay starts small.
+      hparams, ranges: traced numbers by path.
+    """
+
+    schedule: schedules.Schedule
+    method: tuple[Callable[..., optax.GradientTransformation], Bound]
+    combine: tuple[Combine, Bound]
+    groups: dict[str, str]
+    decay: Callable[[str, Any], bool]
+    clips: bool
+    averages: bool
+    ramp: bool
+    hparams: dict[str, np.ndarray]
+    ranges: dict[str, Range]
+
+
+def build(
+    config: Mapping[str, Any], steps_per_epoch: int, total_steps: int, info: Info
+) -> Optimizer:
+    """Resolves `config.optim`.
+
+    Args:
+      config: the section.
+      steps_per_epoch: steps an epoch.
+      total_steps: steps of the whole run.
+      info: facts of the training split.
+
+    Returns:
+      The plan from which `transformation` makes the optax chain.
+
+    Raises:
+      ConfigError: unknown optimiser, schedule, decay scope or combination, or a bad number.
+    """
+    name = config["name"]
+    if name not in OPTIMIZERS:
+        raise ConfigError("optim.name", f"unknown optimiser '{name}'", near(name, OPTIMIZERS))
+    if config["decay"] not in DECAY:
+        raise ConfigError(
+            "optim.decay", f"unknown scope '{config['decay']}'", near(config["decay"], DECAY)
+        )
+    options = {key: value for key, value in config.items() if key not in FIELDS}
+    method = bind("optim", OPTIMIZERS[name], (), options, 0, info)
+    calls = read_calls("optim.combine", config["combine"])
+    if len(calls) != 1 or calls[0][0] not in COMBINE:
+        wrong = config["combine"]
+        raise ConfigError("optim.combine", f"unknown combination '{wrong}'", near(wrong, COMBINE))
+    combine_name, args, kwargs = calls[0]
+    combine = COMBINE[combine_name]
+    combine_bound = bind(f"optim.{combine_name}", combine.make, args, kwargs, 1, info)
+    positive = Range(np.float32, 0.0)
+    schedule = schedules.build(
+        "optim.schedule", config["schedule"], steps_per_epoch, total_steps, positive, info
+    )
+    ranges = {schedule.path: positive, "optim.weight_decay": positive}
+    hparams = {
+        schedule.path: schedule.base,
+        "optim.weight_decay": cast("optim.weight_decay", config["weight_decay"], positive),
+    }
+    # 0 switches these two off and is part of the compiled program; any other value is traced.
+    for field, legal in (
+        ("clip_norm", Range(np.float32, 0.0, open=True)),
+        ("ema", Range(np.float32, 0.0, 1.0, open=True)),
+    ):
+        if config[field] != 0:
+            path = f"optim.{field}"
+            hparams[path], ranges[path] = cast(path, config[field], legal), legal
+    for prefix, bound in (("optim", method), (f"optim.{combine_name}", combine_bound)):
+        for option, value in bound.traced.items():
+            hparams[f"{prefix}.{option}"] = value
+            ranges[f"{prefix}.{option}"] = bound.ranges[option]
+    return Optimizer(
+        schedule=schedule,
+        method=(OPTIMIZERS[name], method),
+        combine=(combine, combine_bound),
+        groups={group: group if combine.separate else "all" for group in GROUPS},
+        decay=DECAY[config["decay"]],
+        clips="optim.clip_norm" in hparams,
+        averages="optim.ema" in hparams,
+        ramp=config["ema_ramp"],
+        hparams=hparams,
+        ranges=ranges,
+    )
+
+
+def learning_rate(plan: Optimizer, hparams: Hparams, step: jax.Array) -> jax.Array:
+    """Gives the learning rate of a step, `f32[]`."""
+    return hparams[plan.schedule.path] * plan.schedule.multiplier(step)
+
+
+def transformation(
+    plan: Optimizer,
+    hparams: Hparams,
+    step: jax.Array,
+    epoch: jax.Array,
+    no_decay: Mapping[str, tuple[str, ...]],
+) -> optax.GradientTransformation:
+    """Makes the optax chain of a step.
+
+    Args:
+      plan: the resolved section.
+      hparams: traced numbers by path.
+      step, epoch: position in the run.
+      no_decay: `{term: top-level names}` of term parameters that must not decay.
+
+    Returns:
+      A chain whose `update` takes `{gradient group: tree}`.
+    """
+    combine, combine_bound = plan.combine
+    method, method_bound = plan.method
+    name = next(name for name, row in COMBINE.items() if row is combine)
+    together = combine.make(
+        epoch,
+        **combine_bound.static,
+        **{option: hparams[f"optim.{name}.{option}"] for option in combine_bound.traced},
+    )
+    links = [
+        optax.stateless(lambda grads, params: together(grads)),
+        optax.add_decayed_weights(
+            hparams["optim.weight_decay"], lambda params: _decay_mask(params, plan.decay, no_decay)
+        ),
+        method(
+            **method_bound.static,
+            **{option: hparams[f"optim.{option}"] for option in method_bound.traced},
+        ),
+        optax.scale(-learning_rate(plan, hparams, step)),
+    ]
+    if plan.clips:
+        links.insert(2, optax.clip_by_global_norm(hparams["optim.clip_norm"]))
+    return optax.chain(*links)
+
+
+def _decay_mask(params, scope: Callable[[str, Any], bool], no_decay):
+    def mask(tree, name, parent):
+        if isinstance(tree, Mapping):
+            return {key: mask(value, key, tree) for key, value in tree.items()}
+        return scope(name, parent)
+
+    masks = mask(params, "", None)
+    for term, names in no_decay.items():
+        for name in names:
+            own = masks["terms"][term]
+            own[name] = jax.tree.map(lambda _: False, own[name])
+    return masks
+
+
+def average(plan: Optimizer, hparams: Hparams, state: TrainState) -> dict[str, Any]:
+    """Moves the averaged weights and running statistics towards the current ones.
+
+    ema = d·ema + (1−d)·current with d = min(decay, (1+t)/(10+t)) when the ramp is on, t being the
+    number of steps before this one, as TensorFlow's `ExponentialMovingAverage` does.
+
+    Args:
+      plan: the resolved section.
+      hparams: traced numbers by path.
+      state: the state after the update, its `ema` and `step` still from before it.
+
+    Returns:
+      The new `ema`, `{}` when averaging is off.
+    """
+    if not plan.averages:
+        return {}
+    decay = hparams["optim.ema"]
+    if plan.ramp:
+        step = state.step.astype(jnp.float32)
+        decay = jnp.minimum(decay, (1.0 + step) / (10.0 + step))
+    current = {"params": state.params, "network_state": state.network_state}
+    return jax.tree.map(lambda old, new: decay * old + (1.0 - decay) * new, state.ema, current)

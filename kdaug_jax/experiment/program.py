@@ -1,0 +1,267 @@
+"""`build(config, info)`: everything resolved and planned, so that the step only executes."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from kdaug_jax import rng
+from kdaug_jax.errors import ConfigError, near
+from kdaug_jax.experiment import networks as network_room
+from kdaug_jax.experiment import optim, terms, views
+from kdaug_jax.experiment.config import SEED, natural, overlay, put, validate
+from kdaug_jax.types import Batch, Clock, Hparams, Info, Outputs, Range, TrainState, View
+
+
+@dataclasses.dataclass(frozen=True)
+class Program:
+    """An experiment, or one phase of it, ready to be executed.
+
+    Attributes:
+      config: the complete plain config.
+      info: facts of the training split.
+      steps_per_epoch, total_steps, start_step: steps of the whole run, and where a phase begins.
+      groups: into how many groups the batch is split.
+      view_plans, branches: the views in order, and the BatchNorm branch of each.
+      networks: by name, in order.
+      term_plans: the terms in order.
+      optimizer: the resolved optimiser.
+      hparams, ranges: every traced number and its legal values, by config path.
+    """
+
+    config: dict[str, Any]
+    info: Info
+    steps_per_epoch: int
+    total_steps: int
+    start_step: int
+    groups: int
+    view_plans: tuple[views.Plan, ...]
+    branches: dict[str, int]
+    networks: dict[str, network_room.Network]
+    term_plans: tuple[terms.Plan, ...]
+    optimizer: optim.Optimizer
+    hparams: dict[str, np.ndarray]
+    ranges: dict[str, Range]
+
+    @property
+    def trainable(self) -> tuple[str, ...]:
+        """Names of the trained networks."""
+        return tuple(name for name, one in self.networks.items() if one.trainable)
+
+    @property
+    def term_names(self) -> tuple[str, ...]:
+        """Names of the terms, in the order of the step's raw values."""
+        return tuple(plan.name for plan in self.term_plans)
+
+    @property
+    def pairs(self) -> tuple[tuple[str, str], ...]:
+        """The (network, view) pairs that the terms need."""
+        return terms.pairs(self.term_plans)
+
+    def clock(self, step: jax.Array, hparams: Hparams) -> Clock:
+        """Gives the position in the run at a step."""
+        return Clock(hparams["seed"], step // self.steps_per_epoch, step)
+
+    def make_views(self, clock: Clock, batch: Batch, hparams: Hparams) -> dict[str, View]:
+        """Makes all views of a batch."""
+        return views.make(self.view_plans, clock, batch, hparams, self.info, self.groups)
+
+    def run_networks(
+        self,
+        params: Mapping[str, Any],
+        network_state: Mapping[str, Any],
+        frozen: Mapping[str, Any],
+        made: Mapping[str, View],
+        clock: Clock,
+        given: Mapping[str, Outputs],
+    ) -> tuple[dict[str, Outputs], dict[str, Any]]:
+        """Runs every needed pair that is not given; returns outputs and new running statistics."""
+        variables = {
+            name: {"params": params[name], "batch_stats": network_state[name]}
+            if one.trainable
+            else frozen[name]
+            for name, one in self.networks.items()
+        }
+        return network_room.run(
+            self.networks, self.pairs, variables, made, self.branches, clock, given
+        )
+
+    def compute_terms(self, params, state, outputs, made, clock, hparams):
+        """Computes all terms, see `experiment.terms.apply`; sums are by the optimiser's groups."""
+        sums, raw, state, metrics = terms.apply(
+            self.term_plans, params, state, outputs, made, clock, hparams, self.info, self.groups
+        )
+        grouped: dict[str, jax.Array] = {
+            group: jnp.zeros((), jnp.float32) for group in self.optimizer.groups.values()
+        }
+        for group, value in sums.items():
+            grouped[self.optimizer.groups[group]] += value
+        return grouped, raw, state, metrics
+
+    def transformation(self, hparams: Hparams, clock: Clock) -> optax.GradientTransformation:
+        """Makes the optax chain of a step."""
+        no_decay = {plan.name: plan.term.no_decay for plan in self.term_plans}
+        return optim.transformation(self.optimizer, hparams, clock.step, clock.epoch, no_decay)
+
+    def learning_rate(self, hparams: Hparams, step: jax.Array) -> jax.Array:
+        """Gives the learning rate of a step, `f32[]`."""
+        return optim.learning_rate(self.optimizer, hparams, step)
+
+    def average(self, hparams: Hparams, state: TrainState) -> dict[str, Any]:
+        """Gives the averaged weights after an update, see `experiment.optim.average`."""
+        return optim.average(self.optimizer, hparams, state)
+
+    def init(self, hparams: Hparams, frozen: Mapping[str, Any]) -> TrainState:
+        """Makes the state of step 0; to be jitted at top level by `training.state`.
+
+        Args:
+          hparams: traced numbers by path; the seed decides.
+          frozen: `{network: variables}`, arrays or shapes; only shapes are used.
+        """
+        seed = hparams["seed"]
+        made = {
+            name: self.networks[name].model.init(
+                rng.init_key(seed, "networks/" + name), self.info.size
+            )
+            for name in self.trainable
+        }
+        params = {name: variables["params"] for name, variables in made.items()}
+        network_state = {name: variables["batch_stats"] for name, variables in made.items()}
+        outputs, views_made = self._shapes(params, network_state, frozen, hparams)
+        params["terms"], term_state = terms.init(
+            self.term_plans, seed, outputs, views_made, hparams, self.info
+        )
+        step = jnp.zeros((), jnp.int32)
+        chain = self.transformation(hparams, self.clock(step, hparams))
+        ema = {"params": params, "network_state": network_state}
+        return TrainState(
+            step, params, network_state, term_state, chain.init(params),
+            ema if self.optimizer.averages else {},
+        )
+
+    def _shapes(self, params, network_state, frozen, hparams):
+        size = self.config["data"]["batch_size"]
+        channels = len(self.info.mean)
+        batch = Batch(
+            jax.ShapeDtypeStruct((size, *self.info.size, channels), jnp.uint8),
+            *(jax.ShapeDtypeStruct((size,), kind) for kind in (jnp.int32, jnp.int32, jnp.bool_)),
+        )
+
+        def forward(params, network_state, frozen, hparams, batch):
+            clock = self.clock(jnp.zeros((), jnp.int32), hparams)
+            made = self.make_views(clock, batch, hparams)
+            return self.run_networks(params, network_state, frozen, made, clock, {})[0], made
+
+        return jax.eval_shape(forward, params, network_state, frozen, hparams, batch)
+
+
+def build(config: Mapping[str, Any], info: Info) -> tuple[Program, ...]:
+    """Resolves a config into one program a phase, all with the same state tree.
+
+    Args:
+      config: a ConfigDict or nested dicts.
+      info: facts of the training split.
+
+    Returns:
+      The programs in order of their `start_step`; the first starts at 0.
+
+    Raises:
+      ConfigError: whatever does not fit, named by its config path.
+    """
+    full = validate(config)
+    first = _build(full, info, 0)
+    programs = [first]
+    current, traced = full, {}
+    for number, (epoch, overrides) in enumerate(full["phases"]):
+        where = f"phases.{number}"
+        start = round(epoch * first.steps_per_epoch)
+        if not programs[-1].start_step < start < first.total_steps:
+            raise ConfigError(
+                where, f"starts at epoch {epoch}", "phases follow each other inside the run"
+            )
+        for path, value in dict(overrides).items():
+            if path in programs[-1].hparams and path.startswith("views."):
+                traced[path] = value
+            else:
+                current = put(current, path, value)
+        program = _build(validate(current), info, start)
+        program = dataclasses.replace(
+            program, hparams=overlay(program.hparams, program.ranges, traced)
+        )
+        programs.append(program)
+    return tuple(programs)
+
+
+def _build(full: dict[str, Any], info: Info, start_step: int) -> Program:
+    size, batch_size = len(info.labels), full["data"]["batch_size"]
+    if batch_size > size:
+        raise ConfigError(
+            "data.batch_size", f"{batch_size} is more than the {size} training examples",
+            f"at most {size}",
+        )
+    steps_per_epoch = size // batch_size
+    total_steps = max(round(full["train"]["epochs"] * steps_per_epoch), 1)
+    group_size = full["train"]["group_size"]
+    plans = {
+        name: views.parse(name, full["views"][name]["ops"], info) for name in natural(full["views"])
+    }
+    view_plans = views.ordered(plans)
+    branches = {name: full["views"][name]["branch"] for name in plans}
+    names = natural(full["networks"])
+    term_plans = tuple(
+        terms.build(
+            name, full["terms"][name], list(plans), names, steps_per_epoch, total_steps, info
+        )
+        for name in natural(full["terms"])
+    )
+    needed = terms.pairs(term_plans)
+    networks = {}
+    for name in names:
+        used = [branches[view] for network, view in needed if network == name]
+        if not used:
+            raise ConfigError(f"networks.{name}", "no term uses it", "remove it or add a term")
+        networks[name] = network_room.build(
+            name, full["networks"][name], info, 1 + max(used), group_size, full["precision"]
+        )
+    for plan in term_plans:
+        for network in {pair.split("@")[0] for pair in plan.student}:
+            if not networks[network].trainable:
+                raise ConfigError(
+                    f"terms.{plan.name}.student", f"'{network}' is frozen",
+                    near("", [name for name, one in networks.items() if one.trainable]),
+                )
+    optimizer = optim.build(full["optim"], steps_per_epoch, total_steps, info)
+    hparams: dict[str, np.ndarray] = {"seed": np.asarray(full["seed"], np.uint32)}
+    ranges: dict[str, Range] = {"seed": SEED}
+    for values, legal in (
+        views.hparams(view_plans), terms.hparams(term_plans),
+        (optimizer.hparams, optimizer.ranges),
+    ):
+        hparams |= values
+        ranges |= legal
+    # What every later reader needs to build the networks again without the data.
+    resolved = {**full, "networks": {
+        name: {**full["networks"][name], "mean": one.facts["mean"], "std": one.facts["std"]}
+        for name, one in networks.items()
+    }}
+    return Program(
+        config=resolved,
+        info=info,
+        steps_per_epoch=steps_per_epoch,
+        total_steps=total_steps,
+        start_step=start_step,
+        groups=batch_size // group_size if group_size else 1,
+        view_plans=view_plans,
+        branches=branches,
+        networks=networks,
+        term_plans=term_plans,
+        optimizer=optimizer,
+        hparams=hparams,
+        ranges=ranges,
+    )

@@ -1,0 +1,135 @@
+"""Schedules as multipliers of height 1, so that their base value stays traced.
+
+A schedule's options are written in epochs or steps (`unit`) and set a table on the host; the step
+gathers from it or evaluates one smooth formula.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from kdaug_jax.errors import ConfigError, near
+from kdaug_jax.experiment.binding import bind, cast
+from kdaug_jax.types import Info, Range
+
+Multiplier = Callable[[jax.Array], jax.Array]
+
+
+class Span(NamedTuple):
+    """What a schedule's times are measured in: steps a unit, and steps of the whole run."""
+
+    steps_per_unit: int
+    total_steps: int
+
+
+def constant(span: Span) -> Multiplier:
+    """Stays at 1."""
+    return lambda step: jnp.ones_like(step, jnp.float32)
+
+
+def milestones(span: Span, at: tuple, factor: float = 0.1) -> Multiplier:
+    """Multiplies by `factor` when each of the times in `at` is reached.
+
+    Epochs count from 0, so `at=(150,)` first lowers the 151st epoch, as the public code of paper
+    001 does.
+    """
+    times = np.asarray([round(time * span.steps_per_unit) for time in at], np.int32)
+    heights = np.float32(factor) ** np.arange(len(at) + 1, dtype=np.float32)
+    return lambda step: jnp.asarray(heights)[jnp.sum(step >= times, dtype=jnp.int32)]
+
+
+def step_decay(span: Span, every: float, factor: float = 0.5) -> Multiplier:
+    """Multiplies by `factor` after every `every` units, as λ of paper 003 does."""
+    if every <= 0:
+        raise ValueError(f"every = {every}", "must be more than 0")
+    count = int(span.total_steps / (every * span.steps_per_unit))
+    return milestones(span, tuple(every * (number + 1) for number in range(count)), factor)
+
+
+def cosine(span: Span, end: float = 0.0) -> Multiplier:
+    """Falls from 1 to `end` along half a cosine over the run (Loshchilov and Hutter 2017, eq 5)."""
+
+    def multiplier(step):
+        position = jnp.minimum(step.astype(jnp.float32) / np.float32(span.total_steps), 1.0)
+        return end + (1.0 - end) * 0.5 * (1.0 + jnp.cos(jnp.pi * position))
+
+    return multiplier
+
+
+SCHEDULES: dict[str, Callable[..., Multiplier]] = {
+    "constant": constant,
+    "milestones": milestones,
+    "step_decay": step_decay,
+    "cosine": cosine,
+}
+
+COMMON = {"name": "constant", "unit": "epoch", "warmup": 0.0}
+
+
+class Schedule(NamedTuple):
+    """A traced base value at `path` times a multiplier of the step."""
+
+    path: str
+    base: np.ndarray
+    range: Range
+    multiplier: Multiplier
+
+
+def build(
+    where: str, spec: Any, steps_per_epoch: int, total_steps: int, legal: Range, info: Info
+) -> Schedule:
+    """Builds a schedule from a number or from `dict(name=..., base=..., unit=..., warmup=...)`.
+
+    Args:
+      where: config path of the number or dict.
+      spec: what the config holds there.
+      steps_per_epoch: steps an epoch.
+      total_steps: steps of the whole run.
+      legal: range of the base value.
+      info: facts of the training split.
+
+    Returns:
+      The schedule. A warm-up rises linearly from 0 and then hands over to the main schedule,
+      whose own time starts at step 0, as in EfficientNet's code.
+
+    Raises:
+      ConfigError: unknown schedule or option, or a value out of range.
+    """
+    if not isinstance(spec, Mapping):
+        base = cast(where, spec, legal)
+        return Schedule(where, base, legal, constant(Span(1, total_steps)))
+    spec = {**COMMON, **spec}
+    name, unit, warmup = spec.pop("name"), spec.pop("unit"), spec.pop("warmup")
+    if "base" not in spec:
+        raise ConfigError(where, "has no base value", "give base=...")
+    base = cast(f"{where}.base", spec.pop("base"), legal)
+    if name not in SCHEDULES:
+        raise ConfigError(
+            f"{where}.name", f"unknown schedule '{name}'", near(str(name), SCHEDULES)
+        )
+    if unit not in ("epoch", "step"):
+        raise ConfigError(f"{where}.unit", f"got {unit!r}", "must be 'epoch' or 'step'")
+    span = Span(steps_per_epoch if unit == "epoch" else 1, total_steps)
+    bound = bind(where, SCHEDULES[name], (), spec, 1, info)
+    try:
+        main = SCHEDULES[name](span, **bound.static, **bound.traced)
+    except ValueError as error:
+        raise ConfigError(where, *error.args) from None
+    warmup_steps = round(float(cast(f"{where}.warmup", warmup, Range(np.float32, 0.0)))
+                         * span.steps_per_unit)
+    if warmup_steps > total_steps:
+        raise ConfigError(
+            f"{where}.warmup", f"lasts {warmup_steps} steps of {total_steps}", "make it shorter"
+        )
+    return Schedule(f"{where}.base", base, legal, _after_warmup(main, warmup_steps))
+
+
+def _after_warmup(main: Multiplier, steps: int) -> Multiplier:
+    if steps == 0:
+        return main
+    return lambda step: jnp.where(step < steps, step.astype(jnp.float32) / steps, main(step))

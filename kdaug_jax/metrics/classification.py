@@ -1,0 +1,82 @@
+"""Metrics of classifiers as (sum, count) pairs, so that any split of a data set adds up.
+
+Rows that only fill a batch up are masked: they do not count, whatever they hold.
+"""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+
+Pair = tuple[jax.Array, jax.Array]
+
+
+def _total(value: jax.Array, mask: jax.Array) -> Pair:
+    """Sums `f32[B]` over the rows that count."""
+    return jnp.sum(jnp.where(mask, value, 0.0)), jnp.sum(mask, dtype=jnp.float32)
+
+
+def _clean(logits: jax.Array, mask: jax.Array) -> jax.Array:
+    """Gives `f32[B,C]` with zeros in masked rows, so that nothing they hold can spread."""
+    return jnp.where(mask[:, None], logits.astype(jnp.float32), 0.0)
+
+
+def top_k_accuracy(logits: jax.Array, label: jax.Array, mask: jax.Array, k: ArrayLike) -> Pair:
+    """Counts examples whose label is among the k largest logits; of equal ones the first win.
+
+    Args:
+      logits: `[B,C]`.
+      label: `i32[B]`.
+      mask: `bool[B]`, False on rows that do not count.
+      k: `i32[]`, 1..C.
+
+    Returns:
+      (number right `f32[]`, number counted `f32[]`). Logits that are NaN are never right.
+    """
+    logits = _clean(logits, mask)
+    own = jnp.take_along_axis(logits, label[:, None], axis=-1)
+    first = jnp.arange(logits.shape[-1])[None, :] >= label[:, None]
+    behind = (logits < own) | ((logits == own) & first)
+    ahead = jnp.sum(~behind, axis=-1, dtype=jnp.int32)
+    return _total((ahead < k).astype(jnp.float32), mask)
+
+
+def accuracy(logits: jax.Array, label: jax.Array, mask: jax.Array) -> Pair:
+    """Counts examples whose label has the largest logit; of equal ones the first wins.
+
+    Args:
+      logits: `[B,C]`.
+      label: `i32[B]`.
+      mask: `bool[B]`, False on rows that do not count.
+
+    Returns:
+      (number right `f32[]`, number counted `f32[]`). Logits that are NaN are never right.
+    """
+    return top_k_accuracy(logits, label, mask, 1)
+
+
+def nll(logits: jax.Array, label: jax.Array, mask: jax.Array) -> Pair:
+    """Sums the negative log likelihood of the labels, in nats.
+
+    Args:
+      logits: `[B,C]`.
+      label: `i32[B]`.
+      mask: `bool[B]`, False on rows that do not count.
+
+    Returns:
+      (sum `f32[]`, number counted `f32[]`).
+    """
+    log_p = jax.nn.log_softmax(_clean(logits, mask), axis=-1)
+    own = jnp.take_along_axis(log_p, label[:, None], axis=-1)
+    return _total(-own[:, 0], mask)
+
+
+def merge(a: Pair, b: Pair) -> Pair:
+    """Adds two pairs of the same metric."""
+    return a[0] + b[0], a[1] + b[1]
+
+
+def mean(pair: Pair) -> jax.Array:
+    """Gives sum / count, `f32[]`; NaN where nothing was counted."""
+    return jnp.divide(pair[0], pair[1])

@@ -1,0 +1,180 @@
+"""Networks by name. A new family is one file with `NAMES`, `MIN_SIZE` and `build`, and a row.
+
+`build(name, num_classes, num_branches, dtype, **options)` gives a Linen module, or None for a
+name of another family. The module maps (normalised images, `layers.Mode`) to `types.Outputs`.
+"""
+
+from __future__ import annotations
+
+import inspect
+from types import ModuleType
+from typing import Any
+
+import flax.errors
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from kdaug_jax.errors import ConfigError, near
+from kdaug_jax.models import lenet, resnet, wrn
+from kdaug_jax.models.layers import Mode
+from kdaug_jax.models.model import Model, Variables
+from kdaug_jax.types import Outputs
+
+__all__ = ["Model", "create", "names"]
+
+_FAMILIES: tuple[ModuleType, ...] = (lenet, resnet, wrn)
+
+_DTYPES = ("float32", "bfloat16")
+
+
+def names() -> tuple[str, ...]:
+    """Lists the networks that exist; families with free numbers list their usual members."""
+    return tuple(name for family in _FAMILIES for name in family.NAMES)
+
+
+def create(
+    name: str,
+    num_classes: int,
+    *,
+    mean: tuple[float, ...] = (0.0, 0.0, 0.0),
+    std: tuple[float, ...] = (1.0, 1.0, 1.0),
+    num_branches: int = 1,
+    group_size: int = 0,
+    dtype: str = "float32",
+    **options: Any,
+) -> Model:
+    """Gives a network as a pair of pure functions.
+
+    Args:
+      name: one of `names()`, or any legal `wrn_D_K`.
+      num_classes: width of the logits, at least 1.
+      mean: per-channel mean that is taken from the pixels, in their units 0..255.
+      std: per-channel divisor of the pixels after that; its length is the number of channels.
+      num_branches: BatchNorm branches, at least 1.
+      group_size: examples whose statistics BatchNorm takes together in training, a divisor of
+        the batch; 0 for the whole batch.
+      dtype: "float32" or "bfloat16", of the computation; parameters and logits are float32.
+      **options: what the family's `build` offers besides, such as `dropout` of `wrn_D_K`.
+
+    Returns:
+      A `Model`; see there for `init` and `apply`.
+
+    Raises:
+      ConfigError: unknown name, impossible depth, or an argument out of range. `apply` raises it
+        while being traced, for an image that is too small or not of the size that the network
+        was initialised for, a branch that does not exist, and a `group_size` that does not
+        divide the batch.
+    """
+    _check(num_classes, mean, std, num_branches, group_size, dtype)
+    module, min_size = _build(name, num_classes, num_branches, jnp.dtype(dtype), options)
+
+    def normalise(image: jax.Array) -> jax.Array:
+        shift = jnp.asarray(mean, jnp.float32).reshape(1, 1, 1, -1)
+        scale = jnp.asarray(std, jnp.float32).reshape(1, 1, 1, -1)
+        return ((image.astype(jnp.float32) - shift) / scale).astype(dtype)
+
+    def init(key: jax.Array, size: tuple[int, int]) -> Variables:
+        _check_size(name, size, min_size)
+        image = jnp.zeros((1, *size, len(mean)), dtype)
+        variables = module.init({"params": key}, image, Mode(train=False))
+        return {"params": variables["params"], "batch_stats": variables.get("batch_stats", {})}
+
+    def apply(
+        variables: Variables,
+        image: jax.Array,
+        *,
+        train: bool,
+        branches: tuple[int, ...] = (0,),
+        key: jax.Array | None = None,
+    ) -> tuple[Outputs, Variables]:
+        _check_size(name, image.shape[1:3], min_size)
+        _check_branches(branches, num_branches)
+        groups = _groups(image.shape[0], len(branches), group_size) if train else 1
+        mode = Mode(train, tuple(branches), groups)
+        mutable = ["batch_stats"] if train else False
+        rngs = {} if key is None else {"dropout": key}
+        try:
+            result = module.apply(variables, normalise(image), mode, mutable=mutable, rngs=rngs)
+        except flax.errors.ScopeParamShapeError as error:
+            raise ConfigError(
+                "image",
+                f"{name} was initialised for other images than {image.shape[1:]}",
+                "use one image size throughout",
+            ) from error
+        if not train:
+            return result, variables["batch_stats"]
+        outputs, changed = result
+        return outputs, changed.get("batch_stats", {})
+
+    return Model(init, apply, name, num_classes, min_size, num_branches)
+
+
+def _build(
+    name: str, num_classes: int, num_branches: int, dtype: Any, options: dict[str, Any]
+) -> tuple[nn.Module, int]:
+    """Gives the module called `name` and its smallest image side."""
+    for family in _FAMILIES:
+        known = list(inspect.signature(family.build).parameters)[4:]
+        unknown = [option for option in options if option not in known]
+        understood = {option: options[option] for option in options if option in known}
+        module = family.build(name, num_classes, num_branches, dtype, **understood)
+        if module is None:
+            continue
+        if unknown:
+            raise ConfigError("options", f"{name} has no '{unknown[0]}'", near(unknown[0], known))
+        return module, family.MIN_SIZE
+    raise ConfigError("name", f"unknown network '{name}'", near(name, names()))
+
+
+def _check(
+    num_classes: int,
+    mean: tuple[float, ...],
+    std: tuple[float, ...],
+    num_branches: int,
+    group_size: int,
+    dtype: str,
+) -> None:
+    """Raises ConfigError for an argument of `create` that is out of range."""
+    if num_classes < 1:
+        raise ConfigError("num_classes", f"is {num_classes}", "at least 1")
+    if not mean or len(mean) != len(std):
+        raise ConfigError("std", f"has {len(std)} values, mean {len(mean)}", "one per channel")
+    if min(std) <= 0.0:
+        raise ConfigError("std", f"is {std}", "every value above 0")
+    if num_branches < 1:
+        raise ConfigError("num_branches", f"is {num_branches}", "at least 1")
+    if group_size < 0:
+        raise ConfigError("group_size", f"is {group_size}", "0 for the whole batch, or more")
+    if dtype not in _DTYPES:
+        raise ConfigError("dtype", f"unknown type '{dtype}'", near(dtype, _DTYPES))
+
+
+def _check_size(name: str, size: tuple[int, ...], min_size: int) -> None:
+    if min(size) < min_size:
+        raise ConfigError(
+            "image",
+            f"{name} needs at least {min_size} pixels a side, not {size[0]}×{size[1]}",
+            "use larger images or another network",
+        )
+
+
+def _check_branches(branches: tuple[int, ...], num_branches: int) -> None:
+    if not branches or not all(0 <= branch < num_branches for branch in branches):
+        raise ConfigError(
+            "branches",
+            f"{tuple(branches)} of a network with {num_branches} BatchNorm branches",
+            f"one number in 0..{num_branches - 1} per view",
+        )
+
+
+def _groups(rows: int, views: int, group_size: int) -> int:
+    """Gives the number of groups of `group_size` examples in `rows` = examples · views."""
+    if rows % views:
+        raise ConfigError("image", f"{rows} rows are not whole examples of {views} views")
+    examples = rows // views
+    if examples % (group_size or examples):
+        raise ConfigError(
+            "group_size", f"{group_size} does not divide the batch of {examples}", "use a divisor"
+        )
+    return examples // (group_size or examples)

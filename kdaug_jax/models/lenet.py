@@ -1,0 +1,75 @@
+"""LeNet with ReLU and max-pooling: lenet_vrm.
+
+Source: LeCun et al., 1998, "Gradient-Based Learning Applied to Document Recognition".
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from kdaug_jax.models.layers import Conv, Linear, Mode, torch_uniform
+from kdaug_jax.types import Outputs
+
+NAMES = ("lenet_vrm",)
+
+# 16 -> 12 -> 6 -> 2 -> 1 pixels through convolution, pool, convolution, pool.
+MIN_SIZE = 16
+
+
+def build(name: str, num_classes: int, num_branches: int, dtype: Any) -> nn.Module | None:
+    """Gives the network called `name`, or None if it is not in `NAMES`.
+
+    Args:
+      name: "lenet_vrm".
+      num_classes: width of the logits, C.
+      num_branches: has no effect; the network has no BatchNorm.
+      dtype: type of the computation.
+
+    Returns:
+      A `LeNet` or None.
+    """
+    del num_branches
+    return LeNet(num_classes, dtype) if name in NAMES else None
+
+
+class LeNet(nn.Module):
+    """Two 5×5 convolutions with pooling and three dense layers, without normalisation.
+
+    Works on images of any one size from 16 pixels; the first dense layer depends on it.
+
+    Taps: conv1, conv2 (before ReLU), pooled (the 84 inputs of the classifier).
+
+    Attributes:
+      num_classes: width of the logits, C.
+      dtype: type of the computation.
+    """
+
+    num_classes: int
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array, mode: Mode) -> Outputs:
+        """Maps normalised images `[B*V,H,W,3]` to logits `f32[B*V,C]` and taps."""
+        del mode
+        taps = {}
+        for name, features in (("conv1", 6), ("conv2", 16)):
+            convolve = Conv(
+                features,
+                5,
+                use_bias=True,
+                dtype=self.dtype,
+                kernel_init=torch_uniform,
+                name=name,
+            )
+            taps[name] = convolve(x)
+            x = nn.max_pool(nn.relu(taps[name]), (2, 2), (2, 2))
+        # Channels first, as in the original, so that weights mean the same here and there.
+        x = jnp.transpose(x, (0, 3, 1, 2)).reshape(x.shape[0], -1)
+        x = nn.relu(Linear(120, self.dtype, name="fc1")(x))
+        x = nn.relu(Linear(84, self.dtype, name="fc2")(x))
+        taps["pooled"] = x.astype(jnp.float32)
+        return Outputs(logits=Linear(self.num_classes, name="fc3")(taps["pooled"]), taps=taps)

@@ -1,0 +1,116 @@
+"""CIFAR residual networks, post-activation: resnet8 .. resnet110, resnet8x4, resnet32x4.
+
+Source: He et al., 2016, "Deep Residual Learning for Image Recognition", section 4.2, in the
+variant of Tian et al., 2020 ("Contrastive Representation Distillation"): projection shortcuts
+with BatchNorm, and the x4 widths.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from kdaug_jax.models.layers import BatchNorm, Conv, Linear, Mode, global_average
+from kdaug_jax.types import Outputs
+
+_PLAIN = (16, 16, 32, 64)
+_TIMES_FOUR = (32, 64, 128, 256)
+
+# Blocks in each of the three stages, and widths of the stem and the stages. The depth is
+# 6 blocks + 2. Other depths are left out on purpose: a resnet50 or resnet200 of this kind would
+# be taken for the ImageNet network of that name.
+_TABLE = {f"resnet{6 * n + 2}": (n, _PLAIN) for n in (1, 2, 3, 5, 7, 9, 18)} | {
+    f"resnet{6 * n + 2}x4": (n, _TIMES_FOUR) for n in (1, 5)
+}
+
+NAMES = tuple(_TABLE)
+
+# Two strides of 2: a smaller image would leave less than one pixel to the last stage.
+MIN_SIZE = 4
+
+
+def build(name: str, num_classes: int, num_branches: int, dtype: Any) -> nn.Module | None:
+    """Gives the network called `name`, or None if it is not in `NAMES`.
+
+    Args:
+      name: such as "resnet20" or "resnet8x4".
+      num_classes: width of the logits, C.
+      num_branches: BatchNorm branches, at least 1.
+      dtype: type of the computation.
+
+    Returns:
+      A `ResNet` or None.
+    """
+    if name not in _TABLE:
+        return None
+    blocks, widths = _TABLE[name]
+    return ResNet(blocks, widths, num_classes, num_branches, dtype)
+
+
+class ResNet(nn.Module):
+    """Stem, three stages of basic blocks, average over the image, classifier.
+
+    Taps: f0 (stem after ReLU), f1, f2, f3 (stages), f4 (average, also called pooled);
+    f1_pre, f2_pre, f3_pre are f1, f2, f3 before the last ReLU.
+
+    Attributes:
+      blocks: residual blocks per stage.
+      widths: channels of the stem and of the three stages.
+      num_classes: width of the logits, C.
+      num_branches: BatchNorm branches.
+      dtype: type of the computation.
+    """
+
+    blocks: int
+    widths: tuple[int, ...]
+    num_classes: int
+    num_branches: int = 1
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array, mode: Mode) -> Outputs:
+        """Maps normalised images `[B*V,H,W,3]` to logits `f32[B*V,C]` and taps."""
+        x = Conv(self.widths[0], 3, padding=1, dtype=self.dtype, name="conv1")(x)
+        x = nn.relu(BatchNorm(self.num_branches, name="bn1")(x, *mode))
+        taps = {"f0": x}
+        for stage, width in enumerate(self.widths[1:], start=1):
+            for block in range(self.blocks):
+                stride = 2 if stage > 1 and block == 0 else 1
+                before = BasicBlock(
+                    width, stride, self.num_branches, self.dtype, name=f"layer{stage}_{block}"
+                )(x, mode)
+                x = nn.relu(before)
+            taps |= {f"f{stage}_pre": before, f"f{stage}": x}
+        taps["f4"] = taps["pooled"] = global_average(x)
+        return Outputs(logits=Linear(self.num_classes, name="fc")(taps["pooled"]), taps=taps)
+
+
+class BasicBlock(nn.Module):
+    """Two 3×3 convolutions with BatchNorm and a shortcut; the last ReLU is the caller's.
+
+    Attributes:
+      features: output channels.
+      stride: of the first convolution.
+      num_branches: BatchNorm branches.
+      dtype: type of the computation.
+    """
+
+    features: int
+    stride: int
+    num_branches: int
+    dtype: Any
+
+    @nn.compact
+    def __call__(self, x: jax.Array, mode: Mode) -> jax.Array:
+        """Maps `x[B*V,H,W,C_in]` to `[B*V,H/stride,W/stride,features]`, before the ReLU."""
+        y = Conv(self.features, 3, self.stride, 1, dtype=self.dtype, name="conv1")(x)
+        y = nn.relu(BatchNorm(self.num_branches, name="bn1")(y, *mode))
+        y = Conv(self.features, 3, padding=1, dtype=self.dtype, name="conv2")(y)
+        y = BatchNorm(self.num_branches, name="bn2")(y, *mode)
+        if self.stride != 1 or x.shape[-1] != self.features:
+            x = Conv(self.features, 1, self.stride, dtype=self.dtype, name="downsample_0")(x)
+            x = BatchNorm(self.num_branches, name="downsample_1")(x, *mode)
+        return x + y

@@ -1,0 +1,102 @@
+"""Brings weights in PyTorch's layout to the variables of our networks, by one generic rule.
+
+Our modules are named after PyTorch's: a path is split at its dots, and a part that is a number
+joins the part before it, so `layer1.0.downsample.0.weight` is `layer1_0/downsample_0/kernel`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import numpy as np
+from flax import traverse_util
+
+from kdaug_jax.errors import CheckpointError
+
+_LISTED = 10
+
+
+def from_torch(state: Mapping[str, np.ndarray], variables_shape: Mapping[str, Any]) -> dict:
+    """Gives the variables of a network from arrays in PyTorch's names and layout.
+
+    Convolutions go from O,I,H,W to H,W,I,O, dense layers from out,in to in,out. BatchNorm's
+    weight, bias, running_mean and running_var become scale, bias, mean and var, alike in every
+    branch. `num_batches_tracked` has no counterpart and is dropped.
+
+    Args:
+      state: arrays by PyTorch's names, such as `layer1.0.conv1.weight`.
+      variables_shape: `{"params": tree, "batch_stats": tree}` of anything with shape and dtype,
+        such as `jax.eval_shape` of `Model.init` gives.
+
+    Returns:
+      `{"params": tree, "batch_stats": tree}` of arrays.
+
+    Raises:
+      CheckpointError: paths are missing, extra or of another shape; the first ten are listed.
+    """
+    expected = traverse_util.flatten_dict(dict(variables_shape), keep_empty_nodes=False, sep="/")
+    arrays = dict(_convert(name, np.asarray(state[name]), state) for name in _kept(state))
+    arrays = {path: _to_branches(path, a, expected) for path, a in arrays.items()}
+    _raise_on_mismatch(arrays, expected)
+    tree = traverse_util.unflatten_dict(
+        {path: jax.numpy.asarray(a, expected[path].dtype) for path, a in arrays.items()}, sep="/"
+    )
+    return {"params": tree["params"], "batch_stats": tree.get("batch_stats", {})}
+
+
+def _kept(state: Mapping[str, np.ndarray]) -> list[str]:
+    return [name for name in state if name.rpartition(".")[2] != "num_batches_tracked"]
+
+
+def _convert(
+    name: str, array: np.ndarray, state: Mapping[str, np.ndarray]
+) -> tuple[str, np.ndarray]:
+    """Gives our path and layout of one array; BatchNorm's get a leading branch axis."""
+    module, _, leaf = name.rpartition(".")
+    weight = state.get(f"{module}.weight")
+    # Only BatchNorm has weights of rank 1.
+    if leaf.startswith("running_") or (weight is not None and np.ndim(weight) == 1):
+        collection, leaf = {
+            "weight": ("params", "scale"),
+            "bias": ("params", "bias"),
+            "running_mean": ("batch_stats", "mean"),
+            "running_var": ("batch_stats", "var"),
+        }.get(leaf, ("params", leaf))
+        return f"{collection}/{_path(module)}/{leaf}", array[None]
+    if leaf == "weight":
+        leaf = "kernel"
+        array = array.transpose(2, 3, 1, 0) if array.ndim == 4 else array.T
+    return f"params/{_path(module)}/{leaf}", array
+
+
+def _path(module: str) -> str:
+    """Turns `layer1.0.downsample.0` into `layer1_0/downsample_0`."""
+    path = ""
+    for part in module.split("."):
+        path += (("_" if part.isdigit() else "/") if path else "") + part
+    return path
+
+
+def _to_branches(path: str, array: np.ndarray, expected: Mapping[str, Any]) -> np.ndarray:
+    """Repeats `[1,C]` for each BatchNorm branch of the network."""
+    shape = getattr(expected.get(path), "shape", array.shape)
+    of_batch_norm = array.ndim == 2 and not path.endswith("/kernel")
+    if of_batch_norm and array.shape[1:] == tuple(shape[1:]):
+        return np.broadcast_to(array, shape)
+    return array
+
+
+def _raise_on_mismatch(arrays: Mapping[str, np.ndarray], expected: Mapping[str, Any]) -> None:
+    problems = [f"{path} is missing" for path in expected if path not in arrays]
+    problems += [f"{path} is extra" for path in arrays if path not in expected]
+    problems += [
+        f"{path} has shape {array.shape}, not {tuple(expected[path].shape)}"
+        for path, array in arrays.items()
+        if path in expected and array.shape != tuple(expected[path].shape)
+    ]
+    if problems:
+        rest = len(problems) - _LISTED
+        listed = ", ".join(problems[:_LISTED]) + (f" and {rest} more" if rest > 0 else "")
+        raise CheckpointError("weights", listed, "use weights of the same network")

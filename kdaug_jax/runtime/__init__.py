@@ -1,0 +1,1 @@
+"""What surrounds training: devices, checkpoints, metrics out, working directory."""

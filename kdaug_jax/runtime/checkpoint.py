@@ -1,0 +1,334 @@
+"""Checkpoints: asynchronous, verified, and falling back to the newest that is whole.
+
+The only file that imports Orbax. Orbax restores a file with a flipped bit without a word, so a
+manifest with the SHA-256 of every file is written into each step once it is committed, and is
+verified before anything is restored.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import threading
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+from orbax.checkpoint import v1 as ocp
+
+from kdaug_jax.errors import CheckpointError
+
+MANIFEST = "manifest.sha256.json"
+STATE = "state"
+LOWER_IS_BETTER = ("nll", "loss")
+
+
+def _digest(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _files(step_dir: Path) -> list[str]:
+    found = (path for path in step_dir.rglob("*") if path.is_file())
+    return sorted(str(path.relative_to(step_dir)) for path in found if path.name != MANIFEST)
+
+
+def write_manifest(step_dir: Path) -> None:
+    """Writes the manifest of a committed step, all at once."""
+    sums = {name: _digest(step_dir / name) for name in _files(step_dir)}
+    partial = step_dir / (MANIFEST + ".partial")
+    partial.write_text(json.dumps(sums, indent=1))
+    os.replace(partial, step_dir / MANIFEST)
+
+
+def verify(step_dir: Path) -> str:
+    """Compares a step with its manifest.
+
+    Args:
+      step_dir: `<checkpoints>/<step>`.
+
+    Returns:
+      What is wrong with it, in a few words; empty when it is whole.
+    """
+    try:
+        sums = json.loads((step_dir / MANIFEST).read_text())
+    except FileNotFoundError:
+        return "it has no manifest, the run ended while it was written"
+    except (OSError, ValueError):
+        return f"{MANIFEST} cannot be read"
+    missing = [name for name in sums if not (step_dir / name).is_file()]
+    if missing:
+        return f"{missing[0]} is missing"
+    changed = [name for name, digest in sums.items() if _digest(step_dir / name) != digest]
+    return f"{changed[0]} is corrupt" if changed else ""
+
+
+def steps(directory: Path) -> list[int]:
+    """Lists the steps of a checkpoint directory, newest first, whole or not."""
+    if not directory.is_dir():
+        return []
+    names = (path.name for path in directory.iterdir() if path.is_dir())
+    return sorted((int(name) for name in names if name.isdigit()), reverse=True)
+
+
+def newest(directory: Path, say: Callable[[str], None], *, set_aside: bool) -> int | None:
+    """Finds the newest step that verifies.
+
+    Args:
+      directory: the checkpoint directory.
+      say: told of every step that is passed over.
+      set_aside: whether to rename such steps to `<step>.corrupt`, out of the way of new ones.
+
+    Returns:
+      The step, or None when there are no checkpoints.
+
+    Raises:
+      CheckpointError: there are some, but none is whole.
+    """
+    found = steps(directory)
+    for step in found:
+        wrong = verify(directory / str(step))
+        if not wrong:
+            return step
+        say(f"warning: checkpoint of step {step} is passed over: {wrong}")
+        if set_aside and jax.process_index() == 0:
+            _set_aside(directory / str(step))
+    if found:
+        raise CheckpointError(
+            str(directory), f"none of {len(found)} checkpoints is whole",
+            "restore the files from a copy, or start in a new --workdir",
+        )
+    return None
+
+
+def _set_aside(step_dir: Path) -> None:
+    target = step_dir.with_name(step_dir.name + ".corrupt")
+    number = 0
+    while target.exists():
+        number += 1
+        target = step_dir.with_name(f"{step_dir.name}.corrupt{number}")
+    step_dir.rename(target)
+
+
+def _abstract(tree: Any) -> Any:
+    return jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding), tree
+    )
+
+
+class Checkpoints:
+    """The checkpoints of one run, saved in the background; use it as a context manager."""
+
+    def __init__(self, directory: Path, *, keep: int, best: str, say: Callable[[str], None]):
+        """Opens a directory, which is made where it is absent.
+
+        Args:
+          directory: absolute path.
+          keep: how many of the newest to keep.
+          best: metric whose best checkpoint is kept too, such as "eval/validation/accuracy";
+            empty for none.
+          say: told of damage.
+        """
+        self.directory = directory
+        self._say = say
+        self._failure: BaseException | None = None
+        self._thread: threading.Thread | None = None
+        # Steps that cannot be restored must not count among those that are kept.
+        self.latest = newest(directory, say, set_aside=True)
+        policies = ocp.training.preservation_policies
+        kept = [policies.LatestN(keep)]
+        if best:
+            sign = -1.0 if best.endswith(LOWER_IS_BETTER) else 1.0
+            kept.append(
+                policies.BestN(
+                    get_metric_fn=lambda metrics: sign * metrics[best],
+                    n=1,
+                    keep_checkpoints_without_metrics=False,
+                )
+            )
+        self._best = best
+        self._checkpointer = ocp.training.Checkpointer(
+            directory,
+            preservation_policy=policies.AnyPreservationPolicy(kept),
+            cleanup_tmp_directories=True,
+        )
+
+    def __enter__(self) -> Checkpoints:
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self.wait(quiet=error[0] is not None)
+        self._checkpointer.close()
+
+    def save(
+        self, step: int, state: Any, metrics: Mapping[str, float], notes: Mapping[str, Any]
+    ) -> None:
+        """Saves a state; returns as soon as it is copied from the devices.
+
+        Args:
+          step: optimiser steps taken; a step that is already there is left as it is.
+          state: a tree of arrays.
+          metrics: values by name, for choosing the best checkpoint.
+          notes: JSON values stored beside it.
+
+        Raises:
+          CheckpointError: this save or the one before it failed, for example on a full disk.
+        """
+        self.wait()
+        if step == self.latest:
+            return
+        chosen = {self._best: float(metrics[self._best])} if self._best in metrics else None
+        if chosen and not math.isfinite(chosen[self._best]):
+            chosen = None
+        try:
+            pending = self._checkpointer.save_async(
+                step, state, checkpointable_name=STATE, force=True, metrics=chosen,
+                custom_metadata=dict(notes),
+            )
+        except Exception as error:
+            raise self._error(step, error) from error
+        self._thread = threading.Thread(target=self._finish, args=(step, pending))
+        self._thread.start()
+
+    def _finish(self, step: int, pending: Any) -> None:
+        try:
+            pending.result()
+            if jax.process_index() == 0:
+                write_manifest(self.directory / str(step))
+            self.latest = step
+        except BaseException as error:  # handed to the main thread by `wait`
+            self._failure = self._error(step, error)
+
+    def _error(self, step: int, error: BaseException) -> CheckpointError:
+        said = str(error).strip().splitlines() or [type(error).__name__]
+        return CheckpointError(
+            str(self.directory), f"step {step} could not be saved ({said[0][:200]})",
+            f"free some space and run again; step {self.latest} is the newest that is whole",
+        )
+
+    def wait(self, quiet: bool = False) -> None:
+        """Waits until the last save is on disk and verified.
+
+        Args:
+          quiet: say what failed instead of raising it, when another error is under way.
+
+        Raises:
+          CheckpointError: the save failed.
+        """
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
+        failure, self._failure = self._failure, None
+        if failure is not None and quiet:
+            self._say(f"error: {failure}")
+        elif failure is not None:
+            raise failure
+
+    def restore(self, like: Any) -> tuple[Any, dict[str, Any]] | None:
+        """Restores the newest step that verifies.
+
+        Args:
+          like: a tree of arrays of the wanted shapes, dtypes and shardings; the device count may
+            differ from that of the run that saved.
+
+        Returns:
+          The state and the notes stored beside it, or None when there is no checkpoint.
+
+        Raises:
+          CheckpointError: the stored tree does not fit `like`.
+        """
+        return None if self.latest is None else load(self.directory / str(self.latest), like)
+
+
+def load(step_dir: Path, like: Any) -> tuple[Any, dict[str, Any]]:
+    """Loads a verified step.
+
+    Args:
+      step_dir: `<checkpoints>/<step>`.
+      like: see `Checkpoints.restore`.
+
+    Returns:
+      The state and the notes stored beside it.
+
+    Raises:
+      CheckpointError: the stored tree does not fit `like`.
+    """
+    compare(step_dir, like)
+    state = ocp.load(step_dir, _abstract(like), checkpointable_name=STATE)
+    notes = ocp.metadata(step_dir, checkpointable_name=STATE).custom_metadata
+    return state, dict(notes or {})
+
+
+def compare(step_dir: Path, like: Any) -> None:
+    """Compares a stored tree with a wanted one, since Orbax casts dtypes silently.
+
+    Raises:
+      CheckpointError: naming the first ten paths that are missing, left over or of another shape
+        or dtype.
+    """
+    stored = _facts(ocp.metadata(step_dir, checkpointable_name=STATE).metadata)
+    wanted = _facts(like)
+    lines = [f"{path} is missing" for path in wanted if path not in stored]
+    lines += [f"{path} is left over" for path in stored if path not in wanted]
+    lines += [
+        f"{path} is {stored[path]}, wanted {fact}"
+        for path, fact in wanted.items()
+        if path in stored and stored[path] != fact
+    ]
+    if lines:
+        raise CheckpointError(
+            str(step_dir), "holds another state: " + ", ".join(lines[:10]),
+            "resume with the config it was made with",
+        )
+
+
+def _facts(tree: Any) -> dict[str, str]:
+    leaves, _ = jax.tree.flatten_with_path(tree)
+    facts = {}
+    for path, leaf in leaves:
+        name = "/".join(str(getattr(key, "key", getattr(key, "name", getattr(key, "idx", key))))
+                        for key in path)
+        facts[name] = f"{leaf.dtype}{list(leaf.shape)}"
+    return facts
+
+
+def load_subtree(directory: Path, path: tuple[str, ...], say: Callable[[str], None]) -> Any:
+    """Loads part of the newest whole checkpoint as NumPy arrays, for use as a teacher.
+
+    Args:
+      directory: `<workdir>/checkpoints`.
+      path: keys from the root of the stored tree.
+      say: told of damage.
+
+    Returns:
+      The nested dicts below `path`.
+
+    Raises:
+      CheckpointError: no checkpoint is there or whole, or it has no such part.
+    """
+    step = newest(directory, say, set_aside=False)
+    if step is None:
+        raise CheckpointError(str(directory), "holds no checkpoint", "train that network first")
+    step_dir = directory / str(step)
+    tree = ocp.metadata(step_dir, checkpointable_name=STATE).metadata
+    for key in path:
+        if not isinstance(tree, Mapping) or key not in tree:
+            raise CheckpointError(str(step_dir), f"has no {'/'.join(path)}", "is it a teacher?")
+        tree = tree[key]
+    device = jax.local_devices()[0]
+    here = jax.sharding.SingleDeviceSharding(device)
+    wanted = jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=here), tree
+    )
+    for key in reversed(path):
+        wanted = {key: wanted}
+    context = ocp.Context()
+    context.pytree_options.loading.partial_load = True
+    with context:
+        loaded = ocp.load(step_dir, wanted, checkpointable_name=STATE)
+    for key in path:
+        loaded = loaded[key]
+    return jax.device_get(loaded)

@@ -1,0 +1,44 @@
+"""Where the wall time of a run goes, phase by phase."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator
+
+PHASES = ("compile", "data_wait", "step", "evaluation", "checkpoint")
+
+
+class Goodput:
+    """A stopwatch that is always in exactly one phase, so that phases add up to wall time.
+
+    What is in no `with` block counts as "step": JAX returns before the devices are done, and the
+    loop blocks on their results only there. Setting up counts as "compile".
+    """
+
+    def __init__(self):
+        self.seconds = dict.fromkeys(PHASES, 0.0)
+        self._started = self._since = time.perf_counter()
+        self._phase = "step"
+
+    def _switch(self, phase: str) -> str:
+        now = time.perf_counter()
+        self.seconds[self._phase] += now - self._since
+        before, self._phase, self._since = self._phase, phase, now
+        return before
+
+    @contextlib.contextmanager
+    def __call__(self, phase: str) -> Iterator[None]:
+        """Counts the time inside the block to `phase`, one of `PHASES`."""
+        before = self._switch(phase)
+        try:
+            yield
+        finally:
+            self._switch(before)
+
+    def report(self) -> dict[str, float]:
+        """Gives seconds a phase, wall seconds, and goodput, the share spent in steps."""
+        self._switch(self._phase)
+        wall = self._since - self._started
+        rows = {f"perf/{name}_seconds": seconds for name, seconds in self.seconds.items()}
+        return {**rows, "perf/wall_seconds": wall, "perf/goodput": self.seconds["step"] / wall}

@@ -1,0 +1,81 @@
+"""Devices, their mesh, and how arrays lie on them.
+
+One data-parallel axis; every axis is of type Auto, because with explicit axes what mixup, roll
+and sort do to a sharded batch is an error.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from kdaug_jax.errors import ConfigError
+
+DATA = "data"
+
+
+def use_host_cores(batch_size: int, group_size: int = 0) -> None:
+    """Makes JAX see one CPU device a core, before it has started its backend.
+
+    XLA runs narrow convolutions on one thread, so sharding the batch over virtual devices is
+    faster on a CPU, and exercises the path that accelerators take. Without effect on
+    accelerators, and where `XLA_FLAGS` already sets the number.
+
+    Args:
+      batch_size: the number of devices is the largest up to the number of cores that divides it.
+      group_size: see `train.group_size`; groups do not straddle devices.
+    """
+    if "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", ""):
+        return
+    units = batch_size // group_size if group_size else batch_size
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    count = max(n for n in range(1, max(cores, 1) + 1) if units % n == 0)
+    jax.config.update("jax_num_cpu_devices", count)
+
+
+def make_mesh(devices: int, batch_size: int) -> Mesh:
+    """Makes the mesh of a run.
+
+    Args:
+      devices: `mesh.data`, or -1 for all devices.
+      batch_size: examples a step, over all devices.
+
+    Returns:
+      A mesh with the axis "data".
+
+    Raises:
+      ConfigError: too few devices, or a batch that they cannot share evenly.
+    """
+    present = jax.device_count()
+    count = present if devices == -1 else devices
+    if not 1 <= count <= present:
+        raise ConfigError("mesh.data", f"asks for {devices} devices of {present}", "use -1 for all")
+    if batch_size % count:
+        nearest = max(batch_size // count, 1) * count
+        raise ConfigError(
+            "data.batch_size", f"{batch_size} cannot be shared by {count} devices",
+            f"use {nearest} or {nearest + count}, or set mesh.data",
+        )
+    return jax.make_mesh(
+        (count,), (DATA,), axis_types=(AxisType.Auto,), devices=jax.devices()[:count]
+    )
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+    """Gives the sharding of arrays that every device holds whole."""
+    return NamedSharding(mesh, PartitionSpec())
+
+
+def put_batch(mesh: Mesh, arrays: Any, axis: int = 0) -> Any:
+    """Moves host arrays to the devices, examples split along `axis`."""
+    sharding = NamedSharding(mesh, PartitionSpec(*[None] * axis, DATA))
+    return jax.tree.map(lambda array: jax.device_put(np.asarray(array), sharding), arrays)
+
+
+def put_whole(mesh: Mesh, arrays: Any) -> Any:
+    """Moves host arrays to all devices, each holding them whole."""
+    return jax.tree.map(lambda array: jax.device_put(array, replicated(mesh)), arrays)

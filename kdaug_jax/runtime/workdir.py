@@ -1,0 +1,140 @@
+"""The working directory of a run: what it was made with, and what others may read from it.
+
+`config.json` holds the complete config and what each network needs to be built again;
+`environment.json` versions and devices; `classes.json` the class names; `results.json` the final
+numbers of a finished run.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import os
+import platform
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from kdaug_jax.errors import ConfigError
+
+PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Writes JSON all at once, so that no reader sees half a file."""
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(json.dumps(value, indent=1, sort_keys=True) + "\n")
+    os.replace(partial, path)
+
+
+def read_json(path: Path) -> Any:
+    """Reads JSON, or gives None where the file is absent."""
+    try:
+        return json.loads(path.read_text())
+    except FileNotFoundError:
+        return None
+    except ValueError as error:
+        raise ConfigError(str(path), f"is not JSON ({error})", "restore it from a copy") from None
+
+
+def make(workdir: str | os.PathLike[str]) -> Path:
+    """Makes a working directory and checks that it can be written.
+
+    Returns:
+      Its absolute path.
+
+    Raises:
+      ConfigError: it cannot be made or written.
+    """
+    path = Path(workdir).expanduser().absolute()
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        probe = path / f".write-test-{os.getpid()}"
+        probe.write_text("")
+        probe.unlink()
+    except OSError as error:
+        raise ConfigError(
+            "--workdir", f"{path} cannot be written ({error.strerror})", "name another folder"
+        ) from None
+    return path
+
+
+def record(
+    path: Path,
+    config: Mapping[str, Any],
+    networks: Mapping[str, Mapping[str, Any]],
+    class_names: Sequence[str],
+    changed: Sequence[str],
+    allow_change: bool,
+) -> None:
+    """Writes what a run is made with.
+
+    Args:
+      path: the working directory.
+      config: the complete plain config.
+      networks: for each network what is needed to build it again.
+      class_names: in the order of their numbers.
+      changed: where the config differs from the one recorded, one line a path.
+      allow_change: whether such differences are accepted.
+
+    Raises:
+      ConfigError: the config differs and that is not accepted.
+    """
+    if changed and not allow_change:
+        raise ConfigError(
+            str(path / "config.json"),
+            "the run was started with another config (" + "; ".join(changed) + ")",
+            "use another --workdir, or --allow_config_change to go on with the new one",
+        )
+    if jax.process_index() == 0:
+        if changed:  # they are results of another config
+            (path / "results.json").unlink(missing_ok=True)
+        write_json(path / "config.json", {"config": config, "networks": networks})
+        write_json(path / "classes.json", list(class_names))
+        write_json(path / "environment.json", environment())
+
+
+def environment() -> dict[str, Any]:
+    """Describes the software and devices of this process."""
+    return {
+        "python": platform.python_version(),
+        "packages": {name: importlib.metadata.version(name) for name in PACKAGES},
+        "platform": platform.platform(),
+        "devices": [str(device) for device in jax.devices()],
+        "processes": jax.process_count(),
+        "command": sys.argv,
+    }
+
+
+def read_network(where: str, checkpoint: str) -> dict[str, Any]:
+    """Reads what kind of network a working directory can serve as a teacher.
+
+    Args:
+      where: config path of the network, for messages.
+      checkpoint: the working directory of a finished or running run.
+
+    Returns:
+      `{"name", "num_classes", "num_branches", "mean", "std", "network", "averaged"}`: how to
+      build the network, its name inside that run, and whether averaged weights are kept.
+
+    Raises:
+      ConfigError: there is no such directory, or it holds no single student.
+    """
+    path = Path(checkpoint).expanduser().absolute()
+    stored = read_json(path / "config.json") if checkpoint else None
+    if stored is None:
+        raise ConfigError(
+            f"{where}.checkpoint", f"'{checkpoint}' is not a working directory of a run",
+            "train that network first, or leave it empty to have it trained",
+        )
+    trained = {name: facts for name, facts in stored["networks"].items() if facts["trainable"]}
+    name = "student" if "student" in trained else next(iter(trained))
+    if name != "student" and len(trained) > 1:
+        raise ConfigError(
+            f"{where}.checkpoint", f"{checkpoint} holds {', '.join(sorted(trained))}",
+            "one of them must be called student",
+        )
+    return {**trained[name], "network": name}

@@ -1,0 +1,136 @@
+"""Metrics out: `metrics.jsonl`, TensorBoard events and the console, from process 0 only."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, TextIO
+
+import jax
+
+METRICS = "metrics.jsonl"
+
+
+def read_rows(workdir: Path) -> list[dict[str, Any]]:
+    """Reads the rows of a run, `[{"step": ..., "member"?: ..., metric: value, ...}, ...]`."""
+    path = Path(workdir) / METRICS
+    if not path.exists():
+        return []
+    lines = path.read_text().splitlines()
+    # A run that was killed may leave half a line at the end.
+    return [json.loads(line) for line in lines if line.endswith("}")]
+
+
+class Writer:
+    """Writes rows and progress; use it as a context manager."""
+
+    def __init__(
+        self, workdir: Path, members: Sequence[str], start: int, stream: TextIO | None = None
+    ):
+        """Opens the files; rows after step `start` are dropped, the run will write them again.
+
+        Args:
+          workdir: absolute path.
+          members: names of the runs of a population, `("",)` for a plain run.
+          start: the step a run resumes from, 0 for a new one.
+          stream: console, by default standard output.
+        """
+        self._main = jax.process_index() == 0
+        self._stream = stream or sys.stdout
+        self._bar = False
+        if not self._main:
+            return
+        path = Path(workdir) / METRICS
+        kept = [row for row in read_rows(workdir) if row["step"] <= start] if start else []
+        # A run that was stopped after its last checkpoint writes the rows of that step again.
+        self._there = {
+            (row["step"], row.get("member", ""), name)
+            for row in kept
+            if row["step"] == start
+            for name in row
+        }
+        partial = path.with_suffix(".partial")
+        partial.write_text("".join(json.dumps(row) + "\n" for row in kept))
+        os.replace(partial, path)
+        self._rows = open(path, "a", encoding="utf-8")
+        from tensorboardX import SummaryWriter
+
+        self._events = {
+            member: SummaryWriter(
+                str(Path(workdir) / "tensorboard" / member.replace("/", "_")),
+                purge_step=start + 1 if start else None,
+            )
+            for member in members
+        }
+
+    def __enter__(self) -> Writer:
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        if self._main:
+            self._end_bar()
+            self._rows.close()
+            for events in self._events.values():
+                events.close()
+
+    def row(self, step: int, member: str, values: Mapping[str, float]) -> None:
+        """Writes the metrics of a step; flushed, so that a killed run keeps them.
+
+        Args:
+          step: optimiser steps taken.
+          member: name within the population, "" for a plain run.
+          values: by metric name.
+        """
+        if not self._main or all((step, member, name) in self._there for name in values):
+            return
+        named = {"member": member} if member else {}
+        self._rows.write(json.dumps({"step": step, **named, **values}) + "\n")
+        self._rows.flush()
+        for name, value in values.items():
+            self._events[member].add_scalar(name, value, step)
+
+    def say(self, text: str) -> None:
+        """Prints a line."""
+        if self._main:
+            self._end_bar()
+            print(text, file=self._stream, flush=True)
+
+    def progress(self, done: float, text: str) -> None:
+        """Prints a line of progress; on a terminal a bar that overwrites itself.
+
+        Args:
+          done: share of the run, 0..1.
+          text: step, epoch, loss, speed and time left.
+        """
+        if not self._main:
+            return
+        if self._stream.isatty():
+            filled = round(20 * done)
+            bar = "█" * filled + "·" * (20 - filled)
+            self._stream.write(f"\r\x1b[K{bar} {text}")
+            self._stream.flush()
+            self._bar = True
+        else:
+            print(text, file=self._stream, flush=True)
+
+    def _end_bar(self) -> None:
+        if self._bar:
+            self._stream.write("\n")
+            self._bar = False
+
+
+def table(rows: Sequence[Sequence[str]]) -> str:
+    """Aligns rows of text under their first row, numbers to the right."""
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+
+    def line(row, fill=" "):
+        cells = [
+            cell.ljust(width, fill) if column == 0 else cell.rjust(width, fill)
+            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ]
+        return "  ".join(cells).rstrip()
+
+    return "\n".join([line(rows[0]), line([""] * len(widths), "-"), *map(line, rows[1:])])

@@ -1,0 +1,1 @@
+"""Executes programs: the step, the loop, evaluation, populations."""

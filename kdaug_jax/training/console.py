@@ -1,0 +1,151 @@
+"""What a run says of itself on the console."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from typing import TextIO
+
+import jax
+from clu import parameter_overview
+
+from kdaug_jax.experiment.program import Program
+from kdaug_jax.runtime.writer import Writer, table
+from kdaug_jax.training.population import Member
+from kdaug_jax.training.setup import Setup
+from kdaug_jax.types import TrainState
+
+
+class Console:
+    """Prints from process 0; rows of progress go through the writer once it is open."""
+
+    def __init__(self, stream: TextIO | None = None):
+        self._stream = stream or sys.stdout
+        self.writer: Writer | None = None
+        self._step, self._seconds, self._wall = 0, 0.0, time.perf_counter()
+        self._first_step = 0
+
+    def say(self, text: str) -> None:
+        """Prints a line."""
+        if self.writer is not None:
+            self.writer.say(text)
+        elif jax.process_index() == 0:
+            print(text, file=self._stream, flush=True)
+
+    def start(self, setup: Setup, state: TrainState, step: int) -> None:
+        """Says what runs, on what, and how large the networks are."""
+        first = setup.first
+        config = first.config
+        splits = ", ".join(f"{len(s.label):,} {use}" for use, s in setup.dataset.splits.items())
+        rows = [
+            ("data", f"{config['data']['source']}: {splits}; {first.info.num_classes} classes, "
+                     f"{first.info.size[0]}×{first.info.size[1]} pixels"),
+            ("devices", f"{setup.mesh.size} × {jax.devices()[0].device_kind}, "
+                        f"batch {config['data']['batch_size']}, {config['precision']}"),
+            ("length", f"{config['train']['epochs']:g} epochs of {first.steps_per_epoch} steps"
+                       f" = {first.total_steps:,} steps"),
+        ]
+        rows += [(f"view {name}", section["ops"] or "(as stored)")
+                 for name, section in config["views"].items()]
+        for name, one in first.networks.items():
+            origin = "trained" if one.trainable else f"frozen, from {one.checkpoint}"
+            rows.append((f"network {name}", f"{one.model.name}, {origin}"))
+        for plan in first.term_plans:
+            weight = float(plan.weight.base)
+            rows.append((f"term {plan.name}", f"{weight:g} × {config['terms'][plan.name]['loss']}"
+                         f" on {', '.join(plan.views)}"))
+        if len(setup.members) > 1:
+            rows.append(("population", f"{len(setup.members)} runs through one compiled step"))
+        if step:
+            rows.append(("resumed", f"at step {step:,}"))
+        width = max(len(name) for name, _ in rows)
+        self.say("\n".join(f"{name.ljust(width)}  {text}" for name, text in rows))
+        for name in first.trainable:
+            self.say(f"parameters of {name} ({first.networks[name].model.name})")
+            self.say(parameter_overview.get_parameter_overview(
+                state.params[name], include_stats=False
+            ))
+
+    def clock(self, step: int, seconds: float) -> None:
+        """Starts measuring speed at a step, `seconds` of stepping after the start."""
+        self._step = self._first_step = step
+        self._seconds, self._wall = seconds, time.perf_counter()
+
+    def speed(self, step: int, seconds: float, examples: int) -> float:
+        """Gives images a second since the last call, without compiling and evaluating.
+
+        Args:
+          step: steps taken.
+          seconds: seconds of stepping and waiting for data since the start of the run.
+          examples: images a step, over all members.
+        """
+        speed = examples * (step - self._step) / max(seconds - self._seconds, 1e-9)
+        self._step, self._seconds = step, seconds
+        return speed
+
+    def progress(
+        self,
+        program: Program,
+        step: int,
+        means: Sequence[Mapping[str, float]],
+        perf: Mapping[str, float],
+    ) -> None:
+        """Prints one line: step, epoch, loss, images a second, time left."""
+        done = step - self._first_step
+        wall = time.perf_counter() - self._wall
+        left = wall / done * (program.total_steps - step) if done else 0.0
+        loss = sum(values["train/loss"] for values in means) / len(means)
+        self.writer.progress(
+            step / program.total_steps,
+            f"step {step:,}/{program.total_steps:,}  epoch {step / program.steps_per_epoch:.1f}"
+            f"  loss {loss:.4f}  {perf['perf/images_per_second']:,.0f} images/s"
+            f"  {_duration(left)} left",
+        )
+
+    def evaluation(
+        self, step: int, members: Sequence[Member], found: Sequence[Mapping[str, float]]
+    ) -> None:
+        """Prints one line of evaluation, means over the population where there is one."""
+        names = sorted(set.intersection(*(set(values) for values in found)))
+        means = {name: sum(values[name] for values in found) / len(found) for name in names}
+        text = "  ".join(f"{name.removeprefix('eval/')} {means[name]:.4f}" for name in names)
+        average = f"  (mean of {len(members)} runs)" if len(members) > 1 else ""
+        self.say(f"evaluation at step {step:,}: {text}{average}")
+
+    def results(
+        self,
+        setup: Setup,
+        results: Mapping[str, Mapping[str, float]],
+        teachers: Mapping[str, Mapping[str, float]],
+    ) -> None:
+        """Prints the table at the end: accuracies, and where everything lies."""
+        first = setup.first
+        rows = [("network", "validation accuracy", "test accuracy", "test nll")]
+
+        def row(label: str, values: Mapping[str, float], middle: str) -> tuple[str, ...]:
+            cells = []
+            for split, metric in (("validation", "accuracy"), ("test", "accuracy"), ("test", "nll")):
+                value = values.get(f"eval/{split}/{middle}{metric}")
+                scale, unit = (100, " %") if metric == "accuracy" else (1, "")
+                digits = 2 if metric == "accuracy" else 4
+                cells.append("-" if value is None else f"{scale * value:.{digits}f}{unit}")
+            return (label, *cells)
+
+        for name, values in teachers.items():
+            rows.append(row(f"{name} ({first.networks[name].model.name})", values, f"{name}/"))
+        for member, values in results.items():
+            for name in first.trainable:
+                label = f"{name} ({first.networks[name].model.name})" + (f" {member}" * bool(member))
+                rows.append(row(label, values, "" if name == setup.student else f"{name}/"))
+        self.say(table(rows))
+        self.say(
+            f"checkpoints, metrics.jsonl, tensorboard/, config.json, results.json: "
+            f"{setup.directory}"
+        )
+
+
+def _duration(seconds: float) -> str:
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}h{minutes:02d}m" if hours else f"{minutes}m{seconds:02d}s"

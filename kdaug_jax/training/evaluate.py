@@ -1,0 +1,81 @@
+"""Evaluates networks on a split, exactly, on any number of devices."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+
+from kdaug_jax import metrics
+from kdaug_jax.data import Split, eval_batches
+from kdaug_jax.experiment import views
+from kdaug_jax.experiment.networks import Network
+from kdaug_jax.experiment.program import Program
+from kdaug_jax.types import Batch, Clock, TrainState
+
+
+def make_eval(
+    network: Network, view: views.Plan, program: Program, replicated: jax.sharding.Sharding
+) -> Callable[[Any, Batch], dict[str, Any]]:
+    """Makes the jitted function that evaluates one network on one batch.
+
+    Args:
+      network: in inference mode, BatchNorm branch 0.
+      view: what is done to the images first, see `eval.view`.
+      program: for facts of the data and traced numbers of the view.
+      replicated: sharding of the result.
+
+    Returns:
+      `f(variables, batch) -> {"accuracy": (sum, count), "nll": (sum, count)}`.
+    """
+    values, _ = views.hparams((view,))
+    zero = np.zeros((), np.int32)
+    # Evaluation views are the same in every epoch and for every seed.
+    clock = Clock(np.zeros((), np.uint32), zero, zero)
+
+    def evaluate(variables, batch: Batch):
+        seen = views.make((view,), clock, batch, values, program.info, 1)[view.name]
+        outputs, _ = network.model.apply(variables, seen.image, train=False)
+        return {
+            "accuracy": metrics.accuracy(outputs.logits, seen.label, seen.mask),
+            "nll": metrics.nll(outputs.logits, seen.label, seen.mask),
+        }
+
+    return jax.jit(evaluate, out_shardings=replicated)
+
+
+def run(
+    evaluate: Callable[[Any, Batch], dict[str, Any]],
+    variables: Any,
+    split: Split,
+    batch_size: int,
+    put: Callable[[Any], Any],
+) -> dict[str, float]:
+    """Evaluates a network on a whole split.
+
+    Args:
+      evaluate: what `make_eval` made.
+      variables: the network's.
+      split: the examples.
+      batch_size: rows a batch; the last is filled up with rows that do not count.
+      put: moves a batch to the devices.
+
+    Returns:
+      Means by metric name.
+    """
+    total = None
+    for batch in eval_batches(split, batch_size):
+        part = evaluate(variables, put(batch))
+        total = part if total is None else jax.tree.map(jax.numpy.add, total, part)
+    pairs = jax.device_get(total)
+    return {name: float(sum_) / float(count) for name, (sum_, count) in pairs.items()}
+
+
+def variables_of(state: TrainState, network: str) -> Mapping[str, Any]:
+    """Gives a trained network's variables for inference: the averaged ones where they are kept."""
+    source = state.ema or {"params": state.params, "network_state": state.network_state}
+    return {
+        "params": source["params"][network], "batch_stats": source["network_state"][network]
+    }

@@ -1,0 +1,300 @@
+"""The one training loop: build, restore, steps, evaluate, save."""
+
+from __future__ import annotations
+
+import math
+import time as clock
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TextIO
+
+import jax
+import numpy as np
+
+from kdaug_jax.errors import CheckpointError, ConfigError
+from kdaug_jax.experiment import config as configs
+from kdaug_jax.runtime import checkpoint, sharding, workdir
+from kdaug_jax.runtime.checkpoint import Checkpoints
+from kdaug_jax.runtime.goodput import Goodput
+from kdaug_jax.runtime.writer import Writer
+from kdaug_jax.training import population
+from kdaug_jax.training.console import Console
+from kdaug_jax.training.evaluate import variables_of
+from kdaug_jax.training.setup import Setup, check_teacher, prepare
+from kdaug_jax.training.state import make_init
+from kdaug_jax.training.window import Window
+from kdaug_jax.types import TrainState
+
+Results = dict[str, dict[str, float]]
+
+
+def train(
+    config: Mapping[str, Any],
+    directory: str | Path,
+    *,
+    allow_config_change: bool = False,
+    stream: TextIO | None = None,
+) -> Results:
+    """Runs an experiment, or takes it up where it was left.
+
+    Args:
+      config: a ConfigDict or nested dicts; its frozen networks have checkpoints (see
+        `training.teachers.ensure` for those that have none).
+      directory: the working directory.
+      allow_config_change: whether the directory may hold another config.
+      stream: console, by default standard output.
+
+    Returns:
+      Final metrics by member name; a plain run is the member "".
+
+    Raises:
+      UserError: whatever a user can mend; nothing is left half-written.
+    """
+    time = Goodput()
+    directory = workdir.make(directory)
+    console = Console(stream)
+    with time("compile"):
+        setup = prepare(
+            config, directory, console.say, allow_config_change=allow_config_change
+        )
+        settings = setup.first.config["checkpoint"]
+        keep, best = settings["keep"], settings["best"]
+    with Checkpoints(
+        directory / "checkpoints", keep=keep, best=best, say=console.say
+    ) as checkpoints:
+        run = _Run(setup, checkpoints, console, time)
+        names = [member.name for member in setup.members]
+        with Writer(directory, names, run.step, stream) as run.writer:
+            console.writer = run.writer
+            run.go()
+            stored = workdir.read_json(directory / "results.json")
+            results = stored if run.resumed_finished and stored else run.finish()
+    if jax.process_index() == 0:
+        workdir.write_json(directory / "results.json", results)
+    console.results(setup, results, run.teachers)
+    return results
+
+
+def evaluate(
+    config: Mapping[str, Any], directory: str | Path, *, stream: TextIO | None = None
+) -> Results:
+    """Evaluates the newest checkpoint of a run on validation and test; changes nothing.
+
+    Args:
+      config: as for `train`; networks and population are those the run was made with.
+      directory: the working directory of the run.
+      stream: console, by default standard output.
+
+    Returns:
+      Metrics by member name.
+
+    Raises:
+      UserError: there is no such run, or no checkpoint that is whole.
+    """
+    console = Console(stream)
+    directory = Path(directory).expanduser().absolute()
+    stored = workdir.read_json(directory / "config.json")
+    if stored is None:
+        raise ConfigError("--workdir", f"{directory} holds no run", "train it first")
+    own = {name: stored["config"][name] for name in ("networks", "population", "optim")}
+    setup = prepare({**configs.validate(config), **own}, directory, console.say, keep_record=True)
+    folder = directory / "checkpoints"
+    step = checkpoint.newest(folder, console.say, set_aside=False)
+    if step is None:
+        raise CheckpointError(str(folder), "holds no checkpoint", "train it first")
+    tree, _ = checkpoint.load(folder / str(step), _as_tree(initial_states(setup)))
+    states = _from_tree(tree)
+    console.say(f"evaluating the checkpoint of step {step:,}")
+    results = {}
+    for member, state in zip(setup.members, states, strict=True):
+        results[member.name] = {
+            name: value
+            for network in setup.first.trainable
+            for split in ("validation", "test")
+            for name, value in setup.evaluate(
+                network, variables_of(state, network), split
+            ).items()
+        }
+    console.results(setup, results, {})
+    return results
+
+
+class _Run:
+    """The mutable part of a run: its states, its step, and when what is due."""
+
+    writer: Writer
+
+    def __init__(self, setup: Setup, checkpoints: Checkpoints, console: Console, time: Goodput):
+        self.setup, self.checkpoints, self.console, self.time = setup, checkpoints, console, time
+        self.calls: dict[tuple[int, int], Any] = {}
+        first, config = setup.first, setup.first.config
+        per_epoch = first.steps_per_epoch
+        self.total = first.total_steps
+        self.log_every = config["log"]["every_steps"]
+        self.eval_every = round(config["eval"]["every_epochs"] * per_epoch)
+        saves = (config["checkpoint"]["every_steps"],
+                 round(config["checkpoint"]["every_epochs"] * per_epoch))
+        self.save_every = tuple(every for every in saves if every)
+        self.steps_per_call = self._steps_per_call(config["train"]["steps_per_call"])
+        with time("compile"):
+            self.states = initial_states(setup)
+        self.step, sums = 0, None
+        with time("checkpoint"):
+            restored = checkpoints.restore(_as_tree(self.states))
+            if restored is not None:
+                tree, notes = restored
+                self.states, sums = _from_tree(tree), notes["window"]
+                self.step = int(self.states[0].step)
+        self.resumed_finished = self.step == self.total
+        self.window = Window(len(self.states), first.term_names, sums)
+        self.scores: tuple[int, list[dict[str, float]]] = (-1, [])
+        self.saved_at = clock.monotonic()
+
+    def _steps_per_call(self, wanted: int) -> int:
+        if wanted or jax.default_backend() == "cpu":
+            return wanted or 1
+        marks = [self.total, self.log_every, self.eval_every, *self.save_every]
+        marks += [program.start_step for program in self.setup.programs]
+        common = math.gcd(*marks)
+        return max(n for n in range(1, min(common, 100) + 1) if common % n == 0)
+
+    def go(self) -> None:
+        """Runs the steps that are left."""
+        self.console.start(self.setup, self.states[0], self.step)
+        with self.time("evaluation"):
+            self.teachers = self._check_teachers()
+        self.console.clock(self.step, self.time.seconds["step"])
+        while self.step < self.total:
+            before = self.step
+            self._advance()
+            finished = self.step == self.total
+            if finished or self._due(before, self.log_every):
+                self._log()
+            if finished or self._due(before, self.eval_every):
+                self.scores = self.step, self._evaluate("validation")
+            if finished or self._save_due(before):
+                self._save()
+
+    def _due(self, before: int, every: int) -> bool:
+        return every > 0 and self.step // every > before // every
+
+    def _save_due(self, before: int) -> bool:
+        minutes = self.setup.first.config["checkpoint"]["every_minutes"]
+        overdue = minutes > 0 and clock.monotonic() - self.saved_at > 60 * minutes
+        return overdue or any(self._due(before, every) for every in self.save_every)
+
+    def _phase(self) -> int:
+        starts = [program.start_step for program in self.setup.programs]
+        return max(number for number, start in enumerate(starts) if start <= self.step)
+
+    def _advance(self) -> None:
+        phase = self._phase()
+        ends = [program.start_step for program in self.setup.programs[phase + 1 :]]
+        count = min(self.steps_per_call, min([*ends, self.total]) - self.step)
+        feed, numbers = self.setup.feed, self.setup.numbers[phase]
+        with self.time("data_wait"):
+            items = [feed.item(self.step + offset) for offset in range(count)]
+            stacked = jax.tree.map(lambda *arrays: np.stack(arrays), *items)
+            items = sharding.put_batch(self.setup.mesh, stacked, axis=1)
+        if (phase, count) not in self.calls:
+            with self.time("compile"):
+                call = population.make_call(
+                    self.setup.programs[phase], feed, count, sharding.replicated(self.setup.mesh)
+                )
+                self.calls[phase, count] = call.lower(
+                    self.states[0], self.setup.frozen, feed.constants, items, numbers[0]
+                ).compile()
+        self.states, metrics = population.advance(
+            self.calls[phase, count], self.states, self.setup.frozen, feed.constants, items,
+            numbers,
+        )
+        self.window.add(self.step, metrics)
+        self.step += count
+
+    def _log(self) -> None:
+        self.window.fetch()
+        means = self.window.means()
+        perf = self.time.report()
+        examples = self.setup.first.config["data"]["batch_size"] * len(self.states)
+        perf["perf/images_per_second"] = self.console.speed(
+            self.step, self.time.seconds["step"] + self.time.seconds["data_wait"], examples
+        )
+        for member, values in zip(self.setup.members, means, strict=True):
+            self.writer.row(self.step, member.name, {**values, **perf})
+        self.console.progress(self.setup.first, self.step, means, perf)
+
+    def _evaluate(self, split: str) -> list[dict[str, float]]:
+        with self.time("evaluation"):
+            found = []
+            for member, state in zip(self.setup.members, self.states, strict=True):
+                values: dict[str, float] = {}
+                for network in self.setup.first.trainable:
+                    variables = variables_of(state, network)
+                    values |= self.setup.evaluate(network, variables, split)
+                self.writer.row(self.step, member.name, values)
+                found.append(values)
+        self.console.evaluation(self.step, self.setup.members, found)
+        return found
+
+    def _save(self) -> None:
+        """Saves in the background, once all losses up to here are known to be finite."""
+        self.window.fetch()
+        with self.time("checkpoint"):
+            step, found = self.scores
+            # A metric of an earlier step says nothing of this one.
+            names = found[0] if step == self.step else ()
+            metrics = {
+                name: float(np.mean([values[name] for values in found])) for name in names
+            }
+            notes = {
+                "window": self.window.state(),
+                "config": configs.fingerprint(self.setup.first.config),
+            }
+            self.checkpoints.save(self.step, _as_tree(self.states), metrics, notes)
+            self.saved_at = clock.monotonic()
+
+    def _check_teachers(self) -> dict[str, dict[str, float]]:
+        found = {}
+        for name, variables in self.setup.frozen.items():
+            found[name] = self.setup.evaluate(name, variables, "validation")
+            accuracy = found[name][f"eval/validation/{name}/accuracy"]
+            self.console.say(f"teacher {name}: validation accuracy {100 * accuracy:.2f} %")
+            check_teacher(self.setup, name, accuracy, self.console.say)
+        return found
+
+    def finish(self) -> Results:
+        """Evaluates the last state on validation and test and waits for its checkpoint."""
+        step, validation = self.scores
+        if step != self.step:
+            validation = self._evaluate("validation")
+        final = [
+            {**values, **more}
+            for values, more in zip(validation, self._evaluate("test"), strict=True)
+        ]
+        with self.time("checkpoint"):
+            self.checkpoints.wait()
+        if self.checkpoints.latest != self.step:
+            raise CheckpointError(
+                str(self.checkpoints.directory), f"step {self.step} is not saved", "run again"
+            )
+        return {
+            member.name: values for member, values in zip(self.setup.members, final, strict=True)
+        }
+
+
+def initial_states(setup: Setup) -> list[TrainState]:
+    """Makes every member's state of step 0."""
+    init = make_init(setup.first, setup.frozen, sharding.replicated(setup.mesh))
+    return [init(own) for own in setup.numbers[0]]
+
+
+def _as_tree(states: list[TrainState]) -> dict[str, Any]:
+    """A checkpoint is `{"0": {"step": ..., "params": ..., ...}, "1": ...}`, members by number."""
+    return {
+        str(number): {field: getattr(state, field) for field in state.__dataclass_fields__}
+        for number, state in enumerate(states)
+    }
+
+
+def _from_tree(tree: dict[str, Any]) -> list[TrainState]:
+    return [TrainState(**tree[str(number)]) for number in range(len(tree))]

@@ -1,0 +1,114 @@
+"""Many runs through one compiled step; a plain run is a population of one.
+
+The members of a population differ in traced numbers only (weights, magnitudes, rates, seeds), so
+they share the program, the batches and the compiled step. Form `loop`: the members take turns.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from kdaug_jax.data import Feed
+from kdaug_jax.errors import ConfigError
+from kdaug_jax.experiment.config import overlay
+from kdaug_jax.experiment.program import Program
+from kdaug_jax.training.step import make_train_step
+from kdaug_jax.types import Hparams, TrainState
+
+
+class Member(NamedTuple):
+    """One run of a population: its name ("" for a plain run) and what sets it apart."""
+
+    name: str
+    overrides: dict[str, Any]
+
+
+def members(grid: Sequence[tuple[str, Sequence[Any]]]) -> tuple[Member, ...]:
+    """Spans the grid of `config.population`.
+
+    Args:
+      grid: pairs of (path of a traced number, its values).
+
+    Returns:
+      One member for each combination, the last path varying fastest; one nameless member for an
+      empty grid.
+
+    Raises:
+      ConfigError: a path without values or given twice.
+    """
+    paths = [path for path, _ in grid]
+    for path, values in grid:
+        if not isinstance(values, list | tuple) or not values or paths.count(path) > 1:
+            raise ConfigError("population", f"'{path}' has no values or is repeated", "(path, (…))")
+    combinations = itertools.product(*(values for _, values in grid))
+    found = [dict(zip(paths, combination, strict=True)) for combination in combinations]
+    return tuple(
+        Member(",".join(f"{path}={value}" for path, value in one.items()), one) for one in found
+    )
+
+
+def hparams(program: Program, population: Sequence[Member]) -> list[dict[str, np.ndarray]]:
+    """Gives each member's traced numbers in one phase."""
+    return [overlay(program.hparams, program.ranges, member.overrides) for member in population]
+
+
+def make_call(
+    program: Program, feed: Feed, steps: int, replicated: jax.sharding.Sharding
+) -> Callable[..., tuple[TrainState, Any]]:
+    """Makes the jitted function that takes one member some steps further.
+
+    Args:
+      program: the phase.
+      feed: where batches come from.
+      steps: optimiser steps a call. More than one runs as `lax.scan`, which saves dispatch on
+        accelerators; on CPU the gradient of a convolution in a rolled loop is about 29 times
+        slower, so one step a call is right there.
+      replicated: sharding of the state.
+
+    Returns:
+      `call(state, frozen, constants, items, hparams) -> (state, metrics)`, items and metrics with
+      a leading axis of length `steps`. The state is donated.
+    """
+    step = make_train_step(program)
+
+    def call(state: TrainState, frozen, constants, items, hparams: Hparams):
+        def body(state, item):
+            return step(state, frozen, feed.batch(constants, item), hparams)
+
+        if steps > 1:
+            return jax.lax.scan(body, state, items)
+        state, metrics = body(state, jax.tree.map(lambda array: array[0], items))
+        return state, jax.tree.map(lambda array: array[None], metrics)
+
+    return jax.jit(call, donate_argnums=0, out_shardings=replicated)
+
+
+def advance(
+    call: Callable[..., tuple[TrainState, Any]],
+    states: Sequence[TrainState],
+    frozen: Mapping[str, Any],
+    constants: Any,
+    items: Any,
+    numbers: Sequence[Hparams],
+) -> tuple[list[TrainState], list[Any]]:
+    """Takes every member one call further on the same examples.
+
+    Args:
+      call: what `make_call` made, compiled or not.
+      states: one a member; donated.
+      frozen, constants, items: shared by all members.
+      numbers: traced numbers, one dict a member.
+
+    Returns:
+      New states and metrics, one a member.
+    """
+    results = [
+        call(state, frozen, constants, items, own)
+        for state, own in zip(states, numbers, strict=True)
+    ]
+    return [state for state, _ in results], [metrics for _, metrics in results]

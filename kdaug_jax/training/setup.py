@@ -1,0 +1,231 @@
+"""Everything before the first step: data, programs, devices, frozen networks, teachers."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from kdaug_jax import data
+from kdaug_jax.errors import CheckpointError, ConfigError
+from kdaug_jax.experiment import config as configs
+from kdaug_jax.experiment import views
+from kdaug_jax.experiment.networks import Network
+from kdaug_jax.experiment.program import Program, build
+from kdaug_jax.runtime import checkpoint, sharding, workdir
+from kdaug_jax.training import evaluate, population
+
+
+@dataclasses.dataclass(frozen=True)
+class Setup:
+    """What the loop works with.
+
+    Attributes:
+      directory: the working directory, absolute.
+      dataset: the splits.
+      programs: one a phase.
+      members: the runs of the population.
+      mesh: the devices.
+      feed: training batches; its constants lie on the devices.
+      frozen: variables of the frozen networks, on the devices.
+      numbers: for each phase each member's traced numbers, on the devices.
+      evaluators: for each network its jitted evaluation.
+    """
+
+    directory: Path
+    dataset: data.Dataset
+    programs: tuple[Program, ...]
+    members: tuple[population.Member, ...]
+    mesh: Mesh
+    feed: data.Feed
+    frozen: dict[str, Any]
+    numbers: list[list[dict[str, Any]]]
+    evaluators: dict[str, Callable[..., Any]]
+
+    @property
+    def first(self) -> Program:
+        """The first phase."""
+        return self.programs[0]
+
+    @property
+    def student(self) -> str:
+        """The network whose results carry no name of their own."""
+        trained = self.first.trainable
+        return "student" if "student" in trained else trained[0]
+
+    def evaluate(self, network: str, variables: Any, split: str) -> dict[str, float]:
+        """Evaluates one network on one split; the result's names say both."""
+        config = self.first.config
+        size = config["eval"]["batch_size"] or config["data"]["batch_size"]
+        size = -(-size // self.mesh.size) * self.mesh.size
+        found = evaluate.run(
+            self.evaluators[network], variables, self.dataset.splits[split], size,
+            lambda batch: sharding.put_batch(self.mesh, batch),
+        )
+        middle = "" if network == self.student else f"{network}/"
+        return {f"eval/{split}/{middle}{name}": value for name, value in found.items()}
+
+
+def teacher_config(config: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """Derives the config that trains a network which an experiment wants frozen.
+
+    The network becomes the student of an experiment with the same data, one cross entropy on the
+    first view, and whatever its `recipe` says.
+
+    Args:
+      config: the complete config of the experiment.
+      name: the frozen network.
+
+    Returns:
+      A complete config.
+    """
+    section = config["networks"][name]
+    first_view = configs.natural(config["views"])[0]
+    derived = {
+        **config,
+        "mode": "train",
+        "networks": {"student": {**section, "trainable": True, "recipe": ()}},
+        "terms": {"ce": configs.term("cross_entropy", (first_view,))},
+        "optim": {**config["optim"], "combine": "sum()"},
+        "phases": (),
+        "population": (),
+    }
+    for path, value in section["recipe"]:
+        derived = configs.put(derived, path, value)
+    return configs.validate(derived)
+
+
+def prepare(
+    config: Mapping[str, Any],
+    directory: Path,
+    say: Callable[[str], None],
+    *,
+    allow_config_change: bool = False,
+    keep_record: bool = False,
+) -> Setup:
+    """Resolves a config, writes it down, and brings data and frozen networks to the devices.
+
+    Args:
+      config: a complete config whose frozen networks have checkpoints.
+      directory: the working directory, which exists.
+      say: prints a line.
+      allow_config_change: whether the directory may hold another config.
+      keep_record: leave what the directory records of its run as it is.
+
+    Returns:
+      What the loop works with.
+
+    Raises:
+      UserError: whatever does not fit.
+    """
+    full = configs.validate(config)
+    section = full["data"]
+    splits = {use: section[use] for use in ("train", "validation", "test")}
+    dataset = data.load(section["source"], splits)
+    programs = build(full, data.describe(dataset))
+    first = programs[0]
+    members = population.members(full["population"])
+    per_phase = [population.hparams(program, members) for program in programs]
+    mesh = sharding.make_mesh(full["mesh"]["data"], section["batch_size"])
+    facts = {
+        name: {**one.facts, "num_branches": one.model.num_branches, "trainable": one.trainable,
+               "averaged": first.optimizer.averages}
+        for name, one in first.networks.items()
+    }
+    if not keep_record:
+        stored = workdir.read_json(directory / "config.json")
+        changed = configs.difference(stored["config"], first.config) if stored else []
+        workdir.record(
+            directory, first.config, facts, dataset.class_names, changed, allow_config_change
+        )
+        for line in changed:
+            say(f"config changed: {line}")
+    frozen = {
+        name: sharding.put_whole(mesh, load(name, one, first, say))
+        for name, one in first.networks.items()
+        if not one.trainable
+    }
+    feed = data.resident(dataset.splits["train"], section["seed"], section["batch_size"])
+    feed = feed._replace(constants=sharding.put_whole(mesh, feed.constants))
+    replicated = sharding.replicated(mesh)
+    view = views.parse("eval", full["eval"]["view"], first.info)
+    return Setup(
+        directory=directory,
+        dataset=dataset,
+        programs=programs,
+        members=members,
+        mesh=mesh,
+        feed=feed,
+        frozen=frozen,
+        numbers=[[sharding.put_whole(mesh, own) for own in phase] for phase in per_phase],
+        evaluators={
+            name: evaluate.make_eval(one, view, first, replicated)
+            for name, one in first.networks.items()
+        },
+    )
+
+
+def load(name: str, network: Network, program: Program, say: Callable[[str], None]) -> Any:
+    """Loads a frozen network's variables from the working directory that trained it.
+
+    Args:
+      name: its name in the experiment, for messages.
+      network: what is to be loaded.
+      program: for the image size.
+      say: told of damaged checkpoints.
+
+    Returns:
+      `{"params", "batch_stats"}` as NumPy arrays.
+
+    Raises:
+      CheckpointError: nothing is stored there, or it does not fit.
+    """
+    directory = Path(network.checkpoint).expanduser().absolute() / "checkpoints"
+    source = network.facts["network"]
+    root = ("0", "ema") if network.facts["averaged"] else ("0",)
+    wanted = jax.eval_shape(
+        lambda key: network.model.init(key, program.info.size), jax.random.key(0)
+    )
+    variables = {}
+    for kind, part in (("params", "params"), ("batch_stats", "network_state")):
+        if not jax.tree.leaves(wanted[kind]):
+            variables[kind] = wanted[kind]
+            continue
+        loaded = checkpoint.load_subtree(directory, (*root, part, source), say)
+        if jax.tree.map(np.shape, loaded) != jax.tree.map(np.shape, wanted[kind]):
+            raise CheckpointError(
+                str(directory), f"its weights do not fit networks.{name} ({network.model.name})",
+                "use the checkpoint of that network",
+            )
+        variables[kind] = loaded
+    return variables
+
+
+def check_teacher(
+    setup: Setup, name: str, accuracy: float, say: Callable[[str], None]
+) -> None:
+    """Refuses a frozen network that is not better than chance.
+
+    Wrong normalisation, class order or channel order show here. Chance is 1/C plus three standard
+    errors on the validation split.
+
+    Raises:
+      ConfigError: near chance, and `train.allow_weak_teacher` is off.
+    """
+    chance = 1.0 / setup.first.info.num_classes
+    size = len(setup.dataset.splits["validation"].label)
+    limit = chance + 3.0 * (chance * (1.0 - chance) / size) ** 0.5
+    if accuracy > limit:
+        return
+    what = f"its validation accuracy {accuracy:.3f} is near chance ({chance:.3f})"
+    if not setup.first.config["train"]["allow_weak_teacher"]:
+        raise ConfigError(
+            f"networks.{name}", what,
+            "check its normalisation and class order, or set train.allow_weak_teacher",
+        )
+    say(f"warning: networks.{name}: {what}")

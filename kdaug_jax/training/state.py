@@ -1,0 +1,34 @@
+"""Makes the training state of step 0."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+
+from kdaug_jax.experiment.program import Program
+from kdaug_jax.types import Hparams, TrainState
+
+
+def make_init(
+    program: Program, frozen: Mapping[str, Any], sharding: jax.sharding.Sharding | None = None
+) -> Callable[[Hparams], TrainState]:
+    """Makes the one function that initialises every run of a program.
+
+    Args:
+      program: the first phase of an experiment.
+      frozen: variables of its frozen networks; only their shapes are used.
+      sharding: where the state is to lie; by default on the default device.
+
+    Returns:
+      `init(hparams) -> TrainState`, jitted once for all seeds.
+    """
+    shapes = jax.tree.map(lambda array: jax.ShapeDtypeStruct(array.shape, array.dtype), frozen)
+    # Random initialisers compile slowly and run once, so XLA need not optimise them. The option
+    # is only accepted by a jit that is not inside another.
+    return jax.jit(
+        lambda hparams: program.init(hparams, shapes),
+        out_shardings=sharding,
+        compiler_options={"xla_backend_optimization_level": 0},
+    )

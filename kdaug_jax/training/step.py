@@ -1,0 +1,100 @@
+"""The training step: views, networks, terms, gradients, update. Start reading here.
+
+The step executes whatever a program holds. What distinguishes one experiment from another is in
+its views, networks, terms and optimiser, never in this file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from kdaug_jax.experiment.program import Program
+from kdaug_jax.types import Batch, Hparams, Outputs, TrainState
+
+Metrics = dict[str, tuple[jax.Array, jax.Array]]
+Step = Callable[..., tuple[TrainState, Metrics]]
+
+# Metric that says what went wrong: 0 nothing, t+1 the t-th term, T+1 the gradient.
+FAULT = "fault"
+
+
+def make_train_step(program: Program) -> Step:
+    """Makes the pure function of one training step.
+
+    Args:
+      program: the experiment, or one phase of it.
+
+    Returns:
+      `step(state, frozen, batch, hparams, given={}) -> (state, metrics)`. `frozen` holds the
+      variables of the networks that are not trained, `hparams` every traced number by path, and
+      `given` outputs of `network@view` pairs that are then not run. Metrics are pairs
+      (sum, count). A step whose loss or gradient is not finite changes nothing but the step
+      counter and says so in `metrics["fault"]`.
+    """
+
+    def step(
+        state: TrainState,
+        frozen: Mapping[str, Any],
+        batch: Batch,
+        hparams: Hparams,
+        given: Mapping[str, Outputs] | None = None,
+    ) -> tuple[TrainState, Metrics]:
+        clock = program.clock(state.step, hparams)
+        views = program.make_views(clock, batch, hparams)
+
+        def losses(params):
+            outputs, network_state = program.run_networks(
+                params, state.network_state, frozen, views, clock, given or {}
+            )
+            sums, raw, term_state, metrics = program.compute_terms(
+                params["terms"], state.term_state, outputs, views, clock, hparams
+            )
+            return sums, (raw, network_state, term_state, metrics)
+
+        # One forward pass; one backward pass for each group of terms that is kept apart.
+        sums, pullback, (raw, network_state, term_state, metrics) = jax.vjp(
+            losses, state.params, has_aux=True
+        )
+        grads = {
+            group: pullback({other: jnp.float32(other == group) for other in sums})[0]
+            for group in sums
+        }
+        chain = program.transformation(hparams, clock)
+        updates, opt_state = chain.update(grads, state.opt_state, state.params)
+        updated = state.replace(
+            params=optax.apply_updates(state.params, updates),
+            network_state=network_state,
+            term_state=term_state,
+            opt_state=opt_state,
+        )
+        updated = updated.replace(ema=program.average(hparams, updated))
+
+        grad_norm = optax.tree.norm(grads)
+        fault = _fault(raw, grad_norm)
+        kept = jax.tree.map(lambda new, old: jnp.where(fault == 0, new, old), updated, state)
+        loss = sum(sums.values())
+        metrics = {
+            "train/loss": _one(loss),
+            **{f"train/{name}": _one(raw[i]) for i, name in enumerate(program.term_names)},
+            **{f"train/{name}": pair for name, pair in metrics.items()},
+            "optim/lr": _one(program.learning_rate(hparams, state.step)),
+            "optim/grad_norm": _one(grad_norm),
+            FAULT: _one(fault),
+        }
+        return kept.replace(step=state.step + 1), metrics
+
+    return step
+
+
+def _fault(raw: jax.Array, grad_norm: jax.Array) -> jax.Array:
+    finite = jnp.isfinite(jnp.append(raw, grad_norm))
+    return jnp.where(jnp.all(finite), 0, 1 + jnp.argmin(finite)).astype(jnp.int32)
+
+
+def _one(value: jax.Array) -> tuple[jax.Array, jax.Array]:
+    return value, jnp.ones((), jnp.float32)

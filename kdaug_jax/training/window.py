@@ -1,0 +1,81 @@
+"""Metrics between two rows of the log: fetched when the log blocks, summed in double precision."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+
+from kdaug_jax.errors import NonFiniteError
+from kdaug_jax.training.step import FAULT
+
+
+class Window:
+    """Sums of (sum, count) metrics for each member of a population.
+
+    The sums travel with a checkpoint, so that a resumed run writes the same rows.
+    """
+
+    def __init__(self, members: int, terms: Sequence[str], sums: Any = None):
+        """Starts empty, or with the sums that `state` gave.
+
+        Args:
+          members: size of the population.
+          terms: names of the terms, for messages.
+          sums: what `state` returned.
+        """
+        self._terms = tuple(terms)
+        self._sums = sums or [{} for _ in range(members)]
+        self._pending: list[tuple[int, list[Any]]] = []
+
+    def add(self, step: int, metrics: list[Any]) -> None:
+        """Takes the metrics of one call, still on the devices.
+
+        Args:
+          step: steps taken before the call.
+          metrics: one dict a member, arrays with a leading axis of the call's steps.
+        """
+        self._pending.append((step, metrics))
+
+    def fetch(self) -> None:
+        """Waits for the devices and adds what is pending.
+
+        Raises:
+          NonFiniteError: a loss term or a gradient was not finite; names step and term.
+        """
+        pending, self._pending = self._pending, []
+        for step, (*members,) in ((step, jax.device_get(metrics)) for step, metrics in pending):
+            for sums, metrics in zip(self._sums, members, strict=True):
+                for name, (total, count) in metrics.items():
+                    if name == FAULT:
+                        self._check(step, total)
+                        continue
+                    entry = sums.setdefault(name, [0.0, 0.0])
+                    for value, weight in zip(total.tolist(), count.tolist(), strict=True):
+                        entry[0] += value
+                        entry[1] += weight
+
+    def _check(self, step: int, faults: Any) -> None:
+        for offset, fault in enumerate(faults.tolist()):
+            if fault:
+                number = int(fault) - 1
+                named = number < len(self._terms)
+                where = f"terms.{self._terms[number]}" if named else "gradient"
+                raise NonFiniteError(
+                    where, f"not finite at step {step + offset + 1}",
+                    "lower the learning rate or the weight; run again to go on from the last "
+                    "checkpoint",
+                )
+
+    def means(self) -> list[dict[str, float]]:
+        """Gives the means of each member and starts a new window."""
+        means = [
+            {name: total / count for name, (total, count) in sums.items()} for sums in self._sums
+        ]
+        self._sums = [{} for _ in self._sums]
+        return means
+
+    def state(self) -> list[dict[str, list[float]]]:
+        """Gives the sums so far, to be stored beside a checkpoint."""
+        return self._sums

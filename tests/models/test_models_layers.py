@@ -1,0 +1,141 @@
+"""BatchNorm against plain numpy, and initialisers against their definitions."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from kdaug_jax.models import layers
+
+EPSILON = 1e-5
+MOMENTUM = 0.9
+CHANNELS = 3
+
+
+def make(num_branches, seed=0):
+    draw = np.random.default_rng(seed)
+    shape = (num_branches, CHANNELS)
+    return {
+        "params": {"scale": draw.uniform(0.5, 2, shape), "bias": draw.normal(size=shape)},
+        "batch_stats": {"mean": draw.normal(size=shape), "var": draw.uniform(0.5, 2, shape)},
+    }
+
+
+def expect_training(x, variables, branches, groups):
+    """Normalises view by view and group by group, in float64."""
+    scale, bias = variables["params"]["scale"], variables["params"]["bias"]
+    mean, var = (variables["batch_stats"][name].copy() for name in ("mean", "var"))
+    views = len(branches)
+    y = np.empty_like(x)
+    axes = tuple(range(x.ndim - 1))
+    for view, branch in enumerate(branches):
+        rows = np.arange(view, len(x), views)
+        for group in np.split(rows, groups):
+            part = x[group]
+            normal = (part - part.mean(axes)) / np.sqrt(part.var(axes) + EPSILON)
+            y[group] = normal * scale[branch] + bias[branch]
+        # The statistics that one network on one device would have gathered of this view.
+        whole = x[rows]
+        unbiased = whole.var(axes, ddof=1)
+        mean[branch] = MOMENTUM * mean[branch] + (1 - MOMENTUM) * whole.mean(axes)
+        var[branch] = MOMENTUM * var[branch] + (1 - MOMENTUM) * unbiased
+    return y, {"mean": mean, "var": var}
+
+
+def run(x, variables, *mode, num_branches):
+    norm = layers.BatchNorm(num_branches)
+    to_float32 = lambda tree: jax.tree.map(lambda a: jnp.asarray(a, jnp.float32), tree)  # noqa: E731
+    call = jax.jit(lambda v, x: norm.apply(v, x, *mode, mutable=["batch_stats"]))
+    return call(to_float32(variables), jnp.asarray(x, jnp.float32))
+
+
+@pytest.mark.parametrize("spatial", [(), (3, 5)])
+@pytest.mark.parametrize(
+    ("branches", "groups", "num_branches"),
+    [
+        ((0,), 1, 1),
+        ((1,), 1, 2),
+        ((0,), 4, 1),
+        ((2,), 2, 3),
+        ((0, 1), 1, 2),
+        ((1, 0), 4, 2),
+        ((0, 0), 1, 1),
+        ((1, 0, 1), 2, 3),
+    ],
+)
+def test_training_is_numpy(spatial, branches, groups, num_branches):
+    draw = np.random.default_rng(1)
+    x = draw.normal(2.0, 3.0, (8 * len(branches), *spatial, CHANNELS))
+    # Groups with means far apart: the mean of their variances would be far too small.
+    x += np.repeat(np.arange(groups), len(x) // groups).reshape(-1, *[1] * (x.ndim - 1))
+    variables = make(num_branches)
+    expected, statistics = expect_training(x, variables, branches, groups)
+    y, changed = run(x, variables, True, branches, groups, num_branches=num_branches)
+    np.testing.assert_allclose(y, expected, rtol=1e-4, atol=1e-4)
+    for name in ("mean", "var"):
+        np.testing.assert_allclose(
+            changed["batch_stats"][name], statistics[name], rtol=1e-5, atol=1e-5
+        )
+
+
+@pytest.mark.parametrize("branches", [(0,), (2,), (1, 1), (2, 0)])
+def test_evaluation_uses_the_branch_of_each_view(branches):
+    x = np.random.default_rng(2).normal(size=(4 * len(branches), 2, 2, CHANNELS))
+    variables = make(3)
+    y, changed = run(x, variables, False, branches, num_branches=3)
+    for view, branch in enumerate(branches):
+        params, stats = variables["params"], variables["batch_stats"]
+        normal = (x - stats["mean"][branch]) / np.sqrt(stats["var"][branch] + EPSILON)
+        expected = normal * params["scale"][branch] + params["bias"][branch]
+        rows = slice(view, None, len(branches))
+        np.testing.assert_allclose(y[rows], expected[rows], rtol=1e-5, atol=1e-5)
+    for name in ("mean", "var"):
+        np.testing.assert_allclose(
+            changed["batch_stats"][name], variables["batch_stats"][name], rtol=1e-6
+        )
+
+
+def test_bfloat16_statistics_are_those_of_float32():
+    x = jnp.asarray(np.random.default_rng(3).normal(5.0, 1.0, (8, 4, 4, CHANNELS)), jnp.bfloat16)
+    norm = layers.BatchNorm()
+    variables = norm.init(jax.random.key(0), x, False)
+    y, changed = norm.apply(variables, x, True, mutable=["batch_stats"])
+    assert y.dtype == jnp.bfloat16
+    expected = 0.9 + 0.1 * np.asarray(x, np.float64).var((0, 1, 2), ddof=1)
+    np.testing.assert_allclose(changed["batch_stats"]["var"][0], expected, rtol=1e-5)
+
+
+def test_gradient_is_that_of_the_definition():
+    x = jnp.asarray(np.random.default_rng(4).normal(size=(6, 2, 2, CHANNELS)), jnp.float32)
+    norm = layers.BatchNorm()
+    variables = norm.init(jax.random.key(0), x, False)
+
+    def by_layer(x):
+        return norm.apply(variables, x, True, mutable=["batch_stats"])[0]
+
+    def by_definition(x):
+        centred = x - x.mean((0, 1, 2), keepdims=True)
+        return centred / jnp.sqrt((centred**2).mean((0, 1, 2), keepdims=True) + EPSILON)
+
+    gradients = [jax.grad(lambda x, f=f: jnp.sum(f(x) ** 3))(x) for f in (by_layer, by_definition)]
+    np.testing.assert_allclose(*gradients, rtol=1e-4, atol=1e-4)
+
+
+def test_one_element_per_channel_stays_finite():
+    y, changed = run(np.ones((1, 1, 1, CHANNELS)), make(1), True, num_branches=1)
+    assert np.isfinite(y).all()
+    assert np.isfinite(changed["batch_stats"]["var"]).all()
+
+
+def test_initialisers():
+    key = jax.random.key(0)
+    conv = layers.Conv(128, 3, use_bias=True).init(key, jnp.zeros((1, 4, 4, 64)))["params"]
+    spread = np.sqrt(2 / (9 * 128))
+    # The standard error of this estimate is 0.26 %.
+    np.testing.assert_allclose(np.std(conv["kernel"]), spread, rtol=0.01)
+    # Not truncated: of 73,728 draws some lie beyond three standard deviations.
+    assert np.abs(conv["kernel"]).max() > 3 * spread
+    dense = layers.Linear(256).init(key, jnp.zeros((1, 64)))["params"]
+    for array, fan_in in ((conv["bias"], 9 * 64), (dense["kernel"], 64), (dense["bias"], 64)):
+        bound = 1 / np.sqrt(fan_in)
+        assert 0.95 * bound < np.abs(array).max() <= bound
