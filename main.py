@@ -13,7 +13,7 @@ from ml_collections import config_flags
 from kdaug_jax.errors import ConfigError, UserError
 from kdaug_jax.experiment import config as configs
 from kdaug_jax.runtime import compile_cache, sharding
-from kdaug_jax.training import loop, teachers
+from kdaug_jax.training import loop, revisit, teachers
 
 
 def define_flags(values: flags.FlagValues) -> None:
@@ -71,7 +71,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         sharding.use_host_cores(full["data"]["batch_size"], full["train"]["group_size"])
         change = values.allow_config_change
         if full["mode"] == "evaluate":
-            loop.evaluate(full, values.workdir)
+            revisit.evaluate(full, values.workdir)
             return 0
         full = teachers.ensure(full, values.workdir, allow_config_change=change)
         loop.train(full, values.workdir, allow_config_change=change)

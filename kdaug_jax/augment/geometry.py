@@ -66,7 +66,8 @@ def affine_nearest(image: jax.Array, coefficients: ArrayLike, fill: ArrayLike) -
     y = (d * columns + e * rows + f) >> 16
     inside = (x >= 0) & (x < width) & (y >= 0) & (y < height)
     pixel = jnp.where(inside, y * width + x, 0)
-    moved = image.reshape(height * width, channels).at[pixel].get(mode="promise_in_bounds")
+    flat = jnp.asarray(image).reshape(height * width, channels)
+    moved = flat.at[pixel].get(mode="promise_in_bounds")
     return paint(moved, ~inside, fill)
 
 

@@ -80,7 +80,7 @@ COMBINE = {
 
 
 def sgd(*, momentum: Fraction = 0.9, nesterov: bool = False) -> optax.GradientTransformation:
-    """Momentum as PyTorch's SGD: v = momentum·v + g; the step is v, or g + momentum·v (Nesterov)."""
+    """Momentum as in PyTorch: v = momentum·v + g; the step is v, with Nesterov g + momentum·v."""
     return optax.trace(decay=momentum, nesterov=nesterov)
 
 
@@ -214,7 +214,8 @@ def transformation(
     Args:
       plan: the resolved section.
       hparams: traced numbers by path.
-      step, epoch: position in the run.
+      step: `i32[]`, optimiser steps so far.
+      epoch: `i32[]`, whole epochs so far.
       no_decay: `{term: top-level names}` of term parameters that must not decay.
 
     Returns:

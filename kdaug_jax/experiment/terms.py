@@ -111,7 +111,9 @@ def resolve(where: str, loss: str) -> tuple[Term, Callable[..., Any], Sequence[s
         try:
             found = getattr(importlib.import_module(module), attribute)
         except (ImportError, AttributeError) as error:
-            raise ConfigError(where, f"cannot import '{loss}' ({error})", "package.module:function")
+            raise ConfigError(
+                where, f"cannot import '{loss}' ({error})", "package.module:function"
+            ) from error
     elif loss in LOSSES:
         found = LOSSES[loss]
     else:
@@ -156,7 +158,8 @@ def build(
     def pair(field: str, text: str, view: str) -> str:
         network, _, own_view = text.partition("@")
         if network not in networks:
-            raise ConfigError(f"{where}.{field}", f"no network '{network}'", near(network, networks))
+            known = near(network, networks)
+            raise ConfigError(f"{where}.{field}", f"no network '{network}'", known)
         view = own_view or view
         if view not in views:
             raise ConfigError(f"{where}.on", f"no view '{view}'", near(view, views))
@@ -222,7 +225,8 @@ def init(plans: Sequence[Plan], seed, outputs, views, values: Hparams, info: Inf
     Args:
       plans: the terms.
       seed: `u32[]`.
-      outputs, views: as in `apply`; only their shapes are used.
+      outputs: `{"network@view": Outputs}`; only their shapes are used.
+      views: by name; only their shapes are used.
       values: traced numbers by path.
       info: facts of the training split.
 
@@ -257,7 +261,8 @@ def apply(
 
     Args:
       plans: the terms.
-      params, state: by term name, as `init` gave them.
+      params: by term name, as `init` gave them.
+      state: by term name, as `init` gave it.
       outputs: `{"network@view": Outputs}`.
       views: by name.
       clock: position in the run.

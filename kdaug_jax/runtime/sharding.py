@@ -79,3 +79,14 @@ def put_batch(mesh: Mesh, arrays: Any, axis: int = 0) -> Any:
 def put_whole(mesh: Mesh, arrays: Any) -> Any:
     """Moves host arrays to all devices, each holding them whole."""
     return jax.tree.map(lambda array: jax.device_put(array, replicated(mesh)), arrays)
+
+
+def settle(arrays: Any) -> Any:
+    """Waits for `arrays` on a CPU with several virtual devices, and returns them.
+
+    Programs that do not depend on each other run there at once on one small thread pool, and
+    their collectives can wait for each other for ever. Accelerators run programs in order.
+    """
+    if jax.default_backend() == "cpu" and jax.local_device_count() > 1:
+        jax.block_until_ready(arrays)
+    return arrays

@@ -16,6 +16,8 @@ from kdaug_jax.training.population import Member
 from kdaug_jax.training.setup import Setup
 from kdaug_jax.types import TrainState
 
+Results = dict[str, dict[str, float]]
+
 
 class Console:
     """Prints from process 0; rows of progress go through the writer once it is open."""
@@ -125,18 +127,17 @@ class Console:
 
         def row(label: str, values: Mapping[str, float], middle: str) -> tuple[str, ...]:
             cells = []
-            for split, metric in (("validation", "accuracy"), ("test", "accuracy"), ("test", "nll")):
-                value = values.get(f"eval/{split}/{middle}{metric}")
-                scale, unit = (100, " %") if metric == "accuracy" else (1, "")
-                digits = 2 if metric == "accuracy" else 4
-                cells.append("-" if value is None else f"{scale * value:.{digits}f}{unit}")
-            return (label, *cells)
+            for split in ("validation", "test"):
+                value = values.get(f"eval/{split}/{middle}accuracy")
+                cells.append("-" if value is None else f"{100 * value:.2f} %")
+            nll = values.get(f"eval/test/{middle}nll")
+            return (label, *cells, "-" if nll is None else f"{nll:.4f}")
 
         for name, values in teachers.items():
             rows.append(row(f"{name} ({first.networks[name].model.name})", values, f"{name}/"))
         for member, values in results.items():
             for name in first.trainable:
-                label = f"{name} ({first.networks[name].model.name})" + (f" {member}" * bool(member))
+                label = f"{name} ({first.networks[name].model.name}) {member}".rstrip()
                 rows.append(row(label, values, "" if name == setup.student else f"{name}/"))
         self.say(table(rows))
         self.say(

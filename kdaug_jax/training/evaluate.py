@@ -13,6 +13,7 @@ from kdaug_jax.data import Split, eval_batches
 from kdaug_jax.experiment import views
 from kdaug_jax.experiment.networks import Network
 from kdaug_jax.experiment.program import Program
+from kdaug_jax.runtime import sharding
 from kdaug_jax.types import Batch, Clock, TrainState
 
 
@@ -67,7 +68,7 @@ def run(
     """
     total = None
     for batch in eval_batches(split, batch_size):
-        part = evaluate(variables, put(batch))
+        part = sharding.settle(evaluate(variables, put(batch)))
         total = part if total is None else jax.tree.map(jax.numpy.add, total, part)
     pairs = jax.device_get(total)
     return {name: float(sum_) / float(count) for name, (sum_, count) in pairs.items()}

@@ -11,21 +11,18 @@ from typing import Any, TextIO
 import jax
 import numpy as np
 
-from kdaug_jax.errors import CheckpointError, ConfigError
+from kdaug_jax.errors import CheckpointError
 from kdaug_jax.experiment import config as configs
-from kdaug_jax.runtime import checkpoint, sharding, workdir
+from kdaug_jax.runtime import sharding, workdir
 from kdaug_jax.runtime.checkpoint import Checkpoints
 from kdaug_jax.runtime.goodput import Goodput
 from kdaug_jax.runtime.writer import Writer
 from kdaug_jax.training import population
-from kdaug_jax.training.console import Console
+from kdaug_jax.training.console import Console, Results
 from kdaug_jax.training.evaluate import variables_of
 from kdaug_jax.training.setup import Setup, check_teacher, prepare
-from kdaug_jax.training.state import make_init
+from kdaug_jax.training.state import as_tree, from_tree, initial_states
 from kdaug_jax.training.window import Window
-from kdaug_jax.types import TrainState
-
-Results = dict[str, dict[str, float]]
 
 
 def train(
@@ -75,50 +72,6 @@ def train(
     return results
 
 
-def evaluate(
-    config: Mapping[str, Any], directory: str | Path, *, stream: TextIO | None = None
-) -> Results:
-    """Evaluates the newest checkpoint of a run on validation and test; changes nothing.
-
-    Args:
-      config: as for `train`; networks and population are those the run was made with.
-      directory: the working directory of the run.
-      stream: console, by default standard output.
-
-    Returns:
-      Metrics by member name.
-
-    Raises:
-      UserError: there is no such run, or no checkpoint that is whole.
-    """
-    console = Console(stream)
-    directory = Path(directory).expanduser().absolute()
-    stored = workdir.read_json(directory / "config.json")
-    if stored is None:
-        raise ConfigError("--workdir", f"{directory} holds no run", "train it first")
-    own = {name: stored["config"][name] for name in ("networks", "population", "optim")}
-    setup = prepare({**configs.validate(config), **own}, directory, console.say, keep_record=True)
-    folder = directory / "checkpoints"
-    step = checkpoint.newest(folder, console.say, set_aside=False)
-    if step is None:
-        raise CheckpointError(str(folder), "holds no checkpoint", "train it first")
-    tree, _ = checkpoint.load(folder / str(step), _as_tree(initial_states(setup)))
-    states = _from_tree(tree)
-    console.say(f"evaluating the checkpoint of step {step:,}")
-    results = {}
-    for member, state in zip(setup.members, states, strict=True):
-        results[member.name] = {
-            name: value
-            for network in setup.first.trainable
-            for split in ("validation", "test")
-            for name, value in setup.evaluate(
-                network, variables_of(state, network), split
-            ).items()
-        }
-    console.results(setup, results, {})
-    return results
-
-
 class _Run:
     """The mutable part of a run: its states, its step, and when what is due."""
 
@@ -140,10 +93,10 @@ class _Run:
             self.states = initial_states(setup)
         self.step, sums = 0, None
         with time("checkpoint"):
-            restored = checkpoints.restore(_as_tree(self.states))
+            restored = checkpoints.restore(as_tree(self.states))
             if restored is not None:
                 tree, notes = restored
-                self.states, sums = _from_tree(tree), notes["window"]
+                self.states, sums = from_tree(tree), notes["window"]
                 self.step = int(self.states[0].step)
         self.resumed_finished = self.step == self.total
         self.window = Window(len(self.states), first.term_names, sums)
@@ -250,7 +203,7 @@ class _Run:
                 "window": self.window.state(),
                 "config": configs.fingerprint(self.setup.first.config),
             }
-            self.checkpoints.save(self.step, _as_tree(self.states), metrics, notes)
+            self.checkpoints.save(self.step, as_tree(self.states), metrics, notes)
             self.saved_at = clock.monotonic()
 
     def _check_teachers(self) -> dict[str, dict[str, float]]:
@@ -280,21 +233,3 @@ class _Run:
         return {
             member.name: values for member, values in zip(self.setup.members, final, strict=True)
         }
-
-
-def initial_states(setup: Setup) -> list[TrainState]:
-    """Makes every member's state of step 0."""
-    init = make_init(setup.first, setup.frozen, sharding.replicated(setup.mesh))
-    return [init(own) for own in setup.numbers[0]]
-
-
-def _as_tree(states: list[TrainState]) -> dict[str, Any]:
-    """A checkpoint is `{"0": {"step": ..., "params": ..., ...}, "1": ...}`, members by number."""
-    return {
-        str(number): {field: getattr(state, field) for field in state.__dataclass_fields__}
-        for number, state in enumerate(states)
-    }
-
-
-def _from_tree(tree: dict[str, Any]) -> list[TrainState]:
-    return [TrainState(**tree[str(number)]) for number in range(len(tree))]

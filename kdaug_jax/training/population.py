@@ -17,6 +17,7 @@ from kdaug_jax.data import Feed
 from kdaug_jax.errors import ConfigError
 from kdaug_jax.experiment.config import overlay
 from kdaug_jax.experiment.program import Program
+from kdaug_jax.runtime import sharding
 from kdaug_jax.training.step import make_train_step
 from kdaug_jax.types import Hparams, TrainState
 
@@ -101,14 +102,16 @@ def advance(
     Args:
       call: what `make_call` made, compiled or not.
       states: one a member; donated.
-      frozen, constants, items: shared by all members.
+      frozen: variables of the frozen networks, shared by all members.
+      constants: arrays of the feed that stay on the devices, shared by all members.
+      items: what the feed sends for the steps of this call, shared by all members.
       numbers: traced numbers, one dict a member.
 
     Returns:
       New states and metrics, one a member.
     """
     results = [
-        call(state, frozen, constants, items, own)
+        sharding.settle(call(state, frozen, constants, items, own))
         for state, own in zip(states, numbers, strict=True)
     ]
     return [state for state, _ in results], [metrics for _, metrics in results]

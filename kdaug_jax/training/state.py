@@ -1,4 +1,4 @@
-"""Makes the training state of step 0."""
+"""The training state of step 0, and the form in which states are stored."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from typing import Any
 import jax
 
 from kdaug_jax.experiment.program import Program
+from kdaug_jax.runtime import sharding
+from kdaug_jax.training.setup import Setup
 from kdaug_jax.types import Hparams, TrainState
 
 
@@ -32,3 +34,22 @@ def make_init(
         out_shardings=sharding,
         compiler_options={"xla_backend_optimization_level": 0},
     )
+
+
+def initial_states(setup: Setup) -> list[TrainState]:
+    """Makes every member's state of step 0."""
+    init = make_init(setup.first, setup.frozen, sharding.replicated(setup.mesh))
+    return [sharding.settle(init(own)) for own in setup.numbers[0]]
+
+
+def as_tree(states: list[TrainState]) -> dict[str, Any]:
+    """Gives the stored form: `{"0": {"step": ..., "params": ...}, "1": ...}`, members by number."""
+    return {
+        str(number): {field: getattr(state, field) for field in state.__dataclass_fields__}
+        for number, state in enumerate(states)
+    }
+
+
+def from_tree(tree: dict[str, Any]) -> list[TrainState]:
+    """Gives the states back that `as_tree` took."""
+    return [TrainState(**tree[str(number)]) for number in range(len(tree))]

@@ -57,4 +57,5 @@ def ensure(
 
 
 def _trained(full: Mapping[str, Any]) -> list[str]:
-    return [name for name in configs.natural(full["networks"]) if full["networks"][name]["trainable"]]
+    networks = full["networks"]
+    return [name for name in configs.natural(networks) if networks[name]["trainable"]]

@@ -1,0 +1,45 @@
+# Two commands on a fresh machine: `make demo` and `make test`. Each prints the plain commands.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: help install install-dev demo test slow lint clean
+
+help:
+	@echo "make demo    install into .venv, train a teacher and a student, compare with and without it"
+	@echo "make test    install the test tools into .venv and run the tests"
+	@echo "make slow    the tests that take minutes"
+	@echo "make lint    ruff"
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.installed: requirements.txt constraints.txt pyproject.toml | $(BIN)/python
+	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements.txt -c constraints.txt
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps -e .
+	touch $@
+
+$(VENV)/.installed-dev: requirements-dev.txt $(VENV)/.installed
+	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements-dev.txt -c constraints.txt
+	touch $@
+
+install: $(VENV)/.installed
+install-dev: $(VENV)/.installed-dev
+
+demo: install
+	$(BIN)/python main.py --config=configs/digits_kd.py --workdir=runs/digits_kd
+	$(BIN)/python main.py --config=configs/digits_kd.py:compare --workdir=runs/digits_compare \
+	  --config.networks.teacher.checkpoint=runs/digits_kd/teacher
+	$(BIN)/python -m kdaug_jax.analysis.compare runs/digits_compare --vary=terms.kd.weight
+
+test: install-dev
+	$(BIN)/python -m pytest -n 2 -m "not slow" --durations=10
+
+slow: install-dev
+	$(BIN)/python -m pytest -m slow --durations=10
+
+lint: install-dev
+	$(BIN)/ruff check .
+
+clean:
+	rm -rf $(VENV) build *.egg-info

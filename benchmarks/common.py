@@ -1,0 +1,204 @@
+"""What the step benchmarks share: our step as `main.py` would run it, timing, and the report."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import importlib.metadata
+import json
+import os
+import platform
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+
+from kdaug_jax import data
+from kdaug_jax.experiment.config import ConfigDict, default, network, term
+from kdaug_jax.experiment.program import build
+from kdaug_jax.runtime import sharding
+from kdaug_jax.training.population import make_call
+from kdaug_jax.training.state import make_init
+
+CLASSES, SIZE = 100, 32
+STUDENT, TEACHER = "wrn_16_2", "wrn_40_2"
+PARAMETERS = 703_284  # of the student
+CE_WEIGHT, KD_WEIGHT, TEMPERATURE = 0.1, 0.9, 4.0
+RATE, MOMENTUM, DECAY = 0.05, 0.9, 5e-4
+
+
+class Turn(NamedTuple):
+    """Seconds a step, of the clock and of all threads of the process."""
+
+    wall: float
+    cpu: float
+
+
+def timed(run: Callable[[int], None], steps: int) -> Turn:
+    """Times `run(steps)`, which returns when the work is done."""
+    wall, cpu = time.perf_counter(), time.process_time()
+    run(steps)
+    return Turn((time.perf_counter() - wall) / steps, (time.process_time() - cpu) / steps)
+
+
+def get_config(batch: int, distill: bool) -> ConfigDict:
+    """Makes the experiment: images as stored, cross entropy, and KL to the teacher if wanted."""
+    config = default()
+    with config.unlocked():
+        config.data.source = f"synthetic:{SIZE}x{SIZE},{CLASSES},{max(4 * batch, CLASSES)}"
+        config.data.batch_size = batch
+        config.views.x = ""
+        config.networks.student = network(STUDENT, trainable=True)
+        config.terms.ce = term("cross_entropy", on=("x",), weight=CE_WEIGHT)
+        if distill:
+            config.networks.teacher = network(TEACHER, trainable=True)
+            config.terms.kd = term(
+                "kl", on=("x",), teacher="teacher", temperature=TEMPERATURE, weight=KD_WEIGHT,
+                group="distill",
+            )
+        config.optim.schedule = dict(name="constant", base=RATE)
+        config.optim.momentum = MOMENTUM
+        config.optim.nesterov = True
+        config.optim.weight_decay = DECAY
+    return config
+
+
+class Ours:
+    """Our training step: compiled, sharded over the cores, fed with indices, state donated.
+
+    The teacher is not trained first: it is frozen as it was initialised, which costs the same.
+    """
+
+    def __init__(self, batch: int, distill: bool = True):
+        """Builds and compiles; `sharding.use_host_cores(batch)` comes before the first of them."""
+        config = get_config(batch, distill)
+        splits = {name: config.data[name] for name in ("train", "validation", "test")}
+        dataset = data.load(config.data.source, splits)
+        (program,) = build(config, data.describe(dataset))
+        self.mesh = sharding.make_mesh(-1, batch)
+        self.frozen: dict[str, Any] = {}
+        if distill:
+            teacher = program.networks["teacher"]._replace(trainable=False)
+            program = dataclasses.replace(
+                program, networks={**program.networks, "teacher": teacher}
+            )
+            variables = jax.jit(teacher.model.init, static_argnums=1)(
+                jax.random.key(0), program.info.size
+            )
+            self.frozen["teacher"] = sharding.put_whole(self.mesh, variables)
+        self.program = program
+        self.feed = data.resident(dataset.splits["train"], 0, batch)
+        self.constants = sharding.put_whole(self.mesh, self.feed.constants)
+        self.hparams = sharding.put_whole(self.mesh, program.hparams)
+        whole = sharding.replicated(self.mesh)
+        self.state = make_init(program, self.frozen, whole)(self.hparams)
+        self.step = make_call(program, self.feed, 1, whole)
+        self.position = 0
+        count = sum(leaf.size for leaf in jax.tree.leaves(self.state.params["student"]))
+        assert count == PARAMETERS, count
+
+    def items(self) -> jax.Array:
+        """Sends what the next step reads to the devices."""
+        self.position += 1
+        item = self.feed.item(self.position)
+        return sharding.put_batch(self.mesh, item[None], axis=1)
+
+    def advance(self, items: jax.Array) -> dict[str, Any]:
+        """Takes one step and gives its metrics."""
+        self.state, metrics = self.step(
+            self.state, self.frozen, self.constants, items, self.hparams
+        )
+        return metrics
+
+    def __call__(self, steps: int) -> None:
+        """Takes some steps and waits for them."""
+        for _ in range(steps):
+            metrics = self.advance(self.items())
+        assert int(metrics["fault"][0][0]) == 0, "the loss is not finite"
+        jax.block_until_ready(self.state)
+
+
+def parse(description: str, argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """Reads the options of a benchmark."""
+    parser = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--rounds", type=int, default=10, help="turns of each side")
+    parser.add_argument("--steps", type=int, default=4, help="steps a turn")
+    parser.add_argument("--batch", type=int, default=64, help="images a step")
+    options = parser.parse_args(argv)
+    if min(options.rounds, options.steps, options.batch) < 1:
+        parser.error("rounds, steps and batch are at least 1")
+    return options
+
+
+def compare(
+    name: str,
+    sides: Mapping[str, Callable[[int], Turn]],
+    options: argparse.Namespace,
+    target: float,
+    packages: Sequence[str],
+) -> None:
+    """Lets two warm sides take turns and prints one JSON line.
+
+    Args:
+      name: of the benchmark.
+      sides: two functions by name that take some steps and time them; ratios are first to second.
+      options: of `parse`.
+      target: what the ratio should not exceed; printed, never enforced.
+      packages: whose versions to print.
+    """
+    load = os.getloadavg()
+    turns: dict[str, list[Turn]] = {side: [] for side in sides}
+    for number in range(options.rounds):
+        for side in list(sides)[:: -1 if number % 2 else 1]:  # none is always the first
+            turns[side].append(sides[side](options.steps))
+    ratios = {
+        field: [
+            getattr(one, field) / getattr(other, field)
+            for one, other in zip(*turns.values(), strict=True)
+        ]
+        for field in Turn._fields
+    }
+    medians = {
+        field: {
+            side: round(statistics.median(getattr(turn, field) for turn in own), 5)
+            for side, own in turns.items()
+        }
+        for field in Turn._fields
+    }
+    result = {
+        "benchmark": name,
+        "ratio": round(statistics.median(ratios["wall"]), 4),
+        "cpu_ratio": round(statistics.median(ratios["cpu"]), 4),
+        "wall_seconds": medians["wall"],
+        "cpu_seconds": medians["cpu"],
+        "rounds": options.rounds,
+        "steps": options.steps,
+        "batch": options.batch,
+        "spread": [round(min(ratios["wall"]), 4), round(max(ratios["wall"]), 4)],
+        "target": target,
+        "machine": machine(),
+        "load": [round(one, 2) for one in load],
+        "versions": {"python": platform.python_version()}
+        | {package: importlib.metadata.version(package) for package in packages},
+    }
+    print(json.dumps(result), flush=True)
+
+
+def cores() -> int:
+    """Gives the number of cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+
+
+def machine() -> str:
+    """Names the processor and its cores."""
+    model = platform.processor() or platform.machine()
+    try:
+        with open("/proc/cpuinfo") as file:
+            model = next(line.split(":")[1].strip() for line in file if "model name" in line)
+    except (OSError, StopIteration):
+        pass
+    return f"{model}, {cores()} cores"

@@ -1,0 +1,54 @@
+"""Strict mode for all tests: four virtual devices, no rank promotion, one compile cache."""
+
+import os
+
+import jax
+import pytest
+
+from kdaug_jax.runtime import compile_cache
+
+jax.config.update("jax_num_cpu_devices", 4)
+jax.config.update("jax_numpy_rank_promotion", "raise")
+compile_cache.use()
+
+EXTRAS_REQUIRED = os.environ.get("KDAUG_REQUIRE_EXTRAS") == "1"
+
+
+@pytest.fixture(scope="session")
+def torch():
+    """PyTorch, an optional extra of the comparisons; a missing one fails where it is required."""
+    if EXTRAS_REQUIRED:
+        import torch
+
+        return torch
+    return pytest.importorskip("torch", reason="not installed: pip install torch==2.13.0")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def tiny_family():
+    """Adds the networks "tiny" and "tiny_wide"."""
+    from kdaug_jax import models
+    from tests import tiny
+
+    models._FAMILIES = (*models._FAMILIES, tiny)
+
+
+def tiny_config(**sections):
+    """A complete small experiment: a tiny student and, unless replaced, one cross entropy."""
+    from kdaug_jax.experiment import config as configs
+
+    config = configs.default()
+    with config.unlocked():
+        config.data.source = "synthetic:8x8,4,40"
+        config.data.batch_size = 8
+        config.views = {"x": "pad_crop(1)|flip"}
+        config.networks = {"student": configs.network("tiny", trainable=True)}
+        config.terms = {"ce": configs.term("cross_entropy", ("x",))}
+        config.train.epochs = 2.0
+        config.log.every_steps = 2
+        for name, value in sections.items():
+            if isinstance(value, dict) and name not in ("views", "networks", "terms"):
+                config[name].update(value)
+            else:
+                config[name] = value
+    return config

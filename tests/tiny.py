@@ -1,0 +1,32 @@
+"""A small network with BatchNorm and taps, so that tests of the machinery compile in a second."""
+
+from typing import Any
+
+import flax.linen as nn
+import jax.numpy as jnp
+
+from kdaug_jax.models.layers import BatchNorm, Conv, Linear, global_average
+from kdaug_jax.types import Outputs
+
+NAMES = ("tiny", "tiny_wide")
+MIN_SIZE = 4
+
+
+def build(name, num_classes, num_branches, dtype):
+    widths = {"tiny": 4, "tiny_wide": 8}
+    return Tiny(num_classes, num_branches, widths[name], dtype) if name in widths else None
+
+
+class Tiny(nn.Module):
+    num_classes: int
+    num_branches: int
+    width: int
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x, mode):
+        x = Conv(self.width, 3, stride=2, padding=1, dtype=self.dtype, name="conv")(x)
+        x = nn.relu(BatchNorm(self.num_branches, name="bn")(x, *mode))
+        pooled = global_average(x)
+        logits = Linear(self.num_classes, name="fc")(pooled)
+        return Outputs(logits, {"f1": x, "pooled": pooled})
