@@ -1,0 +1,348 @@
+"""One step function, many experiments: what differs is in the config alone."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from kdaug_jax import data, models
+from kdaug_jax.errors import ConfigError
+from kdaug_jax.experiment import config as configs
+from kdaug_jax.experiment import program as programs
+from kdaug_jax.experiment.networks import Network
+from kdaug_jax.runtime import sharding
+from kdaug_jax.training import population
+from kdaug_jax.training.state import make_init
+from kdaug_jax.training.step import FAULT, make_train_step
+from kdaug_jax.types import Outputs
+from tests.conftest import tiny_config
+
+DATASET = data.load("synthetic:8x8,4,40", {s: s for s in ("train", "validation", "test")})
+INFO = data.describe(DATASET)
+USER = "tests.experiment.losses_of_a_user"
+
+
+class Bench:
+    """A program with its state and jitted step, on one device or a mesh."""
+
+    def __init__(self, config, devices=1, phase=0):
+        self.programs = programs.build(config, INFO)
+        self.program = self.programs[phase]
+        self.mesh = sharding.make_mesh(devices, config.data.batch_size)
+        self.frozen = sharding.put_whole(self.mesh, self.frozen_variables())
+        whole = sharding.replicated(self.mesh)
+        self.init = make_init(self.programs[0], self.frozen, whole)
+        self.step = jax.jit(make_train_step(self.program), out_shardings=whole)
+        self.feed = data.resident(DATASET.splits["train"], 0, config.data.batch_size)
+
+    def frozen_variables(self):
+        networks = self.programs[0].networks
+        return {
+            name: one.model.init(jax.random.key(5), INFO.size)
+            for name, one in networks.items()
+            if not one.trainable
+        }
+
+    def batch(self, number):
+        made = self.feed.batch(self.feed.constants, self.feed.item(number))
+        return sharding.put_batch(self.mesh, made)
+
+    def run(self, steps, hparams=None, state=None):
+        hparams = self.program.hparams if hparams is None else hparams
+        state = self.init(hparams) if state is None else state
+        rows = []
+        for _ in range(steps):
+            batch = self.batch(int(state.step))
+            state, metrics = self.step(state, self.frozen, batch, hparams)
+            rows.append({name: float(total) for name, (total, _) in metrics.items()})
+        return state, rows
+
+
+@pytest.fixture
+def frozen_teacher(monkeypatch):
+    """Gives frozen networks random weights instead of those of a checkpoint."""
+    build = programs.network_room.build
+
+    def without_checkpoint(name, config, info, branches, group_size, dtype):
+        if config["trainable"]:
+            return build(name, config, info, branches, group_size, dtype)
+        model = models.create(config["name"], info.num_classes, mean=info.mean, std=info.std)
+        facts = {"name": config["name"], "mean": info.mean, "std": info.std}
+        return Network(model, False, "", facts)
+
+    monkeypatch.setattr(programs.network_room, "build", without_checkpoint)
+
+
+def distilled(**sections):
+    settings = dict(
+        views={"x": "pad_crop(1)|randaugment(2, 3)"},
+        networks={
+            "student": configs.network("tiny", trainable=True),
+            "teacher": configs.network("tiny_wide"),
+        },
+        terms={
+            "ce": configs.term("cross_entropy", ("x",)),
+            "kd": configs.term("topk_kl", ("x",), teacher="teacher", k=2, group="distill"),
+        },
+    )
+    return tiny_config(**{**settings, **sections})
+
+
+def test_distillation_learns(frozen_teacher):
+    _, rows = Bench(distilled()).run(12)
+    assert rows[-1]["train/loss"] < rows[0]["train/loss"]
+    total = [row["train/ce"] + row["train/kd"] for row in rows]
+    np.testing.assert_allclose([row["train/loss"] for row in rows], total, rtol=1e-6)
+
+
+def test_two_branch_views_keep_their_statistics_apart():
+    config = tiny_config(
+        views={"a": "flip", "b": dict(ops="cutout(8, fill=255)", branch=1)},
+        terms={"ce": configs.term("cross_entropy", ("a", "b"))},
+    )
+    state, _ = Bench(config).run(2)
+    statistics = state.network_state["student"]["bn"]["mean"]
+    assert statistics.shape[0] == 2
+    assert not np.allclose(statistics[0], statistics[1])
+
+
+def test_mutual_learning_trains_both_networks_at_once():
+    networks = {name: configs.network("tiny", trainable=True) for name in ("one", "two")}
+    terms = {
+        "ce_one": configs.term("cross_entropy", ("x",), student="one"),
+        "ce_two": configs.term("cross_entropy", ("x",), student="two"),
+        "one_from_two": configs.term("kl", ("x",), student="one", teacher="two"),
+        "two_from_one": configs.term("kl", ("x",), student="two", teacher="one"),
+    }
+    bench = Bench(tiny_config(networks=networks, terms=terms))
+    start = bench.init(bench.program.hparams)
+    state, rows = bench.run(1)
+    for name in networks:
+        moved = jax.tree.map(lambda a, b: bool(jnp.any(a != b)), start.params, state.params)[name]
+        assert all(jax.tree.leaves(moved))
+    assert rows[0]["train/one_from_two"] != rows[0]["train/two_from_one"]
+
+
+def test_a_term_with_parameters_and_state():
+    terms = {
+        "ce": configs.term("cross_entropy", ("x",), weight=0.0),
+        "own": configs.term(f"{USER}:adapter", ("x",), weight=0.0, width=2),
+    }
+    config = tiny_config(terms=terms, optim=dict(weight_decay=0.5, momentum=0.0))
+    state, rows = Bench(config).run(2)
+    assert state.params["terms"]["own"]["kernel"].shape[1] == 2
+    assert int(state.term_state["own"]["calls"]) == 2
+    assert rows[1]["train/own/calls"] == 2
+    # Without gradients only decay moves parameters, and it spares the one it is told to.
+    np.testing.assert_array_equal(state.params["terms"]["own"]["spared"], 1.0)
+    np.testing.assert_allclose(state.params["terms"]["own"]["kernel"], 0.95**2, rtol=1e-6)
+
+
+def test_a_phase_changes_views_and_weights_but_not_the_state():
+    phases = ((1, {"views.x": "", "terms.ce.weight": 0.0, "optim.weight_decay": 0.0}),)
+    config = tiny_config(phases=phases)
+    first, second = (Bench(config, phase=phase) for phase in (0, 1))
+    assert second.program.start_step == 5
+    state, _ = first.run(5)
+    after, rows = second.run(2, state=state)
+    assert jax.tree.structure(after) == jax.tree.structure(state)
+    assert rows[0]["train/loss"] == 0.0 < rows[0]["train/ce"]
+
+
+def test_a_sweep_of_weight_magnitude_k_and_seed_compiles_once(frozen_teacher):
+    bench = Bench(distilled())
+    seen = set()
+    for overrides in (
+        {}, {"terms.kd.weight": 0.5}, {"views.x.randaugment.m": 7}, {"terms.kd.k": 4}, {"seed": 9},
+        {"optim.schedule.base": 0.01, "optim.momentum": 0.5, "optim.weight_decay": 1e-3},
+    ):
+        hparams = configs.overlay(bench.program.hparams, bench.program.ranges, overrides)
+        _, rows = bench.run(2, hparams)
+        seen.add(rows[1]["train/loss"])
+    assert len(seen) == 6
+    assert bench.step._cache_size() == 1
+
+
+def test_given_outputs_are_not_run(frozen_teacher):
+    bench = Bench(distilled())
+    hparams, batch = bench.program.hparams, bench.batch(0)
+    state = bench.init(hparams)
+    clock = bench.program.clock(state.step, hparams)
+    image = bench.program.make_views(clock, batch, hparams)["x"].image
+    teacher = bench.program.networks["teacher"].model
+    outputs, _ = teacher.apply(bench.frozen["teacher"], image, train=False)
+    live, _ = bench.step(state, bench.frozen, batch, hparams)
+    given, _ = bench.step(state, {"teacher": {}}, batch, hparams, {"teacher@x": outputs})
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), live, given)
+    wrong = Outputs(outputs.logits[:, ::-1], outputs.taps)
+    other, _ = bench.step(state, {"teacher": {}}, batch, hparams, {"teacher@x": wrong})
+    assert not np.allclose(other.params["student"]["fc"]["bias"], live.params["student"]["fc"]["bias"])
+
+
+def test_teachers_may_see_another_view_and_be_several(frozen_teacher):
+    networks = {
+        "student": configs.network("tiny", trainable=True),
+        "t1": configs.network("tiny_wide"), "t2": configs.network("tiny_wide"),
+    }
+    views = {"x": "cutout(8)", "clean": ""}
+    terms = {"kd": configs.term("kl", ("x",), teacher=("t1@clean", "t2@clean"))}
+    bench = Bench(distilled(networks=networks, views=views, terms=terms))
+    assert bench.program.pairs == (("student", "x"), ("t1", "clean"), ("t2", "clean"))
+    _, averaged = bench.run(1)
+    # Both teachers have the same weights here, so their average is each of them.
+    single = {"kd": configs.term("kl", ("x",), teacher="t1@clean")}
+    del networks["t2"]
+    _, alone = Bench(distilled(networks=networks, views=views, terms=single)).run(1)
+    np.testing.assert_allclose(averaged[0]["train/kd"], alone[0]["train/kd"], rtol=1e-5)
+
+
+def test_a_teacher_is_a_constant_unless_asked_otherwise():
+    networks = {name: configs.network("tiny", trainable=True) for name in ("one", "two")}
+    moved = {}
+    for detach in (True, False):
+        terms = {"kd": configs.term("kl", ("x",), student="one", teacher="two", detach=detach)}
+        bench = Bench(tiny_config(networks=networks, terms=terms))
+        start = bench.init(bench.program.hparams)
+        state, _ = bench.run(1)
+        moved[detach] = bool(jnp.any(start.params["two"]["fc"]["kernel"]
+                                     != state.params["two"]["fc"]["kernel"]))
+    assert moved == {True: False, False: True}
+
+
+@pytest.mark.parametrize("combine", ["sum()", "clip_per_variable(start=2)"])
+def test_gradient_groups(frozen_teacher, combine):
+    config = distilled(optim=dict(combine=combine, momentum=0.0, schedule=dict(base=1.0)))
+    bench = Bench(config)
+    batch, hparams = bench.batch(0), bench.program.hparams
+    state = bench.init(hparams)
+    clock = bench.program.clock(state.step, hparams)
+    made = bench.program.make_views(clock, batch, hparams)
+
+    def part(params, term):
+        outputs, _ = bench.program.run_networks(
+            params, state.network_state, bench.frozen, made, clock, {}
+        )
+        raw = bench.program.compute_terms({}, {}, outputs, made, clock, hparams)[1]
+        return raw[bench.program.term_names.index(term)]
+
+    task, distill = (jax.grad(part)(state.params, term)["student"] for term in ("ce", "kd"))
+
+    def expected(task, distill):
+        if combine == "sum()":
+            return task + distill
+        limit = np.linalg.norm(task.ravel()) / (1 + np.exp(2.0))
+        norm = np.linalg.norm(distill.ravel())
+        return task + distill * min(1.0, limit / norm)
+
+    after, _ = bench.step(state, bench.frozen, batch, hparams)
+    moved = jax.tree.map(lambda a, b: a - b, state.params["student"], after.params["student"])
+    jax.tree.map(
+        lambda got, *parts: np.testing.assert_allclose(got, expected(*parts), atol=2e-6),
+        moved, task, distill,
+    )
+
+
+def test_not_finite_changes_nothing_and_names_the_term():
+    terms = {
+        "bad": configs.term(f"{USER}:infinite", ("x",)),
+        "ce": configs.term("cross_entropy", ("x",)),
+    }
+    bench = Bench(tiny_config(terms=terms, optim=dict(ema=0.9)))
+    start = bench.init(bench.program.hparams)
+    state, rows = bench.run(1)
+    assert bench.program.term_names[int(rows[0][FAULT]) - 1] == "bad"
+    jax.tree.map(np.testing.assert_array_equal, start.replace(step=state.step), state)
+    assert int(state.step) == 1
+
+
+def test_averaged_weights_follow_with_a_ramp():
+    bench = Bench(tiny_config(optim=dict(ema=0.9)))
+    states = [bench.init(bench.program.hparams)]
+    for _ in range(3):
+        states.append(bench.run(1, state=states[-1])[0])
+    expected = np.asarray(states[0].params["student"]["fc"]["kernel"])
+    for number, state in enumerate(states[1:]):
+        decay = min(0.9, (1 + number) / (10 + number))
+        expected = decay * expected + (1 - decay) * state.params["student"]["fc"]["kernel"]
+    found = states[-1].ema["params"]["student"]["fc"]["kernel"]
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+def test_one_and_four_devices_agree(frozen_teacher):
+    config = distilled(train=dict(group_size=4))
+    one, four = Bench(config, devices=1), Bench(config, devices=4)
+    images = []
+    for bench in (one, four):
+        clock = bench.program.clock(jnp.int32(0), bench.program.hparams)
+        run = jax.jit(lambda batch, bench=bench, clock=clock: bench.program.make_views(
+            clock, batch, bench.program.hparams)["x"].image)
+        images.append(np.asarray(run(bench.batch(0))))
+    np.testing.assert_array_equal(*images)
+    results = [bench.run(3) for bench in (one, four)]
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=2e-5), *results)
+
+
+def test_several_steps_a_call_equal_single_steps(frozen_teacher):
+    bench = Bench(distilled())
+    whole = sharding.replicated(bench.mesh)
+    states = []
+    for steps in (1, 2):
+        call = population.make_call(bench.program, bench.feed, steps, whole)
+        state = bench.init(bench.program.hparams)
+        for start in range(0, 4, steps):
+            items = np.stack([bench.feed.item(start + offset) for offset in range(steps)])
+            state, _ = call(state, bench.frozen, bench.feed.constants, items, bench.program.hparams)
+        states.append(state)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), *states)
+
+
+@pytest.mark.parametrize(
+    "sections, message",
+    [
+        (dict(terms={"ce": configs.term("cross_entropi", ("x",))}), "did you mean cross_entropy"),
+        (dict(terms={"ce": configs.term("cross_entropy", ("y",))}), "no view 'y'"),
+        (dict(terms={"ce": configs.term("cross_entropy", ())}), "names no view"),
+        (dict(terms={"ce": configs.term("cross_entropy", ("x",), smoothing=0.1)}),
+         "did you mean label_smoothing"),
+        (dict(terms={"ce": configs.term("cross_entropy", ("x",), label_smoothing=1.5)}),
+         "at most 1"),
+        (dict(terms={"ce": configs.term("cross_entropy", ("x",), weight=-1.0)}), "at least 0"),
+        (dict(terms={"ce": configs.term("cross_entropy", ("x",), teacher="student")}),
+         "takes no teacher"),
+        (dict(terms={"kd": configs.term("kl", ("x",))}), "needs a teacher"),
+        (dict(terms={"kd": configs.term("kl", ("x",), teacher="techer")}), "no network 'techer'"),
+        (dict(terms={"kd": configs.term("topk_kl", ("x",), teacher="student", k=5)}),
+         "at most 4 (num classes)"),
+        (dict(terms={"kd": configs.term("kl", ("x",), teacher="student", temperature=0.0)}),
+         "more than 0"),
+        (dict(terms={"kd": configs.term("no.such:loss", ("x",))}), "cannot import"),
+        (dict(terms={"ce": configs.term("cross_entropy", ("x",), group="other")}), "task"),
+        (dict(networks={"student": configs.network("tinny", trainable=True)}), "did you mean tiny"),
+        (dict(networks={"student": configs.network("lenet_vrm", trainable=True)}),
+         "at least 16 pixels"),
+        (dict(networks={n: configs.network("tiny", trainable=True) for n in ("student", "b")}),
+         "no term uses it"),
+        (dict(data=dict(batch_size=41)), "more than the 40 training examples"),
+        (dict(optim=dict(schedule=dict(name="cosin", base=0.1))), "did you mean cosine"),
+        (dict(terms={"ce": configs.term("cross_entropy", ("x",), weight=dict(name="cosine"))}),
+         "has no base value"),
+        (dict(optim=dict(schedule=dict(name="cosine", base=0.1, warmup=9.0))), "make it shorter"),
+        (dict(optim=dict(decay="some")), "unknown scope"),
+        (dict(optim=dict(combine="mean()")), "unknown combination"),
+        (dict(optim=dict(momentum=1.5)), "at most 1"),
+        (dict(phases=((3, {"views.x": ""}),)), "inside the run"),
+        (dict(phases=((1, {"views.z": ""}),)), "there is no such field"),
+    ],
+)
+def test_what_does_not_fit_is_refused_before_any_work(sections, message):
+    with pytest.raises(ConfigError) as caught:
+        programs.build(tiny_config(**sections), INFO)
+    assert message in str(caught.value)
+
+
+def test_only_traced_numbers_can_be_swept():
+    program = programs.build(tiny_config(), INFO)[0]
+    with pytest.raises(ConfigError, match="not a traced number"):
+        configs.overlay(program.hparams, program.ranges, {"views.x.pad_crop.padding": 2})
+    with pytest.raises(ConfigError, match="at most 1"):
+        configs.overlay(program.hparams, program.ranges, {"optim.momentum": 2.0})
