@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Sequence
 
 from absl import flags
 from ml_collections import config_flags
@@ -33,8 +32,9 @@ def define_flags(values: flags.FlagValues) -> None:
     )
 
 
-def parse(argv: Sequence[str]) -> flags.FlagValues:
+def parse() -> flags.FlagValues:
     """Reads the command line; whatever is wrong with it becomes a ConfigError."""
+    argv = sys.argv  # config_flags looks for overrides there and nowhere else
     values = flags.FlagValues()
     define_flags(values)
     path = next((word.split("=", 1)[1] for word in argv if word.startswith("--config=")), "")
@@ -44,7 +44,7 @@ def parse(argv: Sequence[str]) -> flags.FlagValues:
     if not os.path.isfile(file):
         raise ConfigError("--config", f"there is no file {file}", "see the folder configs/")
     try:
-        rest = values(list(argv))
+        rest = values(argv)
     except (flags.Error, AttributeError, KeyError, TypeError, ValueError) as error:
         raise ConfigError(
             "command line", " ".join(str(error).split()), "see --print_config for the fields"
@@ -56,10 +56,10 @@ def parse(argv: Sequence[str]) -> flags.FlagValues:
     return values
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def main() -> int:
     """Runs what the command line asks for and returns the exit status."""
     try:
-        values = parse(sys.argv if argv is None else argv)
+        values = parse()
         config = values.config
         if values.mode is not None:
             config.mode = values.mode

@@ -271,13 +271,13 @@ def compare(step_dir: Path, like: Any) -> None:
     """
     stored = _facts(ocp.metadata(step_dir, checkpointable_name=STATE).metadata)
     wanted = _facts(like)
-    lines = [f"{path} is missing" for path in wanted if path not in stored]
-    lines += [f"{path} is left over" for path in stored if path not in wanted]
-    lines += [
+    lines = [
         f"{path} is {stored[path]}, wanted {fact}"
         for path, fact in wanted.items()
         if path in stored and stored[path] != fact
     ]
+    lines += [f"{path} is missing" for path in wanted if path not in stored]
+    lines += [f"{path} is left over" for path in stored if path not in wanted]
     if lines:
         raise CheckpointError(
             str(step_dir), "holds another state: " + ", ".join(lines[:10]),

@@ -23,7 +23,7 @@ def use_host_cores(batch_size: int, group_size: int = 0) -> None:
 
     XLA runs narrow convolutions on one thread, so sharding the batch over virtual devices is
     faster on a CPU, and exercises the path that accelerators take. Without effect on
-    accelerators, and where `XLA_FLAGS` already sets the number.
+    accelerators, where `XLA_FLAGS` already sets the number, and once JAX has started.
 
     Args:
       batch_size: the number of devices is the largest up to the number of cores that divides it.
@@ -34,7 +34,10 @@ def use_host_cores(batch_size: int, group_size: int = 0) -> None:
     units = batch_size // group_size if group_size else batch_size
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     count = max(n for n in range(1, max(cores, 1) + 1) if units % n == 0)
-    jax.config.update("jax_num_cpu_devices", count)
+    try:
+        jax.config.update("jax_num_cpu_devices", count)
+    except RuntimeError:  # the backend has started, as in a notebook: keep its devices
+        return
 
 
 def make_mesh(devices: int, batch_size: int) -> Mesh:

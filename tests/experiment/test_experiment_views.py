@@ -17,7 +17,9 @@ def batch_of(index):
 
 
 def make(expressions, index=range(16), seed=0, epoch=0, step=0, groups=1):
-    plans = views.ordered({name: views.parse(name, text, INFO) for name, text in expressions.items()})
+    plans = views.ordered(
+        {name: views.parse(name, text, INFO) for name, text in expressions.items()}
+    )
     values, _ = views.hparams(plans)
     clock = Clock(np.uint32(seed), np.int32(epoch), np.int32(step))
     run = jax.jit(lambda batch: views.make(plans, clock, batch, values, INFO, groups))
@@ -28,7 +30,8 @@ def test_numbers_have_paths_and_repeats_are_numbered():
     plan = views.parse("x", "randaugment(2, 3)|flip|randaugment(1, m=4)", INFO)
     values, ranges = views.hparams((plan,))
     assert values == {
-        "views.x.randaugment.m": 3, "views.x.flip.probability": 0.5,
+        "views.x.randaugment.m": 3,
+        "views.x.flip.probability": 0.5,
         "views.x.randaugment_1.m": 4,
     }
     assert ranges["views.x.randaugment.m"].high == 10
@@ -74,7 +77,9 @@ def test_views_start_from_other_views():
     same = np.all(made["a"].image == made["b"].image, axis=-1)
     assert not same.all() and same.mean() > 0.5
     with pytest.raises(ConfigError, match="starts from itself"):
-        views.ordered({n: views.parse(n, f'view("{o}")', INFO) for n, o in (("a", "b"), ("b", "a"))})
+        views.ordered(
+            {n: views.parse(n, f'view("{o}")', INFO) for n, o in (("a", "b"), ("b", "a"))}
+        )
     with pytest.raises(ConfigError, match="no view 'c'"):
         views.ordered({"a": views.parse("a", 'view("c")', INFO)})
 

@@ -153,7 +153,11 @@ def test_a_sweep_of_weight_magnitude_k_and_seed_compiles_once(frozen_teacher):
     bench = Bench(distilled())
     seen = set()
     for overrides in (
-        {}, {"terms.kd.weight": 0.5}, {"views.x.randaugment.m": 7}, {"terms.kd.k": 4}, {"seed": 9},
+        {},
+        {"terms.kd.weight": 0.5},
+        {"views.x.randaugment.m": 7},
+        {"terms.kd.k": 4},
+        {"seed": 9},
         {"optim.schedule.base": 0.01, "optim.momentum": 0.5, "optim.weight_decay": 1e-3},
     ):
         hparams = configs.overlay(bench.program.hparams, bench.program.ranges, overrides)
@@ -176,13 +180,16 @@ def test_given_outputs_are_not_run(frozen_teacher):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), live, given)
     wrong = Outputs(outputs.logits[:, ::-1], outputs.taps)
     other, _ = bench.step(state, {"teacher": {}}, batch, hparams, {"teacher@x": wrong})
-    assert not np.allclose(other.params["student"]["fc"]["bias"], live.params["student"]["fc"]["bias"])
+    assert not np.allclose(
+        other.params["student"]["fc"]["bias"], live.params["student"]["fc"]["bias"]
+    )
 
 
 def test_teachers_may_see_another_view_and_be_several(frozen_teacher):
     networks = {
         "student": configs.network("tiny", trainable=True),
-        "t1": configs.network("tiny_wide"), "t2": configs.network("tiny_wide"),
+        "t1": configs.network("tiny_wide"),
+        "t2": configs.network("tiny_wide"),
     }
     views = {"x": "cutout(8)", "clean": ""}
     terms = {"kd": configs.term("kl", ("x",), teacher=("t1@clean", "t2@clean"))}
@@ -204,8 +211,9 @@ def test_a_teacher_is_a_constant_unless_asked_otherwise():
         bench = Bench(tiny_config(networks=networks, terms=terms))
         start = bench.init(bench.program.hparams)
         state, _ = bench.run(1)
-        moved[detach] = bool(jnp.any(start.params["two"]["fc"]["kernel"]
-                                     != state.params["two"]["fc"]["kernel"]))
+        moved[detach] = bool(
+            jnp.any(start.params["two"]["fc"]["kernel"] != state.params["two"]["fc"]["kernel"])
+        )
     assert moved == {True: False, False: True}
 
 
@@ -238,7 +246,9 @@ def test_gradient_groups(frozen_teacher, combine):
     moved = jax.tree.map(lambda a, b: a - b, state.params["student"], after.params["student"])
     jax.tree.map(
         lambda got, *parts: np.testing.assert_allclose(got, expected(*parts), atol=2e-6),
-        moved, task, distill,
+        moved,
+        task,
+        distill,
     )
 
 
@@ -274,8 +284,11 @@ def test_one_and_four_devices_agree(frozen_teacher):
     images = []
     for bench in (one, four):
         clock = bench.program.clock(jnp.int32(0), bench.program.hparams)
-        run = jax.jit(lambda batch, bench=bench, clock=clock: bench.program.make_views(
-            clock, batch, bench.program.hparams)["x"].image)
+        run = jax.jit(
+            lambda batch, bench=bench, clock=clock: (
+                bench.program.make_views(clock, batch, bench.program.hparams)["x"].image
+            )
+        )
         images.append(np.asarray(run(bench.batch(0))))
     np.testing.assert_array_equal(*images)
     results = [bench.run(3) for bench in (one, four)]
@@ -302,30 +315,46 @@ def test_several_steps_a_call_equal_single_steps(frozen_teacher):
         (dict(terms={"ce": configs.term("cross_entropi", ("x",))}), "did you mean cross_entropy"),
         (dict(terms={"ce": configs.term("cross_entropy", ("y",))}), "no view 'y'"),
         (dict(terms={"ce": configs.term("cross_entropy", ())}), "names no view"),
-        (dict(terms={"ce": configs.term("cross_entropy", ("x",), smoothing=0.1)}),
-         "did you mean label_smoothing"),
-        (dict(terms={"ce": configs.term("cross_entropy", ("x",), label_smoothing=1.5)}),
-         "at most 1"),
+        (
+            dict(terms={"ce": configs.term("cross_entropy", ("x",), smoothing=0.1)}),
+            "did you mean label_smoothing",
+        ),
+        (
+            dict(terms={"ce": configs.term("cross_entropy", ("x",), label_smoothing=1.5)}),
+            "at most 1",
+        ),
         (dict(terms={"ce": configs.term("cross_entropy", ("x",), weight=-1.0)}), "at least 0"),
-        (dict(terms={"ce": configs.term("cross_entropy", ("x",), teacher="student")}),
-         "takes no teacher"),
+        (
+            dict(terms={"ce": configs.term("cross_entropy", ("x",), teacher="student")}),
+            "takes no teacher",
+        ),
         (dict(terms={"kd": configs.term("kl", ("x",))}), "needs a teacher"),
         (dict(terms={"kd": configs.term("kl", ("x",), teacher="techer")}), "no network 'techer'"),
-        (dict(terms={"kd": configs.term("topk_kl", ("x",), teacher="student", k=5)}),
-         "at most 4 (num classes)"),
-        (dict(terms={"kd": configs.term("kl", ("x",), teacher="student", temperature=0.0)}),
-         "more than 0"),
+        (
+            dict(terms={"kd": configs.term("topk_kl", ("x",), teacher="student", k=5)}),
+            "at most 4 (num classes)",
+        ),
+        (
+            dict(terms={"kd": configs.term("kl", ("x",), teacher="student", temperature=0.0)}),
+            "more than 0",
+        ),
         (dict(terms={"kd": configs.term("no.such:loss", ("x",))}), "cannot import"),
         (dict(terms={"ce": configs.term("cross_entropy", ("x",), group="other")}), "task"),
         (dict(networks={"student": configs.network("tinny", trainable=True)}), "did you mean tiny"),
-        (dict(networks={"student": configs.network("lenet_vrm", trainable=True)}),
-         "at least 16 pixels"),
-        (dict(networks={n: configs.network("tiny", trainable=True) for n in ("student", "b")}),
-         "no term uses it"),
+        (
+            dict(networks={"student": configs.network("lenet_vrm", trainable=True)}),
+            "at least 16 pixels",
+        ),
+        (
+            dict(networks={n: configs.network("tiny", trainable=True) for n in ("student", "b")}),
+            "no term uses it",
+        ),
         (dict(data=dict(batch_size=41)), "more than the 40 training examples"),
         (dict(optim=dict(schedule=dict(name="cosin", base=0.1))), "did you mean cosine"),
-        (dict(terms={"ce": configs.term("cross_entropy", ("x",), weight=dict(name="cosine"))}),
-         "has no base value"),
+        (
+            dict(terms={"ce": configs.term("cross_entropy", ("x",), weight=dict(name="cosine"))}),
+            "has no base value",
+        ),
         (dict(optim=dict(schedule=dict(name="cosine", base=0.1, warmup=9.0))), "make it shorter"),
         (dict(optim=dict(decay="some")), "unknown scope"),
         (dict(optim=dict(combine="mean()")), "unknown combination"),

@@ -1,0 +1,97 @@
+"""The optimiser against PyTorch's update rule, written out in NumPy."""
+
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from kdaug_jax.experiment import config as configs
+from kdaug_jax.experiment import optim
+from kdaug_jax.types import Info
+
+GOLDEN = Path(__file__).parents[1] / "golden" / "losses"
+INFO = Info(4, (8, 8), np.zeros(16, np.int32), (0.0,), (1.0,))
+PARAMS = {
+    "student": {
+        "conv": {"kernel": jnp.arange(4.0)},
+        "bn": {"scale": jnp.ones(2), "bias": jnp.ones(2)},
+        "fc": {"kernel": jnp.ones(2), "bias": jnp.full(2, 2.0)},
+    },
+    "terms": {"kd": {"mu": jnp.ones(3), "kernel": jnp.ones(3)}},
+}
+
+
+def updates(grads, steps=1, no_decay=None, epoch=0, **fields):
+    section = {**configs.plain(configs.default())["optim"], **fields}
+    plan = optim.build(section, 10, 100, INFO)
+    values = {path: jnp.asarray(value) for path, value in plan.hparams.items()}
+    state, params = None, PARAMS
+    for step in range(steps):
+        chain = optim.transformation(
+            plan, values, jnp.int32(step), jnp.int32(epoch), no_decay or {}
+        )
+        state = chain.init(params) if state is None else state
+        change, state = jax.jit(chain.update)(grads, state, params)
+        params = jax.tree.map(jnp.add, params, change)
+    return params
+
+
+def flat(tree):
+    return {jax.tree_util.keystr(p): np.asarray(v) for p, v in jax.tree.leaves_with_path(tree)}
+
+
+@pytest.mark.parametrize("nesterov", [False, True])
+def test_sgd_is_pytorchs(nesterov):
+    rate, momentum, decay = 0.1, 0.9, 0.01
+    grads = jax.tree.map(lambda p: 0.5 * jnp.ones_like(p), PARAMS)
+    got = updates({"all": grads}, 3, momentum=momentum, nesterov=nesterov, weight_decay=decay)
+    for path, start in flat(PARAMS).items():
+        value, velocity = start.copy(), np.zeros_like(start)
+        for _ in range(3):
+            gradient = 0.5 + decay * value
+            velocity = momentum * velocity + gradient
+            value = value - rate * (gradient + momentum * velocity if nesterov else velocity)
+        np.testing.assert_allclose(flat(got)[path], value, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "scope, decayed",
+    [
+        ("all", {"conv.kernel", "bn.scale", "bn.bias", "fc.kernel", "fc.bias", "kd.kernel"}),
+        ("kernels", {"conv.kernel", "fc.kernel", "kd.kernel"}),
+        ("not_batchnorm", {"conv.kernel", "fc.kernel", "fc.bias", "kd.kernel"}),
+    ],
+)
+def test_what_decays(scope, decayed):
+    zero = jax.tree.map(jnp.zeros_like, PARAMS)
+    got = updates(
+        {"all": zero}, no_decay={"kd": ("mu",)}, decay=scope, weight_decay=0.5, momentum=0.0
+    )
+    moved = set()
+    for path, value in flat(got).items():
+        if not np.array_equal(value, flat(PARAMS)[path]):
+            moved.add(".".join(path.replace("']['", ".").strip("[']").split(".")[-2:]))
+    assert moved == decayed
+
+
+def test_clipping_comes_after_decay():
+    grads = jax.tree.map(jnp.ones_like, PARAMS)
+    got = updates({"all": grads}, clip_norm=0.5, weight_decay=1.0, momentum=0.0)
+    change = jax.tree.map(lambda a, b: (a - b) / 0.1, PARAMS, got)
+    norm = np.sqrt(sum(float(jnp.sum(leaf**2)) for leaf in jax.tree.leaves(change)))
+    np.testing.assert_allclose(norm, 0.5, rtol=1e-5)
+
+
+def test_clip_per_variable_against_golden():
+    golden = np.load(GOLDEN / "kd_grad_clip.npz")
+    task, distill = (
+        {"student": {"w": jnp.asarray(golden[name])}, "terms": {"own": jnp.ones(2)}}
+        for name in ("grad_task", "grad_kd")
+    )
+    for epoch, expected in zip(golden["epoch"], golden["combined_f64"], strict=True):
+        combine = optim.clip_per_variable(jnp.int32(epoch), jnp.float32(0.0))
+        got = combine({"task": task, "distill": distill})
+        np.testing.assert_allclose(got["student"]["w"], expected, rtol=1e-5, atol=1e-6)
+        np.testing.assert_array_equal(got["terms"]["own"], 2.0)

@@ -1,0 +1,60 @@
+import jax
+import numpy as np
+import pytest
+
+from kdaug_jax.errors import ConfigError
+from kdaug_jax.experiment import schedules
+from kdaug_jax.types import Info, Range
+
+INFO = Info(4, (8, 8), np.zeros(16, np.int32), (0.0,), (1.0,))
+LEGAL = Range(np.float32, 0.0)
+
+
+def values(spec, steps=40, per_epoch=4):
+    built = schedules.build("w", spec, per_epoch, steps, LEGAL, INFO)
+    return float(built.base) * np.asarray(jax.vmap(built.multiplier)(np.arange(steps)))
+
+
+def test_a_number_is_constant():
+    np.testing.assert_array_equal(values(0.25), np.full(40, np.float32(0.25)))
+
+
+def test_milestones_count_epochs_from_zero():
+    got = values(dict(name="milestones", base=0.1, at=(2, 5), factor=0.1))
+    np.testing.assert_allclose(got[[7, 8, 19, 20]], [0.1, 0.01, 0.01, 0.001], rtol=1e-6)
+
+
+def test_step_decay():
+    got = values(dict(name="step_decay", base=0.4, every=3, factor=0.5))
+    np.testing.assert_allclose(got[[0, 11, 12, 24, 36]], [0.4, 0.4, 0.2, 0.1, 0.05], rtol=1e-6)
+
+
+def test_cosine_falls_to_its_end():
+    got = values(dict(name="cosine", base=2.0, end=0.5))
+    np.testing.assert_allclose(got[[0, 20]], [2.0, 1.5], rtol=1e-6)
+    assert 1.0 < got[-1] < 1.01 and np.all(np.diff(got) < 0)
+
+
+def test_warmup_rises_from_zero_and_does_not_shift_the_rest():
+    spec = dict(name="milestones", base=1.0, at=(8,), unit="step", factor=0.5)
+    warm, plain = values({**spec, "warmup": 4}), values(spec)
+    np.testing.assert_allclose(warm[:5], [0, 0.25, 0.5, 0.75, 1.0])
+    np.testing.assert_array_equal(warm[4:], plain[4:])
+
+
+@pytest.mark.parametrize(
+    "spec, message",
+    [
+        (-1.0, "at least 0"),
+        (True, "must be a number"),
+        (dict(base=1.0, name="milestons", at=(1,)), "did you mean milestones"),
+        (dict(base=1.0, name="milestones"), "argument 'at' is missing"),
+        (dict(base=1.0, name="milestones", at=3), "must be a tuple"),
+        (dict(base=1.0, name="step_decay", every=0), "must be more than 0"),
+        (dict(base=1.0, name="cosine", unit="hour"), "must be 'epoch' or 'step'"),
+        (dict(base=1.0, warmup=11), "make it shorter"),
+    ],
+)
+def test_what_is_refused(spec, message):
+    with pytest.raises(ConfigError, match=message):
+        schedules.build("w", spec, 4, 40, LEGAL, INFO)

@@ -1,0 +1,164 @@
+import io
+import json
+
+import numpy as np
+import pytest
+
+from kdaug_jax.errors import CheckpointError, UserError, near
+from kdaug_jax.runtime import checkpoint
+from kdaug_jax.runtime.goodput import Goodput
+from kdaug_jax.runtime.writer import Writer, read_rows, table
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+def arrays(value):
+    import jax.numpy as jnp
+
+    return {"a": jnp.full((64,), value), "b": {"c": jnp.int32(3)}}
+
+
+def opened(directory, **options):
+    settings = {"keep": 1, "best": "eval/validation/accuracy", "say": print, **options}
+    return checkpoint.Checkpoints(directory / "checkpoints", **settings)
+
+
+def test_newest_and_best_are_kept(tmp_path):
+    with opened(tmp_path) as checkpoints:
+        for step, accuracy in ((1, 0.5), (2, 0.9), (3, 0.7), (4, 0.8)):
+            metrics = {"eval/validation/accuracy": accuracy}
+            checkpoints.save(step, arrays(float(step)), metrics, {})
+    assert checkpoint.steps(tmp_path / "checkpoints") == [4, 2]
+
+
+def test_lower_is_better_for_losses(tmp_path):
+    with opened(tmp_path, best="eval/validation/nll") as checkpoints:
+        for step, nll in ((1, 0.5), (2, 0.9), (3, 0.7)):
+            checkpoints.save(step, arrays(1.0), {"eval/validation/nll": nll}, {})
+    assert checkpoint.steps(tmp_path / "checkpoints") == [3, 1]
+
+
+def test_notes_travel_with_the_state(tmp_path):
+    with opened(tmp_path) as checkpoints:
+        checkpoints.save(7, arrays(2.5), {}, {"window": [0.1, {"x": 3}]})
+    with opened(tmp_path) as checkpoints:
+        state, notes = checkpoints.restore(arrays(0.0))
+    np.testing.assert_array_equal(state["a"], 2.5)
+    assert notes == {"window": [0.1, {"x": 3}]}
+
+
+def test_what_is_saved_is_the_state_at_that_moment(tmp_path):
+    """The next step may reuse the state's memory while the save is still under way."""
+    import jax
+
+    state = {"a": jax.numpy.zeros(1_000_000)}
+    add = jax.jit(lambda tree: jax.tree.map(lambda leaf: leaf + 1, tree), donate_argnums=0)
+    with opened(tmp_path, keep=9) as checkpoints:
+        for step in range(4):
+            state = add(state)
+            checkpoints.save(step, state, {}, {})
+    for step in range(4):
+        folder = tmp_path / "checkpoints" / str(step)
+        stored, _ = checkpoint.load(folder, state)
+        np.testing.assert_array_equal(stored["a"], step + 1)
+
+
+@pytest.mark.parametrize("damage", ["flip", "truncate", "delete", "no_manifest", "empty"])
+def test_damage_is_found(tmp_path, damage, capsys):
+    with opened(tmp_path, keep=2) as checkpoints:
+        checkpoints.save(1, arrays(1.0), {}, {})
+        checkpoints.save(2, arrays(2.0), {}, {})
+    folder = tmp_path / "checkpoints" / "2"
+    files = [path for path in folder.rglob("*") if path.is_file() and path.stat().st_size > 60]
+    victim = max(files, key=lambda path: path.stat().st_size)
+    content = victim.read_bytes()
+    if damage == "flip":
+        victim.write_bytes(content[:30] + bytes([content[30] ^ 4]) + content[31:])
+    elif damage == "truncate":
+        victim.write_bytes(content[:-1])
+    elif damage == "delete":
+        victim.unlink()
+    elif damage == "no_manifest":
+        (folder / checkpoint.MANIFEST).unlink()
+    else:
+        for path in sorted(folder.rglob("*"), reverse=True):
+            path.unlink() if path.is_file() else path.rmdir()
+    with opened(tmp_path, keep=2) as checkpoints:
+        state, _ = checkpoints.restore(arrays(0.0))
+        np.testing.assert_array_equal(state["a"], 1.0)
+        # The damaged one is out of the way of a new one.
+        checkpoints.save(2, arrays(3.0), {}, {})
+    assert "checkpoint of step 2 is passed over" in capsys.readouterr().out
+    assert checkpoint.verify(folder) == ""
+
+
+def test_no_whole_checkpoint_is_an_error(tmp_path):
+    with opened(tmp_path) as checkpoints:
+        checkpoints.save(1, arrays(1.0), {}, {})
+    (tmp_path / "checkpoints" / "1" / checkpoint.MANIFEST).write_text("{")
+    with pytest.raises(CheckpointError, match="none of 1 checkpoints is whole"):
+        opened(tmp_path)
+
+
+def test_shapes_and_dtypes_are_compared(tmp_path):
+    with opened(tmp_path) as checkpoints:
+        checkpoints.save(1, arrays(1.0), {}, {})
+        other = arrays(1.0)
+        other["a"] = other["a"].astype("bfloat16")
+        with pytest.raises(CheckpointError, match=r"a is float32\[64\], wanted bfloat16\[64\]"):
+            checkpoints.restore(other)
+
+
+def test_rows_after_the_restored_step_are_dropped(tmp_path):
+    with Writer(tmp_path, ("",), 0, io.StringIO()) as writer:
+        for step in (1, 2, 3):
+            writer.row(step, "", {"train/loss": float(step)})
+    with open(tmp_path / "metrics.jsonl", "a") as file:
+        file.write('{"step": 4, "train/lo')
+    with Writer(tmp_path, ("",), 2, io.StringIO()) as writer:
+        writer.row(2, "", {"train/loss": 2.0})
+        writer.row(3, "", {"train/loss": 9.0})
+    assert [(row["step"], row["train/loss"]) for row in read_rows(tmp_path)] == [
+        (1, 1.0),
+        (2, 2.0),
+        (3, 9.0),
+    ]
+
+
+def test_a_bar_only_on_a_terminal(tmp_path):
+    for stream, mark in ((io.StringIO(), "\n"), (Terminal(), "█")):
+        with Writer(tmp_path, ("",), 0, stream) as writer:
+            writer.progress(0.5, "step 1/2")
+            writer.say("done")
+        assert mark in stream.getvalue() and stream.getvalue().endswith("done\n")
+        assert ("\r" in stream.getvalue()) == stream.isatty()
+
+
+def test_table_aligns():
+    assert table([("a", "value"), ("long name", "1.5")]).splitlines() == [
+        "a          value",
+        "---------  -----",
+        "long name    1.5",
+    ]
+
+
+def test_time_is_always_in_one_phase():
+    time = Goodput()
+    with time("compile"):
+        with time("checkpoint"):
+            sum(range(1000))
+    report = time.report()
+    parts = sum(value for name, value in report.items() if name.endswith("_seconds"))
+    np.testing.assert_allclose(parts, 2 * report["perf/wall_seconds"], rtol=1e-9)
+    assert report["perf/checkpoint_seconds"] > 0
+
+
+def test_errors_are_one_line_with_a_remedy():
+    error = UserError("train.epochs", "got 0", "must be more than 0")
+    assert str(error) == "train.epochs: got 0; must be more than 0"
+    assert near("epoch", ["epochs", "seed"]) == "did you mean epochs?"
+    assert near("zzz", ["b", "a"]) == "known: a, b"
+    assert json.dumps(str(error))

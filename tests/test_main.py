@@ -1,0 +1,95 @@
+"""The command line: what it prints, its exit statuses, and every config's smoke form."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import main
+
+ROOT = Path(__file__).parents[1]
+CONFIG = "--config=configs/digits_kd.py:smoke"
+EXPERIMENTS = sorted(
+    path.name
+    for path in (ROOT / "configs").glob("*.py")
+    if path.name not in ("common.py", "__init__.py")
+)
+
+
+@pytest.fixture
+def run(monkeypatch):
+    def call(*words):
+        monkeypatch.setattr(sys, "argv", ["main.py", *words])
+        return main.main()
+
+    return call
+
+
+@pytest.mark.parametrize(
+    "words, message",
+    [
+        ([], "error: --config: is missing; --config=configs/digits_kd.py"),
+        (["--config=configs/nope.py"], "error: --config: there is no file configs/nope.py"),
+        ([CONFIG], "error: --workdir: is missing"),
+        ([CONFIG, "--workdir=/tmp/w", "stray"], "error: command line: does not know 'stray'"),
+        ([CONFIG, "--workdri=/tmp/w"], "error: command line: "),
+        ([CONFIG, "--workdir=/tmp/w", "--config.optim.lrr=0.1"], "lrr"),
+        ([CONFIG, "--workdir=/tmp/w", "--config.train.epochs=many"], "many"),
+        (
+            [CONFIG, "--workdir=/tmp/w", "--config.optim.momentum=nan"],
+            "error: optim.momentum: got nan",
+        ),
+        ([CONFIG, "--workdir=/tmp/w", "--mode=trian"], "error: command line: "),
+        (
+            ["--config=configs/digits_kd.py:smok", "--workdir=/tmp/w"],
+            "error: --config: has no option 'smok'; did you mean smoke?",
+        ),
+        (["--config=configs/digits_kd.py:magnitude=high", "--workdir=/tmp/w"], "must be a int"),
+        ([CONFIG, "--workdir=/proc/none"], "error: --workdir: /proc/none cannot be written"),
+        (["--config=configs/digits_kd.py", "--workdir=/tmp/w", "--mode=evaluate"], "holds no run"),
+    ],
+)
+def test_bad_command_lines_end_in_one_line(run, words, message, capsys, tmp_path):
+    words = [word.replace("/tmp/w", str(tmp_path / "w")) for word in words]
+    assert run(*words) == 2
+    output = capsys.readouterr()
+    assert message in output.err.replace(str(tmp_path / "w"), "/tmp/w")
+    assert len(output.err.strip().splitlines()) == 1
+    assert not (tmp_path / "w" / "checkpoints").exists()
+
+
+def test_print_config_shows_every_field_and_overrides(run, capsys):
+    assert run(CONFIG, "--config.terms.kd.weight=0.25", "--print_config") == 0
+    shown = json.loads(capsys.readouterr().out)
+    assert shown["terms"]["kd"]["weight"] == 0.25
+    assert shown["networks"]["teacher"]["trainable"] is False
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_every_experiment_has_a_smoke_form(run, name, tmp_path, capsys):
+    assert run(f"--config=configs/{name}:smoke", f"--workdir={tmp_path}") == 0
+    assert (tmp_path / "results.json").exists()
+    assert "test accuracy" in capsys.readouterr().out
+    # The run is enough to evaluate it again.
+    assert run(f"--config=configs/{name}:smoke", f"--workdir={tmp_path}", "--mode=evaluate") == 0
+    assert "evaluating the checkpoint of step" in capsys.readouterr().out
+
+
+def test_a_fresh_process(tmp_path):
+    """Devices, cache and exit status are set up before JAX starts, so only a process shows them."""
+    words = [sys.executable, "main.py", CONFIG, "--config.train.epochs=1.0"]
+    words += ["--config.networks.teacher.checkpoint=missing"]
+    environment = {**os.environ, "XLA_FLAGS": ""}
+    done = subprocess.run(
+        [*words, f"--workdir={tmp_path / 'w'}"],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: networks.teacher.checkpoint: 'missing' is not a working")
+    assert "Traceback" not in done.stderr

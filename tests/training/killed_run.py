@@ -1,0 +1,35 @@
+"""Trains `argv[1]` (a config as JSON) into `argv[2]` and kills itself at step 7, after a save."""
+
+import json
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+import jax
+
+from kdaug_jax import models
+from kdaug_jax.runtime import checkpoint, compile_cache
+from kdaug_jax.runtime.writer import Writer
+from kdaug_jax.training import loop
+from tests import tiny
+
+row = Writer.row
+
+
+def killing_row(self, step, member, values):
+    if step == 7:
+        saved = Path(sys.argv[2]) / "checkpoints" / "5" / checkpoint.MANIFEST
+        while not saved.exists():
+            time.sleep(0.05)
+        os.kill(os.getpid(), signal.SIGKILL)
+    row(self, step, member, values)
+
+
+if __name__ == "__main__":
+    jax.config.update("jax_num_cpu_devices", 4)
+    compile_cache.use()
+    models._FAMILIES = (*models._FAMILIES, tiny)
+    Writer.row = killing_row
+    loop.train(json.loads(sys.argv[1]), sys.argv[2])

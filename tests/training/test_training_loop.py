@@ -1,0 +1,318 @@
+"""Whole runs of small networks: what is written, how a run resumes, what is refused."""
+
+import io
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from kdaug_jax.errors import CheckpointError, ConfigError, NonFiniteError
+from kdaug_jax.experiment import config as configs
+from kdaug_jax.losses.term import Term
+from kdaug_jax.runtime import checkpoint, sharding, workdir
+from kdaug_jax.runtime.writer import read_rows
+from kdaug_jax.training import loop, population, revisit, setup, state, teachers
+from tests.conftest import tiny_config
+
+ROOT = Path(__file__).parents[2]
+
+
+def distilled(**sections):
+    """Two epochs of five steps; a student with everything that a state can hold."""
+    settings = dict(
+        views={"x": "pad_crop(1)|randaugment(2, 3)"},
+        networks={
+            "student": configs.network("tiny", trainable=True),
+            "teacher": configs.network("tiny_wide", recipe=(("train.epochs", 4.0),)),
+        },
+        terms={
+            "ce": configs.term("cross_entropy", ("x",)),
+            "kd": configs.term("topk_kl", ("x",), teacher="teacher", k=2, group="distill"),
+        },
+        optim=dict(ema=0.9, clip_norm=5.0, weight_decay=1e-4),
+        train=dict(allow_weak_teacher=True),
+        checkpoint=dict(every_steps=5, every_epochs=0.0),
+        log=dict(every_steps=1),
+    )
+    return tiny_config(**{**settings, **sections})
+
+
+@pytest.fixture(scope="module")
+def teacher(tmp_path_factory):
+    """A trained teacher, shared by the runs of this file."""
+    directory = tmp_path_factory.mktemp("teacher")
+    teachers.ensure(distilled(), directory, stream=io.StringIO())
+    return str(directory / "teacher")
+
+
+@pytest.fixture(scope="module")
+def with_teacher(teacher):
+    def make(**sections):
+        config = distilled(**sections)
+        config.networks["teacher"]["checkpoint"] = teacher
+        return config
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def straight(with_teacher, tmp_path_factory):
+    """A run of ten steps without interruption."""
+    directory = tmp_path_factory.mktemp("straight")
+    console = io.StringIO()
+    results = loop.train(with_teacher(), directory, stream=console)
+    return directory, results, console.getvalue()
+
+
+def stored_state(directory, step=10):
+    wanted = checkpoint.load_subtree(Path(directory) / "checkpoints", (), print)
+    assert int(wanted["0"]["step"]) == step
+    return wanted
+
+
+def same(a, b):
+    jax.tree.map(np.testing.assert_array_equal, a, b)
+
+
+def rows_without_perf(directory):
+    return [
+        {name: value for name, value in row.items() if not name.startswith("perf/")}
+        for row in read_rows(directory)
+    ]
+
+
+def test_a_run_writes_its_directory(straight):
+    directory, results, console = straight
+    names = {path.name for path in directory.iterdir()}
+    assert {
+        "checkpoints",
+        "classes.json",
+        "config.json",
+        "environment.json",
+        "metrics.jsonl",
+        "results.json",
+        "tensorboard",
+    } <= names
+    assert json.loads((directory / "results.json").read_text()) == results
+    assert json.loads((directory / "classes.json").read_text())[0] == "class 0"
+    assert list((directory / "tensorboard").iterdir())
+    last = read_rows(directory)[-1]
+    assert set(last) == {"step", "eval/test/accuracy", "eval/test/nll"} and last["step"] == 10
+    for text in ("step 10/10", "images/s", "evaluation at step 5", "Total: ", "teacher teacher"):
+        assert text in console
+
+
+def test_rows_have_the_promised_names(straight):
+    rows = read_rows(straight[0])
+    steps = [row for row in rows if "train/loss" in row]
+    assert [row["step"] for row in steps] == list(range(1, 11))
+    assert {"train/ce", "train/kd", "optim/lr", "perf/images_per_second", "perf/goodput"} <= set(
+        steps[0]
+    )
+    for row in steps:
+        np.testing.assert_allclose(row["train/loss"], row["train/ce"] + row["train/kd"], rtol=1e-5)
+
+
+def test_phases_of_goodput_add_up_to_wall_time(straight):
+    last = [row for row in read_rows(straight[0]) if "perf/wall_seconds" in row][-1]
+    parts = sum(
+        last[f"perf/{name}_seconds"]
+        for name in ("compile", "data_wait", "step", "evaluation", "checkpoint")
+    )
+    assert abs(parts - last["perf/wall_seconds"]) < 0.02 * last["perf/wall_seconds"]
+    assert 0 < last["perf/goodput"] < 1
+
+
+def test_a_killed_run_resumes_bitwise(with_teacher, straight, tmp_path):
+    config = configs.canonical(configs.validate(with_teacher()))
+    script = [sys.executable, "-m", "tests.training.killed_run", json.dumps(config), str(tmp_path)]
+    killed = subprocess.run(script, cwd=ROOT, capture_output=True, text=True)
+    assert killed.returncode == -9, killed.stderr
+    assert read_rows(tmp_path)[-1]["step"] == 6
+    console = io.StringIO()
+    results = loop.train(with_teacher(), tmp_path, stream=console)
+    assert "resumed" in console.getvalue() and "step 6/10" in console.getvalue()
+    assert results == straight[1]
+    same(stored_state(tmp_path), stored_state(straight[0]))
+    assert rows_without_perf(tmp_path) == rows_without_perf(straight[0])
+
+
+def test_a_plain_run_is_a_population_of_one(with_teacher, straight, tmp_path):
+    config = with_teacher(population=(("terms.kd.weight", (1.0,)), ("seed", (0,))))
+    results = loop.train(config, tmp_path, stream=io.StringIO())
+    assert list(results.values()) == list(straight[1].values())
+    same(stored_state(tmp_path), stored_state(straight[0]))
+
+
+def test_members_of_a_population_are_runs_of_their_own(with_teacher, straight, tmp_path):
+    config = with_teacher(population=(("terms.kd.weight", (0.0, 1.0)), ("seed", (3, 0))))
+    results = loop.train(config, tmp_path, stream=io.StringIO())
+    assert list(results) == [
+        "terms.kd.weight=0.0,seed=3",
+        "terms.kd.weight=0.0,seed=0",
+        "terms.kd.weight=1.0,seed=3",
+        "terms.kd.weight=1.0,seed=0",
+    ]
+    members = checkpoint.load_subtree(tmp_path / "checkpoints", (), print)
+    same(members["3"], stored_state(straight[0])["0"])
+    assert not np.array_equal(
+        members["0"]["params"]["student"]["fc"]["kernel"],
+        members["2"]["params"]["student"]["fc"]["kernel"],
+    )
+    assert {row.get("member") for row in read_rows(tmp_path)} == set(results)
+
+
+def test_restoring_on_another_number_of_devices_gives_equal_arrays(with_teacher, straight):
+    config = with_teacher(mesh=dict(data=1))
+    ready = setup.prepare(config, straight[0], print, keep_record=True)
+    assert ready.mesh.size == 1
+    like = state.as_tree(state.initial_states(ready))
+    tree, _ = checkpoint.load(straight[0] / "checkpoints" / "10", like)
+    same(jax.tree.leaves(jax.device_get(tree)), jax.tree.leaves(stored_state(straight[0])))
+    assert all(leaf.sharding.num_devices == 1 for leaf in jax.tree.leaves(tree))
+
+
+def test_the_same_command_again_changes_nothing(with_teacher, straight):
+    rows = read_rows(straight[0])
+    console = io.StringIO()
+    assert loop.train(with_teacher(), straight[0], stream=console) == straight[1]
+    assert read_rows(straight[0]) == rows
+    assert "step 10/10" not in console.getvalue()
+
+
+def test_a_changed_config_is_refused_with_a_diff(with_teacher, straight, tmp_path):
+    changed = with_teacher()
+    changed.optim.weight_decay = 0.5
+    before = (straight[0] / "config.json").read_text()
+    with pytest.raises(ConfigError, match=r"optim.weight_decay: 0.0001 -> 0.5"):
+        loop.train(changed, straight[0], stream=io.StringIO())
+    assert (straight[0] / "config.json").read_text() == before
+
+
+def test_a_changed_config_may_be_allowed(with_teacher, tmp_path):
+    config = with_teacher(train=dict(epochs=1.0, allow_weak_teacher=True))
+    loop.train(config, tmp_path, stream=io.StringIO())
+    config.train.epochs = 2.0
+    console = io.StringIO()
+    loop.train(config, tmp_path, allow_config_change=True, stream=console)
+    assert "config changed: train.epochs: 1.0 -> 2.0" in console.getvalue()
+    assert stored_state(tmp_path, 10)
+
+
+def test_evaluating_a_run_changes_nothing(with_teacher, straight):
+    rows = read_rows(straight[0])
+    results = revisit.evaluate(with_teacher(), straight[0], stream=io.StringIO())
+    assert results == straight[1]
+    assert read_rows(straight[0]) == rows
+    with pytest.raises(ConfigError, match="holds no run"):
+        revisit.evaluate(with_teacher(), straight[0] / "nothing", stream=io.StringIO())
+
+
+def test_a_teacher_is_trained_once(teacher, monkeypatch):
+    trained = []
+    monkeypatch.setattr(population, "make_call", lambda *a: trained.append(a))
+    full = teachers.ensure(distilled(), Path(teacher).parent, stream=io.StringIO())
+    assert full["networks"]["teacher"]["checkpoint"] == teacher
+    assert trained == []
+
+
+def test_a_teacher_near_chance_is_refused(with_teacher, tmp_path, monkeypatch):
+    config = with_teacher(train=dict(allow_weak_teacher=False))
+    evaluate = setup.Setup.evaluate
+
+    def at_chance(self, network, variables, split):
+        found = evaluate(self, network, variables, split)
+        return {name: 0.25 if name.endswith("accuracy") else v for name, v in found.items()}
+
+    monkeypatch.setattr(setup.Setup, "evaluate", at_chance)
+    with pytest.raises(ConfigError, match="near chance"):
+        loop.train(config, tmp_path, stream=io.StringIO())
+    assert read_rows(tmp_path) == []
+
+
+def test_a_teacher_must_fit(with_teacher, tmp_path):
+    config = with_teacher()
+    config.networks["teacher"]["name"] = "tiny"
+    with pytest.raises(ConfigError, match="holds a 'tiny_wide'"):
+        loop.train(config, tmp_path, stream=io.StringIO())
+    config.data.source = "synthetic:8x8,5,40"
+    config.networks["teacher"]["name"] = ""
+    with pytest.raises(ConfigError, match="has 4 classes, the data set 5"):
+        loop.train(config, tmp_path, stream=io.StringIO())
+    config.networks["teacher"]["checkpoint"] = str(tmp_path / "nowhere")
+    with pytest.raises(ConfigError, match="is not a working directory"):
+        loop.train(config, tmp_path, stream=io.StringIO())
+
+
+def test_not_finite_ends_the_run_and_keeps_the_last_checkpoint(tmp_path):
+    config = tiny_config(
+        terms={
+            "ce": configs.term("cross_entropy", ("x",)),
+            "bad": configs.term("tests.training.test_training_loop:late_infinity", ("x",)),
+        },
+        checkpoint=dict(every_steps=2, every_epochs=0.0),
+        log=dict(every_steps=5),
+    )
+    with pytest.raises(NonFiniteError) as caught:
+        loop.train(config, tmp_path, stream=io.StringIO())
+    assert "terms.bad" in str(caught.value) and "step 7" in str(caught.value)
+    assert caught.value.exit_code == 5
+    assert checkpoint.steps(tmp_path / "checkpoints")[0] == 6
+    assert checkpoint.verify(tmp_path / "checkpoints" / "6") == ""
+
+
+def _apply(params, state, inputs, context):
+    value = jax.numpy.where(context.clock.step == 6, jax.numpy.inf, 0.0)
+    return value + 0.0 * inputs[0].student.logits.sum(), state, {}
+
+
+late_infinity = Term(lambda key, inputs, info: ({}, {}), _apply, roles=("student",))
+
+
+def test_phases_run_one_after_the_other(tmp_path):
+    phases = ((1, {"views.x": "", "terms.ce.weight": 0.0}),)
+    config = tiny_config(phases=phases, log=dict(every_steps=1))
+    loop.train(config, tmp_path, stream=io.StringIO())
+    losses = [row["train/loss"] for row in read_rows(tmp_path) if "train/loss" in row]
+    assert min(losses[:5]) > 0.0 == max(losses[5:])
+
+
+def test_a_damaged_checkpoint_is_passed_over_loudly(with_teacher, straight, tmp_path):
+    loop.train(with_teacher(), tmp_path, stream=io.StringIO())
+    newest = tmp_path / "checkpoints" / "10"
+    victim = max(
+        (path for path in newest.rglob("*") if path.is_file()), key=lambda p: p.stat().st_size
+    )
+    content = bytearray(victim.read_bytes())
+    content[len(content) // 2] ^= 1
+    victim.write_bytes(content)
+    (tmp_path / "results.json").unlink()
+    console = io.StringIO()
+    loop.train(with_teacher(), tmp_path, stream=console)
+    assert "checkpoint of step 10 is passed over" in console.getvalue()
+    assert "is corrupt" in console.getvalue() and "resumed" in console.getvalue()
+    same(stored_state(tmp_path), stored_state(straight[0]))
+    assert (tmp_path / "checkpoints" / "10.corrupt").is_dir()
+
+
+def test_a_directory_that_cannot_be_made(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConfigError, match="cannot be written"):
+        workdir.make(tmp_path / "file" / "run")
+
+
+def test_a_batch_that_devices_cannot_share():
+    with pytest.raises(ConfigError, match="cannot be shared by 4 devices"):
+        sharding.make_mesh(-1, 6)
+    with pytest.raises(ConfigError, match="asks for 9 devices"):
+        sharding.make_mesh(9, 18)
+
+
+def test_a_state_of_another_shape_is_refused_by_path(straight):
+    like = {"0": {"step": np.zeros((), np.float32)}}
+    with pytest.raises(CheckpointError, match="0/step is int32"):
+        checkpoint.compare(straight[0] / "checkpoints" / "10", like)
