@@ -42,7 +42,7 @@ def get_config(arg: str = "") -> ConfigDict:
         config.terms.kd = term(
             "topk_kl", on=("x",), teacher="teacher", k=3, weight=1.0, group="distill"
         )
-        config.optim.schedule = dict(name="cosine", base=0.05, unit="epoch", warmup=1.0, end=0.0)
+        config.optim.schedule = dict(name="cosine", base=0.02, unit="epoch", warmup=1.0, end=0.0)
         config.optim.momentum = 0.9
         config.optim.nesterov = True
         config.optim.weight_decay = 5e-4

@@ -240,6 +240,7 @@ class Checkpoints:
         Raises:
           CheckpointError: the stored tree does not fit `like`.
         """
+        self.wait()
         return None if self.latest is None else load(self.directory / str(self.latest), like)
 
 

@@ -87,7 +87,8 @@ def test_number_of_parameters(name):
 
 
 def test_every_listed_network_is_counted():
-    assert set(PARAMETERS) == set(models.names())
+    # Tests add a family of their own, "tiny".
+    assert set(PARAMETERS) == {name for name in models.names() if not name.startswith("tiny")}
 
 
 def test_wrn_takes_every_legal_depth_and_factor():
