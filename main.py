@@ -71,7 +71,7 @@ def main() -> int:
         sharding.use_host_cores(full["data"]["batch_size"], full["train"]["group_size"])
         change = values.allow_config_change
         if full["mode"] == "evaluate":
-            revisit.evaluate(full, values.workdir)
+            revisit.evaluate_run(full, values.workdir)
             return 0
         full = teachers.ensure(full, values.workdir, allow_config_change=change)
         loop.train(full, values.workdir, allow_config_change=change)

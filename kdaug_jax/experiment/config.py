@@ -30,14 +30,15 @@ def network(name: str, **fields: Any) -> dict[str, Any]:
       name: architecture, see `kdaug_jax.models.names()`; may be empty for a frozen network,
         whose checkpoint knows it.
       **fields: `trainable`, False for a frozen network; `checkpoint`, working directory that a
-        frozen network comes from, empty to train it first with `recipe`; `mean` and `std` in
-        pixel units, empty for the training split's; `recipe`, pairs of (path, value) that turn
-        the experiment's config into the one that trains this network.
+        frozen network comes from, empty to train it first with `recipe`; `source`, the name the
+        network has there, by default "student" or the only one; `mean` and `std` in pixel units,
+        empty for the training split's; `recipe`, pairs of (path, value) that turn the
+        experiment's config into the one that trains this network.
 
     Returns:
       A complete section for `config.networks`.
     """
-    section = dict(name=name, trainable=False, checkpoint="", mean=(), std=(), recipe=())
+    section = dict(name=name, trainable=False, checkpoint="", source="", mean=(), std=(), recipe=())
     _known(f"networks ({name})", fields, section)
     return {**section, **fields}
 

@@ -38,7 +38,7 @@ def build(
 
     Args:
       name: its name in the experiment.
-      config: `name, trainable, checkpoint, mean, std` (see `experiment.config.network`).
+      config: a complete section, see `experiment.config.network`.
       info: facts of the training split; its mean and std hold where the config gives none.
       branches: how many BatchNorm branches the views of this network use.
       group_size: see `train.group_size`.
@@ -58,7 +58,7 @@ def build(
         "num_classes": info.num_classes,
     }
     if not config["trainable"]:
-        stored = workdir.read_network(where, config["checkpoint"])
+        stored = workdir.read_network(where, config["checkpoint"], config["source"])
         if facts["name"] not in ("", stored["name"]):
             raise ConfigError(
                 f"{where}.name",

@@ -18,7 +18,7 @@ from typing import Any
 
 import jax
 
-from kdaug_jax.errors import ConfigError
+from kdaug_jax.errors import ConfigError, near
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
@@ -66,6 +66,7 @@ def record(
     path: Path,
     config: Mapping[str, Any],
     networks: Mapping[str, Mapping[str, Any]],
+    members: Sequence[str],
     class_names: Sequence[str],
     changed: Sequence[str],
     allow_change: bool,
@@ -76,6 +77,7 @@ def record(
       path: the working directory.
       config: the complete plain config.
       networks: for each network what is needed to build it again.
+      members: names of the runs of the population.
       class_names: in the order of their numbers.
       changed: where the config differs from the one recorded, one line a path.
       allow_change: whether such differences are accepted.
@@ -92,7 +94,8 @@ def record(
     if jax.process_index() == 0:
         if changed:  # they are results of another config
             (path / "results.json").unlink(missing_ok=True)
-        write_json(path / "config.json", {"config": config, "networks": networks})
+        record = {"config": config, "networks": networks, "members": members}
+        write_json(path / "config.json", record)
         write_json(path / "classes.json", list(class_names))
         write_json(path / "environment.json", environment())
 
@@ -109,12 +112,13 @@ def environment() -> dict[str, Any]:
     }
 
 
-def read_network(where: str, checkpoint: str) -> dict[str, Any]:
+def read_network(where: str, checkpoint: str, name: str = "") -> dict[str, Any]:
     """Reads what kind of network a working directory can serve as a teacher.
 
     Args:
       where: config path of the network, for messages.
       checkpoint: the working directory of a finished or running run.
+      name: which of its networks; by default the student, or the only one.
 
     Returns:
       `{"name", "num_classes", "num_branches", "mean", "std", "network", "averaged"}`: how to
@@ -130,11 +134,10 @@ def read_network(where: str, checkpoint: str) -> dict[str, Any]:
             f"{where}.checkpoint", f"'{checkpoint}' is not a working directory of a run",
             "train that network first, or leave it empty to have it trained",
         )
-    trained = {name: facts for name, facts in stored["networks"].items() if facts["trainable"]}
-    name = "student" if "student" in trained else next(iter(trained))
-    if name != "student" and len(trained) > 1:
+    trained = {own: facts for own, facts in stored["networks"].items() if facts["trainable"]}
+    wanted = name or ("student" if len(trained) > 1 else next(iter(trained)))
+    if wanted not in trained:
         raise ConfigError(
-            f"{where}.checkpoint", f"{checkpoint} holds {', '.join(sorted(trained))}",
-            "one of them must be called student",
+            f"{where}.checkpoint", f"{checkpoint} trained no '{wanted}'", near(wanted, trained)
         )
-    return {**trained[name], "network": name}
+    return {**trained[wanted], "network": wanted}

@@ -118,32 +118,51 @@ class Console:
     def results(
         self,
         setup: Setup,
-        results: Mapping[str, Mapping[str, float]],
+        results: Results,
         teachers: Mapping[str, Mapping[str, float]],
     ) -> None:
         """Prints the table at the end: accuracies, and where everything lies."""
-        first = setup.first
-        rows = [("network", "validation accuracy", "test accuracy", "test nll")]
-
-        def row(label: str, values: Mapping[str, float], middle: str) -> tuple[str, ...]:
-            cells = []
-            for split in ("validation", "test"):
-                value = values.get(f"eval/{split}/{middle}accuracy")
-                cells.append("-" if value is None else f"{100 * value:.2f} %")
-            nll = values.get(f"eval/test/{middle}nll")
-            return (label, *cells, "-" if nll is None else f"{nll:.4f}")
-
-        for name, values in teachers.items():
-            rows.append(row(f"{name} ({first.networks[name].model.name})", values, f"{name}/"))
-        for member, values in results.items():
-            for name in first.trainable:
-                label = f"{name} ({first.networks[name].model.name}) {member}".rstrip()
-                rows.append(row(label, values, "" if name == setup.student else f"{name}/"))
-        self.say(table(rows))
+        names = {name: one.model.name for name, one in setup.first.networks.items()}
+        self.say(results_table(names, setup.student, results, teachers))
         self.say(
             f"checkpoints, metrics.jsonl, tensorboard/, config.json, results.json: "
             f"{setup.directory}"
         )
+
+
+def results_table(
+    architectures: Mapping[str, str],
+    main: str,
+    results: Results,
+    teachers: Mapping[str, Mapping[str, float]],
+) -> str:
+    """Writes final accuracies as a table.
+
+    Args:
+      architectures: architecture of each network.
+      main: the network whose results carry no name of their own.
+      results: metrics by member.
+      teachers: metrics by frozen network.
+
+    Returns:
+      Lines of text.
+    """
+    rows = [("network", "validation accuracy", "test accuracy", "test nll")]
+
+    def row(name: str, values: Mapping[str, float], member: str = "") -> tuple[str, ...]:
+        middle = "" if name == main else f"{name}/"
+        label = f"{name} ({architectures[name]}) {member}".rstrip()
+        cells = []
+        for split in ("validation", "test"):
+            value = values.get(f"eval/{split}/{middle}accuracy")
+            cells.append("-" if value is None else f"{100 * value:.2f} %")
+        nll = values.get(f"eval/test/{middle}nll")
+        return (label, *cells, "-" if nll is None else f"{nll:.4f}")
+
+    rows += [row(name, values) for name, values in teachers.items()]
+    for member, values in results.items():
+        rows += [row(name, values, member) for name in architectures if name not in teachers]
+    return table(rows)
 
 
 def _duration(seconds: float) -> str:

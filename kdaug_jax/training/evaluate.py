@@ -2,30 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 
 from kdaug_jax import metrics
 from kdaug_jax.data import Split, eval_batches
 from kdaug_jax.experiment import views
 from kdaug_jax.experiment.networks import Network
-from kdaug_jax.experiment.program import Program
 from kdaug_jax.runtime import sharding
-from kdaug_jax.types import Batch, Clock, TrainState
+from kdaug_jax.types import Batch, Clock, Info, TrainState
 
 
 def make_eval(
-    network: Network, view: views.Plan, program: Program, replicated: jax.sharding.Sharding
+    network: Network, view: views.Plan, info: Info, replicated: jax.sharding.Sharding
 ) -> Callable[[Any, Batch], dict[str, Any]]:
     """Makes the jitted function that evaluates one network on one batch.
 
     Args:
       network: in inference mode, BatchNorm branch 0.
       view: what is done to the images first, see `eval.view`.
-      program: for facts of the data and traced numbers of the view.
+      info: facts of the training split.
       replicated: sharding of the result.
 
     Returns:
@@ -37,7 +37,7 @@ def make_eval(
     clock = Clock(np.zeros((), np.uint32), zero, zero)
 
     def evaluate(variables, batch: Batch):
-        seen = views.make((view,), clock, batch, values, program.info, 1)[view.name]
+        seen = views.make((view,), clock, batch, values, info, 1)[view.name]
         outputs, _ = network.model.apply(variables, seen.image, train=False)
         return {
             "accuracy": metrics.accuracy(outputs.logits, seen.label, seen.mask),
@@ -52,7 +52,7 @@ def run(
     variables: Any,
     split: Split,
     batch_size: int,
-    put: Callable[[Any], Any],
+    mesh: Mesh,
 ) -> dict[str, float]:
     """Evaluates a network on a whole split.
 
@@ -60,15 +60,16 @@ def run(
       evaluate: what `make_eval` made.
       variables: the network's.
       split: the examples.
-      batch_size: rows a batch; the last is filled up with rows that do not count.
-      put: moves a batch to the devices.
+      batch_size: rows a batch, rounded up to what the devices share evenly; the last batch is
+        filled up with rows that do not count.
+      mesh: the devices.
 
     Returns:
       Means by metric name.
     """
     total = None
-    for batch in eval_batches(split, batch_size):
-        part = sharding.settle(evaluate(variables, put(batch)))
+    for batch in eval_batches(split, -(-batch_size // mesh.size) * mesh.size):
+        part = sharding.settle(evaluate(variables, sharding.put_batch(mesh, batch)))
         total = part if total is None else jax.tree.map(jax.numpy.add, total, part)
     pairs = jax.device_get(total)
     return {name: float(sum_) / float(count) for name, (sum_, count) in pairs.items()}
@@ -80,3 +81,14 @@ def variables_of(state: TrainState, network: str) -> Mapping[str, Any]:
     return {
         "params": source["params"][network], "batch_stats": source["network_state"][network]
     }
+
+
+def main_network(trained: Sequence[str]) -> str:
+    """Gives the network whose results carry no name of their own: the student, or the first."""
+    return "student" if "student" in trained else trained[0]
+
+
+def named(found: Mapping[str, float], split: str, network: str, main: str) -> dict[str, float]:
+    """Gives results their full names, `eval/<split>/[<network>/]<metric>`."""
+    middle = "" if network == main else f"{network}/"
+    return {f"eval/{split}/{middle}{name}": value for name, value in found.items()}

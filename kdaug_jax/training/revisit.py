@@ -1,4 +1,4 @@
-"""Evaluates a run that was trained before, without changing it."""
+"""Evaluates a run that was trained before, from its working directory alone."""
 
 from __future__ import annotations
 
@@ -6,23 +6,25 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TextIO
 
-from kdaug_jax.errors import CheckpointError, ConfigError
+from kdaug_jax import data
+from kdaug_jax.errors import ConfigError
 from kdaug_jax.experiment import config as configs
-from kdaug_jax.runtime import checkpoint, workdir
-from kdaug_jax.training.console import Console, Results
-from kdaug_jax.training.evaluate import variables_of
-from kdaug_jax.training.setup import prepare
-from kdaug_jax.training.state import as_tree, from_tree, initial_states
+from kdaug_jax.experiment import networks, views
+from kdaug_jax.runtime import sharding, workdir
+from kdaug_jax.training import evaluate
+from kdaug_jax.training.console import Console, Results, results_table
+from kdaug_jax.training.setup import load
 
 
-def evaluate(
+def evaluate_run(
     config: Mapping[str, Any], directory: str | Path, *, stream: TextIO | None = None
 ) -> Results:
-    """Evaluates the newest checkpoint of a run on validation and test; changes nothing.
+    """Evaluates the newest whole checkpoint on validation and test; changes nothing.
 
     Args:
-      config: as for `train`; networks and population are those the run was made with.
-      directory: the working directory of the run.
+      config: a ConfigDict or nested dicts, of which `data`, `eval`, `mesh` and `precision` count;
+        networks and population are those that the run recorded.
+      directory: the working directory of the run; its teachers are not needed.
       stream: console, by default standard output.
 
     Returns:
@@ -36,24 +38,32 @@ def evaluate(
     stored = workdir.read_json(directory / "config.json")
     if stored is None:
         raise ConfigError("--workdir", f"{directory} holds no run", "train it first")
-    own = {name: stored["config"][name] for name in ("networks", "population", "optim")}
-    setup = prepare({**configs.validate(config), **own}, directory, console.say, keep_record=True)
-    folder = directory / "checkpoints"
-    step = checkpoint.newest(folder, console.say, set_aside=False)
-    if step is None:
-        raise CheckpointError(str(folder), "holds no checkpoint", "train it first")
-    tree, _ = checkpoint.load(folder / str(step), as_tree(initial_states(setup)))
-    states = from_tree(tree)
-    console.say(f"evaluating the checkpoint of step {step:,}")
-    results = {}
-    for member, state in zip(setup.members, states, strict=True):
-        results[member.name] = {
-            name: value
-            for network in setup.first.trainable
-            for split in ("validation", "test")
-            for name, value in setup.evaluate(
-                network, variables_of(state, network), split
-            ).items()
-        }
-    console.results(setup, results, {})
+    full = configs.validate(config)
+    section = full["data"]
+    uses = ("train", "validation", "test")
+    dataset = data.load(section["source"], {use: section[use] for use in uses})
+    info = data.describe(dataset)
+    mesh = sharding.make_mesh(full["mesh"]["data"], section["batch_size"])
+    view = views.parse("eval", full["eval"]["view"], info)
+    trained = [name for name, facts in stored["networks"].items() if facts["trainable"]]
+    main = evaluate.main_network(trained)
+    results: Results = {member: {} for member in stored["members"]}
+    architectures = {}
+    for name in configs.natural(trained):
+        where = f"networks.{name}"
+        frozen = {"name": "", "trainable": False, "checkpoint": str(directory), "source": name}
+        network = networks.build(
+            name, configs.network(**frozen), info, 1, 0, full["precision"]
+        )
+        architectures[name] = network.model.name
+        run = evaluate.make_eval(network, view, info, sharding.replicated(mesh))
+        for number, found in enumerate(results.values()):
+            variables = sharding.put_whole(mesh, load(where, network, info, console.say, number))
+            for split in uses[1:]:
+                values = evaluate.run(
+                    run, variables, dataset.splits[split],
+                    full["eval"]["batch_size"] or section["batch_size"], mesh,
+                )
+                found |= evaluate.named(values, split, name, main)
+    console.say(results_table(architectures, main, results, {}))
     return results

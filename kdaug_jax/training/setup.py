@@ -19,6 +19,10 @@ from kdaug_jax.experiment.networks import Network
 from kdaug_jax.experiment.program import Program, build
 from kdaug_jax.runtime import checkpoint, sharding, workdir
 from kdaug_jax.training import evaluate, population
+from kdaug_jax.types import Info
+
+# Stands for the run's own directory at the front of a checkpoint's path.
+WORKDIR = "workdir:"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,20 +59,25 @@ class Setup:
     @property
     def student(self) -> str:
         """The network whose results carry no name of their own."""
-        trained = self.first.trainable
-        return "student" if "student" in trained else trained[0]
+        return evaluate.main_network(self.first.trainable)
 
     def evaluate(self, network: str, variables: Any, split: str) -> dict[str, float]:
         """Evaluates one network on one split; the result's names say both."""
         config = self.first.config
-        size = config["eval"]["batch_size"] or config["data"]["batch_size"]
-        size = -(-size // self.mesh.size) * self.mesh.size
         found = evaluate.run(
-            self.evaluators[network], variables, self.dataset.splits[split], size,
-            lambda batch: sharding.put_batch(self.mesh, batch),
+            self.evaluators[network], variables, self.dataset.splits[split],
+            config["eval"]["batch_size"] or config["data"]["batch_size"], self.mesh,
         )
-        middle = "" if network == self.student else f"{network}/"
-        return {f"eval/{split}/{middle}{name}": value for name, value in found.items()}
+        return evaluate.named(found, split, network, self.student)
+
+
+def _locate(full: Mapping[str, Any], directory: Path) -> dict[str, Any]:
+    """Replaces `workdir:` in front of checkpoints; so a directory may be moved with its teacher."""
+    networks = {
+        name: {**one, "checkpoint": one["checkpoint"].replace(WORKDIR, f"{directory}/", 1)}
+        for name, one in full["networks"].items()
+    }
+    return {**full, "networks": networks}
 
 
 def teacher_config(config: Mapping[str, Any], name: str) -> dict[str, Any]:
@@ -106,7 +115,6 @@ def prepare(
     say: Callable[[str], None],
     *,
     allow_config_change: bool = False,
-    keep_record: bool = False,
 ) -> Setup:
     """Resolves a config, writes it down, and brings data and frozen networks to the devices.
 
@@ -115,7 +123,6 @@ def prepare(
       directory: the working directory, which exists.
       say: prints a line.
       allow_config_change: whether the directory may hold another config.
-      keep_record: leave what the directory records of its run as it is.
 
     Returns:
       What the loop works with.
@@ -127,7 +134,7 @@ def prepare(
     section = full["data"]
     splits = {use: section[use] for use in ("train", "validation", "test")}
     dataset = data.load(section["source"], splits)
-    programs = build(full, data.describe(dataset))
+    programs = build(_locate(full, directory), data.describe(dataset))
     first = programs[0]
     members = population.members(full["population"])
     per_phase = [population.hparams(program, members) for program in programs]
@@ -137,16 +144,20 @@ def prepare(
                "averaged": first.optimizer.averages}
         for name, one in first.networks.items()
     }
-    if not keep_record:
-        stored = workdir.read_json(directory / "config.json")
-        changed = configs.difference(stored["config"], first.config) if stored else []
-        workdir.record(
-            directory, first.config, facts, dataset.class_names, changed, allow_config_change
-        )
-        for line in changed:
-            say(f"config changed: {line}")
+    recorded = {**first.config, "networks": {
+        name: {**one, "checkpoint": full["networks"][name]["checkpoint"]}
+        for name, one in first.config["networks"].items()
+    }}
+    stored = workdir.read_json(directory / "config.json")
+    changed = configs.difference(stored["config"], recorded) if stored else []
+    workdir.record(
+        directory, recorded, facts, [member.name for member in members], dataset.class_names,
+        changed, allow_config_change,
+    )
+    for line in changed:
+        say(f"config changed: {line}")
     frozen = {
-        name: sharding.put_whole(mesh, load(name, one, first, say))
+        name: sharding.put_whole(mesh, load(f"networks.{name}", one, first.info, say))
         for name, one in first.networks.items()
         if not one.trainable
     }
@@ -164,33 +175,34 @@ def prepare(
         frozen=frozen,
         numbers=[[sharding.put_whole(mesh, own) for own in phase] for phase in per_phase],
         evaluators={
-            name: evaluate.make_eval(one, view, first, replicated)
+            name: evaluate.make_eval(one, view, first.info, replicated)
             for name, one in first.networks.items()
         },
     )
 
 
-def load(name: str, network: Network, program: Program, say: Callable[[str], None]) -> Any:
+def load(
+    where: str, network: Network, info: Info, say: Callable[[str], None], member: int = 0
+) -> dict[str, Any]:
     """Loads a frozen network's variables from the working directory that trained it.
 
     Args:
-      name: its name in the experiment, for messages.
+      where: config path of the network, for messages.
       network: what is to be loaded.
-      program: for the image size.
+      info: facts of the training split, for the image size.
       say: told of damaged checkpoints.
+      member: which run of a population.
 
     Returns:
-      `{"params", "batch_stats"}` as NumPy arrays.
+      `{"params", "batch_stats"}` as NumPy arrays, averaged ones where the run kept them.
 
     Raises:
       CheckpointError: nothing is stored there, or it does not fit.
     """
     directory = Path(network.checkpoint).expanduser().absolute() / "checkpoints"
     source = network.facts["network"]
-    root = ("0", "ema") if network.facts["averaged"] else ("0",)
-    wanted = jax.eval_shape(
-        lambda key: network.model.init(key, program.info.size), jax.random.key(0)
-    )
+    root = (str(member), "ema") if network.facts["averaged"] else (str(member),)
+    wanted = jax.eval_shape(lambda key: network.model.init(key, info.size), jax.random.key(0))
     variables = {}
     for kind, part in (("params", "params"), ("batch_stats", "network_state")):
         if not jax.tree.leaves(wanted[kind]):
@@ -199,7 +211,7 @@ def load(name: str, network: Network, program: Program, say: Callable[[str], Non
         loaded = checkpoint.load_subtree(directory, (*root, part, source), say)
         if jax.tree.map(np.shape, loaded) != jax.tree.map(np.shape, wanted[kind]):
             raise CheckpointError(
-                str(directory), f"its weights do not fit networks.{name} ({network.model.name})",
+                str(directory), f"its weights do not fit {where} ({network.model.name})",
                 "use the checkpoint of that network",
             )
         variables[kind] = loaded

@@ -10,7 +10,7 @@ from kdaug_jax.experiment import config as configs
 from kdaug_jax.runtime import workdir
 from kdaug_jax.training.console import Console
 from kdaug_jax.training.loop import train
-from kdaug_jax.training.setup import teacher_config
+from kdaug_jax.training.setup import WORKDIR, teacher_config
 
 
 def ensure(
@@ -51,7 +51,7 @@ def ensure(
             teacher_config(full, name), root / name,
             allow_config_change=allow_config_change, stream=stream,
         )
-        full["networks"][name]["checkpoint"] = str(root / name)
+        full["networks"][name]["checkpoint"] = WORKDIR + name
     Console(stream).say(f"--- training {', '.join(_trained(full))} into {root}")
     return full
 

@@ -2,6 +2,7 @@
 
 import io
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -166,9 +167,11 @@ def test_members_of_a_population_are_runs_of_their_own(with_teacher, straight, t
     assert {row.get("member") for row in read_rows(tmp_path)} == set(results)
 
 
-def test_restoring_on_another_number_of_devices_gives_equal_arrays(with_teacher, straight):
+def test_restoring_on_another_number_of_devices_gives_equal_arrays(
+    with_teacher, straight, tmp_path
+):
     config = with_teacher(mesh=dict(data=1))
-    ready = setup.prepare(config, straight[0], print, keep_record=True)
+    ready = setup.prepare(config, tmp_path, print)
     assert ready.mesh.size == 1
     like = state.as_tree(state.initial_states(ready))
     tree, _ = checkpoint.load(straight[0] / "checkpoints" / "10", like)
@@ -205,18 +208,33 @@ def test_a_changed_config_may_be_allowed(with_teacher, tmp_path):
 
 def test_evaluating_a_run_changes_nothing(with_teacher, straight):
     rows = read_rows(straight[0])
-    results = revisit.evaluate(with_teacher(), straight[0], stream=io.StringIO())
+    results = revisit.evaluate_run(with_teacher(), straight[0], stream=io.StringIO())
     assert results == straight[1]
     assert read_rows(straight[0]) == rows
     with pytest.raises(ConfigError, match="holds no run"):
-        revisit.evaluate(with_teacher(), straight[0] / "nothing", stream=io.StringIO())
+        revisit.evaluate_run(with_teacher(), straight[0] / "nothing", stream=io.StringIO())
+
+
+def test_a_directory_may_be_moved_with_its_teacher(teacher, tmp_path):
+    old, new = tmp_path / "old", tmp_path / "new"
+    shutil.copytree(Path(teacher).parent, old)
+    results = loop.train(
+        teachers.ensure(distilled(), old, stream=io.StringIO()), old, stream=io.StringIO()
+    )
+    old.rename(new)
+    (new / "results.json").unlink()
+    full = teachers.ensure(distilled(), new, stream=io.StringIO())
+    assert loop.train(full, new, stream=io.StringIO()) == results
+    # Evaluating needs no teacher at all.
+    shutil.rmtree(new / "teacher")
+    assert revisit.evaluate_run(distilled(), new, stream=io.StringIO()) == results
 
 
 def test_a_teacher_is_trained_once(teacher, monkeypatch):
     trained = []
     monkeypatch.setattr(population, "make_call", lambda *a: trained.append(a))
     full = teachers.ensure(distilled(), Path(teacher).parent, stream=io.StringIO())
-    assert full["networks"]["teacher"]["checkpoint"] == teacher
+    assert full["networks"]["teacher"]["checkpoint"] == "workdir:teacher"
     assert trained == []
 
 
