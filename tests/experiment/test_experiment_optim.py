@@ -95,3 +95,26 @@ def test_clip_per_variable_against_golden():
         got = combine({"task": task, "distill": distill})
         np.testing.assert_allclose(got["student"]["w"], expected, rtol=1e-5, atol=1e-6)
         np.testing.assert_array_equal(got["terms"]["own"], 2.0)
+
+
+def test_sgd_follows_torch(torch):
+    rng = np.random.default_rng(0)
+    start, grads = rng.normal(size=5), rng.normal(size=(4, 5))
+    weight = torch.nn.Parameter(torch.tensor(start))
+    settings = dict(lr=0.1, momentum=0.8, nesterov=True, weight_decay=0.02)
+    theirs = torch.optim.SGD([weight], **settings)
+    section = configs.plain(configs.default())["optim"]
+    section |= dict(momentum=0.8, nesterov=True, weight_decay=0.02)
+    plan = optim.build(section, 10, 100, INFO)
+    values = {path: jnp.asarray(value) for path, value in plan.hparams.items()}
+    params = {"student": {"kernel": jnp.asarray(start, jnp.float32)}, "terms": {}}
+    state = None
+    for step, grad in enumerate(grads):
+        weight.grad = torch.tensor(grad)
+        theirs.step()
+        chain = optim.transformation(plan, values, jnp.int32(step), jnp.int32(0), {})
+        state = chain.init(params) if state is None else state
+        ours = {"all": {"student": {"kernel": jnp.asarray(grad, jnp.float32)}, "terms": {}}}
+        change, state = chain.update(ours, state, params)
+        params = jax.tree.map(jnp.add, params, change)
+    np.testing.assert_allclose(params["student"]["kernel"], weight.detach().numpy(), rtol=1e-5)
