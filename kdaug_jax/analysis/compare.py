@@ -137,6 +137,7 @@ def _spread(metric: str, values: Sequence[float]) -> str:
 
 def _said(metric: str, found: Difference) -> str:
     scale, digits, unit = _unit(metric)
+    unit = " points" if unit else ""  # a difference of percentages
     mean, low, high = (f"{scale * value:+.{digits}f}" for value in found[:3])
     if found.pairs < 2:
         return f"{mean}{unit} (one pair, no interval)"

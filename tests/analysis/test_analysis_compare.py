@@ -36,7 +36,7 @@ def test_a_population_is_compared_by_seed(tmp_path, capsys):
     assert compare.main([str(directory), "--vary=terms.kd.weight"]) == 0
     text = capsys.readouterr().out
     assert "91.00 ± 1.00 %" in text and "93.00 ± 1.00 %" in text
-    assert "terms.kd.weight 1.0 against 0.0: +2.00 %" in text and "over 3 pairs" in text
+    assert "terms.kd.weight 1.0 against 0.0: +2.00 points" in text and "over 3 pairs" in text
 
 
 def test_plain_runs_are_compared_by_their_configs(tmp_path, capsys):
@@ -47,7 +47,7 @@ def test_plain_runs_are_compared_by_their_configs(tmp_path, capsys):
         for k in (3, 5)
     ]
     assert compare.main([*directories, "--vary=terms.kd.k", "--metric=eval/test/accuracy"]) == 0
-    assert "+2.00 % (one pair, no interval)" in capsys.readouterr().out
+    assert "+2.00 points (one pair, no interval)" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
