@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from kdaug_jax import models, rng
 from kdaug_jax.errors import ConfigError
 from kdaug_jax.models.model import Model
-from kdaug_jax.runtime import workdir
+from kdaug_jax.runtime import sharding, workdir
 from kdaug_jax.types import Clock, Info, Outputs, View
 
 
@@ -120,11 +120,14 @@ def run(
     """
     outputs = dict(given)
     batch_stats = {}
-    for name, network in networks.items():
+    # Frozen networks first: the trained ones do not depend on them but for the loss.
+    frozen_logits: list[jax.Array] = []
+    for name, network in sorted(networks.items(), key=lambda item: item[1].trainable):
         wanted = [view for one, view in pairs if one == name and f"{name}@{view}" not in given]
         current = dict(variables[name])
         for together in _joint(wanted, views):
             image = _stack([views[view].image for view in together])
+            image = sharding.after(image, frozen_logits if network.trainable else (), clock.step)
             key = rng.batch_key(clock, f"network/{name}/" + "+".join(together))
             result, current["batch_stats"] = network.model.apply(
                 current,
@@ -133,6 +136,8 @@ def run(
                 branches=tuple(branches[view] if network.trainable else 0 for view in together),
                 key=key,
             )
+            if not network.trainable:
+                frozen_logits.append(result.logits)
             for position, view in enumerate(together):
                 outputs[f"{name}@{view}"] = _unstack(result, position, len(together))
         if network.trainable:

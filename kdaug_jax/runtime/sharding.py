@@ -7,9 +7,11 @@ and sort do to a sharded batch is an error.
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
@@ -82,6 +84,32 @@ def put_batch(mesh: Mesh, arrays: Any, axis: int = 0) -> Any:
 def put_whole(mesh: Mesh, arrays: Any) -> Any:
     """Moves host arrays to all devices, each holding them whole."""
     return jax.tree.map(lambda array: jax.device_put(array, replicated(mesh)), arrays)
+
+
+def after(value: jax.Array, first: Sequence[jax.Array], step: jax.Array) -> jax.Array:
+    """Gives `value`, bit for bit, but not before `first` on a CPU with several virtual devices.
+
+    There the devices run what does not depend on each other in different orders and then wait for
+    each other at every collective. Accelerators keep one order and need no help.
+
+    Args:
+      value: `u8[B,...]` or `f32[B,...]`, what comes later.
+      first: `f32[B,...]` each, what comes first; those of another B are left out.
+      step: `i32[]`, at least 0, from which a 0 is made that XLA cannot foresee.
+
+    Returns:
+      `value`.
+    """
+    if jax.default_backend() != "cpu" or jax.local_device_count() == 1:
+        return value
+    zero = jnp.minimum(step, 0)
+    for array in first:
+        if array.shape[0] == value.shape[0]:
+            own = jax.lax.stop_gradient(array).reshape(array.shape[0], -1)[:, 0]
+            zero = zero & jax.lax.bitcast_convert_type(own, jnp.int32)
+    if zero.ndim == 0:
+        return value
+    return value + zero.astype(value.dtype).reshape(-1, *[1] * (value.ndim - 1))
 
 
 def settle(arrays: Any) -> Any:
