@@ -64,6 +64,25 @@ def term(loss: str, on: tuple[str, ...], **fields: Any) -> dict[str, Any]:
     return {**section, **fields}
 
 
+def optimizer(name: str, schedule: Any, **fields: Any) -> dict[str, Any]:
+    """Gives the config of the optimiser.
+
+    Args:
+      name: in `kdaug_jax.experiment.optim.OPTIMIZERS`.
+      schedule: the learning rate, a number or `dict(name=..., base=..., ...)`.
+      **fields: `weight_decay` and what it reaches, `decay`; `clip_norm`, 0 for off; `combine`, how
+        gradient groups are combined; `ema`, decay of the averaged weights, 0 for off, and
+        `ema_ramp`; and the optimiser's own options.
+
+    Returns:
+      A complete section for `config.optim`.
+    """
+    section = dict(
+        weight_decay=0.0, decay="all", clip_norm=0.0, combine="sum()", ema=0.0, ema_ramp=True
+    )
+    return {**section, **fields, "name": name, "schedule": schedule}
+
+
 def default() -> ConfigDict:
     """Gives a config with every section, in which an experiment fills views, networks and terms."""
     return ConfigDict(
@@ -77,10 +96,9 @@ def default() -> ConfigDict:
             views={},
             networks={},
             terms={},
-            optim=dict(
-                name="sgd", momentum=0.9, nesterov=False, weight_decay=0.0, decay="all",
-                clip_norm=0.0, combine="sum()", ema=0.0, ema_ramp=True,
-                schedule=dict(name="constant", base=0.1, unit="epoch", warmup=0.0),
+            optim=optimizer(
+                "sgd", dict(name="constant", base=0.1, unit="epoch", warmup=0.0),
+                momentum=0.9, nesterov=False,
             ),
             train=dict(epochs=1.0, group_size=0, steps_per_call=0, allow_weak_teacher=False),
             eval=dict(every_epochs=1.0, batch_size=0, view=""),
@@ -138,7 +156,9 @@ def validate(config: Mapping[str, Any]) -> dict[str, Any]:
         if isinstance(fields, dict) and fields:
             if not isinstance(full[section], dict):
                 raise ConfigError(section, f"got {full[section]!r}", "must be a section")
-            if section != "optim":  # an optimiser has options of its own
+            if section == "optim":  # an optimiser has options of its own
+                fields = {name: fields[name] for name in optimizer("", 0.0)}
+            else:
                 _known(section, full[section], fields)
             full[section] = {**fields, **full[section]}
             for name, value in fields.items():

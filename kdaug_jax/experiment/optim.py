@@ -1,9 +1,9 @@
 """`config.optim` as an optax chain whose numbers are traced.
 
 The chain is made anew inside the step from the traced numbers; its state does not depend on them.
-Order of the links: combine the gradient groups, add weight decay, clip by global norm, the
-optimiser itself, the learning rate. Decay before clipping is what the papers' code does, where
-decay is part of the loss.
+Order of the links: combine the gradient groups, add weight decay (unless the optimiser decouples
+it), clip by global norm, the optimiser with its learning rate. Decay before clipping is what the
+papers' code does, where decay is part of the loss.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import optax
 from kdaug_jax.errors import ConfigError, near
 from kdaug_jax.experiment import schedules
 from kdaug_jax.experiment.binding import Bound, bind, cast, read_calls
-from kdaug_jax.types import Fraction, Hparams, Info, NonNegative, Range, TrainState
+from kdaug_jax.types import Fraction, Hparams, Info, NonNegative, Positive, Range, TrainState
 
 GROUPS = ("task", "distill")
 
@@ -79,12 +79,64 @@ COMBINE = {
 }
 
 
-def sgd(*, momentum: Fraction = 0.9, nesterov: bool = False) -> optax.GradientTransformation:
+class Method(NamedTuple):
+    """One optimiser.
+
+    Attributes:
+      make: `make(rate, decay, **options) -> GradientTransformation` from gradients to what is
+        added to the parameters. `rate` is the learning rate, `decay` the link that adds weight
+        decay, to be used by optimisers that decouple it.
+      decoupled: False where weight decay is part of the gradient and is added before `make`.
+    """
+
+    make: Callable[..., optax.GradientTransformation]
+    decoupled: bool
+
+
+def sgd(rate, decay, *, momentum: Fraction = 0.9, nesterov: bool = False):
     """Momentum as in PyTorch: v = momentum·v + g; the step is v, with Nesterov g + momentum·v."""
-    return optax.trace(decay=momentum, nesterov=nesterov)
+    return optax.chain(optax.trace(decay=momentum, nesterov=nesterov), optax.scale(-rate))
 
 
-OPTIMIZERS: dict[str, Callable[..., optax.GradientTransformation]] = {"sgd": sgd}
+def rmsprop(
+    rate, decay, *, rho: Fraction = 0.9, momentum: Fraction = 0.9, eps: Positive = 1e-3
+):
+    """RMSProp as in TensorFlow, which EfficientNet was trained with.
+
+    s = rho·s + (1−rho)·g², starting at 1; m = momentum·m + rate·g / √(s + eps); the step is m.
+    """
+    return optax.chain(
+        optax.scale_by_rms(decay=rho, eps=eps, initial_scale=1.0, eps_in_sqrt=True),
+        optax.scale(-rate),
+        optax.trace(decay=momentum),
+    )
+
+
+def adam(rate, decay, *, b1: Fraction = 0.9, b2: Fraction = 0.999, eps: Positive = 1e-8):
+    """Adam with weight decay in the gradient (Kingma and Ba 2015)."""
+    return optax.chain(optax.scale_by_adam(b1=b1, b2=b2, eps=eps), optax.scale(-rate))
+
+
+def adamw(rate, decay, *, b1: Fraction = 0.9, b2: Fraction = 0.999, eps: Positive = 1e-8):
+    """Adam with weight decay beside the gradient, times the rate (Loshchilov and Hutter 2019)."""
+    return optax.chain(optax.scale_by_adam(b1=b1, b2=b2, eps=eps), decay, optax.scale(-rate))
+
+
+def lamb(rate, decay, *, b1: Fraction = 0.9, b2: Fraction = 0.999, eps: Positive = 1e-6):
+    """Adam's step plus decay, scaled layer by layer to the weights' norm (You et al. 2020)."""
+    return optax.chain(
+        optax.scale_by_adam(b1=b1, b2=b2, eps=eps), decay, optax.scale_by_trust_ratio(),
+        optax.scale(-rate),
+    )
+
+
+OPTIMIZERS: dict[str, Method] = {
+    "sgd": Method(sgd, decoupled=False),
+    "rmsprop": Method(rmsprop, decoupled=False),
+    "adam": Method(adam, decoupled=False),
+    "adamw": Method(adamw, decoupled=True),
+    "lamb": Method(lamb, decoupled=True),
+}
 
 
 def _is_batchnorm(parent: Any) -> bool:
@@ -118,7 +170,7 @@ class Optimizer(NamedTuple):
     """
 
     schedule: schedules.Schedule
-    method: tuple[Callable[..., optax.GradientTransformation], Bound]
+    method: tuple[Method, Bound]
     combine: tuple[Combine, Bound]
     groups: dict[str, str]
     decay: Callable[[str, Any], bool]
@@ -154,7 +206,7 @@ def build(
             "optim.decay", f"unknown scope '{config['decay']}'", near(config["decay"], DECAY)
         )
     options = {key: value for key, value in config.items() if key not in FIELDS}
-    method = bind("optim", OPTIMIZERS[name], (), options, 0, info)
+    method = bind("optim", OPTIMIZERS[name].make, (), options, 2, info)
     calls = read_calls("optim.combine", config["combine"])
     if len(calls) != 1 or calls[0][0] not in COMBINE:
         wrong = config["combine"]
@@ -229,20 +281,17 @@ def transformation(
         **combine_bound.static,
         **{option: hparams[f"optim.{name}.{option}"] for option in combine_bound.traced},
     )
-    links = [
-        optax.stateless(lambda grads, params: together(grads)),
-        optax.add_decayed_weights(
-            hparams["optim.weight_decay"], lambda params: _decay_mask(params, plan.decay, no_decay)
-        ),
-        method(
-            **method_bound.static,
-            **{option: hparams[f"optim.{option}"] for option in method_bound.traced},
-        ),
-        optax.scale(-learning_rate(plan, hparams, step)),
-    ]
+    decay = optax.add_decayed_weights(
+        hparams["optim.weight_decay"], lambda params: _decay_mask(params, plan.decay, no_decay)
+    )
+    links = [optax.stateless(lambda grads, params: together(grads))]
+    if not method.decoupled:
+        links.append(decay)
     if plan.clips:
-        links.insert(2, optax.clip_by_global_norm(hparams["optim.clip_norm"]))
-    return optax.chain(*links)
+        links.append(optax.clip_by_global_norm(hparams["optim.clip_norm"]))
+    own = {option: hparams[f"optim.{option}"] for option in method_bound.traced}
+    rate = learning_rate(plan, hparams, step)
+    return optax.chain(*links, method.make(rate, decay, **method_bound.static, **own))
 
 
 def _decay_mask(params, scope: Callable[[str, Any], bool], no_decay):

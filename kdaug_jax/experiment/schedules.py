@@ -61,11 +61,38 @@ def cosine(span: Span, end: float = 0.0) -> Multiplier:
     return multiplier
 
 
+def linear(span: Span, end: float = 0.0) -> Multiplier:
+    """Goes from 1 to `end` along a line over the run."""
+
+    def multiplier(step):
+        position = jnp.minimum(step.astype(jnp.float32) / np.float32(span.total_steps), 1.0)
+        return 1.0 + (end - 1.0) * position
+
+    return multiplier
+
+
+def exponential(
+    span: Span, every: float, factor: float = 0.97, staircase: bool = True
+) -> Multiplier:
+    """Multiplies by `factor` every `every` units, in steps or smoothly, as EfficientNet's rate."""
+    if every <= 0 or factor <= 0:
+        raise ValueError(f"every = {every}, factor = {factor}", "both must be more than 0")
+    length = np.float32(every * span.steps_per_unit)
+
+    def multiplier(step):
+        power = step.astype(jnp.float32) / length
+        return jnp.float32(factor) ** (jnp.floor(power) if staircase else power)
+
+    return multiplier
+
+
 SCHEDULES: dict[str, Callable[..., Multiplier]] = {
     "constant": constant,
     "milestones": milestones,
     "step_decay": step_decay,
     "cosine": cosine,
+    "linear": linear,
+    "exponential": exponential,
 }
 
 COMMON = {"name": "constant", "unit": "epoch", "warmup": 0.0}

@@ -40,12 +40,37 @@ def cross_entropy(
 
     Source: Szegedy et al. 2016, section 7, for the smoothing.
     """
-    classes = student.shape[-1]
+    target = _smoothed(labels, student.shape[-1], label_smoothing)
+    return -jnp.sum(target * _log_softmax(student), axis=-1)
+
+
+def binary_cross_entropy(
+    student: jax.Array, labels: jax.Array, *, label_smoothing: Fraction = 0.0
+) -> jax.Array:
+    """Mean over classes of the cross entropy of each logit's own sigmoid.
+
+    Args:
+      student: `[B,C]`, logits.
+      labels: `f32[B,C]`, class probabilities, or `i32[B]`, class numbers.
+      label_smoothing: `f32[]`, 0..1, the share of the uniform distribution.
+
+    Returns:
+      `f32[B]`.
+
+    Source: Wightman et al. 2021, "ResNet Strikes Back", section 2.2.
+    """
+    logits = student.astype(jnp.float32)
+    target = _smoothed(labels, student.shape[-1], label_smoothing)
+    # log σ(x) and log(1 − σ(x)) without overflow.
+    positive, negative = jax.nn.log_sigmoid(logits), jax.nn.log_sigmoid(-logits)
+    return -jnp.mean(target * positive + (1.0 - target) * negative, axis=-1)
+
+
+def _smoothed(labels: jax.Array, classes: int, label_smoothing: Fraction) -> jax.Array:
     if jnp.issubdtype(labels.dtype, jnp.integer):
         labels = jax.nn.one_hot(labels, classes, dtype=jnp.float32)
     smoothing = jnp.asarray(label_smoothing, jnp.float32)
-    target = (1.0 - smoothing) * labels.astype(jnp.float32) + smoothing / classes
-    return -jnp.sum(target * _log_softmax(student), axis=-1)
+    return (1.0 - smoothing) * labels.astype(jnp.float32) + smoothing / classes
 
 
 def kl(student: jax.Array, teacher: jax.Array, *, temperature: Positive = 1.0) -> jax.Array:

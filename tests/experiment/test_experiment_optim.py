@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from kdaug_jax.errors import ConfigError
 from kdaug_jax.experiment import config as configs
 from kdaug_jax.experiment import optim
 from kdaug_jax.types import Info
@@ -23,8 +24,8 @@ PARAMS = {
 }
 
 
-def updates(grads, steps=1, no_decay=None, epoch=0, **fields):
-    section = {**configs.plain(configs.default())["optim"], **fields}
+def updates(grads, steps=1, no_decay=None, epoch=0, name="sgd", **fields):
+    section = configs.optimizer(name, 0.1, **fields)
     plan = optim.build(section, 10, 100, INFO)
     values = {path: jnp.asarray(value) for path, value in plan.hparams.items()}
     state, params = None, PARAMS
@@ -97,24 +98,71 @@ def test_clip_per_variable_against_golden():
         np.testing.assert_array_equal(got["terms"]["own"], 2.0)
 
 
-def test_sgd_follows_torch(torch):
-    rng = np.random.default_rng(0)
-    start, grads = rng.normal(size=5), rng.normal(size=(4, 5))
-    weight = torch.nn.Parameter(torch.tensor(start))
-    settings = dict(lr=0.1, momentum=0.8, nesterov=True, weight_decay=0.02)
-    theirs = torch.optim.SGD([weight], **settings)
-    section = configs.plain(configs.default())["optim"]
-    section |= dict(momentum=0.8, nesterov=True, weight_decay=0.02)
-    plan = optim.build(section, 10, 100, INFO)
+def trajectory(name, start, grads, **fields):
+    """Our parameters after each gradient, for one kernel."""
+    plan = optim.build(configs.optimizer(name, 0.1, **fields), 10, 100, INFO)
     values = {path: jnp.asarray(value) for path, value in plan.hparams.items()}
     params = {"student": {"kernel": jnp.asarray(start, jnp.float32)}, "terms": {}}
-    state = None
+    state, found = None, []
     for step, grad in enumerate(grads):
-        weight.grad = torch.tensor(grad)
-        theirs.step()
         chain = optim.transformation(plan, values, jnp.int32(step), jnp.int32(0), {})
         state = chain.init(params) if state is None else state
         ours = {"all": {"student": {"kernel": jnp.asarray(grad, jnp.float32)}, "terms": {}}}
         change, state = chain.update(ours, state, params)
         params = jax.tree.map(jnp.add, params, change)
-    np.testing.assert_allclose(params["student"]["kernel"], weight.detach().numpy(), rtol=1e-5)
+        found.append(np.asarray(params["student"]["kernel"]))
+    return found
+
+
+@pytest.fixture(scope="module")
+def problem():
+    rng = np.random.default_rng(0)
+    return rng.normal(size=5), rng.normal(size=(4, 5))
+
+
+@pytest.mark.parametrize(
+    "name, fields, theirs, settings",
+    [
+        ("sgd", dict(momentum=0.8, nesterov=True), "SGD", dict(momentum=0.8, nesterov=True)),
+        ("adam", dict(b1=0.8), "Adam", dict(betas=(0.8, 0.999))),
+        ("adamw", dict(eps=1e-5), "AdamW", dict(eps=1e-5)),
+    ],
+)
+def test_optimisers_follow_torch(torch, problem, name, fields, theirs, settings):
+    start, grads = problem
+    weight = torch.nn.Parameter(torch.tensor(start))
+    optimizer = getattr(torch.optim, theirs)([weight], lr=0.1, weight_decay=0.02, **settings)
+    found = trajectory(name, *problem, weight_decay=0.02, **fields)
+    for grad, ours in zip(grads, found, strict=True):
+        weight.grad = torch.tensor(grad)
+        optimizer.step()
+        np.testing.assert_allclose(ours, weight.detach().numpy(), rtol=1e-4)
+
+
+def test_rmsprop_is_tensorflows(problem):
+    value, grads = problem
+    square, momentum = np.ones(5), np.zeros(5)
+    found = trajectory("rmsprop", *problem, weight_decay=0.02)
+    for grad, ours in zip(grads, found, strict=True):
+        grad = grad + 0.02 * value
+        square = 0.9 * square + 0.1 * grad**2
+        momentum = 0.9 * momentum + 0.1 * grad / np.sqrt(square + 1e-3)
+        value = value - momentum
+        np.testing.assert_allclose(ours, value, rtol=1e-5)
+
+
+def test_lamb_scales_each_layer_to_its_weights(problem):
+    value, grads = problem
+    first, second = np.zeros(5), np.zeros(5)
+    found = trajectory("lamb", *problem, weight_decay=0.02)
+    for number, (grad, ours) in enumerate(zip(grads, found, strict=True), start=1):
+        first, second = 0.9 * first + 0.1 * grad, 0.999 * second + 0.001 * grad**2
+        step = first / (1 - 0.9**number)
+        step = step / (np.sqrt(second / (1 - 0.999**number)) + 1e-6) + 0.02 * value
+        value = value - 0.1 * step * np.linalg.norm(value) / np.linalg.norm(step)
+        np.testing.assert_allclose(ours, value, rtol=1e-4)
+
+
+def test_an_optimiser_takes_its_own_options_only():
+    with pytest.raises(ConfigError, match="optim: has no argument 'momentum'"):
+        optim.build(configs.optimizer("adamw", 0.1, momentum=0.9), 10, 100, INFO)

@@ -35,6 +35,18 @@ def test_cosine_falls_to_its_end():
     assert 1.0 < got[-1] < 1.01 and np.all(np.diff(got) < 0)
 
 
+def test_linear():
+    got = values(dict(name="linear", base=2.0, end=0.5))
+    np.testing.assert_allclose(got[[0, 20]], [2.0, 1.5], rtol=1e-6)
+
+
+def test_exponential_in_steps_and_smoothly():
+    spec = dict(name="exponential", base=1.0, every=2.5, factor=0.5)
+    np.testing.assert_allclose(values(spec)[[9, 10, 20]], [1.0, 0.5, 0.25], rtol=1e-6)
+    smooth = values({**spec, "staircase": False})
+    np.testing.assert_allclose(smooth[[5, 10]], [0.5**0.5, 0.5], rtol=1e-5)
+
+
 def test_warmup_rises_from_zero_and_does_not_shift_the_rest():
     spec = dict(name="milestones", base=1.0, at=(8,), unit="step", factor=0.5)
     warm, plain = values({**spec, "warmup": 4}), values(spec)

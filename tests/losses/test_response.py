@@ -156,3 +156,24 @@ def test_per_example_in_float32_under_jit_vmap_and_bfloat16(name):
 def test_no_gradient_flows_through_the_choice_of_classes():
     gradient = jax.grad(lambda t: losses.top_classes(t, 2).astype(jnp.float32).sum())(logits(0))
     assert not gradient.any()
+
+
+def test_binary_cross_entropy_follows_torch(torch):
+    student, target = logits(3), np.random.default_rng(4).uniform(size=(4, 6))
+    target = target.astype(np.float32)
+    theirs = torch.tensor(np.asarray(student), requires_grad=True)
+    loss = torch.nn.functional.binary_cross_entropy_with_logits(theirs, torch.tensor(target))
+    loss.backward()
+    value, gradient = jax.value_and_grad(lambda s: losses.binary_cross_entropy(s, target).mean())(
+        student
+    )
+    np.testing.assert_allclose(value, loss.detach().numpy(), rtol=1e-5)
+    np.testing.assert_allclose(gradient, theirs.grad.numpy(), atol=1e-6)
+
+
+def test_binary_cross_entropy_of_sure_logits_is_finite():
+    sure = jnp.asarray([[1e4, -1e4]], jnp.float32)
+    assert losses.binary_cross_entropy(sure, np.asarray([0], np.int32))[0] == 0.0
+    assert losses.binary_cross_entropy(sure, np.asarray([1], np.int32))[0] == 1e4
+    smooth = losses.binary_cross_entropy(sure, np.asarray([0], np.int32), label_smoothing=0.2)
+    np.testing.assert_allclose(smooth, [0.1 * 1e4], rtol=1e-5)
