@@ -68,7 +68,10 @@ def main() -> int:
             print(json.dumps(full, indent=1))
             return 0
         compile_cache.use()
-        sharding.use_host_cores(full["data"]["batch_size"], full["train"]["group_size"])
+        train = full["train"]
+        sharding.use_host_cores(
+            full["data"]["batch_size"], train["group_size"], train["accumulate"]
+        )
         change = values.allow_config_change
         if full["mode"] == "evaluate":
             revisit.evaluate_run(full, values.workdir)

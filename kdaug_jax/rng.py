@@ -59,6 +59,6 @@ def example_keys(clock: Clock, role: str, index: jax.Array) -> jax.Array:
 
 
 def batch_key(clock: Clock, role: str) -> jax.Array:
-    """Gives the key of what `role` draws once for the whole batch of a step."""
+    """Gives the key of what `role` draws once for the whole batch (or micro-batch) of a step."""
     key = jax.random.fold_in(fold(root(clock.seed), "batch/" + role), clock.epoch)
-    return jax.random.fold_in(key, clock.step)
+    return jax.random.fold_in(jax.random.fold_in(key, clock.step), clock.part)

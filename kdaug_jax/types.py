@@ -68,11 +68,13 @@ class Clock:
       seed: `u32[]`, seed of the views and of dropout.
       epoch: `i32[]`, whole passes over the training split so far.
       step: `i32[]`, optimiser steps so far.
+      part: `i32[]`, which micro-batch of the step, where gradients are accumulated.
     """
 
     seed: jax.Array
     epoch: jax.Array
     step: jax.Array
+    part: jax.Array | int = 0
 
 
 class Info(NamedTuple):

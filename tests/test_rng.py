@@ -19,7 +19,7 @@ def test_keys_are_pinned():
     """Stored teacher outputs are only valid as long as these numbers stay."""
     keys = rng.example_keys(clock(1, 2, 3), "view/x", np.arange(2))
     assert bits(keys).tolist() == [[2985742842, 1887861171], [2417519894, 3234983010]]
-    assert bits(rng.batch_key(clock(1, 2, 3), "mix")).tolist() == [3181729959, 1218940774]
+    assert bits(rng.batch_key(clock(1, 2, 3), "mix")).tolist() == [2510924777, 555483254]
 
 
 def test_example_keys_depend_on_seed_role_epoch_and_index():

@@ -100,7 +100,9 @@ def default() -> ConfigDict:
                 "sgd", dict(name="constant", base=0.1, unit="epoch", warmup=0.0),
                 momentum=0.9, nesterov=False,
             ),
-            train=dict(epochs=1.0, group_size=0, steps_per_call=0, allow_weak_teacher=False),
+            train=dict(
+                epochs=1.0, group_size=0, accumulate=1, steps_per_call=0, allow_weak_teacher=False
+            ),
             eval=dict(every_epochs=1.0, batch_size=0, view=""),
             checkpoint=dict(
                 every_epochs=1.0, every_steps=0, every_minutes=0.0, keep=2,
@@ -171,6 +173,7 @@ def validate(config: Mapping[str, Any]) -> dict[str, Any]:
     cast("data.seed", full["data"]["seed"], SEED)
     for path, low in (
         ("data.batch_size", 1), ("train.group_size", 0), ("train.steps_per_call", 0),
+        ("train.accumulate", 1),
         ("eval.batch_size", 0), ("checkpoint.every_steps", 0), ("checkpoint.keep", 1),
         ("log.every_steps", 1), ("mesh.data", -1),
     ):
@@ -185,6 +188,13 @@ def validate(config: Mapping[str, Any]) -> dict[str, Any]:
         raise ConfigError(
             "train.group_size", f"{group} does not divide data.batch_size {batch}",
             f"use a divisor of {batch}",
+        )
+    parts = full["train"]["accumulate"]
+    units, what = (batch // group, "groups") if group else (batch, "data.batch_size")
+    if units % parts:
+        raise ConfigError(
+            "train.accumulate", f"{parts} micro-batches cannot share {what} {units} evenly",
+            f"use a divisor of {units}",
         )
     full["views"] = {name: _view(name, value) for name, value in full["views"].items()}
     full["networks"] = {

@@ -28,6 +28,7 @@ class Program:
       info: facts of the training split.
       steps_per_epoch, total_steps, start_step: steps of the whole run, and where a phase begins.
       groups: into how many groups the batch is split.
+      accumulate: into how many micro-batches a step splits the batch, each with whole groups.
       view_plans, branches: the views in order, and the BatchNorm branch of each.
       networks: by name, in order.
       term_plans: the terms in order.
@@ -41,6 +42,7 @@ class Program:
     total_steps: int
     start_step: int
     groups: int
+    accumulate: int
     view_plans: tuple[views.Plan, ...]
     branches: dict[str, int]
     networks: dict[str, network_room.Network]
@@ -95,7 +97,8 @@ class Program:
     def compute_terms(self, params, state, outputs, made, clock, hparams):
         """Computes all terms, see `experiment.terms.apply`; sums are by the optimiser's groups."""
         sums, raw, state, metrics = terms.apply(
-            self.term_plans, params, state, outputs, made, clock, hparams, self.info, self.groups
+            self.term_plans, params, state, outputs, made, clock, hparams, self.info,
+            max(self.groups // self.accumulate, 1),
         )
         grouped: dict[str, jax.Array] = {
             group: jnp.zeros((), jnp.float32) for group in self.optimizer.groups.values()
@@ -103,6 +106,21 @@ class Program:
         for group, value in sums.items():
             grouped[self.optimizer.groups[group]] += value
         return grouped, raw, state, metrics
+
+    def split(self, tree: Any) -> Any:
+        """Splits arrays `[B,...]` into micro-batches `[accumulate,B/accumulate,...]`.
+
+        Groups stay whole. Neighbours go to different micro-batches, so that each device keeps its
+        own examples.
+        """
+        unit = self.config["train"]["group_size"] or 1
+        count = self.accumulate
+
+        def one(array: jax.Array) -> jax.Array:
+            parts = array.reshape(-1, count, unit, *array.shape[1:])
+            return jnp.moveaxis(parts, 1, 0).reshape(count, -1, *array.shape[1:])
+
+        return jax.tree.map(one, tree)
 
     def transformation(self, hparams: Hparams, clock: Clock) -> optax.GradientTransformation:
         """Makes the optax chain of a step."""
@@ -257,6 +275,7 @@ def _build(full: dict[str, Any], info: Info, start_step: int) -> Program:
         total_steps=total_steps,
         start_step=start_step,
         groups=batch_size // group_size if group_size else 1,
+        accumulate=full["train"]["accumulate"],
         view_plans=view_plans,
         branches=branches,
         networks=networks,

@@ -20,7 +20,7 @@ from kdaug_jax.errors import ConfigError
 DATA = "data"
 
 
-def use_host_cores(batch_size: int, group_size: int = 0) -> None:
+def use_host_cores(batch_size: int, group_size: int = 0, parts: int = 1) -> None:
     """Makes JAX see one CPU device a core, before it has started its backend.
 
     XLA runs narrow convolutions on one thread, so sharding the batch over virtual devices is
@@ -30,10 +30,11 @@ def use_host_cores(batch_size: int, group_size: int = 0) -> None:
     Args:
       batch_size: the number of devices is the largest up to the number of cores that divides it.
       group_size: see `train.group_size`; groups do not straddle devices.
+      parts: micro-batches a step, each shared by all devices.
     """
     if "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", ""):
         return
-    units = batch_size // group_size if group_size else batch_size
+    units = batch_size // parts // (group_size or 1)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     count = max(n for n in range(1, max(cores, 1) + 1) if units % n == 0)
     try:
@@ -42,12 +43,13 @@ def use_host_cores(batch_size: int, group_size: int = 0) -> None:
         return
 
 
-def make_mesh(devices: int, batch_size: int) -> Mesh:
+def make_mesh(devices: int, batch_size: int, parts: int = 1) -> Mesh:
     """Makes the mesh of a run.
 
     Args:
       devices: `mesh.data`, or -1 for all devices.
       batch_size: examples a step, over all devices.
+      parts: micro-batches a step, see `train.accumulate`.
 
     Returns:
       A mesh with the axis "data".
@@ -59,11 +61,13 @@ def make_mesh(devices: int, batch_size: int) -> Mesh:
     count = present if devices == -1 else devices
     if not 1 <= count <= present:
         raise ConfigError("mesh.data", f"asks for {devices} devices of {present}", "use -1 for all")
-    if batch_size % count:
-        nearest = max(batch_size // count, 1) * count
+    unit = count * parts
+    if batch_size % unit:
+        nearest = max(batch_size // unit, 1) * unit
+        times = f" in {parts} micro-batches" if parts > 1 else ""
         raise ConfigError(
-            "data.batch_size", f"{batch_size} cannot be shared by {count} devices",
-            f"use {nearest} or {nearest + count}, or set mesh.data",
+            "data.batch_size", f"{batch_size} cannot be shared by {count} devices{times}",
+            f"use {nearest} or {nearest + unit}, or set mesh.data",
         )
     return jax.make_mesh(
         (count,), (DATA,), axis_types=(AxisType.Auto,), devices=jax.devices()[:count]

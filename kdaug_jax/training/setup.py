@@ -138,7 +138,9 @@ def prepare(
     first = programs[0]
     members = population.members(full["population"])
     per_phase = [population.hparams(program, members) for program in programs]
-    mesh = sharding.make_mesh(full["mesh"]["data"], section["batch_size"])
+    mesh = sharding.make_mesh(
+        full["mesh"]["data"], section["batch_size"], full["train"]["accumulate"]
+    )
     facts = {
         name: {**one.facts, "num_branches": one.model.num_branches, "trainable": one.trainable,
                "averaged": first.optimizer.averages}

@@ -326,6 +326,8 @@ def test_a_directory_that_cannot_be_made(tmp_path):
 def test_a_batch_that_devices_cannot_share():
     with pytest.raises(ConfigError, match="cannot be shared by 4 devices"):
         sharding.make_mesh(-1, 6)
+    with pytest.raises(ConfigError, match="by 4 devices in 2 micro-batches; use 8 or 16"):
+        sharding.make_mesh(-1, 12, 2)
     with pytest.raises(ConfigError, match="asks for 9 devices"):
         sharding.make_mesh(9, 18)
 

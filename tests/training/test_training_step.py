@@ -309,6 +309,37 @@ def test_several_steps_a_call_equal_single_steps(frozen_teacher):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), *states)
 
 
+@pytest.mark.parametrize("group_size", [0, 2])
+def test_accumulated_gradients_are_those_of_the_whole_batch(frozen_teacher, group_size):
+    """With statistics of groups that micro-batches keep whole, accumulating changes nothing."""
+    results = []
+    for accumulate in (1, 2, 4):
+        train = dict(group_size=group_size or 1, accumulate=accumulate)
+        combine = "clip_per_variable()" if group_size else "sum()"
+        bench = Bench(distilled(train=train, optim=dict(combine=combine, momentum=0.0)))
+        state, rows = bench.run(1)
+        results.append((state.params, rows[0]["train/loss"], rows[0]["train/kd"]))
+    for other in results[1:]:
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), results[0], other)
+
+
+def test_micro_batches_update_running_statistics_in_turn():
+    bench = Bench(tiny_config(train=dict(accumulate=2), views={"x": ""}))
+    start = bench.init(bench.program.hparams)
+    batch = bench.batch(0)
+    state, _ = bench.step(start, {}, batch, bench.program.hparams)
+    model = bench.program.networks["student"].model
+    variables = {"params": start.params["student"], "batch_stats": start.network_state["student"]}
+    for rows in (slice(0, None, 2), slice(1, None, 2)):
+        _, statistics = model.apply(variables, batch.image[rows], train=True)
+        variables = {**variables, "batch_stats": statistics}
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6),
+        state.network_state["student"],
+        statistics,
+    )
+
+
 @pytest.mark.parametrize(
     "sections, message",
     [
@@ -356,6 +387,8 @@ def test_several_steps_a_call_equal_single_steps(frozen_teacher):
             "has no base value",
         ),
         (dict(optim=dict(schedule=dict(name="cosine", base=0.1, warmup=9.0))), "make it shorter"),
+        (dict(train=dict(accumulate=3)), "use a divisor of 8"),
+        (dict(train=dict(accumulate=4, group_size=4)), "cannot share groups 2 evenly"),
         (dict(optim=dict(decay="some")), "unknown scope"),
         (dict(optim=dict(combine="mean()")), "unknown combination"),
         (dict(optim=dict(momentum=1.5)), "at most 1"),
