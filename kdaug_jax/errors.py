@@ -44,6 +44,12 @@ class NonFiniteError(UserError):
     exit_code = 5
 
 
+class Preempted(UserError):
+    """The run was asked to end, has saved, and can be taken up again."""
+
+    exit_code = 75
+
+
 def near(name: str, known: Iterable[str]) -> str:
     """Says which of `known` was probably meant by `name`, or lists them all.
 

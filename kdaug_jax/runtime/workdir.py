@@ -7,12 +7,15 @@ numbers of a finished run.
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import importlib.metadata
 import json
 import os
 import platform
+import socket
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +63,50 @@ def make(workdir: str | os.PathLike[str]) -> Path:
             "--workdir", f"{path} cannot be written ({error.strerror})", "name another folder"
         ) from None
     return path
+
+
+@contextlib.contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Keeps a second run out of a working directory.
+
+    The lock is the kernel's, on the file `lock`, and ends with the process that holds it, however
+    that ends. The file names host and process for messages, and for hosts that share the
+    directory but not its locks.
+
+    Args:
+      path: the working directory.
+
+    Raises:
+      ConfigError: another run holds it.
+    """
+    if jax.process_index() != 0:
+        yield
+        return
+    own = {"host": socket.gethostname(), "pid": os.getpid()}
+    with open(path / "lock", "a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            free = True
+        except OSError:
+            free = False
+        file.seek(0)
+        held = file.read()
+        holder = json.loads(held) if held.endswith("}") else {}
+        elsewhere = holder.get("host", own["host"]) != own["host"]
+        if not free or elsewhere:
+            raise ConfigError(
+                "--workdir",
+                f"{path} is in use by process {holder.get('pid')} on {holder.get('host')}",
+                f"if that run is gone, delete {path / 'lock'}" if elsewhere
+                else "use another --workdir, or wait",
+            )
+        file.truncate(0)
+        file.write(json.dumps(own))
+        file.flush()
+        try:
+            yield
+        finally:
+            file.truncate(0)
 
 
 def record(

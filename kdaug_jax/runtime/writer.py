@@ -41,6 +41,7 @@ class Writer:
         self._main = jax.process_index() == 0
         self._stream = stream or sys.stdout
         self._bar = False
+        self._there: set[tuple[int, str, str]] = set()
         if not self._main:
             return
         path = Path(workdir) / METRICS
@@ -75,6 +76,10 @@ class Writer:
             self._rows.close()
             for events in self._events.values():
                 events.close()
+
+    def wrote(self, step: int, prefix: str) -> bool:
+        """Says whether the run that is resumed wrote such a metric at the step it is resumed at."""
+        return any(row == step and name.startswith(prefix) for row, _, name in self._there)
 
     def row(self, step: int, member: str, values: Mapping[str, float]) -> None:
         """Writes the metrics of a step; flushed, so that a killed run keeps them.

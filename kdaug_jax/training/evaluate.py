@@ -53,6 +53,7 @@ def run(
     split: Split,
     batch_size: int,
     mesh: Mesh,
+    check: Callable[[], None] = lambda: None,
 ) -> dict[str, float]:
     """Evaluates a network on a whole split.
 
@@ -63,12 +64,14 @@ def run(
       batch_size: rows a batch, rounded up to what the devices share evenly; the last batch is
         filled up with rows that do not count.
       mesh: the devices.
+      check: called before each batch; may raise to end the evaluation.
 
     Returns:
       Means by metric name.
     """
     total = None
     for batch in eval_batches(split, -(-batch_size // mesh.size) * mesh.size):
+        check()
         part = sharding.settle(evaluate(variables, sharding.put_batch(mesh, batch)))
         total = part if total is None else jax.tree.map(jax.numpy.add, total, part)
     pairs = jax.device_get(total)

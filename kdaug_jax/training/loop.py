@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
-import math
+import contextlib
 import time as clock
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TextIO
 
 import jax
 import numpy as np
 
-from kdaug_jax.errors import CheckpointError
+from kdaug_jax.errors import CheckpointError, Preempted
 from kdaug_jax.experiment import config as configs
 from kdaug_jax.runtime import sharding, workdir
 from kdaug_jax.runtime.checkpoint import Checkpoints
 from kdaug_jax.runtime.goodput import Goodput
+from kdaug_jax.runtime.signals import Interrupted, Preemption
 from kdaug_jax.runtime.writer import Writer
 from kdaug_jax.training import population
 from kdaug_jax.training.console import Console, Results
 from kdaug_jax.training.evaluate import variables_of
-from kdaug_jax.training.setup import Setup, check_teacher, prepare
+from kdaug_jax.training.setup import Setup, check_teachers, prepare
 from kdaug_jax.training.state import as_tree, from_tree, initial_states
 from kdaug_jax.training.window import Window
 
@@ -46,30 +47,37 @@ def train(
 
     Raises:
       UserError: whatever a user can mend; nothing is left half-written.
+      Preempted: SIGTERM came; the run is saved.
     """
     time = Goodput()
     directory = workdir.make(directory)
     console = Console(stream)
-    with time("compile"):
-        setup = prepare(
-            config, directory, console.say, allow_config_change=allow_config_change
-        )
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(workdir.locked(directory))
+        check = stack.enter_context(Preemption()).check
+        with time("compile"):
+            setup = prepare(
+                config, directory, console.say, allow_config_change=allow_config_change
+            )
         settings = setup.first.config["checkpoint"]
-        keep, best = settings["keep"], settings["best"]
-    with Checkpoints(
-        directory / "checkpoints", keep=keep, best=best, say=console.say
-    ) as checkpoints:
-        run = _Run(setup, checkpoints, console, time)
+        checkpoints = stack.enter_context(Checkpoints(
+            directory / "checkpoints", keep=settings["keep"], best=settings["best"],
+            say=console.say,
+        ))
+        run = _Run(setup, checkpoints, console, time, check)
         names = [member.name for member in setup.members]
-        with Writer(directory, names, run.step, stream) as run.writer:
-            console.writer = run.writer
+        writer = stack.enter_context(Writer(directory, names, run.step, stream))
+        run.writer = console.writer = writer
+        try:
             run.go()
             stored = workdir.read_json(directory / "results.json")
             results = stored if run.resumed_finished and stored else run.finish()
-    if jax.process_index() == 0:
-        workdir.write_json(directory / "results.json", results)
-    console.results(setup, results, run.teachers)
-    return results
+        except Interrupted:
+            raise run.leave() from None
+        if jax.process_index() == 0:
+            workdir.write_json(directory / "results.json", results)
+        console.results(setup, results, run.teachers)
+        return results
 
 
 class _Run:
@@ -77,8 +85,10 @@ class _Run:
 
     writer: Writer
 
-    def __init__(self, setup: Setup, checkpoints: Checkpoints, console: Console, time: Goodput):
+    def __init__(self, setup: Setup, checkpoints: Checkpoints, console: Console, time: Goodput,
+                 check: Callable[[], None]):
         self.setup, self.checkpoints, self.console, self.time = setup, checkpoints, console, time
+        self.check = check
         self.calls: dict[tuple[int, int], Any] = {}
         first, config = setup.first, setup.first.config
         per_epoch = first.steps_per_epoch
@@ -88,7 +98,11 @@ class _Run:
         saves = (config["checkpoint"]["every_steps"],
                  round(config["checkpoint"]["every_epochs"] * per_epoch))
         self.save_every = tuple(every for every in saves if every)
-        self.steps_per_call = self._steps_per_call(config["train"]["steps_per_call"])
+        starts = [program.start_step for program in setup.programs]
+        self.steps_per_call = population.steps_per_call(
+            config["train"]["steps_per_call"],
+            [self.total, self.log_every, self.eval_every, *self.save_every, *starts],
+        )
         with time("compile"):
             self.states = initial_states(setup)
         self.step, sums = 0, None
@@ -103,26 +117,22 @@ class _Run:
         self.scores: tuple[int, list[dict[str, float]]] = (-1, [])
         self.saved_at = clock.monotonic()
 
-    def _steps_per_call(self, wanted: int) -> int:
-        if wanted or jax.default_backend() == "cpu":
-            return wanted or 1
-        marks = [self.total, self.log_every, self.eval_every, *self.save_every]
-        marks += [program.start_step for program in self.setup.programs]
-        common = math.gcd(*marks)
-        return max(n for n in range(1, min(common, 100) + 1) if common % n == 0)
-
     def go(self) -> None:
         """Runs the steps that are left."""
         self.console.start(self.setup, self.states[0], self.step)
         with self.time("evaluation"):
-            self.teachers = self._check_teachers()
+            self.teachers = check_teachers(self.setup, self.console.say, self.check)
         self.console.clock(self.step, self.time.seconds["step"])
+        if self.step and self._due(self.step - 1, self.eval_every):
+            if not self.writer.wrote(self.step, "eval/"):  # it was stopped in between
+                self._evaluate("validation")
         while self.step < self.total:
             before = self.step
             self._advance()
             finished = self.step == self.total
             if finished or self._due(before, self.log_every):
                 self._log()
+            self.check()
             if finished or self._due(before, self.eval_every):
                 self.scores = self.step, self._evaluate("validation")
             if finished or self._save_due(before):
@@ -183,7 +193,7 @@ class _Run:
                 values: dict[str, float] = {}
                 for network in self.setup.first.trainable:
                     variables = variables_of(state, network)
-                    values |= self.setup.evaluate(network, variables, split)
+                    values |= self.setup.evaluate(network, variables, split, self.check)
                 self.writer.row(self.step, member.name, values)
                 found.append(values)
         self.console.evaluation(self.step, self.setup.members, found)
@@ -206,14 +216,13 @@ class _Run:
             self.checkpoints.save(self.step, as_tree(self.states), metrics, notes)
             self.saved_at = clock.monotonic()
 
-    def _check_teachers(self) -> dict[str, dict[str, float]]:
-        found = {}
-        for name, variables in self.setup.frozen.items():
-            found[name] = self.setup.evaluate(name, variables, "validation")
-            accuracy = found[name][f"eval/validation/{name}/accuracy"]
-            self.console.say(f"teacher {name}: validation accuracy {100 * accuracy:.2f} %")
-            check_teacher(self.setup, name, accuracy, self.console.say)
-        return found
+    def leave(self) -> Preempted:
+        """Saves where the run stands and gives the error to end it with."""
+        if self.step == 0:
+            return Preempted("SIGTERM", "nothing was trained yet", "run again to start")
+        self._save()
+        self.checkpoints.wait()
+        return Preempted("SIGTERM", f"step {self.step} is saved", "run again to go on")
 
     def finish(self) -> Results:
         """Evaluates the last state on validation and test and waits for its checkpoint."""

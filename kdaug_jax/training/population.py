@@ -7,6 +7,7 @@ they share the program, the batches and the compiled step. Form `loop`: the memb
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -56,6 +57,22 @@ def members(grid: Sequence[tuple[str, Sequence[Any]]]) -> tuple[Member, ...]:
 def hparams(program: Program, population: Sequence[Member]) -> list[dict[str, np.ndarray]]:
     """Gives each member's traced numbers in one phase."""
     return [overlay(program.hparams, program.ranges, member.overrides) for member in population]
+
+
+def steps_per_call(wanted: int, marks: Sequence[int]) -> int:
+    """Chooses how many optimiser steps one call takes.
+
+    Args:
+      wanted: `train.steps_per_call`; 0 chooses.
+      marks: steps, or intervals of steps, at which the loop has something to do.
+
+    Returns:
+      1 on a CPU, see `make_call`; elsewhere the largest number up to 100 that meets every mark.
+    """
+    if wanted or jax.default_backend() == "cpu":
+        return wanted or 1
+    common = math.gcd(*marks)
+    return max(n for n in range(1, min(common, 100) + 1) if common % n == 0)
 
 
 def make_call(

@@ -61,12 +61,15 @@ class Setup:
         """The network whose results carry no name of their own."""
         return evaluate.main_network(self.first.trainable)
 
-    def evaluate(self, network: str, variables: Any, split: str) -> dict[str, float]:
+    def evaluate(
+        self, network: str, variables: Any, split: str, check: Callable[[], None]
+    ) -> dict[str, float]:
         """Evaluates one network on one split; the result's names say both."""
         config = self.first.config
         found = evaluate.run(
             self.evaluators[network], variables, self.dataset.splits[split],
             config["eval"]["batch_size"] or config["data"]["batch_size"], self.mesh,
+            check,
         )
         return evaluate.named(found, split, network, self.student)
 
@@ -220,13 +223,21 @@ def load(
     return variables
 
 
-def check_teacher(
-    setup: Setup, name: str, accuracy: float, say: Callable[[str], None]
-) -> None:
-    """Refuses a frozen network that is not better than chance.
+def check_teachers(
+    setup: Setup, say: Callable[[str], None], check: Callable[[], None]
+) -> dict[str, dict[str, float]]:
+    """Evaluates the frozen networks and refuses one that is not better than chance.
 
     Wrong normalisation, class order or channel order show here. Chance is 1/C plus three standard
     errors on the validation split.
+
+    Args:
+      setup: the run.
+      say: prints a line.
+      check: called before each batch; may raise to end the evaluation.
+
+    Returns:
+      Metrics by network.
 
     Raises:
       ConfigError: near chance, and `train.allow_weak_teacher` is off.
@@ -234,12 +245,18 @@ def check_teacher(
     chance = 1.0 / setup.first.info.num_classes
     size = len(setup.dataset.splits["validation"].label)
     limit = chance + 3.0 * (chance * (1.0 - chance) / size) ** 0.5
-    if accuracy > limit:
-        return
-    what = f"its validation accuracy {accuracy:.3f} is near chance ({chance:.3f})"
-    if not setup.first.config["train"]["allow_weak_teacher"]:
-        raise ConfigError(
-            f"networks.{name}", what,
-            "check its normalisation and class order, or set train.allow_weak_teacher",
-        )
-    say(f"warning: networks.{name}: {what}")
+    found = {}
+    for name, variables in setup.frozen.items():
+        found[name] = setup.evaluate(name, variables, "validation", check)
+        accuracy = found[name][f"eval/validation/{name}/accuracy"]
+        say(f"teacher {name}: validation accuracy {100 * accuracy:.2f} %")
+        if accuracy > limit:
+            continue
+        what = f"its validation accuracy {accuracy:.3f} is near chance ({chance:.3f})"
+        if not setup.first.config["train"]["allow_weak_teacher"]:
+            raise ConfigError(
+                f"networks.{name}", what,
+                "check its normalisation and class order, or set train.allow_weak_teacher",
+            )
+        say(f"warning: networks.{name}: {what}")
+    return found

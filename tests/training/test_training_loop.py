@@ -2,7 +2,10 @@
 
 import io
 import json
+import os
 import shutil
+import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +14,7 @@ import jax
 import numpy as np
 import pytest
 
-from kdaug_jax.errors import CheckpointError, ConfigError, NonFiniteError
+from kdaug_jax.errors import CheckpointError, ConfigError, NonFiniteError, Preempted
 from kdaug_jax.experiment import config as configs
 from kdaug_jax.losses.term import Term
 from kdaug_jax.runtime import checkpoint, sharding, workdir
@@ -242,8 +245,8 @@ def test_a_teacher_near_chance_is_refused(with_teacher, tmp_path, monkeypatch):
     config = with_teacher(train=dict(allow_weak_teacher=False))
     evaluate = setup.Setup.evaluate
 
-    def at_chance(self, network, variables, split):
-        found = evaluate(self, network, variables, split)
+    def at_chance(self, network, variables, split, check):
+        found = evaluate(self, network, variables, split, check)
         return {name: 0.25 if name.endswith("accuracy") else v for name, v in found.items()}
 
     monkeypatch.setattr(setup.Setup, "evaluate", at_chance)
@@ -264,6 +267,67 @@ def test_a_teacher_must_fit(with_teacher, tmp_path):
     config.networks["teacher"]["checkpoint"] = str(tmp_path / "nowhere")
     with pytest.raises(ConfigError, match="is not a working directory"):
         loop.train(config, tmp_path, stream=io.StringIO())
+
+
+@pytest.mark.parametrize("moment", ["step", "compile", "evaluation", "last"])
+def test_sigterm_saves_and_the_run_goes_on_bitwise(
+    with_teacher, straight, tmp_path, monkeypatch, moment
+):
+    """The signal comes while a step runs, a program compiles, or a split is evaluated."""
+    config = with_teacher(checkpoint=dict(every_steps=8, every_epochs=0.0))
+    owner, name, when = {
+        "step": (loop.population, "advance", 3),
+        "compile": (loop.population, "make_call", 1),
+        "evaluation": (setup.evaluate, "eval_batches", 2),
+        "last": (setup.evaluate, "eval_batches", 4),
+    }[moment]
+    called, original = [], getattr(owner, name)
+
+    def signalling(*args, **kwargs):
+        called.append(1)
+        if len(called) == when:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return original(*args, **kwargs)
+
+    monkeypatch.setattr(owner, name, signalling)
+    with pytest.raises(Preempted, match="is saved; run again") as caught:
+        loop.train(config, tmp_path, stream=io.StringIO())
+    assert caught.value.exit_code == 75
+    step = checkpoint.steps(tmp_path / "checkpoints")[0]
+    assert step == {"step": 3, "compile": 1, "evaluation": 5, "last": 10}[moment]
+    assert checkpoint.verify(tmp_path / "checkpoints" / str(step)) == ""
+    results = loop.train(config, tmp_path, stream=io.StringIO())
+    assert results == straight[1]
+    same(stored_state(tmp_path), stored_state(straight[0]))
+    assert rows_without_perf(tmp_path) == rows_without_perf(straight[0])
+
+
+def test_sigterm_before_the_first_step(with_teacher, tmp_path, monkeypatch):
+    prepare = loop.prepare
+
+    def signalling(*args, **kwargs):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return prepare(*args, **kwargs)
+
+    monkeypatch.setattr(loop, "prepare", signalling)
+    with pytest.raises(Preempted, match="nothing was trained yet"):
+        loop.train(with_teacher(), tmp_path, stream=io.StringIO())
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+
+
+def test_a_second_run_on_one_directory_is_refused(with_teacher, tmp_path):
+    with workdir.locked(tmp_path):
+        with pytest.raises(ConfigError, match=f"in use by process {os.getpid()}"):
+            loop.train(with_teacher(), tmp_path, stream=io.StringIO())
+    assert not (tmp_path / "checkpoints").exists()
+    # A lock whose process is gone is stale; one of another host cannot be judged.
+    (tmp_path / "lock").write_text(json.dumps({"host": socket.gethostname(), "pid": 1}))
+    with workdir.locked(tmp_path):
+        pass
+    (tmp_path / "lock").write_text(json.dumps({"host": "elsewhere", "pid": 1}))
+    with pytest.raises(ConfigError, match=r"on elsewhere; if that run is gone, delete"):
+        with workdir.locked(tmp_path):
+            pass
 
 
 def test_not_finite_ends_the_run_and_keeps_the_last_checkpoint(tmp_path):
