@@ -10,7 +10,7 @@ from ml_collections import config_flags
 from kdaug_jax.errors import ConfigError, UserError
 from kdaug_jax.experiment import config as configs
 from kdaug_jax.runtime import compile_cache, sharding
-from kdaug_jax.training import loop, revisit, teachers
+from kdaug_jax.training import loop, preview, revisit, teachers
 
 
 def parse() -> flags.FlagValues:
@@ -56,6 +56,9 @@ def main() -> int:
             return 0
         change = given.allow_config_change
         full = teachers.ensure(full, given.workdir, allow_config_change=change)
+        if full["mode"] == "preview":
+            preview.preview(full, given.workdir)
+            return 0
         loop.train(full, given.workdir, allow_config_change=change)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)

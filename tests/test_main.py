@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import main
@@ -76,6 +77,16 @@ def test_every_experiment_has_a_smoke_form(run, name, tmp_path, capsys):
     # The run is enough to evaluate it again.
     assert run(f"--config=configs/{name}:smoke", f"--workdir={tmp_path}", "--mode=evaluate") == 0
     assert "test accuracy" in capsys.readouterr().out
+
+
+def test_preview_draws_the_first_views(run, tmp_path, capsys):
+    from PIL import Image
+
+    assert run(CONFIG, f"--workdir={tmp_path}", "--mode=preview") == 0
+    assert "preview.png" in capsys.readouterr().out
+    with Image.open(tmp_path / "preview.png") as image:
+        assert image.width > 800 and np.asarray(image).std() > 10
+    assert not (tmp_path / "config.json").exists()
 
 
 def test_a_fresh_process(tmp_path):

@@ -16,7 +16,7 @@ from kdaug_jax.errors import ConfigError, near
 from kdaug_jax.experiment.binding import cast
 from kdaug_jax.types import Range
 
-MODES = ("train", "evaluate")
+MODES = ("train", "evaluate", "preview")
 SEED = Range(np.uint32, 0, 2**32 - 1)
 COUNT = Range(np.int64, 0)
 # A run may be resumed with other values of these.

@@ -118,6 +118,7 @@ def prepare(
     say: Callable[[str], None],
     *,
     allow_config_change: bool = False,
+    record: bool = True,
 ) -> Setup:
     """Resolves a config, writes it down, and brings data and frozen networks to the devices.
 
@@ -126,6 +127,7 @@ def prepare(
       directory: the working directory, which exists.
       say: prints a line.
       allow_config_change: whether the directory may hold another config.
+      record: whether to write the config into the directory.
 
     Returns:
       What the loop works with.
@@ -149,18 +151,19 @@ def prepare(
                "averaged": first.optimizer.averages}
         for name, one in first.networks.items()
     }
-    recorded = {**first.config, "networks": {
+    written = {**first.config, "networks": {
         name: {**one, "checkpoint": full["networks"][name]["checkpoint"]}
         for name, one in first.config["networks"].items()
     }}
-    stored = workdir.read_json(directory / "config.json")
-    changed = configs.difference(stored["config"], recorded) if stored else []
-    workdir.record(
-        directory, recorded, facts, [member.name for member in members], dataset.class_names,
-        changed, allow_config_change,
-    )
-    for line in changed:
-        say(f"config changed: {line}")
+    if record:
+        stored = workdir.read_json(directory / "config.json")
+        changed = configs.difference(stored["config"], written) if stored else []
+        workdir.record(
+            directory, written, facts, [member.name for member in members], dataset.class_names,
+            changed, allow_config_change,
+        )
+        for line in changed:
+            say(f"config changed: {line}")
     frozen = {
         name: sharding.put_whole(mesh, load(f"networks.{name}", one, first.info, say))
         for name, one in first.networks.items()

@@ -1,0 +1,42 @@
+"""Pictures from arrays, as PNG files."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+
+def image_grid(
+    path: Path,
+    titles: Sequence[str],
+    images: Sequence[np.ndarray],
+    captions: Sequence[Sequence[str]],
+) -> None:
+    """Draws a titled row of captioned images for each view.
+
+    Args:
+      path: the PNG file to write.
+      titles: of each row.
+      images: for each row `[N,H,W,3]` in pixel units 0..255, uint8 or float.
+      captions: for each row N texts, lines separated by newlines.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    columns = len(images[0])
+    lines = max(text.count("\n") + 1 for row in captions for text in row)
+    height = (1.9 + 0.16 * lines) * len(titles)
+    figure = Figure(figsize=(1.6 * columns, height), dpi=100, layout="constrained")
+    FigureCanvasAgg(figure)
+    rows = figure.subfigures(len(titles), 1, squeeze=False)[:, 0]
+    for row, title, shown, texts in zip(rows, titles, images, captions, strict=True):
+        row.suptitle(title, fontsize=10)
+        for one, image, text in zip(row.subplots(1, columns, squeeze=False)[0], shown, texts,
+                                    strict=True):
+            one.imshow(np.clip(np.asarray(image, np.float32) / 255.0, 0.0, 1.0))
+            one.set_xticks([])
+            one.set_yticks([])
+            one.set_xlabel(text, fontsize=7)
+    figure.savefig(path)

@@ -1,0 +1,95 @@
+"""A look before training: the first batch's views, their labels, what the teachers say of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, TextIO
+
+import jax
+import numpy as np
+
+from kdaug_jax.analysis.pictures import image_grid
+from kdaug_jax.experiment import networks
+from kdaug_jax.runtime import sharding, workdir
+from kdaug_jax.training.console import Console
+from kdaug_jax.training.setup import Setup, prepare
+
+EXAMPLES = 8
+
+
+def preview(
+    config: Mapping[str, Any], directory: str | Path, *, stream: TextIO | None = None
+) -> Path:
+    """Writes `preview.png` into the working directory, and nothing else.
+
+    Args:
+      config: a ConfigDict or nested dicts whose frozen networks have checkpoints.
+      directory: the working directory.
+      stream: console, by default standard output.
+
+    Returns:
+      The file: one row a view, one column an example of the first step; below each image its
+      label and, for each frozen network that sees the view, the two likeliest classes.
+
+    Raises:
+      UserError: whatever does not fit.
+    """
+    console = Console(stream)
+    directory = workdir.make(directory)
+    setup = prepare(config, directory, console.say, record=False)
+    views, answers = first_batch(setup)
+    names = setup.dataset.class_names
+    titles, images, captions = [], [], []
+    for view, made in views.items():
+        texts = []
+        for row in range(min(EXAMPLES, len(made.label))):
+            lines = ["label " + _likeliest(made.target[row], names)]
+            lines += [
+                f"{network} " + _likeliest(probabilities[row], names)
+                for (network, seen), probabilities in answers.items()
+                if seen == view
+            ]
+            texts.append("\n".join(lines))
+        ops = setup.first.config["views"][view]["ops"] or "as stored"
+        titles.append(f"{view}: {ops}")
+        images.append(made.image[: len(texts)])
+        captions.append(texts)
+    path = directory / "preview.png"
+    image_grid(path, titles, images, captions)
+    console.say(f"views of the first step: {path}")
+    return path
+
+
+def first_batch(setup: Setup) -> tuple[dict[str, Any], dict[tuple[str, str], np.ndarray]]:
+    """Makes the views of step 0 and asks the frozen networks.
+
+    Args:
+      setup: the run.
+
+    Returns:
+      `{view: View}` of NumPy arrays, and `{(network, view): f32[B,C]}` probabilities.
+    """
+    program = setup.first
+    frozen = {name: one for name, one in program.networks.items() if not one.trainable}
+    pairs = [pair for pair in program.pairs if pair[0] in frozen]
+
+    def look(constants, item, variables, hparams):
+        clock = program.clock(np.zeros((), np.int32), hparams)
+        made = program.make_views(clock, setup.feed.batch(constants, item), hparams)
+        outputs, _ = networks.run(frozen, pairs, variables, made, program.branches, clock, {})
+        said = {name: jax.nn.softmax(output.logits) for name, output in outputs.items()}
+        return made, said
+
+    item = sharding.put_batch(setup.mesh, setup.feed.item(0))
+    made, said = jax.device_get(
+        jax.jit(look)(setup.feed.constants, item, setup.frozen, setup.numbers[0][0])
+    )
+    return made, {tuple(pair.split("@")): probabilities for pair, probabilities in said.items()}
+
+
+def _likeliest(probabilities: np.ndarray, names: Sequence[str]) -> str:
+    order = np.argsort(-probabilities, kind="stable")[:2]
+    shown = [f"{names[number]} {probabilities[number]:.2f}" for number in order
+             if probabilities[number] >= 0.005]
+    return ", ".join(shown) if probabilities[order[0]] < 1.0 else names[order[0]]
