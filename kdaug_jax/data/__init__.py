@@ -1,31 +1,29 @@
-"""Data sets as arrays, their order, and how batches of them reach the devices.
+"""Data sets, their parts and order, and how batches of them reach the devices.
 
-A source is a function of the text after the colon in `data.source` that returns base splits.
-Adding one is one function and one row of `SOURCES`.
+`load` turns the texts of a config into a `Dataset`, whose base splits `sources/` reads.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 
 from kdaug_jax.data.dataset import Dataset, Split
-from kdaug_jax.data.digits import digits
 from kdaug_jax.data.feed import Feed, eval_batches, resident
 from kdaug_jax.data.order import indices
-from kdaug_jax.data.synthetic import synthetic
-from kdaug_jax.errors import ConfigError, near
+from kdaug_jax.data.sources import SOURCES
+from kdaug_jax.errors import ConfigError, DataError, near
 from kdaug_jax.types import Info
 
-SOURCES: dict[str, Callable[[str], Dataset]] = {"digits": digits, "synthetic": synthetic}
+# Mean and deviation of larger splits are those of as many images, evenly spaced, as fit into it.
+STATISTICS_BYTES = 1 << 30
+_CHUNK_BYTES = 1 << 24
 
 
 def load(source: str, splits: dict[str, str]) -> Dataset:
     """Loads a data set and picks the splits that a run uses.
 
     Args:
-      source: `name` or `name:argument`, as in `data.source`.
+      source: `name` or `name:argument`, as in `data.source`; see `SOURCES`.
       splits: base split to use for each of "train", "validation" and "test".
 
     Returns:
@@ -44,18 +42,39 @@ def load(source: str, splits: dict[str, str]) -> Dataset:
             raise ConfigError(
                 f"data.{use}", f"'{source}' has no split '{split}'", near(split, base.splits)
             )
-    return Dataset({use: base.splits[split] for use, split in splits.items()}, base.class_names)
+    chosen = {use: base.splits[split] for use, split in splits.items()}
+    sizes = {use: "{}x{}".format(*split.size) for use, split in chosen.items()}
+    if len(set(sizes.values())) > 1:
+        raise DataError(
+            source, "images have " + ", ".join(f"{size} in {use}" for use, size in sizes.items()),
+            "bring all to one size first",
+        )
+    return Dataset(chosen, base.class_names)
 
 
 def describe(dataset: Dataset) -> Info:
-    """Computes the facts of the training split: size, labels, per-channel mean and deviation."""
+    """Computes the facts of the training split: size, labels, per-channel mean and deviation.
+
+    Mean and deviation are exact up to `STATISTICS_BYTES` of images. So the same images give the
+    same numbers wherever they are read from.
+    """
     train = dataset.splits["train"]
-    pixels = train.image.reshape(-1, train.image.shape[-1])
-    mean = pixels.mean(0, dtype=np.float64)
-    std = pixels.std(0, dtype=np.float64)
+    per_image = train.size_bytes // len(train)
+    count = min(len(train), max(STATISTICS_BYTES // per_image, 1))
+    rows = np.arange(count) * len(train) // count
+    histogram = np.zeros((3, 256), np.int64)
+    step = max(_CHUNK_BYTES // per_image, 1)
+    for start in range(0, count, step):
+        pixels = train.read(rows[start : start + step]).reshape(-1, 3)
+        for channel in range(3):
+            histogram[channel] += np.bincount(pixels[:, channel], minlength=256)
+    levels = np.arange(256)
+    total = histogram[0].sum()
+    mean = histogram @ levels / total
+    std = np.sqrt((histogram * (levels - mean[:, None]) ** 2).sum(1) / total)
     return Info(
         num_classes=len(dataset.class_names),
-        size=(train.image.shape[1], train.image.shape[2]),
+        size=train.size,
         labels=train.label,
         # Rounded so that the numbers written to config.json are the numbers used.
         mean=tuple(round(float(value), 4) for value in mean),

@@ -1,26 +1,230 @@
-"""What a data source returns."""
+"""What a data source returns: splits whose images lie in memory or are read when asked for."""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
+from kdaug_jax.errors import ConfigError, DataError
 
-class Split(NamedTuple):
-    """The examples of one split.
+
+class Reader(Protocol):
+    """Random access to the images of a split, all of one size; picklable for worker processes.
 
     Attributes:
-      image: `u8[N,H,W,3]`, RGB pixels.
-      label: `i32[N]`, class numbers.
+      size: (height, width) in pixels.
+    """
+
+    size: tuple[int, int]
+
+    def read(self, rows: np.ndarray) -> np.ndarray:
+        """Reads the images `rows`, `i[n]`, as `u8[n,H,W,3]`; DataError where one is corrupt."""
+
+    def take(self, rows: np.ndarray) -> Reader:
+        """Gives a reader of the images `rows`, `i[n]`, in this order; nothing is read."""
+
+
+@dataclasses.dataclass(frozen=True)
+class ArrayReader:
+    """Images that lie in memory.
+
+    Attributes:
+      image: `u8[N,H,W,3]`.
     """
 
     image: np.ndarray
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(height, width) in pixels."""
+        return self.image.shape[1], self.image.shape[2]
+
+    def read(self, rows: np.ndarray) -> np.ndarray:
+        """Copies the images `rows`."""
+        return self.image[rows]
+
+    def take(self, rows: np.ndarray) -> ArrayReader:
+        """Gives the images `rows`: a view where they follow each other, else a copy."""
+        rows = np.asarray(rows)
+        if len(rows) and np.array_equal(rows, np.arange(rows[0], rows[0] + len(rows))):
+            return ArrayReader(self.image[rows[0] : rows[0] + len(rows)])
+        return ArrayReader(self.image[rows])
+
+
+@dataclasses.dataclass(frozen=True)
+class Split:
+    """The N examples of one split.
+
+    Attributes:
+      reader: gives the images.
+      label: `i32[N]`, class numbers.
+      index: `i32[N]`, position of each example in its base split: 0..N-1 unless this is a part
+        of one.
+    """
+
+    reader: Reader
     label: np.ndarray
+    index: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.label)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(height, width) of the images in pixels."""
+        return self.reader.size
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes of all images once they are read."""
+        return 3 * len(self) * self.size[0] * self.size[1]
+
+    @property
+    def in_memory(self) -> bool:
+        """Whether `image` costs nothing."""
+        return isinstance(self.reader, ArrayReader)
+
+    @property
+    def image(self) -> np.ndarray:
+        """All images, `u8[N,H,W,3]`, read anew on every call unless they lie in memory."""
+        if isinstance(self.reader, ArrayReader):
+            return self.reader.image
+        return self.read(np.arange(len(self)))
+
+    def read(self, rows: np.ndarray) -> np.ndarray:
+        """Reads some images.
+
+        Args:
+          rows: `i[n]`, positions in this split, 0..N-1.
+
+        Returns:
+          `u8[n,H,W,3]`.
+
+        Raises:
+          DataError: an image is corrupt or not like the others; names its file and base index.
+        """
+        return self.reader.read(np.asarray(rows))
+
+    def take(self, rows: np.ndarray) -> Split:
+        """Gives the part of this split that `rows`, `i[n]`, points at; base indices are kept."""
+        return Split(self.reader.take(rows), self.label[rows], self.index[rows])
+
+    def loaded(self) -> Split:
+        """Gives the same split with its images in memory."""
+        return self if self.in_memory else dataclasses.replace(self, reader=ArrayReader(self.image))
+
+
+class Deferred(Mapping[str, Split]):
+    """Splits by name, each read when it is first asked for: what a run does not use costs nothing.
+
+    Args:
+      readers: for each split a function that reads it.
+    """
+
+    def __init__(self, readers: Mapping[str, Callable[[], Split]]):
+        self._readers, self._read = dict(readers), {}
+
+    def __getitem__(self, name: str) -> Split:
+        if name not in self._read:
+            self._read[name] = self._readers[name]()
+        return self._read[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._readers)
+
+    def __len__(self) -> int:
+        return len(self._readers)
 
 
 class Dataset(NamedTuple):
     """Named splits and the names of the classes, in the order of their numbers."""
 
-    splits: dict[str, Split]
+    splits: Mapping[str, Split]
     class_names: tuple[str, ...]
+
+
+def directory(source: str, argument: str) -> Path:
+    """Turns the text after the colon into the directory of a source that needs one.
+
+    Raises:
+      ConfigError: the text is empty.
+    """
+    if not argument.strip():
+        raise ConfigError("data.source", f"{source} needs a directory", f"{source}:DIR")
+    return Path(argument.strip()).expanduser()
+
+
+def numbered(count: int) -> tuple[str, ...]:
+    """Names classes of which nothing is known by their numbers, "0" to "count-1"."""
+    return tuple(str(number) for number in range(count))
+
+
+def whole(reader: Reader, label: Any, classes: int, where: str) -> Split:
+    """Makes a base split of checked labels.
+
+    Args:
+      reader: gives N images.
+      label: `i[N]`, class numbers.
+      classes: number of classes, C.
+      where: file or source, for messages.
+
+    Returns:
+      A `Split` whose `index` is 0..N-1.
+
+    Raises:
+      DataError: no example, labels that are not integers, or a label outside 0..C-1.
+    """
+    label = np.asarray(label)
+    if label.ndim != 1 or label.dtype.kind not in "iu":
+        raise DataError(
+            where, f"labels are {label.dtype} of shape {label.shape}",
+            "one integer class number an image is wanted",
+        )
+    if not len(label):
+        raise DataError(where, "holds no example", "give at least one")
+    wrong = np.flatnonzero((label < 0) | (label >= classes))
+    if len(wrong):
+        raise DataError(
+            where, f"example {wrong[0]} has label {label[wrong[0]]} ({len(wrong)} such)",
+            f"with {classes} classes it must be 0..{classes - 1}",
+        )
+    return Split(reader, label.astype(np.int32), np.arange(len(label), dtype=np.int32))
+
+
+def in_memory(image: Any, label: Any, classes: int, where: str) -> Split:
+    """Makes a base split of arrays.
+
+    Args:
+      image: `u8[N,H,W,3]`, or grey `u8[N,H,W]` or `u8[N,H,W,1]`, which become three equal channels.
+      label: `i[N]`, class numbers.
+      classes: number of classes, C.
+      where: file or source, for messages.
+
+    Returns:
+      A `Split`.
+
+    Raises:
+      DataError: another dtype or shape, unequal lengths, or labels that `whole` refuses.
+    """
+    image = np.asarray(image)
+    if image.dtype != np.uint8:
+        values = f" from {image.min()} to {image.max()}" if image.size else ""
+        raise DataError(where, f"images are {image.dtype}{values}", "uint8 0..255 is wanted")
+    if image.ndim == 4 and image.shape[3] == 1:
+        image = image[..., 0]
+    if image.ndim == 3:
+        image = np.repeat(image[..., None], 3, axis=-1)
+    if image.ndim != 4 or image.shape[3] != 3 or 0 in image.shape[1:]:
+        raise DataError(
+            where, f"images have shape {image.shape}", "[N,H,W,3] or grey [N,H,W] is wanted"
+        )
+    if len(image) != len(np.atleast_1d(label)):
+        raise DataError(
+            where, f"{len(image)} images and {len(np.atleast_1d(label))} labels",
+            "one label an image is wanted",
+        )
+    return whole(ArrayReader(image), label, classes, where)

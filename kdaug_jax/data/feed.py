@@ -39,7 +39,7 @@ def resident(split: Split, seed: int, batch_size: int) -> Feed:
     Returns:
       A `Feed` whose batches follow `data.order`.
     """
-    size = len(split.label)
+    size = len(split)
     per_epoch = size // batch_size
     epoch_order = functools.lru_cache(maxsize=2)(lambda epoch: indices(seed, epoch, size))
 
@@ -47,11 +47,11 @@ def resident(split: Split, seed: int, batch_size: int) -> Feed:
         epoch, position = divmod(step, per_epoch)
         return epoch_order(epoch)[position * batch_size :][:batch_size]
 
-    def batch(constants, index) -> Batch:
-        image, label = constants
-        return Batch(image[index], label[index], index, jnp.ones(index.shape, bool))
+    def batch(constants, row) -> Batch:
+        image, label, index = constants
+        return Batch(image[row], label[row], index[row], jnp.ones(row.shape, bool))
 
-    return Feed((split.image, split.label), item, batch)
+    return Feed((split.image, split.label, split.index), item, batch)
 
 
 def eval_batches(split: Split, batch_size: int) -> Iterator[Batch]:
@@ -64,9 +64,9 @@ def eval_batches(split: Split, batch_size: int) -> Iterator[Batch]:
     Yields:
       Batches of NumPy arrays.
     """
-    size = len(split.label)
+    size = len(split)
     for start in range(0, size, batch_size):
         rows = np.arange(start, start + batch_size, dtype=np.int32)
         mask = rows < size
         rows = np.where(mask, rows, 0).astype(np.int32)
-        yield Batch(split.image[rows], split.label[rows], rows, mask)
+        yield Batch(split.read(rows), split.label[rows], split.index[rows], mask)

@@ -6,7 +6,7 @@ import re
 
 import numpy as np
 
-from kdaug_jax.data.dataset import Dataset, Split
+from kdaug_jax.data.dataset import Dataset, in_memory
 from kdaug_jax.errors import ConfigError
 
 
@@ -39,5 +39,6 @@ def synthetic(argument: str) -> Dataset:
     for name, count in {"train": size, "validation": quarter, "test": quarter}.items():
         label = np.arange(count, dtype=np.int32) % classes
         noise = random.randint(-64, 64, (count, height, width, 3))
-        splits[name] = Split((pattern[label] + noise).astype(np.uint8), label)
+        image = (pattern[label] + noise).astype(np.uint8)
+        splits[name] = in_memory(image, label, classes, f"synthetic ({name})")
     return Dataset(splits, tuple(f"class {number}" for number in range(classes)))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from kdaug_jax.data.dataset import Dataset, Split
+from kdaug_jax.data.dataset import Dataset, in_memory
 from kdaug_jax.errors import ConfigError
 
 SIZES = {"train": 1200, "validation": 297, "test": 300}
@@ -45,5 +45,9 @@ def digits(argument: str = "") -> Dataset:
         rest, test_size=SIZES["validation"], stratify=label[rest], random_state=0
     )
     members = {"train": train, "validation": validation, "test": test}
-    splits = {name: Split(image[rows], label[rows]) for name, rows in members.items()}
-    return Dataset(splits, tuple(str(name) for name in raw.target_names))
+    names = tuple(str(name) for name in raw.target_names)
+    splits = {
+        name: in_memory(image[rows], label[rows], len(names), f"digits ({name})")
+        for name, rows in members.items()
+    }
+    return Dataset(splits, names)

@@ -1,0 +1,19 @@
+"""The data sources, each a function of the text after the colon in `data.source`.
+
+Adding one is one function that returns a `Dataset` of base splits and one row of `SOURCES`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from kdaug_jax.data.dataset import Dataset
+from kdaug_jax.data.sources.digits import digits
+from kdaug_jax.data.sources.synthetic import synthetic
+
+SOURCES: dict[str, Callable[[str], Dataset]] = {
+    "digits": digits,
+    "synthetic": synthetic,
+}
+
+__all__ = ["SOURCES"]
