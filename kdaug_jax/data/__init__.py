@@ -1,6 +1,7 @@
 """Data sets, their parts and order, and how batches of them reach the devices.
 
-`load` turns the texts of a config into a `Dataset`, whose base splits `sources/` reads.
+`load` turns the texts of a config into a `Dataset`: `sources/` reads base splits, `splits.py` takes
+parts of them.
 """
 
 from __future__ import annotations
@@ -10,7 +11,8 @@ import numpy as np
 from kdaug_jax.data.dataset import Dataset, Split
 from kdaug_jax.data.feed import Feed, eval_batches, resident
 from kdaug_jax.data.order import indices
-from kdaug_jax.data.sources import SOURCES
+from kdaug_jax.data.sources import SOURCES, from_arrays, register
+from kdaug_jax.data.splits import choose
 from kdaug_jax.errors import ConfigError, DataError, near
 from kdaug_jax.types import Info
 
@@ -24,7 +26,8 @@ def load(source: str, splits: dict[str, str]) -> Dataset:
 
     Args:
       source: `name` or `name:argument`, as in `data.source`; see `SOURCES`.
-      splits: base split to use for each of "train", "validation" and "test".
+      splits: base split, or part of one, to use for each of "train", "validation" and "test"; see
+        `kdaug_jax.data.splits`.
 
     Returns:
       A `Dataset` with exactly these three splits.
@@ -37,12 +40,7 @@ def load(source: str, splits: dict[str, str]) -> Dataset:
     if name not in SOURCES:
         raise ConfigError("data.source", f"unknown source '{name}'", near(name, SOURCES))
     base = SOURCES[name](argument)
-    for use, split in splits.items():
-        if split not in base.splits:
-            raise ConfigError(
-                f"data.{use}", f"'{source}' has no split '{split}'", near(split, base.splits)
-            )
-    chosen = {use: base.splits[split] for use, split in splits.items()}
+    chosen = {use: choose(base.splits, use, text, source) for use, text in splits.items()}
     sizes = {use: "{}x{}".format(*split.size) for use, split in chosen.items()}
     if len(set(sizes.values())) > 1:
         raise DataError(
@@ -89,7 +87,9 @@ __all__ = [
     "Split",
     "describe",
     "eval_batches",
+    "from_arrays",
     "indices",
     "load",
+    "register",
     "resident",
 ]

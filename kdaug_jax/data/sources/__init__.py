@@ -8,12 +8,14 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from kdaug_jax.data.dataset import Dataset
+from kdaug_jax.data.sources.arrays import arrays, from_arrays, register
 from kdaug_jax.data.sources.digits import digits
 from kdaug_jax.data.sources.synthetic import synthetic
 
 SOURCES: dict[str, Callable[[str], Dataset]] = {
+    "arrays": arrays,
     "digits": digits,
     "synthetic": synthetic,
 }
 
-__all__ = ["SOURCES"]
+__all__ = ["SOURCES", "from_arrays", "register"]

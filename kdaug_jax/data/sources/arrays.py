@@ -1,0 +1,134 @@
+"""Arrays of an .npz file, or arrays that a notebook has at hand."""
+
+from __future__ import annotations
+
+import functools
+import zipfile
+import zlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kdaug_jax.data.dataset import Dataset, Deferred, Split, in_memory, numbered
+from kdaug_jax.errors import DataError, near
+
+_registered: dict[str, Dataset] = {}
+
+
+def from_arrays(
+    splits: Mapping[str, tuple[Any, Any]], class_names: Sequence[str] = ()
+) -> Dataset:
+    """Makes a data set of arrays.
+
+    Args:
+      splits: for each split, such as "train" and "test", images `u8[N,H,W,3]` (or grey
+        `u8[N,H,W]`, which become three equal channels) and labels `i[N]`.
+      class_names: by class number; numbers, as many as the labels of "train" (or of all splits
+        where there is none) have, if left out.
+
+    Returns:
+      A `Dataset` in memory; the arrays are not copied unless they are grey.
+
+    Raises:
+      DataError: images that are not uint8, shapes or lengths that do not fit, labels out of range.
+    """
+    labels = {name: label for name, (_, label) in splits.items()}
+    names = tuple(map(str, class_names)) or _numbers(labels, "arrays")
+    return Dataset(
+        {
+            name: in_memory(image, label, len(names), f"arrays ({name})")
+            for name, (image, label) in splits.items()
+        },
+        names,
+    )
+
+
+def register(name: str, dataset: Dataset) -> str:
+    """Gives a data set a name for configs of this process.
+
+    Args:
+      name: any text.
+      dataset: from `from_arrays`, or splits made by hand.
+
+    Returns:
+      The text for `data.source`: "arrays:" and the name.
+    """
+    _registered[name] = dataset
+    return f"arrays:{name}"
+
+
+def arrays(argument: str) -> Dataset:
+    """Reads an .npz file, or gives what was registered under a name.
+
+    Args:
+      argument: a name given to `register`, or an .npz file with the arrays `train_image` and
+        `train_label`, the same for any other split, and perhaps `class_names`. Pickled objects
+        are not read.
+
+    Returns:
+      A `Dataset` in memory.
+
+    Raises:
+      DataError: there is no such file or name, the file is damaged or lacks arrays, or what
+        `from_arrays` refuses.
+    """
+    if argument in _registered:
+        return _registered[argument]
+    path = Path(argument).expanduser()
+    if not path.is_file():
+        raise DataError(
+            f"arrays:{argument}", "is neither a file nor a registered name",
+            near(argument, _registered) if _registered else "give an .npz file",
+        )
+    keys = _load(path, None)
+    names = sorted(key.removesuffix("_image") for key in keys if key.endswith("_image"))
+    lacking = [f"{name}_label" for name in names if f"{name}_label" not in keys]
+    if lacking or not names:
+        raise DataError(
+            str(path), f"has no {' or '.join(lacking) or 'images'}",
+            "wanted: train_image, train_label and the same for other splits",
+        )
+    labels = {name: _load(path, f"{name}_label") for name in names}
+    class_names = (
+        tuple(map(str, _load(path, "class_names"))) if "class_names" in keys
+        else _numbers(labels, str(path))
+    )
+    readers = {
+        name: functools.partial(_split, path, name, labels[name], len(class_names))
+        for name in names
+    }
+    return Dataset(Deferred(readers), class_names)
+
+
+def _load(path: Path, key: str | None) -> Any:
+    """Reads one array, or the names of all for None."""
+    try:
+        if not zipfile.is_zipfile(path):
+            raise ValueError("not an .npz file, or cut short")
+        with np.load(path, allow_pickle=False) as file:
+            return file.files if key is None else file[key]
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise DataError(
+            str(path), f"{key or 'it'} cannot be read ({error})",
+            "write it with numpy.savez, without objects",
+        ) from None
+
+
+def _split(path: Path, name: str, label: np.ndarray, classes: int) -> Split:
+    return in_memory(_load(path, f"{name}_image"), label, classes, f"{path} ({name})")
+
+
+def _numbers(labels: Mapping[str, Any], where: str) -> tuple[str, ...]:
+    """Names the classes by number: as many as "train" has, or else all splits."""
+    known = {"train": labels["train"]} if "train" in labels else labels
+    highest = -1
+    for name, label in known.items():
+        label = np.asarray(label)
+        if label.dtype.kind not in "iu":
+            raise DataError(
+                f"{where} ({name})", f"labels are {label.dtype}", "integer class numbers are wanted"
+            )
+        highest = max(highest, int(label.max(initial=-1)))
+    return numbered(highest + 1)

@@ -1,0 +1,133 @@
+"""The words that name a part of a base split: slices, stratified slices, PBA's reduced sets.
+
+- `train`: the whole base split
+- `train[:90%]`, `train[90%:]`: by percent
+- `train[1000:2000]`, `train[-500:]`: by number, from the end where negative
+- `stratified(train[:90%])`: the slice is taken of every class
+- `pba_reduced(4000, 46000)`: of `train` in a random order, the first 4,000 for `data.train` and the
+  next 46,000 for `data.validation`
+
+A percentage p of N examples ends before example floor(N·p/100), and -p% means (100 - p)%. So two
+slices that share a bound never share an example and leave none out.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from fractions import Fraction
+
+import numpy as np
+
+from kdaug_jax.data.dataset import Split
+from kdaug_jax.errors import ConfigError, near
+
+_BOUND = r"\s*(-?\d+(?:\.\d+)?%|-?\d+)?\s*"
+_SLICE = re.compile(rf"([^\[\](),:%]+?)\s*(?:\[{_BOUND}:{_BOUND}\])?")
+_STRATIFIED = re.compile(r"stratified\((.*)\)")
+_PBA = re.compile(r"pba_reduced\(\s*(\d+)\s*,\s*(\d+)\s*\)")
+EXAMPLES = "write it like train[:90%], stratified(train[90%:]) or pba_reduced(4000, 46000)"
+
+
+def choose(splits: Mapping[str, Split], use: str, text: str, source: str) -> Split:
+    """Picks the examples that a text names.
+
+    Args:
+      splits: the base splits.
+      use: "train", "validation" or "test": what the part is for.
+      text: as in the list above.
+      source: where the splits come from, for messages.
+
+    Returns:
+      The part, which keeps its examples' positions in the base split.
+
+    Raises:
+      ConfigError: the text cannot be read, names no base split, goes past its end, holds no
+        example, or slices a set sorted by class in a way that leaves classes out.
+    """
+    where, text = f"data.{use}", text.strip()
+    if match := _PBA.fullmatch(text):
+        base = _base(splits, where, "train", source)
+        return base.take(_pba_reduced(where, use, int(match[1]), int(match[2]), len(base)))
+    inner = _STRATIFIED.fullmatch(text)
+    match = _SLICE.fullmatch(inner[1].strip() if inner else text)
+    if not match:
+        raise ConfigError(where, f"cannot read '{text}'", EXAMPLES)
+    base = _base(splits, where, match[1], source)
+    size = len(base)
+    start, stop = _position(where, match[2], 0, size), _position(where, match[3], size, size)
+    if start >= stop:
+        raise ConfigError(
+            where, f"'{text}' holds none of the {size} examples of '{match[1]}'",
+            f"it goes from {start} to {stop}",
+        )
+    if stop - start == size:
+        return base
+    if inner:
+        # Sorted, so that a part keeps the order of its base split.
+        return base.take(np.sort(stratified_order(base.label)[start:stop]))
+    if base.label[0] != base.label[-1] and (np.diff(base.label) >= 0).all():
+        raise ConfigError(
+            where, f"'{match[1]}' is sorted by class, so '{text}' leaves classes out",
+            f"use stratified({text})",
+        )
+    return base.take(np.arange(start, stop))
+
+
+def stratified_order(label: np.ndarray) -> np.ndarray:
+    """Orders examples so that every slice of the order holds all classes in proportion.
+
+    Example j of the n of its class stands at (j + 1/2) / n of the whole. So a slice of L out of N
+    examples holds L·n/N of each class, give or take rounding, and takes them in base order.
+
+    Args:
+      label: `i32[N]`.
+
+    Returns:
+      `i64[N]`, a permutation of 0..N-1.
+    """
+    position = np.empty(len(label))
+    for number in np.unique(label):
+        members = np.flatnonzero(label == number)
+        position[members] = (np.arange(len(members)) + 0.5) / len(members)
+    return np.lexsort((label, position))
+
+
+def _base(splits: Mapping[str, Split], where: str, name: str, source: str) -> Split:
+    if name not in splits:
+        remedy = near(name, splits)
+        if name == "validation" and "train" in splits:
+            remedy = "take it from train: data.train='train[:90%]', data.validation='train[90%:]'"
+        raise ConfigError(where, f"'{source}' has no split '{name}'", remedy)
+    return splits[name]
+
+
+def _position(where: str, bound: str | None, default: int, size: int) -> int:
+    if bound is None:
+        return default
+    number = Fraction(bound.rstrip("%"))
+    whole = 100 if bound.endswith("%") else size
+    if abs(number) > whole:
+        raise ConfigError(
+            where, f"'{bound}' goes past the end of {size} examples",
+            f"at most {whole}" + ("%" if bound.endswith("%") else ""),
+        )
+    if bound.startswith("-"):
+        number += whole
+    return int(number * size / whole)
+
+
+def _pba_reduced(where: str, use: str, train: int, validation: int, size: int) -> np.ndarray:
+    # Ho et al., "Population Based Augmentation", ICML 2019: NumPy's legacy generator with seed 0.
+    if use not in ("train", "validation"):
+        raise ConfigError(
+            where, "pba_reduced has a part for data.train and one for data.validation",
+            "name another split",
+        )
+    if train + validation > size or not train or not validation:
+        raise ConfigError(
+            where, f"pba_reduced({train}, {validation}) of {size} examples",
+            f"the two numbers must be positive and their sum at most {size}",
+        )
+    order = np.random.RandomState(0).permutation(size)
+    return order[:train] if use == "train" else order[train : train + validation]

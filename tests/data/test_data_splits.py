@@ -1,0 +1,118 @@
+import numpy as np
+import pytest
+
+from kdaug_jax import data
+from kdaug_jax.data.splits import choose, stratified_order
+from kdaug_jax.errors import ConfigError
+
+RANDOM = np.random.RandomState(0)
+LABEL = RANDOM.choice(4, 1003, p=(0.6, 0.25, 0.1, 0.05))
+IMAGE = RANDOM.randint(0, 256, (1003, 2, 2, 3), dtype=np.uint8)
+BASE = data.from_arrays({"train": (IMAGE, LABEL), "test": (IMAGE[:9], LABEL[:9])}).splits
+SORTED = data.from_arrays({"train": (IMAGE, np.sort(LABEL))}).splits
+
+
+def rows(text, use="train", splits=BASE):
+    part = choose(splits, use, text, "made")
+    np.testing.assert_array_equal(part.label, splits["train"].label[part.index])
+    np.testing.assert_array_equal(part.image, IMAGE[part.index])
+    return part.index.tolist()
+
+
+@pytest.mark.parametrize(
+    "text, start, stop",
+    [
+        ("train", 0, 1003), ("train[:]", 0, 1003), (" train[:100%] ", 0, 1003),
+        ("train[:90%]", 0, 902), ("train[ : 97.5% ]", 0, 977), ("train[-10%:]", 902, 1003),
+        ("train[10%:20%]", 100, 200), ("train[1000:]", 1000, 1003), ("train[5:7]", 5, 7),
+        ("train[-3:-1]", 1000, 1002), ("train[-1003:]", 0, 1003), ("train[50%:600]", 501, 600),
+    ],
+)
+def test_slices(text, start, stop):
+    assert rows(text) == list(range(start, stop))
+
+
+@pytest.mark.parametrize("form", ["train[{}]", "stratified(train[{}])"])
+@pytest.mark.parametrize("bound", ["90%", "-10%", "33.3%", "0.1%", "99.9%", "500", "-1", "1"])
+def test_complementary_slices_share_nothing_and_leave_nothing_out(form, bound):
+    one, two = (rows(form.format(part)) for part in (f":{bound}", f"{bound}:"))
+    assert sorted(one + two) == list(range(1003))
+    thirds = [rows(form.format(part)) for part in (":33%", "33%:66%", "66%:")]
+    assert sorted(sum(thirds, [])) == list(range(1003))
+
+
+@pytest.mark.parametrize("text", ["train[:90%]", "train[90%:]", "train[100:300]"])
+@pytest.mark.parametrize("splits", [BASE, SORTED], ids=["mixed", "sorted"])
+def test_a_stratified_slice_is_taken_of_every_class(text, splits):
+    label = splits["train"].label
+    found = rows(f"stratified({text})", splits=splits)
+    assert found == sorted(found)
+    share = len(found) / len(label)
+    expected = np.bincount(label) * share
+    np.testing.assert_allclose(np.bincount(label[found]), expected, atol=1.0)
+    start = {"train[:90%]": 0, "train[90%:]": 902, "train[100:300]": 100}[text]
+    assert len(found) == len(range(1003)[start:][: {0: 902, 902: 101, 100: 200}[start]])
+
+
+def test_a_class_of_one_example_is_in_one_part():
+    assert stratified_order(np.array([0, 0, 0, 1, 0])).tolist() == [0, 1, 3, 2, 4]
+
+
+def test_reduced_sets_of_pba():
+    order = np.random.RandomState(0).permutation(1003)
+    text = "pba_reduced(400, 603)"
+    assert rows(text) == order[:400].tolist()
+    assert rows(text, "validation") == order[400:].tolist()
+    assert rows("pba_reduced(2,3)", "validation") == order[2:5].tolist()
+    # As the published code has it: np.random.seed(0), then a shuffle of the row numbers.
+    shuffled = np.arange(1003)
+    np.random.RandomState(0).shuffle(shuffled)
+    np.testing.assert_array_equal(order, shuffled)
+
+
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        ("trian[:90%]", "data.train: 'made' has no split 'trian'; did you mean train?"),
+        ("train[:90]%", r"cannot read 'train\[:90\]%'; write it like"),
+        ("train[90%]", "cannot read"),
+        ("train[:90%", "cannot read"),
+        ("train[:1.5]", "cannot read"),
+        ("train[::2]", "cannot read"),
+        ("", "cannot read"),
+        ("stratified()", "cannot read"),
+        ("stratified(stratified(train))", "cannot read"),
+        ("pba_reduced(400)", "cannot read"),
+        ("train[:101%]", "'101%' goes past the end of 1003 examples; at most 100%"),
+        ("train[:2000]", "'2000' goes past the end of 1003 examples; at most 1003"),
+        ("train[50%:50%]", "holds none of the 1003 examples of 'train'; it goes from 501 to 501"),
+        ("train[20:10]", "holds none"),
+        ("pba_reduced(1000, 4)", "at most 1003"),
+        ("pba_reduced(0, 4)", "must be positive"),
+    ],
+)
+def test_what_is_wrong_with_a_split(text, message):
+    with pytest.raises(ConfigError, match=message):
+        choose(BASE, "train", text, "made")
+
+
+def test_reduced_sets_have_no_test_part():
+    with pytest.raises(ConfigError, match="data.test: pba_reduced has a part for"):
+        choose(BASE, "test", "pba_reduced(4, 4)", "made")
+
+
+def test_a_set_sorted_by_class_is_not_sliced_unaware():
+    with pytest.raises(ConfigError, match=r"use stratified\(train\[:90%\]\)"):
+        choose(SORTED, "train", "train[:90%]", "made")
+    assert choose(SORTED, "train", "train[:100%]", "made") is SORTED["train"]
+
+
+def test_batches_of_a_part_carry_base_indices():
+    part = choose(BASE, "train", "train[1000:]", "made")
+    feed = data.resident(part, 0, 2)
+    batch = feed.batch(feed.constants, feed.item(0))
+    np.testing.assert_array_equal(batch.image, IMAGE[batch.index])
+    assert set(batch.index.tolist()) < {1000, 1001, 1002}
+    (batch,) = data.eval_batches(part, 4)
+    assert batch.index.tolist() == [1000, 1001, 1002, 1000]
+    assert batch.mask.tolist() == [True, True, True, False]
