@@ -1,0 +1,61 @@
+"""Turns image files into RGB pixels; what cannot be shown as opaque RGB is refused by name."""
+
+from __future__ import annotations
+
+import io
+import struct
+import zlib
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from kdaug_jax.errors import DataError
+
+# What Pillow raises on damaged files.
+_DAMAGE = (
+    OSError, SyntaxError, ValueError, EOFError, IndexError, struct.error, zlib.error,
+    Image.DecompressionBombError,
+)
+
+
+def decode(content: bytes, where: str, index: int) -> np.ndarray:
+    """Decodes one PNG or JPEG.
+
+    Grey images become three equal channels, palettes are resolved, an alpha channel is dropped if
+    the image is opaque everywhere, and 16-bit values keep their upper 8 bits. The orientation noted
+    in EXIF is not applied: pixels stay as they are stored.
+
+    Args:
+      content: the file.
+      where: its name, for messages.
+      index: its position in the base split, for messages.
+
+    Returns:
+      `u8[H,W,3]`.
+
+    Raises:
+      DataError: the file is damaged, neither PNG nor JPEG, or partly transparent.
+    """
+    try:
+        image = Image.open(io.BytesIO(content), formats=("PNG", "JPEG"))
+        image.load()
+    except UnidentifiedImageError:
+        raise DataError(
+            where, f"image {index} is neither PNG nor JPEG", "replace or remove it"
+        ) from None
+    except _DAMAGE as error:
+        raise DataError(
+            where, f"image {index} is damaged ({error})", "replace or remove it"
+        ) from None
+    if image.mode == "I" or image.mode.startswith("I;16"):  # 16-bit grey, whatever Pillow calls it
+        grey = (np.asarray(image) >> 8).astype(np.uint8)
+        return np.repeat(grey[..., None], 3, axis=-1)
+    if image.has_transparency_data:
+        pixels = np.asarray(image.convert("RGBA"))
+        if (pixels[..., 3] != 255).any():
+            # What lies behind it is for the user to say: black and white make different images.
+            raise DataError(
+                where, f"image {index} is partly transparent", "put it on a background first"
+            )
+        return pixels[..., :3].copy()
+    return np.array(image.convert("RGB"))

@@ -1,0 +1,104 @@
+"""The idx files of MNIST and the sets made in its likeness, such as Fashion-MNIST."""
+
+from __future__ import annotations
+
+import functools
+import gzip
+import math
+import struct
+import zlib
+from pathlib import Path
+
+import numpy as np
+
+from kdaug_jax.data.dataset import Dataset, Deferred, Split, directory, in_memory, numbered
+from kdaug_jax.errors import DataError
+
+# In front of the names of the two files of each split.
+PREFIXES = {"train": "train", "test": "t10k"}
+
+
+def idx(argument: str) -> Dataset:
+    """Reads a set in MNIST's format.
+
+    Args:
+      argument: a directory with train-images-idx3-ubyte, train-labels-idx1-ubyte,
+        t10k-images-idx3-ubyte and t10k-labels-idx1-ubyte, each as it is or with .gz.
+
+    Returns:
+      A `Dataset` with the splits "train" and "test" in memory; the files hold no class names, so
+      they are "0", "1" and so on, as many as the training labels have.
+
+    Raises:
+      ConfigError: no directory is given.
+      DataError: a file is missing, truncated or not of this format.
+
+    Reference: Y. LeCun, C. Cortes, C. Burges, "The MNIST database of handwritten digits", 1998.
+    """
+    root = directory("idx", argument)
+    files = {
+        name: (
+            _find(root, f"{prefix}-images-idx3-ubyte"),
+            _find(root, f"{prefix}-labels-idx1-ubyte"),
+        )
+        for name, prefix in PREFIXES.items()
+    }
+    classes = int(read(files["train"][1], 1).max(initial=0)) + 1
+    return Dataset(
+        Deferred({name: functools.partial(_split, *two, classes) for name, two in files.items()}),
+        numbered(classes),
+    )
+
+
+def read(path: Path, dimensions: int) -> np.ndarray:
+    """Reads one idx file of unsigned bytes.
+
+    Args:
+      path: the file, gzipped or not.
+      dimensions: how many it must have.
+
+    Returns:
+      `u8` array, read-only.
+
+    Raises:
+      DataError: it is not such a file, or shorter or longer than its header says.
+    """
+    try:
+        content = path.read_bytes()
+        if content[:2] == b"\x1f\x8b":
+            content = gzip.decompress(content)
+    except (OSError, EOFError, zlib.error) as error:
+        raise DataError(str(path), f"cannot be read ({error})", "fetch it again") from None
+    if content[:4] != bytes((0, 0, 8, dimensions)):
+        raise DataError(
+            str(path), f"starts with the bytes {content[:4].hex()}",
+            f"an idx file of unsigned bytes with {dimensions} dimensions starts with "
+            f"000008{dimensions:02x}",
+        )
+    start = 4 + 4 * dimensions
+    shape = struct.unpack(f">{dimensions}I", content[4:start].ljust(start - 4, b"\0"))
+    expected = start + math.prod(shape)
+    if len(content) != expected:
+        raise DataError(
+            str(path), f"holds {len(content)} bytes", f"its header says {expected}: fetch it again"
+        )
+    return np.frombuffer(content, np.uint8, offset=start).reshape(shape)
+
+
+def _find(root: Path, name: str) -> Path:
+    names = [name, f"{name}.gz"]
+    for path in (root / one for one in names):
+        if path.is_file():
+            return path
+    wanted = ", ".join(
+        f"{prefix}-{kind}" for prefix in PREFIXES.values()
+        for kind in ("images-idx3-ubyte", "labels-idx1-ubyte")
+    )
+    raise DataError(
+        str(root), f"has no {name}" if root.is_dir() else "is not a directory",
+        f"these files are wanted, each with or without .gz: {wanted}",
+    )
+
+
+def _split(image: Path, label: Path, classes: int) -> Split:
+    return in_memory(read(image, 3), read(label, 1), classes, f"{image} and {label.name}")
