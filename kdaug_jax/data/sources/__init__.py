@@ -14,6 +14,7 @@ from kdaug_jax.data.sources.digits import digits
 from kdaug_jax.data.sources.folder import folder
 from kdaug_jax.data.sources.idx import idx
 from kdaug_jax.data.sources.synthetic import synthetic
+from kdaug_jax.data.sources.tfds import tfds
 
 SOURCES: dict[str, Callable[[str], Dataset]] = {
     "arrays": arrays,
@@ -23,6 +24,7 @@ SOURCES: dict[str, Callable[[str], Dataset]] = {
     "folder": folder,
     "idx": idx,
     "synthetic": synthetic,
+    "tfds": tfds,
 }
 
 __all__ = ["SOURCES", "from_arrays", "register"]
