@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -56,33 +56,51 @@ def paired(first: Sequence[float], second: Sequence[float]) -> Difference:
     return Difference(mean, mean - float(half), mean + float(half), count)
 
 
-def read_runs(directory: Path, vary: str) -> list[Run]:
-    """Reads the finished runs of a working directory, one for each member of a population.
+def read_runs(directories: Sequence[Path], vary: str) -> list[Run]:
+    """Reads finished runs: one a working directory, or one for each member of a population.
+
+    Args:
+      directories: working directories.
+      vary: a config path that must be known of every run.
+
+    Returns:
+      The runs, with a setting for each path in which any two of them differ.
 
     Raises:
-      ConfigError: the run is not finished, or has no setting `vary`.
+      ConfigError: a run is not finished, has no setting `vary`, or is there twice.
     """
-    results = read_json(directory / "results.json")
-    stored = read_json(directory / "config.json")
-    if results is None or stored is None:
-        raise ConfigError(str(directory), "holds no finished run", "let it run to its end first")
-    runs = []
-    for member, metrics in results.items():
-        settings = dict(part.split("=", 1) for part in member.split(",") if part)
-        if vary not in settings:
-            settings[vary] = str(_at(stored["config"], vary))
-        runs.append(Run(settings, metrics))
+    found = []
+    for directory in directories:
+        results = read_json(directory / "results.json")
+        stored = read_json(directory / "config.json")
+        if results is None or stored is None:
+            raise ConfigError(str(directory), "holds no finished run", "let it run to its end")
+        for member, metrics in results.items():
+            config = {path: str(value) for path, value in _flat(stored["config"])}
+            config.pop("population", None)
+            config |= dict(part.split("=", 1) for part in member.split(",") if part)
+            if vary not in config:
+                raise ConfigError(vary, f"is not in {directory}", near(vary, config))
+            found.append((config, metrics))
+    paths = sorted(set.union(*(set(config) for config, _ in found)))
+    differing = [path for path in paths if len({config.get(path) for config, _ in found}) > 1]
+    runs = [
+        Run({path: config.get(path, "") for path in {*differing, vary}}, metrics)
+        for config, metrics in found
+    ]
+    keys = [tuple(sorted(run.settings.items())) for run in runs]
+    for run, key in zip(runs, keys, strict=True):
+        if keys.count(key) > 1:
+            raise ConfigError("workdir", f"two runs have {run.settings}", "name each run once")
     return runs
 
 
-def _at(config: Mapping[str, Any], path: str) -> Any:
-    value: Any = config
-    for name in path.split("."):
-        if not isinstance(value, Mapping) or name not in value:
-            known = value if isinstance(value, Mapping) else ()
-            raise ConfigError(path, "is in no run", near(name, known))
-        value = value[name]
-    return value
+def _flat(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in config.items():
+        if isinstance(value, Mapping) and value:
+            yield from _flat(value, f"{prefix}{name}.")
+        else:
+            yield prefix + name, value
 
 
 def report(runs: Sequence[Run], vary: str, metrics: Sequence[str]) -> str:
@@ -116,6 +134,9 @@ def report(runs: Sequence[Run], vary: str, metrics: Sequence[str]) -> str:
     base, *others = groups
     for value in others:
         shared = [rest for rest in groups[base] if rest in groups[value]]
+        if not shared:
+            lines.append(f"{vary} {value} against {base}: no two runs agree in all else")
+            continue
         for metric in metrics:
             found = paired(*([groups[which][rest].metrics[metric] for rest in shared]
                              for which in (base, value)))
@@ -153,7 +174,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--metric", action="append", help="metric, may be repeated")
     options = parser.parse_args(argv)
     try:
-        runs = [run for path in options.workdir for run in read_runs(path, options.vary)]
+        runs = read_runs(options.workdir, options.vary)
         print(report(runs, options.vary, options.metric or DEFAULT_METRICS))
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)

@@ -45,7 +45,8 @@ def build(
       dtype: "float32" or "bfloat16", of the computation.
 
     Returns:
-      The network. A frozen one takes normalisation and architecture from its checkpoint.
+      The network. A frozen one takes normalisation and architecture from its checkpoint; without
+      one it is built as its config says, to be trained first.
 
     Raises:
       ConfigError: unknown architecture, images too small, or a checkpoint of another data set.
@@ -57,7 +58,7 @@ def build(
         "std": tuple(config["std"]) or info.std,
         "num_classes": info.num_classes,
     }
-    if not config["trainable"]:
+    if not config["trainable"] and config["checkpoint"]:
         stored = workdir.read_network(where, config["checkpoint"], config["source"])
         if facts["name"] not in ("", stored["name"]):
             raise ConfigError(

@@ -15,8 +15,13 @@ from kdaug_jax import rng
 from kdaug_jax.errors import ConfigError, near
 from kdaug_jax.experiment import networks as network_room
 from kdaug_jax.experiment import optim, terms, views
+from kdaug_jax.experiment.binding import cast
 from kdaug_jax.experiment.config import SEED, natural, overlay, put, validate
 from kdaug_jax.types import Batch, Clock, Hparams, Info, Outputs, Range, TrainState, View
+
+# What phases may change, and what of it they may not.
+PHASED = ("views", "terms", "optim")
+NOT_PHASED = ("optim.name", "optim.ema_ramp")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,6 +39,7 @@ class Program:
       term_plans: the terms in order.
       optimizer: the resolved optimiser.
       hparams, ranges: every traced number and its legal values, by config path.
+      overridden: config paths that this phase or an earlier one has set.
     """
 
     config: dict[str, Any]
@@ -50,6 +56,7 @@ class Program:
     optimizer: optim.Optimizer
     hparams: dict[str, np.ndarray]
     ranges: dict[str, Range]
+    overridden: frozenset[str] = frozenset()
 
     @property
     def trainable(self) -> tuple[str, ...]:
@@ -163,6 +170,16 @@ class Program:
             ema if self.optimizer.averages else {},
         )
 
+    def state_shapes(self) -> TrainState:
+        """Gives shapes and dtypes of the state, without computing anything."""
+        frozen = {
+            name: jax.eval_shape(lambda key, one=one: one.model.init(key, self.info.size),
+                                 jax.random.key(0))
+            for name, one in self.networks.items()
+            if not one.trainable
+        }
+        return jax.eval_shape(lambda hparams: self.init(hparams, frozen), self.hparams)
+
     def _shapes(self, params, network_state, frozen, hparams):
         size = self.config["data"]["batch_size"]
         channels = len(self.info.mean)
@@ -193,27 +210,65 @@ def build(config: Mapping[str, Any], info: Info) -> tuple[Program, ...]:
       ConfigError: whatever does not fit, named by its config path.
     """
     full = validate(config)
-    first = _build(full, info, 0)
-    programs = [first]
-    current, traced = full, {}
+    programs = [_build(full, info, 0)]
+    first, current, traced = programs[0], full, {}
     for number, (epoch, overrides) in enumerate(full["phases"]):
         where = f"phases.{number}"
-        start = round(epoch * first.steps_per_epoch)
-        if not programs[-1].start_step < start < first.total_steps:
-            raise ConfigError(
-                where, f"starts at epoch {epoch}", "phases follow each other inside the run"
-            )
-        for path, value in dict(overrides).items():
-            if path in programs[-1].hparams and path.startswith("views."):
-                traced[path] = value
-            else:
-                current = put(current, path, value)
+        start = _phase_start(where, epoch, overrides, programs[-1], first)
+        for path, value in overrides.items():
+            current, traced = _override(where, path, value, current, traced, programs[-1])
         program = _build(validate(current), info, start)
         program = dataclasses.replace(
-            program, hparams=overlay(program.hparams, program.ranges, traced)
+            program,
+            hparams=overlay(program.hparams, program.ranges, traced),
+            overridden=programs[-1].overridden | set(overrides),
         )
+        _same_state(where, first, program)
         programs.append(program)
     return tuple(programs)
+
+
+def _phase_start(where: str, epoch, overrides, before: Program, first: Program) -> int:
+    epoch = float(cast(f"{where}.epoch", epoch, Range(np.float64, 0.0)))
+    start = round(epoch * first.steps_per_epoch)
+    if not before.start_step < start < first.total_steps:
+        raise ConfigError(
+            where, f"starts at epoch {epoch:g}", "phases follow each other inside the run"
+        )
+    if not isinstance(overrides, Mapping) or not overrides:
+        raise ConfigError(where, f"overrides are {overrides!r}", 'write {"path": value, ...}')
+    return start
+
+
+def _override(where: str, path: str, value, current, traced, before: Program):
+    """Applies one override of a phase: to the config, or to a number inside a view."""
+    parts = path.split(".") if isinstance(path, str) else [""]
+    if parts[0] not in PHASED or path.startswith(NOT_PHASED):
+        raise ConfigError(where, f"cannot change {path!r}", "phases change " + ", ".join(PHASED))
+    # A later override replaces what an earlier one set at the path or below it.
+    traced = {own: kept for own, kept in traced.items() if not f"{own}.".startswith(f"{path}.")}
+    if path in before.hparams and parts[0] == "views":
+        return current, {**traced, path: value}
+    if parts[0] == "terms" and len(parts) == 3 and parts[1] in current["terms"]:
+        terms_now = {**current["terms"], parts[1]: {**current["terms"][parts[1]], parts[2]: value}}
+        return {**current, "terms": terms_now}, traced
+    return put(current, path, value), traced
+
+
+def _same_state(where: str, first: Program, program: Program) -> None:
+    """Refuses a phase whose state is another tree than the run's."""
+    before, after = (
+        {jax.tree_util.keystr(path): (leaf.shape, leaf.dtype) for path, leaf in leaves}
+        for leaves in (jax.tree.leaves_with_path(one.state_shapes()) for one in (first, program))
+    )
+    differing = sorted(
+        path for path in {*before, *after} if before.get(path) != after.get(path)
+    )
+    if differing:
+        raise ConfigError(
+            where, f"changes what the run stores (at {differing[0]})",
+            "phases keep networks, branches, and what is switched on",
+        )
 
 
 def _build(full: dict[str, Any], info: Info, start_step: int) -> Program:
@@ -244,6 +299,11 @@ def _build(full: dict[str, Any], info: Info, start_step: int) -> Program:
         used = [branches[view] for network, view in needed if network == name]
         if not used:
             raise ConfigError(f"networks.{name}", "no term uses it", "remove it or add a term")
+        if full["networks"][name]["trainable"] and 0 not in used:
+            raise ConfigError(
+                f"networks.{name}", "no view of it uses BatchNorm branch 0, which is evaluated",
+                "number branches from 0",
+            )
         networks[name] = network_room.build(
             name, full["networks"][name], info, 1 + max(used), group_size, full["precision"]
         )

@@ -23,6 +23,7 @@ from kdaug_jax.errors import CheckpointError
 
 MANIFEST = "manifest.sha256.json"
 STATE = "state"
+UNFINISHED = "it has no manifest, the run ended while it was written"
 LOWER_IS_BETTER = ("nll", "loss")
 
 
@@ -56,7 +57,7 @@ def verify(step_dir: Path) -> str:
     try:
         sums = json.loads((step_dir / MANIFEST).read_text())
     except FileNotFoundError:
-        return "it has no manifest, the run ended while it was written"
+        return UNFINISHED
     except (OSError, ValueError):
         return f"{MANIFEST} cannot be read"
     missing = [name for name in sums if not (step_dir / name).is_file()]
@@ -80,36 +81,41 @@ def newest(directory: Path, say: Callable[[str], None], *, set_aside: bool) -> i
     Args:
       directory: the checkpoint directory.
       say: told of every step that is passed over.
-      set_aside: whether to rename such steps to `<step>.corrupt`, out of the way of new ones.
+      set_aside: whether to rename such steps to `<step>.corrupt` or `<step>.unfinished`, out of
+        the way of new ones.
 
     Returns:
-      The step, or None when there are no checkpoints.
+      The step, or None when there are no checkpoints but such as were never finished.
 
     Raises:
-      CheckpointError: there are some, but none is whole.
+      CheckpointError: some are damaged, and none is whole.
     """
-    found = steps(directory)
-    for step in found:
+    bad: dict[int, str] = {}
+    whole = None
+    for step in steps(directory):
         wrong = verify(directory / str(step))
         if not wrong:
-            return step
+            whole = step
+            break
+        bad[step] = wrong
         say(f"warning: checkpoint of step {step} is passed over: {wrong}")
-        if set_aside and jax.process_index() == 0:
-            _set_aside(directory / str(step))
-    if found:
+    damaged = [step for step, wrong in bad.items() if wrong != UNFINISHED]
+    if whole is None and (damaged or list(directory.glob("*.corrupt*"))):
+        # Nothing is moved: starting over must be the user's own decision.
         raise CheckpointError(
-            str(directory), f"none of {len(found)} checkpoints is whole",
+            str(directory), "no checkpoint is whole",
             "restore the files from a copy, or start in a new --workdir",
         )
-    return None
+    if set_aside and jax.process_index() == 0:
+        for step, wrong in bad.items():
+            _set_aside(directory / str(step), "unfinished" if wrong == UNFINISHED else "corrupt")
+    return whole
 
 
-def _set_aside(step_dir: Path) -> None:
-    target = step_dir.with_name(step_dir.name + ".corrupt")
+def _set_aside(step_dir: Path, kind: str) -> None:
     number = 0
-    while target.exists():
+    while (target := step_dir.with_name(f"{step_dir.name}.{kind}{number or ''}")).exists():
         number += 1
-        target = step_dir.with_name(f"{step_dir.name}.corrupt{number}")
     step_dir.rename(target)
 
 
@@ -137,7 +143,7 @@ class Checkpoints:
         self._failure: BaseException | None = None
         self._thread: threading.Thread | None = None
         # Steps that cannot be restored must not count among those that are kept.
-        self.latest = newest(directory, say, set_aside=True)
+        self.latest = newest(directory, say, set_aside=True) if directory.is_dir() else None
         policies = ocp.training.preservation_policies
         kept = [policies.LatestN(keep)]
         if best:

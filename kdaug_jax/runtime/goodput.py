@@ -12,14 +12,14 @@ PHASES = ("compile", "data_wait", "step", "evaluation", "checkpoint")
 class Goodput:
     """A stopwatch that is always in exactly one phase, so that phases add up to wall time.
 
-    What is in no `with` block counts as "step": JAX returns before the devices are done, and the
-    loop blocks on their results only there. Setting up counts as "compile".
+    What is in no `with` block counts as "compile": setting up. The loop enters "step" around its
+    calls and where it blocks on their results, since JAX returns before the devices are done.
     """
 
     def __init__(self):
         self.seconds = dict.fromkeys(PHASES, 0.0)
         self._started = self._since = time.perf_counter()
-        self._phase = "step"
+        self._phase = "compile"
 
     def _switch(self, phase: str) -> str:
         now = time.perf_counter()

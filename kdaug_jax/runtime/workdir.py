@@ -37,9 +37,9 @@ def read_json(path: Path) -> Any:
     """Reads JSON, or gives None where the file is absent."""
     try:
         return json.loads(path.read_text())
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         raise ConfigError(str(path), f"is not JSON ({error})", "restore it from a copy") from None
 
 
@@ -109,42 +109,23 @@ def locked(path: Path) -> Iterator[None]:
             file.truncate(0)
 
 
-def record(
-    path: Path,
-    config: Mapping[str, Any],
-    networks: Mapping[str, Mapping[str, Any]],
-    members: Sequence[str],
-    class_names: Sequence[str],
-    changed: Sequence[str],
-    allow_change: bool,
-) -> None:
-    """Writes what a run is made with.
+def record(path: Path, made_with: Mapping[str, Any], class_names: Sequence[str]) -> None:
+    """Writes what a run is made with; results of another config are removed.
 
     Args:
       path: the working directory.
-      config: the complete plain config.
-      networks: for each network what is needed to build it again.
-      members: names of the runs of the population.
+      made_with: `{"config", "networks", "members"}`: the complete plain config, what is needed to
+        build each network again, and the names of the runs of the population.
       class_names: in the order of their numbers.
-      changed: where the config differs from the one recorded, one line a path.
-      allow_change: whether such differences are accepted.
-
-    Raises:
-      ConfigError: the config differs and that is not accepted.
     """
-    if changed and not allow_change:
-        raise ConfigError(
-            str(path / "config.json"),
-            "the run was started with another config (" + "; ".join(changed) + ")",
-            "use another --workdir, or --allow_config_change to go on with the new one",
-        )
-    if jax.process_index() == 0:
-        if changed:  # they are results of another config
-            (path / "results.json").unlink(missing_ok=True)
-        record = {"config": config, "networks": networks, "members": members}
-        write_json(path / "config.json", record)
-        write_json(path / "classes.json", list(class_names))
-        write_json(path / "environment.json", environment())
+    if jax.process_index() != 0:
+        return
+    made_with = json.loads(json.dumps(made_with))
+    if read_json(path / "config.json") not in (None, made_with):
+        (path / "results.json").unlink(missing_ok=True)
+    write_json(path / "config.json", made_with)
+    write_json(path / "classes.json", list(class_names))
+    write_json(path / "environment.json", environment())
 
 
 def environment() -> dict[str, Any]:
@@ -157,6 +138,19 @@ def environment() -> dict[str, Any]:
         "processes": jax.process_count(),
         "command": sys.argv,
     }
+
+
+def read_record(path: Path) -> dict[str, Any] | None:
+    """Reads what `record` wrote, or gives None where there is no run.
+
+    Raises:
+      ConfigError: config.json is not one of this package.
+    """
+    stored = read_json(path / "config.json")
+    fields = ("config", "networks", "members")
+    if stored is None or (isinstance(stored, dict) and all(name in stored for name in fields)):
+        return stored
+    raise ConfigError(str(path / "config.json"), "is not of this package", "name a run's folder")
 
 
 def read_network(where: str, checkpoint: str, name: str = "") -> dict[str, Any]:
@@ -175,7 +169,7 @@ def read_network(where: str, checkpoint: str, name: str = "") -> dict[str, Any]:
       ConfigError: there is no such directory, or it holds no single student.
     """
     path = Path(checkpoint).expanduser().absolute()
-    stored = read_json(path / "config.json") if checkpoint else None
+    stored = read_record(path)
     if stored is None:
         raise ConfigError(
             f"{where}.checkpoint", f"'{checkpoint}' is not a working directory of a run",

@@ -86,6 +86,10 @@ def variables_of(state: TrainState, network: str) -> Mapping[str, Any]:
     }
 
 
+# What `make_eval` computes.
+METRICS = ("accuracy", "nll")
+
+
 def main_network(trained: Sequence[str]) -> str:
     """Gives the network whose results carry no name of their own: the student, or the first."""
     return "student" if "student" in trained else trained[0]

@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import contextlib
-import time as clock
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from time import monotonic
 from typing import Any, TextIO
 
 import jax
 import numpy as np
 
-from kdaug_jax.errors import CheckpointError, Preempted
-from kdaug_jax.experiment import config as configs
+from kdaug_jax.errors import CheckpointError, ConfigError, Preempted
 from kdaug_jax.runtime import sharding, workdir
 from kdaug_jax.runtime.checkpoint import Checkpoints
 from kdaug_jax.runtime.goodput import Goodput
 from kdaug_jax.runtime.signals import Interrupted, Preemption
 from kdaug_jax.runtime.writer import Writer
 from kdaug_jax.training import population
+from kdaug_jax.training.cadence import cadence, due
 from kdaug_jax.training.console import Console, Results
 from kdaug_jax.training.evaluate import variables_of
 from kdaug_jax.training.setup import Setup, check_teachers, prepare
@@ -90,19 +90,7 @@ class _Run:
         self.setup, self.checkpoints, self.console, self.time = setup, checkpoints, console, time
         self.check = check
         self.calls: dict[tuple[int, int], Any] = {}
-        first, config = setup.first, setup.first.config
-        per_epoch = first.steps_per_epoch
-        self.total = first.total_steps
-        self.log_every = config["log"]["every_steps"]
-        self.eval_every = round(config["eval"]["every_epochs"] * per_epoch)
-        saves = (config["checkpoint"]["every_steps"],
-                 round(config["checkpoint"]["every_epochs"] * per_epoch))
-        self.save_every = tuple(every for every in saves if every)
-        starts = [program.start_step for program in setup.programs]
-        self.steps_per_call = population.steps_per_call(
-            config["train"]["steps_per_call"],
-            [self.total, self.log_every, self.eval_every, *self.save_every, *starts],
-        )
+        self.marks = cadence(setup.programs)
         with time("compile"):
             self.states = initial_states(setup)
         self.step, sums = 0, None
@@ -112,48 +100,47 @@ class _Run:
                 tree, notes = restored
                 self.states, sums = from_tree(tree), notes["window"]
                 self.step = int(self.states[0].step)
-        self.resumed_finished = self.step == self.total
-        self.window = Window(len(self.states), first.term_names, sums)
+        if self.step > self.marks.total:
+            raise ConfigError(
+                "train.epochs",
+                f"the run ends at step {self.marks.total} but stands at {self.step}",
+                "use another --workdir",
+            )
+        self.resumed_finished = self.step == self.marks.total
+        self.window = Window(len(self.states), setup.first.term_names, sums)
         self.scores: tuple[int, list[dict[str, float]]] = (-1, [])
-        self.saved_at = clock.monotonic()
+        self.saved_at = monotonic()
 
     def go(self) -> None:
         """Runs the steps that are left."""
         self.console.start(self.setup, self.states[0], self.step)
         with self.time("evaluation"):
             self.teachers = check_teachers(self.setup, self.console.say, self.check)
+        self.setup.write_record()
         self.console.clock(self.step, self.time.seconds["step"])
-        if self.step and self._due(self.step - 1, self.eval_every):
+        if self.step and due(self.step - 1, self.step, self.marks.evaluate):
             if not self.writer.wrote(self.step, "eval/"):  # it was stopped in between
                 self._evaluate("validation")
-        while self.step < self.total:
-            before = self.step
-            self._advance()
-            finished = self.step == self.total
-            if finished or self._due(before, self.log_every):
-                self._log()
-            self.check()
-            if finished or self._due(before, self.eval_every):
-                self.scores = self.step, self._evaluate("validation")
-            if finished or self._save_due(before):
-                self._save()
-
-    def _due(self, before: int, every: int) -> bool:
-        return every > 0 and self.step // every > before // every
+        with self.time("step"):
+            while self.step < self.marks.total:
+                before = self.step
+                self._advance()
+                finished = self.step == self.marks.total
+                if finished or due(before, self.step, self.marks.log):
+                    self._log()
+                self.check()
+                if finished or due(before, self.step, self.marks.evaluate):
+                    self.scores = self.step, self._evaluate("validation")
+                if finished or self._save_due(before):
+                    self._save()
 
     def _save_due(self, before: int) -> bool:
-        minutes = self.setup.first.config["checkpoint"]["every_minutes"]
-        overdue = minutes > 0 and clock.monotonic() - self.saved_at > 60 * minutes
-        return overdue or any(self._due(before, every) for every in self.save_every)
-
-    def _phase(self) -> int:
-        starts = [program.start_step for program in self.setup.programs]
-        return max(number for number, start in enumerate(starts) if start <= self.step)
+        minutes = self.marks.save_minutes
+        overdue = minutes > 0 and monotonic() - self.saved_at > 60 * minutes
+        return overdue or any(due(before, self.step, every) for every in self.marks.save)
 
     def _advance(self) -> None:
-        phase = self._phase()
-        ends = [program.start_step for program in self.setup.programs[phase + 1 :]]
-        count = min(self.steps_per_call, min([*ends, self.total]) - self.step)
+        phase, count = self.marks.phase(self.step), self.marks.call_length(self.step)
         feed, numbers = self.setup.feed, self.setup.numbers[phase]
         with self.time("data_wait"):
             items = [feed.item(self.step + offset) for offset in range(count)]
@@ -209,12 +196,9 @@ class _Run:
             metrics = {
                 name: float(np.mean([values[name] for values in found])) for name in names
             }
-            notes = {
-                "window": self.window.state(),
-                "config": configs.fingerprint(self.setup.first.config),
-            }
+            notes = {"window": self.window.state()}
             self.checkpoints.save(self.step, as_tree(self.states), metrics, notes)
-            self.saved_at = clock.monotonic()
+            self.saved_at = monotonic()
 
     def leave(self) -> Preempted:
         """Saves where the run stands and gives the error to end it with."""
@@ -235,6 +219,8 @@ class _Run:
         ]
         with self.time("checkpoint"):
             self.checkpoints.wait()
+        for member in self.setup.members:
+            self.writer.row(self.step, member.name, self.time.report())
         if self.checkpoints.latest != self.step:
             raise CheckpointError(
                 str(self.checkpoints.directory), f"step {self.step} is not saved", "run again"

@@ -44,9 +44,15 @@ def members(grid: Sequence[tuple[str, Sequence[Any]]]) -> tuple[Member, ...]:
       ConfigError: a path without values or given twice.
     """
     paths = [path for path, _ in grid]
+    plain = [str(path).removesuffix(".base") for path in paths]
     for path, values in grid:
-        if not isinstance(values, list | tuple) or not values or paths.count(path) > 1:
-            raise ConfigError("population", f"'{path}' has no values or is repeated", "(path, (…))")
+        listed = isinstance(path, str) and isinstance(values, list | tuple) and len(values) > 0
+        if not listed or plain.count(path.removesuffix(".base")) > 1:
+            raise ConfigError(
+                "population", f"'{path}' has no values or is there twice", '("path", (values,))'
+            )
+        if len(set(map(repr, values))) < len(values):
+            raise ConfigError("population", f"'{path}' repeats a value", "name each value once")
     combinations = itertools.product(*(values for _, values in grid))
     found = [dict(zip(paths, combination, strict=True)) for combination in combinations]
     return tuple(
@@ -54,9 +60,38 @@ def members(grid: Sequence[tuple[str, Sequence[Any]]]) -> tuple[Member, ...]:
     )
 
 
-def hparams(program: Program, population: Sequence[Member]) -> list[dict[str, np.ndarray]]:
-    """Gives each member's traced numbers in one phase."""
-    return [overlay(program.hparams, program.ranges, member.overrides) for member in population]
+def hparams(
+    programs: Sequence[Program], population: Sequence[Member]
+) -> list[list[dict[str, np.ndarray]]]:
+    """Gives each member's traced numbers in each phase.
+
+    What a phase overrides holds for all members from then on.
+
+    Args:
+      programs: one a phase.
+      population: the members.
+
+    Returns:
+      For each phase a list of one dict a member.
+
+    Raises:
+      ConfigError: a path that is not a traced number of the first phase, or out of range.
+    """
+    first = programs[0]
+    for member in population:
+        overlay(first.hparams, first.ranges, member.overrides)
+    found = []
+    for program in programs:
+        kept = [
+            {
+                path: value
+                for path, value in member.overrides.items()
+                if not any(f"{path}.".startswith(f"{other}.") for other in program.overridden)
+            }
+            for member in population
+        ]
+        found.append([overlay(program.hparams, program.ranges, own) for own in kept])
+    return found
 
 
 def steps_per_call(wanted: int, marks: Sequence[int]) -> int:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 from jax.sharding import Mesh
 
 from kdaug_jax import data
-from kdaug_jax.errors import CheckpointError, ConfigError
+from kdaug_jax.errors import CheckpointError, ConfigError, near
 from kdaug_jax.experiment import config as configs
 from kdaug_jax.experiment import views
 from kdaug_jax.experiment.networks import Network
@@ -30,6 +30,7 @@ class Setup:
     """What the loop works with.
 
     Attributes:
+      record: what `write_record` writes to config.json.
       directory: the working directory, absolute.
       dataset: the splits.
       programs: one a phase.
@@ -41,6 +42,7 @@ class Setup:
       evaluators: for each network its jitted evaluation.
     """
 
+    record: dict[str, Any]
     directory: Path
     dataset: data.Dataset
     programs: tuple[Program, ...]
@@ -50,6 +52,10 @@ class Setup:
     frozen: dict[str, Any]
     numbers: list[list[dict[str, Any]]]
     evaluators: dict[str, Callable[..., Any]]
+
+    def write_record(self) -> None:
+        """Writes down what the run is made with, once nothing can refuse it any more."""
+        workdir.record(self.directory, self.record, self.dataset.class_names)
 
     @property
     def first(self) -> Program:
@@ -76,10 +82,11 @@ class Setup:
 
 def _locate(full: Mapping[str, Any], directory: Path) -> dict[str, Any]:
     """Replaces `workdir:` in front of checkpoints; so a directory may be moved with its teacher."""
-    networks = {
-        name: {**one, "checkpoint": one["checkpoint"].replace(WORKDIR, f"{directory}/", 1)}
-        for name, one in full["networks"].items()
-    }
+    networks = {}
+    for name, one in full["networks"].items():
+        inside = one["checkpoint"].startswith(WORKDIR)
+        path = one["checkpoint"].removeprefix(WORKDIR)
+        networks[name] = {**one, "checkpoint": str(directory / path) if inside else path}
     return {**full, "networks": networks}
 
 
@@ -112,25 +119,46 @@ def teacher_config(config: Mapping[str, Any], name: str) -> dict[str, Any]:
     return configs.validate(derived)
 
 
-def prepare(
+class Plan(NamedTuple):
+    """What a config resolves to before any device work.
+
+    Attributes:
+      full: the complete plain config, with `workdir:` in front of checkpoints of its own.
+      dataset: the splits.
+      programs: one a phase.
+      members: the runs of the population.
+      numbers: for each phase each member's traced numbers.
+      record: what is written to config.json.
+    """
+
+    full: dict[str, Any]
+    dataset: data.Dataset
+    programs: tuple[Program, ...]
+    members: tuple[population.Member, ...]
+    numbers: list[list[dict[str, np.ndarray]]]
+    record: dict[str, Any]
+
+
+def plan(
     config: Mapping[str, Any],
     directory: Path,
     say: Callable[[str], None],
     *,
     allow_config_change: bool = False,
     record: bool = True,
-) -> Setup:
-    """Resolves a config, writes it down, and brings data and frozen networks to the devices.
+) -> Plan:
+    """Resolves a config and compares it with what the directory holds; starts no device.
 
     Args:
-      config: a complete config whose frozen networks have checkpoints.
-      directory: the working directory, which exists.
+      config: a ConfigDict or nested dicts. A frozen network without checkpoint is planned as its
+        config describes it, though it cannot be loaded yet.
+      directory: the working directory, absolute.
       say: prints a line.
       allow_config_change: whether the directory may hold another config.
-      record: whether to write the config into the directory.
+      record: whether a config that the directory holds must be this one.
 
     Returns:
-      What the loop works with.
+      The plan.
 
     Raises:
       UserError: whatever does not fit.
@@ -141,47 +169,111 @@ def prepare(
     dataset = data.load(section["source"], splits)
     programs = build(_locate(full, directory), data.describe(dataset))
     first = programs[0]
+    _check_choices(full, first)
     members = population.members(full["population"])
-    per_phase = [population.hparams(program, members) for program in programs]
-    mesh = sharding.make_mesh(
-        full["mesh"]["data"], section["batch_size"], full["train"]["accumulate"]
-    )
+    numbers = population.hparams(programs, members)
+    written = {**first.config, "networks": {
+        name: {**one, "checkpoint": full["networks"][name]["checkpoint"] or WORKDIR + name}
+        if not one["trainable"] else one
+        for name, one in first.config["networks"].items()
+    }}
     facts = {
         name: {**one.facts, "num_branches": one.model.num_branches, "trainable": one.trainable,
                "averaged": first.optimizer.averages}
         for name, one in first.networks.items()
     }
-    written = {**first.config, "networks": {
-        name: {**one, "checkpoint": full["networks"][name]["checkpoint"]}
-        for name, one in first.config["networks"].items()
-    }}
     if record:
-        stored = workdir.read_json(directory / "config.json")
-        changed = configs.difference(stored["config"], written) if stored else []
-        workdir.record(
-            directory, written, facts, [member.name for member in members], dataset.class_names,
-            changed, allow_config_change,
+        _compare(directory, written, say, allow_config_change)
+    return Plan(full, dataset, programs, members, numbers, {
+        "config": written,
+        "networks": facts,
+        "members": [member.name for member in members],
+    })
+
+
+def _check_choices(full: Mapping[str, Any], program: Program) -> None:
+    """Refuses an evaluation view that has no images of its own, and an unknown best metric."""
+    if views.parse("eval", full["eval"]["view"], program.info).source is not None:
+        raise ConfigError("eval.view", "starts from another view", "write its stages out")
+    main = evaluate.main_network(program.trainable)
+    known = [
+        name
+        for network in program.trainable
+        for name in evaluate.named(dict.fromkeys(evaluate.METRICS, 0.0), "validation", network, main)
+    ]
+    best = full["checkpoint"]["best"]
+    if best not in ("", *known):
+        raise ConfigError("checkpoint.best", f"there is no '{best}'", near(best, known))
+
+
+def _compare(
+    directory: Path, written: Mapping[str, Any], say: Callable[[str], None], allow_change: bool
+) -> None:
+    stored = workdir.read_record(directory)
+    changed = configs.difference(stored["config"], written) if stored else []
+    if not changed or not checkpoint.steps(directory / "checkpoints"):
+        return
+    if not allow_change:
+        raise ConfigError(
+            str(directory / "config.json"),
+            "the run was started with another config (" + "; ".join(changed) + ")",
+            "use another --workdir, or --allow_config_change to go on with the new one",
         )
-        for line in changed:
-            say(f"config changed: {line}")
+    for line in changed:
+        say(f"config changed: {line}")
+
+
+def prepare(
+    config: Mapping[str, Any],
+    directory: Path,
+    say: Callable[[str], None],
+    *,
+    allow_config_change: bool = False,
+    record: bool = True,
+) -> Setup:
+    """Resolves a config and brings data and frozen networks to the devices.
+
+    Args:
+      config: a complete config whose frozen networks have checkpoints.
+      directory: the working directory, which exists.
+      say: prints a line.
+      allow_config_change: whether the directory may hold another config.
+      record: whether a config that the directory holds must be this one.
+
+    Returns:
+      What the loop works with.
+
+    Raises:
+      UserError: whatever does not fit.
+    """
+    planned = plan(
+        config, directory, say, allow_config_change=allow_config_change, record=record
+    )
+    first, section = planned.programs[0], planned.full["data"]
+    mesh = sharding.make_mesh(
+        planned.full["mesh"]["data"], section["batch_size"], planned.full["train"]["accumulate"]
+    )
     frozen = {
         name: sharding.put_whole(mesh, load(f"networks.{name}", one, first.info, say))
         for name, one in first.networks.items()
         if not one.trainable
     }
-    feed = data.resident(dataset.splits["train"], section["seed"], section["batch_size"])
-    feed = feed._replace(constants=sharding.put_whole(mesh, feed.constants))
+    split = planned.dataset.splits["train"]
+    feed = data.resident(split, section["seed"], section["batch_size"])
     replicated = sharding.replicated(mesh)
-    view = views.parse("eval", full["eval"]["view"], first.info)
+    view = views.parse("eval", planned.full["eval"]["view"], first.info)
     return Setup(
+        record=planned.record,
         directory=directory,
-        dataset=dataset,
-        programs=programs,
-        members=members,
+        dataset=planned.dataset,
+        programs=planned.programs,
+        members=planned.members,
         mesh=mesh,
-        feed=feed,
+        feed=feed._replace(constants=sharding.put_whole(mesh, feed.constants)),
         frozen=frozen,
-        numbers=[[sharding.put_whole(mesh, own) for own in phase] for phase in per_phase],
+        numbers=[
+            [sharding.put_whole(mesh, own) for own in phase] for phase in planned.numbers
+        ],
         evaluators={
             name: evaluate.make_eval(one, view, first.info, replicated)
             for name, one in first.networks.items()
@@ -207,6 +299,8 @@ def load(
     Raises:
       CheckpointError: nothing is stored there, or it does not fit.
     """
+    if not network.checkpoint:
+        raise ConfigError(f"{where}.checkpoint", "is empty", "train that network first")
     directory = Path(network.checkpoint).expanduser().absolute() / "checkpoints"
     source = network.facts["network"]
     root = (str(member), "ema") if network.facts["averaged"] else (str(member),)

@@ -81,8 +81,8 @@ def make_train_step(program: Program) -> Step:
         )
         updated = updated.replace(ema=program.average(hparams, updated))
 
-        grad_norm = optax.tree.norm(grads)
-        fault = _fault(raw, grad_norm)
+        grad_norm, update_norm = optax.tree.norm(grads), optax.tree.norm(updates)
+        fault = _fault(raw, grad_norm + update_norm)
         kept = jax.tree.map(lambda new, old: jnp.where(fault == 0, new, old), updated, state)
         loss = sum(sums.values())
         metrics = {
@@ -91,6 +91,7 @@ def make_train_step(program: Program) -> Step:
             **{f"train/{name}": pair for name, pair in metrics.items()},
             "optim/lr": _one(program.learning_rate(hparams, state.step)),
             "optim/grad_norm": _one(grad_norm),
+            "optim/update_norm": _one(update_norm),
             FAULT: _one(fault),
         }
         return kept.replace(step=state.step + 1), metrics
@@ -122,8 +123,8 @@ def _over_parts(program: Program, gradients, state: TrainState, views, given):
     return (grads, sums, raw, metrics), *states
 
 
-def _fault(raw: jax.Array, grad_norm: jax.Array) -> jax.Array:
-    finite = jnp.isfinite(jnp.append(raw, grad_norm))
+def _fault(raw: jax.Array, norm: jax.Array) -> jax.Array:
+    finite = jnp.isfinite(jnp.append(raw, norm))
     return jnp.where(jnp.all(finite), 0, 1 + jnp.argmin(finite)).astype(jnp.int32)
 
 

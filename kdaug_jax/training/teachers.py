@@ -10,7 +10,7 @@ from kdaug_jax.experiment import config as configs
 from kdaug_jax.runtime import workdir
 from kdaug_jax.training.console import Console
 from kdaug_jax.training.loop import train
-from kdaug_jax.training.setup import WORKDIR, teacher_config
+from kdaug_jax.training.setup import WORKDIR, plan, teacher_config
 
 
 def ensure(
@@ -45,6 +45,8 @@ def ensure(
     if not missing:
         return full
     root = workdir.make(directory)
+    # What is wrong with the experiment is told before its teachers are trained.
+    plan(full, root, Console(stream).say, allow_config_change=allow_config_change)
     for name in missing:
         Console(stream).say(f"--- training {name} into {root / name}")
         train(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from typing import Any
 
@@ -64,8 +65,7 @@ class Window:
                 where = f"terms.{self._terms[number]}" if named else "gradient"
                 raise NonFiniteError(
                     where, f"not finite at step {step + offset + 1}",
-                    "lower the learning rate or the weight; run again to go on from the last "
-                    "checkpoint",
+                    "lower the rate or the weight and run again with --allow_config_change",
                 )
 
     def means(self) -> list[dict[str, float]]:
@@ -77,5 +77,5 @@ class Window:
         return means
 
     def state(self) -> list[dict[str, list[float]]]:
-        """Gives the sums so far, to be stored beside a checkpoint."""
-        return self._sums
+        """Gives a copy of the sums so far: it is stored in the background while they grow."""
+        return copy.deepcopy(self._sums)

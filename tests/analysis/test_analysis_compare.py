@@ -50,11 +50,25 @@ def test_plain_runs_are_compared_by_their_configs(tmp_path, capsys):
     assert "+2.00 points (one pair, no interval)" in capsys.readouterr().out
 
 
+def test_plain_runs_are_paired_by_what_else_differs(tmp_path, capsys):
+    directories = []
+    for weight, gain in ((0.5, 0.0), (1.0, 0.02)):
+        for seed in (0, 1, 2):
+            config = {"seed": seed, "terms": {"kd": {"weight": weight}}, "mode": "train"}
+            results = {"": row(0.8 + gain + seed / 100, 0.4)}
+            directories.append(str(write_run(tmp_path / f"{weight}{seed}", results, config)))
+    assert compare.main([*directories, "--vary=terms.kd.weight"]) == 0
+    text = capsys.readouterr().out
+    assert "+2.00 points, 95 % interval +2.00 to +2.00 over 3 pairs" in text
+    assert compare.main([*directories, directories[0], "--vary=terms.kd.weight"]) == 2
+    assert "two runs have" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     "words, message",
     [
         (["--vary=seed"], "holds no finished run"),
-        (["--vary=terms.kd.wieght"], "did you mean weight"),
+        (["--vary=terms.kd.wieght"], "did you mean terms.kd.weight"),
         (["--vary=terms.kd.weight", "--metric=eval/test/acc"], "did you mean eval/test/accuracy"),
     ],
 )

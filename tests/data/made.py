@@ -66,8 +66,9 @@ def cifar(directory, classes, per_file=4):
         image = random.randint(0, 256, (count, 32, 32, 3), dtype=np.uint8)
         label = random.randint(0, classes, count)
         rows = image.transpose(0, 3, 1, 2).reshape(count, -1)
-        columns = [label[:, None], rows] if classes == 10 else [label[:, None] // 5, label[:, None],
-                                                                rows]
+        columns = (
+            [label[:, None], rows] if classes == 10 else [label[:, None] // 5, label[:, None], rows]
+        )
         content = np.concatenate(columns, 1).astype(np.uint8)
         for number, file in enumerate(files):
             part = content[number * per_file :][:per_file]

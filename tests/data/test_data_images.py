@@ -27,7 +27,11 @@ def test_every_kind_of_image_becomes_rgb():
     deep = Image.fromarray(RGB[..., 0].astype(np.uint16) * 256 + 255)
     black_white = Image.fromarray(RGB[..., 0] > 128)
     for image, wanted in (
-        (rgb, RGB), (grey, grey3), (opaque, RGB), (grey_opaque, grey3), (deep, grey3),
+        (rgb, RGB),
+        (grey, grey3),
+        (opaque, RGB),
+        (grey_opaque, grey3),
+        (deep, grey3),
         (palette, np.asarray(palette.convert("RGB"))),
         (black_white, np.where(grey3 > 128, 255, 0)),
     ):
@@ -53,7 +57,8 @@ def test_transparent_images_are_refused_by_name():
     palette = Image.fromarray(RGB).quantize(4)
     colour = tuple(RGB[1, 1].tolist())
     for content in (
-        encoded(half), encoded(palette, transparency=palette.getpixel((0, 0))),
+        encoded(half),
+        encoded(palette, transparency=palette.getpixel((0, 0))),
         encoded(Image.fromarray(RGB), transparency=colour),
     ):
         with pytest.raises(DataError, match="a.png: image 7 is partly transparent; put it on"):

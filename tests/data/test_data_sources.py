@@ -84,7 +84,9 @@ def test_fashion_mnist():
         f"idx:{FASHION}", {"train": "train[:90%]", "validation": "train[90%:]", "test": "test"}
     )
     assert {use: len(split) for use, split in dataset.splits.items()} == {
-        "train": 54_000, "validation": 6_000, "test": 10_000
+        "train": 54_000,
+        "validation": 6_000,
+        "test": 10_000,
     }
     test = dataset.splits["test"]
     assert np.bincount(test.label).tolist() == [1000] * 10
@@ -175,8 +177,12 @@ def test_what_is_wrong_with_folders(tmp_path):
         fails(source, file, what)
     Image.new("RGB", (6, 7)).save(file)
     # A part of a split names the position in the base split.
-    fails(source, file, "image 5 has 7x6 pixels, the first one 6x6",
-          splits={"train": "stratified(train[25%:75%])"})
+    fails(
+        source,
+        file,
+        "image 5 has 7x6 pixels, the first one 6x6",
+        splits={"train": "stratified(train[25%:75%])"},
+    )
     file.write_bytes(whole)
     # What is no image is passed over; an image of another format is not.
     (file.parent / "Thumbs.db").write_bytes(b"")

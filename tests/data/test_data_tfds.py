@@ -15,9 +15,12 @@ from kdaug_jax import data
 from kdaug_jax.errors import ConfigError, DataError
 from tests.data import made
 
-SPLITS = {"train": "stratified(train[:75%])", "validation": "stratified(train[75%:])",
-          "test": "test"}
-BUILDER = '''
+SPLITS = {
+    "train": "stratified(train[:75%])",
+    "validation": "stratified(train[75%:])",
+    "test": "test",
+}
+BUILDER = """
     import io
     import numpy as np
     from PIL import Image
@@ -47,14 +50,14 @@ BUILDER = '''
                 Image.fromarray(pixels).save(content, "PNG")
                 content.seek(0)
                 yield number, {"image": content, "label": int(own)}
-'''
-PREPARE = '''
+"""
+PREPARE = """
     import sys
     sys.path[:0] = sys.argv[1:3]
     from mini.mini_dataset_builder import Builder
     Builder(data_dir=sys.argv[3], file_format="array_record").download_and_prepare()
     assert "tensorflow" not in sys.modules
-'''
+"""
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +71,9 @@ def prepared(tmp_path_factory):
     here = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
     subprocess.run(
         [sys.executable, "-c", textwrap.dedent(PREPARE), str(root / "code"), here, str(root)],
-        check=True, timeout=120, stdout=subprocess.DEVNULL,
+        check=True,
+        timeout=120,
+        stdout=subprocess.DEVNULL,
     )
     return root
 
@@ -77,7 +82,9 @@ def test_a_prepared_set(prepared):
     dataset = data.load(f"tfds:mini?data_dir={prepared}", SPLITS)
     assert dataset.class_names == made.CLASSES
     assert {use: len(split) for use, split in dataset.splits.items()} == {
-        "train": 9, "validation": 3, "test": 6
+        "train": 9,
+        "validation": 3,
+        "test": 6,
     }
     # The order of records is that of TFDS's shuffle at preparation.
     for name, uses in {"train": ("train", "validation"), "test": ("test",)}.items():
@@ -145,7 +152,10 @@ def test_images_of_records_are_checked(prepared):
     content = io.BytesIO()
     Image.new("RGB", (5, 6)).save(content, "PNG")
     reader = RecordReader(
-        Records([{"image": content.getvalue()}, {"image": b"?"}]), "image", np.arange(2), (6, 6),
+        Records([{"image": content.getvalue()}, {"image": b"?"}]),
+        "image",
+        np.arange(2),
+        (6, 6),
         "set",
     )
     for row, what in ((0, "image 0 has 6x5 pixels"), (1, "image 1 is neither"), (2, "cannot be")):

@@ -1,4 +1,4 @@
-"""Trains `argv[1]` (a config as JSON) into `argv[2]` and kills itself at step 7, after a save."""
+"""Trains `argv[1]` (a config as JSON) into `argv[2]` and kills itself at step 8, after the save of step 5."""
 
 import json
 import os
@@ -19,7 +19,7 @@ row = Writer.row
 
 
 def killing_row(self, step, member, values):
-    if step == 7:
+    if step == 8:
         saved = Path(sys.argv[2]) / "checkpoints" / "5" / checkpoint.MANIFEST
         while not saved.exists():
             time.sleep(0.05)

@@ -40,7 +40,8 @@ def distilled(**sections):
         optim=dict(ema=0.9, clip_norm=5.0, weight_decay=1e-4),
         train=dict(allow_weak_teacher=True),
         checkpoint=dict(every_steps=5, every_epochs=0.0),
-        log=dict(every_steps=1),
+        # Not a divisor of the above: a checkpoint must hold what a row has seen so far.
+        log=dict(every_steps=4),
     )
     return tiny_config(**{**settings, **sections})
 
@@ -83,10 +84,11 @@ def same(a, b):
 
 
 def rows_without_perf(directory):
-    return [
+    rows = [
         {name: value for name, value in row.items() if not name.startswith("perf/")}
         for row in read_rows(directory)
     ]
+    return [row for row in rows if set(row) - {"step", "member"}]
 
 
 def test_a_run_writes_its_directory(straight):
@@ -104,8 +106,9 @@ def test_a_run_writes_its_directory(straight):
     assert json.loads((directory / "results.json").read_text()) == results
     assert json.loads((directory / "classes.json").read_text())[0] == "class 0"
     assert list((directory / "tensorboard").iterdir())
-    last = read_rows(directory)[-1]
-    assert set(last) == {"step", "eval/test/accuracy", "eval/test/nll"} and last["step"] == 10
+    *_, test, perf = read_rows(directory)
+    assert set(test) == {"step", "eval/test/accuracy", "eval/test/nll"} and test["step"] == 10
+    assert "perf/wall_seconds" in perf
     for text in ("step 10/10", "images/s", "evaluation at step 5", "Total: ", "teacher teacher"):
         assert text in console
 
@@ -113,7 +116,7 @@ def test_a_run_writes_its_directory(straight):
 def test_rows_have_the_promised_names(straight):
     rows = read_rows(straight[0])
     steps = [row for row in rows if "train/loss" in row]
-    assert [row["step"] for row in steps] == list(range(1, 11))
+    assert [row["step"] for row in steps] == [4, 8, 10]
     assert {"train/ce", "train/kd", "optim/lr", "perf/images_per_second", "perf/goodput"} <= set(
         steps[0]
     )
@@ -136,10 +139,10 @@ def test_a_killed_run_resumes_bitwise(with_teacher, straight, tmp_path):
     script = [sys.executable, "-m", "tests.training.killed_run", json.dumps(config), str(tmp_path)]
     killed = subprocess.run(script, cwd=ROOT, capture_output=True, text=True)
     assert killed.returncode == -9, killed.stderr
-    assert read_rows(tmp_path)[-1]["step"] == 6
+    assert read_rows(tmp_path)[-1]["step"] == 5
     console = io.StringIO()
     results = loop.train(with_teacher(), tmp_path, stream=console)
-    assert "resumed" in console.getvalue() and "step 6/10" in console.getvalue()
+    assert "resumed" in console.getvalue() and "step 8/10" in console.getvalue()
     assert results == straight[1]
     same(stored_state(tmp_path), stored_state(straight[0]))
     assert rows_without_perf(tmp_path) == rows_without_perf(straight[0])
@@ -207,6 +210,43 @@ def test_a_changed_config_may_be_allowed(with_teacher, tmp_path):
     loop.train(config, tmp_path, allow_config_change=True, stream=console)
     assert "config changed: train.epochs: 1.0 -> 2.0" in console.getvalue()
     assert stored_state(tmp_path, 10)
+
+
+def test_a_run_that_is_past_its_end_is_refused(with_teacher, straight, tmp_path):
+    shutil.copytree(straight[0], tmp_path, dirs_exist_ok=True)
+    shorter = with_teacher(train=dict(epochs=1.0, allow_weak_teacher=True))
+    with pytest.raises(ConfigError, match="ends at step 5 but stands at 10"):
+        loop.train(shorter, tmp_path, allow_config_change=True, stream=io.StringIO())
+    # What was refused left no trace: the run is still the run it was.
+    assert loop.train(with_teacher(), tmp_path, stream=io.StringIO()) == straight[1]
+
+
+def test_a_refused_change_leaves_the_record_alone(with_teacher, straight, tmp_path):
+    shutil.copytree(straight[0], tmp_path, dirs_exist_ok=True)
+    other = with_teacher()
+    other.networks["student"]["name"] = "tiny_wide"
+    with pytest.raises(CheckpointError, match="holds another state"):
+        loop.train(other, tmp_path, allow_config_change=True, stream=io.StringIO())
+    assert loop.train(with_teacher(), tmp_path, stream=io.StringIO()) == straight[1]
+
+
+def test_a_total_loss_is_told_every_time(with_teacher, straight, tmp_path):
+    shutil.copytree(straight[0], tmp_path, dirs_exist_ok=True)
+    for manifest in tmp_path.rglob(checkpoint.MANIFEST):
+        manifest.write_text("{")
+    for _ in range(2):
+        with pytest.raises(CheckpointError, match="no checkpoint is whole"):
+            loop.train(with_teacher(), tmp_path, stream=io.StringIO())
+    assert read_rows(tmp_path) == read_rows(straight[0])
+
+
+def test_a_run_killed_before_its_first_checkpoint_starts_over(with_teacher, straight, tmp_path):
+    shutil.copytree(straight[0], tmp_path, dirs_exist_ok=True)
+    for manifest in tmp_path.rglob(checkpoint.MANIFEST):
+        manifest.unlink()
+    console = io.StringIO()
+    assert loop.train(with_teacher(), tmp_path, stream=console) == straight[1]
+    assert "is passed over: it has no manifest" in console.getvalue()
 
 
 def test_evaluating_a_run_changes_nothing(with_teacher, straight):

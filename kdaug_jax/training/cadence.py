@@ -1,0 +1,70 @@
+"""When the loop does what, in steps."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from kdaug_jax.experiment.program import Program
+from kdaug_jax.training import population
+
+
+class Cadence(NamedTuple):
+    """The marks of a run, in optimiser steps.
+
+    Attributes:
+      total: where the run ends.
+      starts: where phases begin.
+      log, evaluate: intervals, 0 for never.
+      save: intervals; any of them may be due.
+      save_minutes: wall-clock interval between checkpoints, 0 for none.
+      per_call: steps a call.
+    """
+
+    total: int
+    starts: tuple[int, ...]
+    log: int
+    evaluate: int
+    save: tuple[int, ...]
+    save_minutes: float
+    per_call: int
+
+    def phase(self, step: int) -> int:
+        """Gives the number of the phase that a step belongs to."""
+        return max(number for number, start in enumerate(self.starts) if start <= step)
+
+    def call_length(self, step: int) -> int:
+        """Gives how many steps the next call takes: none crosses the end of a phase."""
+        ends = [start for start in self.starts if start > step]
+        return min(self.per_call, min([*ends, self.total]) - step)
+
+
+def cadence(programs: Sequence[Program]) -> Cadence:
+    """Reads the marks of a run from its phases."""
+    first = programs[0]
+    config, per_epoch = first.config, first.steps_per_epoch
+    section = config["checkpoint"]
+    log = config["log"]["every_steps"]
+    evaluate = _interval(config["eval"]["every_epochs"], per_epoch)
+    saves = (section["every_steps"], _interval(section["every_epochs"], per_epoch))
+    starts = tuple(program.start_step for program in programs)
+    marks = [first.total_steps, *starts, log, evaluate, *saves]
+    return Cadence(
+        total=first.total_steps,
+        starts=starts,
+        log=log,
+        evaluate=evaluate,
+        save=tuple(every for every in saves if every),
+        save_minutes=section["every_minutes"],
+        per_call=population.steps_per_call(config["train"]["steps_per_call"], marks),
+    )
+
+
+def _interval(epochs: float, steps_per_epoch: int) -> int:
+    """Steps between two events; a very short interval is every step, 0 is never."""
+    return max(round(epochs * steps_per_epoch), 1) if epochs else 0
+
+
+def due(before: int, step: int, every: int) -> bool:
+    """Says whether a multiple of `every` lies in before+1..step; never for 0."""
+    return every > 0 and step // every > before // every
