@@ -1,7 +1,6 @@
 """Runs one experiment: `python main.py --config=configs/digits_kd.py --workdir=runs/digits_kd`."""
 
 import json
-import os
 import sys
 
 from absl import flags
@@ -9,6 +8,7 @@ from ml_collections import config_flags
 
 from kdaug_jax.errors import ConfigError, UserError
 from kdaug_jax.experiment import config as configs
+from kdaug_jax.experiment.command_line import explain
 from kdaug_jax.runtime import compile_cache, sharding
 from kdaug_jax.training import loop, preview, revisit, teachers
 
@@ -22,20 +22,18 @@ def parse() -> flags.FlagValues:
     flags.DEFINE_enum("mode", None, configs.MODES, "Overrides config.mode.", flag_values=own)
     flags.DEFINE_bool("print_config", False, "Print the config and stop.", flag_values=own)
     flags.DEFINE_bool("allow_config_change", False, "Resume with this config.", flag_values=own)
-    path = next((word.split("=", 1)[1] for word in argv if word.startswith("--config=")), "")
-    file = path.split(":")[0]
-    if not path:
-        raise ConfigError("--config", "is missing", "--config=configs/digits_kd.py")
-    if not os.path.isfile(file):
-        raise ConfigError("--config", f"there is no file {file}", "see the folder configs/")
+    if {"--help", "-h"} & set(argv):
+        raise SystemExit(f"{__doc__}\n{own.get_help()}")
     try:
         rest = own(argv)
-    except (flags.Error, AttributeError, KeyError, TypeError, ValueError) as error:
-        what = " ".join(str(error).split())
-        raise ConfigError("command line", what, "see --print_config for the fields") from error
+        given = own.config and own.config.copy_and_resolve_references()
+    except Exception as error:
+        raise explain(error, argv) from error
+    if given is None:
+        raise ConfigError("--config", "is missing", "--config=configs/digits_kd.py")
     if len(rest) > 1:
         raise ConfigError("command line", f"does not know '{rest[1]}'", "options start with --")
-    if own.workdir is None and not own.print_config:
+    if not own.workdir and not own.print_config:
         raise ConfigError("--workdir", "is missing", "--workdir=runs/NAME")
     return own
 
@@ -51,10 +49,10 @@ def main() -> int:
         compile_cache.use()
         batch, train = full["data"]["batch_size"], full["train"]
         sharding.use_host_cores(batch, train["group_size"], train["accumulate"])
-        if full["mode"] == "evaluate":
-            revisit.evaluate_run(full, given.workdir)
-            return 0
         change = given.allow_config_change
+        if full["mode"] == "evaluate":
+            revisit.evaluate_run(full, given.workdir, allow_config_change=change)
+            return 0
         full = teachers.ensure(full, given.workdir, allow_config_change=change)
         if full["mode"] == "preview":
             preview.preview(full, given.workdir)

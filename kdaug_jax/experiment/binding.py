@@ -159,6 +159,8 @@ def _takes(known: Mapping[str, Option]) -> str:
 
 
 def _plain(path: str, value: Any, wanted: type | None) -> Any:
+    if isinstance(value, float) and not np.isfinite(value):
+        raise ConfigError(path, f"got {value}", "must be finite")
     if wanted is None or isinstance(value, wanted) and (wanted is bool) == isinstance(value, bool):
         return value
     if wanted is float and isinstance(value, int) and not isinstance(value, bool):
@@ -191,10 +193,16 @@ def cast(path: str, value: Any, legal: Range, info: Info | None = None) -> np.nd
     high = legal.high
     if isinstance(high, str):
         high = np.inf if info is None else getattr(info, high)
-    below = value <= legal.low if legal.open else value < legal.low
-    if not np.isfinite(value) or below or value > high:
+    try:
+        with np.errstate(over="ignore"):
+            found = np.asarray(value).astype(legal.dtype)
+        lost = integer and int(found) != value
+    except OverflowError:
+        found, lost = np.asarray(np.inf), True
+    below = found <= legal.low if legal.open else found < legal.low
+    if lost or not np.isfinite(found) or below or found > high:
         raise ConfigError(path, f"got {value}", f"must be {_interval(legal, high)}")
-    return np.asarray(value, legal.dtype)
+    return found
 
 
 def _interval(legal: Range, high: float) -> str:

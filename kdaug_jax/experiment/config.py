@@ -13,6 +13,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from kdaug_jax.errors import ConfigError, near
+from kdaug_jax.experiment import terms
 from kdaug_jax.experiment.binding import cast
 from kdaug_jax.types import Range
 
@@ -32,13 +33,17 @@ def network(name: str, **fields: Any) -> dict[str, Any]:
       **fields: `trainable`, False for a frozen network; `checkpoint`, working directory that a
         frozen network comes from, empty to train it first with `recipe`; `source`, the name the
         network has there, by default "student" or the only one; `mean` and `std` in pixel units,
-        empty for the training split's; `recipe`, pairs of (path, value) that turn the
+        empty for the training split's; `options` of its architecture, such as
+        `dict(dropout=0.3)`; `recipe`, pairs of (path, value) that turn the
         experiment's config into the one that trains this network.
 
     Returns:
       A complete section for `config.networks`.
     """
-    section = dict(name=name, trainable=False, checkpoint="", source="", mean=(), std=(), recipe=())
+    section = dict(
+        name=name, trainable=False, checkpoint="", source="", mean=(), std=(), options={},
+        recipe=(),
+    )
     _known(f"networks ({name})", fields, section)
     return {**section, **fields}
 
@@ -61,7 +66,7 @@ def term(loss: str, on: tuple[str, ...], **fields: Any) -> dict[str, Any]:
         loss=loss, on=tuple(on), student="student", teacher="", weight=1.0, group="task",
         detach=True,
     )
-    return {**section, **fields}
+    return {**section, **terms.defaults(loss), **fields}
 
 
 def optimizer(name: str, schedule: Any, **fields: Any) -> dict[str, Any]:
@@ -198,19 +203,15 @@ def validate(config: Mapping[str, Any]) -> dict[str, Any]:
         )
     full["views"] = {name: _view(name, value) for name, value in full["views"].items()}
     full["networks"] = {
-        name: network(**_section(f"networks.{name}", value, ("name",)))
-        for name, value in full["networks"].items()
+        name: _network(f"networks.{name}", value) for name, value in full["networks"].items()
     }
-    full["terms"] = {
-        name: term(**_section(f"terms.{name}", value, ("loss", "on")))
-        for name, value in full["terms"].items()
-    }
+    full["terms"] = {name: _term(f"terms.{name}", value) for name, value in full["terms"].items()}
     _whole(full)
     return full
 
 
 def _same_type(path: str, value: Any, example: Any) -> None:
-    kinds = {float: (int, float), int: (int,), bool: (bool,), str: (str,)}
+    kinds = {float: (int, float), int: (int,), bool: (bool,), str: (str,), tuple: (tuple, list)}
     if path == "optim.schedule":
         return
     wanted = kinds.get(type(example), (type(example),))
@@ -230,11 +231,42 @@ def _section(where: str, value: Any, required: tuple[str, ...]) -> dict[str, Any
     return section
 
 
+def _network(where: str, value: Any) -> dict[str, Any]:
+    section = _section(where, value, ("name",))
+    _known(where, section, network(""))
+    section = network(**section)
+    for name, example in network("").items():
+        _same_type(f"{where}.{name}", section[name], example)
+    for name in ("mean", "std"):
+        low = Range(np.float64, 0.0, open=name == "std")
+        section[name] = tuple(section[name])
+        for number in section[name]:
+            cast(f"{where}.{name}", number, low)
+    return section
+
+
+def _term(where: str, value: Any) -> dict[str, Any]:
+    section = _section(where, value, ("loss", "on"))
+    if not isinstance(section["loss"], str):
+        raise ConfigError(f"{where}.loss", f"got {section['loss']!r}", "must be a str")
+    if not isinstance(section["on"], list | tuple):
+        raise ConfigError(f"{where}.on", f"got {section['on']!r}", "must be names of views")
+    section = term(**section)
+    for name in ("student", "group", "detach"):
+        _same_type(f"{where}.{name}", section[name], term("", ())[name])
+    for name in ("on", "teacher"):
+        listed = section[name] if isinstance(section[name], list | tuple) else (section[name],)
+        if any(not isinstance(one, str) for one in listed):
+            raise ConfigError(f"{where}.{name}", f"got {section[name]!r}", "must be names")
+    return section
+
+
 def _view(name: str, value: Any) -> dict[str, Any]:
     value = {"ops": value} if isinstance(value, str) else value
     section = _section(f"views.{name}", value, ("ops",))
     _known(f"views.{name}", section, {"ops": "", "branch": 0})
     section = {"branch": 0, **section}
+    _same_type(f"views.{name}.ops", section["ops"], "")
     cast(f"views.{name}.branch", section["branch"], COUNT)
     return section
 
@@ -244,7 +276,7 @@ def _whole(full: Mapping[str, Any]) -> None:
         if not full[section]:
             raise ConfigError(section, "is empty", "an experiment needs at least one entry")
         for name in full[section]:
-            if not name.replace("_", "a").isalnum() or name == "terms":
+            if not isinstance(name, str) or not name.replace("_", "a").isalnum() or name == "terms":
                 raise ConfigError(
                     f"{section}.{name}", "is not a usable name", "use letters, digits and _"
                 )

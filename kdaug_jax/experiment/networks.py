@@ -22,7 +22,7 @@ class Network(NamedTuple):
       model: its pure functions.
       trainable: whether gradients reach it; a frozen one runs in inference mode.
       checkpoint: where a frozen network's weights lie, a working directory of this package.
-      facts: `{"name", "mean", "std", "num_classes"}`, all that is needed to build it again.
+      facts: `{"name", "mean", "std", "num_classes", "options"}`, what it takes to build it again.
     """
 
     model: Model
@@ -57,6 +57,7 @@ def build(
         "mean": tuple(config["mean"]) or info.mean,
         "std": tuple(config["std"]) or info.std,
         "num_classes": info.num_classes,
+        "options": dict(config["options"]),
     }
     if not config["trainable"] and config["checkpoint"]:
         stored = workdir.read_network(where, config["checkpoint"], config["source"])
@@ -82,6 +83,7 @@ def build(
             num_branches=branches,
             group_size=group_size if config["trainable"] else 0,
             dtype=dtype,
+            **facts["options"],
         )
     except ConfigError as error:
         raise ConfigError(f"{where}.name", error.what, error.remedy) from None

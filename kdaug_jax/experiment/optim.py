@@ -19,9 +19,8 @@ import optax
 from kdaug_jax.errors import ConfigError, near
 from kdaug_jax.experiment import schedules
 from kdaug_jax.experiment.binding import Bound, bind, cast, read_calls
+from kdaug_jax.experiment.terms import GROUPS
 from kdaug_jax.types import Fraction, Hparams, Info, NonNegative, Positive, Range, TrainState
-
-GROUPS = ("task", "distill")
 
 
 class Combine(NamedTuple):
@@ -226,7 +225,7 @@ def build(
     # 0 switches these two off and is part of the compiled program; any other value is traced.
     for field, legal in (
         ("clip_norm", Range(np.float32, 0.0, open=True)),
-        ("ema", Range(np.float32, 0.0, 1.0, open=True)),
+        ("ema", Range(np.float32, 0.0, 0.999999, open=True)),
     ):
         if config[field] != 0:
             path = f"optim.{field}"

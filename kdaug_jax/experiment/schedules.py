@@ -38,21 +38,28 @@ def milestones(span: Span, at: tuple, factor: float = 0.1) -> Multiplier:
     Epochs count from 0, so `at=(150,)` first lowers the 151st epoch, as the public code of paper
     001 does.
     """
-    times = np.asarray([round(time * span.steps_per_unit) for time in at], np.int32)
+    numbers = all(isinstance(time, int | float) and not isinstance(time, bool) for time in at)
+    if not numbers or list(at) != sorted(at) or min(at, default=0) < 0 or max(at, default=0) > 1e9:
+        raise ValueError(f"at = {at}", "must be rising times from 0")
+    times = np.asarray([round(time * span.steps_per_unit) for time in at], np.int64)
+    times = np.minimum(times, np.iinfo(np.int32).max).astype(np.int32)
     heights = np.float32(factor) ** np.arange(len(at) + 1, dtype=np.float32)
     return lambda step: jnp.asarray(heights)[jnp.sum(step >= times, dtype=jnp.int32)]
 
 
 def step_decay(span: Span, every: float, factor: float = 0.5) -> Multiplier:
     """Multiplies by `factor` after every `every` units, as λ of paper 003 does."""
-    if every <= 0:
-        raise ValueError(f"every = {every}", "must be more than 0")
-    count = int(span.total_steps / (every * span.steps_per_unit))
-    return milestones(span, tuple(every * (number + 1) for number in range(count)), factor)
+    return exponential(span, every, factor)
+
+
+def _share(end: float) -> None:
+    if end < 0.0:
+        raise ValueError(f"end = {end}", "must be at least 0")
 
 
 def cosine(span: Span, end: float = 0.0) -> Multiplier:
     """Falls from 1 to `end` along half a cosine over the run (Loshchilov and Hutter 2017, eq 5)."""
+    _share(end)
 
     def multiplier(step):
         position = jnp.minimum(step.astype(jnp.float32) / np.float32(span.total_steps), 1.0)
@@ -63,6 +70,7 @@ def cosine(span: Span, end: float = 0.0) -> Multiplier:
 
 def linear(span: Span, end: float = 0.0) -> Multiplier:
     """Goes from 1 to `end` along a line over the run."""
+    _share(end)
 
     def multiplier(step):
         position = jnp.minimum(step.astype(jnp.float32) / np.float32(span.total_steps), 1.0)
@@ -135,7 +143,7 @@ def build(
     if "base" not in spec:
         raise ConfigError(where, "has no base value", "give base=...")
     base = cast(f"{where}.base", spec.pop("base"), legal)
-    if name not in SCHEDULES:
+    if not isinstance(name, str) or name not in SCHEDULES:
         raise ConfigError(
             f"{where}.name", f"unknown schedule '{name}'", near(str(name), SCHEDULES)
         )

@@ -17,7 +17,7 @@ import numpy as np
 from kdaug_jax import rng
 from kdaug_jax.errors import ConfigError, near
 from kdaug_jax.experiment import schedules
-from kdaug_jax.experiment.binding import Bound, bind
+from kdaug_jax.experiment.binding import Bound, bind, options
 from kdaug_jax.losses import LOSSES
 from kdaug_jax.losses.term import Context, Term, TermInput
 from kdaug_jax.types import Clock, Hparams, Info, Outputs, Range, View
@@ -85,6 +85,12 @@ def _mean(function, arrays, mask, groups: int, options) -> jax.Array:
         mask = mask.reshape(groups, -1)
     else:
         value = call(*arrays)
+    if value.shape not in (mask.shape, mask.shape[:1] if groups > 1 else ()):
+        raise ConfigError(
+            f"terms ({getattr(function, '__name__', function)})",
+            f"the loss gave an array of shape {value.shape} for a batch of {mask.shape}",
+            "it must be one value an example, or a scalar",
+        )
     if value.shape != mask.shape:
         return jnp.mean(value)
     kept = mask.astype(jnp.float32)
@@ -110,7 +116,7 @@ def resolve(where: str, loss: str) -> tuple[Term, Callable[..., Any], Sequence[s
         module, _, attribute = loss.partition(":")
         try:
             found = getattr(importlib.import_module(module), attribute)
-        except (ImportError, AttributeError) as error:
+        except Exception as error:  # whatever a user's module does when it is imported
             raise ConfigError(
                 where, f"cannot import '{loss}' ({error})", "package.module:function"
             ) from error
@@ -122,6 +128,18 @@ def resolve(where: str, loss: str) -> tuple[Term, Callable[..., Any], Sequence[s
     if isinstance(found, Term):
         return found, found.apply, 4
     return lift(found), found, tuple(ROLES)
+
+
+def defaults(loss: str) -> dict[str, Any]:
+    """Gives the options of a loss of the table that have defaults, so that a config shows them."""
+    if loss not in LOSSES:
+        return {}
+    _, signature, skip = resolve("terms", loss)
+    found = options(signature, skip)
+    return {
+        name: one.default for name, one in found.items()
+        if one.default is not inspect.Parameter.empty
+    }
 
 
 def build(
@@ -140,15 +158,17 @@ def build(
     """
     where = f"terms.{name}"
     term, signature, skip = resolve(f"{where}.loss", config["loss"])
-    options = {key: value for key, value in config.items() if key not in FIELDS}
-    bound = bind(where, signature, (), options, skip, info)
+    written = {key: value for key, value in config.items() if key not in FIELDS}
+    bound = bind(where, signature, (), written, skip, info)
     on = tuple(config["on"])
-    if not on:
-        raise ConfigError(f"{where}.on", "names no view", near("", views))
+    if not on or len(set(on)) < len(on):
+        raise ConfigError(f"{where}.on", "names no view, or one twice", near("", views))
+    if "@" in config["student"]:
+        raise ConfigError(f"{where}.student", "names a view", "write the view in `on`")
     if config["group"] not in GROUPS:
         raise ConfigError(f"{where}.group", f"got {config['group']!r}", near("", GROUPS))
-    written = config["teacher"]
-    teachers = (written,) if isinstance(written, str) else tuple(written)
+    named = config["teacher"]
+    teachers = (named,) if isinstance(named, str) else tuple(named)
     teachers = tuple(teacher for teacher in teachers if teacher)
     needs = any(role.startswith("teacher") for role in term.roles)
     if needs != bool(teachers):

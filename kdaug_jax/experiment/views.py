@@ -144,7 +144,6 @@ def make(
     views: dict[str, View] = {}
     for plan in plans:
         view = stored if plan.source is None else views[plan.source]
-        keys = rng.example_keys(clock, "view/" + plan.name, view.index)
         for call in plan.calls:
             prefix = f"views.{plan.name}.{call.role}."
             traced = {name: hparams[prefix + name] for name in call.bound.traced}
@@ -152,6 +151,7 @@ def make(
                 key = rng.batch_key(clock, f"view/{plan.name}/{call.role}")
                 view = _mix(call, key, view, traced, groups)
             else:
+                keys = rng.example_keys(clock, "view/" + plan.name, view.index)
                 image = _augment(call, rng.fold(keys, call.role), view.image, traced)
                 view = view.replace(image=image)
         views[plan.name] = view

@@ -19,9 +19,13 @@ def read_rows(workdir: Path) -> list[dict[str, Any]]:
     path = Path(workdir) / METRICS
     if not path.exists():
         return []
-    lines = path.read_text().splitlines()
-    # A run that was killed may leave half a line at the end.
-    return [json.loads(line) for line in lines if line.endswith("}")]
+    rows = []
+    for line in path.read_text().splitlines():
+        try:
+            rows.append(json.loads(line))
+        except ValueError:
+            continue  # a run that was killed leaves half a line
+    return rows
 
 
 class Writer:

@@ -17,7 +17,11 @@ from kdaug_jax.training.setup import load
 
 
 def evaluate_run(
-    config: Mapping[str, Any], directory: str | Path, *, stream: TextIO | None = None
+    config: Mapping[str, Any],
+    directory: str | Path,
+    *,
+    allow_config_change: bool = False,
+    stream: TextIO | None = None,
 ) -> Results:
     """Evaluates the newest whole checkpoint on validation and test; changes nothing.
 
@@ -25,6 +29,7 @@ def evaluate_run(
       config: a ConfigDict or nested dicts, of which `data`, `eval`, `mesh` and `precision` count;
         networks and population are those that the run recorded.
       directory: the working directory of the run; its teachers are not needed.
+      allow_config_change: whether `data` may be other than what the run was trained on.
       stream: console, by default standard output.
 
     Returns:
@@ -35,11 +40,18 @@ def evaluate_run(
     """
     console = Console(stream)
     directory = Path(directory).expanduser().absolute()
-    stored = workdir.read_json(directory / "config.json")
+    stored = workdir.read_record(directory)
     if stored is None:
         raise ConfigError("--workdir", f"{directory} holds no run", "train it first")
     full = configs.validate(config)
     section = full["data"]
+    changed = configs.difference({"data": stored["config"]["data"]}, {"data": section})
+    if changed and not allow_config_change:
+        raise ConfigError(
+            str(directory / "config.json"),
+            "the run was trained on other data (" + "; ".join(changed) + ")",
+            "give the config it was trained with, or --allow_config_change",
+        )
     uses = ("train", "validation", "test")
     dataset = data.load(section["source"], {use: section[use] for use in uses})
     info = data.describe(dataset)

@@ -196,10 +196,11 @@ def _check_choices(full: Mapping[str, Any], program: Program) -> None:
     if views.parse("eval", full["eval"]["view"], program.info).source is not None:
         raise ConfigError("eval.view", "starts from another view", "write its stages out")
     main = evaluate.main_network(program.trainable)
+    metrics = dict.fromkeys(evaluate.METRICS, 0.0)
     known = [
         name
         for network in program.trainable
-        for name in evaluate.named(dict.fromkeys(evaluate.METRICS, 0.0), "validation", network, main)
+        for name in evaluate.named(metrics, "validation", network, main)
     ]
     best = full["checkpoint"]["best"]
     if best not in ("", *known):

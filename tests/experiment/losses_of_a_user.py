@@ -29,3 +29,12 @@ adapter = Term(_init, _apply, roles=("student",), no_decay=("spared",))
 
 def infinite(student, labels, *, scale: Positive = 1.0):
     return student[:, 0] * jnp.inf
+
+
+def spread(student):
+    """A relational loss: how much logits differ within the batch it is given."""
+    return jnp.sum(jnp.var(student, axis=0))
+
+
+def unreduced(student):
+    return jnp.square(student)

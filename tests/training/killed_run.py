@@ -1,4 +1,4 @@
-"""Trains `argv[1]` (a config as JSON) into `argv[2]` and kills itself at step 8, after the save of step 5."""
+"""Trains `argv[1]` (a config as JSON) into `argv[2]`, and dies at step 8 once step 5 is saved."""
 
 import json
 import os

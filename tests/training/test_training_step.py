@@ -149,6 +149,104 @@ def test_a_phase_changes_views_and_weights_but_not_the_state():
     assert rows[0]["train/loss"] == 0.0 < rows[0]["train/ce"]
 
 
+def numbers_of(phases, path, **sections):
+    config = tiny_config(views={"x": "randaugment(1, 3)"}, phases=phases, **sections)
+    config.train.epochs = 4.0
+    return [float(one.hparams[path]) for one in programs.build(config, INFO) if path in one.hparams]
+
+
+def test_later_phases_replace_what_earlier_ones_set():
+    path = "views.x.randaugment.m"
+    traced, written = {path: 5}, {"views.x": "randaugment(1, 2)"}
+    assert numbers_of(((1, traced), (2, written)), path) == [3, 5, 2]
+    assert numbers_of(((1, written), (2, traced)), path) == [3, 2, 5]
+    assert numbers_of(((1, traced), (2, {"views.x": "flip"})), path) == [3, 5]
+    smoothing = "terms.ce.label_smoothing"
+    assert numbers_of(((1, {smoothing: 0.5}),), smoothing) == [0.0, 0.5]
+
+
+def test_what_a_phase_sets_holds_for_all_members():
+    paths = ("views.x.randaugment.m", "terms.ce.weight")
+    phases = ((1, {"views.x": "flip"}), (2, {"terms.ce.weight": 0.0}))
+    config = tiny_config(views={"x": "randaugment(1, 3)"}, phases=phases)
+    config.train.epochs = 4.0
+    built = programs.build(config, INFO)
+    members = population.members(((paths[0], (1, 7)), (paths[1], (1.0, 0.5))))
+    found = population.hparams(built, members)
+    assert [own.get(paths[0], None) for own in found[0]] == [1, 1, 7, 7]
+    assert all(paths[0] not in own for own in found[1])
+    assert [own[paths[1]] for own in found[1]] == [1.0, 0.5, 1.0, 0.5]
+    assert [own[paths[1]] for own in found[2]] == [0.0] * 4
+
+
+@pytest.mark.parametrize(
+    "grid, message",
+    [
+        ((("seed", (0, 0)),), "repeats a value"),
+        ((("seed", ()),), "has no values"),
+        ((("seed", (0,)), ("seed", (1,))), "there twice"),
+        ((("optim.schedule", (0.1,)), ("optim.schedule.base", (0.2,))), "there twice"),
+        (((3, (0,)),), "has no values"),
+    ],
+)
+def test_populations_that_make_no_sense(grid, message):
+    with pytest.raises(ConfigError, match=message):
+        population.members(grid)
+
+
+def test_weights_follow_their_schedules():
+    weight = dict(name="milestones", base=0.5, at=(1, 2), factor=0.1, unit="step")
+    terms = {"ce": configs.term("cross_entropy", ("x",), weight=weight)}
+    _, rows = Bench(tiny_config(terms=terms)).run(3)
+    shares = [row["train/loss"] / row["train/ce"] for row in rows]
+    np.testing.assert_allclose(shares, [0.5, 0.05, 0.005], rtol=1e-5)
+
+
+def test_relational_losses_stay_inside_their_group():
+    terms = {"own": configs.term(f"{USER}:spread", ("x",))}
+    _, whole = Bench(tiny_config(terms=terms, views={"x": ""})).run(1)
+    bench = Bench(tiny_config(terms=terms, views={"x": ""}, train=dict(group_size=4)))
+    state = bench.init(bench.program.hparams)
+    variables = {"params": state.params["student"], "batch_stats": state.network_state["student"]}
+    model, images = bench.program.networks["student"].model, bench.batch(0).image
+    outputs, _ = model.apply(variables, images, train=True)
+    groups = np.asarray(outputs.logits).reshape(2, 4, -1)
+    expected = np.mean([np.var(group, axis=0).sum() for group in groups])
+    _, split = bench.run(1)
+    np.testing.assert_allclose(split[0]["train/own"], expected, rtol=1e-4)
+    assert abs(split[0]["train/own"] - whole[0]["train/own"]) > 1e-6
+
+
+def test_masked_rows_do_not_count():
+    bench = Bench(tiny_config(views={"x": ""}))
+    hparams, batch = bench.program.hparams, bench.batch(0)
+    state = bench.init(hparams)
+    clock = bench.program.clock(state.step, hparams)
+    values = []
+    for mask in ([True] * 8, [True] * 4 + [False] * 4):
+        masked = batch.replace(mask=jnp.asarray(mask))
+        made = bench.program.make_views(clock, masked, hparams)
+        outputs, _ = bench.program.run_networks(
+            state.params, state.network_state, {}, made, clock, {}
+        )
+        values.append(
+            (
+                bench.program.compute_terms({}, {}, outputs, made, clock, hparams)[1][0],
+                outputs["student@x"].logits,
+            )
+        )
+    logs = jax.nn.log_softmax(values[1][1])[jnp.arange(4), batch.label[:4]]
+    np.testing.assert_allclose(values[1][0], -logs.mean(), rtol=1e-5)
+    assert values[0][0] != values[1][0]
+
+
+def test_a_loss_of_another_shape_is_refused():
+    terms = {"own": configs.term(f"{USER}:unreduced", ("x",))}
+    bench = Bench(tiny_config(terms=terms))
+    with pytest.raises(ConfigError, match=r"unreduced.*shape \(8, 4\)"):
+        bench.run(1)
+
+
 def test_a_sweep_of_weight_magnitude_k_and_seed_compiles_once(frozen_teacher):
     bench = Bench(distilled())
     seen = set()
@@ -276,6 +374,9 @@ def test_averaged_weights_follow_with_a_ramp():
         expected = decay * expected + (1 - decay) * state.params["student"]["fc"]["kernel"]
     found = states[-1].ema["params"]["student"]["fc"]["kernel"]
     np.testing.assert_allclose(found, expected, rtol=1e-5)
+    statistics = [state.ema["network_state"]["student"]["bn"]["mean"] for state in states]
+    assert not np.array_equal(statistics[0], statistics[-1])
+    assert not np.array_equal(statistics[-1], states[-1].network_state["student"]["bn"]["mean"])
 
 
 def test_one_and_four_devices_agree(frozen_teacher):
@@ -394,6 +495,28 @@ def test_micro_batches_update_running_statistics_in_turn():
         (dict(optim=dict(momentum=1.5)), "at most 1"),
         (dict(phases=((3, {"views.x": ""}),)), "inside the run"),
         (dict(phases=((1, {"views.z": ""}),)), "there is no such field"),
+        (dict(phases=((float("nan"), {"views.x": ""}),)), "phases.0.epoch: got nan"),
+        (dict(phases=(("1", {"views.x": ""}),)), "must be a number"),
+        (dict(phases=((1, ["views.x"]),)), "overrides are"),
+        (dict(phases=((1, {"data.batch_size": 4}),)), "phases change views, terms, optim"),
+        (dict(phases=((1, {"": 4}),)), "phases change views, terms, optim"),
+        (dict(phases=((1, {"optim.clip_norm": 4.0}),)), "changes what the run stores"),
+        (dict(phases=((1, {"optim.ema": 0.9}),)), "changes what the run stores"),
+        (dict(views={"x": dict(ops="", branch=1)}), "branch 0, which is evaluated"),
+        (dict(terms={"ce": configs.term("cross_entropy", ("x", "x"))}), "or one twice"),
+        (
+            dict(terms={"ce": configs.term("cross_entropy", ("x",), student="student@x")}),
+            "write the view in `on`",
+        ),
+        (dict(optim=dict(ema=1.0)), "at most 0.999999"),
+        (
+            dict(
+                networks={
+                    "student": configs.network("tiny", trainable=True, options=dict(dropout=0.5))
+                }
+            ),
+            "has no 'dropout'",
+        ),
     ],
 )
 def test_what_does_not_fit_is_refused_before_any_work(sections, message):
