@@ -15,13 +15,8 @@ from kdaug_jax import rng
 from kdaug_jax.errors import ConfigError, near
 from kdaug_jax.experiment import networks as network_room
 from kdaug_jax.experiment import optim, terms, views
-from kdaug_jax.experiment.binding import cast
-from kdaug_jax.experiment.config import SEED, natural, overlay, put, validate
+from kdaug_jax.experiment.config import SEED, natural
 from kdaug_jax.types import Batch, Clock, Hparams, Info, Outputs, Range, TrainState, View
-
-# What phases may change, and what of it they may not.
-PHASED = ("views", "terms", "optim")
-NOT_PHASED = ("optim.name", "optim.ema_ramp")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -196,82 +191,20 @@ class Program:
         return jax.eval_shape(forward, params, network_state, frozen, hparams, batch)
 
 
-def build(config: Mapping[str, Any], info: Info) -> tuple[Program, ...]:
-    """Resolves a config into one program a phase, all with the same state tree.
+def build_phase(full: dict[str, Any], info: Info, start_step: int) -> Program:
+    """Resolves one phase of an experiment.
 
     Args:
-      config: a ConfigDict or nested dicts.
+      full: the complete plain config of the phase.
       info: facts of the training split.
+      start_step: where the phase begins.
 
     Returns:
-      The programs in order of their `start_step`; the first starts at 0.
+      Its program.
 
     Raises:
       ConfigError: whatever does not fit, named by its config path.
     """
-    full = validate(config)
-    programs = [_build(full, info, 0)]
-    first, current, traced = programs[0], full, {}
-    for number, (epoch, overrides) in enumerate(full["phases"]):
-        where = f"phases.{number}"
-        start = _phase_start(where, epoch, overrides, programs[-1], first)
-        for path, value in overrides.items():
-            current, traced = _override(where, path, value, current, traced, programs[-1])
-        program = _build(validate(current), info, start)
-        program = dataclasses.replace(
-            program,
-            hparams=overlay(program.hparams, program.ranges, traced),
-            overridden=programs[-1].overridden | set(overrides),
-        )
-        _same_state(where, first, program)
-        programs.append(program)
-    return tuple(programs)
-
-
-def _phase_start(where: str, epoch, overrides, before: Program, first: Program) -> int:
-    epoch = float(cast(f"{where}.epoch", epoch, Range(np.float64, 0.0)))
-    start = round(epoch * first.steps_per_epoch)
-    if not before.start_step < start < first.total_steps:
-        raise ConfigError(
-            where, f"starts at epoch {epoch:g}", "phases follow each other inside the run"
-        )
-    if not isinstance(overrides, Mapping) or not overrides:
-        raise ConfigError(where, f"overrides are {overrides!r}", 'write {"path": value, ...}')
-    return start
-
-
-def _override(where: str, path: str, value, current, traced, before: Program):
-    """Applies one override of a phase: to the config, or to a number inside a view."""
-    parts = path.split(".") if isinstance(path, str) else [""]
-    if parts[0] not in PHASED or path.startswith(NOT_PHASED):
-        raise ConfigError(where, f"cannot change {path!r}", "phases change " + ", ".join(PHASED))
-    # A later override replaces what an earlier one set at the path or below it.
-    traced = {own: kept for own, kept in traced.items() if not f"{own}.".startswith(f"{path}.")}
-    if path in before.hparams and parts[0] == "views":
-        return current, {**traced, path: value}
-    if parts[0] == "terms" and len(parts) == 3 and parts[1] in current["terms"]:
-        terms_now = {**current["terms"], parts[1]: {**current["terms"][parts[1]], parts[2]: value}}
-        return {**current, "terms": terms_now}, traced
-    return put(current, path, value), traced
-
-
-def _same_state(where: str, first: Program, program: Program) -> None:
-    """Refuses a phase whose state is another tree than the run's."""
-    before, after = (
-        {jax.tree_util.keystr(path): (leaf.shape, leaf.dtype) for path, leaf in leaves}
-        for leaves in (jax.tree.leaves_with_path(one.state_shapes()) for one in (first, program))
-    )
-    differing = sorted(
-        path for path in {*before, *after} if before.get(path) != after.get(path)
-    )
-    if differing:
-        raise ConfigError(
-            where, f"changes what the run stores (at {differing[0]})",
-            "phases keep networks, branches, and what is switched on",
-        )
-
-
-def _build(full: dict[str, Any], info: Info, start_step: int) -> Program:
     size, batch_size = len(info.labels), full["data"]["batch_size"]
     if batch_size > size:
         raise ConfigError(

@@ -5,24 +5,21 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
 from jax.sharding import Mesh
 
 from kdaug_jax import data
-from kdaug_jax.errors import CheckpointError, ConfigError, near
-from kdaug_jax.experiment import config as configs
+from kdaug_jax.errors import CheckpointError, ConfigError
 from kdaug_jax.experiment import views
 from kdaug_jax.experiment.networks import Network
-from kdaug_jax.experiment.program import Program, build
+from kdaug_jax.experiment.program import Program
 from kdaug_jax.runtime import checkpoint, sharding, workdir
 from kdaug_jax.training import evaluate, population
+from kdaug_jax.training.plan import plan
 from kdaug_jax.types import Info
-
-# Stands for the run's own directory at the front of a checkpoint's path.
-WORKDIR = "workdir:"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,150 +75,6 @@ class Setup:
             check,
         )
         return evaluate.named(found, split, network, self.student)
-
-
-def _locate(full: Mapping[str, Any], directory: Path) -> dict[str, Any]:
-    """Replaces `workdir:` in front of checkpoints; so a directory may be moved with its teacher."""
-    networks = {}
-    for name, one in full["networks"].items():
-        inside = one["checkpoint"].startswith(WORKDIR)
-        path = one["checkpoint"].removeprefix(WORKDIR)
-        networks[name] = {**one, "checkpoint": str(directory / path) if inside else path}
-    return {**full, "networks": networks}
-
-
-def teacher_config(config: Mapping[str, Any], name: str) -> dict[str, Any]:
-    """Derives the config that trains a network which an experiment wants frozen.
-
-    The network becomes the student of an experiment with the same data, one cross entropy on the
-    first view, and whatever its `recipe` says.
-
-    Args:
-      config: the complete config of the experiment.
-      name: the frozen network.
-
-    Returns:
-      A complete config.
-    """
-    section = config["networks"][name]
-    first_view = configs.natural(config["views"])[0]
-    derived = {
-        **config,
-        "mode": "train",
-        "networks": {"student": {**section, "trainable": True, "recipe": ()}},
-        "terms": {"ce": configs.term("cross_entropy", (first_view,))},
-        "optim": {**config["optim"], "combine": "sum()"},
-        "phases": (),
-        "population": (),
-    }
-    for path, value in section["recipe"]:
-        derived = configs.put(derived, path, value)
-    return configs.validate(derived)
-
-
-class Plan(NamedTuple):
-    """What a config resolves to before any device work.
-
-    Attributes:
-      full: the complete plain config, with `workdir:` in front of checkpoints of its own.
-      dataset: the splits.
-      programs: one a phase.
-      members: the runs of the population.
-      numbers: for each phase each member's traced numbers.
-      record: what is written to config.json.
-    """
-
-    full: dict[str, Any]
-    dataset: data.Dataset
-    programs: tuple[Program, ...]
-    members: tuple[population.Member, ...]
-    numbers: list[list[dict[str, np.ndarray]]]
-    record: dict[str, Any]
-
-
-def plan(
-    config: Mapping[str, Any],
-    directory: Path,
-    say: Callable[[str], None],
-    *,
-    allow_config_change: bool = False,
-    record: bool = True,
-) -> Plan:
-    """Resolves a config and compares it with what the directory holds; starts no device.
-
-    Args:
-      config: a ConfigDict or nested dicts. A frozen network without checkpoint is planned as its
-        config describes it, though it cannot be loaded yet.
-      directory: the working directory, absolute.
-      say: prints a line.
-      allow_config_change: whether the directory may hold another config.
-      record: whether a config that the directory holds must be this one.
-
-    Returns:
-      The plan.
-
-    Raises:
-      UserError: whatever does not fit.
-    """
-    full = configs.validate(config)
-    section = full["data"]
-    splits = {use: section[use] for use in ("train", "validation", "test")}
-    dataset = data.load(section["source"], splits)
-    programs = build(_locate(full, directory), data.describe(dataset))
-    first = programs[0]
-    _check_choices(full, first)
-    members = population.members(full["population"])
-    numbers = population.hparams(programs, members)
-    written = {**first.config, "networks": {
-        name: {**one, "checkpoint": full["networks"][name]["checkpoint"] or WORKDIR + name}
-        if not one["trainable"] else one
-        for name, one in first.config["networks"].items()
-    }}
-    facts = {
-        name: {**one.facts, "num_branches": one.model.num_branches, "trainable": one.trainable,
-               "averaged": first.optimizer.averages}
-        for name, one in first.networks.items()
-    }
-    if record:
-        _compare(directory, written, say, allow_config_change)
-    return Plan(full, dataset, programs, members, numbers, {
-        "config": written,
-        "networks": facts,
-        "members": [member.name for member in members],
-    })
-
-
-def _check_choices(full: Mapping[str, Any], program: Program) -> None:
-    """Refuses an evaluation view that has no images of its own, and an unknown best metric."""
-    if views.parse("eval", full["eval"]["view"], program.info).source is not None:
-        raise ConfigError("eval.view", "starts from another view", "write its stages out")
-    main = evaluate.main_network(program.trainable)
-    metrics = dict.fromkeys(evaluate.METRICS, 0.0)
-    known = [
-        name
-        for network in program.trainable
-        for name in evaluate.named(metrics, "validation", network, main)
-    ]
-    best = full["checkpoint"]["best"]
-    if best not in ("", *known):
-        raise ConfigError("checkpoint.best", f"there is no '{best}'", near(best, known))
-
-
-def _compare(
-    directory: Path, written: Mapping[str, Any], say: Callable[[str], None], allow_change: bool
-) -> None:
-    stored = workdir.read_record(directory)
-    changed = configs.difference(stored["config"], written) if stored else []
-    if not changed or not checkpoint.steps(directory / "checkpoints"):
-        return
-    if not allow_change:
-        raise ConfigError(
-            str(directory / "config.json"),
-            "the run was started with another config (" + "; ".join(changed) + ")",
-            "use another --workdir, or --allow_config_change to go on with the new one",
-        )
-    for line in changed:
-        say(f"config changed: {line}")
 
 
 def prepare(

@@ -10,7 +10,7 @@ from kdaug_jax.experiment import config as configs
 from kdaug_jax.runtime import workdir
 from kdaug_jax.training.console import Console
 from kdaug_jax.training.loop import train
-from kdaug_jax.training.setup import WORKDIR, plan, teacher_config
+from kdaug_jax.training.plan import WORKDIR, plan, teacher_config
 
 
 def ensure(

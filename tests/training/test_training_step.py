@@ -8,8 +8,9 @@ import pytest
 from kdaug_jax import data, models
 from kdaug_jax.errors import ConfigError
 from kdaug_jax.experiment import config as configs
-from kdaug_jax.experiment import program as programs
+from kdaug_jax.experiment import networks
 from kdaug_jax.experiment.networks import Network
+from kdaug_jax.experiment.phases import build as build_phases
 from kdaug_jax.runtime import sharding
 from kdaug_jax.training import population
 from kdaug_jax.training.state import make_init
@@ -26,7 +27,7 @@ class Bench:
     """A program with its state and jitted step, on one device or a mesh."""
 
     def __init__(self, config, devices=1, phase=0):
-        self.programs = programs.build(config, INFO)
+        self.programs = build_phases(config, INFO)
         self.program = self.programs[phase]
         self.mesh = sharding.make_mesh(devices, config.data.batch_size)
         self.frozen = sharding.put_whole(self.mesh, self.frozen_variables())
@@ -61,7 +62,7 @@ class Bench:
 @pytest.fixture
 def frozen_teacher(monkeypatch):
     """Gives frozen networks random weights instead of those of a checkpoint."""
-    build = programs.network_room.build
+    build = networks.build
 
     def without_checkpoint(name, config, info, branches, group_size, dtype):
         if config["trainable"]:
@@ -70,7 +71,7 @@ def frozen_teacher(monkeypatch):
         facts = {"name": config["name"], "mean": info.mean, "std": info.std}
         return Network(model, False, "", facts)
 
-    monkeypatch.setattr(programs.network_room, "build", without_checkpoint)
+    monkeypatch.setattr(networks, "build", without_checkpoint)
 
 
 def distilled(**sections):
@@ -152,7 +153,7 @@ def test_a_phase_changes_views_and_weights_but_not_the_state():
 def numbers_of(phases, path, **sections):
     config = tiny_config(views={"x": "randaugment(1, 3)"}, phases=phases, **sections)
     config.train.epochs = 4.0
-    return [float(one.hparams[path]) for one in programs.build(config, INFO) if path in one.hparams]
+    return [float(one.hparams[path]) for one in build_phases(config, INFO) if path in one.hparams]
 
 
 def test_later_phases_replace_what_earlier_ones_set():
@@ -170,7 +171,7 @@ def test_what_a_phase_sets_holds_for_all_members():
     phases = ((1, {"views.x": "flip"}), (2, {"terms.ce.weight": 0.0}))
     config = tiny_config(views={"x": "randaugment(1, 3)"}, phases=phases)
     config.train.epochs = 4.0
-    built = programs.build(config, INFO)
+    built = build_phases(config, INFO)
     members = population.members(((paths[0], (1, 7)), (paths[1], (1.0, 0.5))))
     found = population.hparams(built, members)
     assert [own.get(paths[0], None) for own in found[0]] == [1, 1, 7, 7]
@@ -521,12 +522,12 @@ def test_micro_batches_update_running_statistics_in_turn():
 )
 def test_what_does_not_fit_is_refused_before_any_work(sections, message):
     with pytest.raises(ConfigError) as caught:
-        programs.build(tiny_config(**sections), INFO)
+        build_phases(tiny_config(**sections), INFO)
     assert message in str(caught.value)
 
 
 def test_only_traced_numbers_can_be_swept():
-    program = programs.build(tiny_config(), INFO)[0]
+    program = build_phases(tiny_config(), INFO)[0]
     with pytest.raises(ConfigError, match="not a traced number"):
         configs.overlay(program.hparams, program.ranges, {"views.x.pad_crop.padding": 2})
     with pytest.raises(ConfigError, match="at most 1"):

@@ -1,0 +1,95 @@
+"""From a config to its programs: one a phase, all with the same state."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import numpy as np
+
+from kdaug_jax.errors import ConfigError
+from kdaug_jax.experiment.binding import cast
+from kdaug_jax.experiment.config import overlay, put, validate
+from kdaug_jax.experiment.program import Program, build_phase
+from kdaug_jax.types import Info, Range
+
+# What phases may change, and what of it they may not.
+PHASED = ("views", "terms", "optim")
+NOT_PHASED = ("optim.name", "optim.ema_ramp")
+
+
+def build(config: Mapping[str, Any], info: Info) -> tuple[Program, ...]:
+    """Resolves a config into one program a phase, all with the same state tree.
+
+    Args:
+      config: a ConfigDict or nested dicts.
+      info: facts of the training split.
+
+    Returns:
+      The programs in order of their `start_step`; the first starts at 0.
+
+    Raises:
+      ConfigError: whatever does not fit, named by its config path.
+    """
+    full = validate(config)
+    programs = [build_phase(full, info, 0)]
+    first, current, traced = programs[0], full, {}
+    for number, (epoch, overrides) in enumerate(full["phases"]):
+        where = f"phases.{number}"
+        start = _phase_start(where, epoch, overrides, programs[-1], first)
+        for path, value in overrides.items():
+            current, traced = _override(where, path, value, current, traced, programs[-1])
+        program = build_phase(validate(current), info, start)
+        program = dataclasses.replace(
+            program,
+            hparams=overlay(program.hparams, program.ranges, traced),
+            overridden=programs[-1].overridden | set(overrides),
+        )
+        _same_state(where, first, program)
+        programs.append(program)
+    return tuple(programs)
+
+
+def _phase_start(where: str, epoch, overrides, before: Program, first: Program) -> int:
+    epoch = float(cast(f"{where}.epoch", epoch, Range(np.float64, 0.0)))
+    start = round(epoch * first.steps_per_epoch)
+    if not before.start_step < start < first.total_steps:
+        raise ConfigError(
+            where, f"starts at epoch {epoch:g}", "phases follow each other inside the run"
+        )
+    if not isinstance(overrides, Mapping) or not overrides:
+        raise ConfigError(where, f"overrides are {overrides!r}", 'write {"path": value, ...}')
+    return start
+
+
+def _override(where: str, path: str, value, current, traced, before: Program):
+    """Applies one override of a phase: to the config, or to a number inside a view."""
+    parts = path.split(".") if isinstance(path, str) else [""]
+    if parts[0] not in PHASED or path.startswith(NOT_PHASED):
+        raise ConfigError(where, f"cannot change {path!r}", "phases change " + ", ".join(PHASED))
+    # A later override replaces what an earlier one set at the path or below it.
+    traced = {own: kept for own, kept in traced.items() if not f"{own}.".startswith(f"{path}.")}
+    if path in before.hparams and parts[0] == "views":
+        return current, {**traced, path: value}
+    if parts[0] == "terms" and len(parts) == 3 and parts[1] in current["terms"]:
+        terms_now = {**current["terms"], parts[1]: {**current["terms"][parts[1]], parts[2]: value}}
+        return {**current, "terms": terms_now}, traced
+    return put(current, path, value), traced
+
+
+def _same_state(where: str, first: Program, program: Program) -> None:
+    """Refuses a phase whose state is another tree than the run's."""
+    before, after = (
+        {jax.tree_util.keystr(path): (leaf.shape, leaf.dtype) for path, leaf in leaves}
+        for leaves in (jax.tree.leaves_with_path(one.state_shapes()) for one in (first, program))
+    )
+    differing = sorted(
+        path for path in {*before, *after} if before.get(path) != after.get(path)
+    )
+    if differing:
+        raise ConfigError(
+            where, f"changes what the run stores (at {differing[0]})",
+            "phases keep networks, branches, and what is switched on",
+        )
