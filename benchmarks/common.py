@@ -16,8 +16,8 @@ from typing import Any, NamedTuple
 import jax
 
 from kdaug_jax import data
-from kdaug_jax.experiment.config import ConfigDict, default, network, term
 from kdaug_jax.experiment.phases import build
+from kdaug_jax.experiment.sections import ConfigDict, default, network, term
 from kdaug_jax.runtime import sharding
 from kdaug_jax.training.population import make_call
 from kdaug_jax.training.state import make_init

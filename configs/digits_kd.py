@@ -18,7 +18,7 @@ and 19.9 % with distillation. On the digits only the direction can be expected.
 from __future__ import annotations
 
 from configs.common import parse_arg, shrink
-from kdaug_jax.experiment.config import ConfigDict, default, network, term
+from kdaug_jax.experiment.sections import ConfigDict, default, network, term
 
 
 def get_config(arg: str = "") -> ConfigDict:

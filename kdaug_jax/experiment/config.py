@@ -1,4 +1,4 @@
-"""The shape of a config: defaults, checks, typos, overrides by path, fingerprint."""
+"""Checks of a config, overrides by path, differences, fingerprint."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from kdaug_jax.errors import ConfigError, near
-from kdaug_jax.experiment import terms
 from kdaug_jax.experiment.binding import cast
+from kdaug_jax.experiment.sections import check_known, default, network, optimizer, term
 from kdaug_jax.types import Range
 
 MODES = ("train", "evaluate", "preview")
@@ -22,111 +22,6 @@ SEED = Range(np.uint32, 0, 2**32 - 1)
 COUNT = Range(np.int64, 0)
 # A run may be resumed with other values of these.
 FREE = ("mode",)
-
-
-def network(name: str, **fields: Any) -> dict[str, Any]:
-    """Gives the config of one network.
-
-    Args:
-      name: architecture, see `kdaug_jax.models.names()`; may be empty for a frozen network,
-        whose checkpoint knows it.
-      **fields: `trainable`, False for a frozen network; `checkpoint`, working directory that a
-        frozen network comes from, empty to train it first with `recipe`; `source`, the name the
-        network has there, by default "student" or the only one; `mean` and `std` in pixel units,
-        empty for the training split's; `options` of its architecture, such as
-        `dict(dropout=0.3)`; `recipe`, pairs of (path, value) that turn the
-        experiment's config into the one that trains this network.
-
-    Returns:
-      A complete section for `config.networks`.
-    """
-    section = dict(
-        name=name, trainable=False, checkpoint="", source="", mean=(), std=(), options={},
-        recipe=(),
-    )
-    _known(f"networks ({name})", fields, section)
-    return {**section, **fields}
-
-
-def term(loss: str, on: tuple[str, ...], **fields: Any) -> dict[str, Any]:
-    """Gives the config of one loss term.
-
-    Args:
-      loss: name in `kdaug_jax.losses.LOSSES`, or "package.module:function".
-      on: the views it is put on; its values are summed.
-      **fields: `student`, the network that learns; `teacher`, a network, "network@view", or a
-        tuple of them, whose probabilities are averaged; `weight`, a number or a schedule;
-        `group`, "task" or "distill"; `detach`, whether the teacher's outputs are constants; and
-        the loss's own options.
-
-    Returns:
-      A complete section for `config.terms`.
-    """
-    section = dict(
-        loss=loss, on=tuple(on), student="student", teacher="", weight=1.0, group="task",
-        detach=True,
-    )
-    return {**section, **terms.defaults(loss), **fields}
-
-
-def optimizer(name: str, schedule: Any, **fields: Any) -> dict[str, Any]:
-    """Gives the config of the optimiser.
-
-    Args:
-      name: in `kdaug_jax.experiment.optim.OPTIMIZERS`.
-      schedule: the learning rate, a number or `dict(name=..., base=..., ...)`.
-      **fields: `weight_decay` and what it reaches, `decay`; `clip_norm`, 0 for off; `combine`, how
-        gradient groups are combined; `ema`, decay of the averaged weights, 0 for off, and
-        `ema_ramp`; and the optimiser's own options.
-
-    Returns:
-      A complete section for `config.optim`.
-    """
-    section = dict(
-        weight_decay=0.0, decay="all", clip_norm=0.0, combine="sum()", ema=0.0, ema_ramp=True
-    )
-    return {**section, **fields, "name": name, "schedule": schedule}
-
-
-def default() -> ConfigDict:
-    """Gives a config with every section, in which an experiment fills views, networks and terms."""
-    return ConfigDict(
-        dict(
-            mode="train",
-            seed=0,
-            data=dict(
-                source="digits", seed=0, batch_size=64,
-                train="train", validation="validation", test="test",
-            ),
-            views={},
-            networks={},
-            terms={},
-            optim=optimizer(
-                "sgd", dict(name="constant", base=0.1, unit="epoch", warmup=0.0),
-                momentum=0.9, nesterov=False,
-            ),
-            train=dict(
-                epochs=1.0, group_size=0, accumulate=1, steps_per_call=0, allow_weak_teacher=False
-            ),
-            eval=dict(every_epochs=1.0, batch_size=0, view=""),
-            checkpoint=dict(
-                every_epochs=1.0, every_steps=0, every_minutes=0.0, keep=2,
-                best="eval/validation/accuracy",
-            ),
-            log=dict(every_steps=20),
-            precision="float32",
-            mesh=dict(data=-1),
-            phases=(),
-            population=(),
-        ),
-        type_safe=True,
-    )
-
-
-def _known(where: str, given: Mapping[str, Any], known: Mapping[str, Any]) -> None:
-    for name in given:
-        if name not in known:
-            raise ConfigError(f"{where}.{name}", "is not a field", near(name, known))
 
 
 def plain(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -157,7 +52,7 @@ def validate(config: Mapping[str, Any]) -> dict[str, Any]:
       ConfigError: an unknown field, a wrong type, or a number out of range.
     """
     given, schema = plain(config), plain(default())
-    _known("config", given, schema)
+    check_known("config", given, schema)
     full = {**schema, **given}
     for section, fields in schema.items():
         if isinstance(fields, dict) and fields:
@@ -166,7 +61,7 @@ def validate(config: Mapping[str, Any]) -> dict[str, Any]:
             if section == "optim":  # an optimiser has options of its own
                 fields = {name: fields[name] for name in optimizer("", 0.0)}
             else:
-                _known(section, full[section], fields)
+                check_known(section, full[section], fields)
             full[section] = {**fields, **full[section]}
             for name, value in fields.items():
                 _same_type(f"{section}.{name}", full[section][name], value)
@@ -233,7 +128,7 @@ def _section(where: str, value: Any, required: tuple[str, ...]) -> dict[str, Any
 
 def _network(where: str, value: Any) -> dict[str, Any]:
     section = _section(where, value, ("name",))
-    _known(where, section, network(""))
+    check_known(where, section, network(""))
     section = network(**section)
     for name, example in network("").items():
         _same_type(f"{where}.{name}", section[name], example)
@@ -264,7 +159,7 @@ def _term(where: str, value: Any) -> dict[str, Any]:
 def _view(name: str, value: Any) -> dict[str, Any]:
     value = {"ops": value} if isinstance(value, str) else value
     section = _section(f"views.{name}", value, ("ops",))
-    _known(f"views.{name}", section, {"ops": "", "branch": 0})
+    check_known(f"views.{name}", section, {"ops": "", "branch": 0})
     section = {"branch": 0, **section}
     _same_type(f"views.{name}.ops", section["ops"], "")
     cast(f"views.{name}.branch", section["branch"], COUNT)
