@@ -89,6 +89,48 @@ def distilled(**sections):
     return tiny_config(**{**settings, **sections})
 
 
+def test_one_step_runs_everything_at_once():
+    """Two-branch views, mutual learning, a term with parameters and state, a phase, a sweep."""
+    config = tiny_config(
+        views={
+            "a1": "pad_crop(1)|randaugment(2, 3)",
+            "a2": dict(ops='view("a1")|cutout(3)', branch=1),
+        },
+        networks={name: configs.network("tiny", trainable=True) for name in ("one", "two")},
+        terms={
+            "ce_one": configs.term("cross_entropy", ("a1", "a2"), student="one"),
+            "ce_two": configs.term("cross_entropy", ("a1",), student="two"),
+            "one_from_two": configs.term(
+                "topk_kl", ("a1",), student="one", teacher="two", k=2, group="distill"
+            ),
+            "two_from_one": configs.term(
+                "kl", ("a1",), student="two", teacher="one@a2", group="distill"
+            ),
+            "own": configs.term(f"{USER}:adapter", ("a2",), student="one", group="distill"),
+        },
+        optim=dict(combine="clip_per_variable()", weight_decay=1e-3),
+        phases=((1, {"views.a1": "flip", "terms.own.weight": 0.5}),),
+    )
+    before, after = (Bench(config, phase=phase) for phase in (0, 1))
+    ends = []
+    for overrides in (
+        {},
+        {"terms.one_from_two.weight": 0.1},
+        {"terms.one_from_two.k": 4},
+        {"seed": 5},
+        {"views.a1.randaugment.m": 8},
+    ):
+        hparams = configs.overlay(before.program.hparams, before.program.ranges, overrides)
+        state, rows = before.run(2, hparams)
+        state, later = after.run(1, state=state)
+        assert all(np.isfinite(value) for row in (*rows, *later) for value in row.values())
+        assert int(state.term_state["own"]["calls"]) == 3
+        assert {len(one["bn"]["mean"]) for one in state.network_state.values()} == {1, 2}
+        ends.append(tuple(np.asarray(state.params["two"]["fc"]["bias"]).tolist()))
+    assert len(set(ends)) == len(ends)
+    assert before.step._cache_size() == after.step._cache_size() == 1
+
+
 def test_distillation_learns(frozen_teacher):
     _, rows = Bench(distilled()).run(12)
     assert rows[-1]["train/loss"] < rows[0]["train/loss"]
