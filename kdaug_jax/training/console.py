@@ -59,7 +59,11 @@ class Console:
                          f" on {', '.join(plan.views)}"))
         if len(setup.members) > 1:
             rows.append(("population", f"{len(setup.members)} runs through one compiled step"))
-        if step:
+        size = sum(leaf.nbytes for leaf in jax.tree.leaves(state)) * len(setup.members)
+        rows.append(("checkpoint", f"{size / 1e6:,.1f} MB each"))
+        if step == first.total_steps:
+            rows.append(("finished", f"before, at step {step:,}"))
+        elif step:
             rows.append(("resumed", f"at step {step:,}"))
         width = max(len(name) for name, _ in rows)
         self.say("\n".join(f"{name.ljust(width)}  {text}" for name, text in rows))

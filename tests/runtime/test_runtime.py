@@ -95,6 +95,23 @@ def test_damage_is_found(tmp_path, damage, capsys):
     assert checkpoint.verify(folder) == ""
 
 
+def test_no_flipped_bit_goes_unnoticed(tmp_path):
+    with opened(tmp_path) as checkpoints:
+        checkpoints.save(1, arrays(np.pi), {}, {"window": [1.5]})
+    folder = tmp_path / "checkpoints" / "1"
+    files = [path for path in folder.rglob("*") if path.is_file() and path.stat().st_size]
+    random = np.random.default_rng(0)
+    for _ in range(40):
+        victim = files[random.integers(len(files))]
+        content = victim.read_bytes()
+        changed = bytearray(content)
+        changed[random.integers(len(content))] ^= 1 << random.integers(8)
+        victim.write_bytes(changed)
+        assert checkpoint.verify(folder), f"a flip in {victim} went unnoticed"
+        victim.write_bytes(content)
+    assert checkpoint.verify(folder) == ""
+
+
 def test_no_whole_checkpoint_is_an_error(tmp_path):
     with opened(tmp_path) as checkpoints:
         checkpoints.save(1, arrays(1.0), {}, {})
