@@ -135,7 +135,6 @@ class Range(NamedTuple):
 # Annotations of keyword arguments that a program traces. An argument annotated with one of them
 # may be swept without a new compilation; every other argument sets a shape, a loop count or a
 # table, and is part of the compiled program.
-Real = Annotated[ArrayLike, Range(np.float32)]
 NonNegative = Annotated[ArrayLike, Range(np.float32, low=0.0)]
 Positive = Annotated[ArrayLike, Range(np.float32, low=0.0, open=True)]
 Fraction = Annotated[ArrayLike, Range(np.float32, low=0.0, high=1.0)]

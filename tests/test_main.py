@@ -111,6 +111,15 @@ def test_evaluating_on_other_data_is_refused(run, tmp_path, capsys):
     assert run(*other, "--allow_config_change") == 0
 
 
+def test_ctrl_c_ends_in_one_line(run, monkeypatch, tmp_path, capsys):
+    def interrupted(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(main.teachers, "ensure", interrupted)
+    assert run(CONFIG, f"--workdir={tmp_path}") == 130
+    assert capsys.readouterr().err.startswith("interrupted: run again")
+
+
 def test_print_config_shows_every_field_and_overrides(run, capsys):
     assert run(CONFIG, "--config.terms.kd.weight=0.25", "--print_config") == 0
     shown = json.loads(capsys.readouterr().out)

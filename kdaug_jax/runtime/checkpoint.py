@@ -143,7 +143,7 @@ class Checkpoints:
         self._failure: BaseException | None = None
         self._thread: threading.Thread | None = None
         # Steps that cannot be restored must not count among those that are kept.
-        self.latest = newest(directory, say, set_aside=True) if directory.is_dir() else None
+        self.latest = newest(directory, say, set_aside=True)
         policies = ocp.training.preservation_policies
         kept = [policies.LatestN(keep)]
         if best:

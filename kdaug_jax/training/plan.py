@@ -157,6 +157,8 @@ def teacher_config(config: Mapping[str, Any], name: str) -> dict[str, Any]:
         "networks": {"student": {**section, "trainable": True, "recipe": ()}},
         "terms": {"ce": configs.term("cross_entropy", (first_view,))},
         "optim": {**config["optim"], "combine": "sum()"},
+        # The experiment's best may be that of a network which this run does not have.
+        "checkpoint": {**config["checkpoint"], "best": "eval/validation/accuracy"},
         "phases": (),
         "population": (),
     }

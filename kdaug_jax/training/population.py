@@ -82,11 +82,13 @@ def hparams(
         overlay(first.hparams, first.ranges, member.overrides)
     found = []
     for program in programs:
+        # A weight or rate lies at its own path or, with a schedule, at `.base`.
+        fixed = [f"{path.removesuffix('.base')}." for path in program.overridden]
         kept = [
             {
                 path: value
                 for path, value in member.overrides.items()
-                if not any(f"{path}.".startswith(f"{other}.") for other in program.overridden)
+                if not any(f"{path}.".startswith(other) for other in fixed)
             }
             for member in population
         ]

@@ -19,7 +19,7 @@ from kdaug_jax.types import Batch, Hparams, Outputs, TrainState
 Metrics = dict[str, tuple[jax.Array, jax.Array]]
 Step = Callable[..., tuple[TrainState, Metrics]]
 
-# Metric that says what went wrong: 0 nothing, t+1 the t-th term, T+1 the gradient.
+# Metric that says what went wrong: 0 nothing, t+1 the t-th term, T+1 the gradient or the update.
 FAULT = "fault"
 
 
@@ -33,7 +33,7 @@ def make_train_step(program: Program) -> Step:
       `step(state, frozen, batch, hparams, given={}) -> (state, metrics)`. `frozen` holds the
       variables of the networks that are not trained, `hparams` every traced number by path, and
       `given` outputs of `network@view` pairs that are then not run. Metrics are pairs
-      (sum, count). A step whose loss or gradient is not finite changes nothing but the step
+      (sum, count). A step whose loss, gradient or update is not finite changes nothing but the step
       counter and says so in `metrics["fault"]`.
     """
 

@@ -45,8 +45,9 @@ def ensure(
     if not missing:
         return full
     root = workdir.make(directory)
-    # What is wrong with the experiment is told before its teachers are trained.
-    plan(full, root, Console(stream).say, allow_config_change=allow_config_change)
+    # What is wrong with the experiment is told before its teachers are trained; what merely
+    # changed is said when it is their turn.
+    plan(full, root, lambda line: None, allow_config_change=allow_config_change)
     for name in missing:
         Console(stream).say(f"--- training {name} into {root / name}")
         train(

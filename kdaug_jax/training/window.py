@@ -46,8 +46,8 @@ class Window:
           NonFiniteError: a loss term or a gradient was not finite; names step and term.
         """
         pending, self._pending = self._pending, []
-        for step, (*members,) in ((step, jax.device_get(metrics)) for step, metrics in pending):
-            for sums, metrics in zip(self._sums, members, strict=True):
+        for step, members in pending:
+            for sums, metrics in zip(self._sums, jax.device_get(members), strict=True):
                 for name, (total, count) in metrics.items():
                     if name == FAULT:
                         self._check(step, total)
