@@ -19,6 +19,9 @@ class UserError(Exception):
         self.where, self.what, self.remedy = where, what, remedy
         super().__init__(f"{where}: {what}" + (f"; {remedy}" if remedy else ""))
 
+    def __reduce__(self):
+        return type(self), (self.where, self.what, self.remedy)  # they cross processes
+
 
 class ConfigError(UserError):
     """The config, a flag or a view expression is wrong."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from kdaug_jax.data.dataset import Dataset, Split
-from kdaug_jax.data.feed import Feed, eval_batches, resident
+from kdaug_jax.data.feed import Feed, eval_batches, make_feed, resident, streamed
 from kdaug_jax.data.order import indices
 from kdaug_jax.data.sources import SOURCES, from_arrays, register
 from kdaug_jax.data.splits import choose
@@ -90,6 +90,8 @@ __all__ = [
     "from_arrays",
     "indices",
     "load",
+    "make_feed",
     "register",
     "resident",
+    "streamed",
 ]

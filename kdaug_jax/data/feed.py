@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
@@ -11,7 +12,14 @@ import numpy as np
 
 from kdaug_jax.data.dataset import Split
 from kdaug_jax.data.order import indices
+from kdaug_jax.data.stream import Stream
 from kdaug_jax.types import Batch
+
+_ALL = slice(None)
+
+
+def _nothing() -> None:
+    pass
 
 
 class Feed(NamedTuple):
@@ -19,54 +27,164 @@ class Feed(NamedTuple):
 
     Attributes:
       constants: arrays that stay on the devices for the whole run.
-      item: `item(step)` gives the arrays sent for one step, examples along axis 0.
+      item: `item(step)` gives the arrays sent for one step, examples along axis 0; a function of
+        the step, fastest for one step after another.
       batch: `batch(constants, item) -> Batch`, pure, called inside the compiled step.
+      close: ends what reads ahead.
     """
 
     constants: Any
     item: Callable[[int], Any]
     batch: Callable[[Any, Any], Batch]
+    close: Callable[[], None] = _nothing
 
 
-def resident(split: Split, seed: int, batch_size: int) -> Feed:
-    """Keeps the split on the devices as uint8 and sends only indices.
+# Two are enough: batches never cross epochs, but what is read ahead does.
+_epoch_order = functools.lru_cache(maxsize=2)(indices)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Order:
+    """`order(step) -> i32[n]`: the positions in the split that a process reads for a step."""
+
+    seed: int
+    size: int
+    batch_size: int
+    rows: Any
+
+    def __call__(self, step: int) -> np.ndarray:
+        epoch, number = divmod(step, self.size // self.batch_size)
+        order = _epoch_order(self.seed, epoch, self.size)
+        return order[number * self.batch_size :][: self.batch_size][self.rows]
+
+
+def make_feed(
+    split: Split, seed: int, batch_size: int, *, device_bytes: int, workers: int = 0,
+    rows: slice | np.ndarray = _ALL,
+) -> Feed:
+    """Gives `resident` batches of a split that fits on the devices, `streamed` ones otherwise.
+
+    Args:
+      split: the training split.
+      seed: `data.seed`, of the order.
+      batch_size: examples a step.
+      device_bytes: the largest split, in bytes of its images, that is kept on the devices.
+      workers: see `streamed`.
+      rows: the positions within a batch that this process feeds to its devices.
+
+    Returns:
+      A `Feed`; both kinds give the same batches.
+    """
+    if split.size_bytes <= device_bytes:
+        return resident(split, seed, batch_size, rows)
+    return streamed(split, seed, batch_size, rows, workers)
+
+
+def resident(
+    split: Split, seed: int, batch_size: int, rows: slice | np.ndarray = _ALL
+) -> Feed:
+    """Keeps the split on the devices as uint8 and sends only positions.
 
     Args:
       split: the training split, N examples.
       seed: `data.seed`, of the order.
       batch_size: examples a step, 1..N.
+      rows: the positions within a batch that this process feeds to its devices.
 
     Returns:
       A `Feed` whose batches follow `data.order`.
     """
-    size = len(split)
-    per_epoch = size // batch_size
-    epoch_order = functools.lru_cache(maxsize=2)(lambda epoch: indices(seed, epoch, size))
 
-    def item(step: int) -> np.ndarray:
-        epoch, position = divmod(step, per_epoch)
-        return epoch_order(epoch)[position * batch_size :][:batch_size]
-
-    def batch(constants, row) -> Batch:
+    def batch(constants, item) -> Batch:
         image, label, index = constants
-        return Batch(image[row], label[row], index[row], jnp.ones(row.shape, bool))
+        return Batch(image[item], label[item], index[item], jnp.ones(item.shape, bool))
 
-    return Feed((split.image, split.label, split.index), item, batch)
+    order = _Order(seed, len(split), batch_size, rows)
+    return Feed((split.image, split.label, split.index), order, batch)
 
 
-def eval_batches(split: Split, batch_size: int) -> Iterator[Batch]:
+def streamed(
+    split: Split, seed: int, batch_size: int, rows: slice | np.ndarray = _ALL, workers: int = 0
+) -> Feed:
+    """Reads the images of each step ahead of it and sends them.
+
+    Args:
+      split: the training split, N examples, in memory or not.
+      seed: `data.seed`, of the order.
+      batch_size: examples a step, 1..N.
+      rows: the positions within a batch that this process feeds to its devices.
+      workers: processes that read and decode, 0 for threads of this process. Images in memory
+        are read by this process: sending them would cost more than reading does.
+
+    Returns:
+      A `Feed` of the same batches as `resident`. It is to be closed.
+    """
+    order = _Order(seed, len(split), batch_size, rows)
+    source = _Steps(split, order, 0 if split.in_memory else workers)
+
+    def item(step: int) -> dict[str, np.ndarray]:
+        found = order(step)
+        return {
+            "image": source.images(step), "label": split.label[found], "index": split.index[found]
+        }
+
+    def batch(constants, item) -> Batch:
+        mask = jnp.ones(item["label"].shape, bool)
+        return Batch(item["image"], item["label"], item["index"], mask)
+
+    return Feed((), item, batch, source.close)
+
+
+class _Steps:
+    """The images of steps, from a stream that starts anew where steps do not follow each other."""
+
+    def __init__(self, split: Split, order: _Order, workers: int):
+        self._open = functools.partial(Stream, split, order, workers=workers)
+        self._stream: Stream | None = None
+        self._next = 0
+
+    def images(self, step: int) -> np.ndarray:
+        if self._stream is None or step != self._next:
+            self.close()
+            self._stream = self._open(step)
+        self._next = step + 1
+        return self._stream.next()
+
+    def close(self) -> None:
+        if self._stream is not None:
+            self._stream.close()
+            self._stream = None
+
+
+def eval_batches(
+    split: Split, batch_size: int, rows: slice | np.ndarray = _ALL
+) -> Iterator[Batch]:
     """Yields a split in order, the last batch filled up with masked copies of its first example.
 
     Args:
-      split: the split to evaluate.
-      batch_size: rows of every batch.
+      split: the split to evaluate; what is not in memory is read ahead.
+      batch_size: rows of every batch, over all processes.
+      rows: the positions within a batch that this process feeds to its devices.
 
     Yields:
       Batches of NumPy arrays.
     """
     size = len(split)
-    for start in range(0, size, batch_size):
-        rows = np.arange(start, start + batch_size, dtype=np.int32)
-        mask = rows < size
-        rows = np.where(mask, rows, 0).astype(np.int32)
-        yield Batch(split.read(rows), split.label[rows], split.index[rows], mask)
+
+    def positions(number: int) -> np.ndarray:
+        return (number * batch_size + np.arange(batch_size, dtype=np.int32))[rows]
+
+    def found(number: int) -> np.ndarray:
+        wanted = positions(number)
+        return np.where(wanted < size, wanted, 0).astype(np.int32)
+
+    stream = None if split.in_memory else Stream(split, found, 0)
+    try:
+        for number in range(-(-size // batch_size)):
+            here = found(number)
+            image = split.read(here) if stream is None else stream.next()
+            mask = positions(number) < size
+            yield Batch(image, split.label[here], split.index[here], mask)
+    finally:
+        if stream is not None:
+            stream.close()

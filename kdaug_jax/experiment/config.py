@@ -21,7 +21,7 @@ MODES = ("train", "evaluate", "preview")
 SEED = Range(np.uint32, 0, 2**32 - 1)
 COUNT = Range(np.int64, 0)
 # A run may be resumed with other values of these.
-FREE = ("mode",)
+FREE = ("mode", "data.workers", "data.device_gb")
 
 
 def plain(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -72,14 +72,16 @@ def validate(config: Mapping[str, Any]) -> dict[str, Any]:
     cast("seed", full["seed"], SEED)
     cast("data.seed", full["data"]["seed"], SEED)
     for path, low in (
-        ("data.batch_size", 1), ("train.group_size", 0), ("train.steps_per_call", 0),
-        ("train.accumulate", 1),
+        ("data.batch_size", 1), ("data.workers", 0),
+        ("train.group_size", 0), ("train.steps_per_call", 0), ("train.accumulate", 1),
         ("eval.batch_size", 0), ("checkpoint.every_steps", 0), ("checkpoint.keep", 1),
         ("log.every_steps", 1), ("mesh.data", -1),
     ):
         section, name = path.split(".")
         cast(path, full[section][name], Range(np.int64, low))
-    for path in ("eval.every_epochs", "checkpoint.every_epochs", "checkpoint.every_minutes"):
+    for path in (
+        "data.device_gb", "eval.every_epochs", "checkpoint.every_epochs", "checkpoint.every_minutes"
+    ):
         section, name = path.split(".")
         cast(path, full[section][name], Range(np.float64, 0.0))
     cast("train.epochs", full["train"]["epochs"], Range(np.float64, 0.0, open=True))

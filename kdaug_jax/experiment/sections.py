@@ -82,7 +82,7 @@ def default() -> ConfigDict:
             mode="train",
             seed=0,
             data=dict(
-                source="digits", seed=0, batch_size=64,
+                source="digits", seed=0, batch_size=64, workers=0, device_gb=2.0,
                 train="train", validation="validation", test="test",
             ),
             views={},

@@ -61,6 +61,12 @@ def make_mesh(devices: int, batch_size: int, parts: int = 1) -> Mesh:
     count = present if devices == -1 else devices
     if not 1 <= count <= present:
         raise ConfigError("mesh.data", f"asks for {devices} devices of {present}", "use -1 for all")
+    processes = jax.process_count()
+    if processes > 1 and count != present:
+        raise ConfigError(
+            "mesh.data", f"asks for {count} of the {present} devices of {processes} processes",
+            "use -1: each process has its share",
+        )
     unit = count * parts
     if batch_size % unit:
         nearest = max(batch_size // unit, 1) * unit
@@ -79,15 +85,63 @@ def replicated(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec())
 
 
+def local_rows(mesh: Mesh, batch_size: int) -> np.ndarray:
+    """Gives the positions within a batch that this process feeds to its devices.
+
+    Args:
+      mesh: the devices of all processes.
+      batch_size: examples a batch, over all processes.
+
+    Returns:
+      `i64[n]`, ascending; all positions where there is one process.
+    """
+    sharding = NamedSharding(mesh, PartitionSpec(DATA))
+    held = sharding.addressable_devices_indices_map((batch_size,)).values()
+    return np.sort(np.concatenate([np.arange(batch_size)[rows] for rows in held]))
+
+
 def put_batch(mesh: Mesh, arrays: Any, axis: int = 0) -> Any:
-    """Moves host arrays to the devices, examples split along `axis`."""
+    """Moves host arrays to the devices, examples split along `axis`.
+
+    Args:
+      mesh: the devices of all processes.
+      arrays: a tree of host arrays; along `axis` they hold the `local_rows` of this process.
+      axis: the axis of examples.
+
+    Returns:
+      The tree of arrays over all processes.
+    """
     sharding = NamedSharding(mesh, PartitionSpec(*[None] * axis, DATA))
-    return jax.tree.map(lambda array: jax.device_put(np.asarray(array), sharding), arrays)
+    if jax.process_count() == 1:
+        return jax.tree.map(lambda array: jax.device_put(np.asarray(array), sharding), arrays)
+
+    def put(array: Any) -> jax.Array:
+        array = np.asarray(array)
+        shape = list(array.shape)
+        shape[axis] *= jax.process_count()
+        rows = local_rows(mesh, shape[axis])
+
+        def part(place: tuple[slice, ...]) -> np.ndarray:
+            start, stop, _ = place[axis].indices(shape[axis])
+            first = int(np.searchsorted(rows, start))
+            return array[(*place[:axis], slice(first, first + stop - start))]
+
+        return jax.make_array_from_callback(tuple(shape), sharding, part)
+
+    return jax.tree.map(put, arrays)
 
 
 def put_whole(mesh: Mesh, arrays: Any) -> Any:
-    """Moves host arrays to all devices, each holding them whole."""
-    return jax.tree.map(lambda array: jax.device_put(array, replicated(mesh)), arrays)
+    """Moves host arrays, the same in every process, to all devices, each holding them whole."""
+    where = replicated(mesh)
+    if jax.process_count() == 1:
+        return jax.tree.map(lambda array: jax.device_put(array, where), arrays)
+
+    def put(array: Any) -> jax.Array:
+        array = np.asarray(array)
+        return jax.make_array_from_callback(array.shape, where, lambda place: array[place])
+
+    return jax.tree.map(put, arrays)
 
 
 def after(value: jax.Array, first: Sequence[jax.Array], step: jax.Array) -> jax.Array:
@@ -104,7 +158,7 @@ def after(value: jax.Array, first: Sequence[jax.Array], step: jax.Array) -> jax.
     Returns:
       `value`.
     """
-    if jax.default_backend() != "cpu" or jax.local_device_count() == 1:
+    if jax.default_backend() != "cpu" or jax.device_count() == 1:
         return value
     zero = jnp.minimum(step, 0)
     for array in first:
@@ -122,6 +176,6 @@ def settle(arrays: Any) -> Any:
     Programs that do not depend on each other run there at once on one small thread pool, and
     their collectives can wait for each other for ever. Accelerators run programs in order.
     """
-    if jax.default_backend() == "cpu" and jax.local_device_count() > 1:
+    if jax.default_backend() == "cpu" and jax.device_count() > 1:
         jax.block_until_ready(arrays)
     return arrays

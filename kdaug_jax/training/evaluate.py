@@ -70,7 +70,8 @@ def run(
       Means by metric name.
     """
     total = None
-    for batch in eval_batches(split, -(-batch_size // mesh.size) * mesh.size):
+    batch_size = -(-batch_size // mesh.size) * mesh.size
+    for batch in eval_batches(split, batch_size, sharding.local_rows(mesh, batch_size)):
         check()
         part = sharding.settle(evaluate(variables, sharding.put_batch(mesh, batch)))
         total = part if total is None else jax.tree.map(jax.numpy.add, total, part)

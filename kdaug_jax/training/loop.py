@@ -59,6 +59,7 @@ def train(
             setup = prepare(
                 config, directory, console.say, allow_config_change=allow_config_change
             )
+        stack.callback(setup.feed.close)
         settings = setup.first.config["checkpoint"]
         checkpoints = stack.enter_context(Checkpoints(
             directory / "checkpoints", keep=settings["keep"], best=settings["best"],
@@ -144,8 +145,7 @@ class _Run:
         feed, numbers = self.setup.feed, self.setup.numbers[phase]
         with self.time("data_wait"):
             items = [feed.item(self.step + offset) for offset in range(count)]
-            stacked = jax.tree.map(lambda *arrays: np.stack(arrays), *items)
-            items = sharding.put_batch(self.setup.mesh, stacked, axis=1)
+            items = sharding.put_batch(self.setup.mesh, jax.tree.map(_stack, *items), axis=1)
         if (phase, count) not in self.calls:
             with self.time("compile"):
                 call = population.make_call(
@@ -228,3 +228,8 @@ class _Run:
         return {
             member.name: values for member, values in zip(self.setup.members, final, strict=True)
         }
+
+
+def _stack(*arrays: np.ndarray) -> np.ndarray:
+    """Stacks the steps of a call; a single one is not copied."""
+    return np.stack(arrays) if len(arrays) > 1 else arrays[0][None]

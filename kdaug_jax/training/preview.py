@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TextIO
@@ -38,7 +39,8 @@ def preview(
     console = Console(stream)
     directory = workdir.make(directory)
     setup = prepare(config, directory, console.say, record=False)
-    views, answers = first_batch(setup)
+    with contextlib.closing(setup.feed):
+        views, answers = first_batch(setup)
     names = setup.dataset.class_names
     titles, images, captions = [], [], []
     for view, made in views.items():

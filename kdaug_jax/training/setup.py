@@ -33,7 +33,7 @@ class Setup:
       programs: one a phase.
       members: the runs of the population.
       mesh: the devices.
-      feed: training batches; its constants lie on the devices.
+      feed: training batches; its constants lie on the devices, and it is to be closed.
       frozen: variables of the frozen networks, on the devices.
       numbers: for each phase each member's traced numbers, on the devices.
       evaluators: for each network its jitted evaluation.
@@ -113,7 +113,11 @@ def prepare(
         if not one.trainable
     }
     split = planned.dataset.splits["train"]
-    feed = data.resident(split, section["seed"], section["batch_size"])
+    feed = data.make_feed(
+        split, section["seed"], section["batch_size"],
+        device_bytes=round(1e9 * section["device_gb"]), workers=section["workers"],
+        rows=sharding.local_rows(mesh, section["batch_size"]),
+    )
     replicated = sharding.replicated(mesh)
     view = views.parse("eval", planned.full["eval"]["view"], first.info)
     return Setup(

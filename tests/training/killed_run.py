@@ -1,4 +1,4 @@
-"""Trains `argv[1]` (a config as JSON) into `argv[2]`, and dies at step 8 once step 5 is saved."""
+"""Trains `argv[1]` (a config as JSON) into `argv[2]`, and dies at step 8 once step 7 is saved."""
 
 import json
 import os
@@ -20,7 +20,7 @@ row = Writer.row
 
 def killing_row(self, step, member, values):
     if step == 8:
-        saved = Path(sys.argv[2]) / "checkpoints" / "5" / checkpoint.MANIFEST
+        saved = Path(sys.argv[2]) / "checkpoints" / "7" / checkpoint.MANIFEST
         while not saved.exists():
             time.sleep(0.05)
         os.kill(os.getpid(), signal.SIGKILL)

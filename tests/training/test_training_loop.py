@@ -25,6 +25,10 @@ from tests.conftest import tiny_config
 ROOT = Path(__file__).parents[2]
 
 
+# Small sets are streamed only where nothing may stay on the devices.
+STREAMED = dict(device_gb=0.0)
+
+
 def distilled(**sections):
     """Two epochs of five steps; a student with everything that a state can hold."""
     settings = dict(
@@ -134,15 +138,26 @@ def test_phases_of_goodput_add_up_to_wall_time(straight):
     assert 0 < last["perf/goodput"] < 1
 
 
-def test_a_killed_run_resumes_bitwise(with_teacher, straight, tmp_path):
-    config = configs.canonical(configs.validate(with_teacher()))
+def test_streamed_batches_train_like_resident_ones(with_teacher, straight, tmp_path):
+    results = loop.train(with_teacher(data=STREAMED), tmp_path, stream=io.StringIO())
+    assert results == straight[1]
+    same(stored_state(tmp_path), stored_state(straight[0]))
+    assert rows_without_perf(tmp_path) == rows_without_perf(straight[0])
+
+
+@pytest.mark.parametrize("feed", [dict(device_gb=2.0), STREAMED], ids=["resident", "streamed"])
+def test_a_killed_run_resumes_bitwise(with_teacher, straight, tmp_path, feed):
+    # A checkpoint in the middle of the second epoch.
+    save = dict(every_steps=7, every_epochs=0.0)
+    config = configs.canonical(configs.validate(with_teacher(data=feed, checkpoint=save)))
     script = [sys.executable, "-m", "tests.training.killed_run", json.dumps(config), str(tmp_path)]
     killed = subprocess.run(script, cwd=ROOT, capture_output=True, text=True)
     assert killed.returncode == -9, killed.stderr
     assert read_rows(tmp_path)[-1]["step"] == 5
     console = io.StringIO()
-    results = loop.train(with_teacher(), tmp_path, stream=console)
-    assert "resumed" in console.getvalue() and "step 8/10" in console.getvalue()
+    results = loop.train(with_teacher(data=feed, checkpoint=save), tmp_path, stream=console)
+    assert "resumed  " in console.getvalue() and "at step 7\n" in console.getvalue()
+    assert "step 8/10" in console.getvalue()
     assert results == straight[1]
     same(stored_state(tmp_path), stored_state(straight[0]))
     assert rows_without_perf(tmp_path) == rows_without_perf(straight[0])
