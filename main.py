@@ -9,7 +9,7 @@ from ml_collections import config_flags
 from kdaug_jax.errors import ConfigError, UserError
 from kdaug_jax.experiment import config as configs
 from kdaug_jax.experiment.command_line import explain
-from kdaug_jax.runtime import compile_cache, sharding
+from kdaug_jax.runtime import compile_cache, processes, sharding
 from kdaug_jax.training import loop, preview, revisit, teachers
 
 
@@ -20,6 +20,7 @@ def parse() -> flags.FlagValues:
     config_flags.DEFINE_config_file("config", None, "Config file[:options].", flag_values=own)
     flags.DEFINE_string("workdir", None, "Folder of this run's files.", flag_values=own)
     flags.DEFINE_enum("mode", None, configs.MODES, "Overrides config.mode.", flag_values=own)
+    flags.DEFINE_string("distributed", "", processes.FORM, flag_values=own)
     flags.DEFINE_bool("print_config", False, "Print the config and stop.", flag_values=own)
     flags.DEFINE_bool("allow_config_change", False, "Resume with this config.", flag_values=own)
     if {"--help", "-h"} & set(argv):
@@ -47,7 +48,8 @@ def main() -> int:
             print(json.dumps(full, indent=1))
             return 0
         compile_cache.use()
-        batch, train = full["data"]["batch_size"], full["train"]
+        count = processes.start(given.distributed)
+        batch, train = full["data"]["batch_size"] // count, full["train"]
         sharding.use_host_cores(batch, train["group_size"], train["accumulate"])
         change = given.allow_config_change
         if full["mode"] == "evaluate":
@@ -72,4 +74,4 @@ def _mode(mode: str | None) -> dict[str, str]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    processes.end(main)

@@ -51,6 +51,10 @@ def run(monkeypatch):
         (["--config=configs/digits_kd.py:magnitude=high", "--workdir=/tmp/w"], "must be a int"),
         ([CONFIG, "--workdir=/proc/none"], "error: --workdir: /proc/none cannot be written"),
         (["--config=configs/digits_kd.py", "--workdir=/tmp/w", "--mode=evaluate"], "holds no run"),
+        (
+            [CONFIG, "--workdir=/tmp/w", "--distributed=2/2@host:1"],
+            "error: --distributed: cannot read '2/2@host:1'; --distributed=auto, or NUMBER/COUNT@",
+        ),
     ],
 )
 def test_bad_command_lines_end_in_one_line(run, words, message, capsys, tmp_path):

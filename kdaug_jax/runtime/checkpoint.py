@@ -20,6 +20,7 @@ import jax
 from orbax.checkpoint import v1 as ocp
 
 from kdaug_jax.errors import CheckpointError
+from kdaug_jax.runtime import processes
 
 MANIFEST = "manifest.sha256.json"
 STATE = "state"
@@ -106,7 +107,7 @@ def newest(directory: Path, say: Callable[[str], None], *, set_aside: bool) -> i
             str(directory), "no checkpoint is whole",
             "restore the files from a copy, or start in a new --workdir",
         )
-    if set_aside and jax.process_index() == 0:
+    if set_aside:
         for step, wrong in bad.items():
             _set_aside(directory / str(step), "unfinished" if wrong == UNFINISHED else "corrupt")
     return whole
@@ -143,7 +144,7 @@ class Checkpoints:
         self._failure: BaseException | None = None
         self._thread: threading.Thread | None = None
         # Steps that cannot be restored must not count among those that are kept.
-        self.latest = newest(directory, say, set_aside=True)
+        self.latest = processes.on_first(lambda: newest(directory, say, set_aside=True))
         policies = ocp.training.preservation_policies
         kept = [policies.LatestN(keep)]
         if best:
@@ -316,7 +317,7 @@ def load_subtree(directory: Path, path: tuple[str, ...], say: Callable[[str], No
     Raises:
       CheckpointError: no checkpoint is there or whole, or it has no such part.
     """
-    step = newest(directory, say, set_aside=False)
+    step = processes.on_first(lambda: newest(directory, say, set_aside=False))
     if step is None:
         raise CheckpointError(str(directory), "holds no checkpoint", "train that network first")
     step_dir = directory / str(step)

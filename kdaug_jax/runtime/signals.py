@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import signal
 import threading
+from collections import deque
 from typing import Any
+
+import jax
+
+from kdaug_jax.runtime import processes
 
 
 class Interrupted(Exception):
@@ -16,10 +21,12 @@ class Preemption:
 
     Python runs a handler only between its own instructions, so a signal that comes while XLA
     compiles or the devices work is noticed when they are done. Outside the main thread, where no
-    handler can be set, nothing is noticed.
+    handler can be set, nothing is noticed. Of several processes all leave at the same check, one
+    after the signal is noticed, however few of them it reached.
     """
 
     def __init__(self):
+        self._votes: deque[jax.Array] = deque()
         self._requested = False
         self._before: Any = None
 
@@ -41,5 +48,11 @@ class Preemption:
         Raises:
           Interrupted: it has.
         """
-        if self._requested:
+        if jax.process_count() == 1:
+            agreed = self._requested
+        else:
+            # The answer to the last check is read, so that the devices need not be waited for.
+            self._votes.append(processes.vote(self._requested))
+            agreed = len(self._votes) > 1 and bool(self._votes.popleft())
+        if agreed:
             raise Interrupted

@@ -22,6 +22,7 @@ from typing import Any
 import jax
 
 from kdaug_jax.errors import ConfigError, near
+from kdaug_jax.runtime import processes
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
@@ -55,7 +56,7 @@ def make(workdir: str | os.PathLike[str]) -> Path:
     path = Path(workdir).expanduser().absolute()
     try:
         path.mkdir(parents=True, exist_ok=True)
-        probe = path / f".write-test-{os.getpid()}"
+        probe = path / f".write-test-{socket.gethostname()}-{os.getpid()}"
         probe.write_text("")
         probe.unlink()
     except OSError as error:
@@ -79,9 +80,13 @@ def locked(path: Path) -> Iterator[None]:
     Raises:
       ConfigError: another run holds it.
     """
-    if jax.process_index() != 0:
+    with contextlib.ExitStack() as stack:
+        processes.on_first(lambda: stack.enter_context(_lock(path)))
         yield
-        return
+
+
+@contextlib.contextmanager
+def _lock(path: Path) -> Iterator[None]:
     own = {"host": socket.gethostname(), "pid": os.getpid()}
     with open(path / "lock", "a+") as file:
         try:

@@ -15,6 +15,7 @@ from kdaug_jax.errors import CheckpointError, ConfigError, Preempted
 from kdaug_jax.runtime import sharding, workdir
 from kdaug_jax.runtime.checkpoint import Checkpoints
 from kdaug_jax.runtime.goodput import Goodput
+from kdaug_jax.runtime.processes import on_first
 from kdaug_jax.runtime.signals import Interrupted, Preemption
 from kdaug_jax.runtime.writer import Writer
 from kdaug_jax.training import population
@@ -120,8 +121,8 @@ class _Run:
         self.setup.write_record()
         self.console.clock(self.step, self.time.seconds["step"])
         if self.step and due(self.step - 1, self.step, self.marks.evaluate):
-            if not self.writer.wrote(self.step, "eval/"):  # it was stopped in between
-                self._evaluate("validation")
+            if not on_first(lambda: self.writer.wrote(self.step, "eval/")):
+                self._evaluate("validation")  # it was stopped in between
         with self.time("step"):
             while self.step < self.marks.total:
                 before = self.step
@@ -136,8 +137,9 @@ class _Run:
                     self._save()
 
     def _save_due(self, before: int) -> bool:
-        minutes = self.marks.save_minutes
-        overdue = minutes > 0 and monotonic() - self.saved_at > 60 * minutes
+        minutes, overdue = self.marks.save_minutes, False
+        if minutes > 0 and due(before, self.step, self.marks.log):
+            overdue = on_first(lambda: monotonic() - self.saved_at > 60 * minutes)
         return overdue or any(due(before, self.step, every) for every in self.marks.save)
 
     def _advance(self) -> None:

@@ -58,7 +58,8 @@ def preview(
         images.append(made.image[: len(texts)])
         captions.append(texts)
     path = directory / "preview.png"
-    image_grid(path, titles, images, captions)
+    if jax.process_index() == 0:
+        image_grid(path, titles, images, captions)
     console.say(f"views of the first step: {path}")
     return path
 
@@ -85,7 +86,9 @@ def first_batch(setup: Setup) -> tuple[dict[str, Any], dict[tuple[str, str], np.
 
     item = sharding.put_batch(setup.mesh, setup.feed.item(0))
     made, said = jax.device_get(
-        jax.jit(look)(setup.feed.constants, item, setup.frozen, setup.numbers[0][0])
+        jax.jit(look, out_shardings=sharding.replicated(setup.mesh))(
+            setup.feed.constants, item, setup.frozen, setup.numbers[0][0]
+        )
     )
     return made, {tuple(pair.split("@")): probabilities for pair, probabilities in said.items()}
 

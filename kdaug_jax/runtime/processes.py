@@ -1,0 +1,153 @@
+"""Runs over several processes: how they meet, agree, and part.
+
+All processes run the same program in the same order. What may differ between them (files that
+appear, clocks, signals) is decided once and shared; what differs without being shared would leave
+them waiting for each other.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import re
+import sys
+import threading
+import traceback
+from collections.abc import Callable
+from typing import Any, NoReturn
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
+
+from kdaug_jax import errors
+from kdaug_jax.errors import ConfigError, UserError
+from kdaug_jax.runtime import sharding
+
+FORM = "--distributed=auto, or NUMBER/COUNT@HOST:PORT"
+# How long a process that fails waits for the others to fail too, in seconds.
+PARTING = 5.0
+
+
+def start(text: str) -> int:
+    """Joins the processes of a run; to be called before JAX starts its backend.
+
+    Args:
+      text: "" for one process; "auto" where JAX finds the cluster by itself (TPU pods, SLURM,
+        Open MPI, Kubernetes); or "NUMBER/COUNT@HOST:PORT": this process, how many there are, and
+        where process 0 listens.
+
+    Returns:
+      The number of processes.
+
+    Raises:
+      ConfigError: the text cannot be read, no cluster is found, or process 0 does not answer.
+    """
+    if not text:
+        return 1
+    named: dict[str, Any] = {}
+    if text != "auto":
+        found = re.fullmatch(r"(\d+)/(\d+)@(.+:\d+)", text)
+        if found is None or int(found[1]) >= int(found[2]):
+            raise ConfigError("--distributed", f"cannot read '{text}'", FORM)
+        named = dict(
+            process_id=int(found[1]), num_processes=int(found[2]), coordinator_address=found[3]
+        )
+    # Its handler of SIGTERM would take the place of ours, which is polled at the right moments.
+    jax.config.update("jax_enable_preemption_service", False)
+    try:
+        jax.distributed.initialize(**named)
+    except (ValueError, RuntimeError) as error:
+        said = (str(error).splitlines() or [type(error).__name__])[0]
+        raise ConfigError("--distributed", f"'{text}' failed ({said})", FORM) from None
+    return named.get("num_processes") or jax.process_count()
+
+
+def on_first(function: Callable[[], Any]) -> Any:
+    """Calls `function` in process 0 alone and shares what came of it.
+
+    Args:
+      function: returns a JSON value or raises a UserError.
+
+    Returns:
+      Its value, in every process.
+
+    Raises:
+      UserError: what it raised, in every process.
+    """
+    if jax.process_count() == 1:
+        return function()
+    outcome: dict[str, Any] = {}
+    if jax.process_index() == 0:
+        try:
+            outcome["value"] = function()
+        except UserError as error:
+            outcome["error"] = type(error).__name__, error.where, error.what, error.remedy
+    shared = json.loads(_broadcast(json.dumps(outcome).encode()))
+    if "error" in shared:
+        kind, *said = shared["error"]
+        raise getattr(errors, kind)(*said)
+    return shared["value"]
+
+
+def _broadcast(content: bytes) -> bytes:
+    """Gives the bytes of process 0."""
+    size = int(multihost_utils.broadcast_one_to_all(np.int32(len(content))))
+    # Of few lengths, because each is compiled.
+    buffer = np.zeros(1 << max(size - 1, 1).bit_length(), np.uint8)
+    if jax.process_index() == 0:
+        buffer[:size] = np.frombuffer(content, np.uint8)
+    return bytes(np.asarray(multihost_utils.broadcast_one_to_all(buffer), np.uint8)[:size])
+
+
+@functools.cache
+def _ballot() -> tuple[NamedSharding, Callable[[jax.Array], jax.Array]]:
+    mesh = jax.make_mesh((jax.device_count(),), ("all",), axis_types=(AxisType.Auto,))
+    count = jax.jit(
+        lambda votes: votes.max(), out_shardings=NamedSharding(mesh, PartitionSpec())
+    )
+    return NamedSharding(mesh, PartitionSpec("all")), count
+
+
+def vote(flag: bool) -> jax.Array:
+    """Asks all processes whether any of them says yes, without waiting for the answer.
+
+    Args:
+      flag: what this process says.
+
+    Returns:
+      `i32[]`, 1 if any said yes; reading it waits for what the devices did before.
+    """
+    where, count = _ballot()
+    shape = (jax.device_count(),)
+    votes = jax.make_array_from_callback(shape, where, lambda _: np.full(1, flag, np.int32))
+    return sharding.settle(count(votes))
+
+
+def end(main: Callable[[], int]) -> NoReturn:
+    """Runs a program and ends its process with the exit status that it returns.
+
+    Where a run of several processes fails, the others either fail in the same way, and all part
+    in order, or they hang in a collective until this process is gone. That must not take the
+    minutes that JAX would wait for them.
+
+    Args:
+      main: the program.
+    """
+    try:
+        status = main()
+    except BaseException:
+        if not jax.distributed.is_initialized():
+            raise
+        traceback.print_exc()
+        status = 1
+    if status in (0, errors.Preempted.exit_code) or not jax.distributed.is_initialized():
+        sys.exit(status)
+    parting = threading.Thread(target=jax.distributed.shutdown, daemon=True)
+    parting.start()
+    parting.join(PARTING)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)

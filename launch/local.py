@@ -1,0 +1,108 @@
+"""Runs a command as several processes of this machine, each with virtual CPU devices.
+
+    python launch/local.py --processes=2 --devices=2 -- python main.py --config=... --workdir=...
+
+For trying out, without a cluster, what several hosts would do. Each process gets
+`--distributed=NUMBER/COUNT@127.0.0.1:PORT` behind the command. When one fails the others are killed
+and its exit status is returned; 75, preempted and saved, is no failure. SIGTERM and Ctrl-C are
+passed on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+# Once one was preempted, the others have this long, in seconds, to save and end too.
+SAVING = 120.0
+
+
+def free_port() -> int:
+    """Finds a port of the loopback interface that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def start(command: list[str], processes: int, devices: int) -> list[subprocess.Popen]:
+    """Starts the processes, all in one process group of their own.
+
+    Args:
+      command: what to run.
+      processes: how many.
+      devices: virtual CPU devices each sees.
+
+    Returns:
+      The processes, by number.
+    """
+    others = os.environ.get("XLA_FLAGS", "").split()
+    flags = [flag for flag in others if "force_host_platform_device_count" not in flag]
+    flags.append(f"--xla_force_host_platform_device_count={devices}")
+    environment = {**os.environ, "XLA_FLAGS": " ".join(flags), "JAX_PLATFORMS": "cpu"}
+    address = f"127.0.0.1:{free_port()}"
+    started: list[subprocess.Popen] = []
+    for number in range(processes):
+        started.append(subprocess.Popen(
+            [*command, f"--distributed={number}/{processes}@{address}"], env=environment,
+            process_group=started[0].pid if started else 0,
+        ))
+    return started
+
+
+def wait(started: list[subprocess.Popen], grace: float) -> int:
+    """Waits until all have ended, or kills those that are left after one has failed.
+
+    Args:
+      started: the processes.
+      grace: seconds that the others have to fail by themselves.
+
+    Returns:
+      0, or the exit status of the first that did not end well; 128 + N for signal N.
+    """
+    status, ends = 0, float("inf")
+    while None in (states := [process.poll() for process in started]):
+        if not status:
+            status = next((state for state in states if state), 0)
+            if status:
+                ends = time.monotonic() + (SAVING if status == 75 else grace)
+        if time.monotonic() > ends:
+            os.killpg(started[0].pid, signal.SIGKILL)
+            break
+        time.sleep(0.05)
+    for process in started:
+        status = status or process.wait()
+    return 128 - status if status < 0 else status
+
+
+def main() -> int:
+    """Reads the command line and returns the exit status."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--processes", type=int, default=2, help="how many processes")
+    parser.add_argument("--devices", type=int, default=1, help="virtual CPU devices of each")
+    parser.add_argument(
+        "--grace", type=float, default=10.0,
+        help="seconds that the others have to end by themselves once one has failed",
+    )
+    parser.add_argument("command", nargs=argparse.REMAINDER, help="-- and the command to run")
+    given = parser.parse_args()
+    command = given.command[1:] if given.command[:1] == ["--"] else given.command
+    if not command:
+        parser.error("no command; put it behind --")
+    if given.processes < 1 or given.devices < 1:
+        parser.error("--processes and --devices must be at least 1")
+    try:
+        started = start(command, given.processes, given.devices)
+    except OSError as error:
+        parser.error(f"{command[0]} cannot be run ({error.strerror})")
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda got, frame: os.killpg(started[0].pid, got))
+    return wait(started, given.grace)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,93 @@
+"""Two processes of two devices do what one process of four devices does."""
+
+import io
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from kdaug_jax.experiment import config as configs
+from kdaug_jax.runtime import checkpoint
+from kdaug_jax.runtime.writer import read_rows
+from kdaug_jax.training import loop
+from tests.conftest import tiny_config
+from tests.training.one_process import views_of
+
+ROOT = Path(__file__).parents[2]
+STEPS = (0, 1, 5)
+
+
+def config(**sections):
+    settings = dict(
+        views={"x": "pad_crop(1)|flip|randaugment(2, 3)", "y": 'view("x")|cutout(2)'},
+        terms={"ce": configs.term("cross_entropy", ("x", "y"))},
+        checkpoint=dict(every_steps=5, every_epochs=0.0),
+        log=dict(every_steps=1),
+    )
+    return configs.canonical(configs.validate(tiny_config(**{**settings, **sections})))
+
+
+def launch(task, tmp_path, **given):
+    file = tmp_path / f"{task}.json"
+    file.write_text(json.dumps(given))
+    return subprocess.run(
+        [sys.executable, "launch/local.py", "--processes=2", "--devices=2", "--",
+         sys.executable, "-m", "tests.training.one_process", task, file],
+        cwd=ROOT, capture_output=True, text=True, timeout=300,
+    )
+
+
+def test_data_and_views_are_the_same_bits(tmp_path):
+    own = {
+        str(tmp_path / "resident.npz"): config(),
+        str(tmp_path / "streamed.npz"): config(data=dict(device_gb=0.0)),
+    }
+    done = launch("views", tmp_path, configs=own, workdir=str(tmp_path), steps=STEPS)
+    assert done.returncode == 0, done.stderr
+    expected = views_of(config(), tmp_path, STEPS)
+    assert jax.process_count() == 1 and jax.device_count() == 4
+    for file in own:
+        with np.load(file) as found:
+            assert set(found) == set(expected) and len(found) > 10
+            for name, array in expected.items():
+                np.testing.assert_array_equal(found[name], array, err_msg=name)
+                assert found[name].dtype == array.dtype
+
+
+def losses(directory):
+    return [row["train/loss"] for row in read_rows(directory) if "train/loss" in row]
+
+
+def test_a_preempted_run_of_two_processes_goes_on_in_one(tmp_path):
+    """SIGTERM reaches one of two processes; both save the same step and leave."""
+    straight = loop.train(config(), tmp_path / "one", stream=io.StringIO())
+    workdir = tmp_path / "two"
+    done = launch("train", tmp_path, config=config(), workdir=str(workdir), sigterm=(1, 6))
+    assert done.returncode == 75, done.stderr
+    (step, *_) = checkpoint.steps(workdir / "checkpoints")
+    assert 6 <= step <= 7 and checkpoint.verify(workdir / "checkpoints" / str(step)) == ""
+    assert done.stderr.count(f"error: SIGTERM: step {step} is saved; run again to go on") == 2
+    # One wrote, and what it wrote agrees with a run of one process.
+    np.testing.assert_allclose(losses(workdir), losses(tmp_path / "one")[:step], rtol=1e-5)
+    console = io.StringIO()
+    results = loop.train(config(), workdir, stream=console)
+    assert f"at step {step}\n" in console.getvalue()
+    np.testing.assert_allclose(losses(workdir), losses(tmp_path / "one"), rtol=1e-5)
+    for name, value in straight[""].items():
+        np.testing.assert_allclose(results[""][name], value, rtol=1e-5)
+    stored = [
+        checkpoint.load_subtree(directory / "checkpoints", ("0", "params"), print)
+        for directory in (workdir, tmp_path / "one")
+    ]
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), *stored)
+
+
+def test_what_is_wrong_ends_all_processes_with_its_status(tmp_path):
+    own = config(data=dict(batch_size=6))
+    done = launch("train", tmp_path, config=own, workdir=str(tmp_path / "w"))
+    assert done.returncode == 2
+    assert "error: data.batch_size: 6 cannot be shared by 4 devices" in done.stderr
+    assert "Traceback" not in done.stderr and not (tmp_path / "w" / "config.json").exists()
