@@ -45,7 +45,7 @@ class ArrayReader:
 
     def read(self, rows: np.ndarray) -> np.ndarray:
         """Copies the images `rows`."""
-        return self.image[rows]
+        return self.image.take(rows, axis=0)
 
     def take(self, rows: np.ndarray) -> ArrayReader:
         """Gives the images `rows`: a view where they follow each other, else a copy."""

@@ -106,36 +106,34 @@ def resident(
 def streamed(
     split: Split, seed: int, batch_size: int, rows: slice | np.ndarray = _ALL, workers: int = 0
 ) -> Feed:
-    """Reads the images of each step ahead of it and sends them.
+    """Sends the images of each step, read ahead of it unless they lie in memory.
 
     Args:
       split: the training split, N examples, in memory or not.
       seed: `data.seed`, of the order.
       batch_size: examples a step, 1..N.
       rows: the positions within a batch that this process feeds to its devices.
-      workers: processes that read and decode, 0 for threads of this process. Images in memory
-        are read by this process: sending them would cost more than reading does.
+      workers: processes that read and decode what is not in memory, 0 for threads of this one.
 
     Returns:
       A `Feed` of the same batches as `resident`. It is to be closed.
     """
     order = _Order(seed, len(split), batch_size, rows)
-    source = _Steps(split, order, 0 if split.in_memory else workers)
+    ahead = None if split.in_memory else _Ahead(split, order, workers)
 
     def item(step: int) -> dict[str, np.ndarray]:
         found = order(step)
-        return {
-            "image": source.images(step), "label": split.label[found], "index": split.index[found]
-        }
+        image = split.read(found) if ahead is None else ahead.images(step)
+        return {"image": image, "label": split.label[found], "index": split.index[found]}
 
     def batch(constants, item) -> Batch:
         mask = jnp.ones(item["label"].shape, bool)
         return Batch(item["image"], item["label"], item["index"], mask)
 
-    return Feed((), item, batch, source.close)
+    return Feed((), item, batch, _nothing if ahead is None else ahead.close)
 
 
-class _Steps:
+class _Ahead:
     """The images of steps, from a stream that starts anew where steps do not follow each other."""
 
     def __init__(self, split: Split, order: _Order, workers: int):

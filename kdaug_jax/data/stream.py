@@ -56,7 +56,7 @@ class Stream:
         count = len(rows(start))
         per_batch = count * split.size_bytes // len(split)
         parts = min(max(per_batch // CHUNK_BYTES, 1), count)
-        threads = 1 if split.in_memory else _threads(workers)
+        threads = _threads(workers)
         chunks = grain.MapDataset.range(start * parts, 1 << 62).map(
             _Chunk(split.reader, rows, parts)
         )

@@ -13,7 +13,9 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from PIL import Image
 
+from kdaug_jax import data
 from kdaug_jax.errors import CheckpointError, ConfigError, NonFiniteError, Preempted
 from kdaug_jax.experiment import config as configs
 from kdaug_jax.losses.term import Term
@@ -29,7 +31,20 @@ ROOT = Path(__file__).parents[2]
 STREAMED = dict(device_gb=0.0)
 
 
-def distilled(**sections):
+@pytest.fixture(scope="module")
+def images(tmp_path_factory):
+    """Forty images to learn from, in files."""
+    directory = tmp_path_factory.mktemp("images")
+    splits = ("train", "validation", "test")
+    for name, split in data.load("synthetic:8x8,4,40", {use: use for use in splits}).splits.items():
+        for image, label, index in zip(split.image, split.label, split.index, strict=True):
+            folder = directory / name / f"class {label}"
+            folder.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(image).save(folder / f"{index:02d}.png")
+    return directory
+
+
+def distilled(images, **sections):
     """Two epochs of five steps; a student with everything that a state can hold."""
     settings = dict(
         views={"x": "pad_crop(1)|randaugment(2, 3)"},
@@ -47,21 +62,23 @@ def distilled(**sections):
         # Not a divisor of the above: a checkpoint must hold what a row has seen so far.
         log=dict(every_steps=4),
     )
-    return tiny_config(**{**settings, **sections})
+    config = tiny_config(**{**settings, **sections})
+    config.data.source = f"folder:{images}"
+    return config
 
 
 @pytest.fixture(scope="module")
-def teacher(tmp_path_factory):
+def teacher(images, tmp_path_factory):
     """A trained teacher, shared by the runs of this file."""
     directory = tmp_path_factory.mktemp("teacher")
-    teachers.ensure(distilled(), directory, stream=io.StringIO())
+    teachers.ensure(distilled(images), directory, stream=io.StringIO())
     return str(directory / "teacher")
 
 
 @pytest.fixture(scope="module")
-def with_teacher(teacher):
+def with_teacher(images, teacher):
     def make(**sections):
-        config = distilled(**sections)
+        config = distilled(images, **sections)
         config.networks["teacher"]["checkpoint"] = teacher
         return config
 
@@ -273,25 +290,25 @@ def test_evaluating_a_run_changes_nothing(with_teacher, straight):
         revisit.evaluate_run(with_teacher(), straight[0] / "nothing", stream=io.StringIO())
 
 
-def test_a_directory_may_be_moved_with_its_teacher(teacher, tmp_path):
+def test_a_directory_may_be_moved_with_its_teacher(images, teacher, tmp_path):
     old, new = tmp_path / "old", tmp_path / "new"
     shutil.copytree(Path(teacher).parent, old)
     results = loop.train(
-        teachers.ensure(distilled(), old, stream=io.StringIO()), old, stream=io.StringIO()
+        teachers.ensure(distilled(images), old, stream=io.StringIO()), old, stream=io.StringIO()
     )
     old.rename(new)
     (new / "results.json").unlink()
-    full = teachers.ensure(distilled(), new, stream=io.StringIO())
+    full = teachers.ensure(distilled(images), new, stream=io.StringIO())
     assert loop.train(full, new, stream=io.StringIO()) == results
     # Evaluating needs no teacher at all.
     shutil.rmtree(new / "teacher")
-    assert revisit.evaluate_run(distilled(), new, stream=io.StringIO()) == results
+    assert revisit.evaluate_run(distilled(images), new, stream=io.StringIO()) == results
 
 
-def test_a_teacher_is_trained_once(teacher, monkeypatch):
+def test_a_teacher_is_trained_once(images, teacher, monkeypatch):
     trained = []
     monkeypatch.setattr(population, "make_call", lambda *a: trained.append(a))
-    full = teachers.ensure(distilled(), Path(teacher).parent, stream=io.StringIO())
+    full = teachers.ensure(distilled(images), Path(teacher).parent, stream=io.StringIO())
     assert full["networks"]["teacher"]["checkpoint"] == "workdir:teacher"
     assert trained == []
 
