@@ -43,11 +43,16 @@ def timed(run: Callable[[int], None], steps: int) -> Turn:
     return Turn((time.perf_counter() - wall) / steps, (time.process_time() - cpu) / steps)
 
 
-def get_config(batch: int, distill: bool) -> ConfigDict:
+def source(batch: int) -> str:
+    """Names made-up images, enough for four steps and one of every class."""
+    return f"synthetic:{SIZE}x{SIZE},{CLASSES},{max(4 * batch, CLASSES)}"
+
+
+def get_config(batch: int, distill: bool, ema: float = 0.0) -> ConfigDict:
     """Makes the experiment: images as stored, cross entropy, and KL to the teacher if wanted."""
     config = default()
     with config.unlocked():
-        config.data.source = f"synthetic:{SIZE}x{SIZE},{CLASSES},{max(4 * batch, CLASSES)}"
+        config.data.source = source(batch)
         config.data.batch_size = batch
         config.views.x = ""
         config.networks.student = network(STUDENT, trainable=True)
@@ -62,6 +67,7 @@ def get_config(batch: int, distill: bool) -> ConfigDict:
         config.optim.momentum = MOMENTUM
         config.optim.nesterov = True
         config.optim.weight_decay = DECAY
+        config.optim.ema = ema
     return config
 
 
@@ -71,9 +77,9 @@ class Ours:
     The teacher is not trained first: it is frozen as it was initialised, which costs the same.
     """
 
-    def __init__(self, batch: int, distill: bool = True):
+    def __init__(self, batch: int, distill: bool = True, ema: float = 0.0):
         """Builds and compiles; `sharding.use_host_cores(batch)` comes before the first of them."""
-        config = get_config(batch, distill)
+        config = get_config(batch, distill, ema)
         splits = {name: config.data[name] for name in ("train", "validation", "test")}
         dataset = data.load(config.data.source, splits)
         (program,) = build(config, data.describe(dataset))
@@ -120,14 +126,22 @@ class Ours:
         jax.block_until_ready(self.state)
 
 
-def parse(description: str, argv: Sequence[str] | None = None) -> argparse.Namespace:
-    """Reads the options of a benchmark."""
+def parse(
+    description: str,
+    argv: Sequence[str] | None = None,
+    *,
+    rounds: int = 10,
+    steps: int | None = 4,
+) -> argparse.Namespace:
+    """Reads the options of a benchmark; one whose turns are always one step takes no `--steps`."""
     parser = argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--rounds", type=int, default=10, help="turns of each side")
-    parser.add_argument("--steps", type=int, default=4, help="steps a turn")
+    parser.add_argument("--rounds", type=int, default=rounds, help="turns of each side")
+    if steps is not None:
+        parser.add_argument("--steps", type=int, default=steps, help="steps a turn")
     parser.add_argument("--batch", type=int, default=64, help="images a step")
+    parser.set_defaults(steps=steps or 1)
     options = parser.parse_args(argv)
     if min(options.rounds, options.steps, options.batch) < 1:
         parser.error("rounds, steps and batch are at least 1")
@@ -138,17 +152,18 @@ def compare(
     name: str,
     sides: Mapping[str, Callable[[int], Turn]],
     options: argparse.Namespace,
-    target: float,
     packages: Sequence[str],
-) -> None:
-    """Lets two warm sides take turns and prints one JSON line.
+) -> dict[str, Any]:
+    """Lets two warm sides take turns.
 
     Args:
       name: of the benchmark.
       sides: two functions by name that take some steps and time them; ratios are first to second.
       options: of `parse`.
-      target: what the ratio should not exceed; printed, never enforced.
-      packages: whose versions to print.
+      packages: whose versions to tell.
+
+    Returns:
+      What is to be reported.
     """
     load = os.getloadavg()
     turns: dict[str, list[Turn]] = {side: [] for side in sides}
@@ -169,7 +184,7 @@ def compare(
         }
         for field in Turn._fields
     }
-    result = {
+    return {
         "benchmark": name,
         "ratio": round(statistics.median(ratios["wall"]), 4),
         "cpu_ratio": round(statistics.median(ratios["cpu"]), 4),
@@ -179,13 +194,23 @@ def compare(
         "steps": options.steps,
         "batch": options.batch,
         "spread": [round(min(ratios["wall"]), 4), round(max(ratios["wall"]), 4)],
-        "target": target,
         "machine": machine(),
         "load": [round(one, 2) for one in load],
         "versions": {"python": platform.python_version()}
         | {package: importlib.metadata.version(package) for package in packages},
     }
-    print(json.dumps(result), flush=True)
+
+
+def report(result: Mapping[str, Any], target: float, held: str = "ratio") -> None:
+    """Prints one JSON line.
+
+    Args:
+      result: of `compare`, and whatever a benchmark adds.
+      target: what the value named `held` should not exceed; printed, never enforced.
+      held: name of that value in the result.
+    """
+    judged = {"held": held, "target": target, "met": result[held] <= target}
+    print(json.dumps({**result, **judged}), flush=True)
 
 
 def cores() -> int:
