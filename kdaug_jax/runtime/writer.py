@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -26,6 +27,19 @@ def read_rows(workdir: Path) -> list[dict[str, Any]]:
         except ValueError:
             continue  # a run that was killed leaves half a line
     return rows
+
+
+@contextlib.contextmanager
+def _absent(module: str) -> Iterator[None]:
+    """Makes importing a module fail that nobody has imported yet, as if it were not installed."""
+    if module in sys.modules:
+        yield
+        return
+    sys.modules[module] = None
+    try:
+        yield
+    finally:
+        del sys.modules[module]
 
 
 class Writer:
@@ -61,7 +75,10 @@ class Writer:
         partial.write_text("".join(json.dumps(row) + "\n" for row in kept))
         os.replace(partial, path)
         self._rows = open(path, "a", encoding="utf-8")
-        from tensorboardX import SummaryWriter
+        # Where PyTorch is installed, tensorboardX loads all of it to know its tensors: a second
+        # before the first step, for nothing.
+        with _absent("torch"):
+            from tensorboardX import SummaryWriter
 
         self._events = {
             member: SummaryWriter(

@@ -1,5 +1,7 @@
+import importlib
 import io
 import json
+import sys
 
 import numpy as np
 import pytest
@@ -152,6 +154,20 @@ def test_a_bar_only_on_a_terminal(tmp_path):
             writer.say("done")
         assert mark in stream.getvalue() and stream.getvalue().endswith("done\n")
         assert ("\r" in stream.getvalue()) == stream.isatty()
+
+
+def test_a_writer_does_not_load_pytorch(tmp_path, monkeypatch):
+    for name in list(sys.modules):
+        if name.split(".")[0] in ("tensorboardX", "torch"):
+            monkeypatch.delitem(sys.modules, name)
+    (tmp_path / "torch.py").write_text("loaded = True")
+    monkeypatch.syspath_prepend(tmp_path)
+    with Writer(tmp_path, ("",), 0, io.StringIO()) as writer:
+        writer.row(1, "", {"train/loss": 1.0})
+    assert "tensorboardX" in sys.modules and "torch" not in sys.modules
+    # It is hidden for that moment only.
+    assert importlib.import_module("torch").loaded
+    del sys.modules["torch"]
 
 
 def test_table_aligns():
