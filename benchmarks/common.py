@@ -153,7 +153,7 @@ def compare(
     sides: Mapping[str, Callable[[int], Turn]],
     options: argparse.Namespace,
     packages: Sequence[str],
-) -> dict[str, Any]:
+) -> tuple[dict[str, Any], dict[str, list[Turn]]]:
     """Lets two warm sides take turns.
 
     Args:
@@ -163,7 +163,7 @@ def compare(
       packages: whose versions to tell.
 
     Returns:
-      What is to be reported.
+      What is to be reported, and the turns of each side, those of a round at the same place.
     """
     load = os.getloadavg()
     turns: dict[str, list[Turn]] = {side: [] for side in sides}
@@ -184,7 +184,7 @@ def compare(
         }
         for field in Turn._fields
     }
-    return {
+    result = {
         "benchmark": name,
         "ratio": round(statistics.median(ratios["wall"]), 4),
         "cpu_ratio": round(statistics.median(ratios["cpu"]), 4),
@@ -199,6 +199,7 @@ def compare(
         "versions": {"python": platform.python_version()}
         | {package: importlib.metadata.version(package) for package in packages},
     }
+    return result, turns
 
 
 def report(result: Mapping[str, Any], target: float, held: str = "ratio") -> None:

@@ -100,7 +100,7 @@ def main() -> int:
             "warm": functools.partial(first_step, command, cache),
             "cold": functools.partial(first_step, command, None),
         }
-        result = common.compare("first_step", sides, options, ("jax", "flax"))
+        result, _ = common.compare("first_step", sides, options, ("jax", "flax"))
     common.report(result, TARGET)
     return 0
 

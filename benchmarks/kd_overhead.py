@@ -57,7 +57,7 @@ def main() -> int:
     for name, run in {"joint": joint, "separate": separate}.items():
         run(WARM_UP)
         sides[name] = functools.partial(common.timed, run)
-    result = common.compare("kd_overhead", sides, options, ("jax", "flax"))
+    result, _ = common.compare("kd_overhead", sides, options, ("jax", "flax"))
     common.report(result, TARGET)
     return 0
 

@@ -156,7 +156,7 @@ def main() -> int:
 
     with worker(make_ours, options.batch) as ours, worker(make_torch, options.batch) as torch:
         sides = {"ours": turn(ours), "torch": turn(torch)}
-        result = common.compare("kd_step", sides, options, ("jax", "flax", "torch"))
+        result, _ = common.compare("kd_step", sides, options, ("jax", "flax", "torch"))
     common.report(result, TARGET)
     return 0
 
