@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 from orbax.checkpoint import v1 as ocp
 
 from kdaug_jax.errors import CheckpointError
@@ -182,7 +183,7 @@ class Checkpoints:
           notes: JSON values stored beside it.
 
         Raises:
-          CheckpointError: this save or the one before it failed, for example on a full disk.
+          CheckpointError: the save before it failed, for example on a full disk.
         """
         self.wait()
         if step == self.latest:
@@ -190,19 +191,20 @@ class Checkpoints:
         chosen = {self._best: float(metrics[self._best])} if self._best in metrics else None
         if chosen and not math.isfinite(chosen[self._best]):
             chosen = None
-        try:
-            pending = self._checkpointer.save_async(
-                step, state, checkpointable_name=STATE, force=True, metrics=chosen,
-                custom_metadata=dict(notes),
-            )
-        except Exception as error:
-            raise self._error(step, error) from error
-        self._thread = threading.Thread(target=self._finish, args=(step, pending))
+        # Orbax takes longer than many a step before it leaves the rest to a thread, so all of it is
+        # done in one. Copied, since a CPU's arrays share their memory with NumPy's.
+        state = jax.tree.map(np.array, jax.device_get(state))
+        self._thread = threading.Thread(
+            target=self._write, args=(step, state, chosen, dict(notes))
+        )
         self._thread.start()
 
-    def _finish(self, step: int, pending: Any) -> None:
+    def _write(self, step: int, state: Any, metrics: Any, notes: dict[str, Any]) -> None:
         try:
-            pending.result()
+            self._checkpointer.save(
+                step, state, checkpointable_name=STATE, force=True, metrics=metrics,
+                custom_metadata=notes,
+            )
             if jax.process_index() == 0:
                 write_manifest(self.directory / str(step))
             self.latest = step

@@ -2,6 +2,7 @@ import importlib
 import io
 import json
 import sys
+import threading
 
 import numpy as np
 import pytest
@@ -66,6 +67,35 @@ def test_what_is_saved_is_the_state_at_that_moment(tmp_path):
         folder = tmp_path / "checkpoints" / str(step)
         stored, _ = checkpoint.load(folder, state)
         np.testing.assert_array_equal(stored["a"], step + 1)
+
+
+def test_a_save_returns_before_anything_is_written(tmp_path, monkeypatch):
+    begin = threading.Event()
+    with opened(tmp_path) as checkpoints:
+        write = checkpoints._checkpointer.save
+
+        def late(*args, **kwargs):
+            assert begin.wait(60)
+            return write(*args, **kwargs)
+
+        monkeypatch.setattr(checkpoints._checkpointer, "save", late)
+        checkpoints.save(1, arrays(1.0), {}, {})
+        assert checkpoint.steps(tmp_path / "checkpoints") == []
+        begin.set()
+    assert checkpoint.steps(tmp_path / "checkpoints") == [1]
+
+
+def test_a_failed_save_is_told_by_the_next(tmp_path, monkeypatch):
+    with opened(tmp_path) as checkpoints:
+        checkpoints.save(1, arrays(1.0), {}, {})
+        checkpoints.wait()
+        with monkeypatch.context() as patch:
+            patch.setattr(checkpoint, "write_manifest", lambda folder: open("/proc/none/full"))
+            checkpoints.save(2, arrays(2.0), {}, {})
+            with pytest.raises(CheckpointError, match="step 2 could not be .*step 1 is the newest"):
+                checkpoints.save(3, arrays(3.0), {}, {})
+        checkpoints.save(4, arrays(4.0), {}, {})
+    assert checkpoint.newest(tmp_path / "checkpoints", print, set_aside=False) == 4
 
 
 @pytest.mark.parametrize("damage", ["flip", "truncate", "delete", "no_manifest", "empty"])
