@@ -36,6 +36,11 @@ class Goodput:
         finally:
             self._switch(before)
 
+    def stepping(self) -> float:
+        """Gives the seconds of steps and of waiting for their data so far."""
+        self._switch(self._phase)
+        return self.seconds["step"] + self.seconds["data_wait"]
+
     def report(self) -> dict[str, float]:
         """Gives seconds a phase, wall seconds, and goodput, the share spent in steps."""
         self._switch(self._phase)

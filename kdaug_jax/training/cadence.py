@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -37,6 +38,28 @@ class Cadence(NamedTuple):
         """Gives how many steps the next call takes: none crosses the end of a phase."""
         ends = [start for start in self.starts if start > step]
         return min(self.per_call, min([*ends, self.total]) - step)
+
+    def saves(self, step: int, seconds: float) -> int:
+        """Estimates how many checkpoints are saved from a step to the end.
+
+        Args:
+          step: steps taken, fewer than all.
+          seconds: of a step.
+
+        Returns:
+          Their number, at least the one at the end.
+        """
+
+        def until(end: int) -> int:
+            together = end // math.lcm(*self.save) if len(self.save) > 1 else 0
+            return sum(end // every for every in self.save) - together
+
+        last = all(self.total % every for every in self.save)
+        count = until(self.total) - until(step) + last
+        if self.save_minutes:
+            gap = seconds * (self.total - step) / count
+            count *= max(math.ceil(gap / (60.0 * self.save_minutes)), 1)
+        return min(count, math.ceil((self.total - step) / self.per_call))
 
 
 def cadence(programs: Sequence[Program]) -> Cadence:

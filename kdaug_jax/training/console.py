@@ -12,6 +12,8 @@ from clu import parameter_overview
 
 from kdaug_jax.experiment.program import Program
 from kdaug_jax.runtime.writer import Writer, table
+from kdaug_jax.training.cadence import cadence
+from kdaug_jax.training.estimate import Estimate, duration
 from kdaug_jax.training.population import Member
 from kdaug_jax.training.setup import Setup
 from kdaug_jax.types import TrainState
@@ -21,6 +23,8 @@ Results = dict[str, dict[str, float]]
 
 class Console:
     """Prints from process 0; rows of progress go through the writer once it is open."""
+
+    _estimate: Estimate
 
     def __init__(self, stream: TextIO | None = None):
         self._stream = stream or sys.stdout
@@ -61,6 +65,8 @@ class Console:
             rows.append(("population", f"{len(setup.members)} runs through one compiled step"))
         size = sum(leaf.nbytes for leaf in jax.tree.leaves(state)) * len(setup.members)
         rows.append(("checkpoint", f"{size / 1e6:,.1f} MB each"))
+        kept = config["checkpoint"]["keep"] + bool(config["checkpoint"]["best"])
+        self._estimate = Estimate(cadence(setup.programs), step, size, kept)
         if step == first.total_steps:
             rows.append(("finished", f"before, at step {step:,}"))
         elif step:
@@ -72,6 +78,21 @@ class Console:
             self.say(parameter_overview.get_parameter_overview(
                 state.params[name], include_stats=False
             ))
+
+    def measures(self, step: int) -> bool:
+        """Says whether the estimate needs to know when the devices are done with a step."""
+        return self._estimate.wants(step)
+
+    def measure(self, step: int, seconds: float) -> None:
+        """Prints how long the run is going to take, once that is known and if it takes long.
+
+        Args:
+          step: steps taken, which the devices are done with.
+          seconds: see `speed`.
+        """
+        line = self._estimate.measure(step, seconds)
+        if line:
+            self.say(line)
 
     def clock(self, step: int, seconds: float) -> None:
         """Starts measuring speed at a step, `seconds` of stepping after the start."""
@@ -106,7 +127,7 @@ class Console:
             step / program.total_steps,
             f"step {step:,}/{program.total_steps:,}  epoch {step / program.steps_per_epoch:.1f}"
             f"  loss {loss:.4f}  {perf['perf/images_per_second']:,.0f} images/s"
-            f"  {_duration(left)} left",
+            f"  {duration(left)} left",
         )
 
     def evaluation(
@@ -167,9 +188,3 @@ def results_table(
     for member, values in results.items():
         rows += [row(name, values, member) for name in architectures if name not in teachers]
     return table(rows)
-
-
-def _duration(seconds: float) -> str:
-    minutes, seconds = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}h{minutes:02d}m" if hours else f"{minutes}m{seconds:02d}s"

@@ -127,6 +127,9 @@ class _Run:
             while self.step < self.marks.total:
                 before = self.step
                 self._advance()
+                if self.console.measures(self.step):
+                    self.window.fetch()  # a call returns before the devices are done
+                    self.console.measure(self.step, self.time.stepping())
                 finished = self.step == self.marks.total
                 if finished or due(before, self.step, self.marks.log):
                     self._log()
@@ -169,7 +172,7 @@ class _Run:
         perf = self.time.report()
         examples = self.setup.first.config["data"]["batch_size"] * len(self.states)
         perf["perf/images_per_second"] = self.console.speed(
-            self.step, self.time.seconds["step"] + self.time.seconds["data_wait"], examples
+            self.step, self.time.stepping(), examples
         )
         for member, values in zip(self.setup.members, means, strict=True):
             self.writer.row(self.step, member.name, {**values, **perf})

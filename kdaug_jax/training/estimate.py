@@ -1,0 +1,78 @@
+"""How long the steps of a run are going to take, as soon as that can be measured."""
+
+from __future__ import annotations
+
+import math
+
+from kdaug_jax.training.cadence import Cadence
+
+MEASURED_SECONDS = 2.0
+SHORT_SECONDS = 60.0  # a run that is over sooner needs no estimate
+
+
+class Estimate:
+    """Measures steps from the second call on, and tells once what they say of the whole run.
+
+    The first call is left out, since memory is found and pages are loaded in it. What follows is
+    measured after twice, four times, eight times as many steps and so on: so the devices are
+    waited for seldom, and a run of slow steps is told of after its second call.
+    """
+
+    def __init__(self, marks: Cadence, step: int, checkpoint_bytes: int, kept: int):
+        """Starts before the first call.
+
+        Args:
+          marks: of the run.
+          step: steps taken before.
+          checkpoint_bytes: size of a checkpoint.
+          kept: how many checkpoints are kept at most.
+        """
+        self._marks, self._start = marks, step
+        self._bytes, self._kept = checkpoint_bytes, kept
+        self._next: float = step + 1
+        self._since: tuple[int, float] | None = None
+
+    def wants(self, step: int) -> bool:
+        """Says whether `measure` is to be called, now that so many steps are taken."""
+        return step >= self._next
+
+    def measure(self, step: int, seconds: float) -> str:
+        """Takes down the time at which the devices are done with a step.
+
+        Args:
+          step: steps taken.
+          seconds: seconds of stepping and waiting for data so far, without compiling.
+
+        Returns:
+          A line for the console, "" when it is too early or not worth one.
+        """
+        self._next = 2 * step - self._start
+        if self._since is None:
+            self._since = step, seconds
+            return ""
+        first, before = self._since
+        if seconds - before < MEASURED_SECONDS:
+            return ""
+        self._next = math.inf
+        each = (seconds - before) / (step - first)
+        count = self._marks.total - self._start
+        if each * count < SHORT_SECONDS:
+            return ""
+        saves = self._marks.saves(self._start, each)
+        return (
+            f"estimate  about {duration(each * count)} for {count:,} steps"
+            f" ({_milliseconds(each)} a step), without evaluation;"
+            f" {saves:,} checkpoint{'s' * (saves > 1)} of {self._bytes / 1e6:,.1f} MB,"
+            f" at most {self._kept} kept"
+        )
+
+
+def duration(seconds: float) -> str:
+    """Writes a time as "2h10m" or "1m05s"."""
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}h{minutes:02d}m" if hours else f"{minutes}m{seconds:02d}s"
+
+
+def _milliseconds(seconds: float) -> str:
+    return f"{1e3 * seconds:,.{0 if seconds >= 0.01 else 1}f} ms"
