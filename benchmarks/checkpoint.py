@@ -87,8 +87,8 @@ def costs(
         "longer_seconds": round(longer("wall"), 5),
         "longer_cpu_seconds": round(longer("cpu"), 5),
         "epoch_steps": epoch_steps,
-        "blocking_share": round(block / step / epoch_steps, 6),
-        "longer_share": round(longer("wall") / step / epoch_steps, 6),
+        "blocking_share": round(block / step / epoch_steps, 8),
+        "longer_share": round(longer("wall") / step / epoch_steps, 8),
     }
 
 
