@@ -202,15 +202,18 @@ def compare(
     return result, turns
 
 
-def report(result: Mapping[str, Any], target: float, held: str = "ratio") -> None:
+def report(result: Mapping[str, Any], target: float | None, held: str = "ratio") -> None:
     """Prints one JSON line.
 
     Args:
       result: of `compare`, and whatever a benchmark adds.
-      target: what the value named `held` should not exceed; printed, never enforced.
+      target: what the value named `held` should not exceed, None for no wish; printed, never
+        enforced.
       held: name of that value in the result.
     """
-    judged = {"held": held, "target": target, "met": result[held] <= target}
+    judged = {}
+    if target is not None:
+        judged = {"held": held, "target": target, "met": result[held] <= target}
     print(json.dumps({**result, **judged}), flush=True)
 
 

@@ -7,6 +7,7 @@ verified before anything is restored.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import math
@@ -183,7 +184,7 @@ class Checkpoints:
           notes: JSON values stored beside it.
 
         Raises:
-          CheckpointError: the save before it failed, for example on a full disk.
+          CheckpointError: the save before it failed, for example on a full disk, or this one.
         """
         self.wait()
         if step == self.latest:
@@ -191,20 +192,28 @@ class Checkpoints:
         chosen = {self._best: float(metrics[self._best])} if self._best in metrics else None
         if chosen and not math.isfinite(chosen[self._best]):
             chosen = None
-        # Orbax takes longer than many a step before it leaves the rest to a thread, so all of it is
-        # done in one. Copied, since a CPU's arrays share their memory with NumPy's.
-        state = jax.tree.map(np.array, jax.device_get(state))
-        self._thread = threading.Thread(
-            target=self._write, args=(step, state, chosen, dict(notes))
-        )
+        write = self._prepared(step, state, metrics=chosen, custom_metadata=dict(notes))
+        self._thread = threading.Thread(target=self._write, args=(step, write))
         self._thread.start()
 
-    def _write(self, step: int, state: Any, metrics: Any, notes: dict[str, Any]) -> None:
+    def _prepared(self, step: int, state: Any, **options: Any) -> Callable[[], Any]:
+        """Copies a state from the devices and gives what is left to do, for a thread."""
+        options |= {"checkpointable_name": STATE, "force": True}
+        if jax.process_count() == 1:
+            # Orbax takes longer than many a step before it leaves the rest to a thread, so all of
+            # it is done in one. Copied, since a CPU's arrays share their memory with NumPy's.
+            state = jax.tree.map(np.array, jax.device_get(state))
+            return functools.partial(self._checkpointer.save, step, state, **options)
+        # Several processes meet inside Orbax, on the devices, and must come there in the same
+        # order as to all else that they do together.
         try:
-            self._checkpointer.save(
-                step, state, checkpointable_name=STATE, force=True, metrics=metrics,
-                custom_metadata=notes,
-            )
+            return self._checkpointer.save_async(step, state, **options).result
+        except Exception as error:
+            raise self._error(step, error) from error
+
+    def _write(self, step: int, write: Callable[[], Any]) -> None:
+        try:
+            write()
             if jax.process_index() == 0:
                 write_manifest(self.directory / str(step))
             self.latest = step

@@ -11,12 +11,15 @@ pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[2]
 
 
-def measure(name, *options):
+def lines(name, *options):
     words = [sys.executable, f"benchmarks/{name}.py", "--rounds=1", "--batch=8", *options]
     done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    (line,) = done.stdout.splitlines()
-    found = json.loads(line)
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def measure(name, *options):
+    (found,) = lines(name, *options)
     assert found["benchmark"] == name and found["ratio"] > 0 and found["cpu_ratio"] > 0
     assert found["met"] == (found[found["held"]] <= found["target"])
     return found
@@ -44,3 +47,12 @@ def test_checkpoint():
     assert found["checkpoint_bytes"] > 3 * 4 * 703_284
     assert 0 < found["blocking_seconds"] < found["wall_seconds"]["saved"]
     assert found["blocking_share"] == pytest.approx(found["blocking_steps"] / 6250, rel=0.02)
+
+
+def test_input():
+    found = lines("input", "--steps=2")
+    assert [line["benchmark"].split()[0] for line in found] == [
+        "assembly", "assembly", "png", "jpeg"
+    ]
+    for line in found:
+        assert set(line["images_per_cpu_second"]) == {"ours", "other"} and line["ratio"] > 0
