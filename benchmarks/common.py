@@ -179,7 +179,7 @@ def compare(
     }
     medians = {
         field: {
-            side: round(statistics.median(getattr(turn, field) for turn in own), 5)
+            side: float(f"{statistics.median(getattr(turn, field) for turn in own):.4g}")
             for side, own in turns.items()
         }
         for field in Turn._fields
