@@ -10,8 +10,10 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
+import logging
 import math
 import os
+import shutil
 import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -23,6 +25,7 @@ from orbax.checkpoint import v1 as ocp
 
 from kdaug_jax.errors import CheckpointError
 from kdaug_jax.runtime import processes
+from kdaug_jax.runtime.workdir import DISK
 
 MANIFEST = "manifest.sha256.json"
 STATE = "state"
@@ -63,11 +66,18 @@ def verify(step_dir: Path) -> str:
         return UNFINISHED
     except (OSError, ValueError):
         return f"{MANIFEST} cannot be read"
+    if not isinstance(sums, dict):
+        return f"{MANIFEST} cannot be read"
     missing = [name for name in sums if not (step_dir / name).is_file()]
     if missing:
         return f"{missing[0]} is missing"
-    changed = [name for name, digest in sums.items() if _digest(step_dir / name) != digest]
-    return f"{changed[0]} is corrupt" if changed else ""
+    for name, digest in sums.items():
+        try:
+            if _digest(step_dir / name) != digest:
+                return f"{name} is corrupt"
+        except OSError as error:
+            return f"{name} cannot be read ({error.strerror})"
+    return ""
 
 
 def steps(directory: Path) -> list[int]:
@@ -122,10 +132,46 @@ def _set_aside(step_dir: Path, kind: str) -> None:
     step_dir.rename(target)
 
 
+def require_room(directory: Path, state: Any) -> None:
+    """Refuses to start what could not be saved.
+
+    Args:
+      directory: where checkpoints will lie; it need not be there yet.
+      state: what one checkpoint holds, arrays or their shapes. It may be stored smaller than it
+        is, since Orbax compresses it, but weights hardly are.
+
+    Raises:
+      CheckpointError: less is free than one checkpoint needs.
+    """
+    wanted = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state))
+
+    def look() -> None:
+        place = next(path for path in (directory, *directory.parents) if path.exists())
+        free = shutil.disk_usage(place).free
+        if free < wanted:
+            raise CheckpointError(
+                str(directory), f"{free:,} bytes are free, a checkpoint needs {wanted:,}",
+                "make room or name another --workdir",
+            )
+
+    processes.on_first(look)
+
+
 def _abstract(tree: Any) -> Any:
     return jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding), tree
     )
+
+
+def _reason(error: BaseException) -> str:
+    """Says in a few words what TensorStore says in many."""
+    text = str(error).strip()
+    told = [os.strerror(number) for number in DISK if os.strerror(number) in text]
+    return (told or text.splitlines() or [type(error).__name__])[0][:200]
+
+
+def _told_anyway(record: logging.LogRecord) -> bool:
+    return record.levelno < logging.ERROR or "orbax" not in record.pathname
 
 
 class Checkpoints:
@@ -136,7 +182,8 @@ class Checkpoints:
 
         Args:
           directory: absolute path.
-          keep: how many of the newest to keep.
+          keep: how many of the newest to keep; with less than 2 there is none to fall back on
+            while the newest is committed but not verified.
           best: metric whose best checkpoint is kept too, such as "eval/validation/accuracy";
             empty for none.
           say: told of damage.
@@ -144,6 +191,7 @@ class Checkpoints:
         self.directory = directory
         self._say = say
         self._failure: BaseException | None = None
+        self._broken = False
         self._thread: threading.Thread | None = None
         # Steps that cannot be restored must not count among those that are kept.
         self.latest = processes.on_first(lambda: newest(directory, say, set_aside=True))
@@ -166,11 +214,21 @@ class Checkpoints:
         )
 
     def __enter__(self) -> Checkpoints:
+        # Orbax logs what it could not save, with tracebacks and from threads that outlive it; the
+        # user gets one line from `wait`.
+        logging.getLogger("absl").addFilter(_told_anyway)
         return self
 
     def __exit__(self, *error: Any) -> None:
-        self.wait(quiet=error[0] is not None)
-        self._checkpointer.close()
+        try:
+            self.wait(quiet=error[0] is not None)
+        finally:
+            try:
+                self._checkpointer.close()
+            except Exception:
+                # Orbax raises here once more what it could not save.
+                if error[0] is None and not self._broken:
+                    raise
 
     def save(
         self, step: int, state: Any, metrics: Mapping[str, float], notes: Mapping[str, Any]
@@ -221,10 +279,13 @@ class Checkpoints:
             self._failure = self._error(step, error)
 
     def _error(self, step: int, error: BaseException) -> CheckpointError:
-        said = str(error).strip().splitlines() or [type(error).__name__]
+        self._broken = True
+        whole = "none is whole yet" if self.latest is None else (
+            f"step {self.latest} is the newest that is whole"
+        )
         return CheckpointError(
-            str(self.directory), f"step {step} could not be saved ({said[0][:200]})",
-            f"free some space and run again; step {self.latest} is the newest that is whole",
+            str(self.directory), f"step {step} could not be saved ({_reason(error)})",
+            f"make room and run again; {whole}",
         )
 
     def wait(self, quiet: bool = False) -> None:

@@ -8,6 +8,7 @@ numbers of a finished run.
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import importlib.metadata
 import json
@@ -21,17 +22,23 @@ from typing import Any
 
 import jax
 
-from kdaug_jax.errors import ConfigError, near
+from kdaug_jax.errors import CheckpointError, ConfigError, near
 from kdaug_jax.runtime import processes
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
+# What a disk says that is full, broken, gone, or not ours.
+DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.ESTALE, errno.EROFS,
+        errno.EACCES, errno.EPERM)
 
 
 def write_json(path: Path, value: Any) -> None:
     """Writes JSON all at once, so that no reader sees half a file."""
     partial = path.with_name(path.name + ".partial")
-    partial.write_text(json.dumps(value, indent=1, sort_keys=True) + "\n")
-    os.replace(partial, path)
+    try:
+        partial.write_text(json.dumps(value, indent=1, sort_keys=True) + "\n")
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def read_json(path: Path) -> Any:
@@ -57,8 +64,10 @@ def make(workdir: str | os.PathLike[str]) -> Path:
     try:
         path.mkdir(parents=True, exist_ok=True)
         probe = path / f".write-test-{socket.gethostname()}-{os.getpid()}"
-        probe.write_text("")
-        probe.unlink()
+        try:
+            probe.write_text("A full disk takes an empty file, so this one is not.\n")
+        finally:
+            probe.unlink(missing_ok=True)
     except OSError as error:
         raise ConfigError(
             "--workdir", f"{path} cannot be written ({error.strerror})", "name another folder"
@@ -67,8 +76,30 @@ def make(workdir: str | os.PathLike[str]) -> Path:
 
 
 @contextlib.contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Tells in one line that the disk is full or fails, whatever was being written.
+
+    Args:
+      path: where files are written.
+
+    Raises:
+      CheckpointError: in place of the system's error, so with the same exit status whether it was
+        a checkpoint or a row of metrics that found no room.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in DISK:
+            raise
+        raise CheckpointError(
+            str(error.filename or path), f"cannot be written ({error.strerror})",
+            "make room or mend the disk, and run again to go on from the last checkpoint",
+        ) from error
+
+
+@contextlib.contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Keeps a second run out of a working directory.
+    """Keeps a second run out of a working directory, and tells what its disk refuses.
 
     The lock is the kernel's, on the file `lock`, and ends with the process that holds it, however
     that ends. The file names host and process for messages, and for hosts that share the
@@ -78,7 +109,8 @@ def locked(path: Path) -> Iterator[None]:
       path: the working directory.
 
     Raises:
-      ConfigError: another run holds it.
+      ConfigError: another run holds it, or the file system has no locks.
+      CheckpointError: inside the block the disk was full or failed, see `writing`.
     """
     with contextlib.ExitStack() as stack:
         processes.on_first(lambda: stack.enter_context(_lock(path)))
@@ -88,20 +120,24 @@ def locked(path: Path) -> Iterator[None]:
 @contextlib.contextmanager
 def _lock(path: Path) -> Iterator[None]:
     own = {"host": socket.gethostname(), "pid": os.getpid()}
-    with open(path / "lock", "a+") as file:
+    with writing(path), open(path / "lock", "a+", errors="replace") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             free = True
-        except OSError:
+        except BlockingIOError:
             free = False
+        except OSError as error:
+            raise ConfigError(
+                "--workdir", f"{path} cannot be locked ({error.strerror})", "name another folder"
+            ) from None
         file.seek(0)
-        held = file.read()
-        holder = json.loads(held) if held.endswith("}") else {}
+        holder = _holder(file.read())
         elsewhere = holder.get("host", own["host"]) != own["host"]
         if not free or elsewhere:
             raise ConfigError(
                 "--workdir",
-                f"{path} is in use by process {holder.get('pid')} on {holder.get('host')}",
+                f"{path} is in use by process {holder.get('pid', '(unknown)')} "
+                f"on {holder.get('host', own['host'])}",
                 f"if that run is gone, delete {path / 'lock'}" if elsewhere
                 else "use another --workdir, or wait",
             )
@@ -112,6 +148,15 @@ def _lock(path: Path) -> Iterator[None]:
             yield
         finally:
             file.truncate(0)
+
+
+def _holder(held: str) -> dict[str, Any]:
+    """Reads who holds a lock; a file that does not say so names nobody."""
+    try:
+        holder = json.loads(held)
+    except ValueError:
+        return {}
+    return holder if isinstance(holder, dict) else {}
 
 
 def record(path: Path, made_with: Mapping[str, Any], class_names: Sequence[str]) -> None:
@@ -128,9 +173,9 @@ def record(path: Path, made_with: Mapping[str, Any], class_names: Sequence[str])
     made_with = json.loads(json.dumps(made_with))
     if read_json(path / "config.json") not in (None, made_with):
         (path / "results.json").unlink(missing_ok=True)
-    write_json(path / "config.json", made_with)
     write_json(path / "classes.json", list(class_names))
     write_json(path / "environment.json", environment())
+    write_json(path / "config.json", made_with)  # the last: where it is, the others are
 
 
 def environment() -> dict[str, Any]:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import socket
 import sys
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TextIO
@@ -13,6 +15,8 @@ from typing import Any, TextIO
 import jax
 
 METRICS = "metrics.jsonl"
+# Seconds between two times that TensorBoard's file is brought to the disk.
+FLUSH_SECONDS = 30.0
 
 
 def read_rows(workdir: Path) -> list[dict[str, Any]]:
@@ -40,6 +44,46 @@ def _absent(module: str) -> Iterator[None]:
         yield
     finally:
         del sys.modules[module]
+
+
+class _Events:
+    """TensorBoard's file of one run.
+
+    Written by the thread that calls: tensorboardX's own writer has a thread that dies on a full
+    disk, and a queue that then blocks the run for ever.
+    """
+
+    def __init__(self, directory: Path, start: int):
+        # Where PyTorch is installed, tensorboardX loads all of it to know its tensors: a second
+        # before the first step, for nothing.
+        with _absent("torch"):
+            from tensorboardX.proto import event_pb2
+            from tensorboardX.record_writer import RecordWriter
+            from tensorboardX.summary import scalar
+
+        directory.mkdir(parents=True, exist_ok=True)
+        name = f"events.out.tfevents.{time.time():.0f}.{socket.gethostname()}.{start}"
+        self._file = RecordWriter(str(directory / name))
+        self._event, self._scalar = event_pb2.Event, scalar
+        self._flushed = 0.0
+        self._write(0, file_version="brain.Event:2")
+        if start:  # what a killed run wrote after that step does not count
+            begin = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
+            self._write(start + 1, session_log=begin)
+
+    def add(self, step: int, values: Mapping[str, float]) -> None:
+        for name, value in values.items():
+            self._write(step, summary=self._scalar(name, value))
+        if time.monotonic() - self._flushed > FLUSH_SECONDS:
+            self._flushed = time.monotonic()
+            self._file.flush()
+
+    def _write(self, step: int, **content: Any) -> None:
+        event = self._event(wall_time=time.time(), step=step, **content)
+        self._file.write(event.SerializeToString())
+
+    def close(self) -> None:
+        self._file.close()
 
 
 class Writer:
@@ -75,16 +119,9 @@ class Writer:
         partial.write_text("".join(json.dumps(row) + "\n" for row in kept))
         os.replace(partial, path)
         self._rows = open(path, "a", encoding="utf-8")
-        # Where PyTorch is installed, tensorboardX loads all of it to know its tensors: a second
-        # before the first step, for nothing.
-        with _absent("torch"):
-            from tensorboardX import SummaryWriter
-
+        board = Path(workdir) / "tensorboard"
         self._events = {
-            member: SummaryWriter(
-                str(Path(workdir) / "tensorboard" / member.replace("/", "_")),
-                purge_step=start + 1 if start else None,
-            )
+            member: _Events(board / member.replace("/", "_"), start)
             for member in members
         }
 
@@ -92,11 +129,14 @@ class Writer:
         return self
 
     def __exit__(self, *error: Any) -> None:
-        if self._main:
-            self._end_bar()
-            self._rows.close()
-            for events in self._events.values():
-                events.close()
+        if not self._main:
+            return
+        self._end_bar()
+        # When another error is under way, a full disk is told as that or not at all.
+        told = () if error[0] is None else (OSError,)
+        with contextlib.suppress(*told), contextlib.ExitStack() as files:
+            for file in (self._rows, *self._events.values()):
+                files.callback(file.close)
 
     def wrote(self, step: int, prefix: str) -> bool:
         """Says whether the run that is resumed wrote such a metric at the step it is resumed at."""
@@ -115,8 +155,7 @@ class Writer:
         named = {"member": member} if member else {}
         self._rows.write(json.dumps({"step": step, **named, **values}) + "\n")
         self._rows.flush()
-        for name, value in values.items():
-            self._events[member].add_scalar(name, value, step)
+        self._events[member].add(step, values)
 
     def say(self, text: str) -> None:
         """Prints a line."""

@@ -59,7 +59,8 @@ def preview(
         captions.append(texts)
     path = directory / "preview.png"
     if jax.process_index() == 0:
-        image_grid(path, titles, images, captions)
+        with workdir.writing(directory):
+            image_grid(path, titles, images, captions)
     console.say(f"views of the first step: {path}")
     return path
 
