@@ -145,8 +145,10 @@ def bind(
             raise ConfigError(where, f"argument '{name}' is missing", f"takes {_takes(known)}")
         path = f"{where}.{name}"
         if option.range is not None:
-            ranges[name] = option.range
             traced[name] = cast(path, value, option.range, info)
+            ranges[name] = option.range  # of what a phase or a population puts there
+            if isinstance(option.range.high, str):
+                ranges[name] = option.range._replace(high=getattr(info, option.range.high))
         elif option.is_fill:
             static[name] = colour(path, value, info)
         else:
@@ -159,12 +161,13 @@ def _takes(known: Mapping[str, Option]) -> str:
 
 
 def _plain(path: str, value: Any, wanted: type | None) -> Any:
+    if wanted is float:
+        cast(path, value, Range(np.float32))  # what it becomes in the program
+        return float(value)
     if isinstance(value, float) and not np.isfinite(value):
         raise ConfigError(path, f"got {value}", "must be finite")
     if wanted is None or isinstance(value, wanted) and (wanted is bool) == isinstance(value, bool):
         return value
-    if wanted is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
     raise ConfigError(path, f"got {value!r}", f"must be a {wanted.__name__}")
 
 
@@ -201,18 +204,25 @@ def cast(path: str, value: Any, legal: Range, info: Info | None = None) -> np.nd
         found, lost = np.asarray(np.inf), True
     below = found <= legal.low if legal.open else found < legal.low
     if lost or not np.isfinite(found) or below or found > high:
-        raise ConfigError(path, f"got {value}", f"must be {_interval(legal, high)}")
+        raise ConfigError(path, f"got {value}", f"must be {_interval(legal, high, value)}")
     return found
 
 
-def _interval(legal: Range, high: float) -> str:
-    parts = ["finite"]
+def _interval(legal: Range, high: float, value: int | float) -> str:
+    integer = np.issubdtype(legal.dtype, np.integer)
+    largest = int(np.iinfo(legal.dtype).max) if integer else float(np.finfo(legal.dtype).max)
+    finite = not isinstance(value, float | np.floating) or bool(np.isfinite(value))
+    parts = [] if finite else ["finite"]
     if legal.low > -np.inf:
         parts.append(f"{'more than' if legal.open else 'at least'} {legal.low:g}")
+    elif finite and value < -largest:
+        parts.append(f"at least {-largest:g}")
     if high < np.inf:
         named = f" ({legal.high.replace('_', ' ')})" if isinstance(legal.high, str) else ""
         parts.append(f"at most {high:g}{named}")
-    return " and ".join(parts[1:] or parts)
+    elif finite and value > largest:
+        parts.append(f"at most {largest:g}")
+    return " and ".join(parts)
 
 
 def colour(path: str, value: Any, info: Info) -> np.ndarray:

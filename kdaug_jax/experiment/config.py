@@ -20,6 +20,8 @@ from kdaug_jax.types import Range
 MODES = ("train", "evaluate", "preview")
 SEED = Range(np.uint32, 0, 2**32 - 1)
 COUNT = Range(np.int64, 0)
+# No interval of time or data is longer, in whatever it is counted.
+LONGEST = 1e9
 # A run may be resumed with other values of these.
 FREE = ("mode", "data.workers", "data.device_gb")
 
@@ -54,6 +56,8 @@ def validate(config: Mapping[str, Any]) -> dict[str, Any]:
     given, schema = plain(config), plain(default())
     check_known("config", given, schema)
     full = {**schema, **given}
+    for section in ("views", "networks", "terms"):
+        full[section] = _section(section, full[section], ())
     for section, fields in schema.items():
         if isinstance(fields, dict) and fields:
             if not isinstance(full[section], dict):
@@ -74,7 +78,7 @@ def validate(config: Mapping[str, Any]) -> dict[str, Any]:
     for path, low in (
         ("data.batch_size", 1), ("data.workers", 0),
         ("train.group_size", 0), ("train.steps_per_call", 0), ("train.accumulate", 1),
-        ("eval.batch_size", 0), ("checkpoint.every_steps", 0), ("checkpoint.keep", 1),
+        ("eval.batch_size", 0), ("checkpoint.every_steps", 0), ("checkpoint.keep", 2),
         ("log.every_steps", 1), ("mesh.data", -1),
     ):
         section, name = path.split(".")
@@ -83,8 +87,8 @@ def validate(config: Mapping[str, Any]) -> dict[str, Any]:
         "data.device_gb", "eval.every_epochs", "checkpoint.every_epochs", "checkpoint.every_minutes"
     ):
         section, name = path.split(".")
-        cast(path, full[section][name], Range(np.float64, 0.0))
-    cast("train.epochs", full["train"]["epochs"], Range(np.float64, 0.0, open=True))
+        cast(path, full[section][name], Range(np.float64, 0.0, LONGEST))
+    cast("train.epochs", full["train"]["epochs"], Range(np.float64, 0.0, LONGEST, open=True))
     group, batch = full["train"]["group_size"], full["data"]["batch_size"]
     if group and batch % group:
         raise ConfigError(
@@ -134,11 +138,12 @@ def _network(where: str, value: Any) -> dict[str, Any]:
     section = network(**section)
     for name, example in network("").items():
         _same_type(f"{where}.{name}", section[name], example)
-    for name in ("mean", "std"):
-        low = Range(np.float64, 0.0, open=name == "std")
+    for name, legal in (("mean", Range(np.float32, 0.0, 255.0)),
+                        ("std", Range(np.float32, 0.0, open=True))):
         section[name] = tuple(section[name])
         for number in section[name]:
-            cast(f"{where}.{name}", number, low)
+            cast(f"{where}.{name}", number, legal)
+    _pairs(f"{where}.recipe", section["recipe"], (str,))
     return section
 
 
@@ -185,11 +190,16 @@ def _whole(full: Mapping[str, Any]) -> None:
                 f"networks.{name}.checkpoint", "is given for a trained network", "leave it empty"
             )
     for field in ("phases", "population"):
-        entries = full[field]
-        if not isinstance(entries, list | tuple) or any(
-            not isinstance(entry, list | tuple) or len(entry) != 2 for entry in entries
-        ):
-            raise ConfigError(field, f"got {entries!r}", "must be a tuple of pairs")
+        _pairs(field, full[field], (object,))
+
+
+def _pairs(where: str, entries: Any, first: tuple[type, ...]) -> None:
+    if not isinstance(entries, list | tuple) or any(
+        not isinstance(entry, list | tuple) or len(entry) != 2 or not isinstance(entry[0], first)
+        for entry in entries
+    ):
+        kind = ' ("path", value)' if first == (str,) else ""
+        raise ConfigError(where, f"got {entries!r}", f"must be a tuple of pairs{kind}")
 
 
 def put(config: Mapping[str, Any], path: str, value: Any) -> dict[str, Any]:

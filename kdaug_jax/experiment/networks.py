@@ -59,6 +59,12 @@ def build(
         "num_classes": info.num_classes,
         "options": dict(config["options"]),
     }
+    for field in ("mean", "std"):
+        if len(facts[field]) != len(info.mean):
+            raise ConfigError(
+                f"{where}.{field}", f"has {len(facts[field])} values",
+                f"one for each of the {len(info.mean)} channels",
+            )
     if not config["trainable"] and config["checkpoint"]:
         stored = workdir.read_network(where, config["checkpoint"], config["source"])
         if facts["name"] not in ("", stored["name"]):
@@ -86,7 +92,9 @@ def build(
             **facts["options"],
         )
     except ConfigError as error:
-        raise ConfigError(f"{where}.name", error.what, error.remedy) from None
+        field = f"options.{error.where}" if error.where in facts["options"] else error.where
+        field = field if field.split(".")[0] in config else "name"
+        raise ConfigError(f"{where}.{field}", error.what, error.remedy) from None
     if min(info.size) < model.min_size:
         raise ConfigError(
             f"{where}.name",

@@ -11,7 +11,7 @@ import numpy as np
 
 from kdaug_jax.errors import ConfigError
 from kdaug_jax.experiment.binding import cast
-from kdaug_jax.experiment.config import overlay, put, validate
+from kdaug_jax.experiment.config import LONGEST, overlay, put, validate
 from kdaug_jax.experiment.program import Program, build_phase
 from kdaug_jax.types import Info, Range
 
@@ -39,36 +39,39 @@ def build(config: Mapping[str, Any], info: Info) -> tuple[Program, ...]:
     for number, (epoch, overrides) in enumerate(full["phases"]):
         where = f"phases.{number}"
         start = _phase_start(where, epoch, overrides, programs[-1], first)
-        for path, value in overrides.items():
-            current, traced = _override(where, path, value, current, traced, programs[-1])
-        program = build_phase(validate(current), info, start)
-        program = dataclasses.replace(
-            program,
-            hparams=overlay(program.hparams, program.ranges, traced),
-            overridden=programs[-1].overridden | set(overrides),
-        )
+        try:
+            for path, value in overrides.items():
+                current, traced = _override(path, value, current, traced, programs[-1])
+            program = build_phase(validate(current), info, start)
+            hparams = overlay(program.hparams, program.ranges, traced)
+        except ConfigError as error:
+            raise ConfigError(f"{where} ({error.where})", error.what, error.remedy) from None
+        overridden = programs[-1].overridden | set(overrides)
+        program = dataclasses.replace(program, hparams=hparams, overridden=overridden)
         _same_state(where, first, program)
         programs.append(program)
     return tuple(programs)
 
 
 def _phase_start(where: str, epoch, overrides, before: Program, first: Program) -> int:
-    epoch = float(cast(f"{where}.epoch", epoch, Range(np.float64, 0.0)))
+    epoch = float(cast(f"{where}.epoch", epoch, Range(np.float64, 0.0, LONGEST)))
     start = round(epoch * first.steps_per_epoch)
     if not before.start_step < start < first.total_steps:
+        epochs = first.config["train"]["epochs"]
         raise ConfigError(
-            where, f"starts at epoch {epoch:g}", "phases follow each other inside the run"
+            where, f"starts at epoch {epoch:g}",
+            f"phases follow each other inside the run of {epochs:g} epochs",
         )
     if not isinstance(overrides, Mapping) or not overrides:
         raise ConfigError(where, f"overrides are {overrides!r}", 'write {"path": value, ...}')
     return start
 
 
-def _override(where: str, path: str, value, current, traced, before: Program):
+def _override(path: str, value, current, traced, before: Program):
     """Applies one override of a phase: to the config, or to a number inside a view."""
     parts = path.split(".") if isinstance(path, str) else [""]
     if parts[0] not in PHASED or path.startswith(NOT_PHASED):
-        raise ConfigError(where, f"cannot change {path!r}", "phases change " + ", ".join(PHASED))
+        raise ConfigError(str(path), "cannot be changed", "phases change " + ", ".join(PHASED))
     # A later override replaces what an earlier one set at the path or below it.
     traced = {own: kept for own, kept in traced.items() if not f"{own}.".startswith(f"{path}.")}
     if path in before.hparams and parts[0] == "views":

@@ -213,6 +213,10 @@ def build_phase(full: dict[str, Any], info: Info, start_step: int) -> Program:
         )
     steps_per_epoch = size // batch_size
     total_steps = max(round(full["train"]["epochs"] * steps_per_epoch), 1)
+    if total_steps > np.iinfo(np.int32).max:
+        raise ConfigError(
+            "train.epochs", f"are {total_steps:,} steps", f"at most {np.iinfo(np.int32).max:,}"
+        )
     group_size = full["train"]["group_size"]
     plans = {
         name: views.parse(name, full["views"][name]["ops"], info) for name in natural(full["views"])

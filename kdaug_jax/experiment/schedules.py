@@ -43,7 +43,10 @@ def milestones(span: Span, at: tuple, factor: float = 0.1) -> Multiplier:
         raise ValueError(f"at = {at}", "must be rising times from 0")
     times = np.asarray([round(time * span.steps_per_unit) for time in at], np.int64)
     times = np.minimum(times, np.iinfo(np.int32).max).astype(np.int32)
-    heights = np.float32(factor) ** np.arange(len(at) + 1, dtype=np.float32)
+    with np.errstate(over="ignore"):
+        heights = np.float32(factor) ** np.arange(len(at) + 1, dtype=np.float32)
+    if factor < 0 or not np.isfinite(heights).all():
+        raise ValueError(f"factor = {factor}", f"must be at least 0 and its power {len(at)} finite")
     return lambda step: jnp.asarray(heights)[jnp.sum(step >= times, dtype=jnp.int32)]
 
 
@@ -83,9 +86,13 @@ def exponential(
     span: Span, every: float, factor: float = 0.97, staircase: bool = True
 ) -> Multiplier:
     """Multiplies by `factor` every `every` units, in steps or smoothly, as EfficientNet's rate."""
-    if every <= 0 or factor <= 0:
+    length = np.float32(min(every * span.steps_per_unit, 1e38))
+    if length <= 0 or factor <= 0:
         raise ValueError(f"every = {every}, factor = {factor}", "both must be more than 0")
-    length = np.float32(every * span.steps_per_unit)
+    with np.errstate(over="ignore", under="ignore"):
+        last = np.float32(factor) ** (np.float32(span.total_steps) / length)
+    if not np.isfinite(last):
+        raise ValueError(f"factor = {factor}", f"must stay finite over {span.total_steps} steps")
 
     def multiplier(step):
         power = step.astype(jnp.float32) / length

@@ -58,8 +58,8 @@ def build(
             f"'{name}' has depth {depth}, which must be 6n+4",
             f"write wrn_{lower}_{factor} or wrn_{lower + 6}_{factor}",
         )
-    if not 0.0 <= dropout < 1.0:
-        raise ConfigError("dropout", f"is {dropout}", "0 ≤ dropout < 1")
+    if not isinstance(dropout, int | float) or not 0.0 <= dropout < 1.0:
+        raise ConfigError("dropout", f"is {dropout!r}", "0 ≤ dropout < 1")
     return WideResNet(blocks, factor, num_classes, num_branches, dtype, dropout)
 
 
