@@ -39,8 +39,13 @@ def load(source: str, splits: dict[str, str]) -> Dataset:
     name, _, argument = source.partition(":")
     if name not in SOURCES:
         raise ConfigError("data.source", f"unknown source '{name}'", near(name, SOURCES))
-    base = SOURCES[name](argument)
-    chosen = {use: choose(base.splits, use, text, source) for use, text in splits.items()}
+    try:
+        base = SOURCES[name](argument)
+        chosen = {use: choose(base.splits, use, text, source) for use, text in splits.items()}
+    except OSError as error:
+        raise DataError(source, f"cannot be read ({error})", "is it yours to read?") from None
+    except MemoryError as error:
+        raise DataError(source, f"does not fit into memory ({error})", "use less of it") from None
     sizes = {use: "{}x{}".format(*split.size) for use, split in chosen.items()}
     if len(set(sizes.values())) > 1:
         raise DataError(

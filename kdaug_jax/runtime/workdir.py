@@ -48,7 +48,8 @@ def read_json(path: Path) -> Any:
     except (FileNotFoundError, NotADirectoryError):
         return None
     except (ValueError, OSError) as error:
-        raise ConfigError(str(path), f"is not JSON ({error})", "restore it from a copy") from None
+        what = f"cannot be read as JSON ({error})"
+        raise ConfigError(str(path), what, "restore it from a copy") from None
 
 
 def make(workdir: str | os.PathLike[str]) -> Path:
