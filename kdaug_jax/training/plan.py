@@ -48,6 +48,7 @@ def plan(
     *,
     allow_config_change: bool = False,
     record: bool = True,
+    beside: Plan | None = None,
 ) -> Plan:
     """Resolves a config and compares it with what the directory holds; starts no device.
 
@@ -58,6 +59,7 @@ def plan(
       say: prints a line.
       allow_config_change: whether the directory may hold another config.
       record: whether a config that the directory holds must be this one.
+      beside: a plan whose data are not read again where they are the same.
 
     Returns:
       The plan.
@@ -68,8 +70,13 @@ def plan(
     full = configs.validate(config)
     section = full["data"]
     splits = {use: section[use] for use in ("train", "validation", "test")}
-    dataset = data.load(section["source"], splits)
-    programs = build(_locate(full, directory), data.describe(dataset))
+    read = {"source": section["source"], **splits}
+    if beside is not None and read.items() <= beside.full["data"].items():
+        dataset, info = beside.dataset, beside.programs[0].info
+    else:
+        dataset = data.load(section["source"], splits)
+        info = data.describe(dataset)
+    programs = build(_locate(full, directory), info)
     first = programs[0]
     _check_choices(full, first)
     members = population.members(full["population"])

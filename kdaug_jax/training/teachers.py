@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
+from kdaug_jax.errors import ConfigError
 from kdaug_jax.experiment import config as configs
-from kdaug_jax.runtime import workdir
+from kdaug_jax.runtime import sharding, workdir
+from kdaug_jax.runtime.checkpoint import require_room
 from kdaug_jax.training.console import Console
 from kdaug_jax.training.loop import train
 from kdaug_jax.training.plan import WORKDIR, plan, teacher_config
+from kdaug_jax.training.setup import load
 
 
 def ensure(
@@ -45,9 +48,7 @@ def ensure(
     if not missing:
         return full
     root = workdir.make(directory)
-    # What is wrong with the experiment is told before its teachers are trained; what merely
-    # changed is said when it is their turn.
-    plan(full, root, lambda line: None, allow_config_change=allow_config_change)
+    _check(full, missing, root, allow_config_change)
     for name in missing:
         Console(stream).say(f"--- training {name} into {root / name}")
         train(
@@ -57,6 +58,41 @@ def ensure(
         full["networks"][name]["checkpoint"] = WORKDIR + name
     Console(stream).say(f"--- training {', '.join(_trained(full))} into {root}")
     return full
+
+
+def _check(
+    full: Mapping[str, Any], missing: Sequence[str], root: Path, allow_config_change: bool
+) -> None:
+    """Tells what is wrong with the experiment or any of its teachers before one is trained.
+
+    What merely changed is said when it is their turn.
+    """
+    def quiet(line: str) -> None:
+        del line
+
+    def share_devices(config: Mapping[str, Any]) -> None:
+        batch_size, parts = config["data"]["batch_size"], config["train"]["accumulate"]
+        sharding.make_mesh(config["mesh"]["data"], batch_size, parts)
+
+    planned = plan(full, root, quiet, allow_config_change=allow_config_change)
+    first = planned.programs[0]
+    share_devices(full)
+    for name, one in first.networks.items():
+        if not one.trainable and one.checkpoint:
+            load(f"networks.{name}", one, first.info, quiet)
+    for name in missing:
+        try:
+            derived = teacher_config(full, name)
+            plan(derived, root / name, quiet, allow_config_change=allow_config_change,
+                 beside=planned)
+            share_devices(derived)
+        except ConfigError as error:
+            if error.where.startswith(str(root)):
+                raise
+            where = f"networks.{name}.recipe ({error.where})"
+            raise ConfigError(where, error.what, error.remedy) from None
+    if workdir.read_json(root / "results.json") is None:
+        require_room(root / "checkpoints", [first.state_shapes()] * len(planned.members))
 
 
 def _trained(full: Mapping[str, Any]) -> list[str]:
