@@ -61,8 +61,8 @@ def run(
       evaluate: what `make_eval` made.
       variables: the network's.
       split: the examples.
-      batch_size: rows a batch, rounded up to what the devices share evenly; the last batch is
-        filled up with rows that do not count.
+      batch_size: rows a batch, at most as many as the split has, rounded up to what the devices
+        share evenly; the last batch is filled up with rows that do not count.
       mesh: the devices.
       check: called before each batch; may raise to end the evaluation.
 
@@ -70,7 +70,7 @@ def run(
       Means by metric name.
     """
     total = None
-    batch_size = -(-batch_size // mesh.size) * mesh.size
+    batch_size = -(-min(batch_size, len(split)) // mesh.size) * mesh.size
     for batch in eval_batches(split, batch_size, sharding.local_rows(mesh, batch_size)):
         check()
         part = sharding.settle(evaluate(variables, sharding.put_batch(mesh, batch)))
