@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -64,7 +65,8 @@ class Console:
         if len(setup.members) > 1:
             rows.append(("population", f"{len(setup.members)} runs through one compiled step"))
         size = sum(leaf.nbytes for leaf in jax.tree.leaves(state)) * len(setup.members)
-        rows.append(("checkpoint", f"{size / 1e6:,.1f} MB each"))
+        free = shutil.disk_usage(setup.directory).free
+        rows.append(("checkpoint", f"{size / 1e6:,.1f} MB each, {free / 1e6:,.0f} MB free"))
         kept = config["checkpoint"]["keep"] + bool(config["checkpoint"]["best"])
         self._estimate = Estimate(cadence(setup.programs), step, size, kept)
         if step == first.total_steps:
