@@ -10,6 +10,8 @@ from kdaug_jax.runtime import compile_cache
 jax.config.update("jax_num_cpu_devices", 4)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 compile_cache.use()
+# Starts JAX: from here on no test of the command line can choose another number of devices.
+assert jax.device_count() == 4
 
 EXTRAS_REQUIRED = os.environ.get("KDAUG_REQUIRE_EXTRAS") == "1"
 
