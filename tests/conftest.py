@@ -1,6 +1,7 @@
 """Strict mode for all tests: four virtual devices, no rank promotion, one compile cache."""
 
 import os
+import sys
 
 import jax
 import pytest
@@ -33,6 +34,18 @@ def tiny_family():
     from tests import tiny
 
     models._FAMILIES = (*models._FAMILIES, tiny)
+
+
+@pytest.fixture
+def run(monkeypatch):
+    """Calls main with the words of a command line; gives the exit status."""
+    import main
+
+    def call(*words):
+        monkeypatch.setattr(sys, "argv", ["main.py", *map(str, words)])
+        return main.main()
+
+    return call
 
 
 def tiny_config(**sections):

@@ -43,7 +43,8 @@ def load(source: str, splits: dict[str, str]) -> Dataset:
         base = SOURCES[name](argument)
         chosen = {use: choose(base.splits, use, text, source) for use, text in splits.items()}
     except OSError as error:
-        raise DataError(source, f"cannot be read ({error})", "is it yours to read?") from None
+        what = f"cannot be read ({error.strerror})"
+        raise DataError(source, what, "check the path and who may read it") from None
     except MemoryError as error:
         raise DataError(source, f"does not fit into memory ({error})", "use less of it") from None
     sizes = {use: "{}x{}".format(*split.size) for use, split in chosen.items()}

@@ -29,20 +29,30 @@ def explain(error: Exception, argv: Sequence[str]) -> UserError:
     """
     if isinstance(error, UserError):
         return error
-    what = " ".join(str(error).split())
-    if isinstance(error, flags.Error):
-        return ConfigError("command line", what, REMEDY)
     file, _, arg = _config_word(argv).partition(":")
+    within: BaseException | None = error
+    while within is not None:  # a ValueError of the file comes wrapped, as if it were the flag's
+        if line := _line_of(file, within):
+            return ConfigError(f"{file}:{line}", _said(within), "mend the file")
+        within = within.__context__
+    if isinstance(error, flags.Error):
+        return ConfigError("command line", " ".join(str(error).split()), REMEDY)
     if not os.path.isfile(file):
         return ConfigError("--config", f"there is no file '{file}'", "see the folder configs/")
-    what = f"{type(error).__name__}: {what}"
     if isinstance(error, SyntaxError):
-        return ConfigError(f"{error.filename}:{error.lineno}", what, "mend the file")
+        return ConfigError(f"{error.filename}:{error.lineno}", _said(error), "mend the file")
+    return _override(argv, file, arg) or ConfigError("command line", _said(error), REMEDY)
+
+
+def _said(error: BaseException) -> str:
+    return f"{type(error).__name__}: " + " ".join(str(error).split())
+
+
+def _line_of(file: str, error: BaseException) -> int | None:
+    """Gives the line of a file that an error comes from, directly or not."""
     frames = traceback.extract_tb(error.__traceback__)
     own = [frame for frame in frames if os.path.abspath(frame.filename) == os.path.abspath(file)]
-    if own:
-        return ConfigError(f"{file}:{own[-1].lineno}", what, "mend the file")
-    return _override(argv, file, arg) or ConfigError("command line", what, REMEDY)
+    return own[-1].lineno if own else None
 
 
 def _config_word(argv: Sequence[str]) -> str:

@@ -39,7 +39,7 @@ def milestones(span: Span, at: tuple, factor: float = 0.1) -> Multiplier:
     001 does.
     """
     numbers = all(isinstance(time, int | float) and not isinstance(time, bool) for time in at)
-    if not numbers or list(at) != sorted(at) or min(at, default=0) < 0 or max(at, default=0) > 1e9:
+    if not numbers or not all(0 <= time <= 1e9 for time in at) or list(at) != sorted(at):
         raise ValueError(f"at = {at}", "must be rising times from 0")
     times = np.asarray([round(time * span.steps_per_unit) for time in at], np.int64)
     times = np.minimum(times, np.iinfo(np.int32).max).astype(np.int32)

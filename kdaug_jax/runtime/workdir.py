@@ -49,7 +49,7 @@ def read_json(path: Path) -> Any:
         return None
     except (ValueError, OSError) as error:
         what = f"cannot be read as JSON ({error})"
-        raise ConfigError(str(path), what, "restore it from a copy") from None
+        raise ConfigError(str(path), what, "restore it from a copy, or delete it") from None
 
 
 def make(workdir: str | os.PathLike[str]) -> Path:

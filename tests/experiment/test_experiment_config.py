@@ -36,6 +36,7 @@ def test_a_complete_config_survives_json():
         ("mode", "evalute", "did you mean evaluate"),
         ("precision", "float16", "must be float32 or bfloat16"),
         ("views", {}, "is empty"),
+        ("views", 3, "views: got 3; must be a section"),
         ("views.x", 3, "must be a section"),
         ("views.x", {"ops": "flip", "brunch": 1}, "did you mean branch"),
         ("networks.student", {"trainable": True}, "has no 'name'"),
