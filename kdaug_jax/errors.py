@@ -36,7 +36,7 @@ class DataError(UserError):
 
 
 class CheckpointError(UserError):
-    """No checkpoint can be read or written."""
+    """No checkpoint can be read or written, or the disk takes nothing more."""
 
     exit_code = 4
 

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import main
 from kdaug_jax.experiment import config as configs
 from kdaug_jax.runtime import checkpoint, workdir
 from kdaug_jax.training import loop
@@ -518,6 +519,12 @@ def test_a_full_disk(tiny, tmp_path, capsys, monkeypatch, owner, name, call, who
     assert not list(tmp_path.rglob("w/*.partial"))
 
 
+def test_a_full_disk_while_drawing(tiny, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(main.preview, "image_grid", full)
+    assert tiny({}, "--mode=preview") == 4
+    assert "w: cannot be written (No space left on device); " in one_line(capsys.readouterr().err)
+
+
 def mount(directory, size, *options):
     command = ["mount", "-t", "tmpfs", "-o", ",".join([f"size={size}", *options]), "tmpfs"]
     done = subprocess.run([*command, str(directory)], capture_output=True, text=True)
@@ -689,13 +696,13 @@ def test_a_test_image_is_told_after_training_and_mended(tiny, tmp_path, capsys):
 
 
 def test_a_loss_that_is_not_finite(tiny, tmp_path, capsys):
-    sections = dict(
-        TWICE, terms={"ce": configs.term("cross_entropy", ("x",))},
-        optim=dict(schedule=dict(name="constant", base=1e30)),
-    )
+    sections = dict(TWICE, phases=((1, {"optim.schedule.base": 1e30}),))
     assert tiny(sections) == 5
     line = one_line(capsys.readouterr().err)
-    assert " not finite at step " in line and "lower the rate or the weight" in line
+    assert line.startswith("error: gradient: not finite at step 6; lower the rate or the weight")
+    assert line.endswith("run again with --allow_config_change, to go on from step 5\n")
+    assert checkpoint.steps(tmp_path / "w" / "checkpoints") == [5]
+    assert checkpoint.verify(tmp_path / "w" / "checkpoints" / "5") == ""
 
 
 def test_sigterm(tiny, straight, tmp_path, capsys, monkeypatch):

@@ -25,7 +25,7 @@ from orbax.checkpoint import v1 as ocp
 
 from kdaug_jax.errors import CheckpointError
 from kdaug_jax.runtime import processes
-from kdaug_jax.runtime.workdir import DISK
+from kdaug_jax.runtime.workdir import DISK, write_whole
 
 MANIFEST = "manifest.sha256.json"
 STATE = "state"
@@ -46,9 +46,7 @@ def _files(step_dir: Path) -> list[str]:
 def write_manifest(step_dir: Path) -> None:
     """Writes the manifest of a committed step, all at once."""
     sums = {name: _digest(step_dir / name) for name in _files(step_dir)}
-    partial = step_dir / (MANIFEST + ".partial")
-    partial.write_text(json.dumps(sums, indent=1))
-    os.replace(partial, step_dir / MANIFEST)
+    write_whole(step_dir / MANIFEST, json.dumps(sums, indent=1))
 
 
 def verify(step_dir: Path) -> str:
@@ -305,6 +303,11 @@ class Checkpoints:
             self._say(f"error: {failure}")
         elif failure is not None:
             raise failure
+
+    def last(self) -> int | None:
+        """Gives the newest step that is whole, once the save under way has ended."""
+        self.wait(quiet=True)
+        return self.latest
 
     def restore(self, like: Any) -> tuple[Any, dict[str, Any]] | None:
         """Restores the newest step that verifies.

@@ -31,14 +31,19 @@ DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.ESTALE, errno.
         errno.EACCES, errno.EPERM)
 
 
-def write_json(path: Path, value: Any) -> None:
-    """Writes JSON all at once, so that no reader sees half a file."""
+def write_whole(path: Path, text: str) -> None:
+    """Writes a file all at once: no reader sees half of it, and a full disk leaves the old one."""
     partial = path.with_name(path.name + ".partial")
     try:
-        partial.write_text(json.dumps(value, indent=1, sort_keys=True) + "\n")
+        partial.write_text(text, encoding="utf-8")
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Writes JSON all at once."""
+    write_whole(path, json.dumps(value, indent=1, sort_keys=True) + "\n")
 
 
 def read_json(path: Path) -> Any:

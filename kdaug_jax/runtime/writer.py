@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import socket
 import sys
 import time
@@ -13,6 +12,8 @@ from pathlib import Path
 from typing import Any, TextIO
 
 import jax
+
+from kdaug_jax.runtime.workdir import write_whole
 
 METRICS = "metrics.jsonl"
 # Seconds between two times that TensorBoard's file is brought to the disk.
@@ -117,9 +118,7 @@ class Writer:
             if row["step"] == start
             for name in row
         }
-        partial = path.with_suffix(".partial")
-        partial.write_text("".join(json.dumps(row) + "\n" for row in kept))
-        os.replace(partial, path)
+        write_whole(path, "".join(json.dumps(row) + "\n" for row in kept))
         self._rows = open(path, "a", encoding="utf-8")
         board = Path(workdir) / "tensorboard"
         self._events = {

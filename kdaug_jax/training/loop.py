@@ -111,7 +111,8 @@ class _Run:
         self.resumed_finished = self.step == self.marks.total
         if not self.resumed_finished:
             require_room(checkpoints.directory, self.states)
-        self.window = Window(len(self.states), setup.first.term_names, sums)
+        terms = setup.first.term_names
+        self.window = Window(len(self.states), terms, sums, checkpoints.last)
         self.scores: tuple[int, list[dict[str, float]]] = (-1, [])
         self.saved_at = monotonic()
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -18,14 +18,19 @@ class Window:
     The sums travel with a checkpoint, so that a resumed run writes the same rows.
     """
 
-    def __init__(self, members: int, terms: Sequence[str], sums: Any = None):
+    def __init__(
+        self, members: int, terms: Sequence[str], sums: Any = None,
+        saved: Callable[[], int | None] = lambda: None,
+    ):
         """Starts empty, or with the sums that `state` gave.
 
         Args:
           members: size of the population.
           terms: names of the terms, for messages.
           sums: what `state` returned.
+          saved: gives the step of the last checkpoint, for messages.
         """
+        self._saved = saved
         self._terms = tuple(terms)
         self._sums = sums or [{} for _ in range(members)]
         self._pending: list[tuple[int, list[Any]]] = []
@@ -63,9 +68,13 @@ class Window:
                 number = int(fault) - 1
                 named = number < len(self._terms)
                 where = f"terms.{self._terms[number]}" if named else "gradient"
+                saved = self._saved()
+                how = "" if saved is None else (
+                    f" with --allow_config_change, to go on from step {saved}"
+                )
                 raise NonFiniteError(
                     where, f"not finite at step {step + offset + 1}",
-                    "lower the rate or the weight and run again with --allow_config_change",
+                    f"lower the rate or the weight and run again{how}",
                 )
 
     def means(self) -> list[dict[str, float]]:

@@ -1,6 +1,7 @@
 import importlib
 import io
 import json
+import struct
 import sys
 import threading
 
@@ -8,7 +9,7 @@ import numpy as np
 import pytest
 
 from kdaug_jax.errors import CheckpointError, UserError, near
-from kdaug_jax.runtime import checkpoint
+from kdaug_jax.runtime import checkpoint, workdir
 from kdaug_jax.runtime.goodput import Goodput
 from kdaug_jax.runtime.writer import Writer, read_rows, table
 
@@ -25,23 +26,23 @@ def arrays(value):
 
 
 def opened(directory, **options):
-    settings = {"keep": 1, "best": "eval/validation/accuracy", "say": print, **options}
+    settings = {"keep": 2, "best": "eval/validation/accuracy", "say": print, **options}
     return checkpoint.Checkpoints(directory / "checkpoints", **settings)
 
 
 def test_newest_and_best_are_kept(tmp_path):
     with opened(tmp_path) as checkpoints:
-        for step, accuracy in ((1, 0.5), (2, 0.9), (3, 0.7), (4, 0.8)):
+        for step, accuracy in ((1, 0.5), (2, 0.9), (3, 0.7), (4, 0.8), (5, 0.6)):
             metrics = {"eval/validation/accuracy": accuracy}
             checkpoints.save(step, arrays(float(step)), metrics, {})
-    assert checkpoint.steps(tmp_path / "checkpoints") == [4, 2]
+    assert checkpoint.steps(tmp_path / "checkpoints") == [5, 4, 2]
 
 
 def test_lower_is_better_for_losses(tmp_path):
     with opened(tmp_path, best="eval/validation/nll") as checkpoints:
-        for step, nll in ((1, 0.5), (2, 0.9), (3, 0.7)):
+        for step, nll in ((1, 0.5), (2, 0.9), (3, 0.7), (4, 0.8)):
             checkpoints.save(step, arrays(1.0), {"eval/validation/nll": nll}, {})
-    assert checkpoint.steps(tmp_path / "checkpoints") == [3, 1]
+    assert checkpoint.steps(tmp_path / "checkpoints") == [4, 3, 1]
 
 
 def test_notes_travel_with_the_state(tmp_path):
@@ -152,6 +153,50 @@ def test_no_whole_checkpoint_is_an_error(tmp_path):
         opened(tmp_path)
 
 
+def test_the_one_before_stays_until_the_newest_is_verified(tmp_path, monkeypatch):
+    """Whatever happens between the end of a save and its manifest, there is one to go on from."""
+    with opened(tmp_path) as checkpoints:
+        for step in (1, 2, 3):
+            checkpoints.save(step, arrays(float(step)), {}, {})
+        checkpoints.wait()
+        seen = []
+        whole = checkpoint.write_manifest
+
+        def look(folder):
+            seen.append([s for s in checkpoint.steps(folder.parent)
+                         if not checkpoint.verify(folder.parent / str(s))])
+            whole(folder)
+
+        monkeypatch.setattr(checkpoint, "write_manifest", look)
+        checkpoints.save(4, arrays(4.0), {}, {})
+    assert seen == [[3]]
+
+
+def test_room_is_asked_for(tmp_path):
+    import jax
+
+    state = {"a": jax.ShapeDtypeStruct((1 << 50, 1 << 9), "float32"), "b": arrays(1.0)}
+    with pytest.raises(CheckpointError, match="bytes are free, a checkpoint needs 2,305,843,009"):
+        checkpoint.require_room(tmp_path / "not" / "there", state)
+    checkpoint.require_room(tmp_path / "not" / "there", state["b"])
+
+
+def test_what_could_not_be_saved_is_said_in_a_few_words(tmp_path, monkeypatch):
+    def full(folder):
+        raise OSError(28, "RESOURCE_EXHAUSTED: many words: No space left on device [os_error='28']")
+
+    monkeypatch.setattr(checkpoint, "write_manifest", full)
+    with pytest.raises(CheckpointError) as caught:
+        with opened(tmp_path) as checkpoints:
+            checkpoints.save(1, arrays(1.0), {}, {})
+    said = "step 1 could not be saved (No space left on device); make room and run again; none is"
+    assert said in str(caught.value)
+    with pytest.raises(KeyError):  # another error is not hidden by it
+        with opened(tmp_path) as checkpoints:
+            checkpoints.save(1, arrays(1.0), {}, {})
+            raise KeyError
+
+
 def test_shapes_and_dtypes_are_compared(tmp_path):
     with opened(tmp_path) as checkpoints:
         checkpoints.save(1, arrays(1.0), {}, {})
@@ -175,6 +220,47 @@ def test_rows_after_the_restored_step_are_dropped(tmp_path):
         (2, 2.0),
         (3, 9.0),
     ]
+
+
+def events(folder):
+    """Reads TensorBoard's files, oldest first: records of length, two checksums and content."""
+    from tensorboardX.proto.event_pb2 import Event
+
+    found = []
+    for path in sorted(folder.iterdir(), key=lambda path: path.stat().st_mtime_ns):
+        content, place = path.read_bytes(), 0
+        while place < len(content):
+            (length,) = struct.unpack("<Q", content[place : place + 8])
+            found.append(Event.FromString(content[place + 12 : place + 12 + length]))
+            place += length + 16
+    return found
+
+
+def test_tensorboard_gets_the_rows_and_where_a_run_was_taken_up(tmp_path):
+    for start, steps in ((0, (1, 2, 3)), (2, (3,))):
+        with Writer(tmp_path, ("", "a/b"), start, io.StringIO()) as writer:
+            for step in steps:
+                writer.row(step, "", {"train/loss": float(step), "optim/lr": 0.5})
+                writer.row(step, "a/b", {"train/loss": 7.0})
+    plain = [path for path in (tmp_path / "tensorboard").iterdir() if path.is_dir()]
+    assert [path.name for path in plain] == ["a_b"]
+    own = [(one.step, [(v.tag, v.simple_value) for v in one.summary.value], one.session_log.status)
+           for one in events(tmp_path / "tensorboard" / "a_b")]
+    rows = [(step, [("train/loss", 7.0)], 0) for step in (1, 2, 3)]
+    assert own == [(0, [], 0), *rows, (0, [], 0), (3, [], 1), rows[2]]
+
+
+def test_a_failing_write_leaves_no_part(tmp_path, monkeypatch):
+    workdir.write_json(tmp_path / "a.json", [1])
+    monkeypatch.setattr(workdir.os, "replace", lambda *paths: open("/dev/full/x"))
+    with pytest.raises(OSError):
+        workdir.write_json(tmp_path / "a.json", [2])
+    assert [path.name for path in tmp_path.iterdir()] == ["a.json"]
+    assert workdir.read_json(tmp_path / "a.json") == [1]
+    # What is no matter of the disk stays a programming error.
+    with pytest.raises(IsADirectoryError):
+        with workdir.writing(tmp_path):
+            open(tmp_path)
 
 
 def test_a_bar_only_on_a_terminal(tmp_path):
