@@ -10,7 +10,6 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
-import logging
 import math
 import os
 import shutil
@@ -25,6 +24,7 @@ from orbax.checkpoint import v1 as ocp
 
 from kdaug_jax.errors import CheckpointError
 from kdaug_jax.runtime import processes
+from kdaug_jax.runtime.hush import hush
 from kdaug_jax.runtime.workdir import DISK, write_whole
 
 MANIFEST = "manifest.sha256.json"
@@ -168,10 +168,6 @@ def _reason(error: BaseException) -> str:
     return (told or text.splitlines() or [type(error).__name__])[0][:200]
 
 
-def _told_anyway(record: logging.LogRecord) -> bool:
-    return record.levelno < logging.ERROR or "orbax" not in record.pathname
-
-
 class Checkpoints:
     """The checkpoints of one run, saved in the background; use it as a context manager."""
 
@@ -212,9 +208,7 @@ class Checkpoints:
         )
 
     def __enter__(self) -> Checkpoints:
-        # Orbax logs what it could not save, with tracebacks and from threads that outlive it; the
-        # user gets one line from `wait`.
-        logging.getLogger("absl").addFilter(_told_anyway)
+        hush()  # what could not be saved is told by `wait`
         return self
 
     def __exit__(self, *error: Any) -> None:

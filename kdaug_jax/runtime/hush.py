@@ -1,0 +1,31 @@
+"""Keeps Orbax from telling in tracebacks what the user is told in one line."""
+
+from __future__ import annotations
+
+import functools
+import logging
+import sys
+from collections.abc import Callable
+from typing import Any
+
+
+def hush() -> None:
+    """Silences what Orbax and TensorStore say of a failed save beside the error that they raise.
+
+    For the rest of the process, since they say it from threads that outlive the save. Warnings,
+    and errors of anything else, are shown as before.
+    """
+    for name in ("absl", "asyncio"):
+        logging.getLogger(name).addFilter(_told_otherwise)
+    if getattr(sys.unraisablehook, "func", None) is not _unraisable:
+        sys.unraisablehook = functools.partial(_unraisable, sys.unraisablehook)
+
+
+def _told_otherwise(record: logging.LogRecord) -> bool:
+    return record.levelno < logging.ERROR or "orbax" not in record.pathname + record.getMessage()
+
+
+def _unraisable(before: Callable[[Any], None], found: Any) -> None:
+    # TensorStore reports to an event loop of Orbax's that the first failure has closed.
+    if str(found.exc_value) != "Event loop is closed":
+        before(found)
