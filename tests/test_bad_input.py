@@ -17,7 +17,7 @@ from PIL import Image
 
 import main
 from kdaug_jax.experiment import config as configs
-from kdaug_jax.runtime import checkpoint, workdir
+from kdaug_jax.runtime import checkpoint, manifest, workdir
 from kdaug_jax.training import loop
 from tests.conftest import tiny_config
 from tests.data import made
@@ -399,7 +399,7 @@ def test_a_damaged_checkpoint_is_passed_over(tiny, finished, straight, capsys, d
     assert said is None or said in shown
     assert "resumed" in shown and "at step 5" in shown
     assert results(finished) == results(straight)
-    assert checkpoint.verify(finished / "checkpoints" / "10") == ""
+    assert manifest.verify(finished / "checkpoints" / "10") == ""
 
 
 def test_no_whole_checkpoint_ends_the_run(told, finished):
@@ -414,9 +414,9 @@ def test_a_checkpoint_that_cannot_be_read_is_passed_over(finished, monkeypatch):
     def unreadable(path):
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
 
-    monkeypatch.setattr(checkpoint, "_digest", unreadable)
+    monkeypatch.setattr(manifest, "_digest", unreadable)
     step = finished / "checkpoints" / "10"
-    assert checkpoint.verify(step).endswith("cannot be read (Permission denied)")
+    assert manifest.verify(step).endswith("cannot be read (Permission denied)")
 
 
 @pytest.mark.parametrize(
@@ -469,13 +469,13 @@ def test_rows_that_are_torn_are_passed_over(tiny, finished, straight):
 def test_a_relative_workdir_is_made_absolute(tiny, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert tiny({}, "--config.train.epochs=0.2", directory="here/run") == 0
-    assert checkpoint.verify(tmp_path / "here" / "run" / "checkpoints" / "1") == ""
+    assert manifest.verify(tmp_path / "here" / "run" / "checkpoints" / "1") == ""
 
 
 @pytest.mark.parametrize("sections", [{}, TEACHER], ids=["alone", "with teacher"])
 def test_no_room_for_a_checkpoint_is_told_first(told, monkeypatch, sections):
     usage = shutil.disk_usage("/")
-    monkeypatch.setattr(checkpoint.shutil, "disk_usage", lambda path: usage._replace(free=1000))
+    monkeypatch.setattr(workdir.shutil, "disk_usage", lambda path: usage._replace(free=1000))
     line = told(4, sections)
     assert "checkpoints: 1,000 bytes are free, a checkpoint needs 1,124; make room or" in line
 
@@ -498,7 +498,7 @@ def full_at(call, function):
 @pytest.mark.parametrize(
     "owner, name, call, whole, message",
     [
-        (checkpoint, "write_manifest", 2, [5], "step 10 could not be saved (No space left on"),
+        (manifest, "write", 2, [5], "step 10 could not be saved (No space left on"),
         (checkpoint.ocp.training.Checkpointer, "save", 2, [5], "step 10 could not be saved"),
         (workdir, "write_json", 1, [], "cannot be written (No space left on device); make room"),
         (loop.Writer, "row", 5, [5], "cannot be written (No space left on device); make room"),
@@ -514,8 +514,8 @@ def test_a_full_disk(tiny, tmp_path, capsys, monkeypatch, owner, name, call, who
     assert tiny(TWICE) == 4
     assert message in one_line(capsys.readouterr().err)
     saved = tmp_path / "w" / "checkpoints"
-    steps = checkpoint.steps(saved)
-    assert [step for step in steps if not checkpoint.verify(saved / str(step))] == whole
+    steps = manifest.steps(saved)
+    assert [step for step in steps if not manifest.verify(saved / str(step))] == whole
     assert not list(tmp_path.rglob("w/*.partial"))
 
 
@@ -551,7 +551,7 @@ def test_a_disk_that_fills_up(small_disk, tmp_path, straight):
     assert "could not be saved (No space left on device); make room and run again; step" in line
     directory = small_disk / "run" / "checkpoints"
     newest = int(line.split("; step ")[1].split()[0])
-    assert checkpoint.verify(directory / str(newest)) == ""
+    assert manifest.verify(directory / str(newest)) == ""
     mount(small_disk, "10m", "remount")
     again = loop.train(tiny_config(**sections), small_disk / "run", stream=io.StringIO())
     assert again == results(straight)
@@ -614,7 +614,7 @@ IMAGE, LABEL = made.arrays()["train"]
         (lambda d: f"cifar10:{d}", "has no data_batch_1.bin, data_batch_2.bin"),
         (lambda d: f"cifar100:{d}", "has no train.bin, test.bin; unpack cifar-100-binary.tar.gz"),
         (lambda d: f"folder:{d}", "holds no folders; the layout is DIR/SPLIT/CLASS/IMAGE.png"),
-        (lambda d: f"arrays:{d / 'no.npz'}", "is neither a file nor a registered name; give an"),
+        (lambda d: f"arrays:{d / 'no.npz'}", "is neither a file nor a registered name;"),
         (lambda d: f"tfds:mini?data_dir={d}", "no prepared set lies here; prepare it once where"),
         (lambda d: "folder:" + "x" * 300, "cannot be read (File name too long)"),
         (lambda d: "synthetic:8x8,4,4000000000000", "does not fit into memory (Unable to allocate"),
@@ -695,8 +695,8 @@ def test_a_loss_that_is_not_finite(tiny, tmp_path, capsys):
     line = one_line(capsys.readouterr().err)
     assert line.startswith("error: gradient: not finite at step 6; lower the rate or the weight")
     assert line.endswith("run again with --allow_config_change, to go on from step 5\n")
-    assert checkpoint.steps(tmp_path / "w" / "checkpoints") == [5]
-    assert checkpoint.verify(tmp_path / "w" / "checkpoints" / "5") == ""
+    assert manifest.steps(tmp_path / "w" / "checkpoints") == [5]
+    assert manifest.verify(tmp_path / "w" / "checkpoints" / "5") == ""
 
 
 def test_sigterm(tiny, straight, tmp_path, capsys, monkeypatch):
@@ -739,5 +739,5 @@ def test_sigterm_to_a_process(tmp_path):
     shown, said = running.communicate(timeout=120)
     assert running.returncode == 75
     assert " is saved; run again to go on" in one_line(said)
-    (step,) = checkpoint.steps(tmp_path / "w" / "checkpoints")[:1]
-    assert checkpoint.verify(tmp_path / "w" / "checkpoints" / str(step)) == ""
+    (step,) = manifest.steps(tmp_path / "w" / "checkpoints")[:1]
+    assert manifest.verify(tmp_path / "w" / "checkpoints" / str(step)) == ""

@@ -1,18 +1,13 @@
 """Checkpoints: asynchronous, verified, and falling back to the newest that is whole.
 
-The only file that imports Orbax. Orbax restores a file with a flipped bit without a word, so a
-manifest with the SHA-256 of every file is written into each step once it is committed, and is
-verified before anything is restored.
+The only file that imports Orbax.
 """
 
 from __future__ import annotations
 
 import functools
-import hashlib
-import json
 import math
 import os
-import shutil
 import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -23,136 +18,12 @@ import numpy as np
 from orbax.checkpoint import v1 as ocp
 
 from kdaug_jax.errors import CheckpointError
-from kdaug_jax.runtime import processes
+from kdaug_jax.runtime import manifest, processes
 from kdaug_jax.runtime.hush import hush
-from kdaug_jax.runtime.workdir import DISK, write_whole
+from kdaug_jax.runtime.workdir import DISK
 
-MANIFEST = "manifest.sha256.json"
 STATE = "state"
-UNFINISHED = "it has no manifest, the run ended while it was written"
 LOWER_IS_BETTER = ("nll", "loss")
-
-
-def _digest(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _files(step_dir: Path) -> list[str]:
-    found = (path for path in step_dir.rglob("*") if path.is_file())
-    return sorted(str(path.relative_to(step_dir)) for path in found if path.name != MANIFEST)
-
-
-def write_manifest(step_dir: Path) -> None:
-    """Writes the manifest of a committed step, all at once."""
-    sums = {name: _digest(step_dir / name) for name in _files(step_dir)}
-    write_whole(step_dir / MANIFEST, json.dumps(sums, indent=1))
-
-
-def verify(step_dir: Path) -> str:
-    """Compares a step with its manifest.
-
-    Args:
-      step_dir: `<checkpoints>/<step>`.
-
-    Returns:
-      What is wrong with it, in a few words; empty when it is whole.
-    """
-    try:
-        sums = json.loads((step_dir / MANIFEST).read_text())
-    except FileNotFoundError:
-        return UNFINISHED
-    except (OSError, ValueError):
-        return f"{MANIFEST} cannot be read"
-    if not isinstance(sums, dict):
-        return f"{MANIFEST} cannot be read"
-    missing = [name for name in sums if not (step_dir / name).is_file()]
-    if missing:
-        return f"{missing[0]} is missing"
-    for name, digest in sums.items():
-        try:
-            if _digest(step_dir / name) != digest:
-                return f"{name} is corrupt"
-        except OSError as error:
-            return f"{name} cannot be read ({error.strerror})"
-    return ""
-
-
-def steps(directory: Path) -> list[int]:
-    """Lists the steps of a checkpoint directory, newest first, whole or not."""
-    if not directory.is_dir():
-        return []
-    names = (path.name for path in directory.iterdir() if path.is_dir())
-    return sorted((int(name) for name in names if name.isdigit()), reverse=True)
-
-
-def newest(directory: Path, say: Callable[[str], None], *, set_aside: bool) -> int | None:
-    """Finds the newest step that verifies.
-
-    Args:
-      directory: the checkpoint directory.
-      say: told of every step that is passed over.
-      set_aside: whether to rename such steps to `<step>.corrupt` or `<step>.unfinished`, out of
-        the way of new ones.
-
-    Returns:
-      The step, or None when there are no checkpoints but such as were never finished.
-
-    Raises:
-      CheckpointError: some are damaged, and none is whole.
-    """
-    bad: dict[int, str] = {}
-    whole = None
-    for step in steps(directory):
-        wrong = verify(directory / str(step))
-        if not wrong:
-            whole = step
-            break
-        bad[step] = wrong
-        say(f"warning: checkpoint of step {step} is passed over: {wrong}")
-    damaged = [step for step, wrong in bad.items() if wrong != UNFINISHED]
-    if whole is None and (damaged or list(directory.glob("*.corrupt*"))):
-        # Nothing is moved: starting over must be the user's own decision.
-        raise CheckpointError(
-            str(directory), "no checkpoint is whole",
-            "restore the files from a copy, or start in a new --workdir",
-        )
-    if set_aside:
-        for step, wrong in bad.items():
-            _set_aside(directory / str(step), "unfinished" if wrong == UNFINISHED else "corrupt")
-    return whole
-
-
-def _set_aside(step_dir: Path, kind: str) -> None:
-    number = 0
-    while (target := step_dir.with_name(f"{step_dir.name}.{kind}{number or ''}")).exists():
-        number += 1
-    step_dir.rename(target)
-
-
-def require_room(directory: Path, state: Any) -> None:
-    """Refuses to start what could not be saved.
-
-    Args:
-      directory: where checkpoints will lie; it need not be there yet.
-      state: what one checkpoint holds, arrays or their shapes. It may be stored smaller than it
-        is, since Orbax compresses it, but weights hardly are.
-
-    Raises:
-      CheckpointError: less is free than one checkpoint needs.
-    """
-    wanted = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state))
-
-    def look() -> None:
-        place = next(path for path in (directory, *directory.parents) if path.exists())
-        free = shutil.disk_usage(place).free
-        if free < wanted:
-            raise CheckpointError(
-                str(directory), f"{free:,} bytes are free, a checkpoint needs {wanted:,}",
-                "make room or name another --workdir",
-            )
-
-    processes.on_first(look)
 
 
 def _abstract(tree: Any) -> Any:
@@ -188,7 +59,7 @@ class Checkpoints:
         self._broken = False
         self._thread: threading.Thread | None = None
         # Steps that cannot be restored must not count among those that are kept.
-        self.latest = processes.on_first(lambda: newest(directory, say, set_aside=True))
+        self.latest = processes.on_first(lambda: manifest.newest(directory, say, set_aside=True))
         policies = ocp.training.preservation_policies
         kept = [policies.LatestN(keep)]
         if best:
@@ -265,7 +136,7 @@ class Checkpoints:
         try:
             write()
             if jax.process_index() == 0:
-                write_manifest(self.directory / str(step))
+                manifest.write(self.directory / str(step))
             self.latest = step
         except BaseException as error:  # handed to the main thread by `wait`
             self._failure = self._error(step, error)
@@ -386,7 +257,7 @@ def load_subtree(directory: Path, path: tuple[str, ...], say: Callable[[str], No
     Raises:
       CheckpointError: no checkpoint is there or whole, or it has no such part.
     """
-    step = processes.on_first(lambda: newest(directory, say, set_aside=False))
+    step = processes.on_first(lambda: manifest.newest(directory, say, set_aside=False))
     if step is None:
         raise CheckpointError(str(directory), "holds no checkpoint", "train that network first")
     step_dir = directory / str(step)

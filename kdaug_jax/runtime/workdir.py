@@ -14,6 +14,7 @@ import importlib.metadata
 import json
 import os
 import platform
+import shutil
 import socket
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -101,6 +102,31 @@ def writing(path: Path) -> Iterator[None]:
             str(error.filename or path), f"cannot be written ({error.strerror})",
             "make room or mend the disk, and run again to go on from the last checkpoint",
         ) from error
+
+
+def require_room(directory: Path, state: Any) -> None:
+    """Refuses to start what could not be saved.
+
+    Args:
+      directory: where checkpoints will lie; it need not be there yet.
+      state: what one checkpoint holds, arrays or their shapes. It may be stored smaller than it
+        is, since Orbax compresses it, but weights hardly are.
+
+    Raises:
+      CheckpointError: less is free than one checkpoint needs.
+    """
+    wanted = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state))
+
+    def look() -> None:
+        place = next(path for path in (directory, *directory.parents) if path.exists())
+        free = shutil.disk_usage(place).free
+        if free < wanted:
+            raise CheckpointError(
+                str(directory), f"{free:,} bytes are free, a checkpoint needs {wanted:,}",
+                "make room or name another --workdir",
+            )
+
+    processes.on_first(look)
 
 
 @contextlib.contextmanager

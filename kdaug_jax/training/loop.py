@@ -13,7 +13,7 @@ import numpy as np
 
 from kdaug_jax.errors import CheckpointError, ConfigError, Preempted
 from kdaug_jax.runtime import sharding, workdir
-from kdaug_jax.runtime.checkpoint import Checkpoints, require_room
+from kdaug_jax.runtime.checkpoint import Checkpoints
 from kdaug_jax.runtime.goodput import Goodput
 from kdaug_jax.runtime.processes import on_first
 from kdaug_jax.runtime.signals import Interrupted, Preemption
@@ -110,7 +110,7 @@ class _Run:
             )
         self.resumed_finished = self.step == self.marks.total
         if not self.resumed_finished:
-            require_room(checkpoints.directory, self.states)
+            workdir.require_room(checkpoints.directory, self.states)
         terms = setup.first.term_names
         self.window = Window(len(self.states), terms, sums, checkpoints.last)
         self.scores: tuple[int, list[dict[str, float]]] = (-1, [])

@@ -14,7 +14,7 @@ from kdaug_jax.experiment import config as configs
 from kdaug_jax.experiment import views
 from kdaug_jax.experiment.phases import build
 from kdaug_jax.experiment.program import Program
-from kdaug_jax.runtime import checkpoint, workdir
+from kdaug_jax.runtime import manifest, workdir
 from kdaug_jax.training import evaluate, population
 
 # Stands for the run's own directory at the front of a checkpoint's path.
@@ -121,7 +121,7 @@ def _compare(
 ) -> None:
     stored = workdir.read_record(directory)
     changed = configs.difference(stored["config"], written) if stored else []
-    if not changed or not checkpoint.steps(directory / "checkpoints"):
+    if not changed or not manifest.steps(directory / "checkpoints"):
         return
     if not allow_change:
         raise ConfigError(

@@ -9,7 +9,6 @@ from typing import Any, TextIO
 from kdaug_jax.errors import ConfigError
 from kdaug_jax.experiment import config as configs
 from kdaug_jax.runtime import processes, sharding, workdir
-from kdaug_jax.runtime.checkpoint import require_room
 from kdaug_jax.training.console import Console
 from kdaug_jax.training.loop import train
 from kdaug_jax.training.plan import WORKDIR, plan, teacher_config
@@ -92,7 +91,7 @@ def _check(
             where = f"networks.{name}.recipe ({error.where})"
             raise ConfigError(where, error.what, error.remedy) from None
     if processes.on_first(lambda: workdir.read_json(root / "results.json")) is None:
-        require_room(root / "checkpoints", [first.state_shapes()] * len(planned.members))
+        workdir.require_room(root / "checkpoints", [first.state_shapes()] * len(planned.members))
 
 
 def _trained(full: Mapping[str, Any]) -> list[str]:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from kdaug_jax.errors import CheckpointError, UserError, near
-from kdaug_jax.runtime import checkpoint, workdir
+from kdaug_jax.runtime import checkpoint, manifest, workdir
 from kdaug_jax.runtime.goodput import Goodput
 from kdaug_jax.runtime.writer import Writer, read_rows, table
 
@@ -35,14 +35,14 @@ def test_newest_and_best_are_kept(tmp_path):
         for step, accuracy in ((1, 0.5), (2, 0.9), (3, 0.7), (4, 0.8), (5, 0.6)):
             metrics = {"eval/validation/accuracy": accuracy}
             checkpoints.save(step, arrays(float(step)), metrics, {})
-    assert checkpoint.steps(tmp_path / "checkpoints") == [5, 4, 2]
+    assert manifest.steps(tmp_path / "checkpoints") == [5, 4, 2]
 
 
 def test_lower_is_better_for_losses(tmp_path):
     with opened(tmp_path, best="eval/validation/nll") as checkpoints:
         for step, nll in ((1, 0.5), (2, 0.9), (3, 0.7), (4, 0.8)):
             checkpoints.save(step, arrays(1.0), {"eval/validation/nll": nll}, {})
-    assert checkpoint.steps(tmp_path / "checkpoints") == [4, 3, 1]
+    assert manifest.steps(tmp_path / "checkpoints") == [4, 3, 1]
 
 
 def test_notes_travel_with_the_state(tmp_path):
@@ -81,9 +81,9 @@ def test_a_save_returns_before_anything_is_written(tmp_path, monkeypatch):
 
         monkeypatch.setattr(checkpoints._checkpointer, "save", late)
         checkpoints.save(1, arrays(1.0), {}, {})
-        assert checkpoint.steps(tmp_path / "checkpoints") == []
+        assert manifest.steps(tmp_path / "checkpoints") == []
         begin.set()
-    assert checkpoint.steps(tmp_path / "checkpoints") == [1]
+    assert manifest.steps(tmp_path / "checkpoints") == [1]
 
 
 def test_a_failed_save_is_told_by_the_next(tmp_path, monkeypatch):
@@ -91,12 +91,12 @@ def test_a_failed_save_is_told_by_the_next(tmp_path, monkeypatch):
         checkpoints.save(1, arrays(1.0), {}, {})
         checkpoints.wait()
         with monkeypatch.context() as patch:
-            patch.setattr(checkpoint, "write_manifest", lambda folder: open("/proc/none/full"))
+            patch.setattr(manifest, "write", lambda folder: open("/proc/none/full"))
             checkpoints.save(2, arrays(2.0), {}, {})
             with pytest.raises(CheckpointError, match="step 2 could not be .*step 1 is the newest"):
                 checkpoints.save(3, arrays(3.0), {}, {})
         checkpoints.save(4, arrays(4.0), {}, {})
-    assert checkpoint.newest(tmp_path / "checkpoints", print, set_aside=False) == 4
+    assert manifest.newest(tmp_path / "checkpoints", print, set_aside=False) == 4
 
 
 @pytest.mark.parametrize("damage", ["flip", "truncate", "delete", "no_manifest", "empty"])
@@ -115,7 +115,7 @@ def test_damage_is_found(tmp_path, damage, capsys):
     elif damage == "delete":
         victim.unlink()
     elif damage == "no_manifest":
-        (folder / checkpoint.MANIFEST).unlink()
+        (folder / manifest.MANIFEST).unlink()
     else:
         for path in sorted(folder.rglob("*"), reverse=True):
             path.unlink() if path.is_file() else path.rmdir()
@@ -125,7 +125,7 @@ def test_damage_is_found(tmp_path, damage, capsys):
         # The damaged one is out of the way of a new one.
         checkpoints.save(2, arrays(3.0), {}, {})
     assert "checkpoint of step 2 is passed over" in capsys.readouterr().out
-    assert checkpoint.verify(folder) == ""
+    assert manifest.verify(folder) == ""
 
 
 def test_no_flipped_bit_goes_unnoticed(tmp_path):
@@ -140,15 +140,15 @@ def test_no_flipped_bit_goes_unnoticed(tmp_path):
         changed = bytearray(content)
         changed[random.integers(len(content))] ^= 1 << random.integers(8)
         victim.write_bytes(changed)
-        assert checkpoint.verify(folder), f"a flip in {victim} went unnoticed"
+        assert manifest.verify(folder), f"a flip in {victim} went unnoticed"
         victim.write_bytes(content)
-    assert checkpoint.verify(folder) == ""
+    assert manifest.verify(folder) == ""
 
 
 def test_no_whole_checkpoint_is_an_error(tmp_path):
     with opened(tmp_path) as checkpoints:
         checkpoints.save(1, arrays(1.0), {}, {})
-    (tmp_path / "checkpoints" / "1" / checkpoint.MANIFEST).write_text("{")
+    (tmp_path / "checkpoints" / "1" / manifest.MANIFEST).write_text("{")
     with pytest.raises(CheckpointError, match="no checkpoint is whole"):
         opened(tmp_path)
 
@@ -160,14 +160,14 @@ def test_the_one_before_stays_until_the_newest_is_verified(tmp_path, monkeypatch
             checkpoints.save(step, arrays(float(step)), {}, {})
         checkpoints.wait()
         seen = []
-        whole = checkpoint.write_manifest
+        whole = manifest.write
 
         def look(folder):
-            seen.append([s for s in checkpoint.steps(folder.parent)
-                         if not checkpoint.verify(folder.parent / str(s))])
+            seen.append([s for s in manifest.steps(folder.parent)
+                         if not manifest.verify(folder.parent / str(s))])
             whole(folder)
 
-        monkeypatch.setattr(checkpoint, "write_manifest", look)
+        monkeypatch.setattr(manifest, "write", look)
         checkpoints.save(4, arrays(4.0), {}, {})
     assert seen == [[3]]
 
@@ -177,15 +177,15 @@ def test_room_is_asked_for(tmp_path):
 
     state = {"a": jax.ShapeDtypeStruct((1 << 50, 1 << 9), "float32"), "b": arrays(1.0)}
     with pytest.raises(CheckpointError, match="bytes are free, a checkpoint needs 2,305,843,009"):
-        checkpoint.require_room(tmp_path / "not" / "there", state)
-    checkpoint.require_room(tmp_path / "not" / "there", state["b"])
+        workdir.require_room(tmp_path / "not" / "there", state)
+    workdir.require_room(tmp_path / "not" / "there", state["b"])
 
 
 def test_what_could_not_be_saved_is_said_in_a_few_words(tmp_path, monkeypatch):
     def full(folder):
         raise OSError(28, "RESOURCE_EXHAUSTED: many words: No space left on device [os_error='28']")
 
-    monkeypatch.setattr(checkpoint, "write_manifest", full)
+    monkeypatch.setattr(manifest, "write", full)
     with pytest.raises(CheckpointError) as caught:
         with opened(tmp_path) as checkpoints:
             checkpoints.save(1, arrays(1.0), {}, {})

@@ -10,7 +10,7 @@ from pathlib import Path
 import jax
 
 from kdaug_jax import models
-from kdaug_jax.runtime import checkpoint, compile_cache
+from kdaug_jax.runtime import compile_cache, manifest
 from kdaug_jax.runtime.writer import Writer
 from kdaug_jax.training import loop
 from tests import tiny
@@ -20,7 +20,7 @@ row = Writer.row
 
 def killing_row(self, step, member, values):
     if step == 8:
-        saved = Path(sys.argv[2]) / "checkpoints" / "7" / checkpoint.MANIFEST
+        saved = Path(sys.argv[2]) / "checkpoints" / "7" / manifest.MANIFEST
         while not saved.exists():
             time.sleep(0.05)
         os.kill(os.getpid(), signal.SIGKILL)

@@ -19,7 +19,7 @@ from kdaug_jax import data
 from kdaug_jax.errors import CheckpointError, ConfigError, NonFiniteError, Preempted
 from kdaug_jax.experiment import config as configs
 from kdaug_jax.losses.term import Term
-from kdaug_jax.runtime import checkpoint, sharding, workdir
+from kdaug_jax.runtime import checkpoint, manifest, sharding, workdir
 from kdaug_jax.runtime.writer import read_rows
 from kdaug_jax.training import loop, population, revisit, setup, state, teachers
 from tests.conftest import tiny_config
@@ -264,8 +264,8 @@ def test_a_refused_change_leaves_the_record_alone(with_teacher, straight, tmp_pa
 
 def test_a_total_loss_is_told_every_time(with_teacher, straight, tmp_path):
     shutil.copytree(straight[0], tmp_path, dirs_exist_ok=True)
-    for manifest in tmp_path.rglob(checkpoint.MANIFEST):
-        manifest.write_text("{")
+    for file in tmp_path.rglob(manifest.MANIFEST):
+        file.write_text("{")
     for _ in range(2):
         with pytest.raises(CheckpointError, match="no checkpoint is whole"):
             loop.train(with_teacher(), tmp_path, stream=io.StringIO())
@@ -274,8 +274,8 @@ def test_a_total_loss_is_told_every_time(with_teacher, straight, tmp_path):
 
 def test_a_run_killed_before_its_first_checkpoint_starts_over(with_teacher, straight, tmp_path):
     shutil.copytree(straight[0], tmp_path, dirs_exist_ok=True)
-    for manifest in tmp_path.rglob(checkpoint.MANIFEST):
-        manifest.unlink()
+    for file in tmp_path.rglob(manifest.MANIFEST):
+        file.unlink()
     console = io.StringIO()
     assert loop.train(with_teacher(), tmp_path, stream=console) == straight[1]
     assert "is passed over: it has no manifest" in console.getvalue()
@@ -365,9 +365,9 @@ def test_sigterm_saves_and_the_run_goes_on_bitwise(
     with pytest.raises(Preempted, match="is saved; run again") as caught:
         loop.train(config, tmp_path, stream=io.StringIO())
     assert caught.value.exit_code == 75
-    step = checkpoint.steps(tmp_path / "checkpoints")[0]
+    step = manifest.steps(tmp_path / "checkpoints")[0]
     assert step == {"step": 3, "compile": 1, "evaluation": 5, "last": 10}[moment]
-    assert checkpoint.verify(tmp_path / "checkpoints" / str(step)) == ""
+    assert manifest.verify(tmp_path / "checkpoints" / str(step)) == ""
     results = loop.train(config, tmp_path, stream=io.StringIO())
     assert results == straight[1]
     same(stored_state(tmp_path), stored_state(straight[0]))
@@ -415,8 +415,8 @@ def test_not_finite_ends_the_run_and_keeps_the_last_checkpoint(tmp_path):
         loop.train(config, tmp_path, stream=io.StringIO())
     assert "terms.bad" in str(caught.value) and "step 7" in str(caught.value)
     assert caught.value.exit_code == 5
-    assert checkpoint.steps(tmp_path / "checkpoints")[0] == 6
-    assert checkpoint.verify(tmp_path / "checkpoints" / "6") == ""
+    assert manifest.steps(tmp_path / "checkpoints")[0] == 6
+    assert manifest.verify(tmp_path / "checkpoints" / "6") == ""
 
 
 def _apply(params, state, inputs, context):

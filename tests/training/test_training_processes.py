@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from kdaug_jax.experiment import config as configs
-from kdaug_jax.runtime import checkpoint
+from kdaug_jax.runtime import checkpoint, manifest
 from kdaug_jax.runtime.writer import read_rows
 from kdaug_jax.training import loop
 from tests.conftest import tiny_config
@@ -67,8 +67,8 @@ def test_a_preempted_run_of_two_processes_goes_on_in_one(tmp_path):
     workdir = tmp_path / "two"
     done = launch("train", tmp_path, config=config(), workdir=str(workdir), sigterm=(1, 6))
     assert done.returncode == 75, done.stderr
-    (step, *_) = checkpoint.steps(workdir / "checkpoints")
-    assert 6 <= step <= 7 and checkpoint.verify(workdir / "checkpoints" / str(step)) == ""
+    (step, *_) = manifest.steps(workdir / "checkpoints")
+    assert 6 <= step <= 7 and manifest.verify(workdir / "checkpoints" / str(step)) == ""
     assert done.stderr.count(f"error: SIGTERM: step {step} is saved; run again to go on") == 2
     # One wrote, and what it wrote agrees with a run of one process.
     np.testing.assert_allclose(losses(workdir), losses(tmp_path / "one")[:step], rtol=1e-5)

@@ -1,0 +1,115 @@
+"""Which checkpoints are whole.
+
+Orbax restores a file with a flipped bit without a word. So a manifest with the SHA-256 of every
+file is written into each step once it is committed, and compared before anything is restored.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+from kdaug_jax.errors import CheckpointError
+from kdaug_jax.runtime.workdir import write_whole
+
+MANIFEST = "manifest.sha256.json"
+UNFINISHED = "it has no manifest, the run ended while it was written"
+
+
+def _digest(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _files(step_dir: Path) -> list[str]:
+    found = (path for path in step_dir.rglob("*") if path.is_file())
+    return sorted(str(path.relative_to(step_dir)) for path in found if path.name != MANIFEST)
+
+
+def write(step_dir: Path) -> None:
+    """Writes the manifest of a committed step, all at once."""
+    sums = {name: _digest(step_dir / name) for name in _files(step_dir)}
+    write_whole(step_dir / MANIFEST, json.dumps(sums, indent=1))
+
+
+def verify(step_dir: Path) -> str:
+    """Compares a step with its manifest.
+
+    Args:
+      step_dir: `<checkpoints>/<step>`.
+
+    Returns:
+      What is wrong with it, in a few words; empty when it is whole.
+    """
+    try:
+        sums = json.loads((step_dir / MANIFEST).read_text())
+    except FileNotFoundError:
+        return UNFINISHED
+    except (OSError, ValueError):
+        return f"{MANIFEST} cannot be read"
+    if not isinstance(sums, dict):
+        return f"{MANIFEST} cannot be read"
+    missing = [name for name in sums if not (step_dir / name).is_file()]
+    if missing:
+        return f"{missing[0]} is missing"
+    for name, digest in sums.items():
+        try:
+            if _digest(step_dir / name) != digest:
+                return f"{name} is corrupt"
+        except OSError as error:
+            return f"{name} cannot be read ({error.strerror})"
+    return ""
+
+
+def steps(directory: Path) -> list[int]:
+    """Lists the steps of a checkpoint directory, newest first, whole or not."""
+    if not directory.is_dir():
+        return []
+    names = (path.name for path in directory.iterdir() if path.is_dir())
+    return sorted((int(name) for name in names if name.isdigit()), reverse=True)
+
+
+def newest(directory: Path, say: Callable[[str], None], *, set_aside: bool) -> int | None:
+    """Finds the newest step that verifies.
+
+    Args:
+      directory: the checkpoint directory.
+      say: told of every step that is passed over.
+      set_aside: whether to rename such steps to `<step>.corrupt` or `<step>.unfinished`, out of
+        the way of new ones.
+
+    Returns:
+      The step, or None when there are no checkpoints but such as were never finished.
+
+    Raises:
+      CheckpointError: some are damaged, and none is whole.
+    """
+    bad: dict[int, str] = {}
+    whole = None
+    for step in steps(directory):
+        wrong = verify(directory / str(step))
+        if not wrong:
+            whole = step
+            break
+        bad[step] = wrong
+        say(f"warning: checkpoint of step {step} is passed over: {wrong}")
+    damaged = [step for step, wrong in bad.items() if wrong != UNFINISHED]
+    if whole is None and (damaged or list(directory.glob("*.corrupt*"))):
+        # Nothing is moved: starting over must be the user's own decision.
+        raise CheckpointError(
+            str(directory), "no checkpoint is whole",
+            "restore the files from a copy, or start in a new --workdir",
+        )
+    if set_aside:
+        for step, wrong in bad.items():
+            _set_aside(directory / str(step), "unfinished" if wrong == UNFINISHED else "corrupt")
+    return whole
+
+
+def _set_aside(step_dir: Path, kind: str) -> None:
+    number = 0
+    while (target := step_dir.with_name(f"{step_dir.name}.{kind}{number or ''}")).exists():
+        number += 1
+    step_dir.rename(target)
