@@ -9,7 +9,7 @@ from ml_collections import config_flags
 from kdaug_jax.errors import ConfigError, UserError
 from kdaug_jax.experiment import config as configs
 from kdaug_jax.experiment.command_line import explain
-from kdaug_jax.runtime import compile_cache, processes, sharding
+from kdaug_jax.runtime import compile_cache, processes, sharding, signals
 from kdaug_jax.training import loop, preview, revisit, teachers
 
 
@@ -39,6 +39,7 @@ def parse() -> flags.FlagValues:
     return own
 
 
+@signals.nothing_to_save()
 def main() -> int:
     """Runs what the command line asks for and returns the exit status."""
     try:
@@ -55,10 +56,10 @@ def main() -> int:
         if full["mode"] == "evaluate":
             revisit.evaluate_run(full, given.workdir, allow_config_change=change)
             return 0
-        full = teachers.ensure(full, given.workdir, allow_config_change=change)
         if full["mode"] == "preview":
             preview.preview(full, given.workdir)
             return 0
+        full = teachers.ensure(full, given.workdir, allow_config_change=change)
         loop.train(full, given.workdir, allow_config_change=change)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)

@@ -4,8 +4,8 @@
 
 For trying out, without a cluster, what several hosts would do. Each process gets
 `--distributed=NUMBER/COUNT@127.0.0.1:PORT` behind the command. When one fails the others are killed
-and its exit status is returned; 75, preempted and saved, is no failure. SIGTERM and Ctrl-C are
-passed on.
+and its exit status is returned; 75, preempted and saved, is no failure. SIGTERM, SIGHUP and Ctrl-C
+are passed on, a second one kills.
 """
 
 from __future__ import annotations
@@ -29,29 +29,40 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
-def start(command: list[str], processes: int, devices: int) -> list[subprocess.Popen]:
+def start(
+    command: list[str], processes: int, devices: int, started: list[subprocess.Popen]
+) -> None:
     """Starts the processes, all in one process group of their own.
 
     Args:
       command: what to run.
       processes: how many.
       devices: virtual CPU devices each sees.
-
-    Returns:
-      The processes, by number.
+      started: gets the processes, by number.
     """
     others = os.environ.get("XLA_FLAGS", "").split()
     flags = [flag for flag in others if "force_host_platform_device_count" not in flag]
     flags.append(f"--xla_force_host_platform_device_count={devices}")
     environment = {**os.environ, "XLA_FLAGS": " ".join(flags), "JAX_PLATFORMS": "cpu"}
     address = f"127.0.0.1:{free_port()}"
-    started: list[subprocess.Popen] = []
     for number in range(processes):
         started.append(subprocess.Popen(
             [*command, f"--distributed={number}/{processes}@{address}"], env=environment,
             process_group=started[0].pid if started else 0,
         ))
-    return started
+
+
+def pass_on(started: list[subprocess.Popen]) -> None:
+    """Sends SIGTERM, SIGINT and SIGHUP to the processes; the second one kills them."""
+    got: list[int] = []
+
+    def send(number: int, frame: object) -> None:
+        got.append(number)
+        if started:
+            os.killpg(started[0].pid, number if len(got) == 1 else signal.SIGKILL)
+
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, send)
 
 
 def wait(started: list[subprocess.Popen], grace: float) -> int:
@@ -95,12 +106,14 @@ def main() -> int:
         parser.error("no command; put it behind --")
     if given.processes < 1 or given.devices < 1:
         parser.error("--processes and --devices must be at least 1")
+    started: list[subprocess.Popen] = []
+    pass_on(started)
     try:
-        started = start(command, given.processes, given.devices)
+        start(command, given.processes, given.devices, started)
     except OSError as error:
+        if started:
+            os.killpg(started[0].pid, signal.SIGKILL)
         parser.error(f"{command[0]} cannot be run ({error.strerror})")
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda got, frame: os.killpg(started[0].pid, got))
     return wait(started, given.grace)
 
 

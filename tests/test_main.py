@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -52,11 +53,27 @@ def test_every_experiment_has_a_smoke_form(run, name, tmp_path, capsys):
 def test_preview_draws_the_first_views(run, tmp_path, capsys):
     from PIL import Image
 
+    # A look before anything is trained: a teacher that is not there yet says nothing.
     assert run(CONFIG, f"--workdir={tmp_path}", "--mode=preview") == 0
-    assert "preview.png" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "preview.png" in said and "teacher is not trained yet" in said
+    assert [path.name for path in tmp_path.iterdir()] == ["preview.png"]
     with Image.open(tmp_path / "preview.png") as image:
         assert image.width > 800 and np.asarray(image).std() > 10
-    assert not (tmp_path / "config.json").exists()
+    assert run(CONFIG, f"--workdir={tmp_path}") == 0
+    capsys.readouterr()
+    assert run(CONFIG, f"--workdir={tmp_path}", "--mode=preview") == 0
+    assert "not trained" not in capsys.readouterr().out
+
+
+def test_sigterm_where_there_is_nothing_to_save(run, monkeypatch, tmp_path, capsys):
+    before = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr(
+        main.preview, "preview", lambda *args: os.kill(os.getpid(), signal.SIGTERM)
+    )
+    assert run(CONFIG, f"--workdir={tmp_path}", "--mode=preview") == 75
+    assert capsys.readouterr().err == "error: SIGTERM: nothing was being trained; run again\n"
+    assert signal.getsignal(signal.SIGTERM) is before
 
 
 def test_a_fresh_process(tmp_path):

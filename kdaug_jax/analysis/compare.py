@@ -16,7 +16,7 @@ import numpy as np
 from scipy import stats
 
 from kdaug_jax.errors import ConfigError, UserError, near
-from kdaug_jax.runtime.workdir import read_json
+from kdaug_jax.runtime.workdir import read_json, read_results
 from kdaug_jax.runtime.writer import table
 
 DEFAULT_METRICS = ("eval/test/accuracy", "eval/test/nll")
@@ -71,7 +71,7 @@ def read_runs(directories: Sequence[Path], vary: str) -> list[Run]:
     """
     found = []
     for directory in directories:
-        results = read_json(directory / "results.json")
+        results = read_results(directory)
         stored = read_json(directory / "config.json")
         if results is None or stored is None:
             raise ConfigError(str(directory), "holds no finished run", "let it run to its end")

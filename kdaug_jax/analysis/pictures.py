@@ -32,11 +32,16 @@ def image_grid(
     FigureCanvasAgg(figure)
     rows = figure.subfigures(len(titles), 1, squeeze=False)[:, 0]
     for row, title, shown, texts in zip(rows, titles, images, captions, strict=True):
-        row.suptitle(title, fontsize=10)
+        row.suptitle(_readable(title), fontsize=10)
         for one, image, text in zip(row.subplots(1, columns, squeeze=False)[0], shown, texts,
                                     strict=True):
             one.imshow(np.clip(np.asarray(image, np.float32) / 255.0, 0.0, 1.0))
             one.set_xticks([])
             one.set_yticks([])
-            one.set_xlabel(text, fontsize=7)
+            one.set_xlabel(_readable(text), fontsize=7)
     figure.savefig(path)
+
+
+def _readable(text: str) -> str:
+    """Replaces what cannot be drawn, such as bytes of a file name that are not UTF-8."""
+    return text.encode(errors="replace").decode()

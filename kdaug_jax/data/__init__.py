@@ -12,7 +12,7 @@ from kdaug_jax.data.dataset import Dataset, Split
 from kdaug_jax.data.feed import Feed, eval_batches, make_feed, resident, streamed
 from kdaug_jax.data.order import indices
 from kdaug_jax.data.sources import SOURCES, from_arrays, register
-from kdaug_jax.data.splits import choose
+from kdaug_jax.data.splits import choose, overlaps
 from kdaug_jax.errors import ConfigError, DataError, near
 from kdaug_jax.types import Info
 
@@ -97,6 +97,7 @@ __all__ = [
     "indices",
     "load",
     "make_feed",
+    "overlaps",
     "register",
     "resident",
     "streamed",

@@ -48,14 +48,17 @@ def decode(content: bytes, where: str, index: int) -> np.ndarray:
             where, f"image {index} is damaged ({error})", "replace or remove it"
         ) from None
     if image.mode == "I" or image.mode.startswith("I;16"):  # 16-bit grey, whatever Pillow calls it
-        grey = (np.asarray(image) >> 8).astype(np.uint8)
-        return np.repeat(grey[..., None], 3, axis=-1)
-    if image.has_transparency_data:
+        wide = np.asarray(image)
+        clear = wide == image.info.get("transparency", -1)  # the one level that is not seen
+        pixels = np.repeat((wide >> 8).astype(np.uint8)[..., None], 3, axis=-1)
+    elif image.has_transparency_data:
         pixels = np.asarray(image.convert("RGBA"))
-        if (pixels[..., 3] != 255).any():
-            # What lies behind it is for the user to say: black and white make different images.
-            raise DataError(
-                where, f"image {index} is partly transparent", "put it on a background first"
-            )
-        return pixels[..., :3].copy()
-    return np.array(image.convert("RGB"))
+        clear, pixels = pixels[..., 3] != 255, pixels[..., :3].copy()
+    else:
+        return np.array(image.convert("RGB"))
+    if clear.any():
+        # What lies behind it is for the user to say: black and white make different images.
+        raise DataError(
+            where, f"image {index} is partly transparent", "put it on a background first"
+        )
+    return pixels

@@ -74,6 +74,32 @@ def choose(splits: Mapping[str, Split], use: str, text: str, source: str) -> Spl
     return base.take(np.arange(start, stop))
 
 
+def overlaps(chosen: Mapping[str, Split], texts: Mapping[str, str]) -> dict[str, int]:
+    """Counts the examples of other parts that are in the training part too.
+
+    Args:
+      chosen: parts by use, one of them "train".
+      texts: the texts that they were picked by.
+
+    Returns:
+      `{use: count}` of those that share any.
+    """
+    train = _base_name(texts["train"])
+    found = {
+        use: int(np.isin(split.index, chosen["train"].index).sum())
+        for use, split in chosen.items()
+        if use != "train" and _base_name(texts[use]) == train
+    }
+    return {use: count for use, count in found.items() if count}
+
+
+def _base_name(text: str) -> str:
+    text = text.strip()
+    inner = _STRATIFIED.fullmatch(text)
+    match = _SLICE.fullmatch(inner[1].strip() if inner else text)
+    return "train" if _PBA.fullmatch(text) or match is None else match[1]
+
+
 def stratified_order(label: np.ndarray) -> np.ndarray:
     """Orders examples so that every slice of the order holds all classes in proportion.
 

@@ -53,6 +53,8 @@ class Checkpoints:
             empty for none.
           say: told of damage.
         """
+        if directory.exists() and not directory.is_dir():
+            raise CheckpointError(str(directory), "is not a directory", "move it away")
         self.directory = directory
         self._say = say
         self._failure: BaseException | None = None

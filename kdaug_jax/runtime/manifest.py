@@ -15,7 +15,7 @@ from kdaug_jax.errors import CheckpointError
 from kdaug_jax.runtime.workdir import write_whole
 
 MANIFEST = "manifest.sha256.json"
-UNFINISHED = "it has no manifest, the run ended while it was written"
+UNFINISHED = "it has no manifest: the run ended while it was written, or it was deleted"
 
 
 def _digest(path: Path) -> str:
@@ -49,7 +49,7 @@ def verify(step_dir: Path) -> str:
         return UNFINISHED
     except (OSError, ValueError):
         return f"{MANIFEST} cannot be read"
-    if not isinstance(sums, dict):
+    if not isinstance(sums, dict) or not sums:
         return f"{MANIFEST} cannot be read"
     missing = [name for name in sums if not (step_dir / name).is_file()]
     if missing:
@@ -68,7 +68,8 @@ def steps(directory: Path) -> list[int]:
     if not directory.is_dir():
         return []
     names = (path.name for path in directory.iterdir() if path.is_dir())
-    return sorted((int(name) for name in names if name.isdigit()), reverse=True)
+    whole = (name for name in names if name.isdecimal() and name == str(int(name)))
+    return sorted(map(int, whole), reverse=True)
 
 
 def newest(directory: Path, say: Callable[[str], None], *, set_aside: bool) -> int | None:

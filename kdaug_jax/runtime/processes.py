@@ -11,6 +11,7 @@ import functools
 import json
 import os
 import re
+import signal
 import sys
 import threading
 import traceback
@@ -138,6 +139,7 @@ def end(main: Callable[[], int]) -> NoReturn:
     """
     try:
         status = main()
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # what is to be done is done
     except BaseException:
         if not jax.distributed.is_initialized():
             raise

@@ -2,18 +2,41 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import threading
 from collections import deque
+from collections.abc import Iterator
 from typing import Any
 
 import jax
 
+from kdaug_jax.errors import Preempted
 from kdaug_jax.runtime import processes
 
 
 class Interrupted(Exception):
     """The run was asked to end; the loop saves and turns it into `errors.Preempted`."""
+
+
+@contextlib.contextmanager
+def nothing_to_save() -> Iterator[None]:
+    """Makes SIGTERM an error, `Preempted`, where there is nothing to save.
+
+    `Preemption` takes its place where there is.
+    """
+
+    def leave(number: int, frame: Any) -> None:
+        raise Preempted("SIGTERM", "nothing was being trained", "run again")
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, leave)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 class Preemption:

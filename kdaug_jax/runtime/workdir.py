@@ -17,7 +17,7 @@ import platform
 import shutil
 import socket
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,8 @@ from kdaug_jax.runtime import processes
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 # What a disk says that is full, broken, gone, or not ours.
 DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.ESTALE, errno.EROFS,
-        errno.EACCES, errno.EPERM)
+        errno.EACCES, errno.EPERM, errno.EEXIST, errno.ENOTDIR)
+FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 def write_whole(path: Path, text: str) -> None:
@@ -76,9 +77,10 @@ def make(workdir: str | os.PathLike[str]) -> Path:
         finally:
             probe.unlink(missing_ok=True)
     except OSError as error:
-        raise ConfigError(
-            "--workdir", f"{path} cannot be written ({error.strerror})", "name another folder"
-        ) from None
+        what = f"{path} cannot be written ({error.strerror})"
+        if error.errno in FULL:
+            raise CheckpointError("--workdir", what, "make room or name another folder") from None
+        raise ConfigError("--workdir", what, "name another folder") from None
     return path
 
 
@@ -220,6 +222,32 @@ def environment() -> dict[str, Any]:
         "processes": jax.process_count(),
         "command": sys.argv,
     }
+
+
+def read_results(path: Path) -> dict[str, dict[str, float]] | None:
+    """Reads the final metrics of a run by member, or gives None where it has not finished.
+
+    Raises:
+      ConfigError: results.json is not one of this package.
+    """
+    stored = read_json(path / "results.json")
+    if stored is None or (
+        isinstance(stored, dict) and all(isinstance(one, dict) for one in stored.values())
+    ):
+        return stored
+    raise ConfigError(str(path / "results.json"), "is not of this package", "delete it")
+
+
+def begin(path: Path, say: Callable[[str], None]) -> None:
+    """Clears what an earlier run left that has no checkpoint any more, and says so.
+
+    Args:
+      path: the working directory of a run that starts at step 0.
+      say: prints a line.
+    """
+    if (path / "results.json").exists():
+        say("warning: results.json is of a run whose checkpoints are gone; starting over")
+        (path / "results.json").unlink()
 
 
 def read_record(path: Path) -> dict[str, Any] | None:

@@ -72,7 +72,7 @@ def train(
         run.writer = console.writer = writer
         try:
             run.go()
-            stored = workdir.read_json(directory / "results.json")
+            stored = workdir.read_results(directory)
             results = stored if run.resumed_finished and stored else run.finish()
         except Interrupted:
             raise run.leave() from None
@@ -121,6 +121,8 @@ class _Run:
         self.console.start(self.setup, self.states[0], self.step)
         with self.time("evaluation"):
             self.teachers = check_teachers(self.setup, self.console.say, self.check)
+        if self.step == 0 and jax.process_index() == 0:
+            workdir.begin(self.setup.directory, self.console.say)
         self.setup.write_record()
         self.console.clock(self.step, self.time.seconds["step"])
         if self.step and due(self.step - 1, self.step, self.marks.evaluate):

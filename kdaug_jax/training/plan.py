@@ -91,6 +91,8 @@ def plan(
                "averaged": first.optimizer.averages}
         for name, one in first.networks.items()
     }
+    for use, count in data.overlaps(dataset.splits, splits).items():
+        say(f"warning: data.{use} and data.train share {count:,} examples")
     if record:
         _compare(directory, written, say, allow_config_change)
     return Plan(full, dataset, programs, members, numbers, {

@@ -11,9 +11,11 @@ import jax
 import numpy as np
 
 from kdaug_jax.analysis.pictures import image_grid
+from kdaug_jax.experiment import config as configs
 from kdaug_jax.experiment import networks
-from kdaug_jax.runtime import sharding, workdir
+from kdaug_jax.runtime import manifest, sharding, workdir
 from kdaug_jax.training.console import Console
+from kdaug_jax.training.plan import WORKDIR
 from kdaug_jax.training.setup import Setup, prepare
 
 EXAMPLES = 8
@@ -25,7 +27,7 @@ def preview(
     """Writes `preview.png` into the working directory, and nothing else.
 
     Args:
-      config: a ConfigDict or nested dicts whose frozen networks have checkpoints.
+      config: a ConfigDict or nested dicts; networks that are not trained yet say nothing.
       directory: the working directory.
       stream: console, by default standard output.
 
@@ -38,7 +40,14 @@ def preview(
     """
     console = Console(stream)
     directory = workdir.make(directory)
-    setup = prepare(config, directory, console.say, record=False)
+    full = configs.validate(config)
+    for name, one in full["networks"].items():
+        if not one["trainable"] and not one["checkpoint"]:
+            if manifest.steps(directory / name / "checkpoints"):
+                one["checkpoint"] = WORKDIR + name
+            else:
+                console.say(f"{name} is not trained yet, so its answers are left out")
+    setup = prepare(full, directory, console.say, record=False, untrained=True)
     with contextlib.closing(setup.feed):
         views, answers = first_batch(setup)
     names = setup.dataset.class_names
@@ -75,7 +84,7 @@ def first_batch(setup: Setup) -> tuple[dict[str, Any], dict[tuple[str, str], np.
       `{view: View}` of NumPy arrays, and `{(network, view): f32[B,C]}` probabilities.
     """
     program = setup.first
-    frozen = {name: one for name, one in program.networks.items() if not one.trainable}
+    frozen = {name: program.networks[name] for name in setup.frozen}
     pairs = [pair for pair in program.pairs if pair[0] in frozen]
 
     def look(constants, item, variables, hparams):

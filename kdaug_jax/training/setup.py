@@ -84,6 +84,7 @@ def prepare(
     *,
     allow_config_change: bool = False,
     record: bool = True,
+    untrained: bool = False,
 ) -> Setup:
     """Resolves a config and brings data and frozen networks to the devices.
 
@@ -93,6 +94,7 @@ def prepare(
       say: prints a line.
       allow_config_change: whether the directory may hold another config.
       record: whether a config that the directory holds must be this one.
+      untrained: whether frozen networks without a checkpoint are left out instead of refused.
 
     Returns:
       What the loop works with.
@@ -110,7 +112,7 @@ def prepare(
     frozen = {
         name: sharding.put_whole(mesh, load(f"networks.{name}", one, first.info, say))
         for name, one in first.networks.items()
-        if not one.trainable
+        if not one.trainable and (one.checkpoint or not untrained)
     }
     split = planned.dataset.splits["train"]
     feed = data.make_feed(

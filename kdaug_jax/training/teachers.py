@@ -90,7 +90,7 @@ def _check(
                 raise
             where = f"networks.{name}.recipe ({error.where})"
             raise ConfigError(where, error.what, error.remedy) from None
-    if processes.on_first(lambda: workdir.read_json(root / "results.json")) is None:
+    if processes.on_first(lambda: workdir.read_results(root)) is None:
         workdir.require_room(root / "checkpoints", [first.state_shapes()] * len(planned.members))
 
 

@@ -190,7 +190,9 @@ def test_what_is_wrong_with_folders(tmp_path):
     assert len(data.load(source, SPLITS).splits["train"]) == made.SIZES["train"]
     (file.parent / "x.webp").write_bytes(b"")
     fails(source, "x.webp", "is a .webp image; make it a PNG or JPEG")
-    (file.parent / "x.webp").rename(file.parent / "x.txt")
+    (file.parent / "x.webp").rename(file.parent / "x")
+    fails(source, "x", "has no suffix, so it may be an image or not")
+    (file.parent / "x").rename(file.parent / "x.txt")
     (file.parent / "inner").mkdir()
     fails(source, "inner", "DIR/SPLIT/CLASS")
     (file.parent / "inner").rmdir()

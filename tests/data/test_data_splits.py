@@ -124,3 +124,12 @@ def test_batches_of_a_part_carry_base_indices():
     (batch,) = data.eval_batches(part, 4)
     assert batch.index.tolist() == [1000, 1001, 1002, 1000]
     assert batch.mask.tolist() == [True, True, True, False]
+
+
+def test_parts_that_share_examples_are_counted():
+    base = data.load("synthetic:8x8,2,20", {use: use for use in ("train", "validation", "test")})
+    texts = {"train": "train[:90%]", "validation": "train[80%:]", "test": "test"}
+    chosen = data.load("synthetic:8x8,2,20", texts).splits
+    assert len(base.splits["train"]) == 20 and data.overlaps(chosen, texts) == {"validation": 2}
+    apart = {**texts, "validation": "train[90%:]"}
+    assert data.overlaps(data.load("synthetic:8x8,2,20", apart).splits, apart) == {}

@@ -89,6 +89,25 @@ time.sleep(600)
     assert started.returncode == 75 and output.split() == ["saved", "saved"]
 
 
+def test_a_second_signal_kills():
+    ending = """
+import signal
+for number in (signal.SIGHUP, signal.SIGTERM):
+    signal.signal(number, lambda *_: say("no"))
+say("ready")
+while True:
+    time.sleep(1)
+"""
+    started = launch(ending, wait=False)
+    lines = [started.stdout.readline() for _ in range(4)]
+    assert lines.count("ready\n") == 2
+    started.send_signal(signal.SIGHUP)
+    assert [started.stdout.readline() for _ in range(2)] == ["no\n", "no\n"]
+    started.send_signal(signal.SIGTERM)
+    started.communicate(timeout=60)
+    assert started.returncode == 128 + signal.SIGKILL
+
+
 @pytest.mark.parametrize(
     "words, message",
     [

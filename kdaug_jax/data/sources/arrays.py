@@ -34,6 +34,11 @@ def from_arrays(
     Raises:
       DataError: images that are not uint8, shapes or lengths that do not fit, labels out of range.
     """
+    if not splits:
+        raise DataError("arrays", "there is no split", 'give {"train": (images, labels), ...}')
+    for name, pair in splits.items():
+        if not isinstance(pair, tuple | list) or len(pair) != 2:
+            raise DataError(f"arrays ({name})", "is no pair", "give (images, labels)")
     labels = {name: label for name, (_, label) in splits.items()}
     names = tuple(map(str, class_names)) or _numbers(labels, "arrays")
     return Dataset(
@@ -92,7 +97,7 @@ def arrays(argument: str) -> Dataset:
         )
     labels = {name: _load(path, f"{name}_label") for name in names}
     class_names = (
-        tuple(map(str, _load(path, "class_names"))) if "class_names" in keys
+        tuple(map(str, np.atleast_1d(_load(path, "class_names")))) if "class_names" in keys
         else _numbers(labels, str(path))
     )
     readers = {
@@ -123,12 +128,19 @@ def _split(path: Path, name: str, label: np.ndarray, classes: int) -> Split:
 def _numbers(labels: Mapping[str, Any], where: str) -> tuple[str, ...]:
     """Names the classes by number: as many as "train" has, or else all splits."""
     known = {"train": labels["train"]} if "train" in labels else labels
-    highest = -1
+    highest, most = -1, sum(np.size(label) for label in labels.values())
     for name, label in known.items():
         label = np.asarray(label)
         if label.dtype.kind not in "iu":
             raise DataError(
                 f"{where} ({name})", f"labels are {label.dtype}", "integer class numbers are wanted"
+            )
+        wrong = np.flatnonzero((label.ravel() < 0) | (label.ravel() >= most))
+        if len(wrong):
+            raise DataError(
+                f"{where} ({name})",
+                f"example {wrong[0]} has label {label.ravel()[wrong[0]]} ({len(wrong)} such)",
+                f"with {most} examples and no class_names it must be 0..{most - 1}",
             )
         highest = max(highest, int(label.max(initial=-1)))
     return numbered(highest + 1)

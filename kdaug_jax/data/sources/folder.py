@@ -13,7 +13,7 @@ from kdaug_jax.data.dataset import Dataset, Deferred, Split, directory, whole
 from kdaug_jax.data.images import decode
 from kdaug_jax.errors import DataError
 
-SUFFIXES = (".png", ".jpg", ".jpeg")
+SUFFIXES = (".png", ".jpg", ".jpeg", ".jpe", ".jfif")
 # Images that would be missed without a word if they were passed over like other files.
 OTHER_IMAGES = (".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".jp2", ".avif", ".heic")
 LAYOUT = "the layout is DIR/SPLIT/CLASS/IMAGE.png, such as DIR/train/cat/1.png"
@@ -135,6 +135,11 @@ def _images(place: Path) -> list[str]:
             raise DataError(entry.path, "is a folder in a class folder", LAYOUT)
         if suffix in OTHER_IMAGES:
             raise DataError(entry.path, f"is a {suffix} image", "make it a PNG or JPEG")
+        if not suffix:
+            raise DataError(
+                entry.path, "has no suffix, so it may be an image or not",
+                f"name images {', '.join(SUFFIXES)}, and hide or remove the rest",
+            )
         if suffix in SUFFIXES:
             found.append(entry.name)
     return found
