@@ -1,17 +1,44 @@
 """Augmentation of uint8 images on the device: deterministic ops and thin random wrappers.
 
+An op takes one image `u8[H,W,C]` and gives one; map it over a batch with `jax.vmap`. C is 3, or 4
+with alpha. The ops here are those of Pillow, pixel for pixel. Under
+each op lie the pieces that a batched engine needs, which take what
+differs between images as arrays: `apply_lut` with the tables of `lut` and `statistics`,
+`affine_nearest` and its like with coefficients, `blend` with a split factor.
+
 `STAGES` maps the names of the view language to the random wrappers.
 """
 
+from kdaug_jax.augment import lut
+from kdaug_jax.augment.blend import (
+    blend,
+    blend_colours,
+    blend_lut,
+    luma,
+    split_alpha,
+)
+from kdaug_jax.augment.colour import (
+    brightness,
+    color,
+    identity,
+    invert,
+    posterize,
+    solarize,
+    solarize_add,
+)
 from kdaug_jax.augment.crop import check_pad_crop, flip, pad_crop, random_flip, random_pad_crop
+from kdaug_jax.augment.filters import blur, sharpness, smooth
 from kdaug_jax.augment.geometry import (
     affine_coefficients,
     affine_nearest,
+    rotate,
+    rotation,
     shear_x,
     shear_y,
     translate_x,
     translate_y,
 )
+from kdaug_jax.augment.lut import apply_lut, apply_rgb_lut, with_alpha
 from kdaug_jax.augment.masks import check_cutout, cutout, erase_square, paint, random_cutout
 from kdaug_jax.augment.randaugment import (
     SPACES,
@@ -19,7 +46,25 @@ from kdaug_jax.augment.randaugment import (
     limit_randaugment,
     randaugment,
 )
+from kdaug_jax.augment.resample import (
+    affine_bicubic,
+    affine_bilinear,
+    exact_coefficients,
+    premultiply,
+    unpremultiply,
+)
 from kdaug_jax.augment.stage import Stage
+from kdaug_jax.augment.statistics import (
+    auto_contrast,
+    auto_contrast_lut,
+    contrast,
+    contrast_lut,
+    equalize,
+    equalize_lut,
+    histogram,
+    mean_luma,
+    stretch_lut,
+)
 
 STAGES: dict[str, Stage] = {
     "pad_crop": Stage(random_pad_crop, check=check_pad_crop),
@@ -32,19 +77,54 @@ __all__ = [
     "SPACES",
     "STAGES",
     "Stage",
+    "affine_bicubic",
+    "affine_bilinear",
     "affine_coefficients",
     "affine_nearest",
+    "apply_lut",
+    "apply_rgb_lut",
+    "auto_contrast",
+    "auto_contrast_lut",
+    "blend",
+    "blend_colours",
+    "blend_lut",
+    "blur",
+    "brightness",
+    "color",
+    "contrast",
+    "contrast_lut",
     "cutout",
+    "equalize",
+    "equalize_lut",
     "erase_square",
+    "exact_coefficients",
     "flip",
+    "histogram",
+    "identity",
+    "invert",
+    "luma",
+    "lut",
+    "mean_luma",
     "pad_crop",
     "paint",
+    "posterize",
+    "premultiply",
     "randaugment",
     "random_cutout",
     "random_flip",
     "random_pad_crop",
+    "rotate",
+    "rotation",
+    "sharpness",
     "shear_x",
     "shear_y",
+    "smooth",
+    "solarize",
+    "solarize_add",
+    "split_alpha",
+    "stretch_lut",
     "translate_x",
     "translate_y",
+    "unpremultiply",
+    "with_alpha",
 ]

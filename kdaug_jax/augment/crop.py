@@ -9,12 +9,14 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
+from kdaug_jax.augment.checks import check_image
 from kdaug_jax.augment.geometry import affine_nearest
 from kdaug_jax.types import Fill, Fraction
 
 
 def flip(image: jax.Array) -> jax.Array:
     """Mirrors `u8[H,W,C]` left to right."""
+    check_image(image)
     return image[:, ::-1]
 
 
@@ -56,7 +58,7 @@ def pad_crop(
 
 
 def random_pad_crop(
-    key: jax.Array, image: jax.Array, padding: int, fill: Fill = "black"
+    key: jax.Array, image: jax.Array, padding: int, fill: Fill = "black", last: bool = True
 ) -> jax.Array:
     """Pads an image on all sides and cuts it at a uniform place, 0..2*padding inclusive.
 
@@ -65,14 +67,16 @@ def random_pad_crop(
       image: `u8[H,W,C]`.
       padding: pixels added on each side.
       fill: `u8[C]`, the colour of the padding.
+      last: False to leave the last place out in both directions, as the code of AutoAugment and
+        PBA does.
 
     Returns:
       `u8[H,W,C]`.
 
-    Source: `RandomCrop(size, padding)` of torchvision; AutoAugment's own code leaves out the
-    last place.
+    Source: `RandomCrop(size, padding)` of torchvision; `zero_pad_and_crop` of AutoAugment.
     """
-    top, left = jax.random.randint(key, (2,), 0, 2 * padding + 1)
+    places = 2 * padding + 1 if last else max(2 * padding, 1)
+    top, left = jax.random.randint(key, (2,), 0, places)
     return pad_crop(image, top, left, padding, fill)
 
 

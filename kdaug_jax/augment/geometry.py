@@ -1,21 +1,29 @@
-"""Nearest-neighbour affine maps in whole numbers, pixel for pixel those of Pillow.
+"""Affine maps, pixel for pixel those of Pillow: rotation, shears and translations.
 
-The coefficients are 16.16 fixed-point numbers computed on the host in double precision, so the
-device only adds, multiplies and shifts int32 numbers and all backends give the same pixels.
+Nearest-neighbour maps are in whole numbers: the coefficients are 16.16 fixed-point numbers
+computed on the host in double precision, so the device only adds, multiplies and shifts int32
+numbers and all backends give the same pixels. Bilinear and bicubic maps are in `resample`.
 Coefficients map output to input: positive translations move the content left or up.
 """
 
 from __future__ import annotations
 
 import math
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
+from kdaug_jax.augment.checks import check_host, check_image
 from kdaug_jax.augment.masks import paint
+from kdaug_jax.augment.resample import affine_bicubic, affine_bilinear, exact_coefficients
+from kdaug_jax.errors import near
 
+Matrix = tuple[float, float, float, float, float, float]
+Method = Literal["nearest", "bilinear", "bicubic"]
+_INTERPOLATED = {"bilinear": affine_bilinear, "bicubic": affine_bicubic}
 _ONE = 1 << 16
 
 
@@ -57,8 +65,12 @@ def affine_nearest(image: jax.Array, coefficients: ArrayLike, fill: ArrayLike) -
 
     Returns:
       `u8[H,W,C]`.
+
+    Raises:
+      TypeError: the image is not uint8.
+      ValueError: the image is not `[H,W,C]`.
     """
-    height, width, channels = image.shape
+    height, width, channels = check_image(image)
     a, b, c, d, e, f = jnp.asarray(coefficients, jnp.int32)
     columns, rows = jnp.arange(width)[None, :], jnp.arange(height)[:, None]
     # The shift of a negative int32 rounds down, which is what keeps -0.5 outside.
@@ -71,57 +83,141 @@ def affine_nearest(image: jax.Array, coefficients: ArrayLike, fill: ArrayLike) -
     return paint(moved, ~inside, fill)
 
 
-def shear_x(image: jax.Array, v: float, fill: ArrayLike) -> jax.Array:
+def rotation(degrees: float, height: int, width: int) -> Matrix:
+    """Gives the map of a counter-clockwise rotation about the middle of an image.
+
+    Args:
+      degrees: angle; whole turns, and quarter turns of squares, move whole pixels.
+      height: of the image in pixels.
+      width: of the image in pixels.
+
+    Returns:
+      a, b, c, d, e, f for `affine_coefficients` or `exact_coefficients`.
+
+    Source: `Image.rotate` of Pillow, which rounds sine and cosine to 15 decimals.
+    """
+    angle = -math.radians(degrees % 360)
+    cos, sin, minus = (round(f, 15) for f in (math.cos(angle), math.sin(angle), -math.sin(angle)))
+    x, y = width / 2, height / 2
+    return cos, sin, cos * -x + sin * -y + x, minus, cos, minus * -x + cos * -y + y
+
+
+def _affine(image: jax.Array, matrix: Matrix, fill: ArrayLike, method: Method) -> jax.Array:
+    """Maps `u8[H,W,C]` by host numbers."""
+    height, width, _ = check_image(image)
+    if method in _INTERPOLATED:
+        return _INTERPOLATED[method](image, exact_coefficients(*matrix), fill)
+    if method != "nearest":
+        raise ValueError(f"method={method!r}; {near(str(method), ('nearest', *_INTERPOLATED))}")
+    a, b, c, d, e, f = matrix
+    for x, y in ((0, 0), (width, 0), (0, height), (width, height)):
+        if max(abs(a * x + b * y + c), abs(d * x + e * y + f)) >= 1 << 15:
+            raise ValueError(f"affine map {matrix} reaches beyond 32768 pixels")
+    return affine_nearest(image, affine_coefficients(*matrix), fill)
+
+
+def rotate(
+    image: jax.Array, degrees: float, fill: ArrayLike, method: Method = "nearest"
+) -> jax.Array:
+    """Rotates an image counter-clockwise about its middle.
+
+    Args:
+      image: `u8[H,W,C]`.
+      degrees: angle, a host number.
+      fill: `u8[C]`, the colour of what comes in from outside.
+      method: "nearest", "bilinear" or "bicubic".
+
+    Returns:
+      `u8[H,W,C]`.
+
+    Raises:
+      TypeError: `degrees` is traced, or the image is not uint8.
+      ValueError: an unknown method, or the image is not `[H,W,C]`.
+    """
+    height, width, _ = check_image(image)
+    degrees = check_host("degrees", degrees) % 360
+    # Pillow moves whole pixels then, and does not weigh colours by alpha.
+    turns = degrees in (0, 180) or (degrees in (90, 270) and height == width)
+    if turns and method in _INTERPOLATED:
+        method = "nearest"
+    return _affine(image, rotation(degrees, height, width), fill, method)
+
+
+def shear_x(image: jax.Array, v: float, fill: ArrayLike, method: Method = "nearest") -> jax.Array:
     """Shifts each row to the left by `v` pixels more than the row above it.
 
     Args:
       image: `u8[H,W,C]`.
       v: shear, a host number.
-      fill: `u8[C]`.
+      fill: `u8[C]`, the colour of what comes in from outside.
+      method: "nearest", "bilinear" or "bicubic".
 
     Returns:
       `u8[H,W,C]`.
+
+    Raises:
+      TypeError: `v` is traced, or the image is not uint8.
+      ValueError: an unknown method, or too large a `v` for 16.16 fixed point.
     """
-    return affine_nearest(image, affine_coefficients(1, v, 0, 0, 1, 0), fill)
+    return _affine(image, (1, check_host("v", v), 0, 0, 1, 0), fill, method)
 
 
-def shear_y(image: jax.Array, v: float, fill: ArrayLike) -> jax.Array:
+def shear_y(image: jax.Array, v: float, fill: ArrayLike, method: Method = "nearest") -> jax.Array:
     """Shifts each column up by `v` pixels more than the column left of it.
 
     Args:
       image: `u8[H,W,C]`.
       v: shear, a host number.
-      fill: `u8[C]`.
+      fill: `u8[C]`, the colour of what comes in from outside.
+      method: "nearest", "bilinear" or "bicubic".
 
     Returns:
       `u8[H,W,C]`.
+
+    Raises:
+      TypeError: `v` is traced, or the image is not uint8.
+      ValueError: an unknown method, or too large a `v` for 16.16 fixed point.
     """
-    return affine_nearest(image, affine_coefficients(1, 0, 0, v, 1, 0), fill)
+    return _affine(image, (1, 0, 0, check_host("v", v), 1, 0), fill, method)
 
 
-def translate_x(image: jax.Array, p: float, fill: ArrayLike) -> jax.Array:
+def translate_x(
+    image: jax.Array, p: float, fill: ArrayLike, method: Method = "nearest"
+) -> jax.Array:
     """Moves the content to the left by `p` pixels.
 
     Args:
       image: `u8[H,W,C]`.
       p: pixels, a host number.
-      fill: `u8[C]`.
+      fill: `u8[C]`, the colour of what comes in from outside.
+      method: "nearest", "bilinear" or "bicubic".
 
     Returns:
       `u8[H,W,C]`.
+
+    Raises:
+      TypeError: `p` is traced, or the image is not uint8.
+      ValueError: an unknown method, or too large a `p` for 16.16 fixed point.
     """
-    return affine_nearest(image, affine_coefficients(1, 0, p, 0, 1, 0), fill)
+    return _affine(image, (1, 0, check_host("p", p), 0, 1, 0), fill, method)
 
 
-def translate_y(image: jax.Array, p: float, fill: ArrayLike) -> jax.Array:
+def translate_y(
+    image: jax.Array, p: float, fill: ArrayLike, method: Method = "nearest"
+) -> jax.Array:
     """Moves the content up by `p` pixels.
 
     Args:
       image: `u8[H,W,C]`.
       p: pixels, a host number.
-      fill: `u8[C]`.
+      fill: `u8[C]`, the colour of what comes in from outside.
+      method: "nearest", "bilinear" or "bicubic".
 
     Returns:
       `u8[H,W,C]`.
+
+    Raises:
+      TypeError: `p` is traced, or the image is not uint8.
+      ValueError: an unknown method, or too large a `p` for 16.16 fixed point.
     """
-    return affine_nearest(image, affine_coefficients(1, 0, 0, 0, 1, p), fill)
+    return _affine(image, (1, 0, 0, 0, 1, check_host("p", p)), fill, method)

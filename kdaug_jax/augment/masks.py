@@ -7,8 +7,10 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.typing import ArrayLike
 
+from kdaug_jax.augment.checks import check_image, check_number, is_host
 from kdaug_jax.types import Fill, Level
 
 
@@ -25,9 +27,16 @@ def paint(image: jax.Array, mask: jax.Array, fill: ArrayLike) -> jax.Array:
 
     Raises:
       TypeError: `fill` is a name; names are turned into colours by the view language.
+      ValueError: `fill` is not a colour of the image's channels.
     """
     if isinstance(fill, str):
         raise TypeError(f"fill={fill!r} is a name; an op takes a colour, u8[C]")
+    channels = image.shape[2]
+    wanted = f"must be {channels} whole numbers 0..255, one for each channel"
+    if np.shape(fill) not in ((), (channels,)):
+        raise ValueError(f"fill has shape {np.shape(fill)}; {wanted}")
+    if is_host(fill) and not all(0 <= one <= 255 and one == int(one) for one in np.ravel(fill)):
+        raise ValueError(f"fill={fill}; {wanted}")
     colour = jnp.broadcast_to(jnp.asarray(fill, image.dtype), image.shape)
     return jnp.where(mask[:, :, None], colour, image)
 
@@ -57,6 +66,8 @@ def cutout(
 
     Source: DeVries and Taylor 2017 (Cutout).
     """
+    check_image(image)
+    check_number("size", size, 0, np.inf, whole=True)
     half = jnp.asarray(size, jnp.int32) // 2
     return paint(image, _box(image, cy - half, cy + half, cx - half, cx + half), fill)
 
@@ -76,6 +87,8 @@ def erase_square(
     Returns:
       `u8[H,W,C]`.
     """
+    check_image(image)
+    check_number("size", size, 0, np.inf, whole=True)
     return paint(image, _box(image, top, top + size, left, left + size), fill)
 
 

@@ -1,0 +1,100 @@
+"""What every op refuses, in one line that says what would be right."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import jax
+import numpy as np
+
+
+def check_image(image: Any, channels: tuple[int, ...] | None = None) -> tuple[int, int, int]:
+    """Refuses what is not an image of bytes; looks at shape and dtype only.
+
+    Args:
+      image: should be `u8[H,W,C]`.
+      channels: the legal values of C, or None for any.
+
+    Returns:
+      Height, width and number of channels.
+
+    Raises:
+      TypeError: not an array of uint8.
+      ValueError: not three axes, an empty one, or another number of channels.
+    """
+    wanted = "C" if channels is None else " or ".join(map(str, channels))
+    right = f"must be uint8 [H,W,{wanted}]"
+    if not isinstance(image, (np.ndarray, jax.Array)):
+        raise TypeError(f"image is a {type(image).__name__}; {right}")
+    found = f"image is {image.dtype}{list(image.shape)}"
+    if image.dtype != np.uint8:
+        raise TypeError(f"{found}; {right}")
+    if image.ndim != 3:
+        raise ValueError(f"{found}; {right}, map over a batch with jax.vmap")
+    if 0 in image.shape or (channels and image.shape[2] not in channels):
+        raise ValueError(f"{found}; {right}")
+    return image.shape
+
+
+def is_host(number: Any) -> bool:
+    """Says whether a number is known before anything is traced.
+
+    Args:
+      number: a Python or NumPy number, or an array of JAX.
+
+    Returns:
+      False for arrays of JAX.
+    """
+    return not isinstance(number, jax.Array)
+
+
+def check_number(name: str, number: Any, low: float, high: float, whole: bool = False) -> None:
+    """Refuses a magnitude out of range; what is traced cannot be looked at and passes.
+
+    Args:
+      name: of the argument.
+      number: what was given.
+      low: smallest legal value.
+      high: largest legal value.
+      whole: True where fractions are not legal.
+
+    Raises:
+      TypeError: not a number.
+      ValueError: out of range, or a fraction where a whole number is due.
+    """
+    if not is_host(number):
+        return
+    kind = "a whole number" if whole else "a number"
+    reach = f"{low:g}..{high:g}" if math.isfinite(high) else f"of {low:g} or more"
+    if not math.isfinite(low):
+        reach = "that is finite"
+    value = np.asarray(number)
+    if value.dtype.kind not in "iuf" or value.ndim:
+        raise TypeError(f"{name} is {number!r}; must be {kind} {reach}")
+    if not (low <= value <= high and np.isfinite(value) and (not whole or value == int(value))):
+        raise ValueError(f"{name}={number}; must be {kind} {reach}")
+
+
+def check_host(name: str, number: Any, limit: float = math.inf) -> float:
+    """Refuses traced magnitudes where tables are built on the host.
+
+    Args:
+      name: of the argument.
+      number: what was given.
+      limit: largest legal size, positive or negative.
+
+    Returns:
+      The number as a double.
+
+    Raises:
+      TypeError: traced, or not a number.
+      ValueError: larger than `limit` or not finite.
+    """
+    if not is_host(number):
+        raise TypeError(
+            f"{name} is traced; it must be a Python number, because the map is computed on the "
+            "host in double precision (pass traced coefficients to affine_nearest and its like)"
+        )
+    check_number(name, number, -limit, limit)
+    return float(number)

@@ -1,0 +1,159 @@
+"""Lookup tables `u8[256]`: ops whose result depends on a pixel's own value alone.
+
+Tables of host numbers are NumPy arrays, built without a device; tables of traced numbers are
+traced. They are pixel for pixel what Pillow does, and `solarize_add` what EfficientNet's code does.
+"""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import ArrayLike
+
+from kdaug_jax.augment.blend import RGB, arrays_of, blend_lut, split_alpha
+from kdaug_jax.augment.checks import check_image, check_number
+
+_VALUES = np.arange(256, dtype=np.int32)
+
+
+def identity_lut() -> np.ndarray:
+    """Gives the table `u8[256]` that changes nothing."""
+    return _VALUES.astype(np.uint8)
+
+
+def invert_lut() -> np.ndarray:
+    """Gives the table `u8[256]` of the negative."""
+    return (255 - _VALUES).astype(np.uint8)
+
+
+def solarize_lut(threshold: ArrayLike) -> ArrayLike:
+    """Gives the table `u8[256]` that inverts values of a threshold and above.
+
+    Args:
+      threshold: `i32[]`, 0 (all inverted) to 256 (none).
+
+    Returns:
+      `u8[256]`.
+
+    Raises:
+      TypeError: not a number.
+      ValueError: out of range.
+    """
+    check_number("threshold", threshold, 0, 256)
+    xp = arrays_of(threshold)
+    return xp.where(_VALUES < threshold, _VALUES, 255 - _VALUES).astype(np.uint8)
+
+
+def solarize_add_lut(addition: ArrayLike, threshold: ArrayLike = 128) -> ArrayLike:
+    """Gives the table `u8[256]` that adds to values below a threshold.
+
+    Args:
+      addition: `i32[]`, -255..255; AutoAugment's ImageNet code goes up to 110, at M = 36 to 396.
+      threshold: `i32[]`, 0..256.
+
+    Returns:
+      `u8[256]`.
+
+    Raises:
+      TypeError: not a number.
+      ValueError: out of range or a fraction.
+    """
+    check_number("addition", addition, -1024, 1024, whole=True)
+    check_number("threshold", threshold, 0, 256)
+    xp = arrays_of(addition, threshold)
+    added = xp.clip(_VALUES + addition, 0, 255)
+    return xp.where(_VALUES < threshold, added, _VALUES).astype(np.uint8)
+
+
+def posterize_lut(bits: ArrayLike) -> ArrayLike:
+    """Gives the table `u8[256]` that keeps the upper bits of each value.
+
+    Args:
+      bits: `i32[]`, 0 (black) to 8 (no change).
+
+    Returns:
+      `u8[256]`.
+
+    Raises:
+      TypeError: not a number.
+      ValueError: out of range or a fraction.
+    """
+    check_number("bits", bits, 0, 8, whole=True)
+    xp = arrays_of(bits)
+    shift = xp.asarray(8 - bits).astype(np.int32)
+    return ((_VALUES >> shift) << shift).astype(np.uint8)
+
+
+def brightness_lut(factor: ArrayLike) -> ArrayLike:
+    """Gives the table `u8[256]` that scales values.
+
+    Args:
+      factor: `f32[]`, 0 (black), 1 (no change), or more.
+
+    Returns:
+      `u8[256]`.
+
+    Raises:
+      TypeError: not a number.
+      ValueError: negative or not finite.
+    """
+    return blend_lut(0, *split_alpha(factor))
+
+
+def with_alpha(lut: ArrayLike, opaque: bool) -> ArrayLike:
+    """Adds the row of an alpha channel to the table of the colours.
+
+    Args:
+      lut: `u8[256]` or `u8[3,256]`.
+      opaque: True to make alpha 255, as ops that Pillow knows on RGB only do; False to keep it.
+
+    Returns:
+      `u8[4,256]`.
+    """
+    xp = arrays_of(lut)
+    rows = xp.broadcast_to(lut if lut.ndim == 2 else lut[None], (3, 256))
+    alpha = np.full(256, 255, np.uint8) if opaque else identity_lut()
+    return xp.concatenate([rows, xp.asarray(alpha)[None]])
+
+
+def apply_lut(image: jax.Array, lut: ArrayLike) -> jax.Array:
+    """Replaces each value by what a table says.
+
+    Args:
+      image: `u8[H,W,C]`.
+      lut: `u8[256]` for all channels alike, alpha too, or `u8[C,256]`; may be traced.
+
+    Returns:
+      `u8[H,W,C]`.
+
+    Raises:
+      TypeError: the image is not uint8.
+      ValueError: the image is not `[H,W,C]`, or the table is of another shape.
+    """
+    channels = check_image(image)[2]
+    if np.shape(lut) not in ((256,), (channels, 256)):
+        raise ValueError(f"lut has shape {np.shape(lut)}; must be (256,) or ({channels}, 256)")
+    index = jnp.asarray(image).astype(jnp.int32)
+    if np.ndim(lut) == 2:
+        index = index + 256 * np.arange(channels, dtype=np.int32)[None, None]
+    return jnp.asarray(lut, jnp.uint8).reshape(-1).at[index].get(mode="promise_in_bounds")
+
+
+def apply_rgb_lut(image: jax.Array, lut: ArrayLike, opaque: bool = True) -> jax.Array:
+    """Applies the table of an op to the colours of an image with or without alpha.
+
+    Args:
+      image: `u8[H,W,C]`, C = 3 or 4.
+      lut: `u8[256]` or `u8[3,256]`.
+      opaque: see `with_alpha`.
+
+    Returns:
+      `u8[H,W,C]`.
+
+    Raises:
+      TypeError: the image is not uint8.
+      ValueError: the image is not `[H,W,3]` or `[H,W,4]`.
+    """
+    channels = check_image(image, RGB)[2]
+    return apply_lut(image, with_alpha(lut, opaque) if channels == 4 else lut)
