@@ -1,15 +1,15 @@
 """Augmentation of uint8 images on the device: deterministic ops and thin random wrappers.
 
 An op takes one image `u8[H,W,C]` and gives one; map it over a batch with `jax.vmap`. C is 3, or 4
-with alpha. The ops here are those of Pillow, pixel for pixel. Under
-each op lie the pieces that a batched engine needs, which take what
+with alpha. The ops here are those of Pillow, pixel for pixel; `tpu` holds those of the
+EfficientNet code. Under each op lie the pieces that a batched engine needs, which take what
 differs between images as arrays: `apply_lut` with the tables of `lut` and `statistics`,
 `affine_nearest` and its like with coefficients, `blend` with a split factor.
 
 `STAGES` maps the names of the view language to the random wrappers.
 """
 
-from kdaug_jax.augment import lut
+from kdaug_jax.augment import lut, tpu
 from kdaug_jax.augment.blend import (
     blend,
     blend_colours,
@@ -153,6 +153,7 @@ __all__ = [
     "split_alpha",
     "stretch_lut",
     "to_bytes",
+    "tpu",
     "translate_x",
     "translate_y",
     "unpremultiply",

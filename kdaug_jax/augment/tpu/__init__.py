@@ -1,0 +1,67 @@
+"""The ops of the EfficientNet code for TPUs, of images `u8[H,W,3]`: the variant "tpu".
+
+Three of its traits are errors by any other standard. Solarize's threshold is stored in a byte,
+modulo 256; posterize's bits are read so that 0 and more than 8 keep one; contrast moves colours
+from a 256th of the number of pixels instead of their mean. Each function that has one takes
+`clean`: False repeats it ("tpu"), True mends it ("tpu_clean").
+
+Identity, invert, brightness, `solarize_add`, equalize and cutout are as Pillow's; that code gives
+cutout half its side.
+"""
+
+from kdaug_jax.augment.colour import brightness, identity, invert, solarize_add
+from kdaug_jax.augment.masks import cutout
+from kdaug_jax.augment.statistics import equalize
+from kdaug_jax.augment.tpu.colour import (
+    auto_contrast,
+    auto_contrast_lut,
+    color,
+    contrast,
+    contrast_level,
+    grey,
+    posterize,
+    posterize_lut,
+    sharpness,
+    smooth,
+    solarize,
+    solarize_lut,
+    stretch_lut,
+)
+from kdaug_jax.augment.tpu.geometry import (
+    affine_nearest,
+    rotate,
+    rotation,
+    shear_x,
+    shear_y,
+    translate_x,
+    translate_y,
+)
+
+__all__ = [
+    "affine_nearest",
+    "auto_contrast",
+    "auto_contrast_lut",
+    "brightness",
+    "color",
+    "contrast",
+    "contrast_level",
+    "cutout",
+    "equalize",
+    "grey",
+    "identity",
+    "invert",
+    "posterize",
+    "posterize_lut",
+    "rotate",
+    "rotation",
+    "sharpness",
+    "shear_x",
+    "shear_y",
+    "smooth",
+    "solarize",
+    "solarize_add",
+    "solarize_lut",
+    "stretch_lut",
+    "translate_x",
+    "translate_y",
+]

@@ -1,0 +1,229 @@
+"""Ops on colours of the EfficientNet code for TPUs, where they differ from Pillow's.
+
+All follow that code in its single roundings to float32, so a table or a blend here gives the
+pixels that TensorFlow gives on a CPU, on any device. Products are written so that a compiler that
+merges roundings changes nothing (see `blend.split_alpha`).
+
+Source: `autoaugment.py` of Tan and Le 2019 (EfficientNet), tensorflow/tpu.
+"""
+
+from __future__ import annotations
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import ArrayLike
+
+from kdaug_jax.augment import lut
+from kdaug_jax.augment.blend import blend, blend_lut, split, split_alpha
+from kdaug_jax.augment.checks import check_image, check_number, is_host
+from kdaug_jax.augment.filters import set_interior
+from kdaug_jax.augment.statistics import histogram, value_range
+
+RGB = (3,)
+_VALUES = np.arange(256, dtype=np.float32)
+
+
+def solarize_lut(threshold: ArrayLike, clean: bool = False) -> ArrayLike:
+    """Gives the table `u8[256]` that inverts values of a threshold and above.
+
+    Args:
+      threshold: `i32[]`, 0 or more, as a magnitude gives it: int(25.6 M).
+      clean: True to read thresholds beyond 256 as 256, False modulo 256.
+
+    Returns:
+      `u8[256]`.
+
+    Raises:
+      TypeError: not a number.
+      ValueError: negative or a fraction.
+    """
+    check_number("threshold", threshold, 0, np.inf, whole=True)
+    xp = np if is_host(threshold) else jnp
+    return lut.solarize_lut(xp.minimum(threshold, 256) if clean else threshold % 256)
+
+
+def posterize_lut(bits: ArrayLike, clean: bool = False) -> ArrayLike:
+    """Gives the table `u8[256]` that keeps the upper bits of each value.
+
+    Args:
+      bits: `i32[]`, 0 or more, as a magnitude gives it: int(0.4 M).
+      clean: True to limit bits to 1..8, False to keep one bit where they are 0 or above 8.
+
+    Returns:
+      `u8[256]`.
+
+    Raises:
+      TypeError: not a number.
+      ValueError: negative or a fraction.
+    """
+    check_number("bits", bits, 0, np.inf, whole=True)
+    xp = np if is_host(bits) else jnp
+    kept = xp.clip(bits, 1, 8) if clean else xp.where((bits == 0) | (bits > 8), 1, bits)
+    return lut.posterize_lut(kept)
+
+
+def solarize(image: jax.Array, threshold: ArrayLike, clean: bool = False) -> jax.Array:
+    """Inverts values of a threshold and above.
+
+    Args:
+      image: `u8[H,W,3]`.
+      threshold: `i32[]`, see `solarize_lut`; may be traced.
+      clean: see `solarize_lut`.
+
+    Returns:
+      `u8[H,W,3]`.
+    """
+    check_image(image, RGB)
+    return lut.apply_lut(image, solarize_lut(threshold, clean))
+
+
+def posterize(image: jax.Array, bits: ArrayLike, clean: bool = False) -> jax.Array:
+    """Keeps the upper bits of each value.
+
+    Args:
+      image: `u8[H,W,3]`.
+      bits: `i32[]`, see `posterize_lut`; may be traced.
+      clean: see `posterize_lut`.
+
+    Returns:
+      `u8[H,W,3]`.
+    """
+    check_image(image, RGB)
+    return lut.apply_lut(image, posterize_lut(bits, clean))
+
+
+@functools.cache
+def _grey_parts() -> np.ndarray:
+    """Gives `f32[3,256]`, what each value of each channel adds to a grey level in 0..1."""
+    weights = np.array([0.2989, 0.587, 0.114], np.float32)
+    return (_VALUES * np.float32(1 / 255))[None] * weights[:, None]
+
+
+def grey(image: jax.Array) -> jax.Array:
+    """Gives the grey levels of `tf.image.rgb_to_grayscale`: `u8[H,W]` of `u8[H,W,3]`."""
+    check_image(image, RGB)
+    index = jnp.asarray(image).astype(jnp.int32)
+    red, green, blue = (jnp.asarray(_grey_parts()[c])[index[:, :, c]] for c in range(3))
+    return ((red + green + blue) * np.float32(255.5)).astype(jnp.int32).astype(jnp.uint8)
+
+
+def color(image: jax.Array, factor: ArrayLike) -> jax.Array:
+    """Takes colour away or adds to it, against the pixel's own grey.
+
+    Args:
+      image: `u8[H,W,3]`.
+      factor: `f32[]`, 0 (grey), 1 (no change), or more; may be traced.
+
+    Returns:
+      `u8[H,W,3]`.
+    """
+    return blend(grey(image)[:, :, None], jnp.asarray(image), *split_alpha(factor))
+
+
+def contrast_level(image: jax.Array, clean: bool = False) -> jax.Array:
+    """Gives the grey level that contrast moves colours from.
+
+    Args:
+      image: `u8[H,W,3]`, of at most 8 million pixels.
+      clean: True for the mean of `grey`, cut off; False for H * W / 256, cut off, at most 255.
+
+    Returns:
+      `i32[]`, 0..255, for `statistics.contrast_lut`.
+    """
+    height, width, _ = check_image(image, RGB)
+    if clean:
+        return grey(image).astype(jnp.int32).sum() // (height * width)
+    return jnp.int32(min(255, height * width // 256))
+
+
+def contrast(image: jax.Array, factor: ArrayLike, clean: bool = False) -> jax.Array:
+    """Moves all colours away from one grey level or towards it.
+
+    Args:
+      image: `u8[H,W,3]`.
+      factor: `f32[]`, 0 (grey), 1 (no change), or more; may be traced.
+      clean: see `contrast_level`.
+
+    Returns:
+      `u8[H,W,3]`.
+    """
+    level = contrast_level(image, clean)
+    return lut.apply_lut(image, blend_lut(level, *split_alpha(factor)))
+
+
+def smooth(image: jax.Array) -> jax.Array:
+    """Averages each pixel, five times, with its eight neighbours, in float32 and cut off.
+
+    Args:
+      image: `u8[H,W,3]`.
+
+    Returns:
+      `u8[H,W,3]`; the border of one pixel is unchanged.
+    """
+    height, width, _ = check_image(image, RGB)
+    image = jnp.asarray(image)
+    if min(height, width) < 3:
+        return image
+    wide = image.astype(jnp.float32)
+    total = 0.0
+    for row in range(3):
+        for column in range(3):
+            times = 5 if row == column == 1 else 1
+            hi, lo = split_alpha(np.float32(times) / np.float32(13))
+            value = wide[row : height - 2 + row, column : width - 2 + column]
+            total = (hi * value + lo * value) + total
+    return set_interior(image, total.astype(jnp.int32).astype(jnp.uint8))
+
+
+def sharpness(image: jax.Array, factor: ArrayLike) -> jax.Array:
+    """Makes edges harder or softer, against the smoothed image.
+
+    Args:
+      image: `u8[H,W,3]`.
+      factor: `f32[]`, 0 (smooth), 1 (no change), or more; may be traced.
+
+    Returns:
+      `u8[H,W,3]`.
+    """
+    return blend(smooth(image), jnp.asarray(image), *split_alpha(factor))
+
+
+def stretch_lut(low: ArrayLike, high: ArrayLike) -> jax.Array:
+    """Gives the table that stretches low..high to 0..255 in float32, cut off.
+
+    Args:
+      low: `i32[]`, 0..255.
+      high: `i32[]`, 0..255; if not above `low`, nothing is changed.
+
+    Returns:
+      `u8[256]`.
+    """
+    low, high = jnp.asarray(low, jnp.int32), jnp.asarray(high, jnp.int32)
+    # Divided on the host: devices differ in how they round a quotient.
+    scales = np.float32(255) / np.maximum(_VALUES, 1)
+    hi, lo = split(jnp.asarray(scales)[jnp.maximum(high - low, 0)])
+    start = low.astype(jnp.float32)
+    stretched = (hi * _VALUES + lo * _VALUES) - (hi * start + lo * start)
+    limited = jnp.clip(stretched, 0, 255).astype(jnp.int32)
+    return jnp.where(high > low, limited, np.arange(256)).astype(jnp.uint8)
+
+
+def auto_contrast_lut(counts: jax.Array) -> jax.Array:
+    """Gives the table that stretches the values that occur to 0..255.
+
+    Args:
+      counts: `i32[256]`, one row of `statistics.histogram`.
+
+    Returns:
+      `u8[256]`; of fewer than two different values, the one that changes nothing.
+    """
+    return stretch_lut(*value_range(counts))
+
+
+def auto_contrast(image: jax.Array) -> jax.Array:
+    """Stretches each channel of `u8[H,W,3]` to 0..255, in float32."""
+    check_image(image, RGB)
+    return lut.apply_lut(image, jax.vmap(auto_contrast_lut)(histogram(image)))

@@ -1,0 +1,159 @@
+"""The affine maps of the EfficientNet code for TPUs.
+
+They differ from Pillow's in three ways: coordinates are float32 numbers of whole pixels, not of
+their middles; they are rounded to the nearest pixel, halves away from zero; and a rotation turns
+about the middle pixel. Outside the image that code fills with 128.
+
+Source: `autoaugment.py` of Tan and Le 2019 (EfficientNet), tensorflow/tpu, and
+`contrib.image.transform` of TensorFlow 1.
+"""
+
+from __future__ import annotations
+
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import ArrayLike
+
+from kdaug_jax.augment.blend import split
+from kdaug_jax.augment.checks import check_host, check_image
+from kdaug_jax.augment.masks import paint
+
+
+def _nearest(x: jax.Array) -> jax.Array:
+    """Rounds `f32[...]` to `i32[...]`, halves away from zero."""
+    size = jnp.minimum(jnp.abs(x), 1e6)
+    whole = jnp.floor(size)
+    rounded = (whole + (size - whole >= 0.5).astype(jnp.float32)).astype(jnp.int32)
+    return jnp.where(x < 0, -rounded, rounded)
+
+
+def affine_nearest(image: jax.Array, transform: ArrayLike, fill: ArrayLike) -> jax.Array:
+    """Maps an image, x = a x' + b y' + c, y = d x' + e y' + f, and takes the nearest pixels.
+
+    Args:
+      image: `u8[H,W,C]`, H and W at most 4096.
+      transform: `f32[6]`, a to f, output to input; may be traced.
+      fill: `u8[C]`, for what lies outside the image.
+
+    Returns:
+      `u8[H,W,C]`.
+
+    Raises:
+      TypeError: the image is not uint8.
+      ValueError: the image is not `[H,W,C]`.
+    """
+    height, width, channels = check_image(image)
+    column = np.arange(width, dtype=np.float32)[None]
+    row = np.arange(height, dtype=np.float32)[:, None]
+    hi, lo = split(jnp.asarray(transform, jnp.float32))
+
+    def place(a: int, b: int, c: int) -> jax.Array:
+        # Products of 12 bits each are exact, so no device can round them otherwise.
+        along = hi[a] * column + lo[a] * column
+        down = hi[b] * row + lo[b] * row
+        return _nearest(along + down + transform[c])
+
+    transform = jnp.asarray(transform, jnp.float32)
+    x, y = place(0, 1, 2), place(3, 4, 5)
+    inside = (x >= 0) & (x < width) & (y >= 0) & (y < height)
+    pixel = jnp.where(inside, y * width + x, 0)
+    flat = jnp.asarray(image).reshape(height * width, channels)
+    moved = flat.at[pixel].get(mode="promise_in_bounds")
+    return paint(moved, ~inside, fill)
+
+
+def rotation(degrees: float, height: int, width: int) -> np.ndarray:
+    """Gives the map of a counter-clockwise rotation about the middle pixel.
+
+    Args:
+      degrees: angle.
+      height: of the image in pixels.
+      width: of the image in pixels.
+
+    Returns:
+      `f32[6]`, for `affine_nearest`.
+    """
+    angle = float(np.float32(degrees * (math.pi / 180)))
+    cos, sin = np.float32(math.cos(angle)), np.float32(math.sin(angle))
+    x, y = np.float32(width - 1), np.float32(height - 1)
+    right = (x - (cos * x - sin * y)) / np.float32(2)
+    down = (y - (sin * x + cos * y)) / np.float32(2)
+    return np.array([cos, -sin, right, sin, cos, down], np.float32)
+
+
+def rotate(image: jax.Array, degrees: float, fill: ArrayLike = 128) -> jax.Array:
+    """Rotates an image counter-clockwise about its middle pixel.
+
+    Args:
+      image: `u8[H,W,C]`.
+      degrees: angle, a host number.
+      fill: `u8[C]`.
+
+    Returns:
+      `u8[H,W,C]`.
+    """
+    height, width, _ = check_image(image)
+    return affine_nearest(image, rotation(check_host("degrees", degrees), height, width), fill)
+
+
+def shear_x(image: jax.Array, v: float, fill: ArrayLike = 128) -> jax.Array:
+    """Shifts each row to the left by `v` pixels more than the row above it.
+
+    Args:
+      image: `u8[H,W,C]`.
+      v: shear, a host number.
+      fill: `u8[C]`.
+
+    Returns:
+      `u8[H,W,C]`.
+    """
+    return affine_nearest(image, _transform(1, check_host("v", v), 0, 0, 1, 0), fill)
+
+
+def shear_y(image: jax.Array, v: float, fill: ArrayLike = 128) -> jax.Array:
+    """Shifts each column up by `v` pixels more than the column left of it.
+
+    Args:
+      image: `u8[H,W,C]`.
+      v: shear, a host number.
+      fill: `u8[C]`.
+
+    Returns:
+      `u8[H,W,C]`.
+    """
+    return affine_nearest(image, _transform(1, 0, 0, check_host("v", v), 1, 0), fill)
+
+
+def translate_x(image: jax.Array, p: float, fill: ArrayLike = 128) -> jax.Array:
+    """Moves the content to the left by `p` pixels.
+
+    Args:
+      image: `u8[H,W,C]`.
+      p: pixels, a host number; fractions are rounded at each pixel.
+      fill: `u8[C]`.
+
+    Returns:
+      `u8[H,W,C]`.
+    """
+    return affine_nearest(image, _transform(1, 0, check_host("p", p), 0, 1, 0), fill)
+
+
+def translate_y(image: jax.Array, p: float, fill: ArrayLike = 128) -> jax.Array:
+    """Moves the content up by `p` pixels.
+
+    Args:
+      image: `u8[H,W,C]`.
+      p: pixels, a host number; fractions are rounded at each pixel.
+      fill: `u8[C]`.
+
+    Returns:
+      `u8[H,W,C]`.
+    """
+    return affine_nearest(image, _transform(1, 0, 0, 0, 1, check_host("p", p)), fill)
+
+
+def _transform(*numbers: float) -> np.ndarray:
+    return np.array(numbers, np.float32)
