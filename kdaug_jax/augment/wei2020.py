@@ -12,9 +12,10 @@ from typing import NamedTuple
 import numpy as np
 
 from kdaug_jax.augment.geometry import affine_coefficients
+from kdaug_jax.augment.policies.wei2020 import HIGHEST, pixels, visible_shear
 
 OPS = ("shear_x", "shear_y", "translate_x", "translate_y", "cutout")
-MAX_LEVEL = 10
+MAX_LEVEL = HIGHEST
 SIGNS = (1, -1)
 
 
@@ -30,33 +31,9 @@ class Table(NamedTuple):
     side: np.ndarray
 
 
-def _round(level: int, length: int) -> int:
-    """Gives `level / MAX_LEVEL * length` pixels, rounded half up without a float between."""
-    return (2 * level * length + MAX_LEVEL) // (2 * MAX_LEVEL)
-
-
-def _shear(level: int, across: int, along: int) -> float:
-    """Gives the shear that leaves 1-m of an image visible.
-
-    A shear about the corner leaves 1 - v/2 of a square for v <= 1 and 1/(2v) beyond; the ratio
-    of the sides makes the same true of other rectangles.
-
-    Args:
-      level: 0..MAX_LEVEL-1.
-      across: side in pixels along which lines are moved.
-      along: the other side in pixels.
-
-    Returns:
-      Pixels moved per line.
-    """
-    m = level / MAX_LEVEL
-    v = 2 * m if 2 * level <= MAX_LEVEL else 1 / (2 * (1 - m))
-    return v * across / along
-
-
 def _affine(op: str, level: int, sign: int, height: int, width: int) -> np.ndarray:
     """Gives `i32[6]` of one op at one level and sign."""
-    by_x, by_y = sign * _round(level, width), sign * _round(level, height)
+    by_x, by_y = sign * pixels(level, width), sign * pixels(level, height)
     # No finite shear hides everything, so at the last level shears become whole translations.
     last = level == MAX_LEVEL
     if op == "translate_x" or (op == "shear_x" and last):
@@ -64,15 +41,15 @@ def _affine(op: str, level: int, sign: int, height: int, width: int) -> np.ndarr
     if op == "translate_y" or (op == "shear_y" and last):
         return affine_coefficients(1, 0, 0, 0, 1, by_y)
     if op == "shear_x":
-        return affine_coefficients(1, sign * _shear(level, width, height), 0, 0, 1, 0)
+        return affine_coefficients(1, sign * visible_shear(level, width, height), 0, 0, 1, 0)
     if op == "shear_y":
-        return affine_coefficients(1, 0, 0, sign * _shear(level, height, width), 1, 0)
+        return affine_coefficients(1, 0, 0, sign * visible_shear(level, height, width), 1, 0)
     return affine_coefficients(1, 0, 0, 0, 1, 0)
 
 
 def _side(level: int, height: int, width: int) -> int:
     """Gives the side of cutout's square; the last level covers a rectangle too."""
-    return max(height, width) if level == MAX_LEVEL else _round(level, min(height, width))
+    return max(height, width) if level == MAX_LEVEL else pixels(level, min(height, width))
 
 
 def table(height: int, width: int) -> Table:

@@ -1,0 +1,183 @@
+"""RandAugment: n ops, each uniform over a list with replacement, all at magnitude m."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from kdaug_jax.augment.policies import levels
+from kdaug_jax.augment.policies.levels import ENHANCE, FIXED, SHEAR, TRANSLATE, each
+from kdaug_jax.augment.policies.policy import (
+    Levels,
+    Number,
+    Policy,
+    Rows,
+    below,
+    named,
+    plain,
+    signed,
+    whole,
+)
+from kdaug_jax.types import Range
+
+# The list of Wei et al. 2020, for `ops` of the TPU spaces: no square and no solarize_add.
+WEI2020 = (
+    "Invert", "AutoContrast", "Equalize", "Rotate", "Solarize", "Color", "Posterize", "Contrast",
+    "Brightness", "Sharpness", "ShearX", "ShearY", "TranslateX", "TranslateY",
+)
+TPU_HIGHEST = 60  # twice the paper's scale; published runs go up to 36
+
+
+class Space(NamedTuple):
+    """One list of ops.
+
+    Attributes:
+      levels: the ops and what they do at each magnitude.
+      highest: the largest magnitude; the smallest is 0.
+      variant: see `Policy`.
+      fill: see `Policy`.
+      limit: what keeps `highest` low, for messages.
+    """
+
+    levels: Levels
+    highest: int
+    variant: str
+    fill: str | int
+    limit: str = ""
+
+
+def _without(ops: Levels, *names: str) -> Levels:
+    return {name: function for name, function in ops.items() if name not in names}
+
+
+def _paper(size, translate_const, cutout_const) -> Space:
+    """The list of the paper with AutoAugment's ranges over magnitudes 0..30.
+
+    The paper gives no formula. Here the ranges of AutoAugment's Table 6 are cut into 30 steps,
+    so that solarize and posterize change nothing at 0; the enhancing ops start at factor 0.1.
+    """
+    _only_tpu(translate_const, cutout_const)
+    return Space({
+        "Identity": lambda m, size: plain("identity"),
+        **_without(FIXED, "Invert"),
+        "Rotate": lambda m, size: signed("rotate", m * 30 / 30),
+        "Solarize": lambda m, size: plain("solarize", 256 - m * 256 // 30),
+        "Posterize": lambda m, size: plain("posterize", 8 - m * 4 // 30),
+        **each(ENHANCE, lambda own, m, size: plain(own, m * 1.8 / 30 + 0.1)),
+        **each(SHEAR, lambda own, m, size: signed(own, m * 0.3 / 30)),
+        **each(TRANSLATE, lambda own, m, size: signed(
+            own[0], m * 150 / 30 / 331 * size[own[1]])),
+    }, 30, "pillow", "mean")  # fmt: skip
+
+
+def _tpu(clean: bool, size, translate_const, cutout_const) -> Space:
+    """The list of EfficientNet's TPU code; magnitudes end before squares hide whole images."""
+    translate = 100 if translate_const is None else translate_const
+    cutout = 40 if cutout_const is None else cutout_const
+    ops = levels.tpu(clean, translate, cutout)
+    halves = [ops["Cutout"](m, size)[0].value // 2 for m in range(TPU_HIGHEST + 1)]
+    highest = sum(half < max(size) for half in halves) - 1
+    limit = (
+        f"from m={highest + 1} on, squares hide {size[0]}x{size[1]} images whole "
+        f"(cutout_const={cutout:g})" if highest < TPU_HIGHEST else ""
+    )
+    return Space(ops, highest, "tpu_clean" if clean else "tpu", 128, limit)
+
+
+def _torchvision(size, translate_const, cutout_const) -> Space:
+    _only_tpu(translate_const, cutout_const)
+    return Space(_without(levels.torchvision(31), "Invert"), 30, "torchvision", "black")
+
+
+def _only_tpu(translate_const, cutout_const) -> None:
+    if translate_const is not None or cutout_const is not None:
+        raise ValueError(
+            "translate_const or cutout_const is given", "only the spaces tpu and tpu_clean take it"
+        )
+
+
+SPACES: dict[str, Callable[..., Space]] = {
+    "paper": _paper,
+    "tpu": lambda *options: _tpu(False, *options),
+    "tpu_clean": lambda *options: _tpu(True, *options),
+    "torchvision": _torchvision,
+}
+
+
+def randaugment(
+    n: int,
+    m: int,
+    space: str = "paper",
+    *,
+    size: tuple[int, int],
+    ops: Sequence[str] | None = None,
+    translate_const: float | None = None,
+    cutout_const: float | None = None,
+) -> Policy:
+    """Applies n ops in turn, each uniform over a space with replacement, all at magnitude m.
+
+    Signs of signed ops are positive with probability 1/2.
+
+    Args:
+      n: how many ops.
+      m: the magnitude, traced under the name `m`; 0..30, in the TPU spaces 0..60.
+      space: `paper`, 14 ops with AutoAugment's ranges on a scale of 30; `tpu`, EfficientNet's 16
+        bit for bit with what wraps beyond 10; `tpu_clean`, the same with ranges that end;
+        `torchvision`, 14 ops on 31 bins. The last has the arithmetic of torchvision on tensors;
+        on images of Pillow it uses Pillow's: `policy._replace(variant="pillow")`.
+      size: height and width of the images in pixels.
+      ops: names of the space's ops to draw from, such as `WEI2020`; None for all.
+      translate_const: pixels of translation at 10 in the TPU spaces, 100 there. Images that are
+        much smaller than 224 need smaller ones.
+      cutout_const: half the side of squares at 10 in the TPU spaces, 40 there.
+
+    Returns:
+      A policy with the traced number `m`, `i32[]`.
+
+    Raises:
+      ValueError: (what is wrong, what would be right).
+
+    Source: Cubuk et al. 2020 (RandAugment); `distort_image_with_randaugment` of
+    tensorflow/tpu; `RandAugment` of torchvision.
+    """
+    found = named("space", space, SPACES)(size, translate_const, cutout_const)
+    whole("n", n, 0, 100)
+    if found.highest < whole("m", m, 0, TPU_HIGHEST if found.limit else found.highest):
+        raise ValueError(f"m is {m}, but {found.limit}", f"at most {found.highest}")
+    if ops is not None and not ops:
+        raise ValueError("ops is empty", "name at least one op")
+    chosen = [named("op", name, found.levels) for name in (ops or found.levels)]
+    rows = Rows()
+    index = rows([[op(level, size) for level in range(found.highest + 1)] for op in chosen])
+    return Policy(
+        rows.ops, uniform(index, n), n, {"m": level_number(m, found.highest)}, found.variant,
+        fill=found.fill,
+    )
+
+
+def level_number(m: int, highest: int) -> Number:
+    """Gives the traced number of a magnitude 0..highest."""
+    return Number(np.asarray(m, np.int32), Range(np.int32, 0, highest))
+
+
+def uniform(index: np.ndarray, n: int) -> Callable[..., jax.Array]:
+    """Makes the draw of n uniform ops with uniform signs at the traced level `m`.
+
+    Args:
+      index: `i32[ops,levels,signs]`, row numbers.
+      n: how many ops.
+
+    Returns:
+      A policy's `draw`.
+    """
+
+    def draw(key: jax.Array, traced: Mapping[str, jax.Array]) -> jax.Array:
+        op = below(key, "op", len(index), (n,))
+        sign = below(key, "sign", index.shape[2], (n,))
+        return jnp.asarray(index)[op, traced["m"], sign]
+
+    return draw
