@@ -1,31 +1,29 @@
 import re
-from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
 
 from kdaug_jax import augment
+from tests.augment.images import augment_cases
 
-GOLDEN = Path(__file__).parents[1] / "golden" / "augment"
 BLACK = np.zeros(3, np.uint8)
 WHITE = np.full((8, 6, 3), 255, np.uint8)
 cutout = jax.jit(jax.vmap(augment.cutout, (0, None, None, None, None)))
 many = jax.jit(jax.vmap(augment.random_cutout, (0, None, None, None, None)), static_argnums=3)
 
 
-@pytest.mark.parametrize("size", ["s32", "s40x24"])
-def test_cutout_is_the_reference_bit_for_bit(size):
-    with np.load(GOLDEN / f"{size}.npz") as file:
-        names = [name for name in file.files if name.startswith("cutout_fill")]
-        assert len(names) == 10
-        for name in names:
-            cy, cx, side = map(int, re.findall(r"=(\d+)", name))
-            fill = np.full(3, 128 if "fill128" in name else 0, np.uint8)
-            result = cutout(file["in"], cy, cx, side, fill)
-            np.testing.assert_array_equal(result, file[name], err_msg=name)
-            eager = augment.cutout(file["in"][0], cy, cx, side, fill)
-            np.testing.assert_array_equal(eager, file[name][0], err_msg=name)
+def test_cutout_is_the_reference_bit_for_bit():
+    images = augment_cases("s40x24")
+    names = [name for name in images if re.match(r"cutout_fill\d", name)]
+    assert len(names) == 10
+    for name in names:
+        cy, cx, side = map(int, re.findall(r"=(\d+)", name))
+        fill = np.full(3, 128 if "fill128" in name else 0, np.uint8)
+        result = cutout(images["in"], cy, cx, side, fill)
+        np.testing.assert_array_equal(result, images[name], err_msg=name)
+        eager = augment.cutout(images["in"][0], cy, cx, side, fill)
+        np.testing.assert_array_equal(eager, images[name][0], err_msg=name)
 
 
 def test_erase_square_erases_exactly_its_square():
