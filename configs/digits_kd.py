@@ -28,12 +28,12 @@ def get_config(arg: str = "") -> ConfigDict:
     with config.unlocked():
         config.data.source = "digits"
         config.data.batch_size = 60
-        config.views.x = f"pad_crop(4)|randaugment(2, {options.magnitude})"
+        config.views.x = f"pad_crop(4)|wei2020(2, {options.magnitude})"
         config.networks.student = network("lenet_vrm", trainable=True)
         config.networks.teacher = network(
             "resnet8",
             recipe=(
-                ("views.x", "pad_crop(4)|randaugment(2, 2)"),
+                ("views.x", "pad_crop(4)|wei2020(2, 2)"),
                 ("optim.schedule.base", 0.1),
                 ("train.epochs", 30.0),
             ),

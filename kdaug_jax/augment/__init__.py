@@ -9,7 +9,7 @@ differs between images as arrays: `apply_lut` with the tables of `lut` and `stat
 `STAGES` maps the names of the view language to the random wrappers.
 """
 
-from kdaug_jax.augment import lut, tpu
+from kdaug_jax.augment import lut, policies, torchvision, tpu
 from kdaug_jax.augment.blend import (
     blend,
     blend_colours,
@@ -26,7 +26,8 @@ from kdaug_jax.augment.colour import (
     solarize,
     solarize_add,
 )
-from kdaug_jax.augment.crop import check_pad_crop, flip, pad_crop, random_flip, random_pad_crop
+from kdaug_jax.augment.crop import flip, pad_crop, random_flip, random_pad_crop
+from kdaug_jax.augment.engine import Colours, apply_ops, apply_policy
 from kdaug_jax.augment.filters import blur, sharpness, smooth
 from kdaug_jax.augment.geometry import (
     affine_coefficients,
@@ -39,13 +40,7 @@ from kdaug_jax.augment.geometry import (
     translate_y,
 )
 from kdaug_jax.augment.lut import apply_lut, apply_rgb_lut, with_alpha
-from kdaug_jax.augment.masks import check_cutout, cutout, erase_square, paint, random_cutout
-from kdaug_jax.augment.randaugment import (
-    SPACES,
-    check_randaugment,
-    limit_randaugment,
-    randaugment,
-)
+from kdaug_jax.augment.masks import cutout, erase_square, paint, random_cutout
 from kdaug_jax.augment.resample import (
     affine_bicubic,
     affine_bilinear,
@@ -71,6 +66,7 @@ from kdaug_jax.augment.resized_crop import (
     random_resized_crop,
 )
 from kdaug_jax.augment.stage import Stage
+from kdaug_jax.augment.stages import STAGES
 from kdaug_jax.augment.statistics import (
     auto_contrast,
     auto_contrast_lut,
@@ -83,23 +79,18 @@ from kdaug_jax.augment.statistics import (
     stretch_lut,
 )
 
-STAGES: dict[str, Stage] = {
-    "pad_crop": Stage(random_pad_crop, check=check_pad_crop),
-    "flip": Stage(random_flip),
-    "cutout": Stage(random_cutout, check=check_cutout),
-    "randaugment": Stage(randaugment, limits=limit_randaugment, check=check_randaugment),
-}
-
 __all__ = [
-    "SPACES",
     "STAGES",
     "Box",
+    "Colours",
     "Stage",
     "affine_bicubic",
     "affine_bilinear",
     "affine_coefficients",
     "affine_nearest",
     "apply_lut",
+    "apply_ops",
+    "apply_policy",
     "apply_rgb_lut",
     "auto_contrast",
     "auto_contrast_lut",
@@ -131,9 +122,9 @@ __all__ = [
     "mean_luma",
     "pad_crop",
     "paint",
+    "policies",
     "posterize",
     "premultiply",
-    "randaugment",
     "random_cutout",
     "random_flip",
     "random_pad_crop",
@@ -153,6 +144,7 @@ __all__ = [
     "split_alpha",
     "stretch_lut",
     "to_bytes",
+    "torchvision",
     "tpu",
     "translate_x",
     "translate_y",

@@ -41,9 +41,9 @@ def paint(image: jax.Array, mask: jax.Array, fill: ArrayLike) -> jax.Array:
     return jnp.where(mask[:, :, None], colour, image)
 
 
-def _box(image: jax.Array, top, bottom, left, right) -> jax.Array:
-    """`bool[H,W]`, True on rows top..bottom-1 and columns left..right-1."""
-    rows, columns = jnp.arange(image.shape[0]), jnp.arange(image.shape[1])
+def in_box(height: int, width: int, top, bottom, left, right) -> jax.Array:
+    """Gives `bool[height,width]`, True on rows top..bottom-1 and columns left..right-1."""
+    rows, columns = jnp.arange(height), jnp.arange(width)
     inside_rows = (rows >= top) & (rows < bottom)
     inside_columns = (columns >= left) & (columns < right)
     return inside_rows[:, None] & inside_columns[None, :]
@@ -69,7 +69,7 @@ def cutout(
     check_image(image)
     check_number("size", size, 0, np.inf, whole=True)
     half = jnp.asarray(size, jnp.int32) // 2
-    return paint(image, _box(image, cy - half, cy + half, cx - half, cx + half), fill)
+    return paint(image, in_box(*image.shape[:2], cy - half, cy + half, cx - half, cx + half), fill)
 
 
 def erase_square(
@@ -89,7 +89,7 @@ def erase_square(
     """
     check_image(image)
     check_number("size", size, 0, np.inf, whole=True)
-    return paint(image, _box(image, top, top + size, left, left + size), fill)
+    return paint(image, in_box(*image.shape[:2], top, top + size, left, left + size), fill)
 
 
 def random_cutout(

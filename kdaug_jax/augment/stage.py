@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, Literal, NamedTuple
 
+Size = tuple[int, int]
+
 
 class Stage(NamedTuple):
     """One stage that the view language can name.
@@ -16,14 +18,20 @@ class Stage(NamedTuple):
       form: "example": `apply(key, image[H,W,C], ...) -> image`, mapped over the batch;
         "batch": `apply(keys[B], image[B,H,W,C], ...) -> image`, which must equal mapping
         over examples but may be computed for the batch as a whole;
-        "group": `apply(key, View, ...) -> View`, for stages that mix examples of one group.
-      limits: `limits(arguments) -> {argument: (lowest, highest)}`, the legal range of traced
-        arguments where it depends on the other arguments, or None.
+        "group": `apply(key, View, ...) -> View`, for stages that mix examples of one group;
+        "policy": `apply(..., size=(height, width)) -> Policy`, called once when the view is read;
+        its traced numbers are the policy's, and `fill` is understood beside its own arguments.
+        A policy that depends on the epoch takes `epochs`, how many the run has.
       check: `check(arguments, size)` raises ValueError (what, what would be right) for
         arguments that do not suit images of `size` (height, width), or None.
+      size: `size(arguments, size)` gives the size of what comes out of the stage, or None where
+        it is that of what goes in.
+      floats: whether float32 images come out, in pixel units, which only stages of form "group"
+        take.
     """
 
     apply: Callable[..., Any]
-    form: Literal["example", "batch", "group"] = "example"
-    limits: Callable[[Mapping[str, Any]], dict[str, tuple[float, float]]] | None = None
-    check: Callable[[Mapping[str, Any], tuple[int, int]], None] | None = None
+    form: Literal["example", "batch", "group", "policy"] = "example"
+    check: Callable[[Mapping[str, Any], Size], None] | None = None
+    size: Callable[[Mapping[str, Any], Size], Size] | None = None
+    floats: bool = False

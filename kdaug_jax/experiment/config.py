@@ -248,8 +248,17 @@ def overlay(
         path = path if path in hparams or f"{path}.base" not in hparams else f"{path}.base"
         if path not in hparams:
             raise ConfigError(path, "is not a traced number", near(path, hparams))
-        result[path] = cast(path, value, ranges[path])
+        result[path] = _like(path, value, hparams[path], ranges[path])
     return result
+
+
+def _like(path: str, value: Any, old: np.ndarray, legal: Range) -> np.ndarray:
+    """Casts a number, or as many as the old array has."""
+    if not np.ndim(old):
+        return cast(path, value, legal)
+    if not isinstance(value, list | tuple | np.ndarray) or np.shape(value) != np.shape(old):
+        raise ConfigError(path, f"got {value!r}", f"must be {np.size(old)} numbers")
+    return np.stack([cast(path, one, legal) for one in np.asarray(value)])
 
 
 def canonical(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -218,10 +219,11 @@ def build_phase(full: dict[str, Any], info: Info, start_step: int) -> Program:
             "train.epochs", f"are {total_steps:,} steps", f"at most {np.iinfo(np.int32).max:,}"
         )
     group_size = full["train"]["group_size"]
-    plans = {
-        name: views.parse(name, full["views"][name]["ops"], info) for name in natural(full["views"])
-    }
-    view_plans = views.ordered(plans)
+    plans = natural(full["views"])
+    view_plans = views.parse_all(
+        {name: full["views"][name]["ops"] for name in plans}, info,
+        max(math.ceil(full["train"]["epochs"]), 1),
+    )
     branches = {name: full["views"][name]["branch"] for name in plans}
     names = natural(full["networks"])
     term_plans = tuple(

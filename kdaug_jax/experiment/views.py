@@ -7,6 +7,7 @@ from another one: `view("x")|...`.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -15,11 +16,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from kdaug_jax import rng
-from kdaug_jax.augment import STAGES
+from kdaug_jax.augment import STAGES, apply_policy
 from kdaug_jax.augment.stage import Stage
 from kdaug_jax.errors import ConfigError, near
-from kdaug_jax.experiment.binding import Bound, bind, cast, read_calls
+from kdaug_jax.experiment.binding import Bound, bind, colour, read_calls
 from kdaug_jax.types import Batch, Clock, Hparams, Info, Range, View
+
+# The traced number of a policy that is given, not set: the epoch of the run.
+EPOCH = "epoch"
 
 
 class Call(NamedTuple):
@@ -31,20 +35,51 @@ class Call(NamedTuple):
 
 
 class Plan(NamedTuple):
-    """One view: the view it starts from (None = the stored images) and its stages."""
+    """One view.
+
+    Attributes:
+      name: of the view.
+      source: the view it starts from, None for the stored images.
+      calls: its stages.
+      size: height and width of its images in pixels.
+      floats: whether its images are float32, in pixel units, instead of bytes.
+    """
 
     name: str
     source: str | None
     calls: tuple[Call, ...]
+    size: tuple[int, int]
+    floats: bool
 
 
-def parse(name: str, text: str, info: Info) -> Plan:
+def source_of(name: str, text: str) -> str | None:
+    """Gives the view that an expression starts from, or None.
+
+    Raises:
+      ConfigError: not such an expression, or `view(...)` at another place.
+    """
+    source = None
+    for position, (stage, args, kwargs) in enumerate(read_calls(f"views.{name}", text)):
+        if stage == "view":
+            if position or kwargs or len(args) != 1 or not isinstance(args[0], str):
+                raise ConfigError(
+                    f"views.{name}", "view(...) is out of place", 'start with view("name")'
+                )
+            source = args[0]
+    return source
+
+
+def parse(
+    name: str, text: str, info: Info, *, start: Plan | None = None, epochs: int | None = None
+) -> Plan:
     """Reads one view expression.
 
     Args:
       name: the view's name.
       text: the expression; empty for the images as they are stored.
-      info: facts of the training split, for colours and ranges.
+      info: facts of the training split, for colours, ranges and sizes.
+      start: the view that it starts from, where it starts from one.
+      epochs: of the run, for policies that depend on the epoch; by default their own.
 
     Returns:
       Its plan.
@@ -53,60 +88,92 @@ def parse(name: str, text: str, info: Info) -> Plan:
       ConfigError: not such an expression, an unknown stage, or arguments that do not fit.
     """
     where = f"views.{name}"
-    source, calls, seen = None, [], {}
-    for position, (stage_name, args, kwargs) in enumerate(read_calls(where, text)):
-        if stage_name == "view":
-            if position or kwargs or len(args) != 1 or not isinstance(args[0], str):
-                raise ConfigError(where, "view(...) is out of place", 'start with view("name")')
-            source = args[0]
-            continue
+    source = source_of(name, text)
+    size, floats = (start.size, start.floats) if start else (info.size, False)
+    calls, seen = [], {}
+    for stage_name, args, kwargs in read_calls(where, text)[source is not None :]:
         if stage_name not in STAGES:
             known = [*STAGES, "view"]
             raise ConfigError(where, f"unknown stage '{stage_name}'", near(stage_name, known))
+        stage = STAGES[stage_name]
+        if floats and stage.form != "group":
+            raise ConfigError(
+                f"{where}.{stage_name}", "comes after a stage that gives floats",
+                "put it before, on images of bytes",
+            )
         count = seen.get(stage_name, 0)
         seen[stage_name] = count + 1
         role = stage_name if count == 0 else f"{stage_name}_{count}"
-        calls.append(_bind_stage(f"{where}.{role}", role, STAGES[stage_name], args, kwargs, info))
-    return Plan(name, source, tuple(calls))
+        bind_it = _bind_policy if stage.form == "policy" else _bind_stage
+        try:
+            bound = bind_it(f"{where}.{role}", stage, args, kwargs, info, size, epochs)
+        except ValueError as error:
+            raise ConfigError(f"{where}.{role}", *error.args) from None
+        calls.append(Call(role, stage, bound))
+        size = stage.size(bound.static, size) if stage.size else size
+        floats = floats or stage.floats
+    return Plan(name, source, tuple(calls), size, floats)
 
 
-def _bind_stage(where, role, stage: Stage, args, kwargs, info: Info) -> Call:
+def _bind_stage(where, stage: Stage, args, kwargs, info: Info, size, epochs) -> Bound:
+    del epochs
     bound = bind(where, stage.apply, args, kwargs, 2, info)
     values = {**bound.static, **{name: value.item() for name, value in bound.traced.items()}}
     if stage.check is not None:
-        try:
-            stage.check(values, info.size)
-        except ValueError as error:
-            raise ConfigError(where, *error.args) from None
-    if stage.limits is not None:
-        for name, (low, high) in stage.limits(values).items():
-            bound.ranges[name] = Range(bound.ranges[name].dtype, low, high)
-            cast(f"{where}.{name}", bound.traced[name], bound.ranges[name], info)
-    return Call(role, stage, bound)
+        stage.check(values, size)
+    return bound
 
 
-def ordered(plans: Mapping[str, Plan]) -> tuple[Plan, ...]:
-    """Sorts views so that each comes after the view it starts from.
+def _bind_policy(where, stage: Stage, args, kwargs, info: Info, size, epochs) -> Bound:
+    """Builds the policy; what a user may sweep are its own numbers."""
+    context = {"size": size, "epochs": epochs}
+    taken = {name: context[name] for name in inspect.signature(stage.apply).parameters
+             if name in context}
+    own = {name: value for name, value in kwargs.items() if name != "fill"}
+    static = bind(where, stage.apply, args, own, tuple(context), info).static
+    policy = stage.apply(**static, **taken)
+    fill = colour(f"{where}.fill", kwargs.get("fill", policy.fill), info)
+    numbers = {name: one for name, one in policy.numbers.items() if name != EPOCH}
+    return Bound(
+        {"policy": policy, "fill": fill},
+        {name: one.default for name, one in numbers.items()},
+        {name: one.range for name, one in numbers.items()},
+    )
+
+
+def parse_all(
+    texts: Mapping[str, str], info: Info, epochs: int | None = None
+) -> tuple[Plan, ...]:
+    """Reads view expressions, each after the one it starts from.
+
+    Args:
+      texts: expressions by name.
+      info: see `parse`.
+      epochs: see `parse`.
+
+    Returns:
+      Their plans.
 
     Raises:
-      ConfigError: a view starts from an unknown view or, directly or not, from itself.
+      ConfigError: see `parse`; or a view starts from an unknown view or, directly or not, from
+        itself.
     """
     done: dict[str, Plan] = {}
 
-    def visit(name: str, path: tuple[str, ...]):
+    def visit(name: str, path: tuple[str, ...]) -> Plan:
         if name in path:
             circle = " -> ".join((*path, name))
             raise ConfigError(f"views.{name}", f"starts from itself ({circle})", "break the circle")
-        plan = plans[name]
-        if plan.source is not None:
-            if plan.source not in plans:
-                raise ConfigError(
-                    f"views.{name}", f"no view '{plan.source}'", near(plan.source, plans)
-                )
-            visit(plan.source, (*path, name))
-        done.setdefault(name, plan)
+        if name in done:
+            return done[name]
+        source = source_of(name, texts[name])
+        if source is not None and source not in texts:
+            raise ConfigError(f"views.{name}", f"no view '{source}'", near(source, texts))
+        start = None if source is None else visit(source, (*path, name))
+        done[name] = parse(name, texts[name], info, start=start, epochs=epochs)
+        return done[name]
 
-    for name in plans:
+    for name in texts:
         visit(name, ())
     return tuple(done.values())
 
@@ -152,14 +219,22 @@ def make(
                 view = _mix(call, key, view, traced, groups)
             else:
                 keys = rng.example_keys(clock, "view/" + plan.name, view.index)
-                image = _augment(call, rng.fold(keys, call.role), view.image, traced)
+                image = _augment(
+                    call, rng.fold(keys, call.role), view.image, traced, clock.epoch
+                )
                 view = view.replace(image=image)
         views[plan.name] = view
     return views
 
 
-def _augment(call: Call, keys: jax.Array, image: jax.Array, traced: Mapping[str, Any]):
+def _augment(
+    call: Call, keys: jax.Array, image: jax.Array, traced: Mapping[str, Any], epoch: jax.Array
+) -> jax.Array:
     apply, static = call.stage.apply, call.bound.static
+    if call.stage.form == "policy":
+        policy = static["policy"]
+        traced = {**traced, EPOCH: epoch} if EPOCH in policy.numbers else traced
+        return apply_policy(policy, keys, image, static["fill"], traced)
     if call.stage.form == "batch":
         return apply(keys, image, **static, **traced)
     return jax.vmap(lambda key, one: apply(key, one, **static, **traced))(keys, image)
@@ -176,31 +251,36 @@ def _mix(call: Call, key: jax.Array, view: View, traced: Mapping[str, Any], grou
 
 
 def build(
-    text: str, *, size: tuple[int, int] = (32, 32), mean: tuple[float, ...] = (125.3, 123.0, 113.9)
+    text: str, *, mean: tuple[float, ...] = (125.3, 123.0, 113.9), epoch: int = 0
 ) -> Callable[[jax.Array, jax.Array], jax.Array]:
     """Builds a view expression as a pure function, for notebooks.
 
     Args:
-      text: stages that change one image at a time, such as "pad_crop(4)|flip|randaugment(2, 3)".
-      size: height and width of the images in pixels.
+      text: stages that change one image at a time, such as "pad_crop(4)|flip|randaugment(2, 9)".
       mean: the colour of `fill="mean"`, in pixel units.
+      epoch: for policies that depend on it.
 
     Returns:
-      `f(keys: key[B], images: u8[B,H,W,C]) -> u8[B,H,W,C]`; jit and vmap it as you like. With
+      `f(keys: key[B], images: u8[B,H,W,C]) -> u8[B,H,W,C]`; jit it as you like. With
       `rng.example_keys(clock, "view/x", index)` as keys it gives what a run gives for view x.
 
     Raises:
-      ConfigError: the expression does not fit.
+      ConfigError: the expression does not fit; what depends on the size of the images is told
+        by the function.
     """
-    plan = parse("x", text, Info(0, size, np.zeros(0, np.int32), mean, mean))
-    grouped = [call.role for call in plan.calls if call.stage.form == "group"]
-    if plan.source is not None or grouped:
-        raise ConfigError("views.x", f"{text!r} needs a batch with labels", "use a config")
+    for stage, _, _ in read_calls("views.x", text):
+        if stage == "view" or (stage in STAGES and STAGES[stage].form == "group"):
+            raise ConfigError("views.x", f"{text!r} needs a batch with labels", "use a config")
+        if stage not in STAGES:
+            raise ConfigError("views.x", f"unknown stage '{stage}'", near(stage, STAGES))
 
     def apply(keys: jax.Array, images: jax.Array) -> jax.Array:
-        for call in plan.calls:
+        info = Info(0, images.shape[1:3], np.zeros(0, np.int32), mean, mean)
+        for call in parse("x", text, info).calls:
             traced = {name: jnp.asarray(value) for name, value in call.bound.traced.items()}
-            images = _augment(call, rng.fold(keys, call.role), images, traced)
+            images = _augment(
+                call, rng.fold(keys, call.role), images, traced, jnp.asarray(epoch, jnp.int32)
+            )
         return images
 
     return apply

@@ -6,8 +6,9 @@ and sort do to a sharded batch is an error.
 
 from __future__ import annotations
 
+import functools
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -78,6 +79,28 @@ def make_mesh(devices: int, batch_size: int, parts: int = 1) -> Mesh:
     return jax.make_mesh(
         (count,), (DATA,), axis_types=(AxisType.Auto,), devices=jax.devices()[:count]
     )
+
+
+def within(mesh: Mesh, function: Callable[..., Any]) -> Callable[..., Any]:
+    """Lets a function that is going to be traced know the devices that it runs on.
+
+    What works on the examples of each device apart (see `jax.shard_map`) asks for them by
+    `jax.sharding.get_abstract_mesh`.
+
+    Args:
+      mesh: the devices.
+      function: whatever is then given to `jax.jit`.
+
+    Returns:
+      The same function.
+    """
+
+    @functools.wraps(function)
+    def traced(*args: Any, **kwargs: Any) -> Any:
+        with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
+            return function(*args, **kwargs)
+
+    return traced
 
 
 def replicated(mesh: Mesh) -> NamedSharding:

@@ -18,7 +18,7 @@ from kdaug_jax.types import Batch, Clock, Info, TrainState
 
 
 def make_eval(
-    network: Network, view: views.Plan, info: Info, replicated: jax.sharding.Sharding
+    network: Network, view: views.Plan, info: Info, replicated: jax.sharding.NamedSharding
 ) -> Callable[[Any, Batch], dict[str, Any]]:
     """Makes the jitted function that evaluates one network on one batch.
 
@@ -44,7 +44,7 @@ def make_eval(
             "nll": metrics.nll(outputs.logits, seen.label, seen.mask),
         }
 
-    return jax.jit(evaluate, out_shardings=replicated)
+    return jax.jit(sharding.within(replicated.mesh, evaluate), out_shardings=replicated)
 
 
 def run(

@@ -113,7 +113,7 @@ def steps_per_call(wanted: int, marks: Sequence[int]) -> int:
 
 
 def make_call(
-    program: Program, feed: Feed, steps: int, replicated: jax.sharding.Sharding
+    program: Program, feed: Feed, steps: int, replicated: jax.sharding.NamedSharding
 ) -> Callable[..., tuple[TrainState, Any]]:
     """Makes the jitted function that takes one member some steps further.
 
@@ -140,7 +140,8 @@ def make_call(
         state, metrics = body(state, jax.tree.map(lambda array: array[0], items))
         return state, jax.tree.map(lambda array: array[None], metrics)
 
-    return jax.jit(call, donate_argnums=0, out_shardings=replicated)
+    within = sharding.within(replicated.mesh, call)
+    return jax.jit(within, donate_argnums=0, out_shardings=replicated)
 
 
 def advance(

@@ -96,7 +96,9 @@ def first_batch(setup: Setup) -> tuple[dict[str, Any], dict[tuple[str, str], np.
 
     item = sharding.put_batch(setup.mesh, setup.feed.item(0))
     made, said = jax.device_get(
-        jax.jit(look, out_shardings=sharding.replicated(setup.mesh))(
+        jax.jit(
+            sharding.within(setup.mesh, look), out_shardings=sharding.replicated(setup.mesh)
+        )(
             setup.feed.constants, item, setup.frozen, setup.numbers[0][0]
         )
     )

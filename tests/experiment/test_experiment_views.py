@@ -1,10 +1,12 @@
+import json
+
 import jax
 import numpy as np
 import pytest
 
 from kdaug_jax import rng
 from kdaug_jax.errors import ConfigError
-from kdaug_jax.experiment import views
+from kdaug_jax.experiment import config, views
 from kdaug_jax.types import Batch, Clock, Info
 
 INFO = Info(4, (12, 12), np.zeros(16, np.int32), (10.0, 20.0, 30.0), (1.0, 1.0, 1.0))
@@ -17,9 +19,7 @@ def batch_of(index):
 
 
 def make(expressions, index=range(16), seed=0, epoch=0, step=0, groups=1):
-    plans = views.ordered(
-        {name: views.parse(name, text, INFO) for name, text in expressions.items()}
-    )
+    plans = views.parse_all(expressions, INFO)
     values, _ = views.hparams(plans)
     clock = Clock(np.uint32(seed), np.int32(epoch), np.int32(step))
     run = jax.jit(lambda batch: views.make(plans, clock, batch, values, INFO, groups))
@@ -34,7 +34,7 @@ def test_numbers_have_paths_and_repeats_are_numbered():
         "views.x.flip.probability": 0.5,
         "views.x.randaugment_1.m": 4,
     }
-    assert ranges["views.x.randaugment.m"].high == 10
+    assert ranges["views.x.randaugment.m"].high == 30
 
 
 def test_repeated_stages_draw_differently():
@@ -50,12 +50,25 @@ def test_repeated_stages_draw_differently():
         ("flipp", "unknown stage 'flipp'; did you mean flip"),
         ("pad_crop", "argument 'padding' is missing"),
         ("pad_crop(4.5)", "must be a int"),
-        ("pad_crop(1, 2, 3)", "got 3 arguments"),
+        ("pad_crop(1, 2, True, 3)", "got 4 arguments"),
         ("pad_crop(1, padding=1)", "given twice"),
-        ("randaugment(2, 11)", "must be at least 0 and at most 10"),
-        ("randaugment(2, -1)", "must be at least 0"),
-        ("randaugment(2, 3.5)", "must be a whole number"),
-        ("randaugment(2, 3, space='wei2021')", "did you mean wei2020"),
+        ("randaugment(2)", "argument 'm' is missing; randaugment(n, m)"),
+        ("randaugment(2, 31)", "m is 31; must be a whole number, 0..30"),
+        ("randaugment(2, -1)", "m is -1; must be a whole number"),
+        ("randaugment(2, 3.5)", "m is 3.5; must be a whole number"),
+        ("randaugment(2, 3, space='papre')", "unknown space 'papre'; did you mean paper"),
+        ("randaugment('rand-m9-q1')", "views.x.randaugment: "),
+        ("randaugment(2, 3, fill='meen')", "views.x.randaugment.fill: got 'meen'"),
+        ("wei2020(2, 11)", "views.x.wei2020: m is 11"),
+        ("autoaugment('cifar11')", "did you mean cifar10"),
+        ("autoaugment('no.json')", "views.x.autoaugment: no file no.json"),
+        ("schedule('no.json')", "views.x.schedule: no file no.json"),
+        ("pba((1, 2))", "views.x.pba: policy: the policy is 2; must be 60 whole numbers"),
+        ("pba()", "a square of 18 pixels is larger than the 12x12 image; take levels="),
+        ("trivialaugment_wide(3)", "got 1 arguments"),
+        ("efficientnet_crop(8)|flip", "views.x.flip: comes after a stage that gives floats"),
+        ("random_resized_crop(0)", "got size=0"),
+        ("random_resized_crop(8)|cutout(9)", "larger than the 8x8 image"),
         ("randaugment(2, 3, n_ops=1)", "has no argument 'n_ops'"),
         ("cutout(99)", "larger than the 12x12 image"),
         ("cutout(4, fill='meen')", "must be 'mean', 'black'"),
@@ -77,11 +90,51 @@ def test_views_start_from_other_views():
     same = np.all(made["a"].image == made["b"].image, axis=-1)
     assert not same.all() and same.mean() > 0.5
     with pytest.raises(ConfigError, match="starts from itself"):
-        views.ordered(
-            {n: views.parse(n, f'view("{o}")', INFO) for n, o in (("a", "b"), ("b", "a"))}
-        )
+        views.parse_all({"a": 'view("b")', "b": 'view("a")'}, INFO)
     with pytest.raises(ConfigError, match="no view 'c'"):
-        views.ordered({"a": views.parse("a", 'view("c")', INFO)})
+        views.parse_all({"a": 'view("c")'}, INFO)
+
+
+def test_sizes_follow_the_stages():
+    texts = {"b": 'view("a")|randaugment(1, 9)', "a": "random_resized_crop(9)", "c": ""}
+    sizes = {plan.name: plan.size for plan in views.parse_all(texts, INFO)}
+    assert sizes == {"a": (9, 9), "b": (9, 9), "c": (12, 12)}
+    assert make(texts)["b"].image.shape == (16, 9, 9, 3)
+
+
+def test_a_schedule_follows_the_epoch(tmp_path):
+    invert = [0] * 60
+    invert[10:12], invert[40:42] = [10, 0], [10, 0]  # Invert, always, from either copy
+    file = tmp_path / "schedule.json"
+    file.write_text(json.dumps({"segments": [[1, [0] * 60], [2, invert]]}))
+    text = {"x": f"schedule('{file}', levels='released_scaled')"}
+    plans = views.parse_all(text, INFO, epochs=3)
+    values, _ = views.hparams(plans)
+    assert values == {}
+
+    @jax.jit
+    def run(epoch, batch):
+        clock = Clock(np.uint32(0), epoch, np.int32(0))
+        return views.make(plans, clock, batch, values, INFO, 1)["x"].image
+
+    batch = batch_of(range(16))
+    np.testing.assert_array_equal(run(np.int32(0), batch), batch.image)
+    later = np.asarray(run(np.int32(1), batch))
+    inverted = (later == 255 - batch.image).all((1, 2, 3))
+    # Twice is not at all: 0, 1 and 2 ops come with probability 0.2, 0.3 and 0.5.
+    assert inverted.any() and not inverted.all()
+    assert (inverted | (later == batch.image).all((1, 2, 3))).all()
+
+
+def test_a_policy_of_numbers_may_be_swept():
+    plans = views.parse_all({"x": "pba(levels='released_scaled')"}, INFO)
+    values, ranges = views.hparams(plans)
+    assert values["views.x.pba.policy"].shape == (60,)
+    new = config.overlay(values, ranges, {"views.x.pba.policy": [5] * 60})
+    np.testing.assert_array_equal(new["views.x.pba.policy"], np.full(60, 5, np.int32))
+    for wrong in ([5] * 59, 5, [11] * 60, [0.5] * 60):
+        with pytest.raises(ConfigError, match=r"^views.x.pba.policy: got"):
+            config.overlay(values, ranges, {"views.x.pba.policy": wrong})
 
 
 def test_a_view_depends_on_seed_epoch_and_index_alone():
@@ -99,7 +152,7 @@ def test_build_gives_what_a_run_gives():
     text = "pad_crop(2)|randaugment(2, 5)|flip"
     batch = batch_of(range(16))
     keys = rng.example_keys(Clock(np.uint32(3), np.int32(2), np.int32(9)), "view/x", batch.index)
-    built = jax.jit(views.build(text, size=(12, 12), mean=INFO.mean))
+    built = jax.jit(views.build(text, mean=INFO.mean))
     expected = make({"x": text}, seed=3, epoch=2)["x"].image
     np.testing.assert_array_equal(built(keys, batch.image), expected)
     with pytest.raises(ConfigError, match="needs a batch"):

@@ -73,7 +73,7 @@ def pba(
 
 def schedule(
     path: str,
-    epochs: int,
+    epochs: int | None = None,
     *,
     size: tuple[int, int],
     levels: str = "released",
@@ -83,7 +83,7 @@ def schedule(
 
     Args:
       path: of a schedule file, see `read_schedule`.
-      epochs: of the run; the schedule is stretched to it.
+      epochs: of the run; the schedule is stretched to it. None for the file's own.
       size: height and width of the images in pixels.
       levels: see `pba`.
       flatten: draw the policy of a random epoch for each image instead.
@@ -106,7 +106,7 @@ def schedule(
     return _policy(rows, scheduled, source, epoch=number)
 
 
-def read_schedule(path: str, epochs: int) -> np.ndarray:
+def read_schedule(path: str, epochs: int | None = None) -> np.ndarray:
     """Reads a schedule file and gives the policy of each epoch of a run.
 
     The file is JSON: `{"segments": [[epochs, [60 whole numbers]], ...]}`, and `"source"`, any
@@ -116,7 +116,7 @@ def read_schedule(path: str, epochs: int) -> np.ndarray:
 
     Args:
       path: of the file.
-      epochs: E', of the run.
+      epochs: E', of the run; None for E.
 
     Returns:
       `i32[epochs,60]`.
@@ -126,7 +126,8 @@ def read_schedule(path: str, epochs: int) -> np.ndarray:
 
     Source: Ho et al. 2019 (PBA); `parse_log_schedule` of pba/utils.py.
     """
-    whole("epochs", epochs, 1, 1_000_000)
+    if epochs is not None:
+        whole("epochs", epochs, 1, 1_000_000)
     content = read_json(path)
     check_keys(path, content, ("segments",))
     segments = content["segments"]
@@ -142,6 +143,7 @@ def read_schedule(path: str, epochs: int) -> np.ndarray:
     total = sum(lengths)
     if total == 0:
         raise ValueError(f"{path}: all segments last 0 epochs", "must last at least 1 together")
+    epochs = total if epochs is None else epochs
     repeats = [length * epochs // total for length in lengths]
     repeats[-1] += epochs - sum(repeats)
     return np.repeat(np.stack(policies), repeats, axis=0)

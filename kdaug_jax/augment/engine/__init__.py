@@ -1,0 +1,8 @@
+"""The batched engine: rows of op tables, and three ways of applying one to each image."""
+
+from kdaug_jax.augment.engine.apply import apply_ops
+from kdaug_jax.augment.engine.kernels import Colours
+from kdaug_jax.augment.engine.policy import apply_policy
+from kdaug_jax.augment.engine.rows import Table, build
+
+__all__ = ["Colours", "Table", "apply_ops", "apply_policy", "build"]

@@ -1,0 +1,97 @@
+"""Applies a policy to a batch: every image draws its own ops, and gets them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import ArrayLike
+
+from kdaug_jax.augment.engine import rows
+from kdaug_jax.augment.engine.apply import Implementation, apply_ops
+from kdaug_jax.augment.engine.kernels import Colours
+from kdaug_jax.augment.policies.policy import Policy
+from kdaug_jax.augment.policies.squares import places
+
+SIMULATED = 2048  # images, from whose draws the shares of the kinds are read
+
+
+def apply_policy(
+    policy: Policy,
+    keys: jax.Array,
+    images: jax.Array,
+    fill: ArrayLike,
+    traced: Mapping[str, ArrayLike] | None = None,
+    *,
+    implementation: Implementation = "auto",
+) -> jax.Array:
+    """Augments a batch by a policy, each image from its own key.
+
+    Args:
+      policy: built for images of this size.
+      keys: `key[B]`.
+      images: `u8[B,H,W,3]`.
+      fill: `u8[3]`, the colour of what comes in from outside the images, and of erased squares
+        unless the policy has another; of a policy with a transparent channel, of what is
+        transparent in the end.
+      traced: `policy.numbers` by name; by default their own values.
+      implementation: see `apply_ops`.
+
+    Returns:
+      `u8[B,H,W,3]`; what an image becomes depends on its key and itself alone.
+    """
+    defaults = {name: jnp.asarray(number.default) for name, number in policy.numbers.items()}
+    traced = {**defaults, **(traced or {})}
+    table = rows.build(policy.ops, images.shape[1:3], policy.variant)
+    numbers = jax.vmap(lambda key: policy.draw(key, traced))(keys)
+    spots = jax.vmap(lambda key: places(key, policy.stages))(keys)
+    fill = jnp.asarray(fill, jnp.uint8)
+    erase = fill if policy.cutout_fill is None else jnp.asarray(policy.cutout_fill, jnp.uint8)
+    clear = policy.channels == 4
+    if clear:  # what comes in is transparent, and told by that from what was there
+        opaque = jnp.full((*images.shape[:3], 1), 255, jnp.uint8)
+        images = jnp.concatenate([images, opaque], axis=3)
+        colours = Colours(jnp.zeros(4, jnp.uint8), jnp.append(erase, jnp.uint8(0)))
+    else:
+        colours = Colours(fill, erase)
+    slab = implementation == "slab" or (
+        implementation == "auto" and jax.default_backend() != "cpu"
+    )
+    done = apply_ops(
+        images, numbers, spots, table, colours, implementation=implementation,
+        shares=kind_shares(policy, table) if slab else (),
+    )
+    if not clear:
+        return done
+    seen = jnp.broadcast_to(fill, (*done.shape[:3], 3))
+    return jnp.where(done[..., 3:] == 0, seen, done[..., :3])
+
+
+def kind_shares(policy: Policy, table: rows.Table) -> tuple[float, ...]:
+    """Estimates the share of the images of a stage that each kind of work has.
+
+    Args:
+      policy: whose draws are tried with the default values of its numbers.
+      table: its rows.
+
+    Returns:
+      A share for each of `rows.KINDS`; the larger one of what was drawn and of what equally
+      likely ops would give, since traced numbers may change.
+    """
+    with jax.ensure_compile_time_eval():
+        defaults = {name: jnp.asarray(number.default) for name, number in policy.numbers.items()}
+        keys = jax.random.split(jax.random.key(0, impl="threefry2x32"), SIMULATED)
+        numbers = np.asarray(jax.vmap(lambda key: policy.draw(key, defaults))(keys))
+    kinds = table.kind[numbers]
+    drawn = [
+        max((kinds[:, stage] == kind).mean() for stage in range(policy.stages))
+        for kind in range(len(rows.KINDS))
+    ]
+    names: dict[str, set[int]] = {}
+    for op, kind in zip(policy.ops, table.kind.tolist(), strict=True):
+        names.setdefault(op.name, set()).add(kind)
+    equal = [sum(kind in own for own in names.values()) / len(names)
+             for kind in range(len(rows.KINDS))]
+    return tuple(float(max(pair)) for pair in zip(drawn, equal, strict=True))

@@ -1,0 +1,127 @@
+"""Ops of torchvision on tensors, where their arithmetic is not Pillow's: the variant "torchvision".
+
+Blends round each of two products and their sum, instead of a difference, a product and a sum.
+`invert`, `posterize`, `solarize`, `brightness` and `equalize` are as Pillow's. Geometric ops are
+left to Pillow's arithmetic, from which torchvision's floats differ where a coordinate lies on the
+border of two pixels.
+
+Source: `_functional_tensor.py` of torchvision.
+"""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import ArrayLike
+
+from kdaug_jax.augment.blend import RGB, split, split_alpha
+from kdaug_jax.augment.checks import check_image
+from kdaug_jax.augment.filters import smooth
+from kdaug_jax.augment.lut import apply_lut
+from kdaug_jax.augment.statistics import histogram
+
+_VALUES = np.arange(256, dtype=np.float32)
+# 0.2989, 0.587 and 0.114 as float32; their products with bytes are rounded one by one.
+_WEIGHTS = np.array([0.2989, 0.587, 0.114], np.float32)
+
+
+def _product(numbers: ArrayLike, hi: ArrayLike, lo: ArrayLike) -> jax.Array:
+    """Rounds `numbers * (hi + lo)` once, however a compiler merges the parts."""
+    return hi * numbers + lo * numbers
+
+
+def factors(factor: float) -> np.ndarray:
+    """Splits a factor, and what it leaves of 1 in double precision: `f32[4]`, for `blend`.
+
+    Args:
+      factor: a host number, 0 or more.
+    """
+    rest = np.float32(1.0 - float(factor))
+    upper = (rest.view(np.uint32) & np.uint32(0xFFFFF000)).view(np.float32)
+    return np.array([*split_alpha(factor), upper, rest - upper], np.float32)
+
+
+def blend(start: jax.Array, image: jax.Array, alpha: ArrayLike) -> jax.Array:
+    """Gives alpha image + (1 - alpha) start, limited to 0..255 and cut off.
+
+    Args:
+      start: `f32[...]` or `u8[...]`, of a shape that broadcasts with `image`.
+      image: `u8[...]`.
+      alpha: `f32[4]`, from `factors`; may be traced.
+
+    Returns:
+      `u8[...]`.
+    """
+    rest = alpha[2], alpha[3]
+    start_hi, start_lo = split(jnp.asarray(start, jnp.float32))
+    # A mean has 24 bits, so both factors are split: four exact products, summed from the large.
+    far = rest[0] * start_hi + (rest[0] * start_lo + (rest[1] * start_hi + rest[1] * start_lo))
+    mixed = _product(jnp.asarray(image).astype(jnp.float32), alpha[0], alpha[1]) + far
+    return jnp.clip(mixed, 0, 255).astype(jnp.int32).astype(jnp.uint8)
+
+
+def grey(image: jax.Array) -> jax.Array:
+    """Gives 0.2989 R + 0.587 G + 0.114 B of `u8[H,W,3]`, cut off, as `u8[H,W]`."""
+    check_image(image, RGB)
+    # Products of bytes with float32 weights have 32 bits, so they are looked up, not computed.
+    parts = _VALUES[None] * _WEIGHTS[:, None]
+    index = jnp.asarray(image).astype(jnp.int32)
+    red, green, blue = (jnp.asarray(parts[c])[index[:, :, c]] for c in range(3))
+    return (red + green + blue).astype(jnp.int32).astype(jnp.uint8)
+
+
+def color(image: jax.Array, factor: float) -> jax.Array:
+    """Takes colour away from `u8[H,W,3]` or adds to it, by a factor of 0 or more."""
+    return blend(grey(image)[:, :, None], image, factors(factor))
+
+
+def mean_grey(image: jax.Array) -> jax.Array:
+    """Gives the mean of `grey`, `f32[]`, exactly rounded for images of up to 65,793 pixels."""
+    levels = grey(image).astype(jnp.int32)
+    return levels.sum().astype(jnp.float32) / np.float32(levels.size)
+
+
+def contrast(image: jax.Array, factor: float) -> jax.Array:
+    """Moves the colours of `u8[H,W,3]` away from the mean grey, by a factor of 0 or more."""
+    alpha = factors(factor)
+    return apply_lut(image, contrast_lut(mean_grey(image), alpha))
+
+
+def contrast_lut(level: jax.Array, alpha: jax.Array) -> jax.Array:
+    """Gives the table `u8[256]` of contrast for a mean `f32[]` and `factors`."""
+    return blend(level[None], jnp.arange(256).astype(jnp.uint8), alpha)
+
+
+def sharpness(image: jax.Array, factor: float) -> jax.Array:
+    """Makes edges of `u8[H,W,3]` harder or softer, by a factor of 0 or more."""
+    return blend(smooth(image), image, factors(factor))
+
+
+def auto_contrast_lut(counts: jax.Array) -> jax.Array:
+    """Gives the table `u8[256]` that stretches the values that occur to 0..255.
+
+    Args:
+      counts: `i32[256]`, one row of `statistics.histogram`.
+
+    Returns:
+      `u8[256]`; of fewer than two different values, the one that changes nothing.
+    """
+    some = counts > 0
+    low = jnp.argmax(some).astype(jnp.int32)
+    high = 255 - jnp.argmax(some[::-1]).astype(jnp.int32)
+    scale = jnp.asarray(_SCALES)[jnp.maximum(high - low, 0)]
+    offset = (np.arange(256) - low).astype(jnp.float32)
+    stretched = jnp.clip(_product(offset, *split(scale)), 0, 255).astype(jnp.int32)
+    return jnp.where(high > low, stretched, np.arange(256)).astype(jnp.uint8)
+
+
+# 255 / (high - low) by the difference, as PyTorch divides a number by a tensor: its reciprocal
+# is rounded first.
+_SCALES = np.float32(255) * (np.float32(1) / np.maximum(np.arange(256), 1).astype(np.float32))
+
+
+def auto_contrast(image: jax.Array) -> jax.Array:
+    """Stretches each channel of `u8[H,W,3]` to 0..255."""
+    check_image(image, (3,))
+    return apply_lut(image, jax.vmap(auto_contrast_lut)(histogram(image)))

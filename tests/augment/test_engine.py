@@ -1,0 +1,232 @@
+"""The three implementations agree with each other and with the ops, on any devices."""
+
+import jax
+import numpy as np
+import pytest
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
+
+from kdaug_jax import augment
+from kdaug_jax.augment import policies
+from kdaug_jax.augment.engine import Colours, apply_ops, apply_policy, build, rows
+from kdaug_jax.augment.engine.apply import capacity, slabs
+from kdaug_jax.augment.engine.kernels import kernels, look_up
+from kdaug_jax.augment.policies import Op
+from kdaug_jax.augment.policies.policy import SQUARES
+
+SIZE = (14, 11)
+FILL = np.array([9, 8, 7], np.uint8)
+RANDOM = np.random.default_rng(0)
+OPS = (
+    Op("identity"), Op("invert"), Op("solarize", 100), Op("solarize_add", 60), Op("posterize", 3),
+    Op("brightness", 1.6), Op("contrast", 0.4), Op("color", 1.7), Op("sharpness", 0.3),
+    Op("auto_contrast"), Op("equalize"), Op("rotate", 33.0), Op("shear_x", 0.3),
+    Op("shear_y", -0.2), Op("translate_x", 3), Op("translate_y", -4.6), Op("smooth"), Op("blur"),
+    Op("brightness", 1.0), Op("rotate", 0.0), Op("cutout", 6), Op("erase_square", 5),
+    Op("cutout_fast", 4.4),
+)
+INTERPOLATED = (Op("identity"), Op("rotate", 33.0, "bilinear"), Op("shear_x", 0.3, "bicubic"))
+
+
+def batch(count, channels=3, size=SIZE, ops=OPS, stages=1):
+    images = RANDOM.integers(0, 256, (count, *size, channels), np.uint8)
+    numbers = (np.arange(count * stages) % len(ops)).astype(np.int32).reshape(count, stages)
+    places = RANDOM.integers(0, 2**32, (count, stages, 2), np.uint32)
+    return images, numbers, places
+
+
+def run(table, colours, implementation, **options):
+    def apply(images, numbers, places):
+        return apply_ops(
+            images, numbers, places, table, colours, implementation=implementation, **options
+        )
+
+    return jax.jit(apply)
+
+
+def by_op(op, image, fill, of=augment):
+    """What the deterministic op gives."""
+    arguments = () if op.value is None else (op.value,)
+    if op.name.startswith(("rotate", "shear", "translate")):
+        method = {} if of is augment.tpu else {"method": op.resample}
+        return getattr(of, op.name)(image, *arguments, fill, **method)
+    return getattr(of, op.name)(image, *arguments)
+
+
+@pytest.mark.parametrize("channels", [3, 4])
+def test_a_row_does_what_its_op_does(channels):
+    fill = np.arange(9, 9 - channels, -1).astype(np.uint8)
+    images, numbers, places = batch(len(OPS), channels)
+    made = run(build(OPS, SIZE), Colours(fill, fill), "map")(images, numbers, places)
+    for op, image, found in zip(OPS, images, np.asarray(made), strict=True):
+        if op.name in SQUARES:
+            gone = (found == fill).all(-1)
+            assert 4 <= gone.sum() <= 36 and (found[~gone] == image[~gone]).all()
+            continue
+        np.testing.assert_array_equal(found, by_op(op, image, fill), err_msg=str(op))
+
+
+@pytest.mark.parametrize("variant", ["tpu", "tpu_clean", "torchvision"])
+def test_variants_do_what_their_ops_do(variant):
+    ops = tuple(op for op in OPS if op.name not in ("smooth", "blur"))
+    images, numbers, places = batch(len(ops), ops=ops)
+    made = run(build(ops, SIZE, variant), Colours(FILL, FILL), "map")(images, numbers, places)
+    module = augment.torchvision if variant == "torchvision" else augment.tpu
+    for op, image, found in zip(ops, images, np.asarray(made), strict=True):
+        if op.name in SQUARES:
+            continue
+        own = module if hasattr(module, op.name) else augment
+        if variant == "tpu_clean" and op.name == "contrast":
+            expected = module.contrast(image, op.value, clean=True)
+        else:
+            expected = by_op(op, image, FILL, own)
+        np.testing.assert_array_equal(found, expected, err_msg=str(op))
+
+
+@pytest.mark.parametrize("channels", [3, 4])
+def test_all_implementations_give_the_same_bits(channels):
+    fill = RANDOM.integers(0, 256, channels).astype(np.uint8)
+    table, colours = build(OPS, SIZE), Colours(fill, fill[::-1].copy())
+    given = batch(96, channels, stages=2)
+    expected = run(table, colours, "all")(*given)
+    for implementation in ("map", "slab"):
+        np.testing.assert_array_equal(run(table, colours, implementation)(*given), expected)
+
+
+def test_interpolating_rows_too():
+    table = build(INTERPOLATED, SIZE)
+    images, numbers, places = batch(6, ops=INTERPOLATED)
+    made = {
+        one: np.asarray(run(table, Colours(FILL, FILL), one)(images, numbers, places))
+        for one in ("map", "slab")
+    }
+    np.testing.assert_array_equal(made["map"], made["slab"])
+    for number in (1, 2):
+        expected = by_op(INTERPOLATED[number], images[number], FILL)
+        np.testing.assert_array_equal(made["map"][number], expected)
+
+
+@pytest.mark.parametrize("implementation", ["map", "slab"])
+def test_any_sharding_gives_the_same_bits(implementation):
+    table, colours = build(OPS, SIZE), Colours(FILL, FILL)
+    given = batch(64)
+    expected = run(table, colours, "all")(*given)
+    mesh = jax.make_mesh((4,), ("data",), axis_types=(AxisType.Auto,))
+    shared = [
+        jax.device_put(one, NamedSharding(mesh, PartitionSpec("data"))) for one in given
+    ]
+    with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
+        compiled = run(table, colours, implementation).lower(*shared).compile()
+    made = compiled(*shared)
+    np.testing.assert_array_equal(made, expected)
+    assert made.sharding.spec == PartitionSpec("data")
+    text = compiled.as_text()
+    assert not any(word in text for word in ("all-gather", "all-to-all", "all-reduce", "permute"))
+
+
+def test_an_image_is_the_same_in_any_batch_and_order():
+    table, colours = build(OPS, SIZE), Colours(FILL, FILL)
+    given = batch(32)
+    order = RANDOM.permutation(32)
+    for implementation in ("map", "slab"):
+        apply = run(table, colours, implementation)
+        whole = np.asarray(apply(*given))
+        np.testing.assert_array_equal(whole[order], apply(*(one[order] for one in given)))
+        np.testing.assert_array_equal(whole[:8], apply(*(one[:8] for one in given)))
+
+
+def test_what_does_not_fit_its_slab_is_computed_nevertheless():
+    table, colours = build(OPS, SIZE), Colours(FILL, FILL)
+    images, numbers, places = batch(32)
+    numbers = np.full_like(numbers, OPS.index(Op("sharpness", 0.3)))
+    shares = [0.01] * len(rows.KINDS)
+    assert capacity(0.01, 32) < 32
+    apply = run(table, colours, "slab", shares=shares)
+    np.testing.assert_array_equal(
+        apply(images, numbers, places), run(table, colours, "all")(images, numbers, places)
+    )
+
+
+def test_slabs_are_less_work_than_all():
+    policy = policies.randaugment(1, 9, size=SIZE)
+    table, colours, count = build(policy.ops, SIZE), Colours(FILL, FILL), 512
+    images, numbers, places = batch(count, ops=policy.ops)
+
+    def slab(images, numbers, places):
+        stage = jax.tree.map(lambda array: array[:, 0], look_up(table, numbers, places))
+        shares = augment.engine.policy.kind_shares(policy, table)
+        room = {kind: capacity(shares[kind], count) for kind in kernels(table, colours) if kind}
+        return slabs(images, stage, kernels(table, colours), room)
+
+    def cost(function):
+        found = jax.jit(function).lower(images, numbers, places).compile().cost_analysis()
+        return found["flops"], found["bytes accessed"]
+
+    less, more = cost(slab), cost(run(table, colours, "all"))
+    assert less[0] < 0.4 * more[0] and less[1] < 0.6 * more[1]
+
+
+@pytest.mark.parametrize(
+    "share, batch, room", [(0.0, 64, 8), (0.0, 4, 4), (1.0, 64, 64), (1 / 14, 1024, 128)]
+)
+def test_room(share, batch, room):
+    assert capacity(share, batch) == room
+
+
+@pytest.mark.parametrize(
+    "op, variant, message",
+    [
+        (Op("invrt"), "pillow", "unknown op 'invrt'"),
+        (Op("invert"), "pilow", "unknown variant 'pilow'"),
+        (Op("rotate", 3.0, "cubic"), "pillow", "rotate has resample 'cubic'"),
+        (Op("rotate", 3.0, "bilinear"), "tpu", "rotate is bilinear in variant 'tpu'"),
+        (Op("cutout", 99), "pillow", "cutout has side 99"),
+    ],
+)
+def test_ops_that_cannot_be_rows(op, variant, message):
+    with pytest.raises(ValueError, match=message) as caught:
+        build((op,), SIZE, variant)
+    assert len(caught.value.args) == 2
+
+
+def test_images_of_another_size_are_refused():
+    images, numbers, places = batch(2, size=(5, 5))
+    with pytest.raises(ValueError, match="the table is for"):
+        apply_ops(images, numbers, places, build(OPS, SIZE), Colours(FILL, FILL))
+
+
+def test_a_transparent_channel_tells_what_came_in():
+    """Inverting after a move makes what came in white; what stays transparent becomes the fill."""
+    ops = (Op("identity"), Op("translate_x", 3), Op("invert"))
+    images = np.full((2, *SIZE, 3), 200, np.uint8)
+    orders = iter([[1, 2], [2, 1]])
+
+    def policy(order):
+        return policies.Policy(
+            ops, lambda key, traced: np.array(order, np.int32), 2, channels=4,
+            cutout_fill=(1, 2, 3),
+        )
+
+    keys = jax.random.split(jax.random.key(0), 2)
+    for order, edge in zip(orders, (np.full(3, 255), FILL), strict=True):
+        made = np.asarray(apply_policy(policy(order), keys, images, FILL))
+        assert (made[:, :, :-3] == 55).all() and (made[:, :, -3:] == edge).all()
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda size: policies.randaugment(2, 9, size=size),
+        lambda size: policies.autoaugment("cifar10", size=size),
+        lambda size: policies.trivialaugment_wide(size=size),
+        lambda size: policies.wei2020(2, 3, size=size),
+    ],
+    ids=["randaugment", "autoaugment", "trivialaugment", "wei2020"],
+)
+def test_policies_apply_to_batches(make):
+    size = (20, 20)
+    images = RANDOM.integers(0, 256, (32, *size, 3), np.uint8)
+    keys = jax.random.split(jax.random.key(3), 32)
+    apply = jax.jit(lambda keys, images: apply_policy(make(size), keys, images, FILL))
+    made = np.asarray(apply(keys, images))
+    assert made.dtype == np.uint8 and 0.2 < (made != images).mean()
+    np.testing.assert_array_equal(made[5:13], apply(keys[5:13], images[5:13]))
