@@ -124,12 +124,14 @@ class Range(NamedTuple):
       low: smallest legal value.
       high: largest legal value: a number, or the name of a field of `Info`.
       open: True when `low` itself is not legal.
+      hint: what to do instead of a value that is too low, for messages.
     """
 
     dtype: Any
     low: float = -np.inf
     high: float | str = np.inf
     open: bool = False
+    hint: str = ""
 
 
 # Annotations of keyword arguments that a program traces. An argument annotated with one of them

@@ -41,6 +41,13 @@ from kdaug_jax.augment.geometry import (
 )
 from kdaug_jax.augment.lut import apply_lut, apply_rgb_lut, with_alpha
 from kdaug_jax.augment.masks import cutout, erase_square, paint, random_cutout
+from kdaug_jax.augment.mixing import (
+    cutmix,
+    mixup,
+    random_cutmix,
+    random_mixup,
+    random_mixup_or_cutmix,
+)
 from kdaug_jax.augment.resample import (
     affine_bicubic,
     affine_bilinear,
@@ -104,6 +111,7 @@ __all__ = [
     "color",
     "contrast",
     "contrast_lut",
+    "cutmix",
     "cutout",
     "draw_box",
     "draw_inception_box",
@@ -120,13 +128,17 @@ __all__ = [
     "luma",
     "lut",
     "mean_luma",
+    "mixup",
     "pad_crop",
     "paint",
     "policies",
     "posterize",
     "premultiply",
+    "random_cutmix",
     "random_cutout",
     "random_flip",
+    "random_mixup",
+    "random_mixup_or_cutmix",
     "random_pad_crop",
     "random_resized_crop",
     "resize",

@@ -7,7 +7,7 @@ from typing import Any
 
 import jax
 
-from kdaug_jax.augment import crop, masks, policies, resized_crop
+from kdaug_jax.augment import crop, masks, mixing, policies, resized_crop
 from kdaug_jax.augment.policies import Policy
 from kdaug_jax.augment.stage import Size, Stage
 
@@ -115,6 +115,11 @@ STAGES: dict[str, Stage] = {
     "center_crop": Stage(center_crop_stage, check=check_square, size=_square),
     "efficientnet_crop": Stage(
         efficientnet_crop_stage, check=check_square, size=_square, floats=True
+    ),
+    "mixup": Stage(mixing.random_mixup, form="group", check=mixing.check_mixing, floats=True),
+    "cutmix": Stage(mixing.random_cutmix, form="group", check=mixing.check_mixing),
+    "mixup_or_cutmix": Stage(
+        mixing.random_mixup_or_cutmix, form="group", check=mixing.check_mixing, floats=True
     ),
     "autoaugment": Stage(policies.autoaugment, form="policy"),
     "randaugment": Stage(randaugment, form="policy"),

@@ -204,7 +204,9 @@ def cast(path: str, value: Any, legal: Range, info: Info | None = None) -> np.nd
         found, lost = np.asarray(np.inf), True
     below = found <= legal.low if legal.open else found < legal.low
     if lost or not np.isfinite(found) or below or found > high:
-        raise ConfigError(path, f"got {value}", f"must be {_interval(legal, high, value)}")
+        hint = f"; {legal.hint}" if below and legal.hint else ""
+        wanted = _interval(legal, high, value)
+        raise ConfigError(path, f"got {value}", f"must be {wanted}{hint}")
     return found
 
 

@@ -205,6 +205,9 @@ def make(
     Returns:
       `{name: View}`. What is drawn for an example depends on `(seed, view, stage, epoch, index)`
       alone; what is drawn for a group on `(seed, view, stage, epoch, step)` and its number.
+
+    Raises:
+      ConfigError: a stage mixes inside groups of one example.
     """
     target = jax.nn.one_hot(batch.label, info.num_classes, dtype=jnp.float32)
     stored = View(batch.image, target, batch.label, batch.index, batch.mask)
@@ -215,6 +218,7 @@ def make(
             prefix = f"views.{plan.name}.{call.role}."
             traced = {name: hparams[prefix + name] for name in call.bound.traced}
             if call.stage.form == "group":
+                _check_group(f"views.{plan.name}.{call.role}", view, groups)
                 key = rng.batch_key(clock, f"view/{plan.name}/{call.role}")
                 view = _mix(call, key, view, traced, groups)
             else:
@@ -225,6 +229,15 @@ def make(
                 view = view.replace(image=image)
         views[plan.name] = view
     return views
+
+
+def _check_group(where: str, view: View, groups: int) -> None:
+    """Refuses groups in which nobody has a partner."""
+    if view.index.shape[0] // groups < 2:
+        raise ConfigError(
+            where, "mixes inside groups of 1 example",
+            "give train.group_size, or data.batch_size without groups, at least 2",
+        )
 
 
 def _augment(
