@@ -32,7 +32,7 @@ Alpha = Annotated[
         np.float32, low=0.0, open=True,
         hint="to switch it off, take the stage out or set probability=0",
     ),
-]  # fmt: skip
+]
 
 
 def mixup(

@@ -40,7 +40,7 @@ STAGES = {
 PROGRAMS = [
     ("mixup", "group"), ("cutmix", "example"), ("mixup_or_cutmix", "group"),
     ("mixup_or_cutmix", "example"),
-]  # fmt: skip
+]
 
 
 @functools.cache
@@ -86,7 +86,7 @@ def test_mixup_is_the_formula_without_rounding():
         mixed = augment.mixup(
             jnp.stack([image[at], image[other]]), jnp.stack([target[at], target[other]]),
             jnp.array([1, 0]), share,
-        )  # fmt: skip
+        )
         return mixed[0][0], mixed[1][0]
 
     eager = augment.mixup(view.image, view.target, partner, lam)
@@ -136,7 +136,7 @@ def test_lambda_is_beta_distributed(alpha):
         image=jnp.asarray(level), target=jnp.eye(COUNT, dtype=jnp.float32)
     )
     made = [run("mixup_or_cutmix", "example", view, seed, switch=0.0, mixup_alpha=alpha)
-            for seed in range(10)]  # fmt: skip
+            for seed in range(10)]
     lam = np.concatenate([np.einsum("dii->di", one.target).ravel() for one in made])
     np.testing.assert_array_equal(lam * ONE, np.rint(lam * ONE))
     reference = np.random.default_rng(0).beta(alpha, alpha, 16_000)
@@ -152,7 +152,7 @@ def rand_bbox(lam, cy, cx, height, width):
     return [
         np.clip(cy - cut_h // 2, 0, height), np.clip(cy + cut_h // 2, 0, height),
         np.clip(cx - cut_w // 2, 0, width), np.clip(cx + cut_w // 2, 0, width),
-    ]  # fmt: skip
+    ]
 
 
 draw_boxes = jax.jit(boxes, static_argnums=2)
@@ -181,7 +181,7 @@ def test_centres_of_boxes_are_uniform():
         np.testing.assert_array_equal(
             found[:, 2 * axis + 1] - found[:, 2 * axis] < 8,
             (found[:, 2 * axis + 1] < 8) | (found[:, 2 * axis] > 24),
-        )  # fmt: skip
+        )
     assert abs(np.corrcoef(found[:, 0], found[:, 2])[0, 1]) < 0.03
 
 

@@ -62,7 +62,7 @@ def test_no_ops_draw_nothing():
     for policy in (
         policies.randaugment(0, 9, size=SIZE), policies.timm("rand-n0", size=SIZE),
         policies.wei2020(0, 3, size=SIZE),
-    ):  # fmt: skip
+    ):
         assert policy.stages == 0
         assert policy.draw(jax.random.key(0), defaults(policy)).shape == (0,)
 
@@ -224,7 +224,7 @@ def test_pba_applies_the_first_successes_of_a_random_order():
             p_hits = np.prod([
                 chances[slot][0] / 10 if slot in successes else 1 - chances[slot][0] / 10
                 for slot in chances
-            ])  # fmt: skip
+            ])
             for order in itertools.permutations(chances):
                 applied = walk(order, successes, count)
                 key = tuple(PBA_OPS[slot % 15].lower() for slot in applied)
@@ -255,7 +255,7 @@ def test_pba_takes_any_policy_with_one_program():
 def test_squares_lie_where_their_op_says():
     policy = policies.wei2020(1, 3, size=(40, 24))
     ops = (*policy.ops[:1], policies.Op("cutout", 7), policies.Op("erase_square", 5),
-           policies.Op("cutout_fast", 4.3), policies.Op("erase_square", 40))  # fmt: skip
+           policies.Op("cutout_fast", 4.3), policies.Op("erase_square", 40))
     table = policies.squares(ops)
     keys = jax.random.split(jax.random.key(0), 40_000)
     place = jax.vmap(lambda key: policies.places(key, 2)[1])(keys)
@@ -263,7 +263,7 @@ def test_squares_lie_where_their_op_says():
         lambda place, row: policies.box(
             place, *(jnp.asarray(column)[row] for column in table), (40, 24)
         ), (0, None)
-    ))  # fmt: skip
+    ))
     none, around, inside, fast, all_ = (np.asarray(boxes(place, row)) for row in range(5))
     assert (none[:, 1] == none[:, 0]).all() and (none[:, 3] == none[:, 2]).all()
     assert (all_ == [0, 40, 0, 24]).all()

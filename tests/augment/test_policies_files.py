@@ -35,7 +35,7 @@ def test_a_file_of_fast_autoaugment(tmp_path):
     assert values == pytest.approx({
         "contrast": 0.1 + 1.8 * 0.49, "translate_x": 32 * (0.45 - 0.9 * 0.39),
         "cutout_fast": 0.1 * 32, "rotate": 30,
-    })  # fmt: skip
+    })
     rows = draw_many(policy, 4000)
     names = np.array([op.name for op in policy.ops])[rows]
     assert "auto_contrast" not in names  # it has probability 0
@@ -127,7 +127,7 @@ def test_a_schedule_applies_the_policy_of_the_epoch(tmp_path):
     np.testing.assert_array_equal(epochs[2], epochs[4])
     assert {policy.ops[row] for row in np.unique(epochs[2])} == {
         policies.IDENTITY, policies.Op("contrast", 3 * 1.8 / 10 + 0.1)
-    }  # fmt: skip
+    }
     assert 0.7 < (epochs[2][:, 0] > 0).mean() < 0.9
     flat = policies.schedule(path, 4, size=SIZE, flatten=True)
     assert 0.3 < (draw_many(flat, 2000)[:, 0] > 0).mean() < 0.5
@@ -153,7 +153,7 @@ WRONG[46] = 11
         ({"segment": []}, "unknown key 'segment'", "mean segments"),
         ("[[3, [0,]]]", "line 1", "must be JSON"),
     ],
-)  # fmt: skip
+)
 def test_schedules_are_checked(tmp_path, content, what, remedy):
     with pytest.raises(ValueError) as error:
         policies.schedule(written(tmp_path, content), 10, size=SIZE)
@@ -182,7 +182,7 @@ def test_config_strings():
         (lambda: policies.randaugment(2, 31, size=SIZE), "m is 31", "0..30"),
         (lambda: policies.randaugment(2, 3.0, size=SIZE), "m is 3.0", "whole"),
         (lambda: policies.randaugment(-1, 3, size=SIZE), "n is -1", "0.."),
-        (lambda: policies.randaugment(2, 9, "tpu", size=SIZE), "from m=8 on", "at most 7"),
+        (lambda: policies.randaugment(2, 9, "tpu", size=SIZE), "from m=8 on", "m up to 7"),
         (lambda: policies.randaugment(2, 61, "tpu", size=(600, 600)), "m is 61", "0..60"),
         (lambda: policies.randaugment(2, 9, "tpuclean", size=SIZE), "'tpuclean'", "tpu_clean"),
         (lambda: policies.randaugment(2, 9, size=SIZE, ops=("Rotat",)), "'Rotat'", "Rotate"),
@@ -210,4 +210,5 @@ def test_small_images_take_scaled_or_smaller_strengths():
     )
     names = {op.name for op in tpu.ops}
     assert len(names) == 15 and not names & {"cutout", "solarize_add"}
+    assert tpu.numbers["m"].range.high == 60  # no squares
     assert policies.randaugment(2, 36, "tpu", size=(224, 224)).numbers["m"].default == 36

@@ -102,7 +102,7 @@ def test_fast_levels_span_their_ranges():
         ("TranslateY", -18, 18), ("Rotate", -30, 30), ("Solarize", 0, 256), ("Posterize", 4, 8),
         ("Brightness", 0.1, 1.9), ("Contrast", 0.1, 1.9), ("Color", 0.1, 1.9),
         ("Sharpness", 0.1, 1.9), ("Cutout", 0, 4.8),
-    ):  # fmt: skip
+    ):
         np.testing.assert_allclose(values(source, name, [0, 1], size), [low, high], atol=1e-12)
     assert source["Cutout"](0.5, size)[0].name == "cutout_fast"
     assert values(source, "Posterize", [0.49]) == [5]
@@ -140,7 +140,7 @@ def test_randaugment_of_the_paper_spans_autoaugments_ranges():
     for name, first, last in (
         ("Rotate", 0, 30), ("ShearX", 0, 0.3), ("TranslateY", 0, 32 * 150 / 331),
         ("Solarize", 256, 0), ("Posterize", 8, 4), ("Color", 0.1, 1.9),
-    ):  # fmt: skip
+    ):
         np.testing.assert_allclose(values(source, name, [0, 30]), [first, last], atol=1e-12)
 
 

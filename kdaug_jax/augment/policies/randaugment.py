@@ -40,14 +40,12 @@ class Space(NamedTuple):
       highest: the largest magnitude; the smallest is 0.
       variant: see `Policy`.
       fill: see `Policy`.
-      limit: what keeps `highest` low, for messages.
     """
 
     levels: Levels
     highest: int
     variant: str
     fill: str | int
-    limit: str = ""
 
 
 def _without(ops: Levels, *names: str) -> Levels:
@@ -71,21 +69,17 @@ def _paper(size, translate_const, cutout_const) -> Space:
         **each(SHEAR, lambda own, m, size: signed(own, m * 0.3 / 30)),
         **each(TRANSLATE, lambda own, m, size: signed(
             own[0], m * 150 / 30 / 331 * size[own[1]])),
-    }, 30, "pillow", "mean")  # fmt: skip
+    }, 30, "pillow", "mean")
 
 
 def _tpu(clean: bool, size, translate_const, cutout_const) -> Space:
-    """The list of EfficientNet's TPU code; magnitudes end before squares hide whole images."""
-    translate = 100 if translate_const is None else translate_const
-    cutout = 40 if cutout_const is None else cutout_const
-    ops = levels.tpu(clean, translate, cutout)
-    halves = [ops["Cutout"](m, size)[0].value // 2 for m in range(TPU_HIGHEST + 1)]
-    highest = sum(half < max(size) for half in halves) - 1
-    limit = (
-        f"from m={highest + 1} on, squares hide {size[0]}x{size[1]} images whole "
-        f"(cutout_const={cutout:g})" if highest < TPU_HIGHEST else ""
+    """The list of EfficientNet's TPU code."""
+    ops = levels.tpu(
+        clean,
+        100 if translate_const is None else translate_const,
+        40 if cutout_const is None else cutout_const,
     )
-    return Space(ops, highest, "tpu_clean" if clean else "tpu", 128, limit)
+    return Space(ops, TPU_HIGHEST, "tpu_clean" if clean else "tpu", 128)
 
 
 def _torchvision(size, translate_const, cutout_const) -> Space:
@@ -124,7 +118,8 @@ def randaugment(
 
     Args:
       n: how many ops.
-      m: the magnitude, traced under the name `m`; 0..30, in the TPU spaces 0..60.
+      m: the magnitude, traced under the name `m`; 0..30, in the TPU spaces 0..60 or as far as
+        squares do not hide whole images.
       space: `paper`, 14 ops with AutoAugment's ranges on a scale of 30; `tpu`, EfficientNet's 16
         bit for bit with what wraps beyond 10; `tpu_clean`, the same with ranges that end;
         `torchvision`, 14 ops on 31 bins. The last has the arithmetic of torchvision on tensors;
@@ -146,17 +141,32 @@ def randaugment(
     """
     found = named("space", space, SPACES)(size, translate_const, cutout_const)
     whole("n", n, 0, 100)
-    if found.highest < whole("m", m, 0, TPU_HIGHEST if found.limit else found.highest):
-        raise ValueError(f"m is {m}, but {found.limit}", f"at most {found.highest}")
+    whole("m", m, 0, found.highest)
     if ops is not None and not ops:
         raise ValueError("ops is empty", "name at least one op")
-    chosen = [named("op", name, found.levels) for name in (ops or found.levels)]
+    chosen = {name: named("op", name, found.levels) for name in (ops or found.levels)}
+    highest = _highest(chosen, found.highest, size)
+    if m > highest:
+        raise ValueError(
+            f"m is {m}, but from m={highest + 1} on squares hide {size[0]}x{size[1]} images whole",
+            f"take m up to {highest}, a smaller cutout_const, or ops without Cutout",
+        )
     rows = Rows()
-    index = rows([[op(level, size) for level in range(found.highest + 1)] for op in chosen])
+    index = rows([
+        [op(level, size) for level in range(highest + 1)] for op in chosen.values()
+    ])
     return Policy(
-        rows.ops, uniform(index, n), n, {"m": level_number(m, found.highest)}, found.variant,
+        rows.ops, uniform(index, n), n, {"m": level_number(m, highest)}, found.variant,
         fill=found.fill,
     )
+
+
+def _highest(chosen: Levels, highest: int, size: tuple[int, int]) -> int:
+    """Gives the largest magnitude at which no square hides an image wherever it lies."""
+    if "Cutout" not in chosen:
+        return highest
+    sides = [chosen["Cutout"](m, size)[0].value for m in range(highest + 1)]
+    return sum(side // 2 < max(size) for side in sides) - 1
 
 
 def level_number(m: int, highest: int) -> Number:

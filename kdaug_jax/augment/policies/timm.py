@@ -35,7 +35,7 @@ _STEPS = 1 << 14
 PARTS = {
     "m": (int, 10, 0, 1000), "n": (int, 2, 0, 100), "p": (float, 0.5, 0.0, 1.0),
     "mstd": (float, 0.0, 0.0, float("inf")), "mmax": (int, 10, 1, 100), "inc": (int, 0, 0, 1),
-}  # fmt: skip
+}
 
 
 class Config(NamedTuple):
@@ -157,7 +157,7 @@ def timm(
     index = rows([
         [_filtered(op(step / scale, size), resample) for step in range(scale * config.mmax + 1)]
         for op in ops(config.inc == 1).values()
-    ])  # fmt: skip
+    ])
     numbers = {
         "m": Number(np.asarray(config.m, np.int32), Range(np.int32, *PARTS["m"][2:])),
         "p": Number(np.asarray(config.p, np.float32), Range(np.float32, 0.0, 1.0)),

@@ -127,7 +127,7 @@ def wei2020(
         [_move(1, level, size) for level in levels],
         [_move(0, level, size) for level in levels],
         [_square(level, size, cutout) for level in levels],
-    ])  # fmt: skip
+    ])
     moves = None
     if translate == "uniform":
         far = range(max(size) + 1)
