@@ -1,0 +1,163 @@
+"""Draws what augmentation does: ops at rising magnitudes, or samples of view expressions.
+
+python -m kdaug_jax.analysis.gallery ops.png --ops=paper
+python -m kdaug_jax.analysis.gallery views.png --view="autoaugment('cifar10')" --view="flip"
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import jax
+import numpy as np
+from PIL import Image
+
+from kdaug_jax.analysis.pictures import image_grid
+from kdaug_jax.augment import Colours, apply_ops
+from kdaug_jax.augment.engine import build
+from kdaug_jax.augment.policies import SPACES
+from kdaug_jax.errors import ConfigError, UserError, near
+from kdaug_jax.experiment import views
+from kdaug_jax.experiment.binding import colour as fill_colour
+from kdaug_jax.types import Info
+
+LEVELS = 7
+
+
+def photographs(files: Sequence[Path], size: int) -> np.ndarray:
+    """Reads images and cuts squares from their middle, `u8[N,size,size,3]`.
+
+    Args:
+      files: PNG or JPEG files; empty for the two photographs that come with scikit-learn.
+      size: side in pixels.
+
+    Raises:
+      ConfigError: a file cannot be read as an image.
+    """
+    if files:
+        pictures = []
+        for file in files:
+            try:
+                with Image.open(file) as picture:
+                    pictures.append(picture.convert("RGB"))
+            except (OSError, ValueError) as error:
+                raise ConfigError(
+                    "--image", f"{file} cannot be read ({error})", "name a PNG or JPEG"
+                ) from None
+    else:
+        from sklearn.datasets import load_sample_images
+
+        pictures = [Image.fromarray(picture) for picture in load_sample_images().images]
+    made = []
+    for picture in pictures:
+        side = min(picture.size)
+        left, top = (picture.width - side) // 2, (picture.height - side) // 2
+        square = picture.crop((left, top, left + side, top + side))
+        made.append(np.asarray(square.resize((size, size), Image.Resampling.BICUBIC)))
+    return np.stack(made)
+
+
+def draw_ops(path: Path, space: str, images: np.ndarray) -> None:
+    """Draws each op of a RandAugment space at magnitudes from 0 to the largest.
+
+    Args:
+      path: the PNG file to write.
+      space: name in `policies.SPACES`.
+      images: `u8[N,H,W,3]`, taken in turn from row to row.
+
+    Raises:
+      ConfigError: no such space.
+    """
+    if space not in SPACES:
+        raise ConfigError("--ops", f"unknown space '{space}'", near(space, SPACES))
+    size = images.shape[1:3]
+    found = SPACES[space](size, None, None)
+    levels = np.linspace(0, found.highest, LEVELS).round().astype(int).tolist()
+    titles, rows, captions = [], [], []
+    for number, (name, op) in enumerate(found.levels.items()):
+        ops = [op(level, size)[0] for level in levels]
+        image = np.repeat(images[number % len(images)][None], LEVELS, axis=0)
+        fill = fill_colour("fill", found.fill, _info(images))
+        rows.append(np.asarray(apply_ops(
+            image, np.arange(LEVELS, dtype=np.int32)[:, None],
+            np.full((LEVELS, 1, 2), 1 << 31, np.uint32), build(ops, size, found.variant),
+            Colours(fill, fill), implementation="map",
+        )))
+        titles.append(name)
+        captions.append([
+            f"m={level}" + ("" if one.value is None else f": {one.value:.4g}")
+            for level, one in zip(levels, ops, strict=True)
+        ])
+    image_grid(path, titles, rows, captions)
+
+
+def draw_views(
+    path: Path, texts: Sequence[str], images: np.ndarray, samples: int, seed: int
+) -> None:
+    """Draws samples of view expressions.
+
+    Args:
+      path: the PNG file to write.
+      texts: the expressions, see `experiment.views`.
+      images: `u8[N,H,W,3]`; each gives `samples` pictures, and itself before them.
+      samples: how many.
+      seed: of the draws.
+
+    Raises:
+      ConfigError: an expression does not fit.
+    """
+    mean = tuple(images.mean((0, 1, 2)).tolist())
+    titles, rows, captions = [], [], []
+    for text in texts:
+        build_view = jax.jit(views.build(text, mean=mean))
+        for number, image in enumerate(images):
+            keys = jax.random.split(jax.random.key(seed + number), samples)
+            made = np.asarray(build_view(keys, np.repeat(image[None], samples, axis=0)))
+            rows.append([image, *made])
+            titles.append(text if number == 0 else "")
+            captions.append(["as stored", *[str(sample) for sample in range(samples)]])
+    image_grid(path, titles, rows, captions)
+
+
+def _info(images: np.ndarray) -> Info:
+    mean = tuple(images.mean((0, 1, 2)).tolist())
+    return Info(0, images.shape[1:3], np.zeros(0, np.int32), mean, mean)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command line and returns the exit status."""
+    parser = argparse.ArgumentParser(
+        prog="gallery", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("out", type=Path, help="the PNG file to write")
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--ops", help=f"a space of ops: {', '.join(SPACES)}")
+    what.add_argument("--view", action="append", help="a view expression, may be repeated")
+    parser.add_argument("--image", action="append", type=Path, default=[], help="your own images")
+    parser.add_argument("--size", type=int, default=96, help="side of the images in pixels")
+    parser.add_argument("--samples", type=int, default=8, help="pictures a view and image")
+    parser.add_argument("--seed", type=int, default=0, help="of the samples")
+    options = parser.parse_args(argv)
+    if options.size < 1 or options.samples < 1 or options.seed < 0:
+        parser.error("size and samples are at least 1, seed at least 0")
+    try:
+        images = photographs(options.image, options.size)
+        if options.ops:
+            draw_ops(options.out, options.ops, images)
+        else:
+            draw_views(options.out, options.view, images, options.samples, options.seed)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    except OSError as error:
+        print(f"error: {options.out}: cannot be written ({error.strerror})", file=sys.stderr)
+        return 2
+    print(options.out)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
