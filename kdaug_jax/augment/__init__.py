@@ -10,7 +10,7 @@ differs between images as arrays: `apply_lut` with the tables of `lut` and `stat
 """
 
 from kdaug_jax.augment import lut, policies, torchvision, tpu
-from kdaug_jax.augment.blend import (
+from kdaug_jax.augment.blending import (
     blend,
     blend_colours,
     blend_lut,
@@ -55,13 +55,6 @@ from kdaug_jax.augment.resample import (
     premultiply,
     unpremultiply,
 )
-from kdaug_jax.augment.resize import (
-    resize,
-    resize_box,
-    resize_box_tensorflow,
-    resize_tensorflow,
-    to_bytes,
-)
 from kdaug_jax.augment.resized_crop import (
     Box,
     center_box,
@@ -71,6 +64,13 @@ from kdaug_jax.augment.resized_crop import (
     efficientnet_crop,
     inception_crop,
     random_resized_crop,
+)
+from kdaug_jax.augment.resizing import (
+    resize,
+    resize_box,
+    resize_box_tensorflow,
+    resize_tensorflow,
+    to_bytes,
 )
 from kdaug_jax.augment.stage import Stage
 from kdaug_jax.augment.stages import STAGES

@@ -98,3 +98,23 @@ def check_host(name: str, number: Any, limit: float = math.inf) -> float:
         )
     check_number(name, number, -limit, limit)
     return float(number)
+
+
+def check_fill(fill: Any, channels: int) -> None:
+    """Refuses what is not a colour; of traced ones, only by shape.
+
+    Args:
+      fill: should be `u8[channels]`, or one level for all channels.
+      channels: of the image.
+
+    Raises:
+      TypeError: a name; names are turned into colours by the view language.
+      ValueError: of another length, or not whole numbers 0..255.
+    """
+    if isinstance(fill, str):
+        raise TypeError(f"fill={fill!r} is a name; an op takes a colour, u8[C]")
+    wanted = f"must be {channels} whole numbers 0..255, one for each channel"
+    if np.shape(fill) not in ((), (channels,)):
+        raise ValueError(f"fill has shape {np.shape(fill)}; {wanted}")
+    if is_host(fill) and not all(0 <= one <= 255 and one == int(one) for one in np.ravel(fill)):
+        raise ValueError(f"fill={fill}; {wanted}")

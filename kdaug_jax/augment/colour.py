@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from kdaug_jax.augment import lut
-from kdaug_jax.augment.blend import RGB, blend_colours, luma, split_alpha
+from kdaug_jax.augment.blending import RGB, blend_colours, luma, split_alpha
 from kdaug_jax.augment.checks import check_image
 
 
@@ -91,4 +91,5 @@ def color(image: jax.Array, factor: ArrayLike) -> jax.Array:
     Returns:
       `u8[H,W,C]`.
     """
-    return blend_colours(luma(image)[:, :, None], image, *split_alpha(factor))
+    alpha = split_alpha(factor)
+    return blend_colours(luma(image)[:, :, None], image, *alpha)

@@ -14,30 +14,25 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+_SIGN = np.uint32(1 << 31)
+_BIAS = 1023
 # Below the exponent of every normal number, so that a sum takes the other operand's.
 _ZERO = -(1 << 14)
 
 
 class Double(NamedTuple):
-    """Numbers ±(high * 2^32 + low) * 2^(exponent - 63), each field of one shape.
-
-    The top bit of `high` is set, and the lowest 11 bits of `low` are not: 53 bits of precision.
-    Zero has both words 0 and an exponent below all others.
+    """The two words of IEEE doubles: 1 bit of sign, 11 of exponent and 52 of fraction.
 
     Attributes:
-      negative: `bool[...]`.
-      exponent: `i32[...]`.
-      high: `u32[...]`.
-      low: `u32[...]`.
+      upper: `u32[...]`.
+      lower: `u32[...]`.
     """
 
-    negative: jax.Array
-    exponent: jax.Array
-    high: jax.Array
-    low: jax.Array
+    upper: jax.Array
+    lower: jax.Array
 
     def __neg__(self) -> Double:
-        return self._replace(negative=~self.negative)
+        return self._replace(upper=self.upper ^ _SIGN)
 
 
 def words(numbers) -> np.ndarray:
@@ -47,31 +42,15 @@ def words(numbers) -> np.ndarray:
       numbers: finite floats, `[...]`.
 
     Returns:
-      `u32[...,2]`, upper and lower word of each IEEE double.
+      `u32[...,2]`, upper and lower word of each double; see `from_words`.
     """
     bits = np.asarray(numbers, np.float64).view(np.uint64)
     return np.stack([bits >> np.uint64(32), bits & np.uint64(0xFFFFFFFF)], -1).astype(np.uint32)
 
 
 def from_words(bits: jax.Array) -> Double:
-    """Reads numbers from `words`.
-
-    Args:
-      bits: `u32[...,2]`.
-
-    Returns:
-      `[...]`; numbers too small to be normal become zero.
-    """
-    upper, lower = bits[..., 0], bits[..., 1]
-    biased = ((upper >> 20) & 0x7FF).astype(jnp.int32)
-    zero = biased == 0
-    high = jnp.uint32(1 << 31) | ((upper & 0xFFFFF) << 11) | (lower >> 21)
-    return Double(
-        ((upper >> 31) == 1) & ~zero,
-        jnp.where(zero, _ZERO, biased - 1023),
-        jnp.where(zero, 0, high),
-        jnp.where(zero, 0, lower << 11),
-    )
+    """Reads numbers `[...]` from the `u32[...,2]` of `words`."""
+    return Double(bits[..., 0], bits[..., 1])
 
 
 def from_int(number: jax.Array) -> Double:
@@ -87,7 +66,43 @@ def from_int(number: jax.Array) -> Double:
     zeros = lax.clz(size)
     high = size << jnp.minimum(zeros, 31)
     exponent = jnp.where(number == 0, _ZERO, 31 - zeros.astype(jnp.int32))
-    return Double(number < 0, exponent, high, jnp.zeros_like(high))
+    return _packed(number < 0, exponent, high, jnp.zeros_like(high))
+
+
+def twice(x: Double) -> Double:
+    """Doubles numbers `[...]`, which is exact."""
+    return x._replace(upper=jnp.where(_is_zero(x), x.upper, x.upper + (1 << 20)))
+
+
+def is_negative(x: Double) -> jax.Array:
+    """Says which numbers `[...]` are below zero: `bool[...]`."""
+    return (x.upper >= _SIGN) & ~_is_zero(x)
+
+
+def _is_zero(x: Double) -> jax.Array:
+    """Numbers too small to be normal count as zero."""
+    return (x.upper & 0x7FF00000) == 0
+
+
+def _exponent(x: Double) -> jax.Array:
+    biased = ((x.upper >> 20) & 0x7FF).astype(jnp.int32)
+    return jnp.where(biased == 0, _ZERO, biased - _BIAS)
+
+
+def _significand(x: Double) -> tuple[jax.Array, jax.Array]:
+    """Gives 64 bits of which the top one is set, but for zero, and the last 11 are not."""
+    high = _SIGN | (x.upper << 11) | (x.lower >> 21)
+    zero = _is_zero(x)
+    return jnp.where(zero, 0, high), jnp.where(zero, 0, x.lower << 11)
+
+
+def _packed(negative: jax.Array, exponent: jax.Array, high: jax.Array, low: jax.Array) -> Double:
+    """Packs ±(high * 2^32 + low) * 2^(exponent - 63), 53 bits; zero if the top bit is not set."""
+    sign = negative.astype(jnp.uint32) << 31
+    fraction = ((exponent + _BIAS).astype(jnp.uint32) << 20) | ((high << 1) >> 12)
+    some = high >= _SIGN
+    lower = (high << 21) | (low >> 11)
+    return Double(jnp.where(some, sign | fraction, 0), jnp.where(some, lower, 0))
 
 
 def _shift_right(high: jax.Array, low: jax.Array, by: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -101,24 +116,20 @@ def _shift_right(high: jax.Array, low: jax.Array, by: jax.Array) -> tuple[jax.Ar
     return high >> by, low | (lost != 0).astype(jnp.uint32)
 
 
-def _normal(negative: jax.Array, exponent: jax.Array, high: jax.Array, low: jax.Array) -> Double:
+def _rounded(negative: jax.Array, exponent: jax.Array, high: jax.Array, low: jax.Array) -> Double:
     """Moves the top bit of 64 bits to its place and rounds them to 53, half to even."""
     empty = high == 0
     high, low = jnp.where(empty, low, high), jnp.where(empty, 0, low)
-    zero = high == 0
     by = jnp.minimum(lax.clz(high), 31)
     high, low = (high << by) | ((low >> 1) >> (31 - by)), low << by
     exponent = exponent - by.astype(jnp.int32) - jnp.where(empty, 32, 0)
     # Just under half of the last place that is kept; an odd number adds what is missing.
     rounded = low + 0x3FF + ((low >> 11) & 1)
-    high = high + (rounded < low).astype(jnp.uint32)
-    carried = (high == 0) & ~zero
-    return Double(
-        negative & ~zero,
-        jnp.where(zero, _ZERO, exponent + carried.astype(jnp.int32)),
-        jnp.where(carried, jnp.uint32(1 << 31), high),
-        rounded & jnp.uint32(0xFFFFF800),
-    )
+    carry = (rounded < low).astype(jnp.uint32)
+    high = high + carry
+    full = high < carry
+    exponent = exponent + full.astype(jnp.int32)
+    return _packed(negative, exponent, jnp.where(full, _SIGN, high), rounded)
 
 
 def add(x: Double, y: Double) -> Double:
@@ -131,19 +142,20 @@ def add(x: Double, y: Double) -> Double:
     Returns:
       `[...]`.
     """
-    more = (x.high > y.high) | ((x.high == y.high) & (x.low > y.low))
-    larger = (x.exponent > y.exponent) | ((x.exponent == y.exponent) & more)
-    a = Double(*(jnp.where(larger, one, other) for one, other in zip(x, y, strict=True)))
-    b = Double(*(jnp.where(larger, other, one) for one, other in zip(x, y, strict=True)))
-    by = jnp.minimum(a.exponent - b.exponent, 62).astype(jnp.uint32)
+    one, other = x.upper & ~_SIGN, y.upper & ~_SIGN
+    larger = (one > other) | ((one == other) & (x.lower > y.lower))
+    a = Double(jnp.where(larger, x.upper, y.upper), jnp.where(larger, x.lower, y.lower))
+    b = Double(jnp.where(larger, y.upper, x.upper), jnp.where(larger, y.lower, x.lower))
+    by = jnp.minimum(_exponent(a) - _exponent(b), 62).astype(jnp.uint32)
     # All one bit lower, which makes room for the carry of a sum.
-    a_high, a_low = _shift_right(a.high, a.low, jnp.ones_like(by))
-    b_high, b_low = _shift_right(b.high, b.low, by + 1)
-    minus = a.negative != b.negative
+    high, low = _significand(a)
+    a_high, a_low = high >> 1, (low >> 1) | (high << 31)
+    b_high, b_low = _shift_right(*_significand(b), by + 1)
+    minus = ((a.upper ^ b.upper) & _SIGN) != 0
     low = jnp.where(minus, a_low - b_low, a_low + b_low)
     carry = jnp.where(minus, a_low < b_low, low < a_low).astype(jnp.uint32)
     high = jnp.where(minus, a_high - b_high - carry, a_high + b_high + carry)
-    return _normal(a.negative, a.exponent + 1, high, low)
+    return _rounded(a.upper >= _SIGN, _exponent(a) + 1, high, low)
 
 
 def multiply(x: Double, y: Double) -> Double:
@@ -156,20 +168,21 @@ def multiply(x: Double, y: Double) -> Double:
     Returns:
       `[...]`.
     """
-    one, other = x.high * y.low, x.low * y.high
+    (x_high, x_low), (y_high, y_low) = _significand(x), _significand(y)
+    one, other = x_high * y_low, x_low * y_high
     middle = one + other
     carry = (middle < one).astype(jnp.uint32)
-    lowest = lax.mulhi(x.low, y.low)
-    sticky = middle + lowest
-    carry = carry + (sticky < middle).astype(jnp.uint32)
-    sticky = sticky | (x.low * y.low)
-    low = x.high * y.high
-    high = lax.mulhi(x.high, y.high)
-    for part in (lax.mulhi(x.high, y.low), lax.mulhi(x.low, y.high), carry):
+    rest = middle + lax.mulhi(x_low, y_low)
+    carry = carry + (rest < middle).astype(jnp.uint32)
+    rest = rest | (x_low * y_low)
+    low = x_high * y_high
+    high = lax.mulhi(x_high, y_high)
+    for part in (lax.mulhi(x_high, y_low), lax.mulhi(x_low, y_high), carry):
         low = low + part
         high = high + (low < part).astype(jnp.uint32)
-    low = low | (sticky != 0).astype(jnp.uint32)
-    return _normal(x.negative != y.negative, x.exponent + y.exponent + 1, high, low)
+    low = low | (rest != 0).astype(jnp.uint32)
+    negative = ((x.upper ^ y.upper) & _SIGN) != 0
+    return _rounded(negative, _exponent(x) + _exponent(y) + 1, high, low)
 
 
 def truncate(x: Double) -> jax.Array:
@@ -181,7 +194,8 @@ def truncate(x: Double) -> jax.Array:
     Returns:
       `i32[...]`; numbers of 2^31 and more give 2^31 - 1 with their sign.
     """
-    by = jnp.clip(31 - x.exponent, 0, 31).astype(jnp.uint32)
-    whole = jnp.where(x.exponent < 0, 0, x.high >> by)
-    whole = jnp.where(x.exponent > 30, 0x7FFFFFFF, whole).astype(jnp.int32)
-    return jnp.where(x.negative, -whole, whole)
+    exponent = _exponent(x)
+    by = jnp.clip(31 - exponent, 0, 31).astype(jnp.uint32)
+    whole = jnp.where(exponent < 0, 0, _significand(x)[0] >> by)
+    whole = jnp.where(exponent > 30, 0x7FFFFFFF, whole).astype(jnp.int32)
+    return jnp.where(x.upper >= _SIGN, -whole, whole)

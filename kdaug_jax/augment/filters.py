@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from kdaug_jax.augment.blend import RGB, blend_colours, split_alpha
+from kdaug_jax.augment.blending import RGB, blend_colours, split_alpha
 from kdaug_jax.augment.checks import check_image
 
 
@@ -91,4 +91,5 @@ def sharpness(image: jax.Array, factor: ArrayLike) -> jax.Array:
       `u8[H,W,C]`.
     """
     check_image(image, RGB)
-    return blend_colours(smooth(image[:, :, :3]), image, *split_alpha(factor))
+    alpha = split_alpha(factor)
+    return blend_colours(smooth(image[:, :, :3]), image, *alpha)

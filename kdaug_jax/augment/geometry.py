@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from kdaug_jax.augment.checks import check_host, check_image
+from kdaug_jax.augment.checks import check_fill, check_host, check_image
 from kdaug_jax.augment.masks import paint
 from kdaug_jax.augment.resample import affine_bicubic, affine_bilinear, exact_coefficients
 from kdaug_jax.errors import near
@@ -104,7 +104,8 @@ def rotation(degrees: float, height: int, width: int) -> Matrix:
 
 def _affine(image: jax.Array, matrix: Matrix, fill: ArrayLike, method: Method) -> jax.Array:
     """Maps `u8[H,W,C]` by host numbers."""
-    height, width, _ = check_image(image)
+    height, width, channels = check_image(image)
+    check_fill(fill, channels)
     if method in _INTERPOLATED:
         return _INTERPOLATED[method](image, exact_coefficients(*matrix), fill)
     if method != "nearest":

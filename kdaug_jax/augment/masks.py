@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from kdaug_jax.augment.checks import check_image, check_number, is_host
+from kdaug_jax.augment.checks import check_fill, check_image, check_number
 from kdaug_jax.types import Fill, Level
 
 
@@ -29,14 +29,7 @@ def paint(image: jax.Array, mask: jax.Array, fill: ArrayLike) -> jax.Array:
       TypeError: `fill` is a name; names are turned into colours by the view language.
       ValueError: `fill` is not a colour of the image's channels.
     """
-    if isinstance(fill, str):
-        raise TypeError(f"fill={fill!r} is a name; an op takes a colour, u8[C]")
-    channels = image.shape[2]
-    wanted = f"must be {channels} whole numbers 0..255, one for each channel"
-    if np.shape(fill) not in ((), (channels,)):
-        raise ValueError(f"fill has shape {np.shape(fill)}; {wanted}")
-    if is_host(fill) and not all(0 <= one <= 255 and one == int(one) for one in np.ravel(fill)):
-        raise ValueError(f"fill={fill}; {wanted}")
+    check_fill(fill, image.shape[2])
     colour = jnp.broadcast_to(jnp.asarray(fill, image.dtype), image.shape)
     return jnp.where(mask[:, :, None], colour, image)
 

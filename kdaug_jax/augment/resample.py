@@ -78,7 +78,7 @@ def _places(
     def step(total: Double, entry: tuple[Double, jax.Array]) -> tuple[Double, tuple]:
         term, last = entry
         # Inside the image a coordinate less a half is at least -0.5.
-        floor = jnp.where(total.negative, -1, double.truncate(total))
+        floor = jnp.where(double.is_negative(total), -1, double.truncate(total))
         below = double.from_int(-floor)
         term = jax.tree.map(lambda other, own: jnp.where(last, other, own), below, term)
         total = double.add(total, term)
@@ -89,7 +89,7 @@ def _places(
     distance, (sums, floors) = lax.scan(step, spread(by_column), (terms, last))
     at = jax.tree.map(lambda field: field[1], sums)
     sides = np.array([width, height], np.int32)[:, None, None]
-    inside = (~at.negative & (double.truncate(at) < sides)).all(0)
+    inside = (~double.is_negative(at) & (double.truncate(at) < sides)).all(0)
     return inside, floors[3], distance
 
 
@@ -134,18 +134,14 @@ def _parts(numbers: Double) -> list[Double]:
 
 def _slopes(v: list[Double]) -> Double:
     """Gives v2 - v0, 2 (v0 - v1) + v2 - v3 and v1 - v0 - v2 + v3, summed in Pillow's order."""
-
-    def twice(x: Double) -> Double:
-        return x._replace(exponent=x.exponent + 1)
-
-    zero = double.from_int(jnp.zeros_like(v[0].exponent))
+    zero = double.from_int(jnp.zeros_like(v[0].upper, jnp.int32))
     # The three sums go side by side. Adding zero changes nothing, nor does doubling early.
     terms = _stack(
-        _stack(v[2], -twice(v[1]), v[1]),
+        _stack(v[2], -double.twice(v[1]), v[1]),
         _stack(zero, v[2], -v[2]),
         _stack(zero, -v[3], v[3]),
     )
-    start = _stack(-v[0], twice(v[0]), -v[0])
+    start = _stack(-v[0], double.twice(v[0]), -v[0])
     return lax.scan(lambda total, term: (double.add(total, term), None), start, terms)[0]
 
 
@@ -227,7 +223,7 @@ def affine_bilinear(image: jax.Array, coefficients: ArrayLike, fill: ArrayLike) 
         return double.add(double.multiply(value, factor), term), None
 
     # The difference of the rows, times the distance, added to the upper one.
-    one = double.from_int(jnp.ones_like(dy.exponent))
+    one = double.from_int(jnp.ones_like(dy.upper, jnp.int32))
     value = lax.scan(step, lower, (_stack(one, dy), _stack(-upper, upper)))[0]
     return _finish(value, inside, fill, channels)
 

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from kdaug_jax.augment.blend import RGB, blend_lut, luma, split_alpha
+from kdaug_jax.augment.blending import RGB, blend_lut, luma, split_alpha
 from kdaug_jax.augment.checks import check_image
 from kdaug_jax.augment.lut import apply_rgb_lut
 
@@ -157,7 +157,8 @@ def contrast(image: jax.Array, factor: ArrayLike) -> jax.Array:
     Returns:
       `u8[H,W,C]`.
     """
-    return apply_rgb_lut(image, contrast_lut(mean_luma(image), *split_alpha(factor)), opaque=False)
+    alpha = split_alpha(factor)
+    return apply_rgb_lut(image, contrast_lut(mean_luma(image), *alpha), opaque=False)
 
 
 def auto_contrast(image: jax.Array) -> jax.Array:

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from kdaug_jax.augment.blend import RGB, split, split_alpha
+from kdaug_jax.augment.blending import RGB, split, split_alpha
 from kdaug_jax.augment.checks import check_image
 from kdaug_jax.augment.filters import smooth
 from kdaug_jax.augment.lut import apply_lut

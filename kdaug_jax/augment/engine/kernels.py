@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from kdaug_jax.augment import filters, lut, statistics, torchvision, tpu
-from kdaug_jax.augment.blend import blend, luma
+from kdaug_jax.augment.blending import blend, luma
 from kdaug_jax.augment.engine import rows
 from kdaug_jax.augment.engine.rows import Table
 from kdaug_jax.augment.geometry import affine_nearest

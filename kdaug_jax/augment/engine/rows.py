@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from kdaug_jax.augment import lut, torchvision, tpu
-from kdaug_jax.augment.blend import blend_lut
+from kdaug_jax.augment.blending import blend_lut
 from kdaug_jax.augment.geometry import Matrix, affine_coefficients, rotation
 from kdaug_jax.augment.policies.policy import SQUARES, VARIANTS, Op
 from kdaug_jax.augment.policies.squares import Squares, squares

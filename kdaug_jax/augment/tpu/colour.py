@@ -2,7 +2,7 @@
 
 All follow that code in its single roundings to float32, so a table or a blend here gives the
 pixels that TensorFlow gives on a CPU, on any device. Products are written so that a compiler that
-merges roundings changes nothing (see `blend.split_alpha`).
+merges roundings changes nothing (see `split_alpha`).
 
 Source: `autoaugment.py` of Tan and Le 2019 (EfficientNet), tensorflow/tpu.
 """
@@ -17,7 +17,7 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from kdaug_jax.augment import lut
-from kdaug_jax.augment.blend import blend, blend_lut, split, split_alpha
+from kdaug_jax.augment.blending import blend, blend_lut, split, split_alpha
 from kdaug_jax.augment.checks import check_image, check_number, is_host
 from kdaug_jax.augment.filters import set_interior
 from kdaug_jax.augment.statistics import histogram, value_range
@@ -120,7 +120,8 @@ def color(image: jax.Array, factor: ArrayLike) -> jax.Array:
     Returns:
       `u8[H,W,3]`.
     """
-    return blend(grey(image)[:, :, None], jnp.asarray(image), *split_alpha(factor))
+    alpha = split_alpha(factor)
+    return blend(grey(image)[:, :, None], jnp.asarray(image), *alpha)
 
 
 def contrast_level(image: jax.Array, clean: bool = False) -> jax.Array:
@@ -188,7 +189,8 @@ def sharpness(image: jax.Array, factor: ArrayLike) -> jax.Array:
     Returns:
       `u8[H,W,3]`.
     """
-    return blend(smooth(image), jnp.asarray(image), *split_alpha(factor))
+    alpha = split_alpha(factor)
+    return blend(smooth(image), jnp.asarray(image), *alpha)
 
 
 def stretch_lut(low: ArrayLike, high: ArrayLike) -> jax.Array:

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from kdaug_jax.augment.blend import split
+from kdaug_jax.augment.blending import split
 from kdaug_jax.augment.checks import check_host, check_image
 from kdaug_jax.augment.masks import paint
 

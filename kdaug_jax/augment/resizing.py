@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jax import lax
 from jax.typing import ArrayLike
 
-from kdaug_jax.augment.blend import split
+from kdaug_jax.augment.blending import split
 from kdaug_jax.augment.checks import check_image, check_number, is_host
 from kdaug_jax.augment.resample import premultiply, unpremultiply
 from kdaug_jax.augment.taps import BITS, FILTERS, Taps, pillow_taps, taps_table, tensorflow_taps
