@@ -17,6 +17,7 @@ from kdaug_jax.augment.blending import (
     luma,
     split_alpha,
 )
+from kdaug_jax.augment.boxes import Box, center_box, draw_box, draw_inception_box
 from kdaug_jax.augment.colour import (
     brightness,
     color,
@@ -56,11 +57,7 @@ from kdaug_jax.augment.resample import (
     unpremultiply,
 )
 from kdaug_jax.augment.resized_crop import (
-    Box,
-    center_box,
     center_crop,
-    draw_box,
-    draw_inception_box,
     efficientnet_crop,
     inception_crop,
     random_resized_crop,

@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from kdaug_jax import augment
-from kdaug_jax.augment import resized_crop
+from kdaug_jax.augment import boxes, resized_crop
 from tests.augment.images import photographs, through_pillow
 
 COUNT = 3000
@@ -14,8 +14,8 @@ COUNT = 3000
 
 def drawn(function, height, width, *rest):
     keys = jax.random.split(jax.random.key(0), COUNT)
-    boxes = jax.jit(jax.vmap(lambda key: function(key, height, width, *rest)))(keys)
-    return np.stack([np.broadcast_to(one, COUNT) for one in boxes], 1).astype(int)
+    fields = jax.jit(jax.vmap(lambda key: function(key, height, width, *rest)))(keys)
+    return np.stack([np.broadcast_to(one, COUNT) for one in fields], 1).astype(int)
 
 
 def torchvision_box(rng, height, width, scale=(0.08, 1), ratio=(3 / 4, 4 / 3)):
@@ -76,8 +76,7 @@ def tensorflow_box(rng, height, width):
 )
 def test_boxes_are_distributed_as_those_of_the_original(function, reference):
     height, width = 40, 60
-    boxes = drawn(function, height, width)
-    top, left, high, wide = boxes.T
+    top, left, high, wide = drawn(function, height, width).T
     assert (top >= 0).all() and (left >= 0).all() and (high > 0).all() and (wide > 0).all()
     assert (top + high <= height).all() and (left + wide <= width).all()
     rng = np.random.default_rng(0)
@@ -96,12 +95,18 @@ def test_boxes_are_distributed_as_those_of_the_original(function, reference):
         assert np.abs(ranks[0] - ranks[1]).max() < 0.051
 
 
+def test_the_area_that_must_be_covered_is_counted_in_float32():
+    for pixels in (100, 1024, 2400, 50_176):
+        least = boxes._least_covered(0.1, pixels)
+        fractions = np.arange(pixels + 1, dtype=np.float32) / np.float32(pixels)
+        assert least == np.argmax(fractions >= np.float32(0.1))
+
+
 def test_where_no_try_fits_the_middle_is_taken():
     # A strip of 100 x 4 pixels has no box of 90 % of its area that is nearly square.
-    boxes = drawn(augment.draw_box, 4, 100, (0.9, 1.0))
-    assert (boxes == [0, 47, 4, 5]).all()
-    assert resized_crop._middle(100, 4, (3 / 4, 4 / 3)) == (47, 0, 5, 4)
-    assert resized_crop._middle(30, 40, (3 / 4, 4 / 3)) == (0, 0, 30, 40)
+    assert (drawn(augment.draw_box, 4, 100, (0.9, 1.0)) == [0, 47, 4, 5]).all()
+    assert boxes._middle(100, 4, (3 / 4, 4 / 3)) == (47, 0, 5, 4)
+    assert boxes._middle(30, 40, (3 / 4, 4 / 3)) == (0, 0, 30, 40)
 
 
 def test_roots_are_rounded_to_nearest_whatever_the_device_guesses(monkeypatch):
@@ -109,8 +114,8 @@ def test_roots_are_rounded_to_nearest_whatever_the_device_guesses(monkeypatch):
     expected = np.floor(np.sqrt(numbers.astype(float)) + 0.5)
     root = jax.numpy.sqrt
     for off in (0.0, -0.9, 0.9):
-        monkeypatch.setattr(resized_crop.jnp, "sqrt", lambda x: root(x) + off)  # noqa: B023
-        np.testing.assert_array_equal(resized_crop._root(numbers), expected)
+        monkeypatch.setattr(boxes.jnp, "sqrt", lambda x: root(x) + off)  # noqa: B023
+        np.testing.assert_array_equal(boxes._root(numbers), expected)
 
 
 def test_random_resized_crop_is_the_drawn_box_resized():
@@ -121,24 +126,24 @@ def test_random_resized_crop_is_the_drawn_box_resized():
     def crop(key, image):
         return augment.draw_box(key, 40, 30), augment.random_resized_crop(key, image, 24)
 
-    boxes, result = crop(keys, images)
+    places, result = crop(keys, images)
     expected = through_pillow(
         lambda image, box: image.crop((box[1], box[0], box[1] + box[3], box[0] + box[2])).resize(
             (24, 24), Image.Resampling.BILINEAR
         ),
         images,
-        np.stack(boxes, 1).tolist(),
+        np.stack(places, 1).tolist(),
     )
     np.testing.assert_array_equal(result, expected)
 
 
 def test_inception_crop_is_the_drawn_box_or_the_middle_of_an_image_drawn_whole(monkeypatch):
     image, box = photographs(8, 40, 30)[2], augment.Box(3, 5, 20, 15)
-    boxes = iter([box, augment.Box(0, 0, 40, 30)])
+    places = iter([box, augment.Box(0, 0, 40, 30)])
     monkeypatch.setattr(
         resized_crop,
         "draw_inception_box",
-        lambda *_: augment.Box(*map(jax.numpy.int32, next(boxes))),
+        lambda *_: augment.Box(*map(jax.numpy.int32, next(places))),
     )
     expected = [
         augment.resize_box_tensorflow(image, *box, (24, 24)),
