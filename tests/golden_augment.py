@@ -52,7 +52,9 @@ def mapped(function: Callable, count: int = 0, quick: bool = False) -> Callable:
 
 def plain(function: Callable, *names: str, dtype: Any = np.int32) -> Run:
     """Runs an op whose magnitudes are traced numbers."""
-    return lambda images, args: mapped(function, len(names))(
+    # Two ops of TensorFlow have no magnitude and yet are float32.
+    exact = dtype == np.int32 and not function.__module__.startswith(tpu.__name__)
+    return lambda images, args: mapped(function, len(names), exact)(
         images, *(np.asarray(args[name], dtype) for name in names)
     )
 
@@ -79,7 +81,7 @@ def geometry(op: str, method: str | None = None, fill: str | None = None) -> Run
         matrix = matrix_of(op, value, *images.shape[1:3])
         if method in (None, "nearest"):
             coefficients = augment.affine_coefficients(*matrix)
-            return mapped(augment.affine_nearest, 2)(images, coefficients, colour)
+            return mapped(augment.affine_nearest, 2, quick=True)(images, coefficients, colour)
         function = {"bilinear": augment.affine_bilinear, "bicubic": augment.affine_bicubic}[method]
         return mapped(function, 2, quick=True)(images, augment.exact_coefficients(*matrix), colour)
 
@@ -100,13 +102,15 @@ def tpu_geometry(op: str) -> Run:
 
 
 def cutout(fill: str) -> Run:
-    return lambda images, args: mapped(augment.cutout, 4)(
+    return lambda images, args: mapped(augment.cutout, 4, quick=True)(
         images, args["cy"], args["cx"], args["size"], fill_of(fill, images.shape[3])
     )
 
 
 def pad4_crop(images: np.ndarray, args: dict[str, Any]) -> jax.Array:
-    return mapped(augment.pad_crop, 4)(images, args["top"], args["left"], 4, fill_of("0", 3))
+    return mapped(augment.pad_crop, 4, quick=True)(
+        images, args["top"], args["left"], 4, fill_of("0", 3)
+    )
 
 
 def crop_resize(method: str) -> Run:
@@ -131,7 +135,8 @@ def resize_tensorflow(version: int) -> Run:
     @functools.cache
     def function(side: int) -> Callable:
         size = (side, side)
-        return mapped(lambda image: augment.resize_tensorflow(image, size, version))
+        resize = functools.partial(augment.resize_tensorflow, size=size, version=version)
+        return mapped(resize, quick=True)
 
     return lambda images, args: function(args["S"])(images)
 

@@ -8,13 +8,15 @@ from PIL import Image
 from kdaug_jax import augment
 from kdaug_jax.augment import boxes, resized_crop
 from tests.augment.images import photographs, through_pillow
+from tests.golden_augment import QUICK
 
 COUNT = 3000
 
 
 def drawn(function, height, width, *rest):
     keys = jax.random.split(jax.random.key(0), COUNT)
-    fields = jax.jit(jax.vmap(lambda key: function(key, height, width, *rest)))(keys)
+    draw = jax.vmap(lambda key: function(key, height, width, *rest))
+    fields = jax.jit(draw, compiler_options=QUICK)(keys)
     return np.stack([np.broadcast_to(one, COUNT) for one in fields], 1).astype(int)
 
 
