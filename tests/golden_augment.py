@@ -22,7 +22,7 @@ import jax
 import numpy as np
 
 from kdaug_jax import augment
-from kdaug_jax.augment import tpu
+from kdaug_jax.augment.ops import tpu
 
 # What a key may differ by, at most, in grey levels; what is not listed here, in nothing. The
 # float32 ops of TensorFlow depend on its build.

@@ -9,16 +9,25 @@ differs between images as arrays: `apply_lut` with the tables of `lut` and `stat
 `STAGES` maps the names of the view language to the random wrappers.
 """
 
-from kdaug_jax.augment import lut, policies, torchvision, tpu
-from kdaug_jax.augment.blending import (
+from kdaug_jax.augment import policies
+from kdaug_jax.augment.engine import Colours, apply_ops, apply_policy
+from kdaug_jax.augment.mixing import (
+    cutmix,
+    mixup,
+    random_cutmix,
+    random_mixup,
+    random_mixup_or_cutmix,
+)
+from kdaug_jax.augment.ops import lut, torchvision, tpu
+from kdaug_jax.augment.ops.blending import (
     blend,
     blend_colours,
     blend_lut,
     luma,
     split_alpha,
 )
-from kdaug_jax.augment.boxes import Box, center_box, draw_box, draw_inception_box
-from kdaug_jax.augment.colour import (
+from kdaug_jax.augment.ops.boxes import Box, center_box, draw_box, draw_inception_box
+from kdaug_jax.augment.ops.colour import (
     brightness,
     color,
     identity,
@@ -27,10 +36,9 @@ from kdaug_jax.augment.colour import (
     solarize,
     solarize_add,
 )
-from kdaug_jax.augment.crop import flip, pad_crop, random_flip, random_pad_crop
-from kdaug_jax.augment.engine import Colours, apply_ops, apply_policy
-from kdaug_jax.augment.filters import blur, sharpness, smooth
-from kdaug_jax.augment.geometry import (
+from kdaug_jax.augment.ops.crop import flip, pad_crop, random_flip, random_pad_crop
+from kdaug_jax.augment.ops.filters import blur, sharpness, smooth
+from kdaug_jax.augment.ops.geometry import (
     affine_coefficients,
     affine_nearest,
     rotate,
@@ -40,38 +48,29 @@ from kdaug_jax.augment.geometry import (
     translate_x,
     translate_y,
 )
-from kdaug_jax.augment.lut import apply_lut, apply_rgb_lut, with_alpha
-from kdaug_jax.augment.masks import cutout, erase_square, paint, random_cutout
-from kdaug_jax.augment.mixing import (
-    cutmix,
-    mixup,
-    random_cutmix,
-    random_mixup,
-    random_mixup_or_cutmix,
-)
-from kdaug_jax.augment.resample import (
+from kdaug_jax.augment.ops.lut import apply_lut, apply_rgb_lut, with_alpha
+from kdaug_jax.augment.ops.masks import cutout, erase_square, paint, random_cutout
+from kdaug_jax.augment.ops.resample import (
     affine_bicubic,
     affine_bilinear,
     exact_coefficients,
     premultiply,
     unpremultiply,
 )
-from kdaug_jax.augment.resized_crop import (
+from kdaug_jax.augment.ops.resized_crop import (
     center_crop,
     efficientnet_crop,
     inception_crop,
     random_resized_crop,
 )
-from kdaug_jax.augment.resizing import (
+from kdaug_jax.augment.ops.resizing import (
     resize,
     resize_box,
     resize_box_tensorflow,
     resize_tensorflow,
     to_bytes,
 )
-from kdaug_jax.augment.stage import Stage
-from kdaug_jax.augment.stages import STAGES
-from kdaug_jax.augment.statistics import (
+from kdaug_jax.augment.ops.statistics import (
     auto_contrast,
     auto_contrast_lut,
     contrast,
@@ -82,6 +81,8 @@ from kdaug_jax.augment.statistics import (
     mean_luma,
     stretch_lut,
 )
+from kdaug_jax.augment.stage import Stage
+from kdaug_jax.augment.stages import STAGES
 
 __all__ = [
     "STAGES",

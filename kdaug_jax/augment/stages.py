@@ -7,7 +7,8 @@ from typing import Any
 
 import jax
 
-from kdaug_jax.augment import crop, masks, mixing, policies, resized_crop
+from kdaug_jax.augment import mixing, policies
+from kdaug_jax.augment.ops import crop, masks, resized_crop
 from kdaug_jax.augment.policies import Policy
 from kdaug_jax.augment.stage import Size, Stage
 

@@ -2,7 +2,7 @@ import jax
 import numpy as np
 import pytest
 
-from kdaug_jax.augment import double
+from kdaug_jax.augment.ops import double
 
 both = jax.jit(
     lambda x, y: (

@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from kdaug_jax import augment
-from kdaug_jax.augment import geometry
+from kdaug_jax.augment.ops import geometry
 from tests import golden_augment
 from tests.augment.images import augment_cases, photographs, through_pillow
 

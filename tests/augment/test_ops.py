@@ -10,7 +10,7 @@ import pytest
 from PIL import Image, ImageEnhance, ImageFilter, ImageOps
 
 from kdaug_jax import augment
-from kdaug_jax.augment import lut
+from kdaug_jax.augment.ops import lut
 from tests.augment.images import photographs, through_pillow
 from tests.golden_augment import QUICK
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from kdaug_jax import augment
-from kdaug_jax.augment import resizing, taps
+from kdaug_jax.augment.ops import resizing, taps
 from tests.augment.images import augment_cases, photographs, through_pillow
 from tests.golden_augment import QUICK
 

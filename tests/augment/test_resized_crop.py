@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from kdaug_jax import augment
-from kdaug_jax.augment import boxes, resized_crop
+from kdaug_jax.augment.ops import boxes, resized_crop
 from tests.augment.images import photographs, through_pillow
 from tests.golden_augment import QUICK
 

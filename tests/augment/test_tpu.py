@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from kdaug_jax import augment
-from kdaug_jax.augment import tpu
+from kdaug_jax.augment.ops import tpu
 from tests.augment.images import photographs
 
 IMAGE = photographs(8, 17, 23)[3]

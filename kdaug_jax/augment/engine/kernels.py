@@ -8,14 +8,14 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from kdaug_jax.augment import filters, lut, statistics, torchvision, tpu
-from kdaug_jax.augment.blending import blend, luma
 from kdaug_jax.augment.engine import rows
 from kdaug_jax.augment.engine.rows import Table
-from kdaug_jax.augment.geometry import affine_nearest
-from kdaug_jax.augment.masks import in_box, paint
+from kdaug_jax.augment.ops import filters, lut, statistics, torchvision, tpu
+from kdaug_jax.augment.ops.blending import blend, luma
+from kdaug_jax.augment.ops.geometry import affine_nearest
+from kdaug_jax.augment.ops.masks import in_box, paint
+from kdaug_jax.augment.ops.resample import affine_bicubic, affine_bilinear
 from kdaug_jax.augment.policies.squares import Squares, box
-from kdaug_jax.augment.resample import affine_bicubic, affine_bilinear
 
 
 class Row(NamedTuple):

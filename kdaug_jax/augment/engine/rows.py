@@ -11,12 +11,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from kdaug_jax.augment import lut, torchvision, tpu
-from kdaug_jax.augment.blending import blend_lut
-from kdaug_jax.augment.geometry import Matrix, affine_coefficients, rotation
+from kdaug_jax.augment.ops import lut, torchvision, tpu
+from kdaug_jax.augment.ops.blending import blend_lut
+from kdaug_jax.augment.ops.geometry import Matrix, affine_coefficients, rotation
+from kdaug_jax.augment.ops.resample import exact_coefficients
 from kdaug_jax.augment.policies.policy import SQUARES, VARIANTS, Op
 from kdaug_jax.augment.policies.squares import Squares, squares
-from kdaug_jax.augment.resample import exact_coefficients
 from kdaug_jax.errors import near
 
 # Kinds of work. What an image costs differs by a factor of fifty between them.

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from kdaug_jax.augment.checks import check_fill, check_image, check_number
+from kdaug_jax.augment.ops.checks import check_fill, check_image, check_number
 from kdaug_jax.types import Fill, Level
 
 

@@ -11,9 +11,9 @@ import math
 import jax
 import jax.numpy as jnp
 
-from kdaug_jax.augment.boxes import center_box, draw_box, draw_inception_box
-from kdaug_jax.augment.checks import check_image
-from kdaug_jax.augment.resizing import (
+from kdaug_jax.augment.ops.boxes import center_box, draw_box, draw_inception_box
+from kdaug_jax.augment.ops.checks import check_image
+from kdaug_jax.augment.ops.resizing import (
     Method,
     resize,
     resize_box,

@@ -9,8 +9,8 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from kdaug_jax.augment.checks import check_image
-from kdaug_jax.augment.geometry import affine_nearest
+from kdaug_jax.augment.ops.checks import check_image
+from kdaug_jax.augment.ops.geometry import affine_nearest
 from kdaug_jax.types import Fill, Fraction
 
 

@@ -14,10 +14,10 @@ import jax.numpy as jnp
 from jax import lax
 from jax.typing import ArrayLike
 
-from kdaug_jax.augment.blending import split
-from kdaug_jax.augment.checks import check_image, check_number, is_host
-from kdaug_jax.augment.resample import premultiply, unpremultiply
-from kdaug_jax.augment.taps import BITS, FILTERS, Taps, pillow_taps, taps_table, tensorflow_taps
+from kdaug_jax.augment.ops.blending import split
+from kdaug_jax.augment.ops.checks import check_image, check_number, is_host
+from kdaug_jax.augment.ops.resample import premultiply, unpremultiply
+from kdaug_jax.augment.ops.taps import BITS, FILTERS, Taps, pillow_taps, taps_table, tensorflow_taps
 from kdaug_jax.errors import near
 
 Method = Literal["bilinear", "bicubic"]

@@ -13,9 +13,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from kdaug_jax.augment.blending import RGB, blend_lut, luma, split_alpha
-from kdaug_jax.augment.checks import check_image
-from kdaug_jax.augment.lut import apply_rgb_lut
+from kdaug_jax.augment.ops.blending import RGB, blend_lut, luma, split_alpha
+from kdaug_jax.augment.ops.checks import check_image
+from kdaug_jax.augment.ops.lut import apply_rgb_lut
 
 _VALUES = np.arange(256, dtype=np.int32)
 

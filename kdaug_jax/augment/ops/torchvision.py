@@ -15,11 +15,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from kdaug_jax.augment.blending import RGB, split, split_alpha
-from kdaug_jax.augment.checks import check_image
-from kdaug_jax.augment.filters import smooth
-from kdaug_jax.augment.lut import apply_lut
-from kdaug_jax.augment.statistics import histogram
+from kdaug_jax.augment.ops.blending import RGB, split, split_alpha
+from kdaug_jax.augment.ops.checks import check_image
+from kdaug_jax.augment.ops.filters import smooth
+from kdaug_jax.augment.ops.lut import apply_lut
+from kdaug_jax.augment.ops.statistics import histogram
 
 _VALUES = np.arange(256, dtype=np.float32)
 # 0.2989, 0.587 and 0.114 as float32; their products with bytes are rounded one by one.

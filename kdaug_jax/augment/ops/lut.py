@@ -11,8 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from kdaug_jax.augment.blending import RGB, arrays_of, blend_lut, split_alpha
-from kdaug_jax.augment.checks import check_image, check_number
+from kdaug_jax.augment.ops.blending import RGB, arrays_of, blend_lut, split_alpha
+from kdaug_jax.augment.ops.checks import check_image, check_number
 
 _VALUES = np.arange(256, dtype=np.int32)
 

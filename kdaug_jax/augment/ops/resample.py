@@ -15,10 +15,10 @@ import numpy as np
 from jax import lax
 from jax.typing import ArrayLike
 
-from kdaug_jax.augment import double
-from kdaug_jax.augment.checks import check_image
-from kdaug_jax.augment.double import Double
-from kdaug_jax.augment.masks import paint
+from kdaug_jax.augment.ops import double
+from kdaug_jax.augment.ops.checks import check_image
+from kdaug_jax.augment.ops.double import Double
+from kdaug_jax.augment.ops.masks import paint
 
 
 def exact_coefficients(a: float, b: float, c: float, d: float, e: float, f: float) -> np.ndarray:

@@ -9,10 +9,10 @@ Identity, invert, brightness, `solarize_add`, equalize and cutout are as Pillow'
 cutout half its side.
 """
 
-from kdaug_jax.augment.colour import brightness, identity, invert, solarize_add
-from kdaug_jax.augment.masks import cutout
-from kdaug_jax.augment.statistics import equalize
-from kdaug_jax.augment.tpu.colour import (
+from kdaug_jax.augment.ops.colour import brightness, identity, invert, solarize_add
+from kdaug_jax.augment.ops.masks import cutout
+from kdaug_jax.augment.ops.statistics import equalize
+from kdaug_jax.augment.ops.tpu.colour import (
     auto_contrast,
     auto_contrast_lut,
     color,
@@ -27,7 +27,7 @@ from kdaug_jax.augment.tpu.colour import (
     solarize_lut,
     stretch_lut,
 )
-from kdaug_jax.augment.tpu.geometry import (
+from kdaug_jax.augment.ops.tpu.geometry import (
     affine_nearest,
     rotate,
     rotation,

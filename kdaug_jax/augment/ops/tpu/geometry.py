@@ -17,9 +17,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from kdaug_jax.augment.blending import split
-from kdaug_jax.augment.checks import check_host, check_image
-from kdaug_jax.augment.masks import paint
+from kdaug_jax.augment.ops.blending import split
+from kdaug_jax.augment.ops.checks import check_host, check_image
+from kdaug_jax.augment.ops.masks import paint
 
 
 def _nearest(x: jax.Array) -> jax.Array:

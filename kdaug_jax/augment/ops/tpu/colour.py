@@ -16,11 +16,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from kdaug_jax.augment import lut
-from kdaug_jax.augment.blending import blend, blend_lut, split, split_alpha
-from kdaug_jax.augment.checks import check_image, check_number, is_host
-from kdaug_jax.augment.filters import set_interior
-from kdaug_jax.augment.statistics import histogram, value_range
+from kdaug_jax.augment.ops import lut
+from kdaug_jax.augment.ops.blending import blend, blend_lut, split, split_alpha
+from kdaug_jax.augment.ops.checks import check_image, check_number, is_host
+from kdaug_jax.augment.ops.filters import set_interior
+from kdaug_jax.augment.ops.statistics import histogram, value_range
 
 RGB = (3,)
 _VALUES = np.arange(256, dtype=np.float32)

@@ -9,8 +9,8 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from kdaug_jax.augment.blending import RGB, blend_colours, split_alpha
-from kdaug_jax.augment.checks import check_image
+from kdaug_jax.augment.ops.blending import RGB, blend_colours, split_alpha
+from kdaug_jax.augment.ops.checks import check_image
 
 
 def box_sums(wide: jax.Array, side: int) -> jax.Array:

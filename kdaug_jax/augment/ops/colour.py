@@ -12,9 +12,9 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from kdaug_jax.augment import lut
-from kdaug_jax.augment.blending import RGB, blend_colours, luma, split_alpha
-from kdaug_jax.augment.checks import check_image
+from kdaug_jax.augment.ops import lut
+from kdaug_jax.augment.ops.blending import RGB, blend_colours, luma, split_alpha
+from kdaug_jax.augment.ops.checks import check_image
 
 
 def identity(image: jax.Array) -> jax.Array:

@@ -16,9 +16,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from kdaug_jax.augment.checks import check_fill, check_host, check_image
-from kdaug_jax.augment.masks import paint
-from kdaug_jax.augment.resample import affine_bicubic, affine_bilinear, exact_coefficients
+from kdaug_jax.augment.ops.checks import check_fill, check_host, check_image
+from kdaug_jax.augment.ops.masks import paint
+from kdaug_jax.augment.ops.resample import affine_bicubic, affine_bilinear, exact_coefficients
 from kdaug_jax.errors import near
 
 Matrix = tuple[float, float, float, float, float, float]

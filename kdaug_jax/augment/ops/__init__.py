@@ -1,0 +1,1 @@
+"""Deterministic ops on one image, their pieces, and thin random wrappers."""
