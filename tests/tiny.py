@@ -9,7 +9,10 @@ from kdaug_jax.models.layers import BatchNorm, Conv, Linear, global_average
 from kdaug_jax.types import Outputs
 
 NAMES = ("tiny", "tiny_wide")
-MIN_SIZE = 4
+
+
+def sizes(name):
+    return 4, 8
 
 
 def build(name, num_classes, num_branches, dtype):

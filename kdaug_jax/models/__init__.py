@@ -1,8 +1,4 @@
-"""Networks by name. A new family is one file with `NAMES`, `MIN_SIZE` and `build`, and a row.
-
-`build(name, num_classes, num_branches, dtype, **options)` gives a Linen module, or None for a
-name of another family. The module maps (normalised images, `layers.Mode`) to `types.Outputs`.
-"""
+"""Networks by name. A new family is one file in `families`, see there, and a row here."""
 
 from __future__ import annotations
 
@@ -16,14 +12,23 @@ import jax
 import jax.numpy as jnp
 
 from kdaug_jax.errors import ConfigError, near
-from kdaug_jax.models import lenet, resnet, wrn
+from kdaug_jax.models.families import lenet, resnet, wrn
+from kdaug_jax.models.fold import fold_batchnorm
 from kdaug_jax.models.layers import Mode
 from kdaug_jax.models.model import Model, Variables
+from kdaug_jax.models.variables import flatten, mismatches, take_branch
 from kdaug_jax.types import Outputs
 
-__all__ = ["Model", "create", "names"]
+__all__ = ["Model", "create", "fold_batchnorm", "names", "take_branch"]
 
 _FAMILIES: tuple[ModuleType, ...] = (lenet, resnet, wrn)
+
+# What Linen raises for variables that do not fit a module.
+_MISFITS = (
+    flax.errors.ScopeParamShapeError,
+    flax.errors.ScopeParamNotFoundError,
+    flax.errors.ScopeCollectionNotFound,
+)
 
 _DTYPES = ("float32", "bfloat16")
 
@@ -47,7 +52,7 @@ def create(
     """Gives a network as a pair of pure functions.
 
     Args:
-      name: one of `names()`, or any legal `wrn_D_K`.
+      name: one of `names()`, or of a family with free numbers, such as `wrn_D_K`.
       num_classes: width of the logits, at least 1.
       mean: per-channel mean that is taken from the pixels, in their units 0..255.
       std: per-channel divisor of the pixels after that; its length is the number of channels.
@@ -55,19 +60,21 @@ def create(
       group_size: examples whose statistics BatchNorm takes together in training, a divisor of
         the batch; 0 for the whole batch.
       dtype: "float32" or "bfloat16", of the computation; parameters and logits are float32.
-      **options: what the family's `build` offers besides, such as `dropout` of `wrn_D_K`.
+      **options: what the family's `build` offers besides, such as `dropout`, `bits` or `remat`.
 
     Returns:
       A `Model`; see there for `init` and `apply`.
 
     Raises:
       ConfigError: unknown name, impossible depth, or an argument out of range. `apply` raises it
-        while being traced, for an image that is too small or not of the size that the network
-        was initialised for, a branch that does not exist, and a `group_size` that does not
-        divide the batch.
+        while being traced, for an image that is too small, variables of another network or
+        number of classes, a branch that does not exist, rows that are not whole examples, a
+        `group_size` that does not divide the batch, and a missing key.
     """
     _check(num_classes, mean, std, num_branches, group_size, dtype)
-    module, min_size = _build(name, num_classes, num_branches, jnp.dtype(dtype), options)
+    module, (min_size, native_size) = _build(
+        name, num_classes, num_branches, jnp.dtype(dtype), options
+    )
 
     def normalise(image: jax.Array) -> jax.Array:
         shift = jnp.asarray(mean, jnp.float32).reshape(1, 1, 1, -1)
@@ -90,30 +97,38 @@ def create(
     ) -> tuple[Outputs, Variables]:
         _check_size(name, image.shape[1:3], min_size)
         _check_branches(branches, num_branches)
-        groups = _groups(image.shape[0], len(branches), group_size) if train else 1
+        groups = _groups(image.shape[0], len(branches), group_size if train else 0)
         mode = Mode(train, tuple(branches), groups)
         mutable = ["batch_stats"] if train else False
         rngs = {} if key is None else {"dropout": key}
         try:
             result = module.apply(variables, normalise(image), mode, mutable=mutable, rngs=rngs)
-        except flax.errors.ScopeParamShapeError as error:
+        except _MISFITS:
+            wanted = jax.eval_shape(lambda: init(jax.random.key(0), image.shape[1:3]))
+            wrong = mismatches(flatten(variables), flatten(wanted))
+            if not wrong:
+                raise
             raise ConfigError(
-                "image",
-                f"{name} was initialised for other images than {image.shape[1:]}",
-                "use one image size throughout",
-            ) from error
+                "variables",
+                f"of {name} with {num_classes} classes for {image.shape[1]}×{image.shape[2]} "
+                f"pixels: {wrong}",
+                "use the network, classes and image size that they were made for",
+            ) from None
+        except flax.errors.InvalidRngError:
+            raise ConfigError("key", f"{name} draws at random in training", "give a key") from None
         if not train:
             return result, variables["batch_stats"]
         outputs, changed = result
         return outputs, changed.get("batch_stats", {})
 
-    return Model(init, apply, name, num_classes, min_size, num_branches)
+    facts = (name, num_classes, min_size, num_branches, native_size, len(mean))
+    return Model(init, apply, *facts)
 
 
 def _build(
     name: str, num_classes: int, num_branches: int, dtype: Any, options: dict[str, Any]
-) -> tuple[nn.Module, int]:
-    """Gives the module called `name` and its smallest image side."""
+) -> tuple[nn.Module, tuple[int, int]]:
+    """Gives the module called `name`, and its smallest and native image side."""
     for family in _FAMILIES:
         known = list(inspect.signature(family.build).parameters)[4:]
         unknown = [option for option in options if option not in known]
@@ -123,7 +138,7 @@ def _build(
             continue
         if unknown:
             raise ConfigError("options", f"{name} has no '{unknown[0]}'", near(unknown[0], known))
-        return module, family.MIN_SIZE
+        return module, family.sizes(name)
     raise ConfigError("name", f"unknown network '{name}'", near(name, names()))
 
 

@@ -23,6 +23,8 @@ class Model(NamedTuple):
       num_classes: width of the logits.
       min_size: the smallest legal image side in pixels.
       num_branches: how many stacked BatchNorm branches it has.
+      native_size: the image side in pixels that the network was made for.
+      channels: of its images.
     """
 
     init: Callable[..., Variables]
@@ -31,3 +33,5 @@ class Model(NamedTuple):
     num_classes: int
     min_size: int
     num_branches: int
+    native_size: int
+    channels: int

@@ -11,11 +11,9 @@ from typing import Any
 
 import jax
 import numpy as np
-from flax import traverse_util
 
 from kdaug_jax.errors import CheckpointError
-
-_LISTED = 10
+from kdaug_jax.models.variables import flatten, mismatches, unflatten
 
 
 def from_torch(state: Mapping[str, np.ndarray], variables_shape: Mapping[str, Any]) -> dict:
@@ -36,14 +34,28 @@ def from_torch(state: Mapping[str, np.ndarray], variables_shape: Mapping[str, An
     Raises:
       CheckpointError: paths are missing, extra or of another shape; the first ten are listed.
     """
-    expected = traverse_util.flatten_dict(dict(variables_shape), keep_empty_nodes=False, sep="/")
-    arrays = dict(_convert(name, np.asarray(state[name]), state) for name in _kept(state))
-    arrays = {path: _to_branches(path, a, expected) for path, a in arrays.items()}
-    _raise_on_mismatch(arrays, expected)
-    tree = traverse_util.unflatten_dict(
-        {path: jax.numpy.asarray(a, expected[path].dtype) for path, a in arrays.items()}, sep="/"
+    expected = flatten(variables_shape)
+    arrays = rename(state, expected)
+    wrong = mismatches(arrays, expected)
+    if wrong:
+        raise CheckpointError("weights", wrong, "use weights of the same network")
+    return unflatten(
+        {path: jax.numpy.asarray(a, expected[path].dtype) for path, a in arrays.items()}
     )
-    return {"params": tree["params"], "batch_stats": tree.get("batch_stats", {})}
+
+
+def rename(state: Mapping[str, np.ndarray], expected: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """Gives arrays in PyTorch's names and layout our paths and layout, without copying them.
+
+    Args:
+      state: arrays by PyTorch's names.
+      expected: shapes by path, which say how many BatchNorm branches there are.
+
+    Returns:
+      Arrays by path, such as `params/layer1_0/conv1/kernel`, whether expected or not.
+    """
+    arrays = dict(_convert(name, np.asarray(state[name]), state) for name in _kept(state))
+    return {path: _to_branches(path, array, expected) for path, array in arrays.items()}
 
 
 def _kept(state: Mapping[str, np.ndarray]) -> list[str]:
@@ -86,17 +98,3 @@ def _to_branches(path: str, array: np.ndarray, expected: Mapping[str, Any]) -> n
     if of_batch_norm and array.shape[1:] == tuple(shape[1:]):
         return np.broadcast_to(array, shape)
     return array
-
-
-def _raise_on_mismatch(arrays: Mapping[str, np.ndarray], expected: Mapping[str, Any]) -> None:
-    problems = [f"{path} is missing" for path in expected if path not in arrays]
-    problems += [f"{path} is extra" for path in arrays if path not in expected]
-    problems += [
-        f"{path} has shape {array.shape}, not {tuple(expected[path].shape)}"
-        for path, array in arrays.items()
-        if path in expected and array.shape != tuple(expected[path].shape)
-    ]
-    if problems:
-        rest = len(problems) - _LISTED
-        listed = ", ".join(problems[:_LISTED]) + (f" and {rest} more" if rest > 0 else "")
-        raise CheckpointError("weights", listed, "use weights of the same network")

@@ -244,5 +244,5 @@ def test_wrong_calls():
 def test_lenet_keeps_to_one_image_size():
     model = models.create("lenet_vrm", 10)
     image = jax.ShapeDtypeStruct((2, 28, 28, 3), jnp.uint8)
-    with pytest.raises(ConfigError, match="other images"):
+    with pytest.raises(ConfigError, match="28×28 pixels: params/fc1/kernel has shape"):
         jax.eval_shape(lambda v, x: model.apply(v, x, train=False), shapes(model), image)

@@ -12,10 +12,18 @@ from typing import Any
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
 
 from kdaug_jax.errors import ConfigError
-from kdaug_jax.models.layers import BatchNorm, Conv, Linear, Mode, global_average
+from kdaug_jax.models.layers import (
+    FULL,
+    Kit,
+    Linear,
+    Mode,
+    check_rate,
+    global_average,
+    make_kit,
+    zeros,
+)
 from kdaug_jax.types import Outputs
 
 # The usual ones; `build` takes every legal depth and factor.
@@ -24,12 +32,20 @@ NAMES = tuple(
     for depth, factor in ((10, 1), (16, 1), (16, 2), (16, 4), (28, 10), (40, 1), (40, 2))
 )
 
-# Two strides of 2: a smaller image would leave less than one pixel to the last stage.
-MIN_SIZE = 4
+
+def sizes(name: str) -> tuple[int, int]:
+    """Gives the smallest and the usual image side; two strides of 2 leave one pixel of four."""
+    del name
+    return 4, 32
 
 
 def build(
-    name: str, num_classes: int, num_branches: int, dtype: Any, dropout: float = 0.0
+    name: str,
+    num_classes: int,
+    num_branches: int,
+    dtype: Any,
+    dropout: float = 0.0,
+    bits: Any = (FULL, FULL),
 ) -> nn.Module | None:
     """Gives the network called `name`, or None if that is not `wrn_D_K`.
 
@@ -39,28 +55,39 @@ def build(
       num_branches: BatchNorm branches, at least 1.
       dtype: type of the computation.
       dropout: rate of the dropout between the two convolutions of each block, in [0, 1).
+      bits: of weights and of activations inside the blocks, see `layers.Kit`.
 
     Returns:
       A `WideResNet` or None.
 
     Raises:
-      ConfigError: the depth is not 6n+4 with n ≥ 1, or the rate is out of range.
+      ConfigError: the depth is not 6n+4 with n ≥ 1, the rate is out of range, or `bits` do not
+        exist.
     """
     match = re.fullmatch(r"wrn_([1-9]\d*)_([1-9]\d*)", name)
     if match is None:
         return None
-    depth, factor = int(match[1]), int(match[2])
+    blocks, factor = blocks_of(name, int(match[1])), int(match[2])
+    check_rate("dropout", dropout)
+    return WideResNet(blocks, factor, num_classes, make_kit(num_branches, dtype, bits), dropout)
+
+
+def blocks_of(name: str, depth: int) -> int:
+    """Gives the blocks per group of a wide residual network of `depth` layers.
+
+    Raises:
+      ConfigError: the depth is not 6n+4 with n ≥ 1.
+    """
     blocks, rest = divmod(depth - 4, 6)
     if rest or blocks < 1:
         lower = 6 * max(blocks, 1) + 4
+        legal = [name.replace(f"_{depth}_", f"_{better}_", 1) for better in (lower, lower + 6)]
         raise ConfigError(
             "name",
             f"'{name}' has depth {depth}, which must be 6n+4",
-            f"write wrn_{lower}_{factor} or wrn_{lower + 6}_{factor}",
+            "write " + " or ".join(legal),
         )
-    if not isinstance(dropout, int | float) or not 0.0 <= dropout < 1.0:
-        raise ConfigError("dropout", f"is {dropout!r}", "0 ≤ dropout < 1")
-    return WideResNet(blocks, factor, num_classes, num_branches, dtype, dropout)
+    return blocks
 
 
 class WideResNet(nn.Module):
@@ -74,30 +101,27 @@ class WideResNet(nn.Module):
       blocks: residual blocks per group.
       factor: widening factor K.
       num_classes: width of the logits, C.
-      num_branches: BatchNorm branches.
-      dtype: type of the computation.
+      kit: what the layers share.
       dropout: rate of the dropout in the blocks.
     """
 
     blocks: int
     factor: int
     num_classes: int
-    num_branches: int = 1
-    dtype: Any = jnp.float32
+    kit: Kit = Kit()
     dropout: float = 0.0
 
     @nn.compact
     def __call__(self, x: jax.Array, mode: Mode) -> Outputs:
         """Maps normalised images `[B*V,H,W,3]` to logits `f32[B*V,C]` and taps."""
-        x = Conv(16, 3, padding=1, dtype=self.dtype, name="conv1")(x)
+        x = self.kit.conv("conv1", 16, 3, bits=FULL)(x)
         taps = {"f0": x}
         for group, width in enumerate((16, 32, 64), start=1):
             x, normalised = Group(
                 self.blocks,
                 width * self.factor,
                 1 if group == 1 else 2,
-                self.num_branches,
-                self.dtype,
+                self.kit,
                 self.dropout,
                 name=f"block{group}",
             )(x, mode)
@@ -105,9 +129,9 @@ class WideResNet(nn.Module):
             if group > 1:
                 taps[f"f{group - 1}_pre"] = normalised
             taps[f"f{group}"] = x
-        x = taps["f3_pre"] = BatchNorm(self.num_branches, name="bn1")(x, *mode)
+        x = taps["f3_pre"] = self.kit.norm("bn1")(x, *mode)
         taps["f4"] = taps["pooled"] = global_average(nn.relu(x))
-        classify = Linear(self.num_classes, bias_init=nn.initializers.zeros, name="fc")
+        classify = Linear(self.num_classes, bias_init=zeros, name="fc")
         return Outputs(logits=classify(taps["pooled"]), taps=taps)
 
 
@@ -118,16 +142,14 @@ class Group(nn.Module):
       blocks: number of blocks.
       features: output channels.
       stride: of the first block.
-      num_branches: BatchNorm branches.
-      dtype: type of the computation.
+      kit: what the layers share.
       dropout: rate of the dropout in the blocks.
     """
 
     blocks: int
     features: int
     stride: int
-    num_branches: int
-    dtype: Any
+    kit: Kit
     dropout: float
 
     @nn.compact
@@ -145,8 +167,7 @@ class Group(nn.Module):
             x, normalised = PreactivationBlock(
                 self.features,
                 self.stride if block == 0 else 1,
-                self.num_branches,
-                self.dtype,
+                self.kit,
                 self.dropout,
                 name=f"layer_{block}",
             )(x, mode)
@@ -161,28 +182,26 @@ class PreactivationBlock(nn.Module):
     Attributes:
       features: output channels.
       stride: of the first convolution.
-      num_branches: BatchNorm branches.
-      dtype: type of the computation.
+      kit: what the layers share.
       dropout: rate of the dropout.
     """
 
     features: int
     stride: int
-    num_branches: int
-    dtype: Any
+    kit: Kit
     dropout: float
 
     @nn.compact
     def __call__(self, x: jax.Array, mode: Mode) -> tuple[jax.Array, jax.Array]:
         """Gives `[B*V,H/stride,W/stride,features]`, and `x[B*V,H,W,C_in]` normalised."""
-        normalised = BatchNorm(self.num_branches, name="bn1")(x, *mode)
-        active = nn.relu(normalised)
-        y = Conv(self.features, 3, self.stride, 1, dtype=self.dtype, name="conv1")(active)
-        y = nn.relu(BatchNorm(self.num_branches, name="bn2")(y, *mode))
+        kit = self.kit
+        normalised = kit.norm("bn1")(x, *mode)
+        active = kit.quantize(nn.relu(normalised))
+        y = kit.conv("conv1", self.features, 3, self.stride)(active)
+        y = kit.quantize(nn.relu(kit.norm("bn2")(y, *mode)))
         if self.dropout > 0.0:
             y = nn.Dropout(self.dropout, deterministic=not mode.train, name="dropout")(y)
-        y = Conv(self.features, 3, padding=1, dtype=self.dtype, name="conv2")(y)
+        y = kit.conv("conv2", self.features, 3)(y)
         if x.shape[-1] != self.features:
-            shortcut = Conv(self.features, 1, self.stride, dtype=self.dtype, name="convShortcut")
-            x = shortcut(active)
+            x = kit.conv("convShortcut", self.features, 1, self.stride)(active)
         return x + y, normalised

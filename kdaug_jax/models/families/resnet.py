@@ -11,9 +11,8 @@ from typing import Any
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
 
-from kdaug_jax.models.layers import BatchNorm, Conv, Linear, Mode, global_average
+from kdaug_jax.models.layers import FULL, Kit, Linear, Mode, global_average, make_kit
 from kdaug_jax.types import Outputs
 
 _PLAIN = (16, 16, 32, 64)
@@ -28,11 +27,16 @@ _TABLE = {f"resnet{6 * n + 2}": (n, _PLAIN) for n in (1, 2, 3, 5, 7, 9, 18)} | {
 
 NAMES = tuple(_TABLE)
 
-# Two strides of 2: a smaller image would leave less than one pixel to the last stage.
-MIN_SIZE = 4
+
+def sizes(name: str) -> tuple[int, int]:
+    """Gives the smallest and the usual image side; two strides of 2 leave one pixel of four."""
+    del name
+    return 4, 32
 
 
-def build(name: str, num_classes: int, num_branches: int, dtype: Any) -> nn.Module | None:
+def build(
+    name: str, num_classes: int, num_branches: int, dtype: Any, bits: Any = (FULL, FULL)
+) -> nn.Module | None:
     """Gives the network called `name`, or None if it is not in `NAMES`.
 
     Args:
@@ -40,14 +44,18 @@ def build(name: str, num_classes: int, num_branches: int, dtype: Any) -> nn.Modu
       num_classes: width of the logits, C.
       num_branches: BatchNorm branches, at least 1.
       dtype: type of the computation.
+      bits: of weights and of activations inside the blocks, see `layers.Kit`.
 
     Returns:
       A `ResNet` or None.
+
+    Raises:
+      ConfigError: `bits` do not exist.
     """
     if name not in _TABLE:
         return None
     blocks, widths = _TABLE[name]
-    return ResNet(blocks, widths, num_classes, num_branches, dtype)
+    return ResNet(blocks, widths, num_classes, make_kit(num_branches, dtype, bits))
 
 
 class ResNet(nn.Module):
@@ -60,28 +68,24 @@ class ResNet(nn.Module):
       blocks: residual blocks per stage.
       widths: channels of the stem and of the three stages.
       num_classes: width of the logits, C.
-      num_branches: BatchNorm branches.
-      dtype: type of the computation.
+      kit: what the layers share.
     """
 
     blocks: int
     widths: tuple[int, ...]
     num_classes: int
-    num_branches: int = 1
-    dtype: Any = jnp.float32
+    kit: Kit = Kit()
 
     @nn.compact
     def __call__(self, x: jax.Array, mode: Mode) -> Outputs:
         """Maps normalised images `[B*V,H,W,3]` to logits `f32[B*V,C]` and taps."""
-        x = Conv(self.widths[0], 3, padding=1, dtype=self.dtype, name="conv1")(x)
-        x = nn.relu(BatchNorm(self.num_branches, name="bn1")(x, *mode))
+        x = self.kit.conv("conv1", self.widths[0], 3, bits=FULL)(x)
+        x = nn.relu(self.kit.norm("bn1")(x, *mode))
         taps = {"f0": x}
         for stage, width in enumerate(self.widths[1:], start=1):
             for block in range(self.blocks):
                 stride = 2 if stage > 1 and block == 0 else 1
-                before = BasicBlock(
-                    width, stride, self.num_branches, self.dtype, name=f"layer{stage}_{block}"
-                )(x, mode)
+                before = BasicBlock(width, stride, self.kit, name=f"layer{stage}_{block}")(x, mode)
                 x = nn.relu(before)
             taps |= {f"f{stage}_pre": before, f"f{stage}": x}
         taps["f4"] = taps["pooled"] = global_average(x)
@@ -91,26 +95,27 @@ class ResNet(nn.Module):
 class BasicBlock(nn.Module):
     """Two 3×3 convolutions with BatchNorm and a shortcut; the last ReLU is the caller's.
 
+    Quantised activations enter both the first convolution and the shortcut.
+
     Attributes:
       features: output channels.
       stride: of the first convolution.
-      num_branches: BatchNorm branches.
-      dtype: type of the computation.
+      kit: what the layers share.
     """
 
     features: int
     stride: int
-    num_branches: int
-    dtype: Any
+    kit: Kit
 
     @nn.compact
     def __call__(self, x: jax.Array, mode: Mode) -> jax.Array:
         """Maps `x[B*V,H,W,C_in]` to `[B*V,H/stride,W/stride,features]`, before the ReLU."""
-        y = Conv(self.features, 3, self.stride, 1, dtype=self.dtype, name="conv1")(x)
-        y = nn.relu(BatchNorm(self.num_branches, name="bn1")(y, *mode))
-        y = Conv(self.features, 3, padding=1, dtype=self.dtype, name="conv2")(y)
-        y = BatchNorm(self.num_branches, name="bn2")(y, *mode)
+        kit = self.kit
+        x = kit.quantize(x)
+        y = kit.conv("conv1", self.features, 3, self.stride)(x)
+        y = kit.quantize(nn.relu(kit.norm("bn1")(y, *mode)))
+        y = kit.norm("bn2")(kit.conv("conv2", self.features, 3)(y), *mode)
         if self.stride != 1 or x.shape[-1] != self.features:
-            x = Conv(self.features, 1, self.stride, dtype=self.dtype, name="downsample_0")(x)
-            x = BatchNorm(self.num_branches, name="downsample_1")(x, *mode)
+            x = kit.conv("downsample_0", self.features, 1, self.stride)(x)
+            x = kit.norm("downsample_1")(x, *mode)
         return x + y

@@ -11,13 +11,16 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from kdaug_jax.models.layers import Conv, Linear, Mode, torch_uniform
+from kdaug_jax.models.layers import Conv, Linear, Mode, channels_first, torch_uniform
 from kdaug_jax.types import Outputs
 
 NAMES = ("lenet_vrm",)
 
-# 16 -> 12 -> 6 -> 2 -> 1 pixels through convolution, pool, convolution, pool.
-MIN_SIZE = 16
+
+def sizes(name: str) -> tuple[int, int]:
+    """Gives the smallest and the usual image side; 16 -> 12 -> 6 -> 2 -> 1 pixels are left."""
+    del name
+    return 16, 32
 
 
 def build(name: str, num_classes: int, num_branches: int, dtype: Any) -> nn.Module | None:
@@ -67,8 +70,7 @@ class LeNet(nn.Module):
             )
             taps[name] = convolve(x)
             x = nn.max_pool(nn.relu(taps[name]), (2, 2), (2, 2))
-        # Channels first, as in the original, so that weights mean the same here and there.
-        x = jnp.transpose(x, (0, 3, 1, 2)).reshape(x.shape[0], -1)
+        x = channels_first(x)
         x = nn.relu(Linear(120, self.dtype, name="fc1")(x))
         x = nn.relu(Linear(84, self.dtype, name="fc2")(x))
         taps["pooled"] = x.astype(jnp.float32)

@@ -1,0 +1,182 @@
+"""BatchNorm with branches: statistics per view and per group of the batch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from kdaug_jax.errors import ConfigError
+
+Initializer = Callable[..., jax.Array]
+
+
+def over_last_axis(vector: jax.Array, ndim: int) -> jax.Array:
+    """Gives `vector[C]` the shape `[1,...,1,C]` of rank `ndim`, as explicit broadcasting asks."""
+    return vector.reshape((1,) * (ndim - 1) + vector.shape)
+
+
+class BatchNorm(nn.Module):
+    """Batch normalisation with branches, statistics per view and per group of the batch.
+
+    A branch is one set of scale, bias and running statistics; all are kept as rows of
+    `[num_branches, C]`, so that the tree has one shape whatever the views are. Several views of
+    a batch may be normalised in one pass (view v of example b at row `b*V + v`), and each view
+    still has its own statistics, exactly as in separate passes. Views of different branches are
+    the auxiliary BatchNorm of Xie et al., 2020 ("Adversarial Examples Improve Image
+    Recognition") and Merchant et al., 2020 ("Does Data Augmentation Benefit from Split
+    BatchNorms").
+
+    Training normalises with the biased variance of each group, and moves the running statistics
+    of each view's branch, view after view, toward moments of the whole batch. Those are pooled:
+    the variance of the batch is the mean of the groups' variances plus the variance of the
+    groups' means (law of total variance). The mean of the variances alone would leave out the
+    spread of the groups' means and so be too small, the more so the smaller the groups are. The
+    pooled variance is scaled by n/(n-1), as PyTorch does, n being the elements of one channel in
+    the whole batch.
+
+    Statistics are float32 whatever the type of the input, since bfloat16 holds too few digits
+    for sums, and take one pass over the input: E[x²] - E[x]², not below zero.
+
+    Where `params` hold a `shift[C]` instead, the rest was folded into the convolution before (see
+    `fold.fold_batchnorm`), and the shift is added; such a layer cannot be trained.
+
+    Source: Ioffe and Szegedy, 2015, "Batch Normalization".
+
+    Attributes:
+      num_branches: rows of parameters and statistics.
+      momentum: share of the old running statistics that one update keeps; 1 - PyTorch's.
+      epsilon: added to variances.
+      scale_init: initialiser of the scale `f32[num_branches,C]`.
+    """
+
+    num_branches: int = 1
+    momentum: float = 0.9
+    epsilon: float = 1e-5
+    scale_init: Initializer = nn.initializers.ones
+
+    @nn.compact
+    def __call__(
+        self, x: jax.Array, train: bool, branches: tuple[int, ...] = (0,), groups: int = 1
+    ) -> jax.Array:
+        """Normalises every channel of `x`.
+
+        Args:
+          x: `[B*V,...,C]` with `V = len(branches)`, row `b*V + v` being view v of example b.
+          train: use statistics of the batch and update the running ones, or use the latter.
+          branches: branch of each view, each in `0..num_branches-1`; may repeat.
+          groups: number of consecutive equal groups of examples; a divisor of B.
+
+        Returns:
+          Array of the shape and type of `x`.
+        """
+        if self.has_variable("params", "shift"):
+            return self._shifted(x, train)
+        shape = (self.num_branches, x.shape[-1])
+        scale = self.param("scale", self.scale_init, shape, jnp.float32)
+        bias = self.param("bias", nn.initializers.zeros, shape, jnp.float32)
+        mean = self.variable("batch_stats", "mean", jnp.zeros, shape, jnp.float32)
+        variance = self.variable("batch_stats", "var", jnp.ones, shape, jnp.float32)
+        if train and (len(branches) > 1 or groups > 1):
+            rows = jnp.array(branches)
+            split = _split(x.astype(jnp.float32), len(branches), groups)
+            moments = _moments(split, (1, *range(3, split.ndim - 1)))
+            factors = _fold(scale[rows][None], bias[rows][None], *moments, self.epsilon)
+            y = _scale_and_shift(split, *(_spread(factor, split.ndim) for factor in factors))
+            y = y.reshape(x.shape)
+            batch_mean, batch_variance = _pool(*moments)
+        elif train:
+            # One view in one group: plain reductions, nothing is reshaped.
+            branch = branches[0]
+            wide = x.astype(jnp.float32)
+            moments = _moments(wide, tuple(range(x.ndim - 1)))
+            factors = _fold(scale[branch], bias[branch], *moments, self.epsilon)
+            y = _scale_and_shift(wide, *(over_last_axis(factor, x.ndim) for factor in factors))
+            batch_mean, batch_variance = moments[0][None], moments[1][None]
+        else:
+            factors = _fold(scale, bias, mean.value, variance.value, self.epsilon)
+            y = _by_branch(x.astype(jnp.float32), *factors, branches)
+        if train and not self.is_initializing():
+            count = x.size // (x.shape[-1] * len(branches))
+            unbiased = batch_variance * (count / max(count - 1, 1))
+            mean.value = _follow(mean.value, batch_mean, branches, self.momentum)
+            variance.value = _follow(variance.value, unbiased, branches, self.momentum)
+        return y.astype(x.dtype)
+
+    def _shifted(self, x: jax.Array, train: bool) -> jax.Array:
+        """Adds what is left of a folded normalisation."""
+        if train:
+            raise ConfigError(
+                "train", "BatchNorm was folded into the convolutions", "train the unfolded weights"
+            )
+        shift = self.get_variable("params", "shift")
+        return (x.astype(jnp.float32) + over_last_axis(shift, x.ndim)).astype(x.dtype)
+
+
+def _split(x: jax.Array, views: int, groups: int) -> jax.Array:
+    """Reshapes `[B*V,...,C]` to `[groups,B/groups,V,...,C]`."""
+    examples = x.shape[0] // (views * groups)
+    return x.reshape(groups, examples, views, *x.shape[1:])
+
+
+def _spread(factor: jax.Array, ndim: int) -> jax.Array:
+    """Reshapes `[G,V,C]` to `[G,1,V,1,...,1,C]` of rank `ndim`."""
+    groups, views, channels = factor.shape
+    return factor.reshape(groups, 1, views, *(1,) * (ndim - 4), channels)
+
+
+def _moments(x: jax.Array, axes: tuple[int, ...]) -> tuple[jax.Array, jax.Array]:
+    """Gives mean and biased variance over `axes`, in one pass over `x`."""
+    mean = jnp.mean(x, axis=axes)
+    mean_of_squares = jnp.mean(lax.square(x), axis=axes)
+    return mean, jnp.maximum(mean_of_squares - lax.square(mean), 0.0)
+
+
+def _pool(mean: jax.Array, variance: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Combines moments `[G,V,C]` of equal groups to those of the batch, `[V,C]`."""
+    return jnp.mean(mean, axis=0), jnp.mean(variance, axis=0) + jnp.var(mean, axis=0)
+
+
+def _fold(
+    scale: jax.Array, bias: jax.Array, mean: jax.Array, variance: jax.Array, epsilon: float
+) -> tuple[jax.Array, jax.Array]:
+    """Gives (a, b) such that `a*x + b` normalises x, scales and shifts it; all broadcast."""
+    factor = scale * lax.rsqrt(variance + epsilon)
+    return factor, bias - mean * factor
+
+
+def _scale_and_shift(x: jax.Array, factor: jax.Array, shift: jax.Array) -> jax.Array:
+    return x * factor + shift
+
+
+def _by_branch(
+    x: jax.Array, factor: jax.Array, shift: jax.Array, branches: tuple[int, ...]
+) -> jax.Array:
+    """Applies row `branches[v]` of `factor[N,C]` and `shift[N,C]` to view v of `x[B*V,...,C]`."""
+    if len(set(branches)) == 1:
+        row = branches[0]
+        return _scale_and_shift(
+            x, over_last_axis(factor[row], x.ndim), over_last_axis(shift[row], x.ndim)
+        )
+    rows = jnp.array(branches)
+    split = _split(x, len(branches), groups=1)
+    y = _scale_and_shift(
+        split, _spread(factor[rows][None], split.ndim), _spread(shift[rows][None], split.ndim)
+    )
+    return y.reshape(x.shape)
+
+
+def _follow(
+    running: jax.Array, observed: jax.Array, branches: tuple[int, ...], momentum: float
+) -> jax.Array:
+    """Moves row `branches[v]` of `running[N,C]` toward `observed[v]`, for v in order.
+
+    In order, because two views on one branch are two updates, as in two separate passes.
+    """
+    rows = list(running)
+    for view, branch in enumerate(branches):
+        rows[branch] = momentum * rows[branch] + (1.0 - momentum) * observed[view]
+    return jnp.stack(rows)

@@ -1,0 +1,121 @@
+"""Folds BatchNorm into the convolutions before it, for networks that are run but not trained.
+
+Which pairs belong together is found by tracing: a convolution whose output nothing but one
+BatchNorm reads. So it holds for every family, and for a user's own.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.ad_checkpoint import checkpoint_name
+
+from kdaug_jax.errors import ConfigError
+from kdaug_jax.models.batchnorm import BatchNorm, over_last_axis
+from kdaug_jax.models.layers import Conv, Linear
+from kdaug_jax.models.model import Model
+from kdaug_jax.models.quantize import FULL
+from kdaug_jax.models.variables import flatten, unflatten
+
+_MARK = "fold:"
+
+
+def fold_batchnorm(
+    model: Model,
+    variables: Mapping[str, Any],
+    dtype: str = "float32",
+    size: tuple[int, int] | None = None,
+) -> dict[str, Any]:
+    """Gives variables with which `model` says the same in inference, with less work.
+
+    The kernel before a BatchNorm takes over its scale, and one shift per channel stays. BatchNorm
+    that follows anything else, or a quantised kernel, stays as it is.
+
+    Args:
+      model: a network with one BatchNorm branch; see `variables.take_branch`.
+      variables: its variables.
+      dtype: "float32", or "bfloat16" to keep all kernels in half the memory; they were rounded to
+        it in the computation of a `model` of that type anyway.
+      size: (height, width) of the images, for a network that keeps to one size; its native size
+        unless given.
+
+    Returns:
+      Variables for `model.apply(..., train=False)`.
+
+    Raises:
+      ConfigError: the network has several branches, or the variables are folded already.
+    """
+    if model.num_branches != 1:
+        raise ConfigError(
+            "model", f"has {model.num_branches} BatchNorm branches", "take one of them first"
+        )
+    leaves = flatten(variables)
+    if any(path.endswith("/shift") for path in leaves):
+        raise ConfigError("variables", "are folded already")
+    side = model.native_size
+    for layer, norm, epsilon in _pairs(model, variables, size or (side, side)):
+        scale, bias = (leaves.pop(f"params/{norm}/{leaf}")[0] for leaf in ("scale", "bias"))
+        mean, variance = (leaves.pop(f"batch_stats/{norm}/{leaf}")[0] for leaf in ("mean", "var"))
+        factor = scale * lax.rsqrt(variance + epsilon)
+        for path in (f"params/{layer}/kernel", f"params/{layer}/bias"):
+            if path in leaves:
+                leaves[path] = leaves[path] * over_last_axis(factor, leaves[path].ndim)
+        leaves[f"params/{norm}/shift"] = bias - mean * factor
+    return unflatten(
+        {
+            path: leaf.astype(dtype) if path.endswith("/kernel") else leaf
+            for path, leaf in leaves.items()
+        }
+    )
+
+
+def _pairs(
+    model: Model, variables: Mapping[str, Any], size: tuple[int, int]
+) -> list[tuple[str, str, float]]:
+    """Gives (path of a layer, path of the BatchNorm that alone reads it, its epsilon)."""
+    epsilons = {}
+
+    def mark(call, args, kwargs, context):
+        module = context.module
+        path = "/".join(module.path)
+        if context.method_name != "__call__":
+            return call(*args, **kwargs)
+        if isinstance(module, BatchNorm):
+            epsilons[path] = module.epsilon
+            return call(checkpoint_name(args[0], _MARK + path), *args[1:], **kwargs)
+        if isinstance(module, (Conv, Linear)) and module.bits == FULL:
+            return checkpoint_name(call(*args, **kwargs), _MARK + path)
+        return call(*args, **kwargs)
+
+    image = jax.ShapeDtypeStruct((1, *size, model.channels), jnp.float32)
+    with nn.intercept_methods(mark):
+        traced = jax.make_jaxpr(lambda v, x: model.apply(v, x, train=False))(variables, image)
+    return [(layer, norm, epsilons[norm]) for layer, norm in _only_reads(traced.jaxpr)]
+
+
+def _only_reads(jaxpr: Any) -> Iterator[tuple[str, str]]:
+    """Gives the pairs of marks of which the second alone reads what the first gives."""
+    reads = Counter(id(atom) for eqn in jaxpr.eqns for atom in eqn.invars)
+    reads.update(id(atom) for atom in jaxpr.outvars)
+    made = {}
+    for eqn in jaxpr.eqns:
+        for inner in jax.tree.leaves(list(eqn.params.values()), is_leaf=_has_equations):
+            if _has_equations(inner):
+                yield from _only_reads(getattr(inner, "jaxpr", inner))
+        mark = eqn.params.get("name", "")
+        if not isinstance(mark, str) or not mark.startswith(_MARK):
+            continue
+        source = made.get(id(eqn.invars[0]))
+        if source and reads[id(eqn.invars[0])] == 1:
+            yield source, mark.removeprefix(_MARK)
+        made[id(eqn.outvars[0])] = mark.removeprefix(_MARK)
+
+
+def _has_equations(value: Any) -> bool:
+    return hasattr(getattr(value, "jaxpr", value), "eqns")
