@@ -12,7 +12,22 @@ import jax
 import jax.numpy as jnp
 
 from kdaug_jax.errors import ConfigError, near
-from kdaug_jax.models.families import lenet, resnet, wrn
+from kdaug_jax.models.families import (
+    alexnet,
+    efficientnet,
+    four_stage_resnet,
+    lenet,
+    mobilenet,
+    preresnet,
+    pyramidnet,
+    resnet,
+    rolekd,
+    shake,
+    shufflenet,
+    vgg,
+    wrn,
+    wrn_variants,
+)
 from kdaug_jax.models.fold import fold_batchnorm
 from kdaug_jax.models.layers import Mode
 from kdaug_jax.models.model import Model, Variables
@@ -21,7 +36,22 @@ from kdaug_jax.types import Outputs
 
 __all__ = ["Model", "create", "fold_batchnorm", "names", "take_branch"]
 
-_FAMILIES: tuple[ModuleType, ...] = (lenet, resnet, wrn)
+_FAMILIES: tuple[ModuleType, ...] = (
+    lenet,
+    alexnet,
+    resnet,
+    four_stage_resnet,
+    preresnet,
+    wrn,
+    wrn_variants,
+    vgg,
+    mobilenet,
+    shufflenet,
+    shake,
+    pyramidnet,
+    rolekd,
+    efficientnet,
+)
 
 # What Linen raises for variables that do not fit a module.
 _MISFITS = (

@@ -1,5 +1,6 @@
-"""Networks against golden vectors, known sizes and their own conventions."""
+"""Conventions that every network keeps: sizes, views, branches, types, errors."""
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,33 +8,8 @@ import pytest
 
 from kdaug_jax import models
 from kdaug_jax.errors import ConfigError
-from kdaug_jax.models.weights import from_torch
-
-# Parameters with 10 and with 100 classes, counted on the PyTorch originals; wrn_10_1, which has
-# no original, by hand.
-PARAMETERS = {
-    "resnet8": (78_042, 83_892),
-    "resnet14": (175_258, 181_108),
-    "resnet20": (272_474, 278_324),
-    "resnet32": (466_906, 472_756),
-    "resnet44": (661_338, 667_188),
-    "resnet56": (855_770, 861_620),
-    "resnet110": (1_730_714, 1_736_564),
-    "resnet8x4": (1_210_410, 1_233_540),
-    "resnet32x4": (7_410_730, 7_433_860),
-    "wrn_10_1": (77_850, 83_700),
-    "wrn_16_1": (175_066, 180_916),
-    "wrn_16_2": (691_674, 703_284),
-    "wrn_16_4": (2_748_890, 2_772_020),
-    "wrn_40_1": (563_930, 569_780),
-    "wrn_40_2": (2_243_546, 2_255_156),
-    "wrn_28_10": (36_479_194, 36_536_884),
-    "lenet_vrm": (62_006, 69_656),
-}
-
-
-def shapes(model, size=32):
-    return jax.eval_shape(lambda key: model.init(key, (size, size)), jax.random.key(0))
+from kdaug_jax.models.batchnorm import BatchNorm
+from tests.models.tracing import shapes, trace
 
 
 def images(rows, size, seed=0):
@@ -47,64 +23,64 @@ def assert_trees_close(left, right, tolerance):
     )
 
 
-@pytest.mark.parametrize("name", ["lenet_vrm", "resnet20", "resnet8x4", "wrn_16_2"])
-def test_forward_is_golden(golden, name):
-    content, state, meta = golden(name)
-    sums = [np.sum(array, dtype=np.float64) for array in state.values()]
-    np.testing.assert_allclose(sums, content["param_sums"], rtol=1e-9, atol=1e-9)
-    model = models.create(name, meta["nc"])
-    variables = from_torch(state, shapes(model))
-    image = jnp.asarray(content["input"].transpose(0, 2, 3, 1))
-    with jax.default_matmul_precision("highest"):
-        outputs, _ = jax.jit(lambda v, x: model.apply(v, x, train=False))(variables, image)
-    spread = np.std(content["logits"])
-    np.testing.assert_allclose(outputs.logits, content["logits"], rtol=0, atol=1e-4 * spread)
-    stored = {key.split("/")[1] for key in content if key.startswith("tap/")}
-    assert set(outputs.taps) == stored | {"pooled"}
-    for tap in stored:
-        shape, step, values, stats = (
-            content[f"tap/{tap}/{part}"] for part in ("shape", "step", "values", "stats")
-        )
-        array = np.asarray(outputs.taps[tap])
-        array = array.transpose(0, 3, 1, 2) if array.ndim == 4 else array
-        assert array.shape == tuple(shape), tap
-        np.testing.assert_allclose(
-            array.reshape(-1)[:: int(step)], values, rtol=0, atol=1e-4 * stats[1], err_msg=tap
-        )
-        # A mean is compared on the scale of its standard deviation, since it may be near zero.
-        whole = array.astype(np.float64)
-        assert abs(whole.mean() - stats[0]) <= 1e-4 * stats[1], tap
-        np.testing.assert_allclose(
-            [whole.std(), np.linalg.norm(whole)], stats[1:], rtol=1e-4, err_msg=tap
-        )
+# The smallest of each kind of block.
+KINDS = (
+    "lenet_vrm",
+    "alexnet_vrm",
+    "tv_alexnet",
+    "resnet8",
+    "resnet50_cifar",
+    "resnet18_cifar",
+    "tv_resnet18",
+    "preresnet20",
+    "preresnet56_bottleneck",
+    "preact_resnet18_cifar",
+    "wrn_10_1",
+    "wrn_10_1_faa",
+    "wrn_10_1_aa",
+    "vgg8",
+    "mobilenetv2",
+    "shufflev1",
+    "shufflev2",
+    "shake26_2x4d",
+    "shake26_2x4d_aa",
+    "pyramidnet11_a6",
+    "pyramidnet11_a6_shakedrop",
+    "rolekd_resnet18",
+    "rolekd_alexnet",
+    "efficientnet_b0",
+)
+WITHOUT_NORM = ("lenet_vrm", "alexnet_vrm", "tv_alexnet")
 
 
-@pytest.mark.parametrize("name", PARAMETERS)
-def test_number_of_parameters(name):
-    for num_classes, expected in zip((10, 100), PARAMETERS[name], strict=True):
-        tree = shapes(models.create(name, num_classes))["params"]
-        assert sum(leaf.size for leaf in jax.tree.leaves(tree)) == expected
-
-
-def test_every_listed_network_is_counted():
+def test_every_family_is_among_the_kinds():
+    built = {family for family in models._FAMILIES for name in KINDS if is_of(family, name)}
     # Tests add a family of their own, "tiny".
-    assert set(PARAMETERS) == {name for name in models.names() if not name.startswith("tiny")}
+    assert {family.__name__ for family in models._FAMILIES} - {"tests.tiny"} == {
+        family.__name__ for family in built
+    }
+
+
+def is_of(family, name):
+    return family.build(name, 10, 1, jnp.dtype("float32")) is not None
 
 
 def test_wrn_takes_every_legal_depth_and_factor():
-    params = shapes(models.create("wrn_22_3", 10))["params"]
+    params = trace("wrn_22_3").variables["params"]
     assert sorted(params["block1"]) == ["layer_0", "layer_1", "layer_2"]
     assert params["fc"]["kernel"].shape == (192, 10)
 
 
-@pytest.mark.parametrize("name", ["resnet8", "wrn_10_1", "lenet_vrm"])
+@pytest.mark.parametrize("name", KINDS)
 @pytest.mark.parametrize("size", [0, 3])
 def test_smallest_images_leave_a_pixel(name, size):
     model = models.create(name, 10)
     side = model.min_size + size
     image = jax.ShapeDtypeStruct((6, side, side, 3), jnp.uint8)
     outputs, _ = jax.eval_shape(
-        lambda v, x: model.apply(v, x, train=True), shapes(model, side), image
+        lambda v, x: model.apply(v, x, train=True, key=jax.random.key(0)),
+        shapes(model, side),
+        image,
     )
     assert outputs.logits.shape == (6, 10)
     assert all(0 not in tap.shape for tap in outputs.taps.values())
@@ -218,6 +194,29 @@ def test_arguments_out_of_range(wrong):
         models.create("wrn_10_1", **({"num_classes": 10} | wrong))
 
 
+@pytest.mark.parametrize(
+    ("name", "wrong", "words"),
+    [
+        ("resnet8", {"bits": (9, 4)}, "bits: is 9; 1 to 8, or 32"),
+        ("resnet8", {"bits": (4, 0)}, "bits: is 0"),
+        ("rolekd_alexnet", {"bits": 4}, "two numbers"),
+        ("vgg8", {"bits": (4, 4)}, "has no 'bits'"),
+        ("alexnet_vrm", {"dropout": -0.1}, "0 ≤ dropout < 1"),
+        ("wrn_10_1_aa", {"bn_momentum": 1.0}, "0 < bn_momentum < 1"),
+        ("wrn_17_2_faa", {}, "wrn_16_2_faa or wrn_22_2_faa"),
+        ("pyramidnet28_a48", {}, "must be 9n\\+2; write a depth of 20 or 29"),
+        ("pyramidnet11_a6_shakedrop", {"drop": 1.0}, "0 ≤ drop < 1"),
+        ("efficientnet_b0", {"drop_connect": 1.5}, "0 ≤ drop_connect < 1"),
+        ("efficientnet_b0", {"remat": "block"}, "did you mean blocks"),
+        ("efficientnet_b9", {}, "did you mean efficientnet_b"),
+        ("shake26_2x33d", {}, "did you mean shake26_2x32d"),
+    ],
+)
+def test_options_out_of_range(name, wrong, words):
+    with pytest.raises(ConfigError, match=words):
+        models.create(name, 10, **wrong)
+
+
 def test_wrong_calls():
     model = models.create("wrn_10_1", 10, num_branches=2, group_size=4)
     variables = shapes(model)
@@ -238,11 +237,100 @@ def test_wrong_calls():
         call(12, 8, train=True, branches=(0, 1))
     with pytest.raises(ConfigError, match="whole examples"):
         call(5, 8, train=True, branches=(0, 1))
+    with pytest.raises(ConfigError, match="5 rows are not whole examples of 2 views"):
+        call(5, 8, train=False, branches=(0, 1))
     call(6, 8, train=False)
 
 
-def test_lenet_keeps_to_one_image_size():
-    model = models.create("lenet_vrm", 10)
-    image = jax.ShapeDtypeStruct((2, 28, 28, 3), jnp.uint8)
-    with pytest.raises(ConfigError, match="28×28 pixels: params/fc1/kernel has shape"):
+@pytest.mark.parametrize("name", ["lenet_vrm", "alexnet_vrm", "rolekd_alexnet"])
+def test_networks_with_flattened_maps_keep_to_one_image_size(name):
+    model = models.create(name, 10)
+    image = jax.ShapeDtypeStruct((2, 24, 24, 3), jnp.uint8)
+    with pytest.raises(ConfigError, match=r"24×24 pixels: params/\w+/kernel has shape .*, not"):
         jax.eval_shape(lambda v, x: model.apply(v, x, train=False), shapes(model), image)
+
+
+def test_variables_of_another_network_are_told_by_path():
+    image = jax.ShapeDtypeStruct((2, 32, 32, 3), jnp.uint8)
+
+    def call(model, variables):
+        jax.eval_shape(lambda v, x: model.apply(v, x, train=False), variables, image)
+
+    model = models.create("resnet8", 10)
+    with pytest.raises(ConfigError, match="fc/kernel has shape \\(64, 100\\), not \\(64, 10\\)"):
+        call(model, shapes(models.create("resnet8", 100)))
+    with pytest.raises(ConfigError, match="bn1/scale has shape \\(1, 16\\), not \\(2, 16\\)"):
+        call(models.create("resnet8", 10, num_branches=2), shapes(model))
+    with pytest.raises(ConfigError, match="is missing.* and .* more") as caught:
+        call(model, {"params": {}, "batch_stats": {}})
+    assert caught.value.what.count("is missing") == 10
+
+
+def test_networks_that_draw_need_a_key():
+    model = models.create("shake26_2x4d", 10)
+    image = jax.ShapeDtypeStruct((2, 8, 8, 3), jnp.uint8)
+    with pytest.raises(ConfigError, match="draws at random in training; give a key"):
+        jax.eval_shape(lambda v, x: model.apply(v, x, train=True), shapes(model, 8), image)
+
+
+@pytest.mark.parametrize("name", [name for name in KINDS if name not in WITHOUT_NORM])
+def test_batchnorm_gets_views_branches_and_groups(name):
+    """What every BatchNorm is handed; what it does with that is tested by itself."""
+    model = models.create(name, 10, num_branches=3, group_size=2)
+    side = model.min_size
+    calls, variables = {}, shapes(model, side)
+
+    def record(call, args, kwargs, context):
+        if isinstance(context.module, BatchNorm):
+            calls[context.module.path] = (context.module.num_branches, args[1:])
+        return call(*args, **kwargs)
+
+    image = jax.ShapeDtypeStruct((8, side, side, 3), jnp.uint8)
+    with nn.intercept_methods(record):
+        _, stats = jax.eval_shape(
+            lambda v, x: model.apply(v, x, train=True, branches=(2, 0), key=jax.random.key(0)),
+            variables,
+            image,
+        )
+    assert set(calls.values()) == {(3, (True, (2, 0), 2))}
+    assert jax.tree.map(lambda leaf: leaf.shape, stats) == jax.tree.map(
+        lambda leaf: leaf.shape, variables["batch_stats"]
+    )
+    # Shake-Shake's shortcuts that are kept for their weights' sake only.
+    unused = 9 if name.startswith("shake") else 0
+    assert len(calls) == len(jax.tree.leaves(stats)) // 2 - unused
+
+
+@pytest.mark.parametrize(
+    ("name", "momentum", "epsilon"),
+    [
+        (name, 0.9, 1e-5)
+        for name in KINDS
+        if not name.startswith(("rolekd", "efficientnet")) and name not in WITHOUT_NORM
+    ]
+    + [("rolekd_resnet18", 0.99, 1e-3), ("rolekd_alexnet", 0.99, 1e-3)]
+    + [("efficientnet_b0", 0.99, 1e-3)],
+)
+def test_batchnorm_has_the_originals_constants(name, momentum, epsilon):
+    seen = {(norm.momentum, norm.epsilon) for norm in modules(name, BatchNorm).values()}
+    assert seen == {(momentum, epsilon)}
+
+
+def test_fast_autoaugments_momentum_is_an_option():
+    norms = modules("wrn_10_1_faa", BatchNorm, bn_momentum=0.1).values()
+    assert {norm.momentum for norm in norms} == {0.1}
+
+
+def modules(name, kind, **options):
+    """Gives the modules of one kind that inference of a network passes, by path."""
+    found = {}
+
+    def record(call, args, kwargs, context):
+        if isinstance(context.module, kind):
+            found["/".join(context.module.path)] = context.module
+        return call(*args, **kwargs)
+
+    model = models.create(name, 10, **options)
+    with nn.intercept_methods(record):
+        shapes(model, model.min_size)
+    return found

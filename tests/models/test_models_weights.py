@@ -4,19 +4,19 @@ import jax
 import numpy as np
 import pytest
 
-from kdaug_jax import models
 from kdaug_jax.errors import CheckpointError
 from kdaug_jax.models.weights import from_torch
+from tests import check_golden_models as golden
+from tests.models.tracing import trace
 
 
 @pytest.fixture
-def state(golden):
-    return golden("resnet8x4")[1]
+def state():
+    return golden.read(golden.STORED / "resnet8x4.npz")[1]
 
 
 def shapes(name="resnet8x4", num_classes=100, **kwargs):
-    model = models.create(name, num_classes, **kwargs)
-    return jax.eval_shape(lambda key: model.init(key, (32, 32)), jax.random.key(0))
+    return trace(name, num_classes, **kwargs).variables
 
 
 def test_layouts(state):
