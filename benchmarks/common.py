@@ -11,6 +11,7 @@ import platform
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
+from multiprocessing.connection import Connection
 from typing import Any, NamedTuple
 
 import jax
@@ -132,8 +133,12 @@ def parse(
     *,
     rounds: int = 10,
     steps: int | None = 4,
+    add: Callable[[argparse.ArgumentParser], None] | None = None,
 ) -> argparse.Namespace:
-    """Reads the options of a benchmark; one whose turns are always one step takes no `--steps`."""
+    """Reads the options of a benchmark; one whose turns are always one step takes no `--steps`.
+
+    Further ones are added to the parser by `add`.
+    """
     parser = argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -142,10 +147,22 @@ def parse(
         parser.add_argument("--steps", type=int, default=steps, help="steps a turn")
     parser.add_argument("--batch", type=int, default=64, help="images a step")
     parser.set_defaults(steps=steps or 1)
+    if add is not None:
+        add(parser)
     options = parser.parse_args(argv)
     if min(options.rounds, options.steps, options.batch) < 1:
         parser.error("rounds, steps and batch are at least 1")
     return options
+
+
+def ask(connection: Connection) -> Callable[[int], Turn]:
+    """Gives the side of `compare` that a process at the other end serves."""
+
+    def turn(steps: int) -> Turn:
+        connection.send(steps)
+        return connection.recv()
+
+    return turn
 
 
 def compare(

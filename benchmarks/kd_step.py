@@ -147,15 +147,8 @@ def main() -> int:
         print("error: kd_step compares with PyTorch: pip install torch==2.13.0", file=sys.stderr)
         return 2
 
-    def turn(connection):
-        def take(steps):
-            connection.send(steps)
-            return connection.recv()
-
-        return take
-
     with worker(make_ours, options.batch) as ours, worker(make_torch, options.batch) as torch:
-        sides = {"ours": turn(ours), "torch": turn(torch)}
+        sides = {"ours": common.ask(ours), "torch": common.ask(torch)}
         result, _ = common.compare("kd_step", sides, options, ("jax", "flax", "torch"))
     common.report(result, TARGET)
     return 0

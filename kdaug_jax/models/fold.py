@@ -18,9 +18,8 @@ from jax.ad_checkpoint import checkpoint_name
 
 from kdaug_jax.errors import ConfigError
 from kdaug_jax.models.batchnorm import BatchNorm, over_last_axis
-from kdaug_jax.models.layers import Conv, Linear
+from kdaug_jax.models.layers import FULL, Conv, Linear
 from kdaug_jax.models.model import Model
-from kdaug_jax.models.quantize import FULL
 from kdaug_jax.models.variables import flatten, unflatten
 
 _MARK = "fold:"

@@ -16,7 +16,10 @@ from jax import lax
 
 from kdaug_jax.errors import ConfigError
 from kdaug_jax.models.batchnorm import BatchNorm, Initializer, over_last_axis
-from kdaug_jax.models.quantize import FULL, check_bits, quantize_activation, quantize_weight
+from kdaug_jax.models.quantize import quantize_activation, quantize_weight
+
+# Bits that mean full precision.
+FULL = 32
 
 # N(0, 2 / (k·k·C_out)), not truncated (He et al., 2015, "Delving Deep into Rectifiers").
 kaiming_normal: Initializer = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
@@ -245,7 +248,10 @@ def make_kit(num_branches: int, dtype: Any, bits: Any = (FULL, FULL), **settings
     """
     if not isinstance(bits, (tuple, list)) or len(bits) != 2:
         raise ConfigError("bits", f"is {bits}", "two numbers: bits of weights, of activations")
-    return Kit(num_branches, dtype, bits=(check_bits(bits[0]), check_bits(bits[1])), **settings)
+    for one in bits:
+        if isinstance(one, bool) or one not in (*range(1, 9), FULL):
+            raise ConfigError("bits", f"is {one}", "1 to 8, or 32 for full precision")
+    return Kit(num_branches, dtype, bits=(int(bits[0]), int(bits[1])), **settings)
 
 
 def check_rate(name: str, rate: float) -> float:
@@ -254,6 +260,6 @@ def check_rate(name: str, rate: float) -> float:
     Raises:
       ConfigError: it is not in [0, 1).
     """
-    if not 0.0 <= rate < 1.0:
-        raise ConfigError(name, f"is {rate}", f"0 ≤ {name} < 1")
+    if not isinstance(rate, int | float) or not 0.0 <= rate < 1.0:
+        raise ConfigError(name, f"is {rate!r}", f"0 ≤ {name} < 1")
     return rate

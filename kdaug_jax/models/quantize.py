@@ -12,19 +12,6 @@ from jax import lax
 
 from kdaug_jax.errors import ConfigError
 
-FULL = 32
-
-
-def check_bits(bits: int) -> int:
-    """Gives `bits` back if they are 1..8, or 32 for full precision.
-
-    Raises:
-      ConfigError: they are something else.
-    """
-    if isinstance(bits, bool) or bits not in (*range(1, 9), FULL):
-        raise ConfigError("bits", f"is {bits}", "1 to 8, or 32 for full precision")
-    return int(bits)
-
 
 def quantize_weight(w: jax.Array, bits: int, detach_max: bool = False) -> jax.Array:
     """Rounds weights to 2^bits levels in [-1, 1], or to ±their mean size at 1 bit.
@@ -39,8 +26,11 @@ def quantize_weight(w: jax.Array, bits: int, detach_max: bool = False) -> jax.Ar
 
     Returns:
       Array of the shape and type of `w`.
+
+    Raises:
+      ConfigError: there are no such bits.
     """
-    if check_bits(bits) == FULL:
+    if _is_full(bits):
         return w
     if bits == 1:
         size = lax.stop_gradient(jnp.mean(jnp.abs(w)))
@@ -49,6 +39,7 @@ def quantize_weight(w: jax.Array, bits: int, detach_max: bool = False) -> jax.Ar
     most = jnp.max(jnp.abs(squashed))
     if detach_max:
         most = lax.stop_gradient(most)
+    most = jnp.where(most > 0, most, 1.0)  # weights that are all zero stay so, nearly
     return 2.0 * _round(squashed / (2.0 * most) + 0.5, bits) - 1.0
 
 
@@ -63,13 +54,23 @@ def quantize_activation(x: jax.Array, bits: int) -> jax.Array:
 
     Returns:
       Array of the shape and type of `x`.
+
+    Raises:
+      ConfigError: there are no such bits.
     """
-    if check_bits(bits) == FULL:
+    if _is_full(bits):
         return jax.nn.relu(x)
     inside = (x >= 0) & (x <= 1)
     # Not jnp.clip: its gradient at the bounds themselves is ½.
     clipped = jnp.where(inside, x, lax.stop_gradient(jnp.clip(x, 0.0, 1.0)))
     return _round(clipped, bits)
+
+
+def _is_full(bits: int) -> bool:
+    """Says whether there is nothing to round, and refuses what no number of bits is."""
+    if isinstance(bits, bool) or bits not in (*range(1, 9), 32):
+        raise ConfigError("bits", f"is {bits}", "1 to 8, or 32 for full precision")
+    return bits == 32
 
 
 def _round(x: jax.Array, bits: int) -> jax.Array:

@@ -1,11 +1,15 @@
-"""BatchNorm against plain numpy, and initialisers against their definitions."""
+"""Layers against plain numpy and PyTorch, and initialisers against their definitions."""
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from kdaug_jax import models
 from kdaug_jax.models import layers
+from kdaug_jax.models.families import alexnet, efficientnet, rolekd, shufflenet
+from tests.models.tracing import shapes
 
 EPSILON = 1e-5
 MOMENTUM = 0.9
@@ -139,3 +143,120 @@ def test_initialisers():
     for array, fan_in in ((conv["bias"], 9 * 64), (dense["kernel"], 64), (dense["bias"], 64)):
         bound = 1 / np.sqrt(fan_in)
         assert 0.95 * bound < np.abs(array).max() <= bound
+
+
+DRAWN = np.random.default_rng(6)
+
+
+@pytest.mark.parametrize(("size", "stride"), [((4, 6), 2), ((5, 7), 2), ((6, 9), 4), ((3, 3), 1)])
+def test_shrinking_averages_what_is_there(size, stride):
+    x = DRAWN.normal(size=(2, *size, 3)).astype(np.float32)
+    rows, columns = (range(0, extent, stride) for extent in size)
+    expected = [
+        [x[:, i : i + stride, j : j + stride].mean(axis=(1, 2)) for j in columns] for i in rows
+    ]
+    found = layers.shrink(jnp.asarray(x), stride)
+    np.testing.assert_allclose(found, np.array(expected).transpose(2, 0, 1, 3), atol=1e-6)
+
+
+def test_padding_of_channels():
+    x = jnp.ones((1, 1, 1, 2))
+    assert layers.pad_channels(x, 5)[0, 0, 0].tolist() == [1, 1, 0, 0, 0]
+    assert layers.pad_channels(x, 5, before=1)[0, 0, 0].tolist() == [0, 1, 1, 0, 0]
+
+
+def test_channels_come_first_when_flattened():
+    x = jnp.arange(12).reshape(1, 2, 2, 3)
+    assert layers.channels_first(x)[0].tolist() == [0, 3, 6, 9, 1, 4, 7, 10, 2, 5, 8, 11]
+
+
+def test_channels_are_dealt_out():
+    x = jnp.arange(6).reshape(1, 1, 1, 6)
+    assert shufflenet.shuffle(x, 3)[0, 0, 0].tolist() == [0, 2, 4, 1, 3, 5]
+
+
+def test_zeros_beyond_the_border_count_in_shufflenets_average():
+    x = jnp.ones((1, 4, 4, 1))
+    found = shufflenet._average(x)[0, :, :, 0]
+    np.testing.assert_allclose(found, np.array([[4, 6], [6, 9]]) / 9, rtol=1e-6)
+
+
+@pytest.mark.parametrize("size", [(6, 6), (7, 13), (3, 12)])
+def test_adaptive_average_has_windows_that_may_overlap(size):
+    x = DRAWN.normal(size=(2, *size, 3)).astype(np.float32)
+    rows, columns = (
+        [slice(i * n // 6, -(-(i + 1) * n // 6)) for i in range(6)] for n in size
+    )  # from floor(i·n/6) to ceil((i+1)·n/6)
+    expected = [[x[:, row, column].mean(axis=(1, 2)) for column in columns] for row in rows]
+    found = alexnet.average_to(jnp.asarray(x), 6)
+    np.testing.assert_allclose(found, np.array(expected).transpose(2, 0, 1, 3), atol=1e-6)
+
+
+# Standard deviation of a 3×3 kernel of 64 inputs and 128 outputs (depthwise: of 4,096 channels),
+# and how many of them the largest draw is away.
+@pytest.mark.parametrize(
+    ("init", "shape", "spread", "reach"),
+    [
+        (layers.kaiming_normal, (3, 3, 64, 128), np.sqrt(2 / (9 * 128)), (3.5, 9)),
+        (layers.kaiming_normal, (3, 3, 1, 4096), np.sqrt(2 / (9 * 4096)), (3.5, 9)),
+        (efficientnet._depthwise_normal, (3, 3, 1, 4096), np.sqrt(2 / 9), (3.5, 9)),
+        # Truncation at two of them leaves 0.8796 of the standard deviation.
+        (rolekd._truncated, (3, 3, 64, 128), 0.8796 * np.sqrt(2.6 / (9 * 64)), (2.2, 2.28)),
+        (rolekd._xavier, (64, 128), np.sqrt(2 / (64 + 128)), (1.7, 1.74)),
+        (layers.torch_uniform, (3, 3, 64, 128), np.sqrt(1 / (3 * 9 * 64)), (1.7, 1.74)),
+        (layers.uniform_within(0.1), (64, 128), 0.1 / np.sqrt(3), (1.7, 1.74)),
+    ],
+)
+def test_initialisers_spread_as_they_should(init, shape, spread, reach):
+    draws = np.asarray(init(jax.random.key(0), shape, jnp.float32))
+    np.testing.assert_allclose(draws.std(), spread, rtol=0.02)
+    assert reach[0] < np.abs(draws).max() / spread < reach[1]
+
+
+@pytest.mark.parametrize(
+    ("name", "convolutions", "classifier"),
+    [
+        ("resnet8", layers.kaiming_normal, layers.torch_uniform),
+        ("resnet50_cifar", layers.kaiming_normal, layers.torch_uniform),
+        ("resnet18_cifar", layers.torch_uniform, layers.torch_uniform),
+        ("tv_resnet18", layers.kaiming_normal, layers.torch_uniform),
+        ("preresnet20", layers.kaiming_normal, layers.torch_uniform),
+        ("preact_resnet18_cifar", layers.torch_uniform, layers.torch_uniform),
+        ("wrn_10_1", layers.kaiming_normal, layers.torch_uniform),
+        ("wrn_10_1_faa", layers.torch_uniform, layers.torch_uniform),
+        ("wrn_10_1_aa", layers.kaiming_normal, None),
+        ("vgg8", layers.kaiming_normal, None),
+        ("mobilenetv2", layers.kaiming_normal, None),
+        ("shufflev1", layers.torch_uniform, layers.torch_uniform),
+        ("shufflev2", layers.torch_uniform, layers.torch_uniform),
+        ("shake26_2x4d", layers.kaiming_normal, layers.torch_uniform),
+        ("pyramidnet11_a6", layers.kaiming_normal, layers.torch_uniform),
+        ("rolekd_resnet18", rolekd._truncated, rolekd._xavier),
+        ("alexnet_vrm", layers.torch_uniform, layers.torch_uniform),
+        ("lenet_vrm", layers.torch_uniform, layers.torch_uniform),
+        ("efficientnet_b0", layers.kaiming_normal, None),
+    ],
+)
+def test_networks_start_as_the_originals(name, convolutions, classifier):
+    kinds = {layers.Conv: [], layers.Linear: []}
+
+    def record(call, args, kwargs, context):
+        kinds.get(type(context.module), []).append(context.module)
+        return call(*args, **kwargs)
+
+    with nn.intercept_methods(record):
+        shapes(models.create(name, 25))
+    depthwise = [conv for conv in kinds[layers.Conv] if conv.groups == conv.features]
+    expected = {convolutions}
+    if name == "efficientnet_b0":
+        assert {conv.kernel_init for conv in depthwise} == {efficientnet._depthwise_normal}
+        expected.add(efficientnet._depthwise_normal)
+    assert {conv.kernel_init for conv in kinds[layers.Conv]} == expected
+    last = kinds[layers.Linear][-1]
+    if classifier is not None:
+        assert last.kernel_init is classifier
+    else:
+        draws = np.asarray(last.kernel_init(jax.random.key(0), (512, 25), jnp.float32))
+        # N(0, 0.01), or U(-1/5, 1/5) for 25 classes.
+        spread = 0.01 if name in ("vgg8", "mobilenetv2") else 0.2 / np.sqrt(3)
+        np.testing.assert_allclose(draws.std(), spread, rtol=0.03)

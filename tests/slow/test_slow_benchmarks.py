@@ -5,7 +5,16 @@ import subprocess
 import sys
 from pathlib import Path
 
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
 import pytest
+
+from kdaug_jax import models
+from kdaug_jax.models.layers import BatchNorm, Conv, Linear
+from kdaug_jax.models.weights import from_torch
+from tests.models.tracing import shapes
 
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[2]
@@ -56,3 +65,77 @@ def test_input():
     ]
     for line in found:
         assert set(line["images_per_cpu_second"]) == {"ours", "other"} and line["ratio"] > 0
+
+
+@pytest.mark.parametrize("kind", ["forward", "train"])
+def test_the_benchmark_of_networks_prints_one_line_each(kind, torch):
+    words = [sys.executable, "benchmarks/models.py", "--rounds=1", "--steps=1", "--batch=8"]
+    words += [f"--kind={kind}", "--network=lenet_vrm", "--network=resnet20"]
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    found = [json.loads(line) for line in done.stdout.splitlines()]
+    names = [f"models/{name}/{kind}" for name in ("lenet_vrm", "resnet20")]
+    assert [one["benchmark"] for one in found] == names
+    assert all(one["ratio"] > 0 for one in found)
+
+
+@pytest.fixture
+def benchmarks(monkeypatch):
+    """Makes the modules of the benchmarks importable by their bare names."""
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+
+
+# Of the networks that are compared, those that mean the same for every image size.
+@pytest.mark.parametrize(
+    "name",
+    ["lenet_vrm", "alexnet_vrm", "resnet20", "resnet18_cifar", "resnet50_cifar", "preresnet20",
+     "vgg8", "mobilenetv2", "shufflev2", "pyramidnet29_a48"],
+)  # fmt: skip
+def test_compared_networks_are_the_same(name, torch, benchmarks):
+    import torch_networks
+
+    net = torch_networks.NETWORKS[name](10).eval()
+    draw = np.random.default_rng(0)
+    with torch.no_grad():
+        for module in net.modules():
+            if isinstance(module, torch.nn.BatchNorm2d):
+                module.running_mean.normal_(0.0, 0.3)
+                module.running_var.uniform_(0.5, 2.0)
+                module.weight.uniform_(0.5, 2.0)
+    image = draw.normal(size=(2, 3, 32, 32)).astype(np.float32)
+    with torch.no_grad():
+        expected = net(torch.tensor(image)).numpy()
+    variables = in_order(net, torch.tensor(image), name)
+    model = models.create(name, 10)
+    run = jax.jit(
+        lambda v, x: model.apply(v, x, train=False)[0].logits,
+        compiler_options={"xla_backend_optimization_level": 0},
+    )
+    found = run(variables, jnp.asarray(image.transpose(0, 2, 3, 1)))
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-4 * expected.std())
+
+
+def in_order(net, image, name):
+    """Gives our variables from PyTorch's layers, both in the order in which they are run."""
+    ours, theirs = [], []
+
+    def record(call, args, kwargs, context):
+        if isinstance(context.module, (BatchNorm, Conv, Linear)):
+            ours.append("/".join(context.module.path))
+        return call(*args, **kwargs)
+
+    with nn.intercept_methods(record):
+        expected = shapes(models.create(name, 10))
+    hooks = [
+        module.register_forward_hook(lambda module, *_: theirs.append(module))
+        for module in net.modules()
+        if not list(module.children()) and list(module.parameters())
+    ]
+    net(image)
+    for hook in hooks:
+        hook.remove()
+    state = {}
+    for path, module in zip(ours, theirs, strict=True):
+        for leaf, array in module.state_dict().items():
+            state[f"{path.replace('/', '.')}.{leaf}"] = array.numpy()
+    return from_torch(state, expected)

@@ -2,7 +2,7 @@
 
 TensorFlow's conventions: "SAME" padding, BatchNorm with decay 0.99 and epsilon 1e-3.
 
-Source: Wei et al., 2020, "Role-Wise Data Augmentation for Knowledge Distillation"; quantisation
+Source: Fu et al., 2020, "Role-Wise Data Augmentation for Knowledge Distillation"; quantisation
 from Zhou et al., 2016, "DoReFa-Net".
 """
 
