@@ -15,7 +15,6 @@ from tests.models.tracing import shapes, trace
 NETWORKS = {
     "resnet8": ({"conv1", "fc"}, set()),
     "resnet18_cifar": ({"conv1", "linear"}, set()),
-    "resnet50_cifar": ({"conv1", "linear"}, set()),
     "preresnet20": ({"conv1", "fc"}, {"layer2_0/downsample_0", "layer3_0/downsample_0"}),
     "preact_resnet18_cifar": ({"conv1", "linear"}, set()),
     "wrn_10_1": ({"conv1", "fc"}, set()),

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.flatten_util import ravel_pytree
 
 from kdaug_jax import models
 from kdaug_jax.models.families.efficientnet import EfficientNet, _Scale
@@ -71,7 +72,6 @@ def test_one_gradient_step_in_bfloat16_is_finite(name, bits):
         dtype="bfloat16",
         mean=(128.0,) * 3,
         std=(64.0,) * 3,
-        num_branches=2,
         **options,
     )
     side = max(model.min_size, 16)
@@ -85,7 +85,6 @@ def test_one_gradient_step_in_bfloat16_is_finite(name, bits):
             {"params": params, "batch_stats": stats},
             jnp.asarray(pixels),
             train=True,
-            branches=(0, 1),
             key=jax.random.key(1),
         )
         return -jnp.mean(jnp.sum(labels * jax.nn.log_softmax(outputs.logits), axis=-1)), stats
@@ -118,9 +117,10 @@ def test_rematerialisation_changes_nothing_but_memory():
 
         step = jax.jit(jax.value_and_grad(loss, has_aux=True), compiler_options=QUICK)
         results[remat] = step(variables["params"])
+    # As one vector: single gradients may be zero but for rounding. 1e-3, since BatchNorm over the
+    # last stage's four pixels amplifies rounding; another draw of dropout would change everything.
+    expected = [ravel_pytree(part)[0] for part in results["none"]]
     for remat in ("convolutions", "blocks"):
-        jax.tree.map(
-            lambda a, b: np.testing.assert_allclose(a, b, rtol=0, atol=1e-3 * np.abs(b).max()),
-            results[remat],
-            results["none"],
-        )
+        found = [ravel_pytree(part)[0] for part in results[remat]]
+        for one, other in zip(found, expected, strict=True):
+            assert jnp.linalg.norm(one - other) < 1e-3 * jnp.linalg.norm(other)
