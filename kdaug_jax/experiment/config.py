@@ -156,7 +156,9 @@ def _term(where: str, value: Any) -> dict[str, Any]:
     section = term(**section)
     for name in ("student", "group", "detach"):
         _same_type(f"{where}.{name}", section[name], term("", ())[name])
-    for name in ("on", "teacher"):
+    for name in ("on", "teacher", "taps"):
+        if name not in section:
+            continue
         listed = section[name] if isinstance(section[name], list | tuple) else (section[name],)
         if any(not isinstance(one, str) for one in listed):
             raise ConfigError(f"{where}.{name}", f"got {section[name]!r}", "must be names")

@@ -168,13 +168,32 @@ class Program:
 
     def state_shapes(self) -> TrainState:
         """Gives shapes and dtypes of the state, without computing anything."""
-        frozen = {
+        frozen = self._frozen_shapes()
+        return jax.eval_shape(lambda hparams: self.init(hparams, frozen), self.hparams)
+
+    def _frozen_shapes(self) -> dict[str, Any]:
+        return {
             name: jax.eval_shape(lambda key, one=one: one.model.init(key, self.info.size),
                                  jax.random.key(0))
             for name, one in self.networks.items()
             if not one.trainable
         }
-        return jax.eval_shape(lambda hparams: self.init(hparams, frozen), self.hparams)
+
+    def check_terms(self) -> None:
+        """Traces the terms on activations, without computing anything.
+
+        Raises:
+          ConfigError: an unknown tap, or shapes that a term refuses.
+        """
+        state, frozen = self.state_shapes(), self._frozen_shapes()
+        outputs, made = self._shapes(state.params, state.network_state, frozen, self.hparams)
+        jax.eval_shape(
+            lambda state, outputs, made, hparams: self.compute_terms(
+                state.params["terms"], state.term_state, outputs, made,
+                self.clock(state.step, hparams), hparams,
+            ),
+            state, outputs, made, self.hparams,
+        )
 
     def _shapes(self, params, network_state, frozen, hparams):
         size = self.config["data"]["batch_size"]
@@ -253,6 +272,7 @@ def build_phase(full: dict[str, Any], info: Info, start_step: int) -> Program:
                     f"terms.{plan.name}.student", f"'{network}' is frozen",
                     near("", [name for name, one in networks.items() if one.trainable]),
                 )
+        _check_group(plan, full)
     optimizer = optim.build(full["optim"], steps_per_epoch, total_steps, info)
     hparams: dict[str, np.ndarray] = {"seed": np.asarray(full["seed"], np.uint32)}
     ranges: dict[str, Range] = {"seed": SEED}
@@ -267,7 +287,7 @@ def build_phase(full: dict[str, Any], info: Info, start_step: int) -> Program:
         name: {**full["networks"][name], "mean": one.facts["mean"], "std": one.facts["std"]}
         for name, one in networks.items()
     }}
-    return Program(
+    program = Program(
         config=resolved,
         info=info,
         steps_per_epoch=steps_per_epoch,
@@ -283,3 +303,18 @@ def build_phase(full: dict[str, Any], info: Info, start_step: int) -> Program:
         hparams=hparams,
         ranges=ranges,
     )
+    if any(plan.term.taps for plan in term_plans):
+        program.check_terms()
+    return program
+
+
+def _check_group(plan: terms.Plan, full: Mapping[str, Any]) -> None:
+    """Refuses groups that are too small for a loss that compares examples."""
+    group = full["train"]["group_size"]
+    size = group or full["data"]["batch_size"] // full["train"]["accumulate"]
+    if size < plan.term.least:
+        path = "train.group_size" if group else "data.batch_size"
+        raise ConfigError(
+            f"terms.{plan.name}", f"'{full['terms'][plan.name]['loss']}' compares examples and "
+            f"{path} gives it groups of {size}", f"it needs at least {plan.term.least}",
+        )

@@ -8,7 +8,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from kdaug_jax.errors import ConfigError, near
-from kdaug_jax.experiment import terms
+from kdaug_jax.experiment import lifting
 
 
 def network(name: str, **fields: Any) -> dict[str, Any]:
@@ -43,8 +43,9 @@ def term(loss: str, on: tuple[str, ...], **fields: Any) -> dict[str, Any]:
       on: the views it is put on; its values are summed.
       **fields: `student`, the network that learns; `teacher`, a network, "network@view", or a
         tuple of them, whose probabilities are averaged; `weight`, a number or a schedule;
-        `group`, "task" or "distill"; `detach`, whether the teacher's outputs are constants; and
-        the loss's own options.
+        `group`, "task" or "distill"; `detach`, whether the teacher's outputs are constants;
+        `taps`, for losses on activations: names that student and teacher share, "a:b" for the
+        student's a and the teacher's b, and "logits"; and the loss's own options.
 
     Returns:
       A complete section for `config.terms`.
@@ -53,7 +54,7 @@ def term(loss: str, on: tuple[str, ...], **fields: Any) -> dict[str, Any]:
         loss=loss, on=tuple(on), student="student", teacher="", weight=1.0, group="task",
         detach=True,
     )
-    return {**section, **terms.defaults(loss), **fields}
+    return {**section, **lifting.defaults(loss), **fields}
 
 
 def optimizer(name: str, schedule: Any, **fields: Any) -> dict[str, Any]:

@@ -1,13 +1,9 @@
-"""Turns `config.terms` into functions of the networks' outputs.
-
-A plain loss is lifted to a `Term` without parameters or state, so that the step knows one form.
-"""
+"""Turns `config.terms` into functions of the networks' outputs."""
 
 from __future__ import annotations
 
-import importlib
-import inspect
-from collections.abc import Callable, Mapping, Sequence
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -17,20 +13,15 @@ import numpy as np
 from kdaug_jax import rng
 from kdaug_jax.errors import ConfigError, near
 from kdaug_jax.experiment import schedules
-from kdaug_jax.experiment.binding import Bound, bind, options
-from kdaug_jax.losses import LOSSES
+from kdaug_jax.experiment.binding import Bound, bind
+from kdaug_jax.experiment.lifting import resolve
 from kdaug_jax.losses.term import Context, Term, TermInput
 from kdaug_jax.types import Clock, Hparams, Info, Outputs, Range, View
 
 GROUPS = ("task", "distill")
-ROLES: dict[str, Callable[[TermInput], Any]] = {
-    "student": lambda item: item.student.logits,
-    "teacher": lambda item: item.teacher.logits,
-    "labels": lambda item: item.view.target,
-    "student_taps": lambda item: item.student.taps,
-    "teacher_taps": lambda item: item.teacher.taps,
-}
-FIELDS = ("loss", "on", "student", "teacher", "weight", "group", "detach")
+FIELDS = ("loss", "on", "student", "teacher", "weight", "group", "detach", "taps")
+# The tap that every network has.
+LOGITS = "logits"
 
 
 class Plan(NamedTuple):
@@ -45,6 +36,7 @@ class Plan(NamedTuple):
       student, teachers: for each view it is on, the pair of the learning network, and the pairs
         of its teachers (several are averaged, none for a term without teacher).
       views: the views it is on, whose labels it sees.
+      taps: the activations that it works on, as names of (student, teacher).
       weight: the schedule of its weight.
     """
 
@@ -56,90 +48,8 @@ class Plan(NamedTuple):
     student: tuple[str, ...]
     teachers: tuple[tuple[str, ...], ...]
     views: tuple[str, ...]
+    taps: tuple[tuple[str, str], ...]
     weight: schedules.Schedule
-
-
-def lift(function: Callable[..., jax.Array]) -> Term:
-    """Makes a term of a plain loss: summed over its views, averaged over examples or groups."""
-    roles = _roles(function)
-
-    def init(key, inputs, info, **options):
-        return {}, {}
-
-    def apply(params, state, inputs, context, **options):
-        total = jnp.zeros((), jnp.float32)
-        for item in inputs:
-            arrays = tuple(ROLES[role](item) for role in roles)
-            total += _mean(function, arrays, item.view.mask, context.groups, options)
-        return total, state, {}
-
-    return Term(init, apply, roles)
-
-
-def _mean(function, arrays, mask, groups: int, options) -> jax.Array:
-    call = lambda *arrays: function(*arrays, **options)  # noqa: E731
-    if groups > 1:
-        # Relational losses compare examples, and may do so only inside their group.
-        split = lambda array: array.reshape(groups, -1, *array.shape[1:])  # noqa: E731
-        value = jax.vmap(call)(*jax.tree.map(split, arrays))
-        mask = mask.reshape(groups, -1)
-    else:
-        value = call(*arrays)
-    if value.shape not in (mask.shape, mask.shape[:1] if groups > 1 else ()):
-        raise ConfigError(
-            f"terms ({getattr(function, '__name__', function)})",
-            f"the loss gave an array of shape {value.shape} for a batch of {mask.shape}",
-            "it must be one value an example, or a scalar",
-        )
-    if value.shape != mask.shape:
-        return jnp.mean(value)
-    kept = mask.astype(jnp.float32)
-    return jnp.sum(jnp.where(mask, value, 0.0)) / jnp.maximum(jnp.sum(kept), 1.0)
-
-
-def _roles(function: Callable[..., Any]) -> tuple[str, ...]:
-    parameters = inspect.signature(function).parameters.values()
-    return tuple(parameter.name for parameter in parameters if parameter.name in ROLES)
-
-
-def resolve(where: str, loss: str) -> tuple[Term, Callable[..., Any], Sequence[str] | int]:
-    """Finds a loss by its name in the table or by `package.module:function`.
-
-    Returns:
-      The term, the function whose signature holds the options, and the leading parameters that
-      are not options.
-
-    Raises:
-      ConfigError: there is no such loss.
-    """
-    if ":" in loss:
-        module, _, attribute = loss.partition(":")
-        try:
-            found = getattr(importlib.import_module(module), attribute)
-        except Exception as error:  # whatever a user's module does when it is imported
-            raise ConfigError(
-                where, f"cannot import '{loss}' ({error})", "package.module:function"
-            ) from error
-    elif loss in LOSSES:
-        found = LOSSES[loss]
-    else:
-        known = [*LOSSES, "package.module:function"]
-        raise ConfigError(where, f"unknown loss '{loss}'", near(loss, known))
-    if isinstance(found, Term):
-        return found, found.apply, 4
-    return lift(found), found, tuple(ROLES)
-
-
-def defaults(loss: str) -> dict[str, Any]:
-    """Gives the options of a loss of the table that have defaults, so that a config shows them."""
-    if loss not in LOSSES:
-        return {}
-    _, signature, skip = resolve("terms", loss)
-    found = options(signature, skip)
-    return {
-        name: one.default for name, one in found.items()
-        if one.default is not inspect.Parameter.empty
-    }
 
 
 def build(
@@ -193,8 +103,22 @@ def build(
         name, term, bound, config["group"], config["detach"],
         tuple(pair("student", config["student"], view) for view in on),
         tuple(tuple(pair("teacher", text, view) for text in teachers) for view in on),
-        on, weight,
+        on, _taps(where, config, term.taps), weight,
     )
+
+
+def _taps(where: str, config: Mapping[str, Any], wanted: bool) -> tuple[tuple[str, str], ...]:
+    """Reads `taps=("f1", "f2:g2")` as pairs of the student's and the teacher's names."""
+    named = config.get("taps", ())
+    named = (named,) if isinstance(named, str) else tuple(named)
+    if wanted != bool(named):
+        what = "works on activations" if wanted else "takes no taps"
+        raise ConfigError(
+            f"{where}.taps", f"'{config['loss']}' {what}",
+            'name them as taps=("f1", ...)' if wanted else "leave them out",
+        )
+    pairs = (text.partition(":") for text in named)
+    return tuple((student, teacher or student) for student, _, teacher in pairs)
 
 
 def pairs(plans: Sequence[Plan]) -> tuple[tuple[str, str], ...]:
@@ -223,8 +147,33 @@ def _inputs(plan: Plan, outputs: Mapping[str, Outputs], views: Mapping[str, View
         teacher = _average([outputs[pair] for pair in teachers]) if teachers else None
         if plan.detach:
             teacher = jax.lax.stop_gradient(teacher)
-        items.append(TermInput(outputs[student], teacher, views[view]))
+        own, others = zip(*plan.taps, strict=True) if plan.taps else ((), ())
+        features = [_features(plan.name, student, outputs[student], own)]
+        if teachers:
+            features.append(_features(plan.name, " and ".join(teachers), teacher, others))
+        items.append(TermInput(outputs[student], teacher, views[view], *features))
     return tuple(items)
+
+
+def _features(name: str, pair: str, outputs: Outputs, taps: Sequence[str]):
+    found = {LOGITS: outputs.logits, **outputs.taps}
+    for tap in taps:
+        if tap not in found:
+            raise ConfigError(
+                f"terms.{name}.taps", f"{pair} has no tap '{tap}'", "it has " + ", ".join(found)
+            )
+    return tuple(found[tap] for tap in taps)
+
+
+@contextlib.contextmanager
+def _named(plan: Plan) -> Iterator[None]:
+    """Says which term refuses the shapes it is given."""
+    try:
+        yield
+    except ValueError as error:
+        if [type(part) for part in error.args] != [str, str]:  # a programming error
+            raise
+        raise ConfigError(f"terms.{plan.name}", *error.args) from None
 
 
 def _average(outputs: Sequence[Outputs]) -> Outputs:
@@ -256,9 +205,9 @@ def init(plans: Sequence[Plan], seed, outputs, views, values: Hparams, info: Inf
     params, state = {}, {}
     for plan in plans:
         key = rng.init_key(seed, "terms/" + plan.name)
-        own, own_state = plan.term.init(
-            key, _inputs(plan, outputs, views), info, **_options(plan, values)
-        )
+        inputs = jax.eval_shape(lambda *given, plan=plan: _inputs(plan, *given), outputs, views)
+        with _named(plan):
+            own, own_state = plan.term.init(key, inputs, info, **_options(plan, values))
         if jax.tree.leaves(own):
             params[plan.name] = own
         if jax.tree.leaves(own_state):
@@ -298,10 +247,11 @@ def apply(
     raw, new_state, metrics = [], dict(state), {}
     for plan in plans:
         key = rng.batch_key(clock, "terms/" + plan.name)
-        value, own_state, own_metrics = plan.term.apply(
-            params.get(plan.name, {}), state.get(plan.name, {}), _inputs(plan, outputs, views),
-            Context(clock, key, info, groups), **_options(plan, values),
-        )
+        with _named(plan):
+            value, own_state, own_metrics = plan.term.apply(
+                params.get(plan.name, {}), state.get(plan.name, {}), _inputs(plan, outputs, views),
+                Context(clock, key, info, groups), **_options(plan, values),
+            )
         weight = values[plan.weight.path] * plan.weight.multiplier(clock.step)
         sums[plan.group] = sums.get(plan.group, jnp.zeros((), jnp.float32)) + weight * value
         raw.append(value)

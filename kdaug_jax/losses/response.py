@@ -1,4 +1,4 @@
-"""Losses on logits, one value an example: cross entropy, KL and KL on the teacher's top classes.
+"""Losses on logits, one value an example: cross entropy, KL and their kin.
 
 Everything is computed in float32 whatever the logits' dtype. The caller detaches the teacher,
 averages over the batch and weighs the terms.
@@ -73,24 +73,168 @@ def _smoothed(labels: jax.Array, classes: int, label_smoothing: Fraction) -> jax
     return (1.0 - smoothing) * labels.astype(jnp.float32) + smoothing / classes
 
 
-def kl(student: jax.Array, teacher: jax.Array, *, temperature: Positive = 1.0) -> jax.Array:
+def standardize(logits: jax.Array) -> jax.Array:
+    """Gives each row mean 0 and deviation 1: (z - mean) / (std + 1e-7), std with C - 1 below.
+
+    Args:
+      logits: `[B,C]`.
+
+    Returns:
+      `f32[B,C]`; the gradient flows through mean and deviation.
+
+    Source: Sun et al. 2024, "Logit Standardization in Knowledge Distillation", with the deviation
+    of its public code.
+    """
+    logits = logits.astype(jnp.float32)
+    centred = logits - jnp.mean(logits, axis=-1, keepdims=True)
+    variance = jnp.sum(centred * centred, axis=-1, keepdims=True) / max(logits.shape[-1] - 1, 1)
+    # The square root of 0 has no gradient; of equal logits the standardised ones are 0.
+    safe = jnp.where(variance > 0, variance, 1.0)
+    return centred / (jnp.where(variance > 0, jnp.sqrt(safe), 0.0) + 1e-7)
+
+
+def soften(logits: jax.Array, temperature: Positive, standardized: bool = False) -> jax.Array:
+    """Gives log softmax(z / T), with z the logits or the standardised logits.
+
+    Args:
+      logits: `[B,C]`.
+      temperature: `f32[]`, T > 0.
+      standardized: see `standardize`.
+
+    Returns:
+      `f32[B,C]`.
+    """
+    logits = standardize(logits) if standardized else logits.astype(jnp.float32)
+    return _log_softmax(logits / jnp.asarray(temperature, jnp.float32))
+
+
+def _scale(temperature: Positive, times_t2: bool) -> jax.Array:
+    temperature = jnp.asarray(temperature, jnp.float32)
+    return temperature * temperature if times_t2 else jnp.ones_like(temperature)
+
+
+def kl(
+    student: jax.Array,
+    teacher: jax.Array,
+    *,
+    temperature: Positive = 1.0,
+    times_t2: bool = True,
+    class_mean: bool = False,
+    standardize: bool = False,
+) -> jax.Array:
     """T^2 KL(teacher || student) = T^2 sum_c p_t (log p_t - log p_s), p = softmax(logits / T).
+
+    Function matching (Beyer et al. 2022) is this loss alone at T = 1, on views that are mixed for
+    both networks. Logit standardisation is `standardize` with T = 2 and weight 9.
 
     Args:
       student: `[B,C]`, logits.
       teacher: `[B,C]`, logits.
-      temperature: `f32[]`, T > 0; the factor T^2 keeps the gradient's size.
+      temperature: `f32[]`, T > 0.
+      times_t2: whether the factor T^2, which keeps the gradient's size, is there.
+      class_mean: divide by C, as the public code of paper 004 does.
+      standardize: give each row of logits mean 0 and deviation 1 first.
 
     Returns:
       `f32[B]`.
 
-    Source: Hinton et al. 2015, section 2; Wang et al. 2020 (arXiv:2012.02909), eq. 1.
+    Source: Hinton et al. 2015, section 2; Wang et al. 2020 (arXiv:2012.02909), eq. 1; Das et al.
+    2020, section 3.2.
     """
-    temperature = jnp.asarray(temperature, jnp.float32)
-    log_student = _log_softmax(student.astype(jnp.float32) / temperature)
-    log_teacher = _log_softmax(teacher.astype(jnp.float32) / temperature)
+    log_student = soften(student, temperature, standardize)
+    log_teacher = soften(teacher, temperature, standardize)
     every = jnp.ones(teacher.shape, bool)
-    return temperature * temperature * _divergence(log_student, log_teacher, every)
+    value = _scale(temperature, times_t2) * _divergence(log_student, log_teacher, every)
+    return value / student.shape[-1] if class_mean else value
+
+
+def lskd(student: jax.Array, teacher: jax.Array, *, temperature: Positive = 2.0) -> jax.Array:
+    """Logit standardisation: `kl` of standardised logits, at T = 2.
+
+    Args:
+      student: `[B,C]`, logits.
+      teacher: `[B,C]`, logits.
+      temperature: `f32[]`, T > 0.
+
+    Returns:
+      `f32[B]`.
+
+    Source: Sun et al. 2024, "Logit Standardization in Knowledge Distillation"; its code weighs it
+    9 beside 0.1 times cross entropy.
+    """
+    return kl(student, teacher, temperature=temperature, standardize=True)
+
+
+def cross_entropy_kd(
+    student: jax.Array, teacher: jax.Array, *, temperature: Positive = 1.0, times_t2: bool = False
+) -> jax.Array:
+    """Cross entropy -sum_c p_t log p_s of softened probabilities: `kl` plus a constant.
+
+    Args:
+      student: `[B,C]`, logits.
+      teacher: `[B,C]`, logits.
+      temperature: `f32[]`, T > 0.
+      times_t2: whether there is a factor T^2.
+
+    Returns:
+      `f32[B]`.
+
+    Source: Fu et al. 2020 (role-wise augmentation), eq. 4, which has it at T = 1 without T^2.
+    """
+    log_student = soften(student, temperature)
+    p_teacher = jnp.exp(soften(teacher, temperature))
+    terms = p_teacher * jnp.where(p_teacher == 0, 0.0, log_student)
+    return -_scale(temperature, times_t2) * jnp.sum(terms, axis=-1)
+
+
+def hard_kd(student: jax.Array, teacher: jax.Array) -> jax.Array:
+    """Cross entropy with the teacher's likeliest class; of equal ones the first.
+
+    Args:
+      student: `[B,C]`, logits.
+      teacher: `[B,C]`, logits.
+
+    Returns:
+      `f32[B]`.
+
+    Source: Touvron et al. 2021 (DeiT), section 4, "hard-label distillation".
+    """
+    return cross_entropy(student, jnp.argmax(teacher, axis=-1).astype(jnp.int32))
+
+
+def dml(
+    student: jax.Array, teacher: jax.Array, *, symmetric: bool = False, eps: float = 0.0
+) -> jax.Array:
+    """Deep mutual learning: KL(peer || own) at T = 1, the peer held fixed.
+
+    Two trained networks need two of these terms, one each way. Paper 003 compares with a fixed
+    teacher and takes the mean of both directions (`symmetric`); its code trains the teacher with
+    the same value, which is again one term each way.
+
+    Args:
+      student: `[B,C]`, logits of the network that learns.
+      teacher: `[B,C]`, logits of its peer.
+      symmetric: take (KL(peer || own) + KL(own || peer)) / 2.
+      eps: what the public TensorFlow code adds inside the logarithm, log(eps + p / (q + eps)),
+        1e-8 there; 0 for the exact divergence.
+
+    Returns:
+      `f32[B]`.
+
+    Source: Zhang et al. 2018, "Deep Mutual Learning", eq. 4-8; Fu et al. 2020 (role-wise
+    augmentation), section 5.2, for the fixed teacher, and its public code for the symmetric form.
+    """
+    own, peer = soften(student, 1.0), soften(teacher, 1.0)
+    if not symmetric:
+        return _mutual(own, peer, eps)
+    return 0.5 * (_mutual(own, peer, eps) + _mutual(peer, own, eps))
+
+
+def _mutual(log_q: jax.Array, log_p: jax.Array, eps: float) -> jax.Array:
+    if eps == 0:
+        return _divergence(log_q, log_p, jnp.ones(log_p.shape, bool))
+    p, q = jnp.exp(log_p), jnp.exp(log_q)
+    return jnp.sum(p * jnp.log(eps + p / (q + eps)), axis=-1)
 
 
 def top_classes(logits: jax.Array, k: ClassCount) -> jax.Array:

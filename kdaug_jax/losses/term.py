@@ -5,7 +5,10 @@ A plain loss is a function whose positional parameters are roles:
     f(student, [teacher,] [labels,] [student_taps,] [teacher_taps,] *, options) -> f32[B] or f32[]
 
 `student` and `teacher` are logits `f32[B,C]`, `labels` are class probabilities `f32[B,C]`, taps
-are dicts of activations. A loss with parameters or state of its own is a `Term`.
+are dicts of activations. A plain loss on chosen activations, or one that compares examples, is put
+into a `Loss`. A loss with parameters or state of its own is a `Term`.
+
+Losses refuse shapes that do not fit with `ValueError(what is wrong, what would be right)`.
 """
 
 from __future__ import annotations
@@ -25,11 +28,14 @@ class TermInput(NamedTuple):
       student: outputs of the network that learns from the term.
       teacher: outputs of the teacher on its view, detached unless asked otherwise, or None.
       view: the view itself, with its labels and indices.
+      student_features, teacher_features: the activations that the config chose, in its order.
     """
 
     student: Outputs
     teacher: Outputs | None
     view: View
+    student_features: tuple[jax.Array, ...] = ()
+    teacher_features: tuple[jax.Array, ...] = ()
 
 
 class Context(NamedTuple):
@@ -48,6 +54,21 @@ class Context(NamedTuple):
     groups: int
 
 
+class Loss(NamedTuple):
+    """A plain loss on activations, or one that compares the examples of a group.
+
+    Attributes:
+      function: `f(student, [teacher,] [labels,] *, options) -> f32[B] or f32[]`.
+      taps: what student and teacher are: "" logits; "each" one activation, and the loss is summed
+        over those that the config chooses; "all" tuples of all that the config chooses.
+      least: the fewest examples a group may hold.
+    """
+
+    function: Callable[..., jax.Array]
+    taps: str = ""
+    least: int = 1
+
+
 class Term(NamedTuple):
     """A loss with parameters or state.
 
@@ -59,9 +80,13 @@ class Term(NamedTuple):
         `(sum, count)`.
       roles: the roles it needs, from "student", "teacher", "labels".
       no_decay: the top-level names in `params` that weight decay leaves alone.
+      taps: whether it works on activations that the config chooses.
+      least: the fewest examples a group may hold.
     """
 
     init: Callable[..., tuple[dict[str, Any], dict[str, Any]]]
     apply: Callable[..., tuple[jax.Array, dict[str, Any], dict[str, Any]]]
     roles: tuple[str, ...] = ("student", "teacher")
     no_decay: tuple[str, ...] = ()
+    taps: bool = False
+    least: int = 1

@@ -1,0 +1,154 @@
+"""Losses on the matrix of softened probabilities: by rows (examples), columns (classes), Grams.
+
+They compare the examples of a group, so each gives one value a group.
+"""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+
+from kdaug_jax.losses.arrays import matmul
+from kdaug_jax.losses.response import kl, soften
+from kdaug_jax.types import NonNegative, Positive
+
+
+def dist(
+    student: jax.Array,
+    teacher: jax.Array,
+    *,
+    beta: NonNegative = 1.0,
+    gamma: NonNegative = 1.0,
+    temperature: Positive = 1.0,
+    standardize: bool = False,
+) -> jax.Array:
+    """T^2 (beta (1 - correlation of rows) + gamma (1 - correlation of columns)), both averaged.
+
+    Rows are an example's probabilities of all classes (inter-class), columns a class's
+    probabilities over the examples of the group (intra-class); correlation is Pearson's. The paper
+    takes beta = gamma = 2 on CIFAR-100 with T = 4, and 1 and 1 with T = 1 on ImageNet.
+
+    Args:
+      student: `[B,C]`, logits.
+      teacher: `[B,C]`, logits.
+      beta: `f32[]`, at least 0.
+      gamma: `f32[]`, at least 0.
+      temperature: `f32[]`, T > 0.
+      standardize: give each row of logits mean 0 and deviation 1 first, see `response.standardize`.
+
+    Returns:
+      `f32[]`.
+
+    Source: Huang et al. 2022, "Knowledge Distillation from A Stronger Teacher" (DIST).
+    """
+    temperature = jnp.asarray(temperature, jnp.float32)
+    p, q = (jnp.exp(soften(z, temperature, standardize)) for z in (student, teacher))
+    inter = 1.0 - jnp.mean(_pearson(p, q))
+    intra = 1.0 - jnp.mean(_pearson(p.T, q.T))
+    beta, gamma = jnp.asarray(beta, jnp.float32), jnp.asarray(gamma, jnp.float32)
+    return temperature * temperature * (beta * inter + gamma * intra)
+
+
+def _pearson(a: jax.Array, b: jax.Array) -> jax.Array:
+    """Correlates the rows of `[N,M]` with each other's; 0 where a row is constant."""
+    a, b = (_unit(rows - jnp.mean(rows, axis=-1, keepdims=True)) for rows in (a, b))
+    return jnp.sum(a * b, axis=-1)
+
+
+def _unit(rows: jax.Array) -> jax.Array:
+    """Gives rows of length 1; those shorter than 1e-8 become 0, without a gradient."""
+    square = jnp.sum(rows * rows, axis=-1, keepdims=True)
+    seen = square > 1e-16
+    return jnp.where(seen, rows * jax.lax.rsqrt(jnp.where(seen, square, 1.0)), 0.0)
+
+
+def gram_of_examples(
+    student: jax.Array, teacher: jax.Array, *, temperature: Positive = 4.0,
+    standardize: bool = False,
+) -> jax.Array:
+    """Squared differences of P P', how alike the answers to two examples are, summed over B^2 / B.
+
+    Args:
+      student: `[B,C]`, logits.
+      teacher: `[B,C]`, logits.
+      temperature: `f32[]`, T > 0.
+      standardize: give each row of logits mean 0 and deviation 1 first.
+
+    Returns:
+      `f32[B]`, whose mean is the loss of the group.
+
+    Source: Jin et al. 2023, "Multi-Level Logit Distillation".
+    """
+    p, q = (jnp.exp(soften(z, temperature, standardize)) for z in (student, teacher))
+    return jnp.sum(jnp.square(matmul(q, q.T) - matmul(p, p.T)), axis=-1)
+
+
+def gram_of_classes(
+    student: jax.Array, teacher: jax.Array, *, temperature: Positive = 4.0,
+    standardize: bool = False,
+) -> jax.Array:
+    """Squared differences of P' P, how classes occur together in the answers, summed over C^2 / C.
+
+    Args:
+      student: `[B,C]`, logits.
+      teacher: `[B,C]`, logits.
+      temperature: `f32[]`, T > 0.
+      standardize: give each row of logits mean 0 and deviation 1 first.
+
+    Returns:
+      `f32[C]`, whose mean is the loss of the group.
+
+    Source: Jin et al. 2023, "Multi-Level Logit Distillation".
+    """
+    p, q = (jnp.exp(soften(z, temperature, standardize)) for z in (student, teacher))
+    return jnp.sum(jnp.square(matmul(q.T, q) - matmul(p.T, p)), axis=-1)
+
+
+def mlkd(
+    student: jax.Array,
+    teacher: jax.Array,
+    *,
+    temperatures: tuple = (2.0, 3.0, 4.0, 5.0, 6.0),
+    masked: bool = False,
+    standardize: bool = False,
+) -> jax.Array:
+    """Multi-level logit distillation: KL and both Grams, summed over temperatures.
+
+    The paper puts it on a weak and on a strong view; `masked` is for the weak one and keeps the
+    examples and classes of which the teacher is no surer than of the median one. The public code
+    masks after it has averaged and uses the weak view twice; the formula is what stands here.
+
+    Args:
+      student: `[B,C]`, logits.
+      teacher: `[B,C]`, logits.
+      temperatures: at which the three parts are computed and summed.
+      masked: leave out what the teacher is sure of.
+      standardize: give each row of logits mean 0 and deviation 1 first.
+
+    Returns:
+      `f32[]`.
+
+    Raises:
+      ValueError: (what is wrong, what would be right).
+
+    Source: Jin et al. 2023, "Multi-Level Logit Distillation".
+    """
+    if not temperatures or any(isinstance(t, str) or not t > 0 for t in temperatures):
+        raise ValueError(f"got temperatures={temperatures!r}", "must be numbers more than 0")
+    rows, columns = _unsure(teacher) if masked else (jnp.float32(1), jnp.float32(1))
+    total = jnp.zeros((), jnp.float32)
+    for temperature in temperatures:
+        options = {"temperature": temperature, "standardize": standardize}
+        total += jnp.mean(rows * kl(student, teacher, **options))
+        total += jnp.mean(rows * gram_of_examples(student, teacher, **options))
+        total += jnp.mean(columns * gram_of_classes(student, teacher, **options))
+    return total
+
+
+def _unsure(teacher: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Marks examples `f32[B]` and classes `f32[C]` at or below the median confidence with 1."""
+    p = jnp.exp(soften(teacher, 1.0))
+    keep = (
+        values <= jnp.median(values) for values in (jnp.max(p, axis=-1), jnp.sum(p, axis=0))
+    )
+    return tuple(jax.lax.stop_gradient(one.astype(jnp.float32)) for one in keep)

@@ -1,0 +1,165 @@
+"""The ensemble of one network's views, which teaches each of them (A2-Aug).
+
+Of the paper's loss, sum_i CE(Q_i) + CE(ensemble) + sum_i KL(ensemble || i), the first sum is a
+plain cross entropy put on all views; the term `a2aug` is the rest.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from kdaug_jax.losses.response import cross_entropy, kl
+from kdaug_jax.losses.term import Context, Term, TermInput
+
+FORMS = ("joint_ce", "l2_norm", "kl", "kl_norm")
+SCALES = ("sqrt_classes", "mean_norm")
+
+
+def l2_normalized(logits: jax.Array, scale: Any = 1.0) -> jax.Array:
+    """Gives rows of length s: s z / sqrt(|z|^2 + 1e-12).
+
+    Args:
+      logits: `[B,C]`.
+      scale: `f32[]`, s > 0. The paper prints 1, at which softmax is all but uniform for many
+        classes and the KL teaches next to nothing.
+
+    Returns:
+      `f32[B,C]`.
+
+    Source: Li et al. 2021 (A2-Aug), eq. 8.
+    """
+    logits = logits.astype(jnp.float32)
+    square = jnp.sum(logits * logits, axis=-1, keepdims=True)
+    return jnp.asarray(scale, jnp.float32) * logits * jax.lax.rsqrt(square + 1e-12)
+
+
+def ensemble_logits(logits: jax.Array, mu: jax.Array) -> jax.Array:
+    """Weighs the views' logits by softmax(mu); only mu receives a gradient.
+
+    Eq. 4 of the paper has mu itself; its Table 6, whose rows sum to 1, decides for the softmax.
+
+    Args:
+      logits: `[N,B,C]`, of N views.
+      mu: `f32[N]`.
+
+    Returns:
+      `f32[B,C]`.
+
+    Source: Li et al. 2021 (A2-Aug), eq. 7.
+    """
+    detached = jax.lax.stop_gradient(logits).astype(jnp.float32)
+    return jnp.sum(jax.nn.softmax(mu)[:, None, None] * detached, axis=0)
+
+
+def ensemble_distance(
+    student: jax.Array, teacher: jax.Array, *, form: str = "kl_norm", scale: Any = 1.0
+) -> jax.Array:
+    """How far a view's logits are from the ensemble's.
+
+    Args:
+      student: `[B,C]`, logits of a view.
+      teacher: `[B,C]`, logits of the ensemble; no gradient flows to them.
+      form: "kl", divergence of the logits as they are; "kl_norm", of normalised logits; "l2_norm",
+        mean squared difference of normalised logits. Table 8's rows, of which the one with
+        normalisation but without KL can only mean one of the last and none.
+      scale: length of normalised logits, see `l2_normalized`.
+
+    Returns:
+      `f32[B]`.
+
+    Source: Li et al. 2021 (A2-Aug), eq. 5 and 8.
+    """
+    teacher = jax.lax.stop_gradient(teacher)
+    if form == "kl":
+        return kl(student, teacher)
+    student, teacher = l2_normalized(student, scale), l2_normalized(teacher, scale)
+    if form == "kl_norm":
+        return kl(student, teacher)
+    return jnp.mean(jnp.square(student - teacher), axis=-1)
+
+
+def scale_of(scale: Any, teacher: jax.Array) -> jax.Array:
+    """Resolves the length of normalised logits.
+
+    Args:
+      scale: a number, "sqrt_classes" (rows of unit mean square) or "mean_norm" (the ensemble's mean
+        length, which leaves its confidence as it is).
+      teacher: `[B,C]`, logits of the ensemble.
+
+    Returns:
+      `f32[]`.
+    """
+    if scale == "sqrt_classes":
+        return jnp.sqrt(jnp.float32(teacher.shape[-1]))
+    if scale == "mean_norm":
+        square = jnp.sum(jnp.square(teacher.astype(jnp.float32)), axis=-1)
+        return jax.lax.stop_gradient(jnp.mean(jnp.sqrt(square)))
+    return jnp.float32(scale)
+
+
+def _check(inputs: tuple[TermInput, ...], form: str, scale: Any) -> None:
+    if form not in FORMS:
+        raise ValueError(f"got form={form!r}", "must be one of " + ", ".join(FORMS))
+    number = isinstance(scale, int | float) and not isinstance(scale, bool) and scale > 0
+    if scale not in SCALES and not number:
+        known = ", ".join(SCALES)
+        raise ValueError(f"got scale={scale!r}", f"must be a number more than 0, or {known}")
+    if len(inputs) < 2:
+        raise ValueError(f"is put on {len(inputs)} view", "an ensemble needs at least 2 in `on`")
+
+
+def _init(key, inputs, info, *, form, scale, **options):
+    _check(inputs, form, scale)
+    return {"mu": jnp.zeros(len(inputs), jnp.float32)}, {}
+
+
+def _apply(
+    params,
+    state,
+    inputs: tuple[TermInput, ...],
+    context: Context,
+    *,
+    form: str = "kl_norm",
+    scale: Any = "sqrt_classes",
+    branch_mean: bool = False,
+):
+    """CE(ensemble) + sum over views of `ensemble_distance`; mu starts at 0 and does not decay.
+
+    The ensemble answers for the labels of the first view.
+
+    Args:
+      params: `{"mu": f32[N]}`.
+      state: empty.
+      inputs: one for each of the N views.
+      context: not used.
+      form: "joint_ce" for the first part only, or see `ensemble_distance`.
+      scale: see `scale_of`.
+      branch_mean: average over the views instead of summing, as printed, over them.
+
+    Returns:
+      Value, state, and the weights softmax(mu) as metrics.
+    """
+    logits = jnp.stack([item.student.logits for item in inputs])
+    together, mask = ensemble_logits(logits, params["mu"]), inputs[0].view.mask
+    value = _masked_mean(cross_entropy(together, inputs[0].view.target), mask)
+    if form != "joint_ce":
+        scale = scale_of(scale, together)
+        parts = [
+            _masked_mean(ensemble_distance(own, together, form=form, scale=scale), mask)
+            for own in logits
+        ]
+        value += sum(parts) / len(parts) if branch_mean else sum(parts)
+    weights = jax.nn.softmax(params["mu"])
+    metrics = {f"weight_{i}": (weights[i], jnp.float32(1)) for i in range(len(inputs))}
+    return value, state, metrics
+
+
+def _masked_mean(value: jax.Array, mask: jax.Array) -> jax.Array:
+    kept = jnp.sum(mask, dtype=jnp.float32)
+    return jnp.sum(jnp.where(mask, value, 0.0)) / jnp.maximum(kept, 1.0)
+
+
+a2aug = Term(_init, _apply, roles=("student", "labels"), no_decay=("mu",))

@@ -1,0 +1,101 @@
+"""Which of a pool of mixed views to keep, and how much harder the kept ones are."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+
+from kdaug_jax.losses.response import kl, soften
+from kdaug_jax.types import Positive
+
+
+def kl_score(student: jax.Array, teacher: jax.Array, *, temperature: Positive = 4.0) -> jax.Array:
+    """Divergence of student from teacher at temperature T, without the factor T^2.
+
+    The paper's text sorts by "r", which it defines later as a ratio; eq. 2 defines this d.
+
+    Args:
+      student: `[B,C]`, logits.
+      teacher: `[B,C]`, logits.
+      temperature: `f32[]`, T > 0.
+
+    Returns:
+      `f32[B]`.
+
+    Source: Wang et al. 2020 (arXiv:2012.02909), eq. 2.
+    """
+    return kl(student, teacher, temperature=temperature, times_t2=False)
+
+
+def entropy(logits: jax.Array) -> jax.Array:
+    """Entropy of softmax(logits) in nats: how unsure a network is.
+
+    Args:
+      logits: `[B,C]`.
+
+    Returns:
+      `f32[B]`.
+    """
+    log_p = soften(logits, 1.0)
+    p = jnp.exp(log_p)
+    return -jnp.sum(p * jnp.where(p > 0, log_p, 0.0), axis=-1)
+
+
+# How each picker scores a pool: `f(student, teacher) -> f32[B]`; what scores high is kept.
+PICKERS = {
+    "kl": kl_score,
+    "teacher_entropy": lambda student, teacher: entropy(teacher),
+    "student_entropy": lambda student, teacher: entropy(student),
+}
+
+
+def hardest(score: jax.Array, keep: int) -> jax.Array:
+    """Gives the positions of the `keep` largest scores, in rising order; of equal ones the last.
+
+    Args:
+      score: `f32[B]`.
+      keep: 1..B.
+
+    Returns:
+      `i32[keep]`.
+
+    Raises:
+      ValueError: (what is wrong, what would be right).
+
+    Source: Wang et al. 2020 (arXiv:2012.02909), section 3.2: sort, and keep the last half.
+    """
+    if not 1 <= keep <= score.shape[0]:
+        raise ValueError(f"keeps {keep} of {score.shape[0]}", f"must be 1..{score.shape[0]}")
+    order = jnp.argsort(score, stable=True)
+    return jax.lax.stop_gradient(order[score.shape[0] - keep :].astype(jnp.int32))
+
+
+def kept_ratio(score: jax.Array, kept: jax.Array) -> jax.Array:
+    """Mean score of what is kept over the mean of the whole pool; the paper's r when score is d.
+
+    Args:
+      score: `f32[B]`.
+      kept: `i32[K]`, positions.
+
+    Returns:
+      `f32[]`, more than 1 when what scores high is kept; 1 for a pool that scores 0.
+
+    Source: Wang et al. 2020 (arXiv:2012.02909), eq. 3.
+    """
+    pool = jnp.mean(score)
+    return jnp.where(pool > 0, jnp.mean(score[kept]) / jnp.where(pool > 0, pool, 1.0), 1.0)
+
+
+def label_disagreement(teacher: jax.Array, target: jax.Array) -> jax.Array:
+    """Whether the teacher's likeliest class is not the label's; of equal ones the first counts.
+
+    Args:
+      teacher: `[B,C]`, logits.
+      target: `f32[B,C]`, class probabilities, such as a mixed label.
+
+    Returns:
+      `bool[B]`; its mean is the share that the paper reports (52.1 % on ImageNet).
+
+    Source: Wang et al. 2020 (arXiv:2012.02909), section 4.3.
+    """
+    return jnp.argmax(teacher, axis=-1) != jnp.argmax(target, axis=-1)

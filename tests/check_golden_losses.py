@@ -1,0 +1,97 @@
+"""Compares the package's losses, metrics and quantisers with a folder of golden files.
+
+    python tests/check_golden_losses.py DIR
+
+Each file of DIR names its `family` and holds inputs, settings (`cfg_*`) and what a reference
+computed from them, with gradients (`grad_*`). Every key that differs is printed; the last line is
+`N passed, M failed`, and the exit status is 1 if M > 0. Files of unknown families fail.
+
+Values are compared with rtol 2e-5 and atol 1e-6, gradients with rtol 1e-3 and atol 1e-5 of the
+largest, whole numbers exactly, with the reference's float64 run where the file has one.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+
+ROOT = Path(__file__).resolve().parents[1]
+if str(ROOT) not in sys.path:
+    sys.path.insert(0, str(ROOT))
+
+from tests.golden_losses import FAMILIES  # noqa: E402
+from tests.golden_losses.common import File  # noqa: E402
+
+
+def differs(key: str, found: np.ndarray, expected: np.ndarray) -> str:
+    """Says how a value differs from the reference; empty when it does not."""
+    found, expected = np.asarray(found), np.asarray(expected)
+    if found.shape != expected.shape:
+        return f"has shape {found.shape} instead of {expected.shape}"
+    if found.dtype.kind in "iub":
+        wrong = int(np.sum(found != expected))
+        return f"{wrong} of {found.size} differ" if wrong else ""
+    rtol, atol = 2e-5, 1e-6
+    if key.startswith("grad_"):
+        rtol, atol = 1e-3, 1e-5 * float(np.abs(expected).max(initial=0.0))
+    error = np.abs(found.astype(np.float64) - expected)
+    # Written so that NaN differs.
+    wrong = ~(error <= atol + rtol * np.abs(expected))
+    if not wrong.any():
+        return ""
+    return f"{int(wrong.sum())} of {wrong.size} differ, the largest by {error[wrong].max():.3g}"
+
+
+def check_file(path: Path) -> list[str]:
+    """Gives a line for whatever is wrong with one file."""
+    with np.load(path) as stored:
+        file = File({key: stored[key] for key in stored.files})
+    name = str(file.arrays.get("family", "(none)"))
+    if name not in FAMILIES:
+        return [f"unknown family '{name}'"]
+    try:
+        found = FAMILIES[name](file)
+    except Exception as error:  # one broken file must not hide the others
+        return [f"{type(error).__name__}: {error}"]
+    lines = []
+    for key in file.results:
+        what = "is not computed"
+        if key.removesuffix("_f64") in found:
+            what = differs(key, found[key.removesuffix("_f64")], file.expected(key))
+        if what:
+            lines.append(f"{key}: {what}")
+    return lines if file.results else ["holds nothing to compare"]
+
+
+def check(directory: str | Path) -> tuple[int, int]:
+    """Checks every `.npz` file of a folder.
+
+    Args:
+      directory: the folder.
+
+    Returns:
+      How many files passed and how many failed.
+    """
+    passed = failed = 0
+    for path in sorted(Path(directory).glob("*.npz")):
+        lines = check_file(path)
+        for line in lines:
+            print(f"{path.name}: {line}", flush=True)
+        passed, failed = passed + (not lines), failed + bool(lines)
+    return passed, failed
+
+
+def main() -> int:
+    """Runs the check from the command line."""
+    if len(sys.argv) != 2 or not Path(sys.argv[1]).is_dir():
+        print("usage: python tests/check_golden_losses.py DIR")
+        return 2
+    passed, failed = check(sys.argv[1])
+    print(f"{passed} passed, {failed} failed")
+    return 1 if failed or not passed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

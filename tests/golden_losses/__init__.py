@@ -1,0 +1,6 @@
+"""What each family of golden files holds, computed by the package."""
+
+from tests.golden_losses import papers, response
+from tests.golden_losses.common import Family
+
+FAMILIES: dict[str, Family] = {**response.FAMILIES, **papers.FAMILIES}

@@ -1,0 +1,92 @@
+"""What papers 001 to 003 have of their own: picks, ensembles, quantisers, clipped gradients."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from kdaug_jax import losses
+from kdaug_jax.experiment import optim
+from kdaug_jax.models import quantize
+from tests.golden_losses.common import differentiate
+
+
+def cutmix_pick(file):
+    t, keep = np.float32(file.setting("T")), file.setting("n_pick")
+    student, teacher = jnp.asarray(file["pool_logits_s"]), jnp.asarray(file["pool_logits_t"])
+    divergence = losses.kl_score(student, teacher, temperature=t)
+    found = {}
+    for name, picker in losses.PICKERS.items():
+        name = "kld" if name == "kl" else name
+        score = divergence if name == "kld" else picker(student, teacher)
+        kept = losses.hardest(score, keep)
+        found |= {
+            f"score_{name}": score, f"picked_{name}": kept,
+            f"ratio_{name}": losses.kept_ratio(score, kept),
+            f"kl_ratio_r_{name}": losses.kept_ratio(divergence, kept),
+        }
+    return found
+
+
+def label_disagreement(file):
+    one_hot = np.eye(file["logits_t"].shape[-1], dtype=np.float32)
+    lam = file["lam"][:, None]
+    mixed = lam * one_hot[file["labels_a"]] + (1 - lam) * one_hot[file["labels_b"]]
+    disagree = losses.label_disagreement(file["logits_t"], mixed)
+    return {
+        "mixed_label": mixed, "disagree": disagree,
+        "count": jnp.sum(disagree), "fraction": jnp.mean(disagree, dtype=jnp.float32),
+    }
+
+
+def a2aug(file):
+    labels, names = file["labels"], file.listed("Q")
+    form = "kl_norm" if file.setting("normalize") else "kl"
+    scale = np.float32(file.setting("scale"))
+
+    def loss(*arrays):
+        *views, mu = arrays
+        together = losses.ensemble_logits(jnp.stack(views), mu)
+        each = sum(losses.cross_entropy(own, labels).mean() for own in views)
+        joint = losses.cross_entropy(together, labels).mean()
+        soft = sum(
+            losses.ensemble_distance(own, together, form=form, scale=scale).mean()
+            for own in views
+        )
+        return each + joint + soft, {
+            "ce_sum": each, "ce_ens": joint, "kl_sum": soft, "Q_ens": together,
+            "weights": jax.nn.softmax(mu),
+        }
+
+    return differentiate(file, [*names, "mu"], loss)
+
+
+def dorefa(file):
+    bits, detach = file.setting("k"), bool(file.setting("detach_max"))
+
+    def loss(w, a, c_w, c_a):
+        weights = quantize.quantize_weights(w, bits, detach_max=detach)
+        activations = quantize.quantize_activations(a, bits)
+        value = jnp.sum(weights * c_w) + jnp.sum(activations * c_a)
+        return value, {"w_q": weights, "a_q": activations}
+
+    return differentiate(file, ["w", "a"], loss, c_w=file["c_w"], c_a=file["c_a"])
+
+
+def kd_grad_clip(file):
+    task, distill = ({"net": {"w": jnp.asarray(file[f"grad_{of}"])}} for of in ("task", "kd"))
+    found = []
+    for epoch in file["epoch"]:
+        combine = optim.clip_per_variable(jnp.int32(epoch), jnp.float32(0.0))
+        found.append(combine({"task": task, "distill": distill})["net"]["w"])
+    return {"combined": jnp.stack(found)}
+
+
+FAMILIES = {
+    "cutmix_pick": cutmix_pick,
+    "label_disagreement": label_disagreement,
+    "a2aug": a2aug,
+    "dorefa": dorefa,
+    "kd_grad_clip": kd_grad_clip,
+}
