@@ -28,8 +28,8 @@ class Tiny(nn.Module):
 
     @nn.compact
     def __call__(self, x, mode):
-        x = Conv(self.width, 3, stride=2, padding=1, dtype=self.dtype, name="conv")(x)
-        x = nn.relu(BatchNorm(self.num_branches, name="bn")(x, *mode))
-        pooled = global_average(x)
+        f0 = Conv(self.width, 3, stride=2, padding=1, dtype=self.dtype, name="conv")(x)
+        f1 = nn.relu(BatchNorm(self.num_branches, name="bn")(f0, *mode))
+        pooled = global_average(f1)
         logits = Linear(self.num_classes, name="fc")(pooled)
-        return Outputs(logits, {"f1": x, "pooled": pooled})
+        return Outputs(logits, {"f0": f0, "f1": f1, "pooled": pooled})

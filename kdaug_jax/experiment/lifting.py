@@ -46,7 +46,8 @@ def lift(loss: Loss) -> Term:
                 total += _mean(loss.function, arrays, item.view.mask, context.groups, options)
         return total, state, {}
 
-    return Term(init, apply, roles, taps=bool(loss.taps), least=loss.least)
+    plain = not loss.taps and loss.least == 1
+    return Term(init, apply, roles, taps=bool(loss.taps), least=loss.least, plain=plain)
 
 
 def _arguments(taps: str, roles: Sequence[str], item: TermInput) -> Iterator[tuple[Any, ...]]:

@@ -180,7 +180,7 @@ class Program:
         }
 
     def check_terms(self) -> None:
-        """Traces the terms on activations, without computing anything.
+        """Traces the terms, without computing anything.
 
         Raises:
           ConfigError: an unknown tap, or shapes that a term refuses.
@@ -303,7 +303,7 @@ def build_phase(full: dict[str, Any], info: Info, start_step: int) -> Program:
         hparams=hparams,
         ranges=ranges,
     )
-    if any(plan.term.taps for plan in term_plans):
+    if not all(plan.term.plain for plan in term_plans):
         program.check_terms()
     return program
 

@@ -148,19 +148,21 @@ def _inputs(plan: Plan, outputs: Mapping[str, Outputs], views: Mapping[str, View
         if plan.detach:
             teacher = jax.lax.stop_gradient(teacher)
         own, others = zip(*plan.taps, strict=True) if plan.taps else ((), ())
-        features = [_features(plan.name, student, outputs[student], own)]
+        features = [_features(plan.name, (student,), outputs[student], own)]
         if teachers:
-            features.append(_features(plan.name, " and ".join(teachers), teacher, others))
+            features.append(_features(plan.name, teachers, teacher, others))
         items.append(TermInput(outputs[student], teacher, views[view], *features))
     return tuple(items)
 
 
-def _features(name: str, pair: str, outputs: Outputs, taps: Sequence[str]):
+def _features(name: str, pairs: Sequence[str], outputs: Outputs, taps: Sequence[str]):
     found = {LOGITS: outputs.logits, **outputs.taps}
+    it, has = ("it", "has") if len(pairs) == 1 else ("they", "have")
     for tap in taps:
         if tap not in found:
             raise ConfigError(
-                f"terms.{name}.taps", f"{pair} has no tap '{tap}'", "it has " + ", ".join(found)
+                f"terms.{name}.taps", f"{' and '.join(pairs)} {has} no tap '{tap}'",
+                f"{it} {has} " + ", ".join(found),
             )
     return tuple(found[tap] for tap in taps)
 

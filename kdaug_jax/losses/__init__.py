@@ -1,5 +1,6 @@
 """Objectives: pure functions with one value an example. `LOSSES` maps their names in configs."""
 
+from kdaug_jax.losses.adapted import ab, cc, fitnet, ft, vid
 from kdaug_jax.losses.correlation import dist, gram_of_classes, gram_of_examples, mlkd
 from kdaug_jax.losses.decoupled import dkd
 from kdaug_jax.losses.ensemble import (
@@ -8,6 +9,8 @@ from kdaug_jax.losses.ensemble import (
     ensemble_logits,
     l2_normalized,
 )
+from kdaug_jax.losses.feature import at, fsp, nst
+from kdaug_jax.losses.graph import ii_kd, mhgd
 from kdaug_jax.losses.pick import (
     PICKERS,
     entropy,
@@ -16,6 +19,7 @@ from kdaug_jax.losses.pick import (
     kl_score,
     label_disagreement,
 )
+from kdaug_jax.losses.relation import pkt, rkd, rkd_angle, rkd_distance, rkd_role, sp
 from kdaug_jax.losses.response import (
     binary_cross_entropy,
     cross_entropy,
@@ -28,6 +32,7 @@ from kdaug_jax.losses.response import (
     top_classes,
     topk_kl,
 )
+from kdaug_jax.losses.svd import kd_svd
 from kdaug_jax.losses.term import Loss, Term
 
 LOSSES = {
@@ -43,6 +48,24 @@ LOSSES = {
     "dist": Loss(dist, least=2),
     "mlkd": Loss(mlkd, least=2),
     "a2aug": a2aug,
+    # On activations that the config chooses.
+    "fitnet": fitnet,
+    "at": Loss(at, taps="each"),
+    "nst": Loss(nst, taps="each"),
+    "vid": vid,
+    "fsp": Loss(fsp, taps="all"),
+    "ab": ab,
+    "ft": ft,
+    "sp": Loss(sp, taps="each", least=2),
+    "pkt": Loss(pkt, taps="each", least=2),
+    "cc": cc,
+    "rkd": Loss(rkd, taps="each", least=3),
+    "rkd_distance": Loss(rkd_distance, taps="each", least=2),
+    "rkd_angle": Loss(rkd_angle, taps="each", least=3),
+    "rkd_role": Loss(rkd_role, taps="each", least=3),
+    "kd_svd": kd_svd,
+    "mhgd": mhgd,
+    "ii_kd": ii_kd,
 }
 
 __all__ = [
@@ -51,7 +74,10 @@ __all__ = [
     "PICKERS",
     "Term",
     "a2aug",
+    "ab",
+    "at",
     "binary_cross_entropy",
+    "cc",
     "cross_entropy",
     "cross_entropy_kd",
     "dist",
@@ -60,18 +86,32 @@ __all__ = [
     "ensemble_distance",
     "ensemble_logits",
     "entropy",
+    "fitnet",
+    "fsp",
+    "ft",
     "gram_of_classes",
     "gram_of_examples",
     "hard_kd",
     "hardest",
+    "ii_kd",
+    "kd_svd",
     "kept_ratio",
     "kl",
     "kl_score",
     "l2_normalized",
     "label_disagreement",
     "lskd",
+    "mhgd",
     "mlkd",
+    "nst",
+    "pkt",
+    "rkd",
+    "rkd_angle",
+    "rkd_distance",
+    "rkd_role",
+    "sp",
     "standardize",
     "top_classes",
     "topk_kl",
+    "vid",
 ]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 
@@ -121,3 +123,36 @@ def need_equal(what: str, student: jax.Array, teacher: jax.Array) -> None:
             f"{list(teacher.shape[1:])}",
             "choose other taps, or a loss with an adapter",
         )
+
+
+def masked_mean(value: jax.Array, mask: jax.Array) -> jax.Array:
+    """Averages `f32[B]` over the rows that count; 0 where none does.
+
+    Args:
+      value: `f32[B]`.
+      mask: `bool[B]`.
+
+    Returns:
+      `f32[]`.
+    """
+    kept = jnp.sum(mask, dtype=jnp.float32)
+    return jnp.sum(jnp.where(mask, value, 0.0)) / jnp.maximum(kept, 1.0)
+
+
+def over_groups(
+    function: Callable[..., jax.Array], groups: int, *arrays: jax.Array
+) -> jax.Array:
+    """Averages a loss that compares examples over the groups of a batch.
+
+    Args:
+      function: `f(*arrays [B/groups,...]) -> f32[]` of one group.
+      groups: their number.
+      *arrays: `[B,...]`, or trees of such.
+
+    Returns:
+      `f32[]`.
+    """
+    if groups == 1:
+        return function(*arrays)
+    split = jax.tree.map(lambda array: array.reshape(groups, -1, *array.shape[1:]), arrays)
+    return jnp.mean(jax.vmap(function)(*split))

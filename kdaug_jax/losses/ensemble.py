@@ -11,6 +11,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from kdaug_jax.losses.arrays import masked_mean
 from kdaug_jax.losses.response import cross_entropy, kl
 from kdaug_jax.losses.term import Context, Term, TermInput
 
@@ -144,22 +145,17 @@ def _apply(
     """
     logits = jnp.stack([item.student.logits for item in inputs])
     together, mask = ensemble_logits(logits, params["mu"]), inputs[0].view.mask
-    value = _masked_mean(cross_entropy(together, inputs[0].view.target), mask)
+    value = masked_mean(cross_entropy(together, inputs[0].view.target), mask)
     if form != "joint_ce":
         scale = scale_of(scale, together)
         parts = [
-            _masked_mean(ensemble_distance(own, together, form=form, scale=scale), mask)
+            masked_mean(ensemble_distance(own, together, form=form, scale=scale), mask)
             for own in logits
         ]
         value += sum(parts) / len(parts) if branch_mean else sum(parts)
     weights = jax.nn.softmax(params["mu"])
     metrics = {f"weight_{i}": (weights[i], jnp.float32(1)) for i in range(len(inputs))}
     return value, state, metrics
-
-
-def _masked_mean(value: jax.Array, mask: jax.Array) -> jax.Array:
-    kept = jnp.sum(mask, dtype=jnp.float32)
-    return jnp.sum(jnp.where(mask, value, 0.0)) / jnp.maximum(kept, 1.0)
 
 
 a2aug = Term(_init, _apply, roles=("student", "labels"), no_decay=("mu",))

@@ -82,6 +82,7 @@ class Term(NamedTuple):
       no_decay: the top-level names in `params` that weight decay leaves alone.
       taps: whether it works on activations that the config chooses.
       least: the fewest examples a group may hold.
+      plain: whether it is a function of logits and labels that fits any experiment.
     """
 
     init: Callable[..., tuple[dict[str, Any], dict[str, Any]]]
@@ -90,3 +91,4 @@ class Term(NamedTuple):
     no_decay: tuple[str, ...] = ()
     taps: bool = False
     least: int = 1
+    plain: bool = False

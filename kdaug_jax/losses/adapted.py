@@ -1,0 +1,276 @@
+"""Feature losses with trained layers between student and teacher: FitNet, VID, AB, FT, CC.
+
+Each is a `Term` on the taps that the config chooses, summed over them; parameters are kept by the
+position of the tap. They are trained with the student, by the same optimiser and decay.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import jax
+import jax.numpy as jnp
+
+from kdaug_jax.losses import adapters, feature, relation
+from kdaug_jax.losses.arrays import (
+    flat,
+    masked_mean,
+    need_maps,
+    over_groups,
+    pooled_alike,
+)
+from kdaug_jax.losses.term import Context, Term, TermInput
+from kdaug_jax.types import Level, NonNegative
+
+Inputs = tuple[TermInput, ...]
+
+
+def _stages(item: TermInput) -> Iterator[tuple[str, jax.Array, jax.Array]]:
+    """Gives the name of its parameters and both networks' features for each chosen tap."""
+    pairs = zip(item.student_features, item.teacher_features, strict=True)
+    return ((str(i), *pair) for i, pair in enumerate(pairs))
+
+
+def _init_stages(make: Callable[..., adapters.Params]) -> Callable[..., tuple[dict, dict]]:
+    """Makes the `init` of a term from that of one tap, `make(key, student, teacher, **options)`."""
+
+    def init(key, inputs: Inputs, info, **options):
+        made = {
+            name: make(jax.random.fold_in(key, int(name)), student, teacher, **options)
+            for name, student, teacher in _stages(inputs[0])
+        }
+        return {name: own for name, own in made.items() if own}, {}
+
+    return init
+
+
+def _fitnet_init(key, student, teacher):
+    return adapters.regressor_init(key, student.shape, teacher.shape)
+
+
+def _fitnet(params, state, inputs: Inputs, context: Context):
+    """Hint: mean squared difference of a regressed student's map from the teacher's.
+
+    The regressor is a convolution that fits the sizes, BatchNorm and ReLU. RepDistiller puts it on
+    one tap, f2, with weight 100.
+
+    Source: Romero et al. 2015, "FitNets", eq. 3.
+    """
+    value = jnp.zeros((), jnp.float32)
+    for item in inputs:
+        for name, student, teacher in _stages(item):
+            found = adapters.regress(
+                params[name], student, teacher.shape, context.groups, relu=True
+            )
+            value += masked_mean(feature.hint(found, teacher), item.view.mask)
+    return value, state, {}
+
+
+def _vid_init(key, student, teacher):
+    jax.eval_shape(pooled_alike, student, teacher)  # refuses sizes that do not fit
+    width, wanted = student.shape[-1], teacher.shape[-1]
+    keys = jax.random.split(key, 3)
+    widths = (width, wanted, wanted)
+    convs = {
+        f"conv{i}": adapters.linear_init(keys[i], widths[i], wanted, bias=False) for i in range(3)
+    }
+    # softplus of it is 5 - 1e-5, so the first variance is 5.
+    start = jnp.log(jnp.expm1(jnp.float32(5.0 - 1e-5)))
+    return {**convs, "log_scale": jnp.full(wanted, start)}
+
+
+def vid_tap(params: adapters.Params, student: jax.Array, teacher: jax.Array) -> jax.Array:
+    """Negative log likelihood of a teacher's map under a Gaussian regressed from the student's.
+
+    Args:
+      params: "conv0", "conv1", "conv2", 1x1 convolutions `{"kernel": f32[C,C']}` with a ReLU
+        between them, and "log_scale" `f32[C']`, see `feature.gaussian_nll`.
+      student: `[B,H,W,C]`.
+      teacher: `[B,H',W',C']`; the larger map is averaged down to the smaller.
+
+    Returns:
+      `f32[B]`.
+
+    Source: Ahn et al. 2019, "Variational Information Distillation", as in RepDistiller.
+    """
+    mean, target = pooled_alike(student, teacher)
+    for i in range(3):
+        mean = adapters.linear(params[f"conv{i}"], jax.nn.relu(mean) if i else mean)
+    return feature.gaussian_nll(mean, target, params["log_scale"])
+
+
+def _vid(params, state, inputs: Inputs, context: Context):
+    """Variational information distillation, see `vid_tap`; weight 1 in RepDistiller.
+
+    Regressors and variances all decay, as there.
+    """
+    value = jnp.zeros((), jnp.float32)
+    for item in inputs:
+        for name, student, teacher in _stages(item):
+            value += masked_mean(vid_tap(params[name], student, teacher), item.view.mask)
+    return value, state, {}
+
+
+def _ab_init(key, student, teacher, **options):
+    if student.shape == teacher.shape:
+        return {}
+    return adapters.regressor_init(key, student.shape, teacher.shape)
+
+
+def _ab(
+    params, state, inputs: Inputs, context: Context, *,
+    margin: NonNegative = 1.0, scale: NonNegative = 0.003,
+):
+    """Activation boundaries on taps before the ReLU, each tap weighing twice the one before it.
+
+    A connector (convolution and BatchNorm) stands where shapes differ. It is for an initial stage
+    without other terms, 30 epochs in RepDistiller, with weight 1: use phases.
+
+    Args:
+      params: connectors.
+      state: empty.
+      inputs: one a view.
+      context: its groups are those of BatchNorm.
+      margin: how far beyond 0 the student is to lie.
+      scale: the loss is multiplied by this; 3/1000 in the public code.
+
+    Returns:
+      Value, state, no metrics.
+
+    Source: Heo et al. 2019, "Knowledge Transfer via Distillation of Activation Boundaries".
+    """
+    value = jnp.zeros((), jnp.float32)
+    for item in inputs:
+        weights = feature.stage_weights(len(item.student_features))
+        for (name, student, teacher), weight in zip(_stages(item), weights, strict=True):
+            if name in params:
+                student = adapters.regress(
+                    params[name], student, teacher.shape, context.groups, relu=False
+                )
+            each = feature.ab(student, teacher, margin=margin)
+            value += weight * masked_mean(each, item.view.mask)
+    return jnp.asarray(scale, jnp.float32) * value, state, {}
+
+
+def _leaky(x: jax.Array) -> jax.Array:
+    return jax.nn.leaky_relu(x, 0.1)
+
+
+def _ft_init(key, student, teacher, *, share, **options):
+    need_maps(student, teacher)
+    if not 0 < share <= 1:
+        raise ValueError(f"got share={share}", "must be more than 0 and at most 1")
+    wide, narrow = teacher.shape[-1], max(round(teacher.shape[-1] * share), 1)
+    keys = iter(jax.random.split(key, 9))
+
+    def chain(*widths):
+        return [
+            adapters.conv_init(next(keys), 3, *pair)
+            for pair in zip(widths[:-1], widths[1:], strict=True)
+        ]
+
+    width = student.shape[-1]
+    made = {
+        "encoder": chain(wide, wide, narrow, narrow),
+        "decoder": chain(narrow, narrow, wide, wide),
+        "translator": chain(width, width, narrow, narrow),
+    }
+    norms = {f"bn{i}": adapters.norm_init(one) for i, one in enumerate((width, narrow, narrow))}
+    layers = {part: {f"conv{i}": one for i, one in enumerate(own)} for part, own in made.items()}
+    return {**layers, "translator": {**layers["translator"], **norms}}
+
+
+def _convolve(params: adapters.Params, maps: jax.Array, groups: int) -> jax.Array:
+    """Three 3x3 convolutions, each with a leaky ReLU and perhaps a BatchNorm before it."""
+    x = maps.astype(jnp.float32)
+    for i in range(3):
+        x = adapters.conv(params[f"conv{i}"], x, padding=1)
+        x = adapters.norm(params[f"bn{i}"], x, groups) if f"bn{i}" in params else x
+        x = _leaky(x)
+    return x
+
+
+def _ft(
+    params, state, inputs: Inputs, context: Context, *,
+    share: float = 0.5, init_epochs: Level = 30,
+):
+    """Factor transfer: a translator of the student's map follows a paraphraser of the teacher's.
+
+    In the first epochs only the paraphraser learns, to give the teacher's map back; then it is held
+    fixed. RepDistiller puts it on the last map, with weight 200.
+
+    Args:
+      params: paraphraser ("encoder", "decoder") and "translator" of each tap.
+      state: empty.
+      inputs: one a view.
+      context: its epoch decides which part learns.
+      share: width of the factors as a share of the teacher's.
+      init_epochs: `i32[]`, epochs of the paraphraser.
+
+    Returns:
+      Value, state, no metrics.
+
+    Source: Kim et al. 2018, "Paraphrasing Complex Network", as in RepDistiller.
+    """
+    value = jnp.zeros((), jnp.float32)
+    begun = context.clock.epoch >= init_epochs
+    for item in inputs:
+        for name, student, teacher in _stages(item):
+            own, groups = params[name], context.groups
+            factor = _convolve(own["encoder"], teacher, groups)
+            again = _convolve(own["decoder"], factor, groups)
+            translated = _convolve(own["translator"], student, groups)
+            each = jnp.where(
+                begun,
+                feature.factor_distance(translated, jax.lax.stop_gradient(factor)),
+                feature.hint(again, teacher),
+            )
+            value += masked_mean(each, item.view.mask)
+    return value, state, {}
+
+
+def _cc_init(key, student, teacher, *, dim):
+    if dim < 1:
+        raise ValueError(f"got dim={dim}", "must be at least 1")
+    keys = jax.random.split(key)
+    widths = (student.size // student.shape[0], teacher.size // teacher.shape[0])
+    made = (
+        adapters.linear_init(one, width, dim) for one, width in zip(keys, widths, strict=True)
+    )
+    return dict(zip(("student", "teacher"), made, strict=True))
+
+
+def _cc(params, state, inputs: Inputs, context: Context, *, dim: int = 128):
+    """Correlation congruence of embeddings, both of which are trained; see `relation.cc`.
+
+    RepDistiller puts it on the pooled vector, with weight 0.02.
+
+    Args:
+      params: a dense layer for each network and tap.
+      state: empty.
+      inputs: one a view.
+      context: examples are compared within its groups.
+      dim: width of the embeddings.
+
+    Returns:
+      Value, state, no metrics.
+
+    Source: Peng et al. 2019, "Correlation Congruence for Knowledge Distillation".
+    """
+    value = jnp.zeros((), jnp.float32)
+    for item in inputs:
+        for name, student, teacher in _stages(item):
+            own = params[name]
+            pair = (
+                adapters.linear(own["student"], flat(student)),
+                adapters.linear(own["teacher"], flat(teacher)),
+            )
+            value += over_groups(relation.cc, context.groups, *pair)
+    return value, state, {}
+
+
+fitnet = Term(_init_stages(_fitnet_init), _fitnet, taps=True)
+vid = Term(_init_stages(_vid_init), _vid, taps=True)
+ab = Term(_init_stages(_ab_init), _ab, taps=True)
+ft = Term(_init_stages(_ft_init), _ft, taps=True)
+cc = Term(_init_stages(_cc_init), _cc, taps=True, least=2)

@@ -1,0 +1,299 @@
+"""MHGD: graphs of attention between the examples of a group, learned on the teacher; and II-KD.
+
+Between neighbouring taps, heads of attention are trained to predict the teacher's leading singular
+vector of one tap from those of the tap before over all examples. The student's vectors, put through
+the same heads, are to give the same graphs.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from kdaug_jax.losses import adapters
+from kdaug_jax.losses.arrays import masked_mean, matmul, normalized, over_groups
+from kdaug_jax.losses.relation import rkd_role
+from kdaug_jax.losses.svd import adapt, adapters_init, aligned_vectors, kd_svd_parts
+from kdaug_jax.losses.term import Context, Term, TermInput
+from kdaug_jax.types import Level, NonNegative
+
+Params = dict[str, Any]
+Inputs = tuple[TermInput, ...]
+EPS, DECAY = 1e-3, 0.99
+
+
+def standardized(x: jax.Array, params: Params, moments: Params) -> jax.Array:
+    """Applies BatchNorm with given moments.
+
+    Args:
+      x: `f32[B,D]`.
+      params: "scale" and "bias", `f32[D]`.
+      moments: "mean" and "var", `f32[D]`.
+
+    Returns:
+      `f32[B,D]`.
+    """
+    scale = params["scale"] * jax.lax.rsqrt(moments["var"] + EPS)
+    return (x - moments["mean"][None, :]) * scale[None, :] + params["bias"][None, :]
+
+
+def _moments(x: jax.Array) -> Params:
+    mean = jnp.mean(x, axis=0)
+    return {"mean": mean, "var": jnp.mean(jnp.square(x - mean[None, :]), axis=0)}
+
+
+def graph(
+    params: Params, vectors: jax.Array, before: jax.Array, heads: int,
+    moments: Params | None = None,
+) -> tuple[jax.Array, Params]:
+    """Gives the attention of each example to each: sender(tap) times receiver(tap before).
+
+    Args:
+      params: "sender" and "receiver", dense layers without bias, whose unit u = d heads + h is
+        coordinate d of head h; "bn_sender" and "bn_receiver", their BatchNorm.
+      vectors: `f32[B,D]` of a tap.
+      before: `f32[B,D']` of the tap before.
+      heads: H.
+      moments: of both BatchNorms, or None for those of the batch.
+
+    Returns:
+      `f32[H,B,B]`, without scaling, and the moments of the batch.
+
+    Source: Lee and Song 2019, "Graph-based Knowledge Distillation by Multi-head Attention Network",
+    section 3.2.
+    """
+    sides, seen = [], {}
+    for name, x in (("sender", vectors), ("receiver", before)):
+        x = adapters.linear(params[name], x)
+        seen[name] = _moments(x)
+        x = standardized(x, params[f"bn_{name}"], (moments or seen)[name])
+        sides.append(jnp.transpose(x.reshape(x.shape[0], -1, heads), (2, 0, 1)))
+    return matmul(sides[0], jnp.swapaxes(sides[1], -1, -2)), seen
+
+
+def graph_distance(student: jax.Array, teacher: jax.Array) -> jax.Array:
+    """KL(student || teacher) of the rows softmax(tanh G), summed over heads and rows.
+
+    Args:
+      student: `f32[H,B,B]`.
+      teacher: `f32[H,B,B]`.
+
+    Returns:
+      `f32[]`.
+
+    Source: Lee and Song 2019, "Graph-based Knowledge Distillation", as in its public code.
+    """
+    log_p, log_q = (jax.nn.log_softmax(jnp.tanh(g), axis=-1) for g in (student, teacher))
+    return jnp.sum(jnp.exp(log_p) * (log_p - log_q))
+
+
+def _estimate(
+    params: Params, attention: jax.Array, before: jax.Array, key: jax.Array
+) -> jax.Array:
+    """Predicts vectors `f32[B,D]` of length 1 from those of the tap before, over the graph."""
+    hidden = adapters.linear(params["hidden"], before)
+    hidden = jax.nn.relu(standardized(hidden, params["bn_hidden"], _moments(hidden)))
+    noise = jax.random.normal(key, (*attention.shape[:2], 1), jnp.float32)
+    kept = (noise > jnp.mean(noise, axis=0, keepdims=True)).astype(jnp.float32)
+    mixed = matmul(jax.nn.softmax(attention, axis=-1) * kept, hidden[None])
+    rows = jnp.transpose(mixed, (1, 2, 0)).reshape(before.shape[0], -1)
+    return normalized(adapters.linear(params["out"], rows))
+
+
+def attention_init(key: jax.Array, width: int, before: int, heads: int) -> tuple[Params, Params]:
+    """Makes the attention between two taps, and its BatchNorm's first moments.
+
+    Args:
+      key: for the dense layers (Glorot uniform).
+      width: D, the tap's channels.
+      before: D', those of the tap before.
+      heads: H.
+
+    Returns:
+      Parameters and state.
+    """
+    middle = (width + before) // 2
+    units, keys = middle * heads, jax.random.split(key, 4)
+
+    def dense(key, inputs, outputs):
+        bound = math.sqrt(6.0 / (inputs + outputs))
+        return {"kernel": adapters.uniform(key, (inputs, outputs), bound)}
+
+    params = {
+        "sender": dense(keys[0], width, units),
+        "receiver": dense(keys[1], before, units),
+        "bn_sender": adapters.norm_init(units),
+        "bn_receiver": adapters.norm_init(units),
+        "hidden": dense(keys[2], before, middle),
+        "bn_hidden": adapters.norm_init(middle),
+        "out": {**dense(keys[3], units, width), "bias": jnp.zeros(width, jnp.float32)},
+    }
+    first = {"mean": jnp.zeros(units, jnp.float32), "var": jnp.ones(units, jnp.float32)}
+    return params, {"sender": first, "receiver": first}
+
+
+def _vectors(item: TermInput, maps: Sequence[jax.Array]) -> tuple[list[jax.Array], ...]:
+    """Gives the leading vector `f32[B,D]` of each tap, the student's and the teacher's."""
+    found = [aligned_vectors(s, t, 1) for s, t in zip(maps, item.teacher_features, strict=True)]
+    return [own[..., 0] for own, _, _ in found], [other[..., 0] for _, other, _ in found]
+
+
+def _learn(params: Params, teacher: Sequence[jax.Array], heads: int, groups: int, key: jax.Array):
+    """Gives the loss of the attention on the teacher's vectors, and the moments it saw."""
+    total, seen = jnp.zeros((), jnp.float32), {}
+    for i in range(1, len(teacher)):
+        own, keys = params[str(i)], jax.random.split(jax.random.fold_in(key, i), groups)
+
+        def one(vectors, before, key, own=own):
+            attention, moments = graph(own, vectors, before, heads)
+            guess = _estimate(own, attention, before, key)
+            return 1.0 - jnp.mean(jnp.sum(guess * vectors, axis=-1)), moments
+
+        split = [x.reshape(groups, -1, x.shape[-1]) for x in (teacher[i], teacher[i - 1])]
+        values, moments = jax.vmap(one)(*split, keys)
+        total += jnp.mean(values)
+        seen[str(i)] = jax.tree.map(lambda x: jnp.mean(x, axis=0), moments)
+    squares = sum(jnp.sum(jnp.square(leaf)) for leaf in jax.tree.leaves(params))
+    return total + 5e-4 * squares, seen
+
+
+def _distil(params, state, student, teacher, heads: int, groups: int) -> jax.Array:
+    """Gives the distance of the graphs, with the attention held fixed."""
+    params, state = jax.lax.stop_gradient((params, state))
+    total = jnp.zeros((), jnp.float32)
+    for i in range(1, len(teacher)):
+        name = str(i)
+
+        def one(s, s_before, t, t_before, name=name):
+            pair = ((s, s_before), (t, t_before))
+            graphs = [graph(params[name], *own, heads, state[name])[0] for own in pair]
+            return graph_distance(*graphs)
+
+        total += over_groups(one, groups, student[i], student[i - 1], teacher[i], teacher[i - 1])
+    return total
+
+
+def _init(key, inputs: Inputs, info, *, heads, adapter, **options):
+    if heads < 1:
+        raise ValueError(f"got heads={heads}", "must be at least 1")
+    widths = [maps.shape[-1] for maps in inputs[0].teacher_features]
+    if len(widths) < 2:
+        raise ValueError(f"compares neighbouring taps and got {len(widths)}", "name at least 2")
+    made = {
+        str(i): attention_init(jax.random.fold_in(key, i), widths[i], widths[i - 1], heads)
+        for i in range(1, len(widths))
+    }
+    params = {"attention": {name: own for name, (own, _) in made.items()}}
+    small = adapters_init(jax.random.fold_in(key, 0), inputs[0], adapter)
+    params |= {"adapters": small} if small else {}
+    return params, {name: own for name, (_, own) in made.items()}
+
+
+def _apply(
+    params, state, inputs: Inputs, context: Context, *,
+    heads: int = 4, init_epochs: Level = 0, train_attention: bool = True, adapter: bool = True,
+):
+    """Multi-head graph distillation over the chosen taps.
+
+    The attention has its own loss on the teacher alone, 1 - cosine of what it predicts + 5e-4 times
+    the squares of its parameters, which the optimiser's weight decay leaves alone. Its gradient and
+    the student's never meet, so the value is the sum of both losses; metrics tell them apart. The
+    original trains the attention for 40 epochs first and then holds it fixed, with 8 heads
+    (`heads=8, init_epochs=40, train_attention=False`). Paper 003's code never trains it
+    (`train_attention=False`): its graphs are random projections. The loss is a sum over heads and
+    rows of each group, not a mean.
+
+    Args:
+      params: "attention" and perhaps "adapters".
+      state: running moments of the attention's BatchNorm.
+      inputs: one a view.
+      context: its groups hold the graphs, its epoch decides who learns, its key drops heads.
+      heads: H, attention heads between two taps.
+      init_epochs: `i32[]`, first epochs, in which only the attention learns.
+      train_attention: whether the attention goes on learning after them.
+      adapter: bring taps of other widths to the teacher's by a 1x1 convolution and BatchNorm.
+
+    Returns:
+      Value, state, and both losses as metrics.
+
+    Source: Lee and Song 2019, "Graph-based Knowledge Distillation by Multi-head Attention Network";
+    Fu et al. 2020 (role-wise augmentation), for its use with 4 heads.
+    """
+    attention, begun = params["attention"], context.clock.epoch >= init_epochs
+    distance = learned = jnp.zeros((), jnp.float32)
+    for number, item in enumerate(inputs):
+        maps = adapt(params.get("adapters", {}), item.student_features, context.groups)
+        student, teacher = _vectors(item, maps)
+        distance += _distil(attention, state, student, teacher, heads, context.groups)
+        own, seen = _learn(
+            attention, teacher, heads, context.groups, jax.random.fold_in(context.key, number)
+        )
+        learned += own
+        moved = jax.tree.map(lambda old, new: DECAY * old + (1.0 - DECAY) * new, state, seen)
+        keep = begun & (not train_attention)
+        state = jax.tree.map(lambda old, new, keep=keep: jnp.where(keep, old, new), state, moved)
+    distance = jnp.where(begun, distance, 0.0)
+    learned = jnp.where(begun & (not train_attention), 0.0, learned)
+    one = jnp.float32(1)
+    return distance + learned, state, {"graph": (distance, one), "attention": (learned, one)}
+
+
+mhgd = Term(_init, _apply, no_decay=("attention",), taps=True, least=2)
+
+
+def _ii_kd(
+    params, state, inputs: Inputs, context: Context, *,
+    heads: int = 4, init_epochs: Level = 0, train_attention: bool = True, adapter: bool = True,
+    distance: NonNegative = 50.0, angle: NonNegative = 100.0,
+    rkd: NonNegative = 1.0, graphs: NonNegative = 1.0, vectors: NonNegative = 1.0,
+):
+    """Inter- and intra-class distillation: RKD on logits + MHGD + KD-SVD, one to one to one.
+
+    RKD is in the role-wise form. KD-SVD is summed over the batch, as in that code; graphs likewise
+    sum over rows. The loss is made to be clipped variable by variable to the task's gradient
+    (`optim.combine="clip_per_variable()"`), which makes its size matter less than its parts'
+    proportions. Adapters serve both MHGD and KD-SVD.
+
+    Args:
+      params: see `mhgd`.
+      state: see `mhgd`.
+      inputs: one a view.
+      context: examples are compared within its groups.
+      heads: see `mhgd`.
+      init_epochs: see `mhgd`; RKD and KD-SVD are on from the start.
+      train_attention: see `mhgd`.
+      adapter: see `mhgd`.
+      distance: weight of RKD's distances.
+      angle: weight of RKD's angles.
+      rkd: weight of RKD.
+      graphs: weight of MHGD.
+      vectors: weight of KD-SVD.
+
+    Returns:
+      Value, state, and the parts as metrics.
+
+    Source: Fu et al. 2020 (role-wise augmentation), eq. 10.
+    """
+    value, state, metrics = _apply(
+        params, state, inputs, context, heads=heads, init_epochs=init_epochs,
+        train_attention=train_attention, adapter=adapter,
+    )
+    value, one = graphs * value, jnp.float32(1)
+    relation = flow = jnp.zeros((), jnp.float32)
+    for item in inputs:
+        relation += over_groups(
+            lambda s, t: rkd_role(s, t, distance=distance, angle=angle), context.groups,
+            item.student.logits, item.teacher.logits,
+        )
+        maps = adapt(params.get("adapters", {}), item.student_features, context.groups)
+        parts = sum(kd_svd_parts(maps, item.teacher_features))
+        flow += masked_mean(parts, item.view.mask) * (parts.shape[0] // context.groups)
+    value += rkd * relation + vectors * flow
+    return value, state, {**metrics, "relation": (relation, one), "flow": (flow, one)}
+
+
+ii_kd = Term(_init, _ii_kd, no_decay=("attention",), taps=True, least=3)

@@ -1,0 +1,290 @@
+"""KD-SVD: the leading right singular vectors of feature maps, and how they flow from tap to tap.
+
+A map `[H,W,C]` is taken as a matrix with a row a pixel. Its singular vectors come from the
+eigenvectors of the smaller Gram matrix, with a gradient that leaves out pairs of (nearly) equal
+eigenvalues, whose eigenvectors are not defined apart.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+
+from kdaug_jax.losses import adapters
+from kdaug_jax.losses.arrays import masked_mean, matmul, need_maps, normalized
+from kdaug_jax.losses.term import Context, Term, TermInput
+
+MODES = ("svd", "project")
+# How many more vectors the student offers than the teacher has, for the alignment to choose from.
+SPARE = 3
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(1,))
+def leading_eigenvectors(gram: jax.Array, count: int) -> tuple[jax.Array, jax.Array]:
+    """Gives the largest eigenvalues of symmetric matrices and their vectors.
+
+    The gradient leaves out pairs whose eigenvalues differ by at most 1e-6 of the largest.
+
+    Args:
+      gram: `f32[...,N,N]`, symmetric.
+      count: K, 1..N.
+
+    Returns:
+      `f32[...,K]`, falling, and `f32[...,N,K]`, of length 1 and either sign.
+    """
+    return _eigenvectors(gram, count)[0]
+
+
+def _eigenvectors(gram: jax.Array, count: int):
+    values, vectors = jnp.linalg.eigh(gram, symmetrize_input=False)
+    values, vectors = values[..., ::-1], vectors[..., ::-1]
+    return (values[..., :count], vectors[..., :count]), (values, vectors)
+
+
+def _eigenvectors_backward(count: int, residual, cotangents):
+    values, vectors = residual
+    by_values, by_vectors = cotangents
+    leading = vectors[..., :count]
+    # dv_j = sum_i v_i (v_i' dG v_j) / (l_j - l_i)
+    gap = values[..., None, :count] - values[..., :, None]
+    apart = jnp.abs(gap) > 1e-6 * jnp.abs(values[..., :1, None])
+    share = jnp.where(apart, 1.0 / jnp.where(apart, gap, 1.0), 0.0)
+    inner = matmul(jnp.swapaxes(vectors, -1, -2), by_vectors) * share
+    by_gram = matmul(
+        matmul(vectors, inner) + leading * by_values[..., None, :],
+        jnp.swapaxes(leading, -1, -2),
+    )
+    return (0.5 * (by_gram + jnp.swapaxes(by_gram, -1, -2)),)
+
+
+leading_eigenvectors.defvjp(_eigenvectors, _eigenvectors_backward)
+
+
+def pixel_rows(maps: jax.Array) -> jax.Array:
+    """Gives `f32[B,H*W,C]` of `[B,H,W,C]`."""
+    need_maps(maps)
+    return maps.reshape(maps.shape[0], -1, maps.shape[-1]).astype(jnp.float32)
+
+
+def right_singular(maps: jax.Array, count: int) -> tuple[jax.Array, jax.Array]:
+    """Gives the leading right singular vectors and values of maps.
+
+    The sign of a singular vector is arbitrary, and the flow from tap to tap depends on it; here
+    each vector has a sum of at least 0, as on maps after a ReLU.
+
+    Args:
+      maps: `[B,H,W,C]`.
+      count: K, 1..min(H W, C).
+
+    Returns:
+      `f32[B,C,K]` of length 1 and `f32[B,K]`, falling.
+
+    Raises:
+      ValueError: (what is wrong, what would be right).
+    """
+    _, vectors, values = _singular(pixel_rows(maps), count)
+    return vectors, values
+
+
+def _singular(rows: jax.Array, count: int) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Gives left `f32[B,P,K]` and right `f32[B,C,K]` singular vectors, and values `f32[B,K]`."""
+    _, pixels, channels = rows.shape
+    if not 1 <= count <= min(pixels, channels):
+        raise ValueError(
+            f"{count} singular vectors of {pixels} pixels with {channels} channels",
+            f"there are 1..{min(pixels, channels)}; choose another tap or a smaller k",
+        )
+    turned = jnp.swapaxes(rows, -1, -2)
+    if channels <= pixels:
+        square, right = leading_eigenvectors(matmul(turned, rows), count)
+        left = normalized(matmul(rows, right), axis=-2)
+    else:
+        square, left = leading_eigenvectors(matmul(rows, turned), count)
+        right = normalized(matmul(turned, left), axis=-2)
+    sign = jnp.where(jnp.sum(right, axis=-2, keepdims=True) < 0, -1.0, 1.0)
+    sign = jax.lax.stop_gradient(sign)
+    return left * sign, right * sign, jnp.sqrt(jnp.maximum(square, 1e-30))
+
+
+def align(student: jax.Array, teacher: jax.Array) -> jax.Array:
+    """Gives each of the teacher's vectors the student's nearest one, with the same sign.
+
+    Args:
+      student: `f32[B,C,N]`, of length 1.
+      teacher: `f32[B,C,K]`, of length 1.
+
+    Returns:
+      `f32[B,C,K]`; neither the student's signs nor its order matter.
+    """
+    cosine = jax.lax.stop_gradient(matmul(jnp.swapaxes(student, -1, -2), teacher))
+    nearest = jnp.argmax(jnp.abs(cosine), axis=-2)
+    chosen = jax.nn.one_hot(nearest, student.shape[-1], axis=-2, dtype=jnp.float32)
+    return matmul(student, chosen * jnp.where(cosine < 0, -1.0, 1.0))
+
+
+def aligned_vectors(
+    student: jax.Array, teacher: jax.Array, k: int, mode: str = "svd"
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Gives the student's and the teacher's leading vectors of one tap, facing each other.
+
+    Args:
+      student: `[B,H,W,C]`.
+      teacher: `[B,H',W',C]`.
+      k: how many of the teacher's vectors.
+      mode: "svd", the student's own singular vectors, k + 3 of them to choose from; or "project",
+        its rows weighted by the teacher's left singular vectors, which takes no decomposition of
+        the student and equal H and W.
+
+    Returns:
+      `f32[B,C,k]`, `f32[B,C,k]` without a gradient, and the teacher's values `f32[B,k]`.
+
+    Raises:
+      ValueError: (what is wrong, what would be right).
+    """
+    need_maps(student, teacher)
+    if student.shape[-1] != teacher.shape[-1]:
+        raise ValueError(
+            f"needs equal widths, the student has {student.shape[-1]} channels and the teacher "
+            f"{teacher.shape[-1]}", "choose other taps, or set adapter=True",
+        )
+    left, right, values = jax.lax.stop_gradient(_singular(pixel_rows(teacher), k))
+    if mode == "svd":
+        most = min(k + SPARE, student.shape[1] * student.shape[2], student.shape[-1])
+        return align(right_singular(student, most)[0], right), right, values
+    rows = pixel_rows(student)
+    if rows.shape[1] != left.shape[1]:
+        raise ValueError(
+            f"mode 'project' needs maps of equal size, got {student.shape[1:3]} and "
+            f"{teacher.shape[1:3]}", "choose other taps, or mode='svd'",
+        )
+    return normalized(matmul(jnp.swapaxes(rows, -1, -2), left), axis=-2), right, values
+
+
+def flow_distance(
+    student: jax.Array, before: jax.Array, teacher: jax.Array, teacher_before: jax.Array
+) -> jax.Array:
+    """Squared differences of exp(-(v_d - u_d')^2 / 8) between the vectors of neighbouring taps.
+
+    Args:
+      student: `f32[B,D,K]`, the student's vectors v of a tap.
+      before: `f32[B,D',K]`, its vectors u of the tap before.
+      teacher: `f32[B,D,K]`.
+      teacher_before: `f32[B,D',K]`.
+
+    Returns:
+      `f32[B]`, sums over d, d' and K.
+
+    Source: Lee et al. 2018, "Self-supervised Knowledge Distillation Using Singular Value
+    Decomposition".
+    """
+
+    def flow(v, u):  # less 1, which the difference loses: near 1 float32 has few digits
+        return jnp.expm1(-jnp.square(v[:, :, None, :] - u[:, None, :, :]) / 8.0)
+
+    difference = flow(student, before) - jax.lax.stop_gradient(flow(teacher, teacher_before))
+    return jnp.sum(jnp.square(difference), axis=(1, 2, 3))
+
+
+def kd_svd_parts(
+    student: Sequence[jax.Array], teacher: Sequence[jax.Array], k: int = 1, mode: str = "svd"
+) -> list[jax.Array]:
+    """Gives `flow_distance` for each pair of neighbouring taps.
+
+    Both networks' vectors are multiplied by the teacher's singular values, taken to length 1.
+
+    Args:
+      student: at least two `[B,H,W,C]`.
+      teacher: as many `[B,H',W',C]`.
+      k: how many singular vectors of the teacher.
+      mode: see `aligned_vectors`.
+
+    Returns:
+      A list of `f32[B]`.
+
+    Raises:
+      ValueError: (what is wrong, what would be right).
+    """
+    if mode not in MODES:
+        raise ValueError(f"got mode={mode!r}", "must be 'svd' or 'project'")
+    if len(student) < 2:
+        raise ValueError(f"compares neighbouring taps and got {len(student)}", "name at least 2")
+    parts, before = [], None
+    for s, t in zip(student, teacher, strict=True):
+        own, others, values = aligned_vectors(s, t, k, mode)
+        weight = normalized(values)[:, None, :]
+        now = own * weight, others * weight
+        if before is not None:
+            parts.append(flow_distance(now[0], before[0], now[1], before[1]))
+        before = now
+    return parts
+
+
+def adapters_init(key: jax.Array, item: TermInput, adapter: bool) -> adapters.Params:
+    """Makes 1x1 convolutions for the taps whose widths differ, by position of the tap.
+
+    Args:
+      key: for the convolutions.
+      item: only shapes are used.
+      adapter: whether there may be any.
+
+    Returns:
+      `{position: parameters}`.
+    """
+    need_maps(*item.student_features, *item.teacher_features)
+    pairs = zip(item.student_features, item.teacher_features, strict=True)
+    widths = ((s.shape[-1], t.shape[-1]) for s, t in pairs)
+    return {
+        str(i): adapters.widen_init(jax.random.fold_in(key, i), own, wanted)
+        for i, (own, wanted) in enumerate(widths) if adapter and own != wanted
+    }
+
+
+def adapt(params: adapters.Params, maps: Sequence[jax.Array], groups: int) -> list[jax.Array]:
+    """Applies the adapters to the student's maps that have one."""
+    return [
+        adapters.widen(params[str(i)], one, groups) if str(i) in params else one
+        for i, one in enumerate(maps)
+    ]
+
+
+def _init(key, inputs: tuple[TermInput, ...], info, *, adapter, **options):
+    return adapters_init(key, inputs[0], adapter), {}
+
+
+def _apply(
+    params, state, inputs: tuple[TermInput, ...], context: Context, *,
+    k: int = 1, mode: str = "svd", adapter: bool = True,
+):
+    """KD-SVD over the chosen taps: `kd_svd_parts` summed, averaged over examples.
+
+    RepDistiller averages like this; the original and paper 003's code sum over the batch, so that
+    their weight is larger by the batch size. Paper 003 has K = 1; with mode "project" the author's
+    later code has K = 4.
+
+    Args:
+      params: adapters.
+      state: empty.
+      inputs: one a view.
+      context: its groups are those of the adapters' BatchNorm.
+      k: how many singular vectors of the teacher.
+      mode: "svd" or "project", see `aligned_vectors`.
+      adapter: bring taps of other widths to the teacher's by a 1x1 convolution and BatchNorm.
+
+    Returns:
+      Value, state, no metrics.
+
+    Source: Lee et al. 2018, "Self-supervised Knowledge Distillation Using Singular Value
+    Decomposition"; Fu et al. 2020 (role-wise augmentation).
+    """
+    value = jnp.zeros((), jnp.float32)
+    for item in inputs:
+        maps = adapt(params, item.student_features, context.groups)
+        parts = kd_svd_parts(maps, item.teacher_features, k, mode)
+        value += masked_mean(sum(parts), item.view.mask)
+    return value, state, {}
+
+
+kd_svd = Term(_init, _apply, taps=True)

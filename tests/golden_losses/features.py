@@ -1,0 +1,104 @@
+"""Losses on feature maps and on relations between examples."""
+
+from __future__ import annotations
+
+import jax.numpy as jnp
+import numpy as np
+
+from kdaug_jax.losses import adapted, feature, relation
+from tests.golden_losses.common import differentiate, nhwc
+
+
+def _stages(function, weights=None, scale=1.0):
+    """Sums `function(student, teacher) -> f32[B]` over the maps of the file."""
+
+    def family(file):
+        names, others = file.listed("f_s"), [nhwc(file[name]) for name in file.listed("f_t")]
+
+        def loss(*maps):
+            parts = [
+                function(nhwc(s), t).mean() for s, t in zip(maps, others, strict=True)
+            ]
+            if weights is not None:
+                parts = [w * one for w, one in zip(weights(len(parts)), parts, strict=True)]
+            return scale * sum(parts), {"per_stage": scale * jnp.stack(parts)}
+
+        return differentiate(file, names, loss)
+
+    return family
+
+
+def _pair(function):
+    """`function(student, teacher) -> f32[B] or f32[]` of one feature."""
+
+    def family(file):
+        teacher = nhwc(file["f_t"])
+        return differentiate(file, ["f_s"], lambda s: jnp.mean(function(nhwc(s), teacher)))
+
+    return family
+
+
+def at(file):
+    p = int(file.setting("p"))
+    return _stages(lambda s, t: feature.at(s, t, p=p))(file)
+
+
+def ab(file):
+    margin, scale = np.float32(file.setting("margin")), np.float32(file.setting("scale"))
+    each = lambda s, t: feature.ab(s, t, margin=margin)  # noqa: E731
+    return _stages(each, feature.stage_weights, scale)(file)
+
+
+def fsp(file):
+    names, teacher = file.listed("f_s"), [nhwc(file[name]) for name in file.listed("f_t")]
+
+    def loss(*maps):
+        parts = [one.mean() for one in feature.fsp_parts([nhwc(s) for s in maps], teacher)]
+        return sum(parts), {"per_stage": jnp.stack(parts)}
+
+    return differentiate(file, names, loss)
+
+
+def vid(file):
+    teacher = nhwc(file["f_t"])
+    names = ["f_s", *file.listed("w"), "log_scale"]
+
+    def loss(maps, *rest):
+        *weights, log_scale = rest
+        params = {f"conv{i}": {"kernel": w[:, :, 0, 0].T} for i, w in enumerate(weights)}
+        return adapted.vid_tap({**params, "log_scale": log_scale}, nhwc(maps), teacher).mean()
+
+    return differentiate(file, names, loss)
+
+
+def rkd(file):
+    options = {"distance": file.setting("w_d"), "angle": file.setting("w_a")}
+    options = {name: np.float32(value) for name, value in options.items()}
+    return _pair(lambda s, t: relation.rkd(s, t, **options))(file)
+
+
+def rkd_role_kd(file):
+    w_d, w_a = np.float32(file.setting("w_d")), np.float32(file.setting("w_a"))
+
+    def loss(student, teacher):
+        distance, angle = relation.rkd_role_parts(student, teacher)
+        total = relation.rkd_role(student, teacher, distance=w_d, angle=w_a)
+        return total, {"dist": distance, "angle": angle}
+
+    return differentiate(file, ["logits_s"], loss, teacher=file["logits_t"])
+
+
+FAMILIES = {
+    "at": at,
+    "ab": ab,
+    "nst": _stages(feature.nst),
+    "fsp": fsp,
+    "ft": _pair(feature.factor_distance),
+    "fitnet_hint": _pair(feature.hint),
+    "vid": vid,
+    "sp": _pair(relation.sp),
+    "pkt": _pair(relation.pkt),
+    "cc": _pair(relation.cc),
+    "rkd": rkd,
+    "rkd_role_kd": rkd_role_kd,
+}

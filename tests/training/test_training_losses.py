@@ -1,0 +1,108 @@
+"""Representatives of each kind of loss through the real step; tests/slow has every one."""
+
+import jax
+import numpy as np
+import pytest
+
+from kdaug_jax.errors import ConfigError
+from kdaug_jax.experiment import config as configs
+from kdaug_jax.experiment.phases import build as build_phases
+from kdaug_jax.losses import LOSSES
+from tests.losses_through_step import OPTIONS, config, term
+from tests.training.test_training_step import INFO, Bench, frozen_teacher
+
+__all__ = ["frozen_teacher"]
+
+
+def test_every_kind_of_loss_trains_through_the_step(frozen_teacher):
+    """Per example and relational, on logits, vectors and maps, with parameters and state."""
+    names = ("cross_entropy", "dkd", "a2aug", "fitnet", "at", "ii_kd")
+    weights = {"dkd": 0.1, "at": 10.0, "ii_kd": 0.02}
+    made = config(names, train=dict(group_size=4, epochs=6.0))
+    for name, weight in weights.items():
+        made.terms[name]["weight"] = weight
+    bench = Bench(made)
+    start = bench.init(bench.program.hparams)
+    state, rows = bench.run(30, state=start)
+    values = {key: [row[key] for row in rows] for key in rows[0]}
+    assert all(np.isfinite(row).all() for row in values.values())
+    assert np.mean(values["train/loss"][-5:]) < 0.9 * np.mean(values["train/loss"][:5])
+    assert set(state.params["terms"]) == {"a2aug", "fitnet", "ii_kd"}
+    moved = jax.tree.map(lambda a, b: bool((a != b).any()), start.params, state.params)
+    assert all(jax.tree.leaves(moved))
+    moments = state.term_state["ii_kd"]["1"]["sender"]
+    assert (moments["mean"] != 0).any() and (moments["var"] != 1).all()
+    assert {"train/ii_kd/graph", "train/ii_kd/flow", "train/a2aug/weight_1"} < set(values)
+
+
+@pytest.mark.parametrize(
+    "name, changes, message",
+    [
+        ("sp", dict(taps=("f9",)),
+         "terms.own.taps: student@x has no tap 'f9'; it has logits, f0, f1, pooled"),
+        ("sp", dict(taps=("f1:f9",)), "teacher@x has no tap 'f9'; it has logits, f0, f1, pooled"),
+        ("sp", dict(taps=()), "terms.own.taps: 'sp' works on activations; name them as taps="),
+        ("kl", dict(taps=("f1",)), "'kl' takes no taps; leave them out"),
+        ("sp", dict(taps=3), "terms.own.taps: got 3; must be names"),
+        ("fsp", {}, "terms.own: needs equal widths, the student has [4] and the teacher [8]"),
+        ("fsp", dict(taps=("f1",)), "compares neighbouring taps and got 1; name at least 2"),
+        ("kd_svd", dict(adapter=False),
+         "needs equal widths, the student has 4 channels and the teacher 8; choose other taps"),
+        ("kd_svd", dict(k=9), "9 singular vectors of 16 pixels with 8 channels"),
+        ("kd_svd", dict(mode="both"), "must be 'svd' or 'project'"),
+        ("kd_svd", dict(taps=("f1",)), "name at least 2"),
+        ("mhgd", dict(taps=("f1",)), "name at least 2"),
+        ("mhgd", dict(heads=0), "got heads=0; must be at least 1"),
+        ("at", dict(taps=("pooled",)), "works on maps [B,H,W,C], got [8, 4]; choose a tap before"),
+        ("at", dict(p=0), "got p=0; must be at least 1"),
+        ("fitnet", dict(taps=("pooled",)), "works on maps [B,H,W,C]"),
+        ("ft", dict(share=0.0), "must be more than 0 and at most 1"),
+        ("cc", dict(dim=0), "got dim=0; must be at least 1"),
+        ("topk_kl", dict(k=0), "terms.own.k: got 0; must be at least 1"),
+        ("topk_kl", dict(k=5), "at most 4 (num classes)"),
+        ("dkd", dict(temperature=0.0), "terms.own.temperature: got 0.0; must be more than 0"),
+        ("dist", dict(temperature=-1.0), "must be more than 0"),
+        ("mlkd", dict(temperatures=(4.0, 0.0)), "must be numbers more than 0"),
+        ("a2aug", dict(on=("x",)), "terms.own: is put on 1 view; an ensemble needs at least 2"),
+    ],
+)
+def test_what_does_not_fit_is_told_in_one_line_before_any_work(
+    frozen_teacher, name, changes, message
+):
+    on = changes.get("on", ("x",))
+    section = {**term(name), **changes, "on": on}
+    terms = {"ce": configs.term("cross_entropy", ("x",)), "kd": term("kl"), "own": section}
+    with pytest.raises(ConfigError) as caught:
+        build_phases(config(("cross_entropy",), terms=terms), INFO)
+    assert message in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name, least", [("sp", 2), ("rkd_angle", 3), ("ii_kd", 3), ("dist", 2)])
+def test_groups_that_are_too_small_are_refused(frozen_teacher, name, least):
+    for train, path in (
+        (dict(group_size=least // 2 or 1), "train.group_size"), (dict(accumulate=8), "data.batch_"),
+    ):
+        with pytest.raises(ConfigError) as caught:
+            build_phases(config((name,), train=train), INFO)
+        assert f"terms.{name}: '{name}' compares examples and {path}" in str(caught.value)
+        assert f"it needs at least {least}" in str(caught.value)
+
+
+def test_several_teachers_have_logits_only(frozen_teacher):
+    sections = dict(
+        networks={
+            "student": configs.network("tiny", trainable=True),
+            "teacher": configs.network("tiny_wide"), "other": configs.network("tiny"),
+        },
+        terms={"own": term("rkd_distance", teacher=("teacher", "other"), taps=("f1:logits",))},
+    )
+    assert build_phases(config(("kl",), **sections), INFO)
+    sections["terms"]["own"]["taps"] = ("f1",)
+    with pytest.raises(ConfigError) as caught:
+        build_phases(config(("kl",), **sections), INFO)
+    assert "teacher@x and other@x have no tap 'f1'; they have logits" in str(caught.value)
+
+
+def test_every_loss_has_a_line_in_the_sweep():
+    needs = {name for name, row in LOSSES.items() if getattr(row, "taps", "")}
+    assert needs <= set(OPTIONS) and set(OPTIONS) <= set(LOSSES)
