@@ -86,6 +86,7 @@ class Info(NamedTuple):
       labels: `i32[N]`, the labels of the training split.
       mean: per-channel mean in pixel units 0..255.
       std: per-channel standard deviation in pixel units.
+      index: `i32[N]`, the position of each training example in its base split, or None for 0..N-1.
     """
 
     num_classes: int
@@ -93,6 +94,7 @@ class Info(NamedTuple):
     labels: np.ndarray
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    index: np.ndarray | None = None
 
 
 @flax.struct.dataclass

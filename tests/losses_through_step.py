@@ -26,6 +26,8 @@ OPTIONS = {
     "kd_svd": dict(taps=MAPS),
     "mhgd": dict(taps=MAPS, heads=2),
     "ii_kd": dict(taps=MAPS, heads=2),
+    "crd": dict(taps=VECTOR, negatives=8, dim=16),
+    "info_nce": dict(taps=VECTOR, dim=16),
 }
 # Losses that need equal widths of student and teacher.
 EQUAL = ("fsp",)

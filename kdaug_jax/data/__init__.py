@@ -83,6 +83,7 @@ def describe(dataset: Dataset) -> Info:
         # Rounded so that the numbers written to config.json are the numbers used.
         mean=tuple(round(float(value), 4) for value in mean),
         std=tuple(round(max(float(value), 1.0), 4) for value in std),
+        index=train.index,
     )
 
 

@@ -1,6 +1,7 @@
 """Objectives: pure functions with one value an example. `LOSSES` maps their names in configs."""
 
 from kdaug_jax.losses.adapted import ab, cc, fitnet, ft, vid
+from kdaug_jax.losses.contrastive import crd, info_nce, info_nce_term
 from kdaug_jax.losses.correlation import dist, gram_of_classes, gram_of_examples, mlkd
 from kdaug_jax.losses.decoupled import dkd
 from kdaug_jax.losses.ensemble import (
@@ -66,6 +67,8 @@ LOSSES = {
     "kd_svd": kd_svd,
     "mhgd": mhgd,
     "ii_kd": ii_kd,
+    "crd": crd,
+    "info_nce": info_nce_term,
 }
 
 __all__ = [
@@ -78,6 +81,7 @@ __all__ = [
     "at",
     "binary_cross_entropy",
     "cc",
+    "crd",
     "cross_entropy",
     "cross_entropy_kd",
     "dist",
@@ -95,6 +99,7 @@ __all__ = [
     "hardest",
     "ii_kd",
     "kd_svd",
+    "info_nce",
     "kept_ratio",
     "kl",
     "kl_score",

@@ -1,0 +1,286 @@
+"""Contrastive losses: CRD with memory banks of the whole training split, and in-batch InfoNCE."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from kdaug_jax.losses import adapters
+from kdaug_jax.losses.arrays import flat, masked_mean, matmul, normalized, over_groups
+from kdaug_jax.losses.sampling import contrast_rows, rows_of, sampling_state
+from kdaug_jax.losses.term import Context, Term, TermInput
+from kdaug_jax.types import Fraction, Info, Positive
+
+Params = dict[str, Any]
+Inputs = tuple[TermInput, ...]
+EPS = 1e-7
+DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
+# All scores at once while there are at most this many times as many rows as are asked for: one
+# matrix product then costs less than fetching rows.
+DENSE = 8
+
+
+def embed(params: Params, features: jax.Array) -> jax.Array:
+    """Maps features through a dense layer to rows of length 1.
+
+    Args:
+      params: see `adapters.linear`.
+      features: `[B,...]`.
+
+    Returns:
+      `f32[B,D]`.
+    """
+    return normalized(adapters.linear(params, flat(features)))
+
+
+def bank_scores(bank: jax.Array, query: jax.Array, rows: jax.Array, chunk: int) -> jax.Array:
+    """Gives inner products of each query with its own rows of a bank.
+
+    Args:
+      bank: `[N,D]`, float32 or bfloat16; no gradient flows to it.
+      query: `f32[B,D]`.
+      rows: `i32[B,K]`, 0..N-1.
+      chunk: how many rows a query are fetched at once, when fetching is cheaper than the product
+        with the whole bank. It bounds the memory: B chunk D numbers.
+
+    Returns:
+      `f32[B,K]`.
+    """
+    bank = jax.lax.stop_gradient(bank)
+    if bank.shape[0] <= DENSE * rows.shape[1]:
+        every = matmul(query, bank.astype(jnp.float32).T)
+        return jnp.take_along_axis(every, rows, axis=1)
+    count = rows.shape[1]
+    padded = jnp.pad(rows, ((0, 0), (0, -count % chunk)))
+    parts = jnp.moveaxis(padded.reshape(rows.shape[0], -1, chunk), 1, 0)
+
+    @jax.checkpoint  # fetch again in the backward pass instead of keeping what was fetched
+    def one(query, part):
+        fetched = bank[part].astype(jnp.float32)
+        return matmul(fetched, query[:, :, None])[..., 0]
+
+    _, found = jax.lax.scan(lambda carry, part: (carry, one(query, part)), None, parts)
+    return jnp.moveaxis(found, 0, 1).reshape(rows.shape[0], -1)[:, :count]
+
+
+def nce(score: jax.Array, z: jax.Array, size: int, temperature: Positive):
+    """Noise-contrastive loss of telling the first score of a row from the others.
+
+    Args:
+      score: `f32[B,1+K]`, inner products, the positive one first.
+      z: `f32[]`, the normaliser, or below 0 to set it from these scores.
+      size: N, rows of the bank.
+      temperature: `f32[]`, more than 0.
+
+    Returns:
+      `f32[B]` and the normaliser, which is a constant.
+    """
+    out = jnp.exp(score / jnp.asarray(temperature, jnp.float32))
+    z = jax.lax.stop_gradient(jnp.where(z < 0, jnp.mean(out) * size, z))
+    p, noise = out / z, jnp.float32((score.shape[1] - 1) / size)
+    positive = jnp.log(p[:, 0] / (p[:, 0] + noise + EPS))
+    negative = jnp.sum(jnp.log(noise / (p[:, 1:] + noise + EPS)), axis=1)
+    return -(positive + negative), z
+
+
+def crd_loss(
+    state: Params, student: jax.Array, teacher: jax.Array, contrast: jax.Array,
+    temperature: Positive, chunk: int,
+) -> tuple[jax.Array, jax.Array]:
+    """CRD of embeddings against the banks: the teacher's with the student's bank and reversed.
+
+    Args:
+      state: "student" and "teacher" banks `[N,D]`, "z" `f32[2]`.
+      student: `f32[B,D]`, of length 1.
+      teacher: `f32[B,D]`, of length 1.
+      contrast: `i32[B,1+K]`, rows, the positive first.
+      temperature: `f32[]`, more than 0.
+      chunk: see `bank_scores`.
+
+    Returns:
+      `f32[B]`, the sum of both sides, and the normalisers `f32[2]` for student and teacher.
+    """
+    size = state["student"].shape[0]
+    of_student = bank_scores(state["teacher"], student, contrast, chunk)
+    of_teacher = bank_scores(state["student"], teacher, contrast, chunk)
+    own, z_student = nce(of_student, state["z"][0], size, temperature)
+    other, z_teacher = nce(of_teacher, state["z"][1], size, temperature)
+    return own + other, jnp.stack([z_student, z_teacher])
+
+
+def moved(bank: jax.Array, rows: jax.Array, embedded: jax.Array, momentum: Fraction) -> jax.Array:
+    """Moves rows of a bank towards embeddings: normalised (m old + (1 - m) new).
+
+    Args:
+      bank: `[N,D]`.
+      rows: `i32[B]`; those out of range are left out. A row that is there twice takes one of both.
+      embedded: `f32[B,D]`, of length 1; no gradient flows to them.
+      momentum: `f32[]`, m, 0..1.
+
+    Returns:
+      `[N,D]` of the bank's dtype.
+    """
+    momentum = jnp.asarray(momentum, jnp.float32)
+    old = bank.at[rows].get(mode="fill", fill_value=0).astype(jnp.float32)
+    new = normalized(momentum * old + (1.0 - momentum) * jax.lax.stop_gradient(embedded))
+    return bank.at[rows].set(new.astype(bank.dtype), mode="drop")
+
+
+def _embeddings_init(key, inputs: Inputs, dim: int) -> Params:
+    item = inputs[0]
+    if len(item.student_features) != 1:
+        raise ValueError(f"works on one tap and got {len(item.student_features)}", "name one")
+    if dim < 1:
+        raise ValueError(f"got dim={dim}", "must be at least 1")
+    keys = jax.random.split(key)
+    return {
+        name: adapters.linear_init(one, features.size // features.shape[0], dim)
+        for name, one, features in zip(
+            ("student", "teacher"), keys, (*item.student_features, *item.teacher_features),
+            strict=True,
+        )
+    }
+
+
+def _embeddings(params: Params, item: TermInput) -> tuple[jax.Array, jax.Array]:
+    return (
+        embed(params["student"], item.student_features[0]),
+        embed(params["teacher"], item.teacher_features[0]),
+    )
+
+
+def _crd_init(key, inputs: Inputs, info: Info, *, dim, negatives, dtype, chunk, **options):
+    if dtype not in DTYPES:
+        raise ValueError(f"got dtype={dtype!r}", "must be 'float32' or 'bfloat16'")
+    if chunk < 1:
+        raise ValueError(f"got chunk={chunk}", "must be at least 1")
+    layers_key, student_key, teacher_key = jax.random.split(key, 3)
+    bound, size = (3.0 / dim) ** 0.5 if dim > 0 else 0.0, len(info.labels)
+    params = _embeddings_init(layers_key, inputs, dim)
+    banks = {
+        name: adapters.uniform(one, (size, dim), bound).astype(DTYPES[dtype])
+        for name, one in (("student", student_key), ("teacher", teacher_key))
+    }
+    return params, {**banks, "z": jnp.full(2, -1.0), **sampling_state(info, negatives)}
+
+
+def _crd(
+    params, state, inputs: Inputs, context: Context, *,
+    dim: int = 128, negatives: int = 16384, temperature: Positive = 0.07,
+    momentum: Fraction = 0.5, positive: str = "exact", dtype: str = "float32", chunk: int = 1024,
+):
+    """Contrastive representation distillation on one tap, the pooled vector as a rule.
+
+    Each example's teacher is told from the students of `negatives` examples of other classes as
+    they were when last seen, and the other way round. Both dense layers are trained, so there are
+    two banks. Their normalisers are set by the first batch and then stay. Banks lie in the state:
+    a checkpoint holds them. Put it on views of one example each (CutMix has no row of its own); the
+    weight is 0.8, beside KL with weight 0 or 1.
+
+    Args:
+      params: dense layers of student and teacher.
+      state: banks, normalisers, and what negatives are drawn from.
+      inputs: one a view.
+      context: its key draws the negatives, on the device, for each example its own.
+      dim: width of the embeddings.
+      negatives: K, how many an example; without repetition while there are as many.
+      temperature: of the inner products.
+      momentum: how much of a bank's row stays when its example is seen.
+      positive: "exact" for the example itself, "relax" for a random one of its class.
+      dtype: of the banks, "float32" or "bfloat16".
+      chunk: rows that are fetched at once from a bank, see `bank_scores`.
+
+    Returns:
+      Value, state, no metrics.
+
+    Source: Tian et al. 2020, "Contrastive Representation Distillation", with the loss of its public
+    code.
+    """
+    value = jnp.zeros((), jnp.float32)
+    for number, item in enumerate(inputs):
+        student, teacher = _embeddings(params, item)
+        rows = rows_of(state, item.view.index)
+        key = jax.random.fold_in(context.key, number)
+        contrast = contrast_rows(state, key, rows, item.view.index, negatives, positive)
+        each, z = crd_loss(state, student, teacher, contrast, temperature, chunk)
+        value += masked_mean(each, item.view.mask)
+        seen = jnp.where(item.view.mask, rows, state["student"].shape[0])
+        banks = {
+            "student": moved(state["student"], seen, student, momentum),
+            "teacher": moved(state["teacher"], seen, teacher, momentum),
+        }
+        state = {**state, **banks, "z": z}
+    return value, state, {}
+
+
+def info_nce(
+    student: jax.Array, teacher: jax.Array, labels: jax.Array, *,
+    temperature: Positive = 0.07, symmetric: bool = False, ignore_same_class: bool = False,
+) -> jax.Array:
+    """Cross entropy of finding each student's own teacher among those of its group.
+
+    Args:
+      student: `f32[B,D]`, of length 1.
+      teacher: `f32[B,D]`, of length 1.
+      labels: `i32[B]`, only used to ignore examples of the same class.
+      temperature: `f32[]`, more than 0.
+      symmetric: average with finding each teacher's own student.
+      ignore_same_class: leave other examples of the same class out of the negatives.
+
+    Returns:
+      `f32[B]`.
+
+    Source: van den Oord et al. 2018, "Representation Learning with Contrastive Predictive Coding",
+    eq. 4.
+    """
+    score = matmul(student, teacher.T) / jnp.asarray(temperature, jnp.float32)
+    if ignore_same_class:
+        same = (labels[:, None] == labels[None, :]) & ~jnp.eye(labels.shape[0], dtype=bool)
+        score = jnp.where(same, -1e30, score)
+    forth = -jnp.diagonal(jax.nn.log_softmax(score, axis=1))
+    if not symmetric:
+        return forth
+    return 0.5 * (forth - jnp.diagonal(jax.nn.log_softmax(score, axis=0)))
+
+
+def _info_nce_init(key, inputs: Inputs, info, *, dim, **options):
+    return _embeddings_init(key, inputs, dim), {}
+
+
+def _info_nce(
+    params, state, inputs: Inputs, context: Context, *,
+    dim: int = 128, temperature: Positive = 0.07, symmetric: bool = False,
+    ignore_same_class: bool = False,
+):
+    """In-batch contrastive distillation on one tap: CRD's aim without its banks.
+
+    Args:
+      params: dense layers of student and teacher, both trained.
+      state: empty.
+      inputs: one a view.
+      context: negatives come from the same group.
+      dim: width of the embeddings.
+      temperature: of the inner products.
+      symmetric: see `info_nce`.
+      ignore_same_class: see `info_nce`.
+
+    Returns:
+      Value, state, no metrics.
+    """
+    def loss(student, teacher, labels):
+        return jnp.mean(info_nce(
+            student, teacher, labels, temperature=temperature, symmetric=symmetric,
+            ignore_same_class=ignore_same_class,
+        ))
+
+    value = jnp.zeros((), jnp.float32)
+    for item in inputs:
+        pair = _embeddings(params, item)
+        value += over_groups(loss, context.groups, *pair, jnp.asarray(item.view.label))
+    return value, state, {}
+
+
+crd = Term(_crd_init, _crd, taps=True)
+info_nce_term = Term(_info_nce_init, _info_nce, taps=True, least=2)

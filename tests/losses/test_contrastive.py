@@ -1,0 +1,223 @@
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.test_util import check_grads
+
+from kdaug_jax import data, losses
+from kdaug_jax.losses import contrastive, sampling
+from kdaug_jax.losses.term import Context, TermInput
+from kdaug_jax.types import Clock, Info, View
+
+RNG = np.random.default_rng(0)
+# 12, 6, 2 and 0 examples of four classes.
+LABELS = RNG.permutation(np.repeat([0, 1, 2], [12, 6, 2])).astype(np.int32)
+INFO = Info(4, (4, 4), LABELS, (0.0,), (1.0,))
+
+
+def unit(*shape, seed=0):
+    x = np.random.default_rng(seed).normal(size=shape)
+    return jnp.asarray(x / np.linalg.norm(x, axis=-1, keepdims=True), jnp.float32)
+
+
+@partial(jax.jit, static_argnames=("negatives", "positive"))
+def draw(rows, number=0, negatives=8, positive="exact", state=None):
+    state = sampling.sampling_state(INFO, negatives) if state is None else state
+    key = jax.random.fold_in(jax.random.key(0), number)
+    return sampling.contrast_rows(state, key, rows, rows, negatives, positive)
+
+
+ALL = jnp.arange(20, dtype=jnp.int32)
+
+
+@pytest.mark.parametrize("negatives", [1, 3, 8])
+def test_negatives_are_of_other_classes_and_come_once(negatives):
+    for number in range(5):
+        found = np.asarray(draw(ALL, number, negatives))
+        assert found.shape == (20, 1 + negatives) and (found[:, 0] == ALL).all()
+        assert (LABELS[found[:, 1:]] != LABELS[:, None]).all()
+        assert all(len(set(row[1:])) == negatives for row in found.tolist())
+
+
+def test_negatives_are_equally_likely():
+    found = np.stack([draw(ALL, number, 3) for number in range(400)])[:, :, 1:]
+    for row in (0, int(np.argmax(LABELS == 2))):
+        counts = np.bincount(found[:, row].ravel(), minlength=20)
+        others = LABELS != LABELS[row]
+        expected = 1200 / others.sum()
+        assert not counts[~others].any()
+        assert (np.abs(counts[others] - expected) < 5 * np.sqrt(expected)).all()
+
+
+def test_too_few_other_examples_repeat():
+    found = np.asarray(draw(ALL, 0, 30))
+    assert (LABELS[found[:, 1:]] != LABELS[:, None]).all()
+    own = int(np.argmax(LABELS == 0))
+    assert set(found[own, 1:]) <= set(np.flatnonzero(LABELS != 0))
+    assert len(set(np.asarray(draw(ALL, 0, 30))[own, 1:])) > 4
+
+
+def test_relaxed_positives_are_of_the_same_class():
+    found = np.stack([draw(ALL, number, 2, "relax") for number in range(200)])[:, :, 0]
+    assert (LABELS[found] == LABELS[None]).all()
+    assert all(len(set(found[:, row])) == (LABELS == LABELS[row]).sum() for row in range(20))
+
+
+def test_an_example_draws_the_same_wherever_it_lies():
+    order = jnp.asarray(RNG.permutation(20), jnp.int32)
+    np.testing.assert_array_equal(draw(ALL)[order], draw(order))
+    assert (draw(ALL, 1) != draw(ALL, 2)).any()
+
+
+def test_many_rows_stay_inside_32_bits():
+    labels = jnp.arange(2_000_000, dtype=jnp.int32)
+    place = sampling._places(jnp.ones((1, 46_340)) - 1e-6, labels[-1:, None], 46_340)
+    assert (jnp.diff(place) > 0).all() and 0 < place.min() and place.max() == 1_999_998
+
+
+def test_parts_of_a_split_have_rows_of_their_own():
+    """Positions in the base split go beyond the number of training examples."""
+    splits = dict(train="train[20:]", validation="validation", test="test")
+    dataset = data.load("synthetic:8x8,4,40", splits)
+    info = data.describe(dataset)
+    state = sampling.sampling_state(info, 8)
+    index = dataset.splits["train"].index
+    assert len(index) == 20 and index.max() >= 20
+    np.testing.assert_array_equal(sampling.rows_of(state, index), np.arange(20))
+    np.testing.assert_array_equal(state["label"], dataset.splits["train"].label)
+    shuffled = info._replace(index=index[::-1], labels=info.labels[::-1])
+    rows = sampling.rows_of(sampling.sampling_state(shuffled, 8), index)
+    np.testing.assert_array_equal(rows, np.arange(20)[::-1])
+
+
+@pytest.mark.parametrize("chunk", [3, 8, 100])
+def test_fetching_rows_gives_what_the_whole_product_gives(monkeypatch, chunk):
+    bank, query = unit(50, 6), unit(4, 6, seed=1)
+    rows = jnp.asarray(RNG.integers(0, 50, (4, 8)), jnp.int32)
+
+    def scores(query):
+        return jnp.sum(jnp.exp(contrastive.bank_scores(bank, query, rows, chunk)))
+
+    dense = jax.value_and_grad(scores)(query)
+    monkeypatch.setattr(contrastive, "DENSE", 0)
+    for found, expected in zip(jax.value_and_grad(scores)(query), dense, strict=True):
+        np.testing.assert_allclose(found, expected, rtol=1e-5)
+    expected = jnp.einsum("bkd,bd->bk", bank[rows], query)
+    np.testing.assert_allclose(
+        contrastive.bank_scores(bank, query, rows, chunk), expected, atol=1e-6
+    )
+    half = contrastive.bank_scores(bank.astype(jnp.bfloat16), query, rows, chunk)
+    assert half.dtype == jnp.float32
+    np.testing.assert_allclose(half, expected, atol=1e-2)
+
+
+def test_only_rows_that_were_seen_move():
+    bank, seen = unit(10, 4), unit(3, 4, seed=1)
+    rows = jnp.asarray([7, 2, 10], jnp.int32)  # the last is a row that only fills the batch up
+    after = contrastive.moved(bank, rows, seen, 0.5)
+    same = np.asarray((after == bank).all(axis=1))
+    assert np.flatnonzero(~same).tolist() == [2, 7]
+    np.testing.assert_allclose(np.linalg.norm(after, axis=1), 1.0, rtol=1e-5)
+    np.testing.assert_allclose(contrastive.moved(bank, rows, seen, 0.0)[7], seen[0], rtol=1e-5)
+    np.testing.assert_allclose(contrastive.moved(bank, rows, seen, 1.0), bank, rtol=1e-5)
+
+
+def test_the_normaliser_is_set_once_and_is_a_constant():
+    score = 0.3 * unit(4, 9)
+    each, z = contrastive.nce(score, jnp.float32(-1), 50, 0.07)
+    np.testing.assert_allclose(z, np.exp(score / np.float32(0.07)).mean() * 50, rtol=1e-5)
+    again, kept = contrastive.nce(2.0 * score, z, 50, 0.07)
+    assert kept == z and (again != each).all()
+    by_z = jax.grad(lambda z: contrastive.nce(score, z, 50, 0.07)[0].sum())(z)
+    assert by_z == 0
+
+
+def run(name, student, teacher, state=None, params=None, mask=None, **options):
+    term = losses.LOSSES[name]
+    filled = {**term.apply.__kwdefaults__, "dim": 5, **options}
+    mask = jnp.ones(4, bool) if mask is None else mask
+    index = jnp.asarray([3, 0, 8, 5], jnp.int32)
+    view = View(None, None, jnp.asarray(LABELS)[index], index, mask)
+    inputs = (TermInput(None, None, view, (student,), (teacher,)),)
+    made, first = term.init(jax.random.key(0), inputs, INFO, **filled)
+    params, state = made if params is None else params, first if state is None else state
+    clock = Clock(jnp.uint32(0), jnp.int32(0), jnp.int32(0))
+    context = Context(clock, jax.random.key(1), INFO, 1)
+    value, after, _ = term.apply(params, state, inputs, context, **filled)
+    return value, after, params, state
+
+
+FEATURES = jnp.asarray(RNG.normal(size=(4, 6)), jnp.float32), jnp.asarray(
+    RNG.normal(size=(4, 2, 2, 3)), jnp.float32)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_crd_keeps_its_banks_in_its_state(dtype):
+    value, after, params, before = run("crd", *FEATURES, negatives=8, dtype=dtype)
+    assert np.isfinite(value) and before["student"].shape == (20, 5)
+    for name in ("student", "teacher"):
+        assert after[name].dtype == dtype
+        moved = np.asarray((after[name] != before[name]).any(axis=1))
+        assert np.flatnonzero(moved).tolist() == [0, 3, 5, 8]
+    assert (before["z"] == -1).all() and (after["z"] > 0).all()
+    mask = jnp.asarray([True, False, True, False])
+    _, masked, _, _ = run("crd", *FEATURES, negatives=8, dtype=dtype, mask=mask)
+    moved = np.asarray((masked["student"] != before["student"]).any(axis=1))
+    assert np.flatnonzero(moved).tolist() == [3, 8]
+    _, later, _, _ = run("crd", *FEATURES, negatives=8, dtype=dtype, state=after)
+    np.testing.assert_array_equal(later["z"], after["z"])
+
+
+def test_crd_trains_both_layers_and_the_student():
+    _, after, params, _ = run("crd", *FEATURES, negatives=8)
+
+    @jax.jit
+    def loss(params, student):
+        return run("crd", student, FEATURES[1], after, params, negatives=8, temperature=0.5)[0]
+
+    by_params, by_student = jax.grad(loss, (0, 1))(params, FEATURES[0])
+    assert all(leaf.any() for leaf in jax.tree.leaves(by_params)) and by_student.any()
+    check_grads(
+        lambda s: loss(params, s), FEATURES[:1], 1, modes=("rev",), atol=2e-2, rtol=2e-2, eps=1e-2
+    )
+
+
+def test_info_nce_is_a_cross_entropy_over_the_group():
+    student, teacher, labels = unit(5, 4), unit(5, 4, seed=1), jnp.asarray([0, 1, 0, 2, 1])
+    score = np.asarray(student @ teacher.T) / 0.2
+    forth = losses.cross_entropy(jnp.asarray(score), jnp.arange(5))
+    back = losses.cross_entropy(jnp.asarray(score.T), jnp.arange(5))
+    options = dict(temperature=0.2)
+    found = losses.info_nce(student, teacher, labels, **options)
+    np.testing.assert_allclose(found, forth, rtol=1e-5)
+    both = losses.info_nce(student, teacher, labels, symmetric=True, **options)
+    np.testing.assert_allclose(both, (forth + back) / 2, rtol=1e-5)
+    fewer = losses.info_nce(student, teacher, labels, ignore_same_class=True, **options)
+    assert (fewer <= found + 1e-6).all() and fewer[0] < found[0]
+    np.testing.assert_allclose(fewer[3], found[3], rtol=1e-6)  # alone in its class
+
+
+@pytest.mark.parametrize(
+    "name, options, message",
+    [
+        ("crd", dict(negatives=0), "must be 1..46340"),
+        ("crd", dict(negatives=50_000), "must be 1..46340"),
+        ("crd", dict(positive="any"), "must be 'exact' or 'relax'"),
+        ("crd", dict(dtype="float16"), "must be 'float32' or 'bfloat16'"),
+        ("crd", dict(chunk=0), "must be at least 1"),
+        ("crd", dict(dim=0), "must be at least 1"),
+        ("info_nce", dict(dim=0), "must be at least 1"),
+    ],
+)
+def test_what_does_not_fit(name, options, message):
+    with pytest.raises(ValueError) as caught:
+        run(name, *FEATURES, **options)
+    assert caught.value.args[1] == message
+
+
+def test_one_class_has_no_negatives():
+    with pytest.raises(ValueError) as caught:
+        sampling.sampling_state(INFO._replace(labels=np.zeros(5, np.int32)), 2)
+    assert caught.value.args[1] == "needs at least 2 classes"
