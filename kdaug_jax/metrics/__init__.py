@@ -1,5 +1,61 @@
-"""Metrics as (sum, count) pairs."""
+"""Metrics as sums that add up over batches, devices and processes, and what follows from them."""
 
+from kdaug_jax.metrics.agreement import agreement, effective_classes, predictive_kl
+from kdaug_jax.metrics.calibration import Reliability, brier, ece, gaps, mce, reliability
 from kdaug_jax.metrics.classification import accuracy, mean, merge, nll, top_k_accuracy
+from kdaug_jax.metrics.confusion import confusion, precision_recall_f1
+from kdaug_jax.metrics.embedding import (
+    Discrimination,
+    Moments,
+    UnitSums,
+    class_discrimination,
+    merge_moments,
+    moments,
+    unit_sums,
+)
+from kdaug_jax.metrics.human import (
+    ClassSums,
+    class_means,
+    class_separability,
+    class_sums,
+    human_cross_entropy,
+    human_kl,
+    human_kl_class,
+    human_kl_total,
+    kl_matrix,
+)
 
-__all__ = ["accuracy", "mean", "merge", "nll", "top_k_accuracy"]
+__all__ = [
+    "ClassSums",
+    "Discrimination",
+    "Moments",
+    "Reliability",
+    "UnitSums",
+    "accuracy",
+    "agreement",
+    "brier",
+    "class_discrimination",
+    "class_means",
+    "class_separability",
+    "class_sums",
+    "confusion",
+    "ece",
+    "effective_classes",
+    "gaps",
+    "human_cross_entropy",
+    "human_kl",
+    "human_kl_class",
+    "human_kl_total",
+    "kl_matrix",
+    "mce",
+    "mean",
+    "merge",
+    "merge_moments",
+    "moments",
+    "nll",
+    "precision_recall_f1",
+    "predictive_kl",
+    "reliability",
+    "top_k_accuracy",
+    "unit_sums",
+]

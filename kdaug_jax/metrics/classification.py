@@ -5,6 +5,8 @@ Rows that only fill a batch up are masked: they do not count, whatever they hold
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
@@ -12,12 +14,12 @@ from jax.typing import ArrayLike
 Pair = tuple[jax.Array, jax.Array]
 
 
-def _total(value: jax.Array, mask: jax.Array) -> Pair:
-    """Sums `f32[B]` over the rows that count."""
+def total(value: jax.Array, mask: jax.Array) -> Pair:
+    """Sums `f32[B]` over the rows that count: (sum `f32[]`, number counted `f32[]`)."""
     return jnp.sum(jnp.where(mask, value, 0.0)), jnp.sum(mask, dtype=jnp.float32)
 
 
-def _clean(logits: jax.Array, mask: jax.Array) -> jax.Array:
+def clean(logits: jax.Array, mask: jax.Array) -> jax.Array:
     """Gives `f32[B,C]` with zeros in masked rows, so that nothing they hold can spread."""
     return jnp.where(mask[:, None], logits.astype(jnp.float32), 0.0)
 
@@ -34,12 +36,12 @@ def top_k_accuracy(logits: jax.Array, label: jax.Array, mask: jax.Array, k: Arra
     Returns:
       (number right `f32[]`, number counted `f32[]`). Logits that are NaN are never right.
     """
-    logits = _clean(logits, mask)
+    logits = clean(logits, mask)
     own = jnp.take_along_axis(logits, label[:, None], axis=-1)
     first = jnp.arange(logits.shape[-1])[None, :] >= label[:, None]
     behind = (logits < own) | ((logits == own) & first)
     ahead = jnp.sum(~behind, axis=-1, dtype=jnp.int32)
-    return _total((ahead < k).astype(jnp.float32), mask)
+    return total((ahead < k).astype(jnp.float32), mask)
 
 
 def accuracy(logits: jax.Array, label: jax.Array, mask: jax.Array) -> Pair:
@@ -67,14 +69,14 @@ def nll(logits: jax.Array, label: jax.Array, mask: jax.Array) -> Pair:
     Returns:
       (sum `f32[]`, number counted `f32[]`).
     """
-    log_p = jax.nn.log_softmax(_clean(logits, mask), axis=-1)
+    log_p = jax.nn.log_softmax(clean(logits, mask), axis=-1)
     own = jnp.take_along_axis(log_p, label[:, None], axis=-1)
-    return _total(-own[:, 0], mask)
+    return total(-own[:, 0], mask)
 
 
-def merge(a: Pair, b: Pair) -> Pair:
-    """Adds two pairs of the same metric."""
-    return a[0] + b[0], a[1] + b[1]
+def merge(a: Any, b: Any) -> Any:
+    """Adds what two sets of examples gave for the same metric: pairs, or other sums."""
+    return jax.tree.map(jnp.add, a, b)
 
 
 def mean(pair: Pair) -> jax.Array:

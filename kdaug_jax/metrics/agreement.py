@@ -1,0 +1,58 @@
+"""How much a student answers as its teacher does, and how much a teacher's answer tells."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+
+from kdaug_jax.metrics.classification import Pair, clean, total
+
+
+def agreement(student: jax.Array, teacher: jax.Array, mask: jax.Array) -> Pair:
+    """Counts examples of which student and teacher name the same class.
+
+    Args:
+      student: `[B,C]`, logits; of equal ones the first counts.
+      teacher: `[B,C]`, logits.
+      mask: `bool[B]`, False on rows that do not count.
+
+    Returns:
+      (number alike `f32[]`, number counted `f32[]`).
+
+    Source: Stanton et al. 2021, "Does Knowledge Distillation Really Work?", section 3.
+    """
+    same = jnp.argmax(student, axis=-1) == jnp.argmax(teacher, axis=-1)
+    return total(same.astype(jnp.float32), mask)
+
+
+def predictive_kl(student: jax.Array, teacher: jax.Array, mask: jax.Array) -> Pair:
+    """Sums KL(teacher || student) of the probabilities, in nats.
+
+    Args:
+      student: `[B,C]`, logits.
+      teacher: `[B,C]`, logits.
+      mask: `bool[B]`, False on rows that do not count.
+
+    Returns:
+      (sum `f32[]`, number counted `f32[]`).
+
+    Source: Stanton et al. 2021, "Does Knowledge Distillation Really Work?", section 3.
+    """
+    log_s, log_t = (jax.nn.log_softmax(clean(z, mask), axis=-1) for z in (student, teacher))
+    p = jnp.exp(log_t)
+    return total(jnp.sum(p * jnp.where(p > 0, log_t - log_s, 0.0), axis=-1), mask)
+
+
+def effective_classes(logits: jax.Array, mask: jax.Array) -> Pair:
+    """Sums exp(entropy): the number of classes that an answer is spread over.
+
+    Args:
+      logits: `[B,C]`.
+      mask: `bool[B]`, False on rows that do not count.
+
+    Returns:
+      (sum `f32[]`, number counted `f32[]`), 1..C an example.
+    """
+    log_p = jax.nn.log_softmax(clean(logits, mask), axis=-1)
+    p = jnp.exp(log_p)
+    return total(jnp.exp(-jnp.sum(p * jnp.where(p > 0, log_p, 0.0), axis=-1)), mask)

@@ -1,0 +1,99 @@
+"""Whether a network is right as often as it says: reliability, ECE, MCE, Brier score."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from kdaug_jax.metrics.classification import Pair, clean, total
+
+
+class Reliability(NamedTuple):
+    """Sums over the examples of each bin of confidence; sums of batches add up (see `merge`).
+
+    Attributes:
+      count: `f32[M]`, examples.
+      right: `f32[M]`, of them those answered right.
+      confidence: `f32[M]`, sum of the largest probabilities.
+    """
+
+    count: jax.Array
+    right: jax.Array
+    confidence: jax.Array
+
+
+def reliability(
+    logits: jax.Array, label: jax.Array, mask: jax.Array, *, bins: int = 15
+) -> Reliability:
+    """Sorts examples into equal bins (lo, hi] of their largest probability.
+
+    Paper 004's code has 10 bins, Guo et al. 15.
+
+    Args:
+      logits: `[B,C]`.
+      label: `i32[B]`.
+      mask: `bool[B]`, False on rows that do not count.
+      bins: M, at least 1.
+
+    Returns:
+      Sums by bin.
+
+    Source: Guo et al. 2017, "On Calibration of Modern Neural Networks", eq. 3.
+    """
+    logits = clean(logits, mask)
+    confidence = jnp.max(jax.nn.softmax(logits, axis=-1), axis=-1)
+    right = (jnp.argmax(logits, axis=-1) == label).astype(jnp.float32)
+    inner = jnp.asarray(np.arange(1, bins) / bins, jnp.float32)
+    number = jnp.searchsorted(inner, confidence, side="left")
+    cell = jnp.where(mask, number, bins)
+
+    def summed(value):
+        return jnp.zeros(bins, jnp.float32).at[cell].add(value, mode="drop")
+
+    return Reliability(summed(jnp.ones_like(right)), summed(right), summed(confidence))
+
+
+def gaps(sums: Reliability) -> tuple[np.ndarray, np.ndarray]:
+    """Gives each bin's |accuracy - mean confidence| and its share of the examples.
+
+    Args:
+      sums: see `reliability`.
+
+    Returns:
+      Two `f64[M]`; gaps of empty bins are 0.
+    """
+    count, right, confidence = (np.asarray(array, np.float64) for array in sums)
+    filled = np.maximum(count, 1.0)
+    return np.abs(right - confidence) / filled, count / max(count.sum(), 1.0)
+
+
+def ece(sums: Reliability) -> float:
+    """Expected calibration error: the mean gap over examples; see `gaps`."""
+    gap, share = gaps(sums)
+    return float(np.sum(gap * share))
+
+
+def mce(sums: Reliability) -> float:
+    """Maximum calibration error: the largest gap of a bin; see `gaps`."""
+    return float(np.max(gaps(sums)[0]))
+
+
+def brier(logits: jax.Array, label: jax.Array, mask: jax.Array) -> Pair:
+    """Sums the squared differences between probabilities and the one-hot label, over classes.
+
+    Args:
+      logits: `[B,C]`.
+      label: `i32[B]`.
+      mask: `bool[B]`, False on rows that do not count.
+
+    Returns:
+      (sum `f32[]`, number counted `f32[]`), 0..2 an example.
+
+    Source: Brier 1950, "Verification of Forecasts Expressed in Terms of Probability".
+    """
+    p = jax.nn.softmax(clean(logits, mask), axis=-1)
+    target = jax.nn.one_hot(label, logits.shape[-1], dtype=jnp.float32)
+    return total(jnp.sum(jnp.square(p - target), axis=-1), mask)

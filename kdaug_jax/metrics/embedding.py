@@ -1,0 +1,160 @@
+"""How a network groups classes: cohesion within, adhesion between, and discrimination.
+
+Two passes over a split: `moments` of the embeddings first, then `unit_sums` of the standardised
+ones, from which all mean cosines follow in O(N d), without forming pairs.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from kdaug_jax.metrics.human import ClassSums, class_sums
+
+
+class Moments(NamedTuple):
+    """Moments of each dimension; those of batches are joined by `merge_moments`.
+
+    Attributes:
+      count: `f32[]`.
+      mean: `f32[D]`.
+      square: `f32[D]`, sum of squared deviations from the mean.
+    """
+
+    count: jax.Array
+    mean: jax.Array
+    square: jax.Array
+
+
+def moments(embedding: jax.Array, mask: jax.Array) -> Moments:
+    """Computes the moments of a batch.
+
+    Args:
+      embedding: `[B,...]`, flattened to `[B,D]`.
+      mask: `bool[B]`, False on rows that do not count.
+
+    Returns:
+      Its moments.
+    """
+    rows = _rows(embedding, mask)
+    count = jnp.sum(mask, dtype=jnp.float32)
+    mean = jnp.sum(rows, axis=0) / jnp.maximum(count, 1.0)
+    apart = jnp.where(mask[:, None], rows - mean[None, :], 0.0)
+    return Moments(count, mean, jnp.sum(apart * apart, axis=0))
+
+
+def _rows(embedding: jax.Array, mask: jax.Array) -> jax.Array:
+    rows = embedding.reshape(embedding.shape[0], -1).astype(jnp.float32)
+    return jnp.where(mask[:, None], rows, 0.0)
+
+
+def merge_moments(a: Moments, b: Moments) -> Moments:
+    """Joins the moments of two sets of examples.
+
+    Source: Chan et al. 1979, "Updating Formulae and a Pairwise Algorithm for Computing Sample
+    Variances".
+    """
+    count = a.count + b.count
+    share = b.count / jnp.maximum(count, 1.0)
+    apart = b.mean - a.mean
+    square = a.square + b.square + apart * apart * (a.count * share)
+    return Moments(count, a.mean + apart * share, square)
+
+
+class UnitSums(NamedTuple):
+    """Sums of unit vectors by class; sums of batches add up (see `merge`).
+
+    Attributes:
+      vectors: sums of the vectors.
+      square: `f32[K]`, sums of their squared lengths, 1 each but for vectors of length 0.
+    """
+
+    vectors: ClassSums
+    square: jax.Array
+
+
+def unit_sums(
+    embedding: jax.Array, label: jax.Array, mask: jax.Array, seen: Moments, classes: int
+) -> UnitSums:
+    """Standardises embeddings with the moments of the whole split and sums their directions.
+
+    Args:
+      embedding: `[B,...]`, flattened to `[B,D]`.
+      label: `i32[B]`.
+      mask: `bool[B]`, False on rows that do not count.
+      seen: moments of the split; the deviation is that of the population. A dimension that never
+        changes counts as 0.
+      classes: K.
+
+    Returns:
+      Sums by class.
+    """
+    deviation = jnp.sqrt(seen.square / jnp.maximum(seen.count, 1.0))
+    changes = deviation > 0
+    scale = jnp.where(changes, 1.0 / jnp.where(changes, deviation, 1.0), 0.0)
+    rows = (_rows(embedding, mask) - seen.mean[None, :]) * scale[None, :]
+    length = jnp.sqrt(jnp.sum(rows * rows, axis=1, keepdims=True))
+    unit = jnp.where(length > 0, rows / jnp.where(length > 0, length, 1.0), 0.0)
+    square = class_sums(unit * unit, label, mask, classes).total
+    return UnitSums(class_sums(unit, label, mask, classes), jnp.sum(square, axis=1))
+
+
+class Discrimination(NamedTuple):
+    """What `class_discrimination` gives.
+
+    Attributes:
+      cohesion: mean over classes of the mean cosine of pairs within a class.
+      adhesion: mean over pairs of classes of the mean cosine between them.
+      discrimination: (cohesion - adhesion) / sqrt(d).
+      cohesion_per_class: `f64[K]`, NaN for classes of less than 2 examples.
+      adhesion_per_pair: `f64[K,K]`, NaN on the diagonal and for classes without examples.
+    """
+
+    cohesion: float
+    adhesion: float
+    discrimination: float
+    cohesion_per_class: np.ndarray
+    adhesion_per_pair: np.ndarray
+
+
+def class_discrimination(
+    sums: UnitSums, *, dim: int | None = None, table5: bool = False
+) -> Discrimination:
+    """Computes cohesion, adhesion and discrimination, on the host in float64.
+
+    Paper 004 calls cohesion inter-class and adhesion intra-class in its text, which is the wrong
+    way round. Its formula would give half the mean cohesion; its Table 5 has the mean, half the
+    mean adhesion, and the divisor sqrt(K) = sqrt(10).
+
+    Args:
+      sums: see `unit_sums`.
+      dim: d, by default the embedding's width.
+      table5: what reproduces Table 5: (cohesion - adhesion / 2) / sqrt(K), of the last features
+        before the classifier.
+
+    Returns:
+      The measures; "adhesion" is the mean, also with `table5`.
+
+    Source: Das et al. 2020, section 4 and Table 5.
+    """
+    total = np.asarray(sums.vectors.total, np.float64)
+    count = np.asarray(sums.vectors.count, np.float64)
+    gram = total @ total.T
+    with np.errstate(invalid="ignore", divide="ignore"):
+        within = (np.diag(gram) - np.asarray(sums.square, np.float64)) / (count * (count - 1))
+        between = gram / np.outer(count, count)
+    within[count < 2] = np.nan
+    np.fill_diagonal(between, np.nan)
+    between[~np.isfinite(between)] = np.nan
+    cohesion, adhesion = _mean(within), _mean(between)
+    divisor = np.sqrt(len(count) if table5 else dim or total.shape[1])
+    value = (cohesion - (adhesion / 2 if table5 else adhesion)) / divisor
+    return Discrimination(cohesion, adhesion, float(value), within, between)
+
+
+def _mean(values: np.ndarray) -> float:
+    known = values[np.isfinite(values)]
+    return float(known.mean()) if known.size else float("nan")

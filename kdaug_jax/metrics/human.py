@@ -1,0 +1,141 @@
+"""Answers against the distribution of people's answers, and mean answers class by class."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from kdaug_jax.metrics.classification import Pair, clean, total
+
+# What probabilities that float32 has lost are taken for in a logarithm.
+TINY = float(np.finfo(np.float32).tiny)
+
+
+def human_kl(logits: jax.Array, human: jax.Array) -> jax.Array:
+    """KL(people || network) of each example, in nats.
+
+    The paper prints the reverse, KL(network || people), which is infinite wherever nobody chose a
+    class, and a sum over 10,000 images that cannot be as small as its table: its text calls it a
+    cross entropy, which this is up to a constant.
+
+    Args:
+      logits: `[B,C]`.
+      human: `f32[B,C]`, shares of people's answers.
+
+    Returns:
+      `f32[B]`.
+
+    Source: Das et al. 2020, section 4; Peterson et al. 2019 (CIFAR-10H).
+    """
+    log_p = jax.nn.log_softmax(logits.astype(jnp.float32), axis=-1)
+    chosen = human > 0
+    log_h = jnp.log(jnp.where(chosen, human, 1.0))
+    return jnp.sum(human * jnp.where(chosen, log_h - log_p, 0.0), axis=-1)
+
+
+def human_kl_total(logits: jax.Array, human: jax.Array, mask: jax.Array) -> Pair:
+    """Sums `human_kl` over the rows that count: (sum `f32[]`, number counted `f32[]`)."""
+    return total(human_kl(clean(logits, mask), human), mask)
+
+
+def human_cross_entropy(logits: jax.Array, human: jax.Array, mask: jax.Array) -> Pair:
+    """Sums the cross entropy -sum_c h_c log p_c, in nats.
+
+    Args:
+      logits: `[B,C]`.
+      human: `f32[B,C]`, shares of people's answers.
+      mask: `bool[B]`, False on rows that do not count.
+
+    Returns:
+      (sum `f32[]`, number counted `f32[]`).
+    """
+    log_p = jax.nn.log_softmax(clean(logits, mask), axis=-1)
+    return total(-jnp.sum(human * jnp.where(human > 0, log_p, 0.0), axis=-1), mask)
+
+
+class ClassSums(NamedTuple):
+    """Sums of vectors by class; sums of batches add up (see `merge`).
+
+    Attributes:
+      total: `f32[K,D]`.
+      count: `f32[K]`.
+    """
+
+    total: jax.Array
+    count: jax.Array
+
+
+def class_sums(vector: jax.Array, label: jax.Array, mask: jax.Array, classes: int) -> ClassSums:
+    """Sums vectors, such as probabilities, over the examples of each class.
+
+    Args:
+      vector: `f32[B,D]`.
+      label: `i32[B]`, the true class.
+      mask: `bool[B]`, False on rows that do not count.
+      classes: K.
+
+    Returns:
+      Sums by class.
+    """
+    cell = jnp.where(mask, label, classes)
+    vector = jnp.where(mask[:, None], vector.astype(jnp.float32), 0.0)
+    summed = jnp.zeros((classes, vector.shape[1]), jnp.float32).at[cell].add(vector, mode="drop")
+    count = jnp.zeros(classes, jnp.float32).at[cell].add(1.0, mode="drop")
+    return ClassSums(summed, count)
+
+
+def class_means(sums: ClassSums) -> np.ndarray:
+    """Gives `f64[K,D]`, the mean vector of each class; NaN for a class without examples."""
+    count = np.asarray(sums.count, np.float64)[:, None]
+    with np.errstate(invalid="ignore"):
+        return np.asarray(sums.total, np.float64) / count
+
+
+def kl_matrix(p: np.ndarray, q: np.ndarray) -> np.ndarray:
+    """Gives KL(p_i || q_j) for every row i of p and j of q, in nats.
+
+    Args:
+      p: `f64[K,C]`, probabilities.
+      q: `f64[L,C]`, probabilities; below the smallest float32 they are taken for it.
+
+    Returns:
+      `f64[K,L]`; for class means of people and network this is Figure 6 of paper 004, and the mean
+      of its diagonal the class-level KL.
+
+    Source: Das et al. 2020, Figure 6.
+    """
+    entropy = np.sum(p * np.log(np.maximum(p, TINY)), axis=1)
+    return entropy[:, None] - p @ np.log(np.maximum(q, TINY)).T
+
+
+def human_kl_class(human: ClassSums, network: ClassSums) -> float:
+    """Mean over classes of KL(mean people's answer || mean network's answer).
+
+    Args:
+      human: sums of people's shares by true class.
+      network: sums of the network's probabilities by true class.
+
+    Returns:
+      Nats. The minima and maxima that the paper's figure is scaled by are left to the figure.
+
+    Source: Das et al. 2020, as in its public code.
+    """
+    return float(np.mean(np.diag(kl_matrix(class_means(human), class_means(network)))))
+
+
+def class_separability(sums: ClassSums) -> float:
+    """Mean over all pairs of classes of KL between mean answers; a class with itself counts as 0.
+
+    Args:
+      sums: sums of probabilities by true class.
+
+    Returns:
+      Nats.
+
+    Source: Das et al. 2020, section 4.
+    """
+    means = class_means(sums)
+    return float(np.mean(kl_matrix(means, means)))
