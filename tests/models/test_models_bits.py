@@ -8,6 +8,7 @@ import pytest
 
 from kdaug_jax import models
 from kdaug_jax.models.layers import Conv, Linear
+from kdaug_jax.models.quantize import quantize_activation, quantize_weight
 from tests.models.tracing import shapes, trace
 
 # First and last layer, which keep full precision, and convolutions of the raw tensor, which take
@@ -92,3 +93,25 @@ def test_quantised_networks_take_the_same_variables(name):
 
 def test_bits_from_a_config_are_a_list():
     assert models.create("resnet8", 10, bits=[1, 8]).name == "resnet8"
+
+
+@pytest.mark.parametrize("bits", [1, 2, 4, 8])
+def test_values_and_gradients_are_those_of_the_formula(bits):
+    draw = np.random.default_rng(bits)
+    w = draw.normal(size=(4, 5)).astype(np.float32)
+    x = np.array([-0.5, 0.0, 0.2, 0.5, 0.9, 1.0, 1.5], np.float32)
+    steps = 2**bits - 1
+    squashed = np.tanh(w) / np.abs(np.tanh(w)).max()
+    expected = 2 * np.round((squashed + 1) / 2 * steps) / steps - 1
+    if bits == 1:
+        expected = np.sign(w) * np.abs(w).mean()
+    np.testing.assert_allclose(quantize_weight(jnp.asarray(w), bits), expected, atol=1e-6)
+    rounded = quantize_activation(jnp.asarray(x), bits)
+    np.testing.assert_allclose(rounded, np.round(np.clip(x, 0, 1) * steps) / steps, atol=1e-6)
+    slopes = jax.grad(lambda x: jnp.sum(quantize_activation(x, bits)))(jnp.asarray(x))
+    assert slopes.tolist() == [0, 1, 1, 1, 1, 1, 0]
+    gradient = jax.grad(lambda w: jnp.sum(quantize_weight(w, bits) * w))(jnp.asarray(w))
+    smooth = jax.grad(
+        lambda v: jnp.sum((v if bits == 1 else jnp.tanh(v) / jnp.max(jnp.abs(jnp.tanh(v)))) * w)
+    )(jnp.asarray(w))
+    np.testing.assert_allclose(gradient, expected + smooth, rtol=1e-4, atol=1e-5)
