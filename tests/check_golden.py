@@ -1,9 +1,11 @@
 """Compares this package with stored reference outputs, key by key.
 
     python tests/check_golden.py augment tests/golden/augment
+    python tests/check_golden.py losses tests/golden/losses
+    python tests/check_golden.py models tests/golden/models
 
-Each key that differs is printed with how much it differs; the last line is `N passed, M failed`,
-and the exit status 1 where M is not 0. A key whose op is unknown here has failed.
+What differs is printed with how much it differs; the last line is `N passed, M failed`, and the
+exit status 1 where M is not 0. What is unknown here has failed.
 """
 
 from __future__ import annotations
@@ -14,21 +16,31 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from tests import golden_augment
+from tests import check_golden_losses, check_golden_models, golden_augment
 
-CHECKS = {"augment": golden_augment.check}
+
+def check_augment(directory: Path) -> tuple[int, int]:
+    """Checks a folder of augmented images: how many keys agree, how many do not."""
+    passed = failed = 0
+    for name, problem in golden_augment.check(directory):
+        passed, failed = passed + (problem is None), failed + (problem is not None)
+        if problem is not None:
+            print(f"{name}: {problem}")
+    return passed, failed
+
+
+CHECKS = {
+    "augment": check_augment, "losses": check_golden_losses.check,
+    "models": check_golden_models.check,
+}
 
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("what", choices=CHECKS)
-    parser.add_argument("directory", type=Path, help="holds manifest.json and the .npz files")
+    parser.add_argument("directory", type=Path, help="holds the stored outputs")
     options = parser.parse_args(argv)
-    passed = failed = 0
-    for name, problem in CHECKS[options.what](options.directory):
-        passed, failed = passed + (problem is None), failed + (problem is not None)
-        if problem is not None:
-            print(f"{name}: {problem}")
+    passed, failed = CHECKS[options.what](options.directory)
     print(f"{passed} passed, {failed} failed", flush=True)
     return int(failed > 0)
 

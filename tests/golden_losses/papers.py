@@ -66,8 +66,8 @@ def dorefa(file):
     bits, detach = file.setting("k"), bool(file.setting("detach_max"))
 
     def loss(w, a, c_w, c_a):
-        weights = quantize.quantize_weights(w, bits, detach_max=detach)
-        activations = quantize.quantize_activations(a, bits)
+        weights = quantize.quantize_weight(w, bits, detach_max=detach)
+        activations = quantize.quantize_activation(a, bits)
         value = jnp.sum(weights * c_w) + jnp.sum(activations * c_a)
         return value, {"w_q": weights, "a_q": activations}
 
