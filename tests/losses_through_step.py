@@ -28,6 +28,8 @@ OPTIONS = {
     "ii_kd": dict(taps=MAPS, heads=2),
     "crd": dict(taps=VECTOR, negatives=8, dim=16),
     "info_nce": dict(taps=VECTOR, dim=16),
+    "ofd": dict(taps=("f0",)),
+    "reviewkd": dict(taps=("f0", "f1", "pooled")),
 }
 # Losses that need equal widths of student and teacher.
 EQUAL = ("fsp",)

@@ -19,63 +19,9 @@ import optax
 from kdaug_jax.errors import ConfigError, near
 from kdaug_jax.experiment import schedules
 from kdaug_jax.experiment.binding import Bound, bind, cast, read_calls
+from kdaug_jax.experiment.combine import COMBINE, Combine
 from kdaug_jax.experiment.terms import GROUPS
-from kdaug_jax.types import Fraction, Hparams, Info, NonNegative, Positive, Range, TrainState
-
-
-class Combine(NamedTuple):
-    """How gradient groups become one gradient.
-
-    Attributes:
-      make: `make(epoch, **options) -> f(grads: {group: tree}) -> tree`.
-      separate: whether it needs the groups apart, which costs one backward pass a group.
-    """
-
-    make: Callable[..., Callable[[Mapping[str, Any]], Any]]
-    separate: bool
-
-
-def sum_groups(epoch: jax.Array) -> Callable[[Mapping[str, Any]], Any]:
-    """Adds the gradients of all groups."""
-    return lambda grads: jax.tree.map(lambda *parts: sum(parts[1:], parts[0]), *grads.values())
-
-
-def clip_per_variable(epoch: jax.Array, start: NonNegative = 0.0):
-    """Clips each variable's distillation gradient to the norm of its task gradient.
-
-    g = g_task + clip(g_distill, ‖g_task‖ · σ(epoch − start)), variable by variable. The terms' own
-    parameters are not clipped: their task gradient is 0 and they would never train.
-
-    Args:
-      epoch: `i32[]`.
-      start: epoch at which σ is ½.
-
-    Returns:
-      A function of `{"task": tree, "distill": tree}`.
-
-    Source: paper 003 section 4 ("clip as in KD-SVD"); Lee et al. 2018, KD-SVD.
-    """
-    ramp = jax.nn.sigmoid(epoch.astype(jnp.float32) - start)
-
-    def clip(task, distill):
-        limit = optax.tree.norm(task) * ramp
-        norm = optax.tree.norm(distill)
-        return task + distill * jnp.where(norm > limit, limit / jnp.maximum(norm, 1e-30), 1.0)
-
-    def combine(grads):
-        task, distill = grads["task"], grads["distill"]
-        return {
-            name: jax.tree.map(jnp.add if name == "terms" else clip, task[name], distill[name])
-            for name in task
-        }
-
-    return combine
-
-
-COMBINE = {
-    "sum": Combine(sum_groups, separate=False),
-    "clip_per_variable": Combine(clip_per_variable, separate=True),
-}
+from kdaug_jax.types import Fraction, Hparams, Info, Positive, Range, TrainState
 
 
 class Method(NamedTuple):
@@ -212,7 +158,12 @@ def build(
         raise ConfigError("optim.combine", f"unknown combination '{wrong}'", near(wrong, COMBINE))
     combine_name, args, kwargs = calls[0]
     combine = COMBINE[combine_name]
-    combine_bound = bind(f"optim.{combine_name}", combine.make, args, kwargs, 1, info)
+    combine_bound = bind(f"optim.{combine_name}", combine.make, args, kwargs, combine.skip, info)
+    if combine.momentum and (name != "sgd" or method.static["nesterov"]):
+        raise ConfigError(
+            "optim.combine", f"'{combine_name}' splits the momentum of plain SGD",
+            "use name='sgd' with nesterov=False",
+        )
     positive = Range(np.float32, 0.0)
     schedule = schedules.build(
         "optim.schedule", config["schedule"], steps_per_epoch, total_steps, positive, info
@@ -275,20 +226,24 @@ def transformation(
     combine, combine_bound = plan.combine
     method, method_bound = plan.method
     name = next(name for name, row in COMBINE.items() if row is combine)
-    together = combine.make(
-        epoch,
+    options = {
         **combine_bound.static,
         **{option: hparams[f"optim.{name}.{option}"] for option in combine_bound.traced},
-    )
+    }
+    own = {option: hparams[f"optim.{option}"] for option in method_bound.traced}
     decay = optax.add_decayed_weights(
         hparams["optim.weight_decay"], lambda params: _decay_mask(params, plan.decay, no_decay)
     )
-    links = [optax.stateless(lambda grads, params: together(grads))]
-    if not method.decoupled:
-        links.append(decay)
+    if combine.momentum:
+        links = [combine.make(decay, own["momentum"], **options)]
+        own["momentum"] = jnp.zeros_like(own["momentum"])
+    else:
+        together = combine.make(epoch, **options)
+        links = [optax.stateless(lambda grads, params: together(grads))]
+        if not method.decoupled:
+            links.append(decay)
     if plan.clips:
         links.append(optax.clip_by_global_norm(hparams["optim.clip_norm"]))
-    own = {option: hparams[f"optim.{option}"] for option in method_bound.traced}
     rate = learning_rate(plan, hparams, step)
     return optax.chain(*links, method.make(rate, decay, **method_bound.static, **own))
 

@@ -12,6 +12,7 @@ from kdaug_jax.losses.ensemble import (
 )
 from kdaug_jax.losses.feature import at, fsp, nst
 from kdaug_jax.losses.graph import ii_kd, mhgd
+from kdaug_jax.losses.overhaul import ofd
 from kdaug_jax.losses.pick import (
     PICKERS,
     entropy,
@@ -33,6 +34,7 @@ from kdaug_jax.losses.response import (
     top_classes,
     topk_kl,
 )
+from kdaug_jax.losses.review import reviewkd
 from kdaug_jax.losses.svd import kd_svd
 from kdaug_jax.losses.term import Loss, Term
 
@@ -69,6 +71,8 @@ LOSSES = {
     "ii_kd": ii_kd,
     "crd": crd,
     "info_nce": info_nce_term,
+    "ofd": ofd,
+    "reviewkd": reviewkd,
 }
 
 __all__ = [
@@ -109,7 +113,9 @@ __all__ = [
     "mhgd",
     "mlkd",
     "nst",
+    "ofd",
     "pkt",
+    "reviewkd",
     "rkd",
     "rkd_angle",
     "rkd_distance",

@@ -10,6 +10,7 @@ import pytest
 from kdaug_jax.errors import ConfigError
 from kdaug_jax.experiment import config as configs
 from kdaug_jax.experiment import optim
+from kdaug_jax.experiment.combine import clip_per_variable
 from kdaug_jax.types import Info
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "losses"
@@ -92,10 +93,41 @@ def test_clip_per_variable_against_golden():
         for name in ("grad_task", "grad_kd")
     )
     for epoch, expected in zip(golden["epoch"], golden["combined_f64"], strict=True):
-        combine = optim.clip_per_variable(jnp.int32(epoch), jnp.float32(0.0))
+        combine = clip_per_variable(jnp.int32(epoch), jnp.float32(0.0))
         got = combine({"task": task, "distill": distill})
         np.testing.assert_allclose(got["student"]["w"], expected, rtol=1e-5, atol=1e-6)
         np.testing.assert_array_equal(got["terms"]["own"], 2.0)
+
+
+@pytest.mark.parametrize("momentum, delta", [(0.9, 0.075), (0.5, 0.0)])
+def test_dot_gives_each_group_a_momentum_of_its_own(momentum, delta):
+    rate, decay = 0.1, 0.01
+    grads = {
+        "task": jax.tree.map(lambda p: 0.5 * jnp.ones_like(p), PARAMS),
+        "distill": jax.tree.map(lambda p: -0.2 * jnp.ones_like(p), PARAMS),
+    }
+    got = updates(grads, 3, momentum=momentum, weight_decay=decay, combine=f"dot({delta})")
+    for path, start in flat(PARAMS).items():
+        value, task, distill = start.copy(), np.zeros_like(start), np.zeros_like(start)
+        for _ in range(3):
+            task = (momentum - delta) * task + 0.5 + decay * value
+            distill = (momentum + delta) * distill - 0.2
+            value = value - rate * (task + distill)
+        np.testing.assert_allclose(flat(got)[path], value, rtol=1e-5)
+    if not delta:
+        together = {"all": jax.tree.map(jnp.add, *grads.values())}
+        plain = updates(together, 3, momentum=momentum, weight_decay=decay)
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), got, plain)
+
+
+@pytest.mark.parametrize("fields", [dict(name="adam"), dict(name="sgd", nesterov=True)])
+def test_dot_is_for_plain_sgd(fields):
+    section = configs.optimizer(schedule=0.1, combine="dot()", **fields)
+    with pytest.raises(ConfigError) as caught:
+        optim.build(section, 10, 100, INFO)
+    assert "optim.combine: 'dot' splits the momentum of plain SGD; use name='sgd'" in str(
+        caught.value
+    )
 
 
 def trajectory(name, start, grads, **fields):

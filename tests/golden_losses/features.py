@@ -5,7 +5,7 @@ from __future__ import annotations
 import jax.numpy as jnp
 import numpy as np
 
-from kdaug_jax.losses import adapted, feature, relation
+from kdaug_jax.losses import adapted, feature, overhaul, relation, review
 from tests.golden_losses.common import differentiate, nhwc
 
 
@@ -88,7 +88,51 @@ def rkd_role_kd(file):
     return differentiate(file, ["logits_s"], loss, teacher=file["logits_t"])
 
 
+def ofd_feat(file):
+    teacher, margin = nhwc(file["f_t"]), file["margin"].reshape(-1)
+    return differentiate(
+        file, ["f_s"], lambda s: overhaul.partial_square(nhwc(s), teacher, margin).mean()
+    )
+
+
+def reviewkd_hcl(file):
+    names, teacher = file.listed("f_s"), [nhwc(file[name]) for name in file.listed("f_t")]
+    return differentiate(
+        file, names,
+        lambda *maps: review.hierarchical_context([nhwc(s) for s in maps], teacher).mean(),
+    )
+
+
+def reviewkd_abf(file):
+    stored = {key: file[key] for key in file if key.startswith("param_")}
+
+    def conv(name):
+        return {"kernel": jnp.transpose(stored[f"param_{name}_weight"], (2, 3, 1, 0))}
+
+    params = {name: conv(f"{name}_0") for name in ("conv1", "conv2")}
+    params |= {
+        f"bn{i}": {
+            "scale": stored[f"param_conv{i}_1_weight"], "bias": stored[f"param_conv{i}_1_bias"]
+        }
+        for i in (1, 2)
+    }
+    params["attention"] = {**conv("att_conv_0"), "bias": stored["param_att_conv_0_bias"]}
+    size = file.arrays["out_feat"].shape[2:]
+
+    def loss(x, y):
+        found, handed = review.fuse(params, nhwc(x), nhwc(y), size, groups=1)
+        total = jnp.mean(jnp.square(found)) + jnp.mean(jnp.square(handed))
+        return total, {
+            "out_feat": jnp.moveaxis(found, -1, 1), "out_res": jnp.moveaxis(handed, -1, 1)
+        }
+
+    return differentiate(file, ["x", "y"], loss)
+
+
 FAMILIES = {
+    "ofd_feat": ofd_feat,
+    "reviewkd_hcl": reviewkd_hcl,
+    "reviewkd_abf": reviewkd_abf,
     "at": at,
     "ab": ab,
     "nst": _stages(feature.nst),

@@ -7,8 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from kdaug_jax import losses
+from kdaug_jax.experiment import config as configs
 from kdaug_jax.experiment import optim
+from kdaug_jax.experiment.combine import clip_per_variable
 from kdaug_jax.models import quantize
+from kdaug_jax.types import Info
 from tests.golden_losses.common import differentiate
 
 
@@ -78,12 +81,40 @@ def kd_grad_clip(file):
     task, distill = ({"net": {"w": jnp.asarray(file[f"grad_{of}"])}} for of in ("task", "kd"))
     found = []
     for epoch in file["epoch"]:
-        combine = optim.clip_per_variable(jnp.int32(epoch), jnp.float32(0.0))
+        combine = clip_per_variable(jnp.int32(epoch), jnp.float32(0.0))
         found.append(combine({"task": task, "distill": distill})["net"]["w"])
     return {"combined": jnp.stack(found)}
 
 
+def dot_optimizer(file):
+    settings = {name: file.setting(name) for name in ("lr", "momentum", "weight_decay", "delta")}
+    section = configs.optimizer(
+        "sgd", settings["lr"], momentum=settings["momentum"],
+        weight_decay=settings["weight_decay"], combine=f"dot({settings['delta']})",
+    )
+    info = Info(2, (1, 1), np.zeros(2, np.int32), (0.0,), (1.0,))
+    plan = optim.build(section, 10, 100, info)
+    values = {path: jnp.asarray(value) for path, value in plan.hparams.items()}
+    params = {"student": {"kernel": jnp.asarray(file["param0"])}, "terms": {}}
+    state, found = None, []
+
+    @jax.jit
+    def step(grads, state, params):
+        chain = optim.transformation(plan, values, jnp.int32(0), jnp.int32(0), {})
+        state = chain.init(params) if state is None else state
+        change, state = chain.update(grads, state, params)
+        return jax.tree.map(jnp.add, params, change), state
+
+    for task, distill in zip(file["grad_task"], file["grad_kd"], strict=True):
+        groups = {"task": task, "distill": distill}
+        grads = {name: {"student": {"kernel": own}, "terms": {}} for name, own in groups.items()}
+        params, state = step(grads, state, params)
+        found.append(params["student"]["kernel"])
+    return {"params": jnp.stack(found)}
+
+
 FAMILIES = {
+    "dot_optimizer": dot_optimizer,
     "cutmix_pick": cutmix_pick,
     "label_disagreement": label_disagreement,
     "a2aug": a2aug,

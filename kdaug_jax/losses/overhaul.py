@@ -1,0 +1,114 @@
+"""OFD: features before the ReLU, of which the teacher's negative part only bounds the student's."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+
+from kdaug_jax.losses import adapters
+from kdaug_jax.losses.arrays import masked_mean, need_equal, need_maps
+from kdaug_jax.losses.term import Context, Term, TermInput
+from kdaug_jax.types import NonNegative
+
+Inputs = tuple[TermInput, ...]
+# From here on the margin is a moving average.
+MOST_BATCHES = 100
+
+
+def partial_square(student: jax.Array, teacher: jax.Array, margin: jax.Array) -> jax.Array:
+    """Squared distance from max(teacher, margin); 0 where the teacher is off and the student lower.
+
+    Args:
+      student: `[B,H,W,C]`, before the ReLU, through its connector.
+      teacher: `[B,H,W,C]`, before the ReLU.
+      margin: `f32[C]`, negative, below which the teacher does not matter.
+
+    Returns:
+      `f32[B]`, sums over pixels and channels.
+
+    Raises:
+      ValueError: (what is wrong, what would be right).
+
+    Source: Heo et al. 2019, "A Comprehensive Overhaul of Feature Distillation", eq. 1-3.
+    """
+    need_equal("shapes", student, teacher)
+    student, teacher = student.astype(jnp.float32), teacher.astype(jnp.float32)
+    target = jnp.maximum(teacher, margin[None, None, None, :])
+    counts = (student > target) | (teacher > 0)
+    return jnp.sum(jnp.where(counts, jnp.square(student - target), 0.0), axis=(1, 2, 3))
+
+
+def moved_margin(state: dict[str, jax.Array], teacher: jax.Array) -> dict[str, jax.Array]:
+    """Moves each channel's margin towards the mean of a batch's negative responses.
+
+    The first batches are averaged, later ones weigh 1 in 100. The paper takes the expectation over
+    the training images, or computes it from the teacher's BatchNorm.
+
+    Args:
+      state: "margin" `f32[C]` and "seen" `f32[C]`, batches that had negative responses.
+      teacher: `[B,H,W,C]`, before the ReLU.
+
+    Returns:
+      The new state.
+    """
+    teacher = teacher.astype(jnp.float32)
+    negative = teacher < 0
+    count = jnp.sum(negative, axis=(0, 1, 2), dtype=jnp.float32)
+    total = jnp.sum(jnp.where(negative, teacher, 0.0), axis=(0, 1, 2))
+    has = count > 0
+    seen = jnp.minimum(state["seen"] + 1.0, MOST_BATCHES)
+    own = total / jnp.maximum(count, 1.0)
+    margin = state["margin"] + (own - state["margin"]) / seen
+    return {
+        "margin": jnp.where(has, margin, state["margin"]),
+        "seen": jnp.where(has, seen, state["seen"]),
+    }
+
+
+def _init(key, inputs: Inputs, info, **options):
+    item = inputs[0]
+    need_maps(*item.student_features, *item.teacher_features)
+    params, state = {}, {}
+    for i, (s, t) in enumerate(zip(item.student_features, item.teacher_features, strict=True)):
+        params[str(i)] = adapters.widen_init(
+            jax.random.fold_in(key, i), s.shape[-1], t.shape[-1]
+        )
+        zeros = jnp.zeros(t.shape[-1], jnp.float32)
+        state[str(i)] = {"margin": zeros, "seen": zeros}
+    return params, state
+
+
+def _apply(
+    params, state, inputs: Inputs, context: Context, *, scale: NonNegative = 0.001
+):
+    """Overhauled feature distillation on taps before the ReLU, each weighing twice the one before.
+
+    Connectors are 1x1 convolutions with BatchNorm; the maps of student and teacher need equal
+    sizes.
+
+    Args:
+      params: a connector for each tap.
+      state: margins of each tap.
+      inputs: one a view.
+      context: its groups are those of BatchNorm.
+      scale: the loss is multiplied by this; 1/1000 in the public code.
+
+    Returns:
+      Value, state, no metrics.
+
+    Source: Heo et al. 2019, "A Comprehensive Overhaul of Feature Distillation".
+    """
+    value = jnp.zeros((), jnp.float32)
+    for item in inputs:
+        count = len(item.student_features)
+        pairs = zip(item.student_features, item.teacher_features, strict=True)
+        for i, (student, teacher) in enumerate(pairs):
+            name = str(i)
+            state = {**state, name: moved_margin(state[name], teacher)}
+            own = adapters.widen(params[name], student, context.groups)
+            each = partial_square(own, teacher, state[name]["margin"])
+            value += masked_mean(each, item.view.mask) / 2.0 ** (count - 1 - i)
+    return jnp.asarray(scale, jnp.float32) * value, state, {}
+
+
+ofd = Term(_init, _apply, taps=True)

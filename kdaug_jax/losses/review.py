@@ -1,0 +1,198 @@
+"""ReviewKD: the student's stages are fused from the last to the first and follow the teacher's."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from kdaug_jax.losses import adapters
+from kdaug_jax.losses.adapters import Params
+from kdaug_jax.losses.arrays import masked_mean, need_equal
+from kdaug_jax.losses.term import Context, Term, TermInput
+
+Inputs = tuple[TermInput, ...]
+LEVELS = (4, 2, 1)
+
+
+def adaptive_pool(maps: jax.Array, side: int) -> jax.Array:
+    """Averages maps to `side` x `side` over windows that may overlap, as PyTorch's adaptive pool.
+
+    Args:
+      maps: `f32[B,H,W,C]`.
+      side: the new height and width.
+
+    Returns:
+      `f32[B,side,side,C]`.
+    """
+    rows, columns = (jnp.asarray(_windows(size, side)) for size in maps.shape[1:3])
+    return jnp.einsum(
+        "ph,qw,bhwc->bpqc", rows, columns, maps, precision=jax.lax.Precision.HIGHEST
+    )
+
+
+def _windows(size: int, wanted: int) -> np.ndarray:
+    """Gives `f32[wanted,size]`: window i is floor(i size / wanted) .. ceil((i+1) size / wanted)."""
+    matrix = np.zeros((wanted, size), np.float32)
+    for i in range(wanted):
+        start, stop = i * size // wanted, -(-(i + 1) * size // wanted)
+        matrix[i, start:stop] = 1.0 / (stop - start)
+    return matrix
+
+
+def nearest(maps: jax.Array, size: tuple[int, int]) -> jax.Array:
+    """Resizes `[B,H,W,C]` by taking pixel floor(i H / H') for pixel i, as PyTorch's "nearest"."""
+    for axis, wanted in zip((1, 2), size, strict=True):
+        own = maps.shape[axis]
+        if own != wanted:
+            maps = jnp.take(maps, np.arange(wanted) * own // wanted, axis=axis)
+    return maps
+
+
+def hierarchical_context(
+    student: Sequence[jax.Array], teacher: Sequence[jax.Array]
+) -> jax.Array:
+    """Hierarchical context loss: mean squared differences at full size and pooled to 4, 2 and 1.
+
+    Their weights 1, 1/2, 1/4, 1/8 are divided by their sum; sizes that a map does not exceed are
+    left out and the next weight moves up.
+
+    Args:
+      student: maps `f32[B,H,W,C]`, one a stage.
+      teacher: maps of the same shapes.
+
+    Returns:
+      `f32[B]`, summed over stages.
+
+    Raises:
+      ValueError: (what is wrong, what would be right).
+
+    Source: Chen et al. 2021, "Distilling Knowledge via Knowledge Review", section 3.4.
+    """
+    total = jnp.zeros(student[0].shape[0], jnp.float32)
+    for own, other in zip(student, teacher, strict=True):
+        need_equal("shapes", own, other)
+        difference = own.astype(jnp.float32) - other.astype(jnp.float32)
+        value, weight, weights = jnp.mean(jnp.square(difference), axis=(1, 2, 3)), 1.0, 1.0
+        for side in LEVELS:
+            if side < difference.shape[1]:
+                weight /= 2.0
+                weights += weight
+                pooled = adaptive_pool(difference, side)
+                value += weight * jnp.mean(jnp.square(pooled), axis=(1, 2, 3))
+        total += value / weights
+    return total
+
+
+def fusion_init(
+    key: jax.Array, inputs: int, middle: int, outputs: int, fuses: bool
+) -> Params:
+    """Makes an attention-based fusion module.
+
+    Args:
+      key: for its convolutions.
+      inputs: channels of the student's stage.
+      middle: channels of what is handed on.
+      outputs: channels of the teacher's stage.
+      fuses: whether there is something handed on from a later stage.
+
+    Returns:
+      Its parameters.
+    """
+    keys = jax.random.split(key, 3)
+
+    def conv(key, size, inputs, outputs):
+        bound = math.sqrt(3.0 / (size * size * inputs))
+        return {"kernel": adapters.uniform(key, (size, size, inputs, outputs), bound)}
+
+    made = {
+        "conv1": conv(keys[0], 1, inputs, middle), "bn1": adapters.norm_init(middle),
+        "conv2": conv(keys[1], 3, middle, outputs), "bn2": adapters.norm_init(outputs),
+    }
+    return {**made, "attention": adapters.conv_init(keys[2], 1, 2 * middle, 2)} if fuses else made
+
+
+def fuse(
+    params: Params, maps: jax.Array, handed: jax.Array | None, size: tuple[int, int], groups: int
+) -> tuple[jax.Array, jax.Array]:
+    """Fuses a stage with what a later stage handed on (ABF).
+
+    Args:
+      params: see `fusion_init`.
+      maps: `[B,H,W,C]` of the student's stage.
+      handed: `f32[B,h,w,M]`, or None for the last stage.
+      size: height and width of the teacher's stage.
+      groups: those of BatchNorm.
+
+    Returns:
+      `f32[B,*size,outputs]`, to be compared with the teacher, and `f32[B,*size,M]`, to be handed
+      on.
+    """
+    x = adapters.conv(params["conv1"], maps.astype(jnp.float32))
+    x = adapters.norm(params["bn1"], x, groups)
+    if handed is not None:
+        handed = nearest(handed, x.shape[1:3])
+        both = jnp.concatenate([x, handed], axis=-1)
+        share = jax.nn.sigmoid(adapters.conv(params["attention"], both))
+        x = x * share[..., :1] + handed * share[..., 1:]
+    x = nearest(x, size)
+    y = adapters.conv(params["conv2"], x, padding=1)
+    return adapters.norm(params["bn2"], y, groups), x
+
+
+def _as_map(features: jax.Array) -> jax.Array:
+    """Gives a vector `[B,C]` as a map of one pixel."""
+    return features[:, None, None, :] if features.ndim == 2 else features
+
+
+def _init(key, inputs: Inputs, info, *, middle, **options):
+    if middle < 1:
+        raise ValueError(f"got middle={middle}", "must be at least 1")
+    student = [maps.shape[-1] for maps in inputs[0].student_features]
+    teacher = [maps.shape[-1] for maps in inputs[0].teacher_features]
+    middle = min(middle, student[-1])
+    pairs = enumerate(zip(student, teacher, strict=True))
+    return {
+        str(i): fusion_init(
+            jax.random.fold_in(key, i), own, middle, wanted, fuses=i < len(student) - 1
+        )
+        for i, (own, wanted) in pairs
+    }, {}
+
+
+def _apply(params, state, inputs: Inputs, context: Context, *, middle: int = 512):
+    """Knowledge review over the chosen taps, from the first stage to the pooled vector.
+
+    The public code takes taps before the ReLU and the pooled vector last, weight 1 (5 for
+    ResNet-32x4 to ResNet-8x4), warmed up over 20 epochs: give the weight a schedule.
+
+    Args:
+      params: a fusion module for each tap.
+      state: empty.
+      inputs: one a view.
+      context: its groups are those of BatchNorm.
+      middle: channels that are handed on, at most those of the student's last tap.
+
+    Returns:
+      Value, state, no metrics.
+
+    Source: Chen et al. 2021, "Distilling Knowledge via Knowledge Review".
+    """
+    value = jnp.zeros((), jnp.float32)
+    for item in inputs:
+        student = [_as_map(one) for one in item.student_features]
+        teacher = [_as_map(one) for one in item.teacher_features]
+        found, handed = [], None
+        for i in reversed(range(len(student))):
+            own, handed = fuse(
+                params[str(i)], student[i], handed, teacher[i].shape[1:3], context.groups
+            )
+            found.insert(0, own)
+        value += masked_mean(hierarchical_context(found, teacher), item.view.mask)
+    return value, state, {}
+
+
+reviewkd = Term(_init, _apply, taps=True)
