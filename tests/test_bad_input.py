@@ -228,7 +228,7 @@ def test_every_number_must_be_finite_and_in_its_range(run, tmp_path, capsys):
         # Views, losses, names
         ("views.x=flip|flop", "error: views.x: unknown stage 'flop'; did you mean flip"),
         ("views.x=flip(1.5)", "views.x.flip.probability: got 1.5; must be at least 0 and at most"),
-        ("views.x=randaugment(2, 1e999)", "views.x.randaugment.m: got inf; must be a whole number"),
+        ("views.x=randaugment(2, 1e999)", "views.x.randaugment.m: got inf; must be finite"),
         ("views.x=pad_crop(-1)", "views.x.pad_crop: got padding=-1; must be 0..8 pixels"),
         ("views.x=cutout(2, fill=(1, 2))", "views.x.cutout.fill: got (1, 2); must be 'mean'"),
         ("eval.view=view('x')", "error: eval.view: starts from another view"),

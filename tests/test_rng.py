@@ -49,4 +49,6 @@ def test_folding_works_on_any_shape():
 
 def test_random_wrappers_take_the_key_first():
     for stage in augment.STAGES.values():
+        if stage.form == "policy":  # builds what draws, and draws nothing
+            continue
         assert next(iter(inspect.signature(stage.apply).parameters)) in ("key", "keys")
