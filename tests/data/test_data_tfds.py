@@ -1,11 +1,13 @@
 """A set prepared as array_record without TensorFlow: its builder yields encoded PNG."""
 
+import gc
 import io
 import os
 import pickle
 import subprocess
 import sys
 import textwrap
+import warnings
 
 import numpy as np
 import pytest
@@ -58,6 +60,16 @@ PREPARE = """
     Builder(data_dir=sys.argv[3], file_format="array_record").download_and_prepare()
     assert "tensorflow" not in sys.modules
 """
+
+
+@pytest.fixture(scope="module", autouse=True)
+def swept():
+    """tfds imports lazily in a way that cannot bear what other tests left being collected then."""
+    import tracemalloc  # noqa: F401, which pytest imports in that moment
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        gc.collect()
 
 
 @pytest.fixture(scope="module")
