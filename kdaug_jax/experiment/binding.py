@@ -168,6 +168,8 @@ def _plain(path: str, value: Any, wanted: type | None) -> Any:
         raise ConfigError(path, f"got {value}", "must be finite")
     if wanted is None or isinstance(value, wanted) and (wanted is bool) == isinstance(value, bool):
         return value
+    if wanted is tuple and isinstance(value, list):  # what JSON makes of it
+        return tuple(value)
     raise ConfigError(path, f"got {value!r}", f"must be a {wanted.__name__}")
 
 

@@ -1,4 +1,4 @@
-"""Objectives: pure functions with one value an example. `LOSSES` maps their names in configs."""
+"""Objectives: pure functions, and terms with parameters. `LOSSES` maps their names in configs."""
 
 from kdaug_jax.losses.adapted import ab, cc, fitnet, ft, vid
 from kdaug_jax.losses.contrastive import crd, info_nce, info_nce_term

@@ -157,10 +157,10 @@ def _crd_init(key, inputs: Inputs, info: Info, *, dim, negatives, dtype, chunk, 
     if chunk < 1:
         raise ValueError(f"got chunk={chunk}", "must be at least 1")
     layers_key, student_key, teacher_key = jax.random.split(key, 3)
-    bound, size = (3.0 / dim) ** 0.5 if dim > 0 else 0.0, len(info.labels)
     params = _embeddings_init(layers_key, inputs, dim)
+    shape, bound = (len(info.labels), dim), (3.0 / dim) ** 0.5
     banks = {
-        name: adapters.uniform(one, (size, dim), bound).astype(DTYPES[dtype])
+        name: adapters.uniform(one, shape, bound).astype(DTYPES[dtype])
         for name, one in (("student", student_key), ("teacher", teacher_key))
     }
     return params, {**banks, "z": jnp.full(2, -1.0), **sampling_state(info, negatives)}
