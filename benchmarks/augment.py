@@ -3,8 +3,9 @@
 Every side applies the same rows of the same policy to the same photographs. `ours` is what a view
 does: rows drawn and applied in one compiled call, over all cores; `pillow` takes image after image
 in one process, from NumPy array to NumPy array; `torch` likewise, on `u8[3,H,W]` with all threads,
-in the arithmetic of torchvision; `naive` is `vmap` of a branch for each kind of op. One JSON line
-for each policy, size, batch and other side; `ratio` is ours to the other's seconds.
+in the arithmetic of torchvision; `naive` is `vmap` of `lax.switch` with a branch for each op by
+name, over all cores. One JSON line for each policy, size, batch and other side; `ratio` is ours
+to the other's seconds.
 
     python benchmarks/augment.py --rounds=3
 """
@@ -17,17 +18,20 @@ from collections.abc import Callable
 
 import common
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pillow_ops
 from input import photographs
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
-from kdaug_jax.augment import apply_policy, policies
+from kdaug_jax.augment import apply_policy, engine, policies
 from kdaug_jax.augment.policies.pba import LENGTH
 from kdaug_jax.runtime import compile_cache, sharding
 
 FILL = np.array([125, 123, 114], np.uint8)
-CASES = ((32, 64), (32, 1024), (224, 64))
+POLICIES = ("randaugment", "autoaugment", "pba")
+CASES = ((32, 64), (32, 1024), (224, 64), (224, 1024))
+NAIVE = 64  # images that the naive form is given; more take it longer each
 TARGETS = {("pillow", 32): 1 / 20, ("pillow", 224): 1 / 3, ("naive", 32): 1 / 60}
 
 
@@ -56,20 +60,51 @@ class Sides:
             [self.policy.ops[row] for row in rows] for rows in np.asarray(draw(self.keys)).tolist()
         ]
 
-    def compiled(self, implementation: str, count: int) -> Callable[[int], None]:
-        """Gives what applies the policy to `count` images over all devices that divide them."""
+    def compiled(self, apply: Callable[..., jax.Array], count: int) -> Callable[[int], None]:
+        """Gives what augments `count` images over all devices that divide them."""
         devices = jax.device_count() if count % jax.device_count() == 0 else 1
         mesh = jax.make_mesh(
             (devices,), ("data",), axis_types=(AxisType.Auto,), devices=jax.devices()[:devices]
         )
         here = NamedSharding(mesh, PartitionSpec("data"))
         given = jax.device_put((self.keys[:count], self.images[:count]), here)
-
-        def apply(keys, images):
-            return apply_policy(self.policy, keys, images, FILL, implementation=implementation)
-
         run = jax.jit(sharding.within(mesh, apply), out_shardings=here).lower(*given).compile()
         return lambda steps: [run(*given).block_until_ready() for _ in range(steps)]
+
+    def ours(self, keys: jax.Array, images: jax.Array) -> jax.Array:
+        """Applies the policy as a training step does."""
+        return apply_policy(self.policy, keys, images, FILL)
+
+    def naive(self, keys: jax.Array, images: jax.Array) -> jax.Array:
+        """Applies the policy image by image under `vmap`, with a branch for each op."""
+        table = engine.build(self.policy.ops, images.shape[1:3], self.policy.variant)
+        colours = engine.Colours(FILL, FILL)
+        names = sorted({op.name for op in self.policy.ops})
+        branch = np.array([names.index(op.name) for op in self.policy.ops], np.int32)
+        defaults = {name: number.default for name, number in self.policy.numbers.items()}
+
+        def of(name: str) -> Callable[..., jax.Array]:
+            own = np.flatnonzero(branch == names.index(name))
+            place = np.searchsorted(own, np.arange(len(branch))).clip(0, len(own) - 1)
+            rows = engine.build([self.policy.ops[row] for row in own], table.size, table.variant)
+
+            def apply(image, row, spot):
+                return engine.apply_ops(
+                    image[None], jnp.asarray(place, jnp.int32)[row][None, None], spot[None, None],
+                    rows, colours, implementation="all",
+                )[0]
+
+            return apply
+
+        branches = [of(name) for name in names]
+
+        def one(key, image):
+            spots = policies.places(key, self.policy.stages)
+            for row, spot in zip(self.policy.draw(key, defaults), spots, strict=True):
+                image = jax.lax.switch(jnp.asarray(branch)[row], branches, image, row, spot)
+            return image
+
+        return jax.vmap(one)(keys, images)
 
     def pillow(self, steps: int) -> None:
         """Applies the same rows with Pillow."""
@@ -110,16 +145,16 @@ def main() -> int:
     sharding.use_host_cores(64)
     torch_there = importlib.util.find_spec("torch") is not None
     cases = CASES if options.batch == 64 else tuple((size, options.batch) for size, _ in CASES)
-    for name in ("randaugment", "autoaugment", "pba"):
+    for name in POLICIES:
         for size, batch in cases:
             sides = Sides(name, size, batch)
-            few = min(batch, 64)
+            few = min(batch, NAIVE)
             others = {
                 "pillow": (sides.pillow, batch),
                 **({"torch": (sides.torch(), batch)} if torch_there else {}),
-                "naive": (sides.compiled("all", few), few),
+                "naive": (sides.compiled(sides.naive, few), few),
             }
-            ours = sides.compiled("auto", batch)
+            ours = sides.compiled(sides.ours, batch)
             for other, (run, count) in others.items():
                 ours(1), run(1)
                 result, _ = common.compare(

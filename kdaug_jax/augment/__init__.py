@@ -72,7 +72,6 @@ from kdaug_jax.augment.ops.resizing import (
 )
 from kdaug_jax.augment.ops.statistics import (
     auto_contrast,
-    auto_contrast_lut,
     contrast,
     contrast_lut,
     equalize,
@@ -98,7 +97,6 @@ __all__ = [
     "apply_policy",
     "apply_rgb_lut",
     "auto_contrast",
-    "auto_contrast_lut",
     "blend",
     "blend_colours",
     "blend_lut",

@@ -1,5 +1,7 @@
 """The three implementations agree with each other and with the ops, on any devices."""
 
+import functools
+
 import jax
 import numpy as np
 import pytest
@@ -8,8 +10,10 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from kdaug_jax import augment
 from kdaug_jax.augment import policies
 from kdaug_jax.augment.engine import Colours, apply_ops, apply_policy, build, rows
-from kdaug_jax.augment.engine.apply import capacity, slabs
+from kdaug_jax.augment.engine.apply import Shares, capacity, rooms, slabs, stage
 from kdaug_jax.augment.engine.kernels import kernels, look_up
+from kdaug_jax.augment.engine.policy import expected_shares
+from kdaug_jax.augment.ops.words import pack, unpack
 from kdaug_jax.augment.policies import Op
 from kdaug_jax.augment.policies.policy import SQUARES
 
@@ -93,6 +97,15 @@ def test_all_implementations_give_the_same_bits(channels):
         np.testing.assert_array_equal(run(table, colours, implementation)(*given), expected)
 
 
+@pytest.mark.parametrize("count", [64, 60, 53])
+def test_blocks_of_a_batch_give_the_same_bits(count, monkeypatch):
+    ops = OPS[:12]
+    table, colours, given = build(ops, SIZE), Colours(FILL, FILL), batch(count, ops=ops)
+    expected = run(table, colours, "all")(*given)
+    monkeypatch.setattr(augment.engine.apply, "BLOCK", 16 * SIZE[0] * SIZE[1])
+    np.testing.assert_array_equal(run(table, colours, "map")(*given), expected)
+
+
 def test_interpolating_rows_too():
     images, numbers, places = batch(6, ops=INTERPOLATED)
     table = build(INTERPOLATED, SIZE)
@@ -134,8 +147,9 @@ def test_an_image_is_the_same_in_any_batch_and_order():
 def test_what_does_not_fit_its_slab_is_computed_nevertheless():
     table, colours = build(OPS, SIZE), Colours(FILL, FILL)
     images, numbers, places = batch(32)
-    numbers = np.full_like(numbers, OPS.index(Op("sharpness", 0.3)))
-    shares = [0.01] * len(rows.KINDS)
+    crowd = [OPS.index(op) for op in (Op("sharpness", 0.3), Op("equalize"))]
+    numbers = np.resize(np.array(crowd, np.int32), (32, 1))
+    shares = Shares((0.01,) * len(rows.SOURCES), (0.01,) * len(rows.KINDS))
     assert capacity(0.01, 32) < 32
     apply = run(table, colours, "slab", shares=shares)
     np.testing.assert_array_equal(
@@ -149,10 +163,11 @@ def test_slabs_are_less_work_than_all():
     images, numbers, places = batch(count, ops=policy.ops)
 
     def slab(images, numbers, places):
-        stage = jax.tree.map(lambda array: array[:, 0], look_up(table, numbers, places))
-        shares = augment.engine.policy.kind_shares(policy, table)
-        room = {kind: capacity(shares[kind], count) for kind in kernels(table, colours) if kind}
-        return slabs(images, stage, kernels(table, colours), room)
+        row = jax.tree.map(lambda array: array[:, 0], look_up(table, numbers, places))
+        work, shares = kernels(table, colours), expected_shares(policy, table)
+        measure = functools.partial(slabs, room=rooms(work.tables, shares.source, count))
+        apply = functools.partial(slabs, room=rooms(work.ops(work.luts), shares.kind, count))
+        return unpack(stage(pack(images), row, work, measure, apply), 3)
 
     def cost(function):
         found = jax.jit(function).lower(images, numbers, places).compile().cost_analysis()

@@ -1,30 +1,51 @@
 """Applies an op of its own to every image of a batch.
 
-Three implementations give the same bits. `all` computes every kind for every image and picks one:
-what `vmap` makes of a branch, simple, and the reference. `map` takes the images one after another
-and computes one kind each, which is fastest on a CPU. `slab` gathers the images of each kind and
-computes each kind for them alone, which is for accelerators.
+Three implementations give the same bits. `all` computes every kind of work for every image and
+picks one: what `vmap` makes of a branch, simple, and the reference. `map` goes through the images
+of each kind a few at a time, as many as a CPU's cache holds, and computes nothing in vain. `slab`
+gathers the images of each kind into a slab of fixed size and computes it at once, which is for
+accelerators.
 """
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from collections.abc import Callable, Mapping
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import PartitionSpec
 
-from kdaug_jax.augment.engine.kernels import Colours, Row, kernels, look_up
-from kdaug_jax.augment.engine.rows import KINDS, NONE, Table
+from kdaug_jax.augment.engine.kernels import Colours, Kernel, Kernels, Row, kernels, look_up
+from kdaug_jax.augment.engine.rows import GIVEN, Table
+from kdaug_jax.augment.ops.words import pack, unpack
 
 Implementation = Literal["auto", "map", "slab", "all"]
+Work = Mapping[int, Kernel]
+# Replaces in `out` `[B,...]` what one kind of work or another makes, see `slabs`.
+Spread = Callable[..., jax.Array]
 # How far, in standard deviations, the images of a kind may outnumber their share before a batch
 # is computed by `all` instead: less than once in 10^8 batches.
 SPREAD = 6.0
+# Pixels on a CPU: that are worked on at a time, and that all ops are applied to in turn.
+CACHED = 1 << 14
+BLOCK = 1 << 19
 DATA = "data"
+
+
+class Shares(NamedTuple):
+    """The share of the images of a stage that is expected to have each number, 0..1.
+
+    Attributes:
+      source: for each of `rows.SOURCES`.
+      kind: for each of `rows.KINDS`.
+    """
+
+    source: tuple[float, ...]
+    kind: tuple[float, ...]
 
 
 def apply_ops(
@@ -34,7 +55,7 @@ def apply_ops(
     table: Table,
     colours: Colours,
     *,
-    shares: Sequence[float] = (),
+    shares: Shares | None = None,
     implementation: Implementation = "auto",
 ) -> jax.Array:
     """Applies some ops in turn to each image of a batch.
@@ -48,9 +69,8 @@ def apply_ops(
       places: `u32[B,S,2]`, of erased squares, see `policies.places`.
       table: the rows, for images of this size.
       colours: of the fills, `u8[C]` each.
-      shares: the share of all images of a stage that each of `rows.KINDS` is expected to have;
-        by default that of its rows in the table. It decides how much work is done, never what
-        comes out.
+      shares: how the images of a stage are expected to be distributed; by default as the rows of
+        the table are. They decide how much work `slab` does, never what comes out.
       implementation: "map", "slab", "all", or "auto" for "map" on a CPU and "slab" elsewhere.
 
     Returns:
@@ -63,14 +83,42 @@ def apply_ops(
         raise ValueError(f"images are {images.shape[1:3]}; the table is for {table.size}")
     if implementation == "auto":
         implementation = "map" if jax.default_backend() == "cpu" else "slab"
-    work = {"all": _all, "map": _map, "slab": _slab}[implementation]
-    if not len(shares):
-        shares = np.bincount(table.kind, minlength=len(KINDS)) / len(table.kind)
+    if shares is None:
+        shares = Shares(*(
+            tuple(np.bincount(column) / len(column)) for column in (table.source, table.kind)
+        ))
 
-    def run(images, numbers, places):
-        return work(images, look_up(table, numbers, places), kernels(table, colours), shares)
+    def run(images: jax.Array, numbers: jax.Array, places: jax.Array) -> jax.Array:
+        rows, work, words = look_up(table, numbers, places), kernels(table, colours), pack(images)
+        spread = {
+            "all": lambda expected: _all,
+            "map": lambda expected: _map,
+            "slab": lambda expected: functools.partial(_slab, shares=expected),
+        }[implementation]
+        for number in range(numbers.shape[1]):
+            row = jax.tree.map(lambda column, number=number: column[:, number], rows)
+            words = stage(words, row, work, spread(shares.source), spread(shares.kind))
+        return unpack(words, images.shape[3])
 
+    if implementation == "map":
+        run = _in_blocks(run, math.prod(table.size))
     return _on_each_device(run, images.shape[0])(images, numbers, places)
+
+
+def _in_blocks(run: Callable[..., jax.Array], pixels: int) -> Callable[..., jax.Array]:
+    """Runs over parts of a batch whose words stay in a CPU's cache from one op to the next."""
+    most = max(1, BLOCK // pixels)
+
+    def blocks(*arrays: jax.Array) -> jax.Array:
+        batch = len(arrays[0])
+        size = next((one for one in range(most, most // 8, -1) if batch % one == 0), batch)
+        if size == batch:
+            return run(*arrays)
+        parts = [array.reshape(-1, size, *array.shape[1:]) for array in arrays]
+        done = jax.lax.map(lambda part: run(*part), tuple(parts))
+        return done.reshape(batch, *done.shape[2:])
+
+    return blocks
 
 
 def _on_each_device(run: Callable[..., jax.Array], batch: int) -> Callable[..., jax.Array]:
@@ -81,44 +129,111 @@ def _on_each_device(run: Callable[..., jax.Array], batch: int) -> Callable[..., 
     return jax.shard_map(run, in_specs=spec, out_specs=spec, check_vma=False)
 
 
-def _one(image: jax.Array, row: Row, work: dict[int, Any]) -> jax.Array:
-    """Applies one op to one image."""
-    if len(work) == 1:
-        return image
-    # Kinds are numbered by their place among those that the table has.
-    places = np.zeros(len(KINDS), np.int32)
-    places[list(work)] = np.arange(len(work))
-    return jax.lax.switch(jnp.asarray(places)[row.kind], list(work.values()), image, row)
+def stage(
+    words: jax.Array, row: Row, work: Kernels, measure: Spread, apply: Spread
+) -> jax.Array:
+    """Applies one op to each image: first makes the tables that depend on images, then works.
+
+    Args:
+      words: `u32[B,H,W]`, see `ops.words`.
+      row: the rows `[B]`.
+      work: what is computed.
+      measure: computes tables, by source; such as `slabs`.
+      apply: computes images, by kind.
+
+    Returns:
+      `u32[B,H,W]`.
+    """
+    luts = work.luts
+    if work.tables:
+        blank = jnp.zeros((len(words), 3, 256), jnp.uint8)
+        made = measure(blank, row.source, work.tables, row, words)
+        mine = len(luts) + 768 * jnp.arange(len(words), dtype=jnp.int32)
+        own = jnp.stack([mine, jnp.full_like(mine, 256)], axis=1)
+        row = row._replace(lut=jnp.where(row.source[:, None] == GIVEN, row.lut, own))
+        luts = jnp.concatenate([luts, made.reshape(-1)])
+    return apply(words, row.kind, work.ops(luts), row)
 
 
-def _stages(row: Row) -> list[Row]:
-    """Takes rows `[B,S]` apart, stage by stage."""
-    return [_take(row, (slice(None), stage)) for stage in range(row.kind.shape[1])]
+def _all(
+    out: jax.Array, numbers: jax.Array, work: Work, row: Row, words: jax.Array | None = None
+) -> jax.Array:
+    if not work:
+        return out
+    branches = [lambda old, image, own: old] + [
+        lambda old, image, own, kernel=kernel: kernel(image, own) for kernel in work.values()
+    ]
+    places = np.zeros(max(work) + 1, np.int32)
+    places[list(work)] = np.arange(len(work)) + 1
+
+    def one(number, *arguments):
+        return jax.lax.switch(jnp.asarray(places)[number], branches, *arguments)
+
+    return jax.vmap(one)(numbers, out, out if words is None else words, row)
 
 
-def _take(row: Row, place: Any) -> Row:
-    return jax.tree.map(lambda array: array[place], row)
+def _map(
+    out: jax.Array, numbers: jax.Array, work: Work, row: Row, words: jax.Array | None = None
+) -> jax.Array:
+    if not work:
+        return out
+    batch, height, width = (out if words is None else words).shape
+    few = max(1, min(CACHED // (height * width), batch // 32))
+    owners, starts, turns = _rounds(numbers, tuple(work), few)
+    for kernel, start, count in zip(work.values(), starts, turns, strict=True):
+
+        def some(turn: jax.Array, out: jax.Array, kernel=kernel, start=start) -> jax.Array:
+            whose = jax.lax.dynamic_slice(owners, (start + turn * few,), (few,))
+            return _put(out, whose, _compute(whose, kernel, row, out if words is None else words))
+
+        out = jax.lax.fori_loop(0, count, some, out)
+    return out
 
 
-def _all(images: jax.Array, row: Row, work: dict[int, Any], shares: Sequence[float]) -> jax.Array:
-    del shares
-    for stage in _stages(row):
-        images = jax.vmap(lambda image, own: _one(image, own, work))(images, stage)
-    return images
+def _rounds(
+    numbers: jax.Array, kinds: tuple[int, ...], few: int
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Lays the images of each kind out in whole rounds of `few`.
+
+    Args:
+      numbers: `i32[B]`, the kind of each image.
+      kinds: those that are wanted.
+      few: how many a round.
+
+    Returns:
+      `i32[M]`, images in rounds, filled up with B; where those of each kind begin; and how many
+      rounds they are.
+    """
+    batch = len(numbers)
+    mine = numbers[:, None] == jnp.asarray(kinds, jnp.int32)[None]
+    counts = mine.sum(0, dtype=jnp.int32)
+    turns = (counts + few - 1) // few
+    starts = few * (jnp.cumsum(turns) - turns)
+    places = starts[None] + jnp.cumsum(mine, axis=0, dtype=jnp.int32) - 1
+    size = batch + few * len(kinds)
+    places = jnp.where(mine, places, size).min(1)
+    owners = jnp.full(size, batch, jnp.int32)
+    return owners.at[places].set(jnp.arange(batch, dtype=jnp.int32), mode="drop"), starts, turns
 
 
-def _map(images: jax.Array, row: Row, work: dict[int, Any], shares: Sequence[float]) -> jax.Array:
-    del shares
-    stages = row.kind.shape[1]
+def _fetch(tree: Any, whose: jax.Array) -> Any:
+    """Takes rows out of arrays `[B,...]`; for none, any row."""
+    return jax.tree.map(
+        lambda array: array.at[jnp.minimum(whose, len(array) - 1)].get(mode="promise_in_bounds"),
+        tree,
+    )
 
-    def image_of(arguments):
-        image, own = arguments
-        return jax.lax.fori_loop(
-            0, stages,
-            lambda stage, image: _one(image, _take(own, stage), work), image,
-        )
 
-    return jax.lax.map(image_of, (images, row))
+def _compute(whose: jax.Array, kernel: Kernel, row: Row, words: jax.Array) -> jax.Array:
+    return jax.vmap(kernel)(*_fetch((words, row), whose))
+
+
+def _put(out: jax.Array, whose: jax.Array, done: jax.Array) -> jax.Array:
+    return out.at[whose].set(done, mode="drop")
+
+
+def _section(array: jax.Array, start: int, size: int) -> jax.Array:
+    return array[start : start + size]
 
 
 def capacity(share: float, batch: int) -> int:
@@ -137,45 +252,61 @@ def capacity(share: float, batch: int) -> int:
     return min(-(-math.ceil(wide) // 8) * 8, batch)
 
 
-def _slab(images: jax.Array, row: Row, work: dict[int, Any], shares: Sequence[float]) -> jax.Array:
-    room = {kind: capacity(shares[kind], len(images)) for kind in work if kind != NONE}
-    for stage in _stages(row):
-        fits = jnp.array(True)
-        for kind, places in room.items():
-            fits &= jnp.sum(stage.kind == kind) <= places
-        images = jax.lax.cond(
-            fits,
-            lambda images, stage: slabs(images, stage, work, room),
-            lambda images, stage: _all(images, _take(stage, (slice(None), None)), work, shares),
-            images, stage,
-        )
-    return images
+def _slab(
+    out: jax.Array, numbers: jax.Array, work: Work, row: Row, words: jax.Array | None = None,
+    *, shares: tuple[float, ...],
+) -> jax.Array:
+    if not work:
+        return out
+    room = rooms(work, shares, len(out))
+    fits = jnp.array(True)
+    for number, places in room.items():
+        fits &= jnp.sum(numbers == number) <= places
+    return jax.lax.cond(
+        fits,
+        lambda: slabs(out, numbers, work, row, words, room=room),
+        lambda: _all(out, numbers, work, row, words),
+    )
+
+
+def rooms(work: Work, shares: tuple[float, ...], batch: int) -> dict[int, int]:
+    """Gives the `capacity` that each kind of work has, by its share of a batch."""
+    return {number: capacity(shares[number], batch) for number in work}
 
 
 def slabs(
-    images: jax.Array, stage: Row, work: dict[int, Any], room: dict[int, int]
+    out: jax.Array, numbers: jax.Array, work: Work, row: Row, words: jax.Array | None = None,
+    *, room: Mapping[int, int],
 ) -> jax.Array:
-    """Computes each kind for the images that it is drawn for, as long as there is room.
+    """Computes each kind of work for the images that drew it, as long as there is room.
 
     Args:
-      images: `u8[B,H,W,C]`.
-      stage: the rows `[B]`.
-      work: functions by kind.
-      room: how many images of each kind are computed.
+      out: `[B,...]`, what is replaced by what is computed.
+      numbers: `i32[B]`, of the kind of work of each image.
+      work: what is computed by kind.
+      row: the rows `[B]`.
+      words: `u32[B,H,W]`, see `ops.words`; None where they are what is replaced.
+      room: how many images are computed by kind.
 
     Returns:
-      `u8[B,H,W,C]`.
+      `[B,...]`.
     """
-    batch = len(images)
+    words = out if words is None else words
     # Sorted by kind, the images of each lie together.
-    order = jnp.argsort(stage.kind, stable=True).astype(jnp.int32)
-    order = jnp.concatenate([order, jnp.full(max(room.values(), default=0), batch, jnp.int32)])
-    for kind, places in room.items():
-        first = jnp.sum(stage.kind < kind, dtype=jnp.int32)
-        count = jnp.sum(stage.kind == kind, dtype=jnp.int32)
+    order = jnp.argsort(numbers, stable=True).astype(jnp.int32)
+    order = jnp.concatenate([order, jnp.full(max(room.values()), len(out), jnp.int32)])
+    owners = []
+    for number, places in room.items():
+        first = jnp.sum(numbers < number, dtype=jnp.int32)
+        count = jnp.sum(numbers == number, dtype=jnp.int32)
         mine = jax.lax.dynamic_slice(order, (first,), (places,))
-        mine = jnp.where(jnp.arange(places) < count, mine, batch)
-        theirs = jnp.minimum(mine, batch - 1)
-        done = jax.vmap(work[kind])(images[theirs], _take(stage, theirs))
-        images = images.at[mine].set(done, mode="drop")
-    return images
+        owners.append(jnp.where(jnp.arange(places) < count, mine, len(out)))
+    # One gather fetches the images of all kinds, and one scatter puts them back.
+    whose = jnp.concatenate(owners)
+    fetched = _fetch((words, row), whose)
+    done, start = [], 0
+    for number, places in room.items():
+        slab = jax.tree.map(functools.partial(_section, start=start, size=places), fetched)
+        done.append(jax.vmap(work[number])(*slab))
+        start += places
+    return _put(out, whose, jnp.concatenate(done))

@@ -10,23 +10,29 @@ import jax.numpy as jnp
 
 from kdaug_jax.augment.engine import rows
 from kdaug_jax.augment.engine.rows import Table
-from kdaug_jax.augment.ops import filters, lut, statistics, torchvision, tpu
-from kdaug_jax.augment.ops.blending import blend, luma
-from kdaug_jax.augment.ops.geometry import affine_nearest
-from kdaug_jax.augment.ops.masks import in_box, paint
+from kdaug_jax.augment.ops import filters, statistics, torchvision, tpu
+from kdaug_jax.augment.ops.blending import blend, luma_of
+from kdaug_jax.augment.ops.geometry import nearest_pixels, take_pixels
+from kdaug_jax.augment.ops.lut import apply_lut_words
+from kdaug_jax.augment.ops.masks import in_box
 from kdaug_jax.augment.ops.resample import affine_bicubic, affine_bilinear
+from kdaug_jax.augment.ops.words import pack, planes, unpack, with_colours
 from kdaug_jax.augment.policies.squares import Squares, box
+
+Colour3 = tuple[jax.Array, jax.Array, jax.Array]
 
 
 class Row(NamedTuple):
     """The numbers of one op for one image, see `rows.Table`, and what is drawn for it.
 
     Attributes:
+      lut: `i32[2]`, where the table of red begins, and how far on the next colour's does.
       place: `u32[2]`, see `policies.places`.
     """
 
     kind: Any
-    which: Any
+    source: Any
+    lut: Any
     matrix: Any
     alpha: Any
     squares: Squares
@@ -43,122 +49,147 @@ class Colours(NamedTuple):
 
 def look_up(table: Table, numbers: jax.Array, places: jax.Array) -> Row:
     """Takes the rows `i32[...]` of a table, with the places `u32[...,2]` drawn for them."""
-    fields = ("kind", "which", "matrix", "alpha", "squares", "opaque")
+    fields = ("kind", "source", "matrix", "alpha", "squares", "opaque")
     columns = {field: getattr(table, field) for field in fields}
-    return Row(**jax.tree.map(lambda column: jnp.asarray(column)[numbers], columns), place=places)
+    taken = jax.tree.map(lambda column: jnp.asarray(column)[numbers], columns)
+    given = 256 * jnp.asarray(table.which)[numbers]
+    return Row(**taken, lut=jnp.stack([given, jnp.zeros_like(given)], axis=-1), place=places)
+
+
+Kernel = Callable[[jax.Array, Row], jax.Array]
+
+
+class Kernels(NamedTuple):
+    """What is done to one image.
+
+    Attributes:
+      luts: `u8[256 L]`, the given tables, one after the other.
+      tables: `{source: f(words u32[H,W], row) -> u8[3,256]}`, of those made from images.
+      ops: of all tables `u8[N]` gives `{kind: f(words u32[H,W], row) -> u32[H,W]}`; "none" is
+        not among them.
+    """
+
+    luts: jax.Array
+    tables: dict[int, Kernel]
+    ops: Callable[[jax.Array], dict[int, Kernel]]
 
 
 class _Arithmetic(NamedTuple):
-    """How a variant does what not all variants do alike."""
+    """How a variant does what not all variants do alike; colours and levels are `i32[H,W]`."""
 
-    affine: Callable[[jax.Array, jax.Array, Any], jax.Array]
-    grey: Callable[[jax.Array], jax.Array]
+    pixels: Callable[..., tuple[jax.Array, jax.Array]]
+    grey: Callable[..., jax.Array]
     level: Callable[[jax.Array], jax.Array]
-    smooth: Callable[[jax.Array], jax.Array]
-    stretch: Callable[[jax.Array], jax.Array]
+    smooth: Callable[[jax.Array], Colour3]
+    stretch: Callable[..., jax.Array]
     blend: Callable[[Any, jax.Array, jax.Array], jax.Array]
 
 
-def _nearest(image: jax.Array, words: jax.Array, fill: Any) -> jax.Array:
-    return affine_nearest(image, words.astype(jnp.int32), fill)
+def _pixels(row: Row, height: int, width: int) -> tuple[jax.Array, jax.Array]:
+    return nearest_pixels(row.matrix[:6].astype(jnp.int32), height, width)
 
 
-def _nearest_tpu(image: jax.Array, words: jax.Array, fill: Any) -> jax.Array:
-    return tpu.affine_nearest(image, jax.lax.bitcast_convert_type(words, jnp.float32), fill)
+def _pixels_tpu(row: Row, height: int, width: int) -> tuple[jax.Array, jax.Array]:
+    transform = jax.lax.bitcast_convert_type(row.matrix[:6], jnp.float32)
+    return tpu.nearest_pixels(transform, height, width)
 
 
-def _blend(start: Any, image: jax.Array, alpha: jax.Array) -> jax.Array:
-    return blend(start, image, alpha[0], alpha[1])
+def _smooth(words: jax.Array) -> Colour3:
+    return planes(filters.smooth_words(words))
+
+
+def _blend(start: Any, values: jax.Array, alpha: jax.Array) -> jax.Array:
+    return blend(start, values, alpha[0], alpha[1])
 
 
 _PILLOW = _Arithmetic(
-    _nearest, luma, statistics.mean_luma, filters.smooth, statistics.auto_contrast_lut, _blend
+    _pixels, luma_of, statistics.rounded_mean, _smooth, statistics.stretch_lut, _blend
 )
 _TPU = _Arithmetic(
-    _nearest_tpu, tpu.grey, tpu.contrast_level, tpu.smooth, tpu.auto_contrast_lut, _blend
+    _pixels_tpu, tpu.grey_of, tpu.mean_level,
+    lambda words: tuple(tpu.smooth_values(plane) for plane in planes(words)),
+    tpu.stretch_lut, _blend,
 )
 ARITHMETIC = {
     "pillow": _PILLOW,
-    "tpu": _TPU,
-    "tpu_clean": _TPU._replace(level=lambda image: tpu.contrast_level(image, clean=True)),
+    "tpu": _TPU,  # contrast by a level that does not depend on the image is a table
+    "tpu_clean": _TPU,
     "torchvision": _Arithmetic(
-        _nearest, torchvision.grey, torchvision.mean_grey, filters.smooth,
-        torchvision.auto_contrast_lut, torchvision.blend,
+        _pixels, torchvision.grey_of, torchvision.mean_level, _smooth, torchvision.stretch_lut,
+        torchvision.blend,
     ),
 }
 
 
-def kernels(table: Table, colours: Colours) -> dict[int, Callable[[jax.Array, Row], jax.Array]]:
-    """Gives the function of each kind that a table has.
+def kernels(table: Table, colours: Colours) -> Kernels:
+    """Gives the functions that the rows of a table need.
 
     Args:
       table: the rows.
       colours: of the fills.
 
     Returns:
-      `{kind: f(image u8[H,W,C], row) -> u8[H,W,C]}`, `NONE` first.
+      Those of the sources and kinds that occur; for words see `ops.words`.
     """
     own = ARITHMETIC[table.variant]
+    channels = len(colours.fill)
+    fill, erase = pack(colours.fill), pack(colours.erase)
 
-    def blended(start: jax.Array, image: jax.Array, row: Row) -> jax.Array:
-        return _with_alpha(own.blend(start, image[:, :, :3], row.alpha), image)
+    def moved(words: jax.Array, row: Row) -> jax.Array:
+        return take_pixels(words, *own.pixels(row, *words.shape), fill)
 
-    made = {
-        rows.NONE: lambda image, row: image,
-        rows.LUT: lambda image, row: _through(image, jnp.asarray(table.luts)[row.which], row),
-        rows.STATISTICS: lambda image, row: _through(image, _measured(image, row, own), row),
-        rows.NEAREST: lambda image, row: own.affine(image, row.matrix[:6], colours.fill),
-        rows.COLOR: lambda image, row: blended(own.grey(image)[:, :, None], image, row),
-        rows.SHARPNESS: lambda image, row: blended(own.smooth(image[:, :, :3]), image, row),
-        rows.ERASE: lambda image, row: _erased(image, row, colours.erase),
-        rows.FILTER: lambda image, row: jax.lax.cond(
-            row.which == rows.BLUR, filters.blur, filters.smooth, image
-        ),
-        rows.BILINEAR: lambda image, row: affine_bilinear(
-            image, row.matrix.reshape(6, 2), colours.fill
-        ),
-        rows.BICUBIC: lambda image, row: affine_bicubic(
-            image, row.matrix.reshape(6, 2), colours.fill
-        ),
+    def blended(starts: Colour3, words: jax.Array, row: Row) -> jax.Array:
+        return with_colours(words, tuple(
+            own.blend(start, plane, row.alpha)
+            for start, plane in zip(starts, planes(words), strict=True)
+        ))
+
+    def interpolated(affine: Callable[..., jax.Array]):
+        return lambda words, row: pack(
+            affine(unpack(words, channels), row.matrix.reshape(6, 2), colours.fill)
+        )
+
+    def measured(measure: Callable[[jax.Array], Any], table_of: Callable[..., jax.Array]):
+        # All three tables in one expression: put together of three, they took a CPU 10 us.
+        def tables(words: jax.Array, row: Row) -> jax.Array:
+            found = [measure(plane) for plane in planes(words)]
+            return jax.vmap(table_of)(*jax.tree.map(lambda *colours: jnp.stack(colours), *found))
+
+        return tables
+
+    def contrast(words: jax.Array, row: Row) -> jax.Array:
+        level = own.level(own.grey(*planes(words)))[None]
+        lut = own.blend(level, jnp.arange(256).astype(jnp.uint8), row.alpha)
+        return jnp.broadcast_to(lut, (3, 256))
+
+    tables = {
+        rows.AUTO_CONTRAST: measured(statistics.extremes, own.stretch),
+        rows.EQUALIZE: measured(lambda plane: (statistics.counts(plane),), statistics.equalize_lut),
+        rows.CONTRAST: contrast,
     }
-    present = {rows.NONE, *table.kind.tolist()}
-    return {kind: kernel for kind, kernel in made.items() if kind in present}
+
+    def ops(luts: jax.Array) -> dict[int, Kernel]:
+        made = {
+            rows.TABLE: lambda words, row: apply_lut_words(words, luts, row.lut, row.opaque),
+            rows.NEAREST: moved,
+            rows.COLOR: lambda words, row: blended((own.grey(*planes(words)),) * 3, words, row),
+            rows.SHARPNESS: lambda words, row: blended(own.smooth(words), words, row),
+            rows.ERASE: lambda words, row: _erased(words, row, erase),
+            rows.SMOOTH: lambda words, row: filters.smooth_words(words),
+            rows.BLUR: lambda words, row: filters.blur_words(words),
+            rows.BILINEAR: interpolated(affine_bilinear),
+            rows.BICUBIC: interpolated(affine_bicubic),
+        }
+        return {kind: made[kind] for kind in made if kind in table.kind}
+
+    return Kernels(
+        jnp.asarray(table.luts).reshape(-1),
+        {source: tables[source] for source in tables if source in table.source},
+        ops,
+    )
 
 
-def _with_alpha(colours: jax.Array, image: jax.Array) -> jax.Array:
-    if image.shape[2] == 3:
-        return colours
-    return jnp.concatenate([colours, image[:, :, 3:]], axis=2)
-
-
-def _through(image: jax.Array, table: jax.Array, row: Row) -> jax.Array:
-    """Applies a table `u8[256]` or `u8[3,256]` to the colours of an image."""
-    moved = lut.apply_lut(image[:, :, :3], table)
-    if image.shape[2] == 4:
-        alpha = jnp.where(row.opaque, jnp.uint8(255), image[:, :, 3:])
-        moved = jnp.concatenate([moved, alpha], axis=2)
-    return moved
-
-
-def _measured(image: jax.Array, row: Row, own: _Arithmetic) -> jax.Array:
-    """Makes the table `u8[3,256]` of an op that looks at the whole image first."""
-
-    def stretched():
-        return jax.vmap(own.stretch)(statistics.histogram(image[:, :, :3]))
-
-    def spread():
-        return jax.vmap(statistics.equalize_lut)(statistics.histogram(image[:, :, :3]))
-
-    def contrast():
-        level = own.level(image)[None]
-        table = own.blend(level, jnp.arange(256).astype(jnp.uint8), row.alpha)
-        return jnp.broadcast_to(table, (3, 256))
-
-    return jax.lax.switch(row.which, [stretched, spread, contrast])
-
-
-def _erased(image: jax.Array, row: Row, colour: jax.Array) -> jax.Array:
+def _erased(words: jax.Array, row: Row, colour: jax.Array) -> jax.Array:
     """Erases the square of a row, at the place that was drawn for it."""
-    height, width, _ = image.shape
-    top, bottom, left, right = box(row.place, *row.squares, (height, width))
-    return paint(image, in_box(height, width, top, bottom, left, right), colour)
+    top, bottom, left, right = box(row.place, *row.squares, words.shape)
+    return jnp.where(in_box(*words.shape, top, bottom, left, right), colour, words)

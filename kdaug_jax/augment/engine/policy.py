@@ -10,7 +10,7 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from kdaug_jax.augment.engine import rows
-from kdaug_jax.augment.engine.apply import Implementation, apply_ops
+from kdaug_jax.augment.engine.apply import Implementation, Shares, apply_ops
 from kdaug_jax.augment.engine.kernels import Colours
 from kdaug_jax.augment.policies.policy import Policy
 from kdaug_jax.augment.policies.squares import places
@@ -61,7 +61,7 @@ def apply_policy(
     )
     done = apply_ops(
         images, numbers, spots, table, colours, implementation=implementation,
-        shares=kind_shares(policy, table) if slab else (),
+        shares=expected_shares(policy, table) if slab else None,
     )
     if not clear:
         return done
@@ -69,7 +69,7 @@ def apply_policy(
     return jnp.where(done[..., 3:] == 0, seen, done[..., :3])
 
 
-def kind_shares(policy: Policy, table: rows.Table) -> tuple[float, ...]:
+def expected_shares(policy: Policy, table: rows.Table) -> Shares:
     """Estimates the share of the images of a stage that each kind of work has.
 
     Args:
@@ -77,21 +77,22 @@ def kind_shares(policy: Policy, table: rows.Table) -> tuple[float, ...]:
       table: its rows.
 
     Returns:
-      A share for each of `rows.KINDS`; the larger one of what was drawn and of what equally
+      The larger one of what was drawn, at the stage where that is most, and of what equally
       likely ops would give, since traced numbers may change.
     """
     with jax.ensure_compile_time_eval():
         defaults = {name: jnp.asarray(number.default) for name, number in policy.numbers.items()}
         keys = jax.random.split(jax.random.key(0, impl="threefry2x32"), SIMULATED)
         numbers = np.asarray(jax.vmap(lambda key: policy.draw(key, defaults))(keys))
-    kinds = table.kind[numbers]
-    drawn = [
-        max((kinds[:, stage] == kind).mean() for stage in range(policy.stages))
-        for kind in range(len(rows.KINDS))
-    ]
-    names: dict[str, set[int]] = {}
-    for op, kind in zip(policy.ops, table.kind.tolist(), strict=True):
-        names.setdefault(op.name, set()).add(kind)
-    equal = [sum(kind in own for own in names.values()) / len(names)
-             for kind in range(len(rows.KINDS))]
-    return tuple(float(max(pair)) for pair in zip(drawn, equal, strict=True))
+    names = [op.name for op in policy.ops]
+
+    def shares(column: np.ndarray, values: int) -> tuple[float, ...]:
+        drawn = [(column[numbers] == value).mean(0).max() for value in range(values)]
+        equal = [
+            len({name for name, own in zip(names, column, strict=True) if own == value})
+            / len(set(names))
+            for value in range(values)
+        ]
+        return tuple(float(max(pair)) for pair in zip(drawn, equal, strict=True))
+
+    return Shares(shares(table.source, len(rows.SOURCES)), shares(table.kind, len(rows.KINDS)))

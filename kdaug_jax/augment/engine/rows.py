@@ -20,13 +20,16 @@ from kdaug_jax.augment.policies.squares import Squares, squares
 from kdaug_jax.errors import near
 
 # Kinds of work. What an image costs differs by a factor of fifty between them.
-NONE, LUT, STATISTICS, NEAREST, COLOR, SHARPNESS, ERASE, FILTER, BILINEAR, BICUBIC = range(10)
 KINDS = (
-    "none", "lut", "statistics", "nearest", "color", "sharpness", "erase", "filter", "bilinear",
+    "none", "table", "nearest", "color", "sharpness", "erase", "smooth", "blur", "bilinear",
     "bicubic",
 )
-AUTO_CONTRAST, EQUALIZE, CONTRAST = range(3)
-SMOOTH, BLUR = range(2)
+(
+    NONE, TABLE, NEAREST, COLOR, SHARPNESS, ERASE, SMOOTH, BLUR, BILINEAR, BICUBIC,
+) = range(len(KINDS))
+# Where the table of an image comes from: it is one of the given ones, or made from the image.
+SOURCES = ("given", "auto_contrast", "equalize", "contrast")
+GIVEN, AUTO_CONTRAST, EQUALIZE, CONTRAST = range(len(SOURCES))
 
 
 class Table(NamedTuple):
@@ -34,7 +37,8 @@ class Table(NamedTuple):
 
     Attributes:
       kind: `i32[R]`, in `KINDS`.
-      which: `i32[R]`, which table, statistic or filter.
+      source: `i32[R]`, in `SOURCES`; "given" where no table is needed.
+      which: `i32[R]`, which of `luts`.
       matrix: `u32[R,12]`, the bits of an affine map, in the form that its kind and variant want.
       alpha: `f32[R,4]`, a factor and the rest to 1, split in two each, see `torchvision.factors`.
       squares: `i32[R]` each, what erased squares are like.
@@ -45,6 +49,7 @@ class Table(NamedTuple):
     """
 
     kind: np.ndarray
+    source: np.ndarray
     which: np.ndarray
     matrix: np.ndarray
     alpha: np.ndarray
@@ -57,7 +62,8 @@ class Table(NamedTuple):
 
 class _Row(NamedTuple):
     kind: int = NONE
-    which: Any = 0  # of tables, the table itself
+    source: int = GIVEN
+    which: Any = 0  # the table itself, until all are collected
     matrix: Any = ()
     alpha: Any = (0.0, 0.0, 0.0, 0.0)
     opaque: bool = False
@@ -66,26 +72,27 @@ class _Row(NamedTuple):
 def _static(make: Callable[..., np.ndarray], opaque: bool = True):
     def row(op: Op, size: tuple[int, int], variant: str) -> _Row:
         arguments = () if op.value is None else (op.value,)
-        return _Row(LUT, make(*arguments), opaque=opaque)
+        return _Row(TABLE, which=make(*arguments), opaque=opaque)
 
     return row
 
 
-def _blended(kind: int, which: int = 0):
+def _blended(kind: int, source: int = GIVEN):
     def row(op: Op, size: tuple[int, int], variant: str) -> _Row:
         alpha = torchvision.factors(op.value)
         if op.value == 1:
             return _Row()
-        if (kind, which, variant) == (STATISTICS, CONTRAST, "tpu"):
+        if (source, variant) == (CONTRAST, "tpu"):
             # Its grey level depends on the size of the image alone.
-            return _Row(LUT, blend_lut(min(size[0] * size[1] // 256, 255), *alpha[:2]))
-        return _Row(kind, which, alpha=alpha)
+            level = min(size[0] * size[1] // 256, 255)
+            return _Row(TABLE, which=blend_lut(level, *alpha[:2]))
+        return _Row(kind, source, alpha=alpha)
 
     return row
 
 
-def _measured(which: int):
-    return lambda op, size, variant: _Row(STATISTICS, which, opaque=True)
+def _plain(kind: int, source: int = GIVEN):
+    return lambda op, size, variant: _Row(kind, source, opaque=source != GIVEN)
 
 
 def _moved(matrix: Callable[[float, tuple[int, int]], Matrix]):
@@ -121,25 +128,25 @@ def _erased(op: Op, size: tuple[int, int], variant: str) -> _Row:
 
 
 OPS: dict[str, Callable[[Op, tuple[int, int], str], _Row]] = {
-    "identity": lambda op, size, variant: _Row(),
+    "identity": _plain(NONE),
     "invert": _static(lut.invert_lut),
     "solarize": _static(lut.solarize_lut),
     "solarize_add": _static(lut.solarize_add_lut),
     "posterize": _static(lut.posterize_lut),
     "brightness": _static(lut.brightness_lut, opaque=False),
-    "contrast": _blended(STATISTICS, CONTRAST),
+    "contrast": _blended(TABLE, CONTRAST),
     "color": _blended(COLOR),
     "sharpness": _blended(SHARPNESS),
-    "auto_contrast": _measured(AUTO_CONTRAST),
-    "equalize": _measured(EQUALIZE),
+    "auto_contrast": _plain(TABLE, AUTO_CONTRAST),
+    "equalize": _plain(TABLE, EQUALIZE),
     "rotate": _moved(lambda degrees, size: rotation(degrees, *size)),
     "shear_x": _moved(lambda v, size: (1, v, 0, 0, 1, 0)),
     "shear_y": _moved(lambda v, size: (1, 0, 0, v, 1, 0)),
     "translate_x": _moved(lambda p, size: (1, 0, p, 0, 1, 0)),
     "translate_y": _moved(lambda p, size: (1, 0, 0, 0, 1, p)),
     **dict.fromkeys(SQUARES, _erased),
-    "smooth": lambda op, size, variant: _Row(FILTER, SMOOTH),
-    "blur": lambda op, size, variant: _Row(FILTER, BLUR),
+    "smooth": _plain(SMOOTH),
+    "blur": _plain(BLUR),
 }
 
 
@@ -165,7 +172,7 @@ def build(ops: Sequence[Op], size: tuple[int, int], variant: str = "pillow") -> 
         if op.name not in OPS:
             raise ValueError(f"unknown op '{op.name}'", near(op.name, OPS))
         row = OPS[op.name](op, size, variant)
-        if row.kind == LUT:
+        if (row.kind, row.source) == (TABLE, GIVEN):
             table = np.asarray(row.which, np.uint8).tobytes()
             row = row._replace(which=luts.setdefault(table, len(luts)))
         rows.append(row)
@@ -175,6 +182,7 @@ def build(ops: Sequence[Op], size: tuple[int, int], variant: str = "pillow") -> 
     tables = np.frombuffer(b"".join(luts) or bytes(range(256)), np.uint8).reshape(-1, 256)
     return Table(
         kind=np.array([row.kind for row in rows], np.int32),
+        source=np.array([row.source for row in rows], np.int32),
         which=np.array([row.which for row in rows], np.int32),
         matrix=matrix,
         alpha=np.array([row.alpha for row in rows], np.float32).reshape(-1, 4),

@@ -14,6 +14,7 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from kdaug_jax.augment.ops.checks import check_image, check_number, is_host
+from kdaug_jax.augment.ops.words import pack, planes
 
 RGB = (3, 4)
 _UPPER_BITS = np.uint32(0xFFFFF000)
@@ -106,9 +107,12 @@ def luma(image: jax.Array) -> jax.Array:
       `u8[H,W]`, (19595 R + 38470 G + 7471 B + 32768) / 65536 cut off.
     """
     check_image(image, RGB)
-    wide = jnp.asarray(image).astype(jnp.int32)
-    sums = 19595 * wide[:, :, 0] + 38470 * wide[:, :, 1] + 7471 * wide[:, :, 2]
-    return ((sums + 32768) >> 16).astype(jnp.uint8)
+    return luma_of(*planes(pack(image))).astype(jnp.uint8)
+
+
+def luma_of(red: jax.Array, green: jax.Array, blue: jax.Array) -> jax.Array:
+    """Gives `luma` of three colours, `i32[...]` each in 0..255, as `i32[...]`."""
+    return (19595 * red + 38470 * green + 7471 * blue + 32768) >> 16
 
 
 def blend_colours(

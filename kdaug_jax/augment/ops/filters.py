@@ -7,77 +7,111 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.typing import ArrayLike
 
 from kdaug_jax.augment.ops.blending import RGB, blend_colours, split_alpha
 from kdaug_jax.augment.ops.checks import check_image
+from kdaug_jax.augment.ops.words import even, interleave, odd, pack, unpack
+
+CHANNELS = (1, 2, 3, 4)
 
 
-def box_sums(wide: jax.Array, side: int) -> jax.Array:
-    """Adds up each square of pixels.
+def _window(words: jax.Array, radius: int) -> dict[tuple[int, int], jax.Array]:
+    """Gives the neighbours of all pixels by row and column, 0 outside: `u32[H,W]` each."""
+    height, width = words.shape
+    # Kept apart, lest a compiler pads again for each neighbour.
+    wide = jax.lax.optimization_barrier(jnp.pad(words, radius))
+    reach = range(-radius, radius + 1)
+    return {
+        (row, column): wide[radius + row :, radius + column :][:height, :width]
+        for row in reach for column in reach
+    }
+
+
+def keep_border(changed: jax.Array, image: jax.Array, border: int) -> jax.Array:
+    """Takes the border from one image and the middle from another.
 
     Args:
-      wide: `i32[H,W,C]`.
-      side: of the squares in pixels, at most H and W.
+      changed: `[H,W,...]`, of which the middle is taken.
+      image: `[H,W,...]`, of which the border is taken.
+      border: its width in pixels.
 
     Returns:
-      `i32[H-side+1,W-side+1,C]`.
+      `[H,W,...]`.
     """
-    height, width = wide.shape[0] - side + 1, wide.shape[1] - side + 1
-    columns = sum(wide[step : step + height] for step in range(side))
-    return sum(columns[:, step : step + width] for step in range(side))
+    rows, columns = (
+        (np.arange(side) >= border) & (np.arange(side) < side - border) for side in image.shape[:2]
+    )
+    inside = (rows[:, None] & columns[None, :]).reshape(*image.shape[:2], *[1] * (image.ndim - 2))
+    return jnp.where(inside, changed, image)
 
 
-def set_interior(image: jax.Array, interior: jax.Array) -> jax.Array:
-    """Puts an image into the middle of a larger one.
+def _thirteenth(lanes: jax.Array) -> jax.Array:
+    """Divides two numbers of up to 3,321 a word by 13 and cuts off."""
+    low, high = lanes & 0xFFFF, lanes >> 16
+    return ((low * 5042) >> 16) | (high * 5042) & np.uint32(0xFFFF0000)
+
+
+def smooth_words(words: jax.Array) -> jax.Array:
+    """Does what `smooth` does, on words.
 
     Args:
-      image: `u8[H,W,C]`, of which the border stays.
-      interior: `u8[H-2n,W-2n,C]`.
+      words: `u32[H,W]`, see `words.pack`.
 
     Returns:
-      `u8[H,W,C]`.
+      `u32[H,W]`.
     """
-    border = (image.shape[0] - interior.shape[0]) // 2
-    inside = jnp.pad(jnp.ones(interior.shape[:2], bool), border)[:, :, None]
-    padded = jnp.pad(interior, ((border, border), (border, border), (0, 0)))
-    return jnp.where(inside, padded, image)
+    near = _window(words, 1)
+    # Six more are a half of 13, cut off: rounded to nearest, for there are no ties.
+    sums = (
+        sum(map(lanes, near.values())) + 4 * lanes(words) + np.uint32(0x00060006)
+        for lanes in (even, odd)
+    )
+    return keep_border(interleave(*map(_thirteenth, sums)), words, 1)
+
+
+def blur_words(words: jax.Array) -> jax.Array:
+    """Does what `blur` does, on words.
+
+    Args:
+      words: `u32[H,W]`, see `words.pack`.
+
+    Returns:
+      `u32[H,W]`.
+    """
+    ring = [
+        pixel for (row, column), pixel in _window(words, 2).items()
+        if max(abs(row), abs(column)) == 2
+    ]
+    sums = (sum(map(lanes, ring)) + np.uint32(0x00080008) for lanes in (even, odd))
+    return keep_border(interleave(*(even(lane >> 4) for lane in sums)), words, 2)
 
 
 def smooth(image: jax.Array) -> jax.Array:
     """Averages each pixel, five times, with its eight neighbours.
 
     Args:
-      image: `u8[H,W,C]`, alpha treated like a colour.
+      image: `u8[H,W,C]`, C at most 4, alpha treated like a colour.
 
     Returns:
       `u8[H,W,C]`, rounded to nearest; the border of one pixel is unchanged.
     """
-    height, width, _ = check_image(image)
-    image = jnp.asarray(image)
-    if min(height, width) < 3:
-        return image
-    wide = image.astype(jnp.int32)
-    sums = box_sums(wide, 3) + 4 * wide[1:-1, 1:-1]
-    return set_interior(image, ((2 * sums + 13) // 26).astype(jnp.uint8))
+    channels = check_image(image, CHANNELS)[2]
+    return unpack(smooth_words(pack(image)), channels)
 
 
 def blur(image: jax.Array) -> jax.Array:
     """Averages the ring of 16 pixels at a distance of two.
 
     Args:
-      image: `u8[H,W,C]`, alpha treated like a colour.
+      image: `u8[H,W,C]`, C at most 4, alpha treated like a colour.
 
     Returns:
       `u8[H,W,C]`, rounded half up; the border of two pixels is unchanged.
     """
-    height, width, _ = check_image(image)
-    image = jnp.asarray(image)
-    if min(height, width) < 5:
-        return image
-    wide = image.astype(jnp.int32)
-    sums = box_sums(wide, 5) - box_sums(wide, 3)[1:-1, 1:-1]
-    return set_interior(image, ((2 * sums + 16) // 32).astype(jnp.uint8))
+    channels = check_image(image, CHANNELS)[2]
+    return unpack(blur_words(pack(image)), channels)
 
 
 def sharpness(image: jax.Array, factor: ArrayLike) -> jax.Array:

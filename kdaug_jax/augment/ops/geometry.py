@@ -17,7 +17,6 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from kdaug_jax.augment.ops.checks import check_fill, check_host, check_image
-from kdaug_jax.augment.ops.masks import paint
 from kdaug_jax.augment.ops.resample import affine_bicubic, affine_bilinear, exact_coefficients
 from kdaug_jax.errors import near
 
@@ -71,16 +70,51 @@ def affine_nearest(image: jax.Array, coefficients: ArrayLike, fill: ArrayLike) -
       ValueError: the image is not `[H,W,C]`.
     """
     height, width, channels = check_image(image)
+    check_fill(fill, channels)
+    pixel, inside = nearest_pixels(coefficients, height, width)
+    return take_pixels(jnp.asarray(image), pixel, inside, jnp.asarray(fill, jnp.uint8))
+
+
+def nearest_pixels(
+    coefficients: ArrayLike, height: int, width: int
+) -> tuple[jax.Array, jax.Array]:
+    """Finds the input pixel of each output pixel.
+
+    Args:
+      coefficients: `i32[6]`, from `affine_coefficients`; may be traced.
+      height: of the image in pixels.
+      width: of the image in pixels.
+
+    Returns:
+      `i32[H,W]`, row * width + column, 0 outside the image, and `bool[H,W]`, True inside.
+    """
     a, b, c, d, e, f = jnp.asarray(coefficients, jnp.int32)
     columns, rows = jnp.arange(width)[None, :], jnp.arange(height)[:, None]
     # The shift of a negative int32 rounds down, which is what keeps -0.5 outside.
     x = (a * columns + b * rows + c) >> 16
     y = (d * columns + e * rows + f) >> 16
     inside = (x >= 0) & (x < width) & (y >= 0) & (y < height)
-    pixel = jnp.where(inside, y * width + x, 0)
-    flat = jnp.asarray(image).reshape(height * width, channels)
-    moved = flat.at[pixel].get(mode="promise_in_bounds")
-    return paint(moved, ~inside, fill)
+    return jnp.where(inside, y * width + x, 0), inside
+
+
+def take_pixels(
+    image: jax.Array, pixel: jax.Array, inside: jax.Array, fill: jax.Array
+) -> jax.Array:
+    """Makes an image of pixels of another.
+
+    Args:
+      image: `[H,W,...]`.
+      pixel: `i32[H,W]`, row * W + column.
+      inside: `bool[H,W]`, False for the fill.
+      fill: `[...]`.
+
+    Returns:
+      `[H,W,...]`.
+    """
+    rest = image.shape[2:]
+    moved = image.reshape(-1, *rest).at[pixel].get(mode="promise_in_bounds")
+    inside = inside.reshape(*inside.shape, *[1] * len(rest))
+    return jnp.where(inside, moved, jnp.broadcast_to(fill, moved.shape))
 
 
 def rotation(degrees: float, height: int, width: int) -> Matrix:

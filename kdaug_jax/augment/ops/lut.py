@@ -13,6 +13,7 @@ from jax.typing import ArrayLike
 
 from kdaug_jax.augment.ops.blending import RGB, arrays_of, blend_lut, split_alpha
 from kdaug_jax.augment.ops.checks import check_image, check_number
+from kdaug_jax.augment.ops.words import ALPHA, planes, with_colours
 
 _VALUES = np.arange(256, dtype=np.int32)
 
@@ -138,6 +139,28 @@ def apply_lut(image: jax.Array, lut: ArrayLike) -> jax.Array:
     if np.ndim(lut) == 2:
         index = index + 256 * np.arange(channels, dtype=np.int32)[None, None]
     return jnp.asarray(lut, jnp.uint8).reshape(-1).at[index].get(mode="promise_in_bounds")
+
+
+def apply_lut_words(
+    words: jax.Array, luts: jax.Array, place: jax.Array, opaque: ArrayLike
+) -> jax.Array:
+    """Replaces each colour by what a table says, on words.
+
+    Args:
+      words: `u32[...]`, see `words.pack`.
+      luts: `u8[N]`, tables one after the other.
+      place: `i32[2]`, where the table of the first colour begins, and how far on the next one's
+        does, 0 for one table for all.
+      opaque: `bool[]`, True to make alpha 255, False to keep it; may be traced.
+
+    Returns:
+      `u32[...]`.
+    """
+    moved = (
+        luts.at[colour + place[0] + number * place[1]].get(mode="promise_in_bounds")
+        for number, colour in enumerate(planes(words))
+    )
+    return with_colours(words, moved) | jnp.where(opaque, ALPHA, np.uint32(0))
 
 
 def apply_rgb_lut(image: jax.Array, lut: ArrayLike, opaque: bool = True) -> jax.Array:

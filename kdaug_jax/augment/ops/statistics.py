@@ -6,7 +6,9 @@ Source: `ImageOps.autocontrast` and `equalize`, `ImageEnhance.Contrast` of Pillo
 from __future__ import annotations
 
 import functools
+import itertools
 import math
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -16,8 +18,27 @@ from jax.typing import ArrayLike
 from kdaug_jax.augment.ops.blending import RGB, blend_lut, luma, split_alpha
 from kdaug_jax.augment.ops.checks import check_image
 from kdaug_jax.augment.ops.lut import apply_rgb_lut
+from kdaug_jax.augment.ops.words import pack, planes
 
 _VALUES = np.arange(256, dtype=np.int32)
+
+
+@jax.custom_batching.custom_vmap
+def counts(values: jax.Array) -> jax.Array:
+    """Counts values `i32[...]` in 0..255: `i32[256]`."""
+    return _tally(values, 256)
+
+
+@counts.def_vmap
+def _counts_of_many(size: int, batched: list[bool], values: jax.Array) -> tuple[jax.Array, bool]:
+    # One row of bins for all: a CPU is twice as fast with it as with bins of two axes.
+    first = 256 * jnp.arange(size, dtype=jnp.int32)
+    moved = values + first.reshape(size, *[1] * (values.ndim - 1))
+    return _tally(moved, 256 * size).reshape(size, 256), True
+
+
+def _tally(values: jax.Array, bins: int) -> jax.Array:
+    return jnp.zeros(bins, jnp.int32).at[values.reshape(-1)].add(1, mode="promise_in_bounds")
 
 
 def histogram(image: jax.Array) -> jax.Array:
@@ -29,11 +50,16 @@ def histogram(image: jax.Array) -> jax.Array:
     Returns:
       `i32[C,256]`.
     """
-    channels = check_image(image)[2]
-    rows = 256 * np.arange(channels, dtype=np.int32)
-    bins = (jnp.asarray(image).astype(jnp.int32) + rows[None, None]).reshape(-1)
-    empty = jnp.zeros(channels * 256, jnp.int32)
-    return empty.at[bins].add(1, mode="promise_in_bounds").reshape(channels, 256)
+    check_image(image)
+    wide = jnp.asarray(image).astype(jnp.int32)
+    return jnp.stack([counts(wide[:, :, channel]) for channel in range(image.shape[2])])
+
+
+def extremes(values: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Gives the lowest and the highest of `i32[H,W]`, two `i32[]`."""
+    # In two steps that a compiler may not merge: reduced in one, a CPU takes value after value.
+    low, high = jax.lax.optimization_barrier((values.min(0), values.max(0)))
+    return low.min(), high.max()
 
 
 def mean_luma(image: jax.Array) -> jax.Array:
@@ -45,7 +71,11 @@ def mean_luma(image: jax.Array) -> jax.Array:
     Returns:
       `i32[]`, 0..255.
     """
-    grey = luma(image).astype(jnp.int32)
+    return rounded_mean(luma(image).astype(jnp.int32))
+
+
+def rounded_mean(grey: jax.Array) -> jax.Array:
+    """Gives the mean `i32[]` of `i32[H,W]` grey levels, rounded half up."""
     return (2 * grey.sum() + grey.size) // (2 * grey.size)
 
 
@@ -102,7 +132,7 @@ def stretch_lut(low: ArrayLike, high: ArrayLike) -> jax.Array:
     low, high = jnp.asarray(low, jnp.int32), jnp.asarray(high, jnp.int32)
     d = jnp.maximum(high - low, 1)
     scaled = (jnp.clip(_VALUES, low, jnp.maximum(high, low)) - low) * 255
-    quotient = scaled // d
+    quotient = divide(scaled, d)
     bits, first = _one_less()
     g = jnp.asarray(np.gcd(np.arange(256), 255), jnp.int32)[d]
     exact = (quotient * d == scaled) & (_VALUES <= high)
@@ -113,38 +143,58 @@ def stretch_lut(low: ArrayLike, high: ArrayLike) -> jax.Array:
     return jnp.where(high > low, stretched, _VALUES).astype(jnp.uint8)
 
 
-def value_range(counts: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Gives the lowest and the highest value that occur, two `i32[]`, of `i32[256]` counts."""
-    some = counts > 0
-    return jnp.argmax(some).astype(jnp.int32), 255 - jnp.argmax(some[::-1]).astype(jnp.int32)
-
-
-def auto_contrast_lut(counts: jax.Array) -> jax.Array:
-    """Gives the table that stretches the values that occur to 0..255.
+def divide(numbers: jax.Array, divisor: jax.Array) -> jax.Array:
+    """Divides and cuts off, as `//` does but faster.
 
     Args:
-      counts: `i32[256]`, one row of `histogram`.
+      numbers: `i32[...]`, 0 to 2^21.
+      divisor: `i32[]`, 1 to 2^21.
 
     Returns:
-      `u8[256]`; of fewer than two different values, the one that changes nothing.
+      `i32[...]`.
     """
-    return stretch_lut(*value_range(counts))
+    # With a half added no quotient is nearer to a whole number than float32 can tell, even where
+    # a device does not round it to nearest.
+    return ((numbers.astype(jnp.float32) + 0.5) / divisor.astype(jnp.float32)).astype(jnp.int32)
+
+
+def running_sums(numbers: jax.Array) -> jax.Array:
+    """Gives the sums of `i32[256]` from the first number to each: `i32[256]`."""
+    # Sixteen at a time: that takes a CPU half the time of `cumsum`.
+    rows = numbers.reshape(16, 16)
+    inner = jnp.stack(list(itertools.accumulate(rows[:, place] for place in range(16))), axis=1)
+    outer = jnp.stack(list(itertools.accumulate(inner[place, -1] for place in range(16))))
+    return (inner + (outer - inner[:, -1])[:, None]).reshape(256)
 
 
 def equalize_lut(counts: jax.Array) -> jax.Array:
     """Gives the table that spreads values evenly over 0..255.
 
     Args:
-      counts: `i32[256]`, one row of `histogram`.
+      counts: `i32[256]`, one row of `histogram`, of at most 2 million pixels.
 
     Returns:
       `u8[256]`; where the values below the highest are fewer than 255 pixels, the one that
       changes nothing.
     """
-    step = (counts.sum() - counts[value_range(counts)[1]]) // 255
-    below = jnp.cumsum(counts) - counts
-    spread = jnp.minimum((step // 2 + below) // jnp.maximum(step, 1), 255)
+    below = running_sums(counts) - counts
+    step = jnp.max(jnp.where(counts > 0, below, 0)) // 255
+    spread = jnp.minimum(divide(step // 2 + below, jnp.maximum(step, 1)), 255)
     return jnp.where(step > 0, spread, _VALUES).astype(jnp.uint8)
+
+
+def channel_luts(image: jax.Array, make: Callable[[jax.Array], jax.Array]) -> jax.Array:
+    """Makes a table of each colour of an image.
+
+    Args:
+      image: `u8[H,W,C]`, C = 3 or 4.
+      make: gives a table `u8[256]` of the values `i32[H,W]` of one.
+
+    Returns:
+      `u8[3,256]`.
+    """
+    check_image(image, RGB)
+    return jnp.stack([make(plane) for plane in planes(pack(image))])
 
 
 def contrast(image: jax.Array, factor: ArrayLike) -> jax.Array:
@@ -163,11 +213,9 @@ def contrast(image: jax.Array, factor: ArrayLike) -> jax.Array:
 
 def auto_contrast(image: jax.Array) -> jax.Array:
     """Stretches each channel of `u8[H,W,C]` to 0..255; alpha becomes 255."""
-    check_image(image, RGB)
-    return apply_rgb_lut(image, jax.vmap(auto_contrast_lut)(histogram(image[:, :, :3])))
+    return apply_rgb_lut(image, channel_luts(image, lambda plane: stretch_lut(*extremes(plane))))
 
 
 def equalize(image: jax.Array) -> jax.Array:
     """Spreads the values of each channel of `u8[H,W,C]` evenly; alpha becomes 255."""
-    check_image(image, RGB)
-    return apply_rgb_lut(image, jax.vmap(equalize_lut)(histogram(image[:, :, :3])))
+    return apply_rgb_lut(image, channel_luts(image, lambda plane: equalize_lut(counts(plane))))

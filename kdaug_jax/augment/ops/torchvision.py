@@ -19,7 +19,8 @@ from kdaug_jax.augment.ops.blending import RGB, split, split_alpha
 from kdaug_jax.augment.ops.checks import check_image
 from kdaug_jax.augment.ops.filters import smooth
 from kdaug_jax.augment.ops.lut import apply_lut
-from kdaug_jax.augment.ops.statistics import histogram
+from kdaug_jax.augment.ops.statistics import channel_luts, extremes
+from kdaug_jax.augment.ops.words import pack, planes
 
 _VALUES = np.arange(256, dtype=np.float32)
 # 0.2989, 0.587 and 0.114 as float32; their products with bytes are rounded one by one.
@@ -64,11 +65,17 @@ def blend(start: jax.Array, image: jax.Array, alpha: ArrayLike) -> jax.Array:
 def grey(image: jax.Array) -> jax.Array:
     """Gives 0.2989 R + 0.587 G + 0.114 B of `u8[H,W,3]`, cut off, as `u8[H,W]`."""
     check_image(image, RGB)
+    return grey_of(*planes(pack(image))).astype(jnp.uint8)
+
+
+def grey_of(*colours: jax.Array) -> jax.Array:
+    """Gives `grey` of three colours, `i32[...]` each in 0..255, as `i32[...]`."""
     # Products of bytes with float32 weights have 32 bits, so they are looked up, not computed.
-    parts = _VALUES[None] * _WEIGHTS[:, None]
-    index = jnp.asarray(image).astype(jnp.int32)
-    red, green, blue = (jnp.asarray(parts[c])[index[:, :, c]] for c in range(3))
-    return (red + green + blue).astype(jnp.int32).astype(jnp.uint8)
+    red, green, blue = (
+        jnp.asarray(parts).at[colour].get(mode="promise_in_bounds")
+        for parts, colour in zip(_VALUES[None] * _WEIGHTS[:, None], colours, strict=True)
+    )
+    return (red + green + blue).astype(jnp.int32)
 
 
 def color(image: jax.Array, factor: float) -> jax.Array:
@@ -78,8 +85,12 @@ def color(image: jax.Array, factor: float) -> jax.Array:
 
 def mean_grey(image: jax.Array) -> jax.Array:
     """Gives the mean of `grey`, `f32[]`, exactly rounded for images of up to 65,793 pixels."""
-    levels = grey(image).astype(jnp.int32)
-    return levels.sum().astype(jnp.float32) / np.float32(levels.size)
+    return mean_level(grey(image).astype(jnp.int32))
+
+
+def mean_level(grey: jax.Array) -> jax.Array:
+    """Gives the mean `f32[]` of `i32[H,W]` grey levels."""
+    return grey.sum().astype(jnp.float32) / np.float32(grey.size)
 
 
 def contrast(image: jax.Array, factor: float) -> jax.Array:
@@ -98,18 +109,16 @@ def sharpness(image: jax.Array, factor: float) -> jax.Array:
     return blend(smooth(image), image, factors(factor))
 
 
-def auto_contrast_lut(counts: jax.Array) -> jax.Array:
-    """Gives the table `u8[256]` that stretches the values that occur to 0..255.
+def stretch_lut(low: jax.Array, high: jax.Array) -> jax.Array:
+    """Gives the table that stretches low..high to 0..255.
 
     Args:
-      counts: `i32[256]`, one row of `statistics.histogram`.
+      low: `i32[]`, 0..255.
+      high: `i32[]`, 0..255; if not above `low`, nothing is changed.
 
     Returns:
-      `u8[256]`; of fewer than two different values, the one that changes nothing.
+      `u8[256]`.
     """
-    some = counts > 0
-    low = jnp.argmax(some).astype(jnp.int32)
-    high = 255 - jnp.argmax(some[::-1]).astype(jnp.int32)
     scale = jnp.asarray(_SCALES)[jnp.maximum(high - low, 0)]
     offset = (np.arange(256) - low).astype(jnp.float32)
     stretched = jnp.clip(_product(offset, *split(scale)), 0, 255).astype(jnp.int32)
@@ -124,4 +133,4 @@ _SCALES = np.float32(255) * (np.float32(1) / np.maximum(np.arange(256), 1).astyp
 def auto_contrast(image: jax.Array) -> jax.Array:
     """Stretches each channel of `u8[H,W,3]` to 0..255."""
     check_image(image, (3,))
-    return apply_lut(image, jax.vmap(auto_contrast_lut)(histogram(image)))
+    return apply_lut(image, channel_luts(image, lambda plane: stretch_lut(*extremes(plane))))

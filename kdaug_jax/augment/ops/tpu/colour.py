@@ -19,8 +19,9 @@ from jax.typing import ArrayLike
 from kdaug_jax.augment.ops import lut
 from kdaug_jax.augment.ops.blending import blend, blend_lut, split, split_alpha
 from kdaug_jax.augment.ops.checks import check_image, check_number, is_host
-from kdaug_jax.augment.ops.filters import set_interior
-from kdaug_jax.augment.ops.statistics import histogram, value_range
+from kdaug_jax.augment.ops.filters import keep_border
+from kdaug_jax.augment.ops.statistics import channel_luts, extremes
+from kdaug_jax.augment.ops.words import pack, planes
 
 RGB = (3,)
 _VALUES = np.arange(256, dtype=np.float32)
@@ -105,9 +106,16 @@ def _grey_parts() -> np.ndarray:
 def grey(image: jax.Array) -> jax.Array:
     """Gives the grey levels of `tf.image.rgb_to_grayscale`: `u8[H,W]` of `u8[H,W,3]`."""
     check_image(image, RGB)
-    index = jnp.asarray(image).astype(jnp.int32)
-    red, green, blue = (jnp.asarray(_grey_parts()[c])[index[:, :, c]] for c in range(3))
-    return ((red + green + blue) * np.float32(255.5)).astype(jnp.int32).astype(jnp.uint8)
+    return grey_of(*planes(pack(image))).astype(jnp.uint8)
+
+
+def grey_of(*colours: jax.Array) -> jax.Array:
+    """Gives `grey` of three colours, `i32[...]` each in 0..255, as `i32[...]`."""
+    red, green, blue = (
+        jnp.asarray(parts).at[colour].get(mode="promise_in_bounds")
+        for parts, colour in zip(_grey_parts(), colours, strict=True)
+    )
+    return ((red + green + blue) * np.float32(255.5)).astype(jnp.int32)
 
 
 def color(image: jax.Array, factor: ArrayLike) -> jax.Array:
@@ -136,8 +144,13 @@ def contrast_level(image: jax.Array, clean: bool = False) -> jax.Array:
     """
     height, width, _ = check_image(image, RGB)
     if clean:
-        return grey(image).astype(jnp.int32).sum() // (height * width)
+        return mean_level(grey(image).astype(jnp.int32))
     return jnp.int32(min(255, height * width // 256))
+
+
+def mean_level(grey: jax.Array) -> jax.Array:
+    """Gives the mean `i32[]` of `i32[H,W]` grey levels, cut off."""
+    return grey.sum() // grey.size
 
 
 def contrast(image: jax.Array, factor: ArrayLike, clean: bool = False) -> jax.Array:
@@ -164,19 +177,23 @@ def smooth(image: jax.Array) -> jax.Array:
     Returns:
       `u8[H,W,3]`; the border of one pixel is unchanged.
     """
-    height, width, _ = check_image(image, RGB)
-    image = jnp.asarray(image)
-    if min(height, width) < 3:
-        return image
-    wide = image.astype(jnp.float32)
+    check_image(image, RGB)
+    return smooth_values(jnp.asarray(image)).astype(jnp.uint8)
+
+
+def smooth_values(values: jax.Array) -> jax.Array:
+    """Does what `smooth` does: `i32[H,W,...]` of `[H,W,...]` in 0..255."""
+    height, width, *_ = values.shape
+    around = [(1, 1)] * 2 + [(0, 0)] * (values.ndim - 2)
+    wide = jax.lax.optimization_barrier(jnp.pad(values, around)).astype(jnp.float32)
     total = 0.0
     for row in range(3):
         for column in range(3):
             times = 5 if row == column == 1 else 1
             hi, lo = split_alpha(np.float32(times) / np.float32(13))
-            value = wide[row : height - 2 + row, column : width - 2 + column]
+            value = wide[row : row + height, column : column + width]
             total = (hi * value + lo * value) + total
-    return set_interior(image, total.astype(jnp.int32).astype(jnp.uint8))
+    return keep_border(total.astype(jnp.int32), values.astype(jnp.int32), 1)
 
 
 def sharpness(image: jax.Array, factor: ArrayLike) -> jax.Array:
@@ -213,19 +230,8 @@ def stretch_lut(low: ArrayLike, high: ArrayLike) -> jax.Array:
     return jnp.where(high > low, limited, np.arange(256)).astype(jnp.uint8)
 
 
-def auto_contrast_lut(counts: jax.Array) -> jax.Array:
-    """Gives the table that stretches the values that occur to 0..255.
-
-    Args:
-      counts: `i32[256]`, one row of `statistics.histogram`.
-
-    Returns:
-      `u8[256]`; of fewer than two different values, the one that changes nothing.
-    """
-    return stretch_lut(*value_range(counts))
-
-
 def auto_contrast(image: jax.Array) -> jax.Array:
     """Stretches each channel of `u8[H,W,3]` to 0..255, in float32."""
     check_image(image, RGB)
-    return lut.apply_lut(image, jax.vmap(auto_contrast_lut)(histogram(image)))
+    tables = channel_luts(image, lambda plane: stretch_lut(*extremes(plane)))
+    return lut.apply_lut(image, tables)

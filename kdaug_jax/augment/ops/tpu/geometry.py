@@ -18,8 +18,8 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from kdaug_jax.augment.ops.blending import split
-from kdaug_jax.augment.ops.checks import check_host, check_image
-from kdaug_jax.augment.ops.masks import paint
+from kdaug_jax.augment.ops.checks import check_fill, check_host, check_image
+from kdaug_jax.augment.ops.geometry import take_pixels
 
 
 def _nearest(x: jax.Array) -> jax.Array:
@@ -46,9 +46,26 @@ def affine_nearest(image: jax.Array, transform: ArrayLike, fill: ArrayLike) -> j
       ValueError: the image is not `[H,W,C]`.
     """
     height, width, channels = check_image(image)
+    check_fill(fill, channels)
+    pixel, inside = nearest_pixels(transform, height, width)
+    return take_pixels(jnp.asarray(image), pixel, inside, jnp.asarray(fill, jnp.uint8))
+
+
+def nearest_pixels(transform: ArrayLike, height: int, width: int) -> tuple[jax.Array, jax.Array]:
+    """Finds the input pixel of each output pixel.
+
+    Args:
+      transform: `f32[6]`, a to f, output to input; may be traced.
+      height: of the image in pixels, at most 4096.
+      width: of the image in pixels, at most 4096.
+
+    Returns:
+      `i32[H,W]`, row * width + column, 0 outside the image, and `bool[H,W]`, True inside.
+    """
     column = np.arange(width, dtype=np.float32)[None]
     row = np.arange(height, dtype=np.float32)[:, None]
-    hi, lo = split(jnp.asarray(transform, jnp.float32))
+    transform = jnp.asarray(transform, jnp.float32)
+    hi, lo = split(transform)
 
     def place(a: int, b: int, c: int) -> jax.Array:
         # Products of 12 bits each are exact, so no device can round them otherwise.
@@ -56,13 +73,9 @@ def affine_nearest(image: jax.Array, transform: ArrayLike, fill: ArrayLike) -> j
         down = hi[b] * row + lo[b] * row
         return _nearest(along + down + transform[c])
 
-    transform = jnp.asarray(transform, jnp.float32)
     x, y = place(0, 1, 2), place(3, 4, 5)
     inside = (x >= 0) & (x < width) & (y >= 0) & (y < height)
-    pixel = jnp.where(inside, y * width + x, 0)
-    flat = jnp.asarray(image).reshape(height * width, channels)
-    moved = flat.at[pixel].get(mode="promise_in_bounds")
-    return paint(moved, ~inside, fill)
+    return jnp.where(inside, y * width + x, 0), inside
 
 
 def rotation(degrees: float, height: int, width: int) -> np.ndarray:
