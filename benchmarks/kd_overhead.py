@@ -30,7 +30,8 @@ def make_forward(ours: common.Ours):
     @jax.jit
     def forward(position, frozen, constants, items, hparams):
         batch = ours.feed.batch(constants, items[0])
-        views = program.make_views(program.clock(position, hparams), batch, hparams)
+        clock = program.clock(position, hparams)
+        views, *_ = program.make_views(clock, batch, hparams, {}, {})
         return teacher.apply(frozen["teacher"], views["x"].image, train=False)[0].logits
 
     return forward

@@ -58,6 +58,19 @@ def example_keys(clock: Clock, role: str, index: jax.Array) -> jax.Array:
     return jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, index)
 
 
+def redraw(keys: jax.Array, draw: jax.Array) -> jax.Array:
+    """Gives the keys of another draw for the same examples; draw 0 keeps the keys.
+
+    Args:
+      keys: `key[N]`.
+      draw: `i32[N]`, at least 0.
+
+    Returns:
+      `key[N]`.
+    """
+    return jnp.where(draw > 0, jax.vmap(jax.random.fold_in)(keys, draw), keys)
+
+
 def batch_key(clock: Clock, role: str) -> jax.Array:
     """Gives the key of what `role` draws once for the whole batch (or micro-batch) of a step."""
     key = jax.random.fold_in(fold(root(clock.seed), "batch/" + role), clock.epoch)

@@ -66,6 +66,26 @@ def test_preview_draws_the_first_views(run, tmp_path, capsys):
     assert "not trained" not in capsys.readouterr().out
 
 
+def test_preview_chooses_with_initial_weights(tmp_path):
+    import io
+
+    from kdaug_jax.experiment import config as configs
+    from kdaug_jax.training.preview import preview
+    from tests.conftest import tiny_config
+
+    mixed = 'view("x")|repeat(2)|cutmix(1.0)|pick("kl")'
+    config = tiny_config(
+        views={"x": "flip", "mixed": mixed},
+        networks={"student": configs.network("tiny", trainable=True),
+                  "teacher": configs.network("tiny_wide")},
+        terms={"kd": configs.term("kl", ("x", "mixed"), teacher="teacher")},
+    )
+    said = io.StringIO()
+    assert preview(config, tmp_path, stream=said).exists()
+    assert "teacher is not trained yet" in said.getvalue()
+    assert "chosen by initial weights" in said.getvalue()
+
+
 def test_sigterm_where_there_is_nothing_to_save(run, monkeypatch, tmp_path, capsys):
     before = signal.getsignal(signal.SIGTERM)
     monkeypatch.setattr(

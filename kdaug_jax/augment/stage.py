@@ -21,7 +21,9 @@ class Stage(NamedTuple):
         "group": `apply(key, View, ...) -> View`, for stages that mix examples of one group;
         "policy": `apply(..., size=(height, width)) -> Policy`, called once when the view is read;
         its traced numbers are the policy's, and `fill` is understood beside its own arguments.
-        A policy that depends on the epoch takes `epochs`, how many the run has.
+        A policy that depends on the epoch takes `epochs`, how many the run has;
+        "repeat" and "pick": a signature only, for stages that the view language carries out
+        itself because they change the number of rows.
       check: `check(arguments, size)` raises ValueError (what, what would be right) for
         arguments that do not suit images of `size` (height, width), or None.
       size: `size(arguments, size)` gives the size of what comes out of the stage, or None where
@@ -31,7 +33,7 @@ class Stage(NamedTuple):
     """
 
     apply: Callable[..., Any]
-    form: Literal["example", "batch", "group", "policy"] = "example"
+    form: Literal["example", "batch", "group", "policy", "repeat", "pick"] = "example"
     check: Callable[[Mapping[str, Any], Size], None] | None = None
     size: Callable[[Mapping[str, Any], Size], Size] | None = None
     floats: bool = False

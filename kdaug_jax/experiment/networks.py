@@ -113,6 +113,7 @@ def run(
     branches: Mapping[str, int],
     clock: Clock,
     given: Mapping[str, Outputs],
+    groups: int = 0,
 ) -> tuple[dict[str, Outputs], dict[str, Any]]:
     """Runs each network on its views, those of one size in one joint pass.
 
@@ -124,6 +125,7 @@ def run(
       branches: `{view: BatchNorm branch}` for trained networks; frozen ones use branch 0.
       clock: position in the run, for dropout.
       given: `{"network@view": Outputs}`; these pairs are not run.
+      groups: into how many groups each view falls for statistics; 0 for groups of `group_size`.
 
     Returns:
       `{"network@view": Outputs}` and `{network: batch_stats}` of the trained networks. In
@@ -132,13 +134,14 @@ def run(
     outputs = dict(given)
     batch_stats = {}
     # Frozen networks first: the trained ones do not depend on them but for the loss.
-    frozen_logits: list[jax.Array] = []
+    # So is what views were mixed and chosen by.
+    first = [view.target for view in views.values()]
     for name, network in sorted(networks.items(), key=lambda item: item[1].trainable):
         wanted = [view for one, view in pairs if one == name and f"{name}@{view}" not in given]
         current = dict(variables[name])
         for together in _joint(wanted, views):
             image = _stack([views[view].image for view in together])
-            image = sharding.after(image, frozen_logits if network.trainable else (), clock.step)
+            image = sharding.after(image, first if network.trainable else (), clock.step)
             key = rng.batch_key(clock, f"network/{name}/" + "+".join(together))
             result, current["batch_stats"] = network.model.apply(
                 current,
@@ -146,9 +149,10 @@ def run(
                 train=network.trainable,
                 branches=tuple(branches[view] if network.trainable else 0 for view in together),
                 key=key,
+                groups=groups if network.trainable else 0,
             )
             if not network.trainable:
-                frozen_logits.append(result.logits)
+                first.append(result.logits)
             for position, view in enumerate(together):
                 outputs[f"{name}@{view}"] = _unstack(result, position, len(together))
         if network.trainable:

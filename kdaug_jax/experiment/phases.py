@@ -11,8 +11,9 @@ import numpy as np
 
 from kdaug_jax.errors import ConfigError
 from kdaug_jax.experiment.binding import cast
+from kdaug_jax.experiment.build import build_phase
 from kdaug_jax.experiment.config import LONGEST, overlay, put, validate
-from kdaug_jax.experiment.program import Program, build_phase
+from kdaug_jax.experiment.program import Program
 from kdaug_jax.types import Info, Range
 
 # What phases may change, and what of it they may not.

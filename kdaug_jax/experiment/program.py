@@ -1,9 +1,8 @@
-"""`build(config, info)`: everything resolved and planned, so that the step only executes."""
+"""A program: everything of an experiment resolved and planned, so that the step only executes."""
 
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,10 +12,11 @@ import numpy as np
 import optax
 
 from kdaug_jax import rng
-from kdaug_jax.errors import ConfigError, near
 from kdaug_jax.experiment import networks as network_room
 from kdaug_jax.experiment import optim, terms, views
-from kdaug_jax.experiment.config import SEED, natural
+from kdaug_jax.experiment.language import made_plans
+from kdaug_jax.experiment.measures import disagreement
+from kdaug_jax.experiment.picking import Scorer
 from kdaug_jax.types import Batch, Clock, Hparams, Info, Outputs, Range, TrainState, View
 
 
@@ -73,9 +73,39 @@ class Program:
         """Gives the position in the run at a step."""
         return Clock(hparams["seed"], step // self.steps_per_epoch, step)
 
-    def make_views(self, clock: Clock, batch: Batch, hparams: Hparams) -> dict[str, View]:
-        """Makes all views of a batch."""
-        return views.make(self.view_plans, clock, batch, hparams, self.info, self.groups)
+    def variables(
+        self, params: Mapping[str, Any], network_state: Mapping[str, Any], frozen: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        """Gives `{network: {"params", "batch_stats"}}` of the trained and the frozen networks."""
+        return {
+            name: {"params": params[name], "batch_stats": network_state[name]}
+            if one.trainable
+            else frozen[name]
+            for name, one in self.networks.items()
+        }
+
+    def make_views(
+        self, clock: Clock, batch: Batch, hparams: Hparams, variables: Mapping[str, Any],
+        given: Mapping[str, Outputs],
+    ) -> tuple[dict[str, View], dict[str, Outputs], dict[str, Any]]:
+        """Makes all views of a batch.
+
+        Args:
+          clock: position in the run.
+          batch: the stored examples.
+          hparams: traced numbers by path.
+          variables: see `variables`; only networks that choose among views are used.
+          given: outputs of `network@view` pairs that are not to be run.
+
+        Returns:
+          The views; `given` and what was found on the way; metrics as (sum, count).
+        """
+        scorer = Scorer(self.networks, variables, self.branches, clock)
+        made = views.make_all(
+            made_plans(self.view_plans, self.pairs), clock, batch, hparams, self.info,
+            self.groups, scorer,
+        )
+        return made.views, {**made.given, **given}, made.metrics
 
     def run_networks(
         self,
@@ -87,14 +117,9 @@ class Program:
         given: Mapping[str, Outputs],
     ) -> tuple[dict[str, Outputs], dict[str, Any]]:
         """Runs every needed pair that is not given; returns outputs and new running statistics."""
-        variables = {
-            name: {"params": params[name], "batch_stats": network_state[name]}
-            if one.trainable
-            else frozen[name]
-            for name, one in self.networks.items()
-        }
         return network_room.run(
-            self.networks, self.pairs, variables, made, self.branches, clock, given
+            self.networks, self.pairs, self.variables(params, network_state, frozen), made,
+            self.branches, clock, given, max(self.groups // self.accumulate, 1),
         )
 
     def compute_terms(self, params, state, outputs, made, clock, hparams):
@@ -103,6 +128,7 @@ class Program:
             self.term_plans, params, state, outputs, made, clock, hparams, self.info,
             max(self.groups // self.accumulate, 1),
         )
+        metrics |= disagreement(self.view_plans, self.term_plans, outputs, made)
         grouped: dict[str, jax.Array] = {
             group: jnp.zeros((), jnp.float32) for group in self.optimizer.groups.values()
         }
@@ -116,10 +142,10 @@ class Program:
         Groups stay whole. Neighbours go to different micro-batches, so that each device keeps its
         own examples.
         """
-        unit = self.config["train"]["group_size"] or 1
-        count = self.accumulate
+        count, grouped = self.accumulate, self.config["train"]["group_size"] > 0
 
         def one(array: jax.Array) -> jax.Array:
+            unit = array.shape[0] // self.groups if grouped else 1
             parts = array.reshape(-1, count, unit, *array.shape[1:])
             return jnp.moveaxis(parts, 1, 0).reshape(count, -1, *array.shape[1:])
 
@@ -205,116 +231,8 @@ class Program:
 
         def forward(params, network_state, frozen, hparams, batch):
             clock = self.clock(jnp.zeros((), jnp.int32), hparams)
-            made = self.make_views(clock, batch, hparams)
-            return self.run_networks(params, network_state, frozen, made, clock, {})[0], made
+            variables = self.variables(params, network_state, frozen)
+            made, given, _ = self.make_views(clock, batch, hparams, variables, {})
+            return self.run_networks(params, network_state, frozen, made, clock, given)[0], made
 
         return jax.eval_shape(forward, params, network_state, frozen, hparams, batch)
-
-
-def build_phase(full: dict[str, Any], info: Info, start_step: int) -> Program:
-    """Resolves one phase of an experiment.
-
-    Args:
-      full: the complete plain config of the phase.
-      info: facts of the training split.
-      start_step: where the phase begins.
-
-    Returns:
-      Its program.
-
-    Raises:
-      ConfigError: whatever does not fit, named by its config path.
-    """
-    size, batch_size = len(info.labels), full["data"]["batch_size"]
-    if batch_size > size:
-        raise ConfigError(
-            "data.batch_size", f"{batch_size} is more than the {size} training examples",
-            f"at most {size}",
-        )
-    steps_per_epoch = size // batch_size
-    total_steps = max(round(full["train"]["epochs"] * steps_per_epoch), 1)
-    if total_steps > np.iinfo(np.int32).max:
-        raise ConfigError(
-            "train.epochs", f"are {total_steps:,} steps", f"at most {np.iinfo(np.int32).max:,}"
-        )
-    group_size = full["train"]["group_size"]
-    plans = natural(full["views"])
-    view_plans = views.parse_all(
-        {name: full["views"][name]["ops"] for name in plans}, info,
-        max(math.ceil(full["train"]["epochs"]), 1),
-    )
-    branches = {name: full["views"][name]["branch"] for name in plans}
-    names = natural(full["networks"])
-    term_plans = tuple(
-        terms.build(
-            name, full["terms"][name], list(plans), names, steps_per_epoch, total_steps, info
-        )
-        for name in natural(full["terms"])
-    )
-    needed = terms.pairs(term_plans)
-    networks = {}
-    for name in names:
-        used = [branches[view] for network, view in needed if network == name]
-        if not used:
-            raise ConfigError(f"networks.{name}", "no term uses it", "remove it or add a term")
-        if full["networks"][name]["trainable"] and 0 not in used:
-            raise ConfigError(
-                f"networks.{name}", "no view of it uses BatchNorm branch 0, which is evaluated",
-                "number branches from 0",
-            )
-        networks[name] = network_room.build(
-            name, full["networks"][name], info, 1 + max(used), group_size, full["precision"]
-        )
-    for plan in term_plans:
-        for network in {pair.split("@")[0] for pair in plan.student}:
-            if not networks[network].trainable:
-                raise ConfigError(
-                    f"terms.{plan.name}.student", f"'{network}' is frozen",
-                    near("", [name for name, one in networks.items() if one.trainable]),
-                )
-        _check_group(plan, full)
-    optimizer = optim.build(full["optim"], steps_per_epoch, total_steps, info)
-    hparams: dict[str, np.ndarray] = {"seed": np.asarray(full["seed"], np.uint32)}
-    ranges: dict[str, Range] = {"seed": SEED}
-    for values, legal in (
-        views.hparams(view_plans), terms.hparams(term_plans),
-        (optimizer.hparams, optimizer.ranges),
-    ):
-        hparams |= values
-        ranges |= legal
-    # What every later reader needs to build the networks again without the data.
-    resolved = {**full, "networks": {
-        name: {**full["networks"][name], "mean": one.facts["mean"], "std": one.facts["std"]}
-        for name, one in networks.items()
-    }}
-    program = Program(
-        config=resolved,
-        info=info,
-        steps_per_epoch=steps_per_epoch,
-        total_steps=total_steps,
-        start_step=start_step,
-        groups=batch_size // group_size if group_size else 1,
-        accumulate=full["train"]["accumulate"],
-        view_plans=view_plans,
-        branches=branches,
-        networks=networks,
-        term_plans=term_plans,
-        optimizer=optimizer,
-        hparams=hparams,
-        ranges=ranges,
-    )
-    if not all(plan.term.plain for plan in term_plans):
-        program.check_terms()
-    return program
-
-
-def _check_group(plan: terms.Plan, full: Mapping[str, Any]) -> None:
-    """Refuses groups that are too small for a loss that compares examples."""
-    group = full["train"]["group_size"]
-    size = group or full["data"]["batch_size"] // full["train"]["accumulate"]
-    if size < plan.term.least:
-        path = "train.group_size" if group else "data.batch_size"
-        raise ConfigError(
-            f"terms.{plan.name}", f"'{full['terms'][plan.name]['loss']}' compares examples and "
-            f"{path} gives it groups of {size}", f"it needs at least {plan.term.least}",
-        )

@@ -1,13 +1,7 @@
-"""The view language: `pad_crop(4)|flip|randaugment(2, 3)` read as one Python expression.
-
-Each call binds to the signature of its stage, so every traced number has a path such as
-`views.x.randaugment.m`; the second randaugment of a view is `randaugment_1`. A view may start
-from another one: `view("x")|...`.
-"""
+"""Makes the views of a batch as the view language (see `language`) describes them."""
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -17,181 +11,53 @@ import numpy as np
 
 from kdaug_jax import rng
 from kdaug_jax.augment import STAGES, apply_policy
-from kdaug_jax.augment.stage import Stage
 from kdaug_jax.errors import ConfigError, near
-from kdaug_jax.experiment.binding import Bound, bind, colour, read_calls
-from kdaug_jax.types import Batch, Clock, Hparams, Info, Range, View
+from kdaug_jax.experiment.binding import read_calls
+from kdaug_jax.experiment.language import (
+    EPOCH,
+    Call,
+    Plan,
+    hparams,
+    parse,
+    parse_all,
+    source_of,
+)
+from kdaug_jax.experiment.picking import Pair, Pool, Scorer, choose, take
+from kdaug_jax.experiment.pools import POOLS
+from kdaug_jax.runtime import sharding
+from kdaug_jax.types import Batch, Clock, Hparams, Info, Outputs, View
 
-# The traced number of a policy that is given, not set: the epoch of the run.
-EPOCH = "epoch"
+__all__ = [
+    "Call", "Made", "Plan", "STAGES", "build", "hparams", "make", "make_all", "parse", "parse_all",
+    "source_of",
+]
 
 
-class Call(NamedTuple):
-    """One stage of a view with its bound arguments; `role` names its draws and its path."""
-
-    role: str
-    stage: Stage
-    bound: Bound
-
-
-class Plan(NamedTuple):
-    """One view.
+class Made(NamedTuple):
+    """The views of a batch, and what networks were asked on the way.
 
     Attributes:
-      name: of the view.
-      source: the view it starts from, None for the stored images.
-      calls: its stages.
-      size: height and width of its images in pixels.
-      floats: whether its images are float32, in pixel units, instead of bytes.
+      views: by name.
+      given: what frozen networks said of a view's rows, as `{"network@view": Outputs}`.
+      metrics: `(sum, count)` by name, such as "mixed/ratio".
     """
 
-    name: str
-    source: str | None
-    calls: tuple[Call, ...]
-    size: tuple[int, int]
-    floats: bool
-
-
-def source_of(name: str, text: str) -> str | None:
-    """Gives the view that an expression starts from, or None.
-
-    Raises:
-      ConfigError: not such an expression, or `view(...)` at another place.
-    """
-    source = None
-    for position, (stage, args, kwargs) in enumerate(read_calls(f"views.{name}", text)):
-        if stage == "view":
-            if position or kwargs or len(args) != 1 or not isinstance(args[0], str):
-                raise ConfigError(
-                    f"views.{name}", "view(...) is out of place", 'start with view("name")'
-                )
-            source = args[0]
-    return source
-
-
-def parse(
-    name: str, text: str, info: Info, *, start: Plan | None = None, epochs: int | None = None
-) -> Plan:
-    """Reads one view expression.
-
-    Args:
-      name: the view's name.
-      text: the expression; empty for the images as they are stored.
-      info: facts of the training split, for colours, ranges and sizes.
-      start: the view that it starts from, where it starts from one.
-      epochs: of the run, for policies that depend on the epoch; by default their own.
-
-    Returns:
-      Its plan.
-
-    Raises:
-      ConfigError: not such an expression, an unknown stage, or arguments that do not fit.
-    """
-    where = f"views.{name}"
-    source = source_of(name, text)
-    size, floats = (start.size, start.floats) if start else (info.size, False)
-    calls, seen = [], {}
-    for stage_name, args, kwargs in read_calls(where, text)[source is not None :]:
-        if stage_name not in STAGES:
-            known = [*STAGES, "view"]
-            raise ConfigError(where, f"unknown stage '{stage_name}'", near(stage_name, known))
-        stage = STAGES[stage_name]
-        if floats and stage.form != "group":
-            raise ConfigError(
-                f"{where}.{stage_name}", "comes after a stage that gives floats",
-                "put it before, on images of bytes",
-            )
-        count = seen.get(stage_name, 0)
-        seen[stage_name] = count + 1
-        role = stage_name if count == 0 else f"{stage_name}_{count}"
-        bind_it = _bind_policy if stage.form == "policy" else _bind_stage
-        try:
-            bound = bind_it(f"{where}.{role}", stage, args, kwargs, info, size, epochs)
-        except ValueError as error:
-            raise ConfigError(f"{where}.{role}", *error.args) from None
-        calls.append(Call(role, stage, bound))
-        size = stage.size(bound.static, size) if stage.size else size
-        floats = floats or stage.floats
-    return Plan(name, source, tuple(calls), size, floats)
-
-
-def _bind_stage(where, stage: Stage, args, kwargs, info: Info, size, epochs) -> Bound:
-    del epochs
-    bound = bind(where, stage.apply, args, kwargs, 2, info)
-    values = {**bound.static, **{name: value.item() for name, value in bound.traced.items()}}
-    if stage.check is not None:
-        stage.check(values, size)
-    return bound
-
-
-def _bind_policy(where, stage: Stage, args, kwargs, info: Info, size, epochs) -> Bound:
-    """Builds the policy; what a user may sweep are its own numbers."""
-    context = {"size": size, "epochs": epochs}
-    taken = {name: context[name] for name in inspect.signature(stage.apply).parameters
-             if name in context}
-    own = {name: value for name, value in kwargs.items() if name != "fill"}
-    static = bind(where, stage.apply, args, own, tuple(context), info).static
-    policy = stage.apply(**static, **taken)
-    fill = colour(f"{where}.fill", kwargs.get("fill", policy.fill), info)
-    numbers = {name: one for name, one in policy.numbers.items() if name != EPOCH}
-    return Bound(
-        {"policy": policy, "fill": fill},
-        {name: one.default for name, one in numbers.items()},
-        {name: one.range for name, one in numbers.items()},
-    )
-
-
-def parse_all(
-    texts: Mapping[str, str], info: Info, epochs: int | None = None
-) -> tuple[Plan, ...]:
-    """Reads view expressions, each after the one it starts from.
-
-    Args:
-      texts: expressions by name.
-      info: see `parse`.
-      epochs: see `parse`.
-
-    Returns:
-      Their plans.
-
-    Raises:
-      ConfigError: see `parse`; or a view starts from an unknown view or, directly or not, from
-        itself.
-    """
-    done: dict[str, Plan] = {}
-
-    def visit(name: str, path: tuple[str, ...]) -> Plan:
-        if name in path:
-            circle = " -> ".join((*path, name))
-            raise ConfigError(f"views.{name}", f"starts from itself ({circle})", "break the circle")
-        if name in done:
-            return done[name]
-        source = source_of(name, texts[name])
-        if source is not None and source not in texts:
-            raise ConfigError(f"views.{name}", f"no view '{source}'", near(source, texts))
-        start = None if source is None else visit(source, (*path, name))
-        done[name] = parse(name, texts[name], info, start=start, epochs=epochs)
-        return done[name]
-
-    for name in texts:
-        visit(name, ())
-    return tuple(done.values())
-
-
-def hparams(plans: Sequence[Plan]) -> tuple[dict[str, np.ndarray], dict[str, Range]]:
-    """Collects the traced numbers of views and their ranges, by path."""
-    values, ranges = {}, {}
-    for plan in plans:
-        for call in plan.calls:
-            for name, value in call.bound.traced.items():
-                path = f"views.{plan.name}.{call.role}.{name}"
-                values[path], ranges[path] = value, call.bound.ranges[name]
-    return values, ranges
+    views: dict[str, View]
+    given: dict[str, Outputs]
+    metrics: dict[str, Pair]
 
 
 def make(
     plans: Sequence[Plan], clock: Clock, batch: Batch, hparams: Hparams, info: Info, groups: int
 ) -> dict[str, View]:
+    """Makes views for which no network is asked, see `make_all`."""
+    return make_all(plans, clock, batch, hparams, info, groups, None).views
+
+
+def make_all(
+    plans: Sequence[Plan], clock: Clock, batch: Batch, hparams: Hparams, info: Info, groups: int,
+    scorer: Scorer | None,
+) -> Made:
     """Makes all views of a batch.
 
     Args:
@@ -200,35 +66,75 @@ def make(
       batch: the stored examples.
       hparams: traced numbers by path.
       info: facts of the training split.
-      groups: into how many equal groups the batch is split for stages that mix examples.
+      groups: into how many equal groups the batch is split for stages that mix examples or choose
+        among them.
+      scorer: the networks that choose; None where no view picks.
 
     Returns:
-      `{name: View}`. What is drawn for an example depends on `(seed, view, stage, epoch, index)`
-      alone; what is drawn for a group on `(seed, view, stage, epoch, step)` and its number.
+      The views. What is drawn for an example depends on `(seed, view, stage, draw, epoch, index)`
+      alone; what is drawn for a group on `(seed, view, stage, draw, epoch, step)` and its number.
 
     Raises:
       ConfigError: a stage mixes inside groups of one example.
     """
     target = jax.nn.one_hot(batch.label, info.num_classes, dtype=jnp.float32)
     stored = View(batch.image, target, batch.label, batch.index, batch.mask)
-    views: dict[str, View] = {}
-    for plan in plans:
-        view = stored if plan.source is None else views[plan.source]
+    made = Made({}, {}, {})
+    draws: dict[str, jax.Array | None] = {}
+    # Networks are asked after everything that needs none.
+    for plan in sorted(plans, key=lambda plan: plan.picks):
+        view, draw, side_by_side = stored, None, 1
+        if plan.source is not None:
+            view, draw = made.views[plan.source], draws[plan.source]
+            side_by_side = next(one.draws for one in plans if one.name == plan.source)
         for call in plan.calls:
             prefix = f"views.{plan.name}.{call.role}."
             traced = {name: hparams[prefix + name] for name in call.bound.traced}
-            if call.stage.form == "group":
-                _check_group(f"views.{plan.name}.{call.role}", view, groups)
-                key = rng.batch_key(clock, f"view/{plan.name}/{call.role}")
-                view = _mix(call, key, view, traced, groups)
+            if call.stage.form == "repeat":
+                view, draw = _repeat(view, draw, call.bound.static["n"])
+                side_by_side *= call.bound.static["n"]
+            elif call.stage.form == "pick":
+                pool = Pool(plan.name, _after(view, made.views, clock), side_by_side, groups)
+                choice = choose(scorer, call, pool, traced)
+                view, draw, side_by_side = *take((view, draw), choice.kept), 1
+                last = call is plan.calls[-1]  # what comes after it changes the images
+                made.given.update({
+                    f"{name}@{plan.name}": said for name, said in choice.said.items() if last
+                })
+                made.metrics.update({
+                    f"{plan.name}/{name}": pair for name, pair in choice.metrics.items()
+                })
+            elif call.stage.form == "group":
+                _check_group(prefix.removesuffix("."), view, groups * side_by_side)
+                view = _mix(call, clock, plan.name, view, traced, groups, side_by_side)
             else:
                 keys = rng.example_keys(clock, "view/" + plan.name, view.index)
-                image = _augment(
-                    call, rng.fold(keys, call.role), view.image, traced, clock.epoch
-                )
-                view = view.replace(image=image)
-        views[plan.name] = view
-    return views
+                keys = rng.fold(keys, call.role)
+                keys = keys if draw is None else rng.redraw(keys, draw)
+                view = view.replace(image=_augment(call, keys, view.image, traced, clock.epoch))
+        made.views[plan.name], draws[plan.name] = view, draw
+    return made
+
+
+def _repeat(view: View, draw: jax.Array | None, n: int) -> tuple[View, jax.Array | None]:
+    """Puts n copies of each row side by side and numbers them."""
+    if n == 1:
+        return view, draw
+
+    def copies(array: jax.Array) -> jax.Array:
+        shape = (array.shape[0], n, *array.shape[1:])
+        return jnp.broadcast_to(array[:, None], shape).reshape(-1, *array.shape[1:])
+
+    rows = view.index.shape[0]
+    before = jnp.zeros(rows, jnp.int32) if draw is None else draw
+    numbers = jnp.broadcast_to(jnp.arange(n, dtype=jnp.int32)[None], (rows, n)).reshape(-1)
+    return jax.tree.map(copies, view), copies(before) * n + numbers
+
+
+def _after(view: View, made: Mapping[str, View], clock: Clock) -> View:
+    """Lets networks be asked after the other views are mixed; see `sharding.after`."""
+    first = [other.target for other in made.values()]
+    return view.replace(image=sharding.after(view.image, first, clock.step))
 
 
 def _check_group(where: str, view: View, groups: int) -> None:
@@ -253,14 +159,24 @@ def _augment(
     return jax.vmap(lambda key, one: apply(key, one, **static, **traced))(keys, image)
 
 
-def _mix(call: Call, key: jax.Array, view: View, traced: Mapping[str, Any], groups: int) -> View:
-    size = view.index.shape[0] // groups
-    grouped = jax.tree.map(lambda array: array.reshape(groups, size, *array.shape[1:]), view)
-    keys = jax.random.split(key, groups)
-    mixed = jax.vmap(lambda key, one: call.stage.apply(key, one, **call.bound.static, **traced))(
-        keys, grouped
-    )
-    return jax.tree.map(lambda array: array.reshape(-1, *array.shape[2:]), mixed)
+def _mix(
+    call: Call, clock: Clock, name: str, view: View, traced: Mapping[str, Any], groups: int,
+    draws: int,
+) -> View:
+    """Mixes within each group and draw; rows `[groups,size,draws]` keep their places."""
+    size = view.index.shape[0] // (groups * draws)
+
+    def apart(array: jax.Array) -> jax.Array:
+        return jnp.moveaxis(array.reshape(groups, size, draws, *array.shape[1:]), 2, 1)
+
+    def together(array: jax.Array) -> jax.Array:
+        return jnp.moveaxis(array, 1, 2).reshape(-1, *array.shape[3:])
+
+    keys = jax.random.split(rng.batch_key(clock, f"view/{name}/{call.role}"), groups)
+    number = jax.lax.broadcasted_iota(jnp.int32, (draws, groups), 0)
+    keys = jax.vmap(rng.redraw, (None, 0), 1)(keys, number)
+    mix = jax.vmap(lambda key, one: call.stage.apply(key, one, **call.bound.static, **traced))
+    return jax.tree.map(together, jax.vmap(mix)(keys, jax.tree.map(apart, view)))
 
 
 def build(
@@ -282,7 +198,8 @@ def build(
         by the function.
     """
     for stage, _, _ in read_calls("views.x", text):
-        if stage == "view" or (stage in STAGES and STAGES[stage].form == "group"):
+        grouped = stage in STAGES and STAGES[stage].form == "group"
+        if stage == "view" or stage in POOLS or grouped:
             raise ConfigError("views.x", f"{text!r} needs a batch with labels", "use a config")
         if stage not in STAGES:
             raise ConfigError("views.x", f"unknown stage '{stage}'", near(stage, STAGES))

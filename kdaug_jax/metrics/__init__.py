@@ -24,6 +24,7 @@ from kdaug_jax.metrics.human import (
     human_kl_total,
     kl_matrix,
 )
+from kdaug_jax.metrics.variation import group_sums, t_stddev
 
 __all__ = [
     "ClassSums",
@@ -42,6 +43,7 @@ __all__ = [
     "ece",
     "effective_classes",
     "gaps",
+    "group_sums",
     "human_cross_entropy",
     "human_kl",
     "human_kl_class",
@@ -56,6 +58,7 @@ __all__ = [
     "precision_recall_f1",
     "predictive_kl",
     "reliability",
+    "t_stddev",
     "top_k_accuracy",
     "unit_sums",
 ]

@@ -124,10 +124,11 @@ def create(
         train: bool,
         branches: tuple[int, ...] = (0,),
         key: jax.Array | None = None,
+        groups: int = 0,
     ) -> tuple[Outputs, Variables]:
         _check_size(name, image.shape[1:3], min_size)
         _check_branches(branches, num_branches)
-        groups = _groups(image.shape[0], len(branches), group_size if train else 0)
+        groups = _groups(image.shape[0], len(branches), groups, group_size) if train else 1
         mode = Mode(train, tuple(branches), groups)
         mutable = ["batch_stats"] if train else False
         rngs = {} if key is None else {"dropout": key}
@@ -213,11 +214,15 @@ def _check_branches(branches: tuple[int, ...], num_branches: int) -> None:
         )
 
 
-def _groups(rows: int, views: int, group_size: int) -> int:
-    """Gives the number of groups of `group_size` examples in `rows` = examples · views."""
+def _groups(rows: int, views: int, groups: int, group_size: int) -> int:
+    """Gives the number of groups in `rows` = examples · views, from it or from their size."""
     if rows % views:
         raise ConfigError("image", f"{rows} rows are not whole examples of {views} views")
     examples = rows // views
+    if groups:
+        if examples % groups:
+            raise ConfigError("groups", f"{groups} do not divide {examples} examples", "a divisor")
+        return groups
     if examples % (group_size or examples):
         raise ConfigError(
             "group_size", f"{group_size} does not divide the batch of {examples}", "use a divisor"

@@ -14,11 +14,13 @@ class Model(NamedTuple):
     Attributes:
       init: `init(key, (height, width)) -> variables`, nested dicts `{"params": ...,
         "batch_stats": ...}` ("batch_stats" is `{}` for a network without BatchNorm).
-      apply: `apply(variables, image[B*V,H,W,C], *, train, branches=(0,), key=None) ->
+      apply: `apply(variables, image[B*V,H,W,C], *, train, branches=(0,), key=None, groups=0) ->
         (Outputs, batch_stats)`. Images are in pixel units 0..255 (uint8 or float); the network
         normalises them. `len(branches)` is the number of views V stacked on axis 1 of
         `[B,V] -> [B*V]`; view v uses BatchNorm branch `branches[v]` and, in training mode, its
-        own statistics. `key` feeds dropout and its like and may be None without them.
+        own statistics. `key` feeds dropout and its like and may be None without them. `groups`
+        says into how many groups the B examples fall for those statistics, where it is not
+        `group_size` that does (0).
       name: the name it was created by.
       num_classes: width of the logits.
       min_size: the smallest legal image side in pixels.

@@ -7,6 +7,7 @@ and sort do to a sharded batch is an error.
 from __future__ import annotations
 
 import functools
+import math
 import os
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -175,7 +176,7 @@ def after(value: jax.Array, first: Sequence[jax.Array], step: jax.Array) -> jax.
 
     Args:
       value: `u8[B,...]` or `f32[B,...]`, what comes later.
-      first: `f32[B,...]` each, what comes first; those of another B are left out.
+      first: `f32[N,...]` each, what comes first; N may differ from B.
       step: `i32[]`, at least 0, from which a 0 is made that XLA cannot foresee.
 
     Returns:
@@ -183,14 +184,17 @@ def after(value: jax.Array, first: Sequence[jax.Array], step: jax.Array) -> jax.
     """
     if jax.default_backend() != "cpu" or jax.device_count() == 1:
         return value
-    zero = jnp.minimum(step, 0)
-    for array in first:
-        if array.shape[0] == value.shape[0]:
-            own = jax.lax.stop_gradient(array).reshape(array.shape[0], -1)[:, 0]
-            zero = zero & jax.lax.bitcast_convert_type(own, jnp.int32)
-    if zero.ndim == 0:
+    if not first:
         return value
-    return value + zero.astype(value.dtype).reshape(-1, *[1] * (value.ndim - 1))
+    rows = value.shape[0]
+    zeros = jnp.broadcast_to(jnp.minimum(step, 0), (rows,))
+    for array in first:
+        own = jax.lax.stop_gradient(array).reshape(array.shape[0], -1)[:, 0]
+        # Equal shares of the rows, so that each device looks at its own.
+        shares = math.gcd(rows, array.shape[0])
+        own = jax.lax.bitcast_convert_type(own.reshape(shares, -1)[:, :1], jnp.int32)
+        zeros = zeros & jnp.broadcast_to(own, (shares, rows // shares)).reshape(rows)
+    return value + zeros.astype(value.dtype).reshape(-1, *[1] * (value.ndim - 1))
 
 
 def settle(arrays: Any) -> Any:

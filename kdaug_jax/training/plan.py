@@ -104,8 +104,11 @@ def plan(
 
 def _check_choices(full: Mapping[str, Any], program: Program) -> None:
     """Refuses an evaluation view that has no images of its own, and an unknown best metric."""
-    if views.parse("eval", full["eval"]["view"], program.info).source is not None:
+    seen = views.parse("eval", full["eval"]["view"], program.info)
+    if seen.source is not None:
         raise ConfigError("eval.view", "starts from another view", "write its stages out")
+    if seen.rows:
+        raise ConfigError("eval.view", "changes the number of rows", "leave repeat and pick out")
     main = evaluate.main_network(program.trainable)
     metrics = dict.fromkeys(evaluate.METRICS, 0.0)
     known = [
@@ -149,7 +152,7 @@ def teacher_config(config: Mapping[str, Any], name: str) -> dict[str, Any]:
     """Derives the config that trains a network which an experiment wants frozen.
 
     The network becomes the student of an experiment with the same data, one cross entropy on the
-    first view, and whatever its `recipe` says.
+    first view that is not made from another one, and whatever its `recipe` says.
 
     Args:
       config: the complete config of the experiment.
@@ -159,7 +162,10 @@ def teacher_config(config: Mapping[str, Any], name: str) -> dict[str, Any]:
       A complete config.
     """
     section = config["networks"][name]
-    first_view = configs.natural(config["views"])[0]
+    texts = {view: one["ops"] for view, one in config["views"].items()}
+    first_view = next(
+        view for view in configs.natural(texts) if views.source_of(view, texts[view]) is None
+    )
     derived = {
         **config,
         "mode": "train",

@@ -20,7 +20,7 @@ from kdaug_jax.experiment.config import overlay
 from kdaug_jax.experiment.program import Program
 from kdaug_jax.runtime import sharding
 from kdaug_jax.training.step import make_train_step
-from kdaug_jax.types import Hparams, TrainState
+from kdaug_jax.types import Hparams, Outputs, TrainState
 
 
 class Member(NamedTuple):
@@ -126,18 +126,21 @@ def make_call(
       replicated: sharding of the state.
 
     Returns:
-      `call(state, frozen, constants, items, hparams) -> (state, metrics)`, items and metrics with
-      a leading axis of length `steps`. The state is donated.
+      `call(state, frozen, constants, items, hparams, given={}) -> (state, metrics)`; items, metrics
+      and `given`, outputs of `network@view` pairs that are not run, have a leading axis of length
+      `steps`. The state is donated.
     """
     step = make_train_step(program)
 
-    def call(state: TrainState, frozen, constants, items, hparams: Hparams):
-        def body(state, item):
-            return step(state, frozen, feed.batch(constants, item), hparams)
+    def call(state: TrainState, frozen, constants, items, hparams: Hparams, given=None):
+        def body(state, one):
+            item, given = one
+            return step(state, frozen, feed.batch(constants, item), hparams, given)
 
+        each = items, given or {}
         if steps > 1:
-            return jax.lax.scan(body, state, items)
-        state, metrics = body(state, jax.tree.map(lambda array: array[0], items))
+            return jax.lax.scan(body, state, each)
+        state, metrics = body(state, jax.tree.map(lambda array: array[0], each))
         return state, jax.tree.map(lambda array: array[None], metrics)
 
     within = sharding.within(replicated.mesh, call)
@@ -151,6 +154,7 @@ def advance(
     constants: Any,
     items: Any,
     numbers: Sequence[Hparams],
+    given: Mapping[str, Outputs] | None = None,
 ) -> tuple[list[TrainState], list[Any]]:
     """Takes every member one call further on the same examples.
 
@@ -161,12 +165,15 @@ def advance(
       constants: arrays of the feed that stay on the devices, shared by all members.
       items: what the feed sends for the steps of this call, shared by all members.
       numbers: traced numbers, one dict a member.
+      given: outputs of `network@view` pairs that are not run, shared by all members; see
+        `make_call`.
 
     Returns:
       New states and metrics, one a member.
     """
+    extra = () if given is None else (given,)
     results = [
-        sharding.settle(call(state, frozen, constants, items, own))
+        sharding.settle(call(state, frozen, constants, items, own, *extra))
         for state, own in zip(states, numbers, strict=True)
     ]
     return [state for state, _ in results], [metrics for _, metrics in results]

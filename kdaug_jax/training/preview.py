@@ -10,9 +10,12 @@ from typing import Any, TextIO
 import jax
 import numpy as np
 
+from kdaug_jax import rng
 from kdaug_jax.analysis.pictures import image_grid
 from kdaug_jax.experiment import config as configs
 from kdaug_jax.experiment import networks
+from kdaug_jax.experiment.checks import picks
+from kdaug_jax.experiment.picking import networks_of
 from kdaug_jax.runtime import manifest, sharding, workdir
 from kdaug_jax.training.console import Console
 from kdaug_jax.training.plan import WORKDIR
@@ -46,7 +49,10 @@ def preview(
             if manifest.steps(directory / name / "checkpoints"):
                 one["checkpoint"] = WORKDIR + name
             else:
-                console.say(f"{name} is not trained yet, so its answers are left out")
+                console.say(
+                    f"{name} is not trained yet, so its answers are left out, and what it is to "
+                    "choose is chosen by initial weights"
+                )
     setup = prepare(full, directory, console.say, record=False, untrained=True)
     with contextlib.closing(setup.feed):
         views, answers = first_batch(setup)
@@ -86,11 +92,26 @@ def first_batch(setup: Setup) -> tuple[dict[str, Any], dict[tuple[str, str], np.
     program = setup.first
     frozen = {name: program.networks[name] for name in setup.frozen}
     pairs = [pair for pair in program.pairs if pair[0] in frozen]
+    choosing = {
+        name for _, call in picks(program.view_plans) for name in networks_of(call)
+        if name in program.networks
+    }
 
     def look(constants, item, variables, hparams):
         clock = program.clock(np.zeros((), np.int32), hparams)
-        made = program.make_views(clock, setup.feed.batch(constants, item), hparams)
-        outputs, _ = networks.run(frozen, pairs, variables, made, program.branches, clock, {})
+        initial = {
+            name: program.networks[name].model.init(
+                rng.init_key(hparams["seed"], "networks/" + name), program.info.size
+            )
+            for name in choosing - set(variables)
+        }
+        made, given, _ = program.make_views(
+            clock, setup.feed.batch(constants, item), hparams, {**initial, **variables}, {}
+        )
+        outputs, _ = networks.run(
+            frozen, pairs, variables, made, program.branches, clock,
+            {pair: said for pair, said in given.items() if pair.split("@")[0] in frozen},
+        )
         said = {name: jax.nn.softmax(output.logits) for name, output in outputs.items()}
         return made, said
 

@@ -45,7 +45,8 @@ def make_train_step(program: Program) -> Step:
         given: Mapping[str, Outputs] | None = None,
     ) -> tuple[TrainState, Metrics]:
         clock = program.clock(state.step, hparams)
-        views = program.make_views(clock, batch, hparams)
+        variables = program.variables(state.params, state.network_state, frozen)
+        views, given, seen = program.make_views(clock, batch, hparams, variables, given or {})
 
         def gradients(network_state, term_state, part):
             number, views, given = part
@@ -69,7 +70,7 @@ def make_train_step(program: Program) -> Step:
             return (grads, sums, raw, metrics), *states
 
         (grads, sums, raw, metrics), network_state, term_state = _over_parts(
-            program, gradients, state, views, given or {}
+            program, gradients, state, views, given
         )
         chain = program.transformation(hparams, clock)
         updates, opt_state = chain.update(grads, state.opt_state, state.params)
@@ -88,7 +89,7 @@ def make_train_step(program: Program) -> Step:
         metrics = {
             "train/loss": _one(loss),
             **{f"train/{name}": _one(raw[i]) for i, name in enumerate(program.term_names)},
-            **{f"train/{name}": pair for name, pair in metrics.items()},
+            **{f"train/{name}": pair for name, pair in {**seen, **metrics}.items()},
             "optim/lr": _one(program.learning_rate(hparams, state.step)),
             "optim/grad_norm": _one(grad_norm),
             "optim/update_norm": _one(update_norm),

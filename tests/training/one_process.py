@@ -28,7 +28,8 @@ def views_of(config, workdir, steps):
 
     def make(constants, item, number, hparams):
         batch = ready.feed.batch(constants, item)
-        return batch, program.make_views(program.clock(number, hparams), batch, hparams)
+        clock = program.clock(number, hparams)
+        return batch, program.make_views(clock, batch, hparams, {}, {})[0]
 
     make = jax.jit(make, out_shardings=sharding.replicated(ready.mesh))
     found = {}

@@ -268,7 +268,7 @@ def test_masked_rows_do_not_count():
     values = []
     for mask in ([True] * 8, [True] * 4 + [False] * 4):
         masked = batch.replace(mask=jnp.asarray(mask))
-        made = bench.program.make_views(clock, masked, hparams)
+        made, *_ = bench.program.make_views(clock, masked, hparams, {}, {})
         outputs, _ = bench.program.run_networks(
             state.params, state.network_state, {}, made, clock, {}
         )
@@ -313,7 +313,7 @@ def test_given_outputs_are_not_run(frozen_teacher):
     hparams, batch = bench.program.hparams, bench.batch(0)
     state = bench.init(hparams)
     clock = bench.program.clock(state.step, hparams)
-    image = bench.program.make_views(clock, batch, hparams)["x"].image
+    image = bench.program.make_views(clock, batch, hparams, {}, {})[0]["x"].image
     teacher = bench.program.networks["teacher"].model
     outputs, _ = teacher.apply(bench.frozen["teacher"], image, train=False)
     live, _ = bench.step(state, bench.frozen, batch, hparams)
@@ -365,7 +365,7 @@ def test_gradient_groups(frozen_teacher, combine):
     batch, hparams = bench.batch(0), bench.program.hparams
     state = bench.init(hparams)
     clock = bench.program.clock(state.step, hparams)
-    made = bench.program.make_views(clock, batch, hparams)
+    made, *_ = bench.program.make_views(clock, batch, hparams, {}, {})
 
     def part(params, term):
         outputs, _ = bench.program.run_networks(
@@ -430,7 +430,7 @@ def test_one_and_four_devices_agree(frozen_teacher):
         clock = bench.program.clock(jnp.int32(0), bench.program.hparams)
         run = jax.jit(
             lambda batch, bench=bench, clock=clock: (
-                bench.program.make_views(clock, batch, bench.program.hparams)["x"].image
+                bench.program.make_views(clock, batch, bench.program.hparams, {}, {})[0]["x"].image
             )
         )
         images.append(np.asarray(run(bench.batch(0))))
@@ -451,6 +451,28 @@ def test_several_steps_a_call_equal_single_steps(frozen_teacher):
             state, _ = call(state, bench.frozen, bench.feed.constants, items, bench.program.hparams)
         states.append(state)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), *states)
+
+
+def test_given_outputs_reach_the_step_through_a_call(frozen_teacher):
+    bench = Bench(distilled())
+    program, whole = bench.program, sharding.replicated(bench.mesh)
+    teacher = program.networks["teacher"].model
+    said = []
+    for step in range(2):
+        clock = program.clock(jnp.int32(step), program.hparams)
+        views, *_ = program.make_views(clock, bench.batch(step), program.hparams, {}, {})
+        said.append(teacher.apply(bench.frozen["teacher"], views["x"].image, train=False)[0])
+    items = np.stack([bench.feed.item(step) for step in range(2)])
+    given = {"teacher@x": jax.tree.map(lambda *one: jnp.stack(one), *said)}
+    ends = []
+    for frozen, extra in ((bench.frozen, None), ({"teacher": {}}, given)):
+        call = population.make_call(program, bench.feed, 2, whole)
+        states, _ = population.advance(
+            call, [bench.init(program.hparams)], frozen, bench.feed.constants, items,
+            [program.hparams], extra,
+        )
+        ends.append(states)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), *ends)
 
 
 @pytest.mark.parametrize("group_size", [0, 2])

@@ -1,0 +1,121 @@
+"""`build_phase(config, info, start)`: resolves one phase of an experiment into a program."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from kdaug_jax.errors import ConfigError, near
+from kdaug_jax.experiment import networks as network_room
+from kdaug_jax.experiment import optim, terms, views
+from kdaug_jax.experiment.checks import check_picks, check_pools, check_term, picks
+from kdaug_jax.experiment.config import SEED, natural
+from kdaug_jax.experiment.language import made_plans
+from kdaug_jax.experiment.picking import networks_of
+from kdaug_jax.experiment.program import Program
+from kdaug_jax.types import Info, Range
+
+
+def build_phase(full: dict[str, Any], info: Info, start_step: int) -> Program:
+    """Resolves one phase of an experiment.
+
+    Args:
+      full: the complete plain config of the phase.
+      info: facts of the training split.
+      start_step: where the phase begins.
+
+    Returns:
+      Its program.
+
+    Raises:
+      ConfigError: whatever does not fit, named by its config path.
+    """
+    size, batch_size = len(info.labels), full["data"]["batch_size"]
+    if batch_size > size:
+        raise ConfigError(
+            "data.batch_size", f"{batch_size} is more than the {size} training examples",
+            f"at most {size}",
+        )
+    steps_per_epoch = size // batch_size
+    total_steps = max(round(full["train"]["epochs"] * steps_per_epoch), 1)
+    if total_steps > np.iinfo(np.int32).max:
+        raise ConfigError(
+            "train.epochs", f"are {total_steps:,} steps", f"at most {np.iinfo(np.int32).max:,}"
+        )
+    group_size = full["train"]["group_size"]
+    plans = natural(full["views"])
+    view_plans = views.parse_all(
+        {name: full["views"][name]["ops"] for name in plans}, info,
+        max(math.ceil(full["train"]["epochs"]), 1),
+    )
+    branches = {name: full["views"][name]["branch"] for name in plans}
+    names = natural(full["networks"])
+    term_plans = tuple(
+        terms.build(
+            name, full["terms"][name], list(plans), names, steps_per_epoch, total_steps, info
+        )
+        for name in natural(full["terms"])
+    )
+    made = made_plans(view_plans, terms.pairs(term_plans))
+    check_picks(made, names)
+    check_pools(made, full)
+    asked = tuple(
+        (name, plan.name) for plan, call in picks(made) for name in networks_of(call)
+    )
+    needed = (*terms.pairs(term_plans), *asked)
+    networks = {}
+    for name in names:
+        used = [branches[view] for network, view in needed if network == name]
+        if not used:
+            raise ConfigError(f"networks.{name}", "no term uses it", "remove it or add a term")
+        if full["networks"][name]["trainable"] and 0 not in used:
+            raise ConfigError(
+                f"networks.{name}", "no view of it uses BatchNorm branch 0, which is evaluated",
+                "number branches from 0",
+            )
+        networks[name] = network_room.build(
+            name, full["networks"][name], info, 1 + max(used), group_size, full["precision"]
+        )
+    for plan in term_plans:
+        for network in {pair.split("@")[0] for pair in plan.student}:
+            if not networks[network].trainable:
+                raise ConfigError(
+                    f"terms.{plan.name}.student", f"'{network}' is frozen",
+                    near("", [name for name, one in networks.items() if one.trainable]),
+                )
+        check_term(plan, {plan.name: plan for plan in view_plans}, full)
+    optimizer = optim.build(full["optim"], steps_per_epoch, total_steps, info)
+    hparams: dict[str, np.ndarray] = {"seed": np.asarray(full["seed"], np.uint32)}
+    ranges: dict[str, Range] = {"seed": SEED}
+    for values, legal in (
+        views.hparams(view_plans), terms.hparams(term_plans),
+        (optimizer.hparams, optimizer.ranges),
+    ):
+        hparams |= values
+        ranges |= legal
+    # What every later reader needs to build the networks again without the data.
+    resolved = {**full, "networks": {
+        name: {**full["networks"][name], "mean": one.facts["mean"], "std": one.facts["std"]}
+        for name, one in networks.items()
+    }}
+    program = Program(
+        config=resolved,
+        info=info,
+        steps_per_epoch=steps_per_epoch,
+        total_steps=total_steps,
+        start_step=start_step,
+        groups=batch_size // group_size if group_size else 1,
+        accumulate=full["train"]["accumulate"],
+        view_plans=view_plans,
+        branches=branches,
+        networks=networks,
+        term_plans=term_plans,
+        optimizer=optimizer,
+        hparams=hparams,
+        ranges=ranges,
+    )
+    if not all(plan.term.plain for plan in term_plans):
+        program.check_terms()
+    return program

@@ -1,0 +1,87 @@
+"""Whether views, networks and terms fit each other, told in one line before any device work."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from kdaug_jax.errors import ConfigError, near
+from kdaug_jax.experiment.language import Call, Plan
+from kdaug_jax.experiment.picking import networks_of
+from kdaug_jax.experiment.pools import Rows, rows_after
+from kdaug_jax.experiment.terms import Plan as Term
+
+
+def picks(plans: Sequence[Plan]) -> tuple[tuple[Plan, Call], ...]:
+    """Lists the `pick` calls of some views."""
+    return tuple(
+        (plan, call) for plan in plans for call in plan.calls if call.stage.form == "pick"
+    )
+
+
+def check_picks(plans: Sequence[Plan], networks: Sequence[str]) -> None:
+    """Refuses networks that are not there.
+
+    Raises:
+      ConfigError: see above.
+    """
+    for plan, call in picks(plans):
+        for name in networks_of(call):
+            if name not in networks:
+                raise ConfigError(
+                    f"views.{plan.name}.{call.role}", f"no network '{name}'", near(name, networks)
+                )
+
+
+def check_pools(plans: Sequence[Plan], full: Mapping[str, Any]) -> None:
+    """Refuses pools of which nothing is left, and rows that micro-batches cannot share.
+
+    Raises:
+      ConfigError: see above.
+    """
+    batch, group = full["data"]["batch_size"], full["train"]["group_size"]
+    for plan in plans:
+        for end, last in enumerate(plan.rows, 1):
+            left = rows_after(plan.rows[:end], group or batch)
+            if left < 1:
+                before = rows_after(plan.rows[: end - 1], group or batch)
+                raise ConfigError(
+                    f"{last.pick}.keep", f"{last.factor:g} of {before} rows leaves none",
+                    f"keep at least {1 / before:.3g}",
+                )
+        parts = full["train"]["accumulate"]
+        if not group and rows_after(plan.rows, batch) % parts:
+            raise ConfigError(
+                f"views.{plan.name}",
+                f"has {rows_after(plan.rows, batch)} rows, which {parts} micro-batches cannot "
+                "share evenly", "change keep, data.batch_size or train.accumulate",
+            )
+
+
+def check_term(term: Term, plans: Mapping[str, Plan], full: Mapping[str, Any]) -> None:
+    """Refuses a teacher that sees other rows, and groups too small for a relational loss.
+
+    Raises:
+      ConfigError: see above.
+    """
+    where = f"terms.{term.name}"
+    for view, teachers in zip(term.views, term.teachers, strict=True):
+        for pair in teachers:
+            other = pair.split("@")[1]
+            if plans[view].rows != plans[other].rows:
+                raise ConfigError(
+                    f"{where}.teacher", f"'{pair}' sees other rows than view '{view}' has",
+                    f'start both from one pool, as view("{view}")',
+                )
+    group = full["train"]["group_size"]
+    size = group or full["data"]["batch_size"] // full["train"]["accumulate"]
+    rows: tuple[Rows, ...] = min(
+        (plans[view].rows for view in term.views), key=lambda rows: rows_after(rows, size)
+    )
+    if rows_after(rows, size) < term.term.least:
+        path = "train.group_size" if group else "data.batch_size"
+        raise ConfigError(
+            where, f"'{full['terms'][term.name]['loss']}' compares examples and "
+            f"{path} gives it groups of {rows_after(rows, size)}",
+            f"it needs at least {term.term.least}",
+        )

@@ -1,0 +1,223 @@
+"""The view language: `pad_crop(4)|flip|randaugment(2, 3)` read as one Python expression.
+
+Each call binds to the signature of its stage, so every traced number has a path such as
+`views.x.randaugment.m`; the second randaugment of a view is `randaugment_1`. A view may start
+from another one: `view("x")|...`. Pools are made by `repeat(n)` and thinned out by `pick(...)`,
+see `pools`.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from kdaug_jax.augment import STAGES
+from kdaug_jax.augment.stage import Stage
+from kdaug_jax.errors import ConfigError, near
+from kdaug_jax.experiment.binding import Bound, bind, colour, read_calls
+from kdaug_jax.experiment.pools import POOLS, Rows, draws_of
+from kdaug_jax.types import Info, Range
+
+# The traced number of a policy that is given, not set: the epoch of the run.
+EPOCH = "epoch"
+
+
+class Call(NamedTuple):
+    """One stage of a view with its bound arguments; `role` names its draws and its path."""
+
+    role: str
+    stage: Stage
+    bound: Bound
+
+
+class Plan(NamedTuple):
+    """One view.
+
+    Attributes:
+      name: of the view.
+      source: the view it starts from, None for the stored images.
+      calls: its stages.
+      size: height and width of its images in pixels.
+      floats: whether its images are float32, in pixel units, instead of bytes.
+      rows: what made its rows more or fewer than the batch's, in order; views of equal `rows`
+        have the same example of the batch in each row.
+      mixes: whether labels are mixed.
+    """
+
+    name: str
+    source: str | None
+    calls: tuple[Call, ...]
+    size: tuple[int, int]
+    floats: bool
+    rows: tuple[Rows, ...] = ()
+    mixes: bool = False
+
+    @property
+    def picks(self) -> bool:
+        """Whether it is made with the answers of networks."""
+        return any(one.pick for one in self.rows)
+
+    @property
+    def draws(self) -> int:
+        """How many draws of each example lie side by side, see `pools.repeat`."""
+        return draws_of(self.rows)
+
+
+def source_of(name: str, text: str) -> str | None:
+    """Gives the view that an expression starts from, or None.
+
+    Raises:
+      ConfigError: not such an expression, or `view(...)` at another place.
+    """
+    source = None
+    for position, (stage, args, kwargs) in enumerate(read_calls(f"views.{name}", text)):
+        if stage == "view":
+            if position or kwargs or len(args) != 1 or not isinstance(args[0], str):
+                raise ConfigError(
+                    f"views.{name}", "view(...) is out of place", 'start with view("name")'
+                )
+            source = args[0]
+    return source
+
+
+def parse(
+    name: str, text: str, info: Info, *, start: Plan | None = None, epochs: int | None = None
+) -> Plan:
+    """Reads one view expression.
+
+    Args:
+      name: the view's name.
+      text: the expression; empty for the images as they are stored.
+      info: facts of the training split, for colours, ranges and sizes.
+      start: the view that it starts from, where it starts from one.
+      epochs: of the run, for policies that depend on the epoch; by default their own.
+
+    Returns:
+      Its plan.
+
+    Raises:
+      ConfigError: not such an expression, an unknown stage, or arguments that do not fit.
+    """
+    where = f"views.{name}"
+    source = source_of(name, text)
+    size, floats = (start.size, start.floats) if start else (info.size, False)
+    rows, mixes = (start.rows, start.mixes) if start else ((), False)
+    calls, seen = [], {}
+    for stage_name, args, kwargs in read_calls(where, text)[source is not None :]:
+        stage = STAGES.get(stage_name) or POOLS.get(stage_name)
+        if stage is None:
+            known = [*STAGES, *POOLS, "view"]
+            raise ConfigError(where, f"unknown stage '{stage_name}'", near(stage_name, known))
+        if floats and stage.form not in ("group", "repeat", "pick"):
+            raise ConfigError(
+                f"{where}.{stage_name}", "comes after a stage that gives floats",
+                "put it before, on images of bytes",
+            )
+        count = seen.get(stage_name, 0)
+        seen[stage_name] = count + 1
+        role = stage_name if count == 0 else f"{stage_name}_{count}"
+        bind_it = _bind_policy if stage.form == "policy" else _bind_stage
+        try:
+            bound = bind_it(f"{where}.{role}", stage, args, kwargs, info, size, epochs)
+        except ValueError as error:
+            raise ConfigError(f"{where}.{role}", *error.args) from None
+        calls.append(Call(role, stage, bound))
+        size = stage.size(bound.static, size) if stage.size else size
+        floats = floats or stage.floats
+        mixes = mixes or stage.form == "group"
+        if stage.form == "pick":
+            rows = (*rows, Rows(bound.static["keep"], f"{where}.{role}"))
+        elif stage.form == "repeat" and bound.static["n"] > 1:
+            rows = (*rows, Rows(bound.static["n"]))
+    return Plan(name, source, tuple(calls), size, floats, rows, mixes)
+
+
+def _bind_stage(where, stage: Stage, args, kwargs, info: Info, size, epochs) -> Bound:
+    del epochs
+    own = 0 if stage.form in ("repeat", "pick") else 2
+    bound = bind(where, stage.apply, args, kwargs, own, info)
+    values = {**bound.static, **{name: value.item() for name, value in bound.traced.items()}}
+    if stage.check is not None:
+        stage.check(values, size)
+    return bound
+
+
+def _bind_policy(where, stage: Stage, args, kwargs, info: Info, size, epochs) -> Bound:
+    """Builds the policy; what a user may sweep are its own numbers."""
+    context = {"size": size, "epochs": epochs}
+    taken = {name: context[name] for name in inspect.signature(stage.apply).parameters
+             if name in context}
+    own = {name: value for name, value in kwargs.items() if name != "fill"}
+    static = bind(where, stage.apply, args, own, tuple(context), info).static
+    policy = stage.apply(**static, **taken)
+    fill = colour(f"{where}.fill", kwargs.get("fill", policy.fill), info)
+    numbers = {name: one for name, one in policy.numbers.items() if name != EPOCH}
+    return Bound(
+        {"policy": policy, "fill": fill},
+        {name: one.default for name, one in numbers.items()},
+        {name: one.range for name, one in numbers.items()},
+    )
+
+
+def parse_all(
+    texts: Mapping[str, str], info: Info, epochs: int | None = None
+) -> tuple[Plan, ...]:
+    """Reads view expressions, each after the one it starts from.
+
+    Args:
+      texts: expressions by name.
+      info: see `parse`.
+      epochs: see `parse`.
+
+    Returns:
+      Their plans.
+
+    Raises:
+      ConfigError: see `parse`; or a view starts from an unknown view or, directly or not, from
+        itself.
+    """
+    done: dict[str, Plan] = {}
+
+    def visit(name: str, path: tuple[str, ...]) -> Plan:
+        if name in path:
+            circle = " -> ".join((*path, name))
+            raise ConfigError(f"views.{name}", f"starts from itself ({circle})", "break the circle")
+        if name in done:
+            return done[name]
+        source = source_of(name, texts[name])
+        if source is not None and source not in texts:
+            raise ConfigError(f"views.{name}", f"no view '{source}'", near(source, texts))
+        start = None if source is None else visit(source, (*path, name))
+        done[name] = parse(name, texts[name], info, start=start, epochs=epochs)
+        return done[name]
+
+    for name in texts:
+        visit(name, ())
+    return tuple(done.values())
+
+
+def hparams(plans: Sequence[Plan]) -> tuple[dict[str, np.ndarray], dict[str, Range]]:
+    """Collects the traced numbers of views and their ranges, by path."""
+    values, ranges = {}, {}
+    for plan in plans:
+        for call in plan.calls:
+            for name, value in call.bound.traced.items():
+                path = f"views.{plan.name}.{call.role}.{name}"
+                values[path], ranges[path] = value, call.bound.ranges[name]
+    return values, ranges
+
+
+def made_plans(
+    plans: Sequence[Plan], pairs: Sequence[tuple[str, str]]
+) -> tuple[Plan, ...]:
+    """Gives the views that are made: all but those that networks choose and no term looks at."""
+    found: list[Plan] = []
+    wanted = {view for _, view in pairs}
+    for plan in reversed(plans):
+        if plan.name in wanted or not plan.picks:
+            found.append(plan)
+            wanted.add(plan.source)
+    return tuple(reversed(found))

@@ -1,0 +1,46 @@
+"""What is measured of views beside the terms."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import jax
+import jax.numpy as jnp
+
+from kdaug_jax.experiment.language import Plan
+from kdaug_jax.experiment.terms import Plan as Term
+from kdaug_jax.losses import label_disagreement
+from kdaug_jax.types import Outputs, View
+
+Pair = tuple[jax.Array, jax.Array]
+
+
+def disagreement(
+    plans: Sequence[Plan], terms: Sequence[Term], outputs: Mapping[str, Outputs],
+    made: Mapping[str, View],
+) -> dict[str, Pair]:
+    """Counts, on views of mixed labels, where a teacher's likeliest class is not the label's.
+
+    Args:
+      plans: the views.
+      terms: the terms, whose teachers are looked at.
+      outputs: `{"network@view": Outputs}`.
+      made: the views by name.
+
+    Returns:
+      `(number `f32[]`, number of rows `f32[]`)` as "<view>/disagreement"; where several teachers
+      see a view, as "<view>/disagreement_<network>".
+
+    Source: Wang et al. 2020 (arXiv:2012.02909), section 4.3.
+    """
+    seen = {pair for term in terms for teachers in term.teachers for pair in teachers}
+    found = {}
+    for plan in plans:
+        pairs = sorted(pair for pair in seen if pair.split("@")[1] == plan.name)
+        for pair in pairs if plan.mixes else ():
+            view = made[plan.name]
+            apart = label_disagreement(outputs[pair].logits, view.target) & view.mask
+            suffix = "" if len(pairs) == 1 else "_" + pair.split("@")[0]
+            counts = (jnp.sum(apart, dtype=jnp.float32), jnp.sum(view.mask, dtype=jnp.float32))
+            found[f"{plan.name}/disagreement{suffix}"] = counts
+    return found

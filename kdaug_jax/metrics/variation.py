@@ -1,0 +1,56 @@
+"""How evenly a teacher answers over an augmentation's views: T. stddev."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+# Rows a mean is taken of; 10 batches of 64 in the public code.
+GROUP = 640
+
+
+def group_sums(
+    probabilities: jax.Array, first: jax.Array, mask: jax.Array, groups: int, group: int = GROUP
+) -> jax.Array:
+    """Sums probabilities over groups of consecutive rows; sums of batches add up (see `merge`).
+
+    Args:
+      probabilities: `f32[B,C]`.
+      first: `i32[]`, how many rows came before this batch, padding not counted.
+      mask: `bool[B]`, False on rows that do not count, all at the end.
+      groups: G, how many groups are filled; rows after them are left out.
+      group: rows in a group.
+
+    Returns:
+      `f32[G,C]`.
+    """
+    number = (first + jnp.arange(probabilities.shape[0])) // group
+    cell = jnp.where(mask, number, groups)
+    rows = jnp.where(mask[:, None], probabilities.astype(jnp.float32), 0.0)
+    return jnp.zeros((groups, rows.shape[1]), jnp.float32).at[cell].add(rows, mode="drop")
+
+
+def t_stddev(sums: np.ndarray, group: int = GROUP) -> float:
+    """Mean over classes of the deviation, over groups of views, of the teacher's mean probability.
+
+    The lower, the better an augmentation is for distillation: the teacher's answer varies less with
+    the sample of views. It needs no student.
+
+    Args:
+      sums: `f32[G,C]`, see `group_sums`; at least 2 full groups.
+      group: rows in a group.
+
+    Returns:
+      The mean over classes of the standard deviation with G - 1 below, as PyTorch's.
+
+    Raises:
+      ValueError: (what is wrong, what would be right).
+
+    Source: Wang et al. 2022, "What Makes a 'Good' Data Augmentation in Knowledge Distillation",
+    section 3, and its public code, which however mixes in the views before augmentation.
+    """
+    means = np.asarray(sums, np.float64) / group
+    if len(means) < 2:
+        raise ValueError(f"has {len(means)} groups of {group} views", "needs at least 2")
+    return float(np.mean(np.std(means, axis=0, ddof=1)))
