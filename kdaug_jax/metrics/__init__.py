@@ -24,11 +24,12 @@ from kdaug_jax.metrics.human import (
     human_kl_total,
     kl_matrix,
 )
-from kdaug_jax.metrics.variation import group_sums, t_stddev
+from kdaug_jax.metrics.variation import GROUP, group_sums, t_stddev
 
 __all__ = [
     "ClassSums",
     "Discrimination",
+    "GROUP",
     "Moments",
     "Reliability",
     "UnitSums",

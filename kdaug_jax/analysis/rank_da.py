@@ -1,0 +1,224 @@
+"""Ranks augmentations for distillation by the teacher alone: T. stddev, the lower the better.
+
+    python -m kdaug_jax.analysis.rank_da runs/digits_kd/teacher "" "flip" "pad_crop(4)|cutmix(1.0)"
+
+WORKDIR is the working directory of a run that trained the teacher; the views, written as in a
+config, are made of the training images of that run. A view's T. stddev is how much the teacher's
+mean answer differs from one sample of views to the next (Wang et al. 2022).
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from kdaug_jax import data, metrics
+from kdaug_jax.errors import ConfigError, UserError
+from kdaug_jax.experiment import config as configs
+from kdaug_jax.experiment import networks, views
+from kdaug_jax.experiment.checks import picks
+from kdaug_jax.experiment.picking import Scorer, networks_of
+from kdaug_jax.experiment.pools import rows_after
+from kdaug_jax.runtime import compile_cache, sharding, workdir
+from kdaug_jax.runtime.writer import table
+from kdaug_jax.training.setup import load
+from kdaug_jax.types import Clock, Info
+
+TEACHER = "teacher"
+
+
+class Ranked(NamedTuple):
+    """What the teacher says of one view.
+
+    Attributes:
+      text: the view.
+      stddev: T. stddev.
+      error: its standard error, by leaving out one sample of views in turn.
+      agreement: share of views on which the teacher names the likeliest class of the label.
+      classes: mean number of classes that an answer is spread over.
+    """
+
+    text: str
+    stddev: float
+    error: float
+    agreement: float
+    classes: float
+
+
+def measure(
+    text: str,
+    teacher: networks.Network,
+    variables: Any,
+    split: data.Split,
+    info: Info,
+    *,
+    epochs: float = 10.0,
+    batch_size: int = 64,
+    group: int = metrics.GROUP,
+    seed: int = 0,
+) -> Ranked:
+    """Runs a teacher on views of a training split.
+
+    Args:
+      text: the view, as in a config.
+      teacher: the network.
+      variables: its variables.
+      split: the training split.
+      info: facts of it.
+      epochs: how often each image is seen.
+      batch_size: examples a batch; views that mix examples depend on it.
+      group: views whose mean is one sample.
+      seed: of views and order.
+
+    Returns:
+      What it says.
+
+    Raises:
+      ConfigError: the view does not fit, needs a student, or gives less than two samples.
+    """
+    plan = _plan(text, info, max(int(np.ceil(epochs)), 1))
+    batch_size = min(batch_size, len(split))
+    per_epoch, rows = len(split) // batch_size, rows_after(plan.rows, batch_size)
+    steps = round(epochs * per_epoch)
+    groups = steps * rows // group
+    if groups < 2:
+        raise ConfigError(
+            "--epochs", f"{steps * rows} views of '{text}' are {groups} samples of {group}",
+            "2 are needed: more epochs or a smaller --group",
+        )
+    feed = data.make_feed(split, seed, batch_size, device_bytes=2 * 10**9)
+    look = _look(plan, feed.batch, teacher, info, groups, group, per_epoch)
+    total = None
+    with contextlib.closing(feed):
+        for step in range(-(-groups * group // rows)):
+            part = look(variables, feed.constants, feed.item(step), np.int32(step), np.uint32(seed))
+            total = part if total is None else metrics.merge(total, part)
+    sums, agreement, classes = jax.device_get(total)
+    others = [np.delete(sums, number, axis=0) for number in range(groups)] if groups > 2 else []
+    left_out = [metrics.t_stddev(part, group) for part in others]
+    spread = np.var(left_out) * (groups - 1) if left_out else np.nan
+    return Ranked(
+        text, metrics.t_stddev(sums, group), float(np.sqrt(spread)),
+        float(metrics.mean(agreement)), float(metrics.mean(classes)),
+    )
+
+
+def _plan(text: str, info: Info, epochs: int) -> views.Plan:
+    plan = views.parse("view", text, info, epochs=epochs)
+    if plan.source is not None:
+        raise ConfigError("VIEW", f"'{text}' starts from another view", "write its stages out")
+    calls = tuple(
+        call._replace(bound=call.bound._replace(static={**call.bound.static, "ratio": False}))
+        if call.stage.form == "pick" else call for call in plan.calls
+    )
+    plan = plan._replace(calls=calls)
+    for _, call in picks((plan,)):
+        if networks_of(call) != (TEACHER,):
+            raise ConfigError(
+                "VIEW", f"'{text}' picks by a student", 'pick("teacher_entropy") needs none'
+            )
+    return plan
+
+
+def _look(
+    plan: views.Plan, batch: Callable[..., Any], teacher: networks.Network, info: Info, groups: int,
+    group: int, per_epoch: int,
+) -> Callable[..., Any]:
+    """Makes the jitted function of one batch: sums by group, agreement, effective classes."""
+    numbers, _ = views.hparams((plan,))
+
+    @jax.jit
+    def look(variables, constants, item, step, seed):
+        clock = Clock(seed, step // per_epoch, step)
+        scorer = Scorer({TEACHER: teacher}, {TEACHER: variables}, {plan.name: 0}, clock)
+        examples = batch(constants, item)
+        made = views.make_all((plan,), clock, examples, numbers, info, 1, scorer).views[plan.name]
+        said, _ = teacher.model.apply(variables, made.image, train=False)
+        first = step * made.mask.shape[0]
+        probabilities = jax.nn.softmax(said.logits)
+        likeliest = jnp.argmax(made.target, axis=-1)
+        return (
+            metrics.group_sums(probabilities, first, made.mask, groups, group),
+            metrics.accuracy(said.logits, likeliest, made.mask),
+            metrics.effective_classes(said.logits, made.mask),
+        )
+
+    return look
+
+
+def rank(options: argparse.Namespace, say: Callable[[str], None]) -> list[Ranked]:
+    """Measures all views of a command line, best first."""
+    directory = options.workdir.expanduser().absolute()
+    stored = workdir.read_record(directory)
+    if stored is None:
+        raise ConfigError("WORKDIR", f"{options.workdir} holds no run", "name a trained run")
+    section = stored["config"]["data"]
+    dataset = data.load(section["source"], {"train": section["train"]})
+    info = data.describe(dataset)
+    frozen = {"name": "", "checkpoint": str(directory), "source": options.network}
+    teacher = networks.build(TEACHER, configs.network(**frozen), info, 1, 0, "float32")
+    variables = load("WORKDIR", teacher, info, say)
+    variables = sharding.put_whole(sharding.make_mesh(1, options.batch), variables)
+    split = dataset.splits["train"]
+    for text in options.view:
+        _plan(text, info, 1)  # what does not fit is told before the first is measured
+    if len(split) < 4 * options.group:
+        say(f"warning: {len(split):,} images are few beside samples of {options.group}: the same "
+            "images come again in each, and views that change little look too good")
+    found = []
+    for text in dict.fromkeys(options.view):
+        found.append(measure(
+            text, teacher, variables, split, info, epochs=options.epochs, batch_size=options.batch,
+            group=options.group, seed=options.seed,
+        ))
+        say(f"{found[-1].stddev:.6f}  {text or '(as stored)'}")
+    return sorted(found, key=lambda one: one.stddev)
+
+
+def report(found: Sequence[Ranked]) -> str:
+    """Writes ranked views as a table."""
+    rows = [("view, best first", "T. stddev", "± error", "teacher right", "classes said")]
+    rows += [
+        (one.text or "(as stored)", f"{one.stddev:.6f}", f"{one.error:.6f}",
+         f"{100 * one.agreement:.1f} %", f"{one.classes:.2f}")
+        for one in found
+    ]
+    return table(rows)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command line and returns the exit status."""
+    parser = argparse.ArgumentParser(
+        prog="rank_da", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("workdir", type=Path, metavar="WORKDIR", help="of the teacher's run")
+    parser.add_argument("view", nargs="+", metavar="VIEW", help='as in a config; "" for none')
+    parser.add_argument("--network", default="", help="which network of that run, if several")
+    parser.add_argument("--epochs", type=float, default=10.0, help="how often an image is seen")
+    parser.add_argument("--batch", type=int, default=64, help="examples a batch")
+    parser.add_argument("--group", type=int, default=metrics.GROUP, help="views in a sample")
+    parser.add_argument("--seed", type=int, default=0, help="of views and order")
+    options = parser.parse_args(argv)
+    small = min(options.epochs, options.batch, options.group) <= 0 or options.seed < 0
+    if small or not np.isfinite(options.epochs):
+        parser.error("epochs, batch and group are more than 0, seed at least 0")
+    compile_cache.use()
+    try:
+        found = rank(options, lambda line: print(line, file=sys.stderr))
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    print(report(found))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
