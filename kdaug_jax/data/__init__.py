@@ -10,6 +10,7 @@ import numpy as np
 
 from kdaug_jax.data.dataset import Dataset, Split
 from kdaug_jax.data.feed import Feed, eval_batches, make_feed, resident, streamed
+from kdaug_jax.data.human import read_human
 from kdaug_jax.data.order import indices
 from kdaug_jax.data.sources import SOURCES, from_arrays, register
 from kdaug_jax.data.splits import choose, overlaps
@@ -99,6 +100,7 @@ __all__ = [
     "load",
     "make_feed",
     "overlaps",
+    "read_human",
     "register",
     "resident",
     "streamed",

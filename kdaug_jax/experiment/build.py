@@ -85,7 +85,7 @@ def build_phase(full: dict[str, Any], info: Info, start_step: int) -> Program:
                     f"terms.{plan.name}.student", f"'{network}' is frozen",
                     near("", [name for name, one in networks.items() if one.trainable]),
                 )
-        check_term(plan, {plan.name: plan for plan in view_plans}, full)
+        check_term(plan, {one.name: one for one in view_plans}, branches, full)
     optimizer = optim.build(full["optim"], steps_per_epoch, total_steps, info)
     hparams: dict[str, np.ndarray] = {"seed": np.asarray(full["seed"], np.uint32)}
     ranges: dict[str, Range] = {"seed": SEED}

@@ -58,13 +58,38 @@ def check_pools(plans: Sequence[Plan], full: Mapping[str, Any]) -> None:
             )
 
 
-def check_term(term: Term, plans: Mapping[str, Plan], full: Mapping[str, Any]) -> None:
+def check_joint(term: Term, plans: Mapping[str, Plan], branches: Mapping[str, int]) -> None:
+    """Refuses views that do not hold the same examples, and members that are alike only in part.
+
+    Raises:
+      ConfigError: see above.
+    """
+    where, first = f"terms.{term.name}", term.views[0]
+    for view in term.views:
+        if plans[view].rows != plans[first].rows:
+            raise ConfigError(
+                f"{where}.on", f"views '{first}' and '{view}' have other rows",
+                f'start both from one pool, as view("{first}")',
+            )
+    members = {(pair.split("@")[0], branches[pair.split("@")[1]]) for pair in term.student}
+    if len(members) not in (1, len(term.views)):
+        raise ConfigError(
+            f"{where}.on", f"its {len(term.views)} views have {len(members)} BatchNorm branches",
+            "give each view a branch of its own, or all one",
+        )
+
+
+def check_term(
+    term: Term, plans: Mapping[str, Plan], branches: Mapping[str, int], full: Mapping[str, Any]
+) -> None:
     """Refuses a teacher that sees other rows, and groups too small for a relational loss.
 
     Raises:
       ConfigError: see above.
     """
     where = f"terms.{term.name}"
+    if term.term.joint:
+        check_joint(term, plans, branches)
     for view, teachers in zip(term.views, term.teachers, strict=True):
         for pair in teachers:
             other = pair.split("@")[1]

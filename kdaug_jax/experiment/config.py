@@ -69,6 +69,10 @@ def validate(config: Mapping[str, Any]) -> dict[str, Any]:
             full[section] = {**fields, **full[section]}
             for name, value in fields.items():
                 _same_type(f"{section}.{name}", full[section][name], value)
+    for name in ("metrics", "views"):
+        listed = full["eval"][name]
+        if any(not isinstance(one, str) for one in listed) or len(set(listed)) < len(listed):
+            raise ConfigError(f"eval.{name}", f"got {listed!r}", "must be names, each once")
     if full["mode"] not in MODES:
         raise ConfigError("mode", f"got '{full['mode']}'", near(str(full["mode"]), MODES))
     if full["precision"] not in ("float32", "bfloat16"):
@@ -78,8 +82,8 @@ def validate(config: Mapping[str, Any]) -> dict[str, Any]:
     for path, low in (
         ("data.batch_size", 1), ("data.workers", 0),
         ("train.group_size", 0), ("train.steps_per_call", 0), ("train.accumulate", 1),
-        ("eval.batch_size", 0), ("checkpoint.every_steps", 0), ("checkpoint.keep", 2),
-        ("log.every_steps", 1), ("mesh.data", -1),
+        ("eval.batch_size", 0), ("eval.bins", 1), ("checkpoint.every_steps", 0),
+        ("checkpoint.keep", 2), ("log.every_steps", 1), ("mesh.data", -1),
     ):
         section, name = path.split(".")
         cast(path, full[section][name], Range(np.int64, low))
@@ -154,9 +158,9 @@ def _term(where: str, value: Any) -> dict[str, Any]:
     if not isinstance(section["on"], list | tuple):
         raise ConfigError(f"{where}.on", f"got {section['on']!r}", "must be names of views")
     section = term(**section)
-    for name in ("student", "group", "detach"):
+    for name in ("group", "detach"):
         _same_type(f"{where}.{name}", section[name], term("", ())[name])
-    for name in ("on", "teacher", "taps"):
+    for name in ("on", "student", "teacher", "taps"):
         if name not in section:
             continue
         listed = section[name] if isinstance(section[name], list | tuple) else (section[name],)

@@ -41,8 +41,9 @@ def term(loss: str, on: tuple[str, ...], **fields: Any) -> dict[str, Any]:
     Args:
       loss: name in `kdaug_jax.losses.LOSSES`, or "package.module:function".
       on: the views it is put on; its values are summed.
-      **fields: `student`, the network that learns; `teacher`, a network, "network@view", or a
-        tuple of them, whose probabilities are averaged; `weight`, a number or a schedule;
+      **fields: `student`, the network that learns, or a tuple with one for each view; `teacher`, a
+        network, "network@view", or a tuple of them, whose probabilities are averaged; `weight`, a
+        number or a schedule;
         `group`, "task" or "distill"; `detach`, whether the teacher's outputs are constants;
         `taps`, for losses on activations: names that student and teacher share, "a:b" for the
         student's a and the teacher's b, and "logits"; and the loss's own options.
@@ -96,7 +97,10 @@ def default() -> ConfigDict:
             train=dict(
                 epochs=1.0, group_size=0, accumulate=1, steps_per_call=0, allow_weak_teacher=False
             ),
-            eval=dict(every_epochs=1.0, batch_size=0, view=""),
+            eval=dict(
+                every_epochs=1.0, batch_size=0, view="", metrics=("accuracy", "nll"), views=(),
+                bins=15, embedding="pooled", table5=False, human="",
+            ),
             checkpoint=dict(
                 every_epochs=1.0, every_steps=0, every_minutes=0.0, keep=2,
                 best="eval/validation/accuracy",

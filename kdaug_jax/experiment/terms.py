@@ -73,8 +73,15 @@ def build(
     on = tuple(config["on"])
     if not on or len(set(on)) < len(on):
         raise ConfigError(f"{where}.on", "names no view, or one twice", near("", views))
-    if "@" in config["student"]:
+    learning = config["student"]
+    students = (learning,) * len(on) if isinstance(learning, str) else tuple(learning)
+    if any("@" in student for student in students):
         raise ConfigError(f"{where}.student", "names a view", "write the view in `on`")
+    if len(students) != len(on):
+        raise ConfigError(
+            f"{where}.student", f"names {len(students)} networks for {len(on)} views",
+            "name one, or one for each view in `on`",
+        )
     if config["group"] not in GROUPS:
         raise ConfigError(f"{where}.group", f"got {config['group']!r}", near("", GROUPS))
     named = config["teacher"]
@@ -101,7 +108,7 @@ def build(
     )
     return Plan(
         name, term, bound, config["group"], config["detach"],
-        tuple(pair("student", config["student"], view) for view in on),
+        tuple(pair("student", *both) for both in zip(students, on, strict=True)),
         tuple(tuple(pair("teacher", text, view) for text in teachers) for view in on),
         on, _taps(where, config, term.taps), weight,
     )

@@ -112,6 +112,15 @@ def _check(inputs: tuple[TermInput, ...], form: str, scale: Any) -> None:
         raise ValueError(f"is put on {len(inputs)} view", "an ensemble needs at least 2 in `on`")
 
 
+def _mu(params, adaptive: bool) -> jax.Array:
+    return params["mu"] if adaptive else jnp.zeros_like(params["mu"])
+
+
+def _weights(mu: jax.Array) -> dict[str, jax.Array]:
+    weights = jax.nn.softmax(mu)
+    return {f"weight_{i}": weights[i] for i in range(len(weights))}
+
+
 def _init(key, inputs, info, *, form, scale, **options):
     _check(inputs, form, scale)
     return {"mu": jnp.zeros(len(inputs), jnp.float32)}, {}
@@ -126,10 +135,14 @@ def _apply(
     form: str = "kl_norm",
     scale: Any = "sqrt_classes",
     branch_mean: bool = False,
+    adaptive: bool = True,
 ):
     """CE(ensemble) + sum over views of `ensemble_distance`; mu starts at 0 and does not decay.
 
-    The ensemble answers for the labels of the first view.
+    The ensemble answers for the labels of the first view. Its members are the views of one network,
+    each with its own BatchNorm branch or all with one, or networks of their own
+    (`student=("n0", "n1", ...)`). Table 8's rows are: no such term; and `form` "joint_ce",
+    "l2_norm", "kl", "kl_norm".
 
     Args:
       params: `{"mu": f32[N]}`.
@@ -139,12 +152,14 @@ def _apply(
       form: "joint_ce" for the first part only, or see `ensemble_distance`.
       scale: see `scale_of`.
       branch_mean: average over the views instead of summing, as printed, over them.
+      adaptive: whether mu is learnt; otherwise all views weigh the same.
 
     Returns:
       Value, state, and the weights softmax(mu) as metrics.
     """
     logits = jnp.stack([item.student.logits for item in inputs])
-    together, mask = ensemble_logits(logits, params["mu"]), inputs[0].view.mask
+    mu = _mu(params, adaptive)
+    together, mask = ensemble_logits(logits, mu), inputs[0].view.mask
     value = masked_mean(cross_entropy(together, inputs[0].view.target), mask)
     if form != "joint_ce":
         scale = scale_of(scale, together)
@@ -153,9 +168,15 @@ def _apply(
             for own in logits
         ]
         value += sum(parts) / len(parts) if branch_mean else sum(parts)
-    weights = jax.nn.softmax(params["mu"])
-    metrics = {f"weight_{i}": (weights[i], jnp.float32(1)) for i in range(len(inputs))}
+    metrics = {name: (weight, jnp.float32(1)) for name, weight in _weights(mu).items()}
     return value, state, metrics
 
 
-a2aug = Term(_init, _apply, roles=("student", "labels"), no_decay=("mu",))
+def _answer(params, logits: jax.Array, *, adaptive: bool = True, **options):
+    mu = _mu(params, adaptive)
+    return ensemble_logits(logits, mu), _weights(mu)
+
+
+a2aug = Term(
+    _init, _apply, roles=("student", "labels"), no_decay=("mu",), joint=True, answer=_answer
+)

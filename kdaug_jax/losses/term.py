@@ -83,6 +83,10 @@ class Term(NamedTuple):
       taps: whether it works on activations that the config chooses.
       least: the fewest examples a group may hold.
       plain: whether it is a function of logits and labels that fits any experiment.
+      joint: whether it looks at its views together, so that they must hold the same examples.
+      answer: `answer(params, logits f32[N,B,C], **options) -> (f32[B,C], {name: f32[]})`: what the
+        members of a joint term say together of a view, and facts worth telling with it; evaluated
+        beside the networks. None for a term that says nothing of its own.
     """
 
     init: Callable[..., tuple[dict[str, Any], dict[str, Any]]]
@@ -92,3 +96,5 @@ class Term(NamedTuple):
     taps: bool = False
     least: int = 1
     plain: bool = False
+    joint: bool = False
+    answer: Callable[..., tuple[jax.Array, dict[str, jax.Array]]] | None = None

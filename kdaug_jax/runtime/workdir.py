@@ -2,7 +2,7 @@
 
 `config.json` holds the complete config and what each network needs to be built again;
 `environment.json` versions and devices; `classes.json` the class names; `results.json` the final
-numbers of a finished run.
+numbers of a finished run, `results.npz` the arrays that belong to them.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 
 from kdaug_jax.errors import CheckpointError, ConfigError, near
 from kdaug_jax.runtime import processes
@@ -38,6 +39,19 @@ def write_whole(path: Path, text: str) -> None:
     partial = path.with_name(path.name + ".partial")
     try:
         partial.write_text(text, encoding="utf-8")
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
+    """Writes arrays as a NumPy file all at once; none are no file."""
+    if not arrays:
+        return
+    partial = path.with_name(path.name + ".partial")
+    try:
+        with partial.open("wb") as file:
+            np.savez(file, **arrays)
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)

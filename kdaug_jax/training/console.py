@@ -15,11 +15,14 @@ from kdaug_jax.experiment.program import Program
 from kdaug_jax.runtime.writer import Writer, table
 from kdaug_jax.training.cadence import cadence
 from kdaug_jax.training.estimate import Estimate, duration
+from kdaug_jax.training.evaluation.answers import Answer, Choice, main_network
 from kdaug_jax.training.population import Member
 from kdaug_jax.training.setup import Setup
 from kdaug_jax.types import TrainState
 
 Results = dict[str, dict[str, float]]
+# Metrics that have a place of their own on the console.
+ALWAYS = ("accuracy", "nll")
 
 
 class Console:
@@ -37,7 +40,7 @@ class Console:
         """Prints a line."""
         if self.writer is not None:
             self.writer.say(text)
-        elif jax.process_index() == 0:
+        elif jax.process_index() == 0 and text:
             print(text, file=self._stream, flush=True)
 
     def start(self, setup: Setup, state: TrainState, step: int) -> None:
@@ -138,7 +141,10 @@ class Console:
         """Prints one line of evaluation, means over the population where there is one."""
         names = sorted(set.intersection(*(set(values) for values in found)))
         means = {name: sum(values[name] for values in found) / len(found) for name in names}
-        text = "  ".join(f"{name.removeprefix('eval/')} {means[name]:.4f}" for name in names)
+        shown = [name for name in names if name.rpartition("/")[2] in ALWAYS]
+        text = "  ".join(f"{name.removeprefix('eval/')} {means[name]:.4f}" for name in shown)
+        if len(shown) < len(names):
+            text += f"  ({len(names) - len(shown)} more in metrics.jsonl)"
         average = f"  (mean of {len(members)} runs)" if len(members) > 1 else ""
         self.say(f"evaluation at step {step:,}: {text}{average}")
 
@@ -150,7 +156,8 @@ class Console:
     ) -> None:
         """Prints the table at the end: accuracies, and where everything lies."""
         names = {name: one.model.name for name, one in setup.first.networks.items()}
-        self.say(results_table(names, setup.student, results, teachers))
+        self.say(results_table(names, setup.evaluator.answers, setup.choices, results, teachers))
+        self.say(measures_table(results))
         self.say(
             f"checkpoints, metrics.jsonl, tensorboard/, config.json, results.json: "
             f"{setup.directory}"
@@ -159,7 +166,8 @@ class Console:
 
 def results_table(
     architectures: Mapping[str, str],
-    main: str,
+    answers: Sequence[Answer],
+    choices: Sequence[Choice],
     results: Results,
     teachers: Mapping[str, Mapping[str, float]],
 ) -> str:
@@ -167,7 +175,8 @@ def results_table(
 
     Args:
       architectures: architecture of each network.
-      main: the network whose results carry no name of their own.
+      answers: who was evaluated.
+      choices: what was chosen among.
       results: metrics by member.
       teachers: metrics by frozen network.
 
@@ -176,17 +185,46 @@ def results_table(
     """
     rows = [("network", "validation accuracy", "test accuracy", "test nll")]
 
-    def row(name: str, values: Mapping[str, float], member: str = "") -> tuple[str, ...]:
-        middle = "" if name == main else f"{name}/"
-        label = f"{name} ({architectures[name]}) {member}".rstrip()
+    def row(label: str, name: str, values: Mapping[str, float], member: str = ""):
+        middle = f"{name}/" if name else ""
         cells = []
         for split in ("validation", "test"):
             value = values.get(f"eval/{split}/{middle}accuracy")
             cells.append("-" if value is None else f"{100 * value:.2f} %")
         nll = values.get(f"eval/test/{middle}nll")
-        return (label, *cells, "-" if nll is None else f"{nll:.4f}")
+        return (f"{label} {member}".rstrip(), *cells, "-" if nll is None else f"{nll:.4f}")
 
-    rows += [row(name, values) for name, values in teachers.items()]
+    for name, values in teachers.items():
+        rows.append(row(f"{name} ({architectures[name]})", name, values))
     for member, values in results.items():
-        rows += [row(name, values, member) for name in architectures if name not in teachers]
+        for one in answers:
+            network = one.members[0][0]
+            label = f"{network} ({architectures[network]})"
+            if one.term:
+                weights = [values.get(f"eval/test/{one.name}/weight_{i}")
+                           for i in range(len(one.members))]
+                told = [f"{weight:.2f}" for weight in weights if weight is not None]
+                label = f"{one.name} of {len(weights)}" + (f" ({' '.join(told)})" if told else "")
+            elif "branch_" in one.name:
+                label = f"  {network}, BatchNorm branch {one.members[0][1]}"
+            rows.append(row(label, one.name, values, member))
+        for choice in choices:
+            number = int(values[f"eval/validation/{choice.name}/number"])
+            option = choice.options[number] or main_network(list(architectures))
+            rows.append(row(f"chosen on validation: {option}", choice.name, values, member))
     return table(rows)
+
+
+def measures_table(results: Results) -> str:
+    """Writes final metrics beside accuracy and NLL as a table, "" where there are none."""
+    rows = [("metric", "validation", "test")]
+    for member, values in results.items():
+        names = dict.fromkeys(name.split("/", 2)[2] for name in values)
+        for name in names:
+            last = name.rpartition("/")[2]
+            if last in ALWAYS or last == "number" or last.startswith("weight_"):
+                continue
+            found = [values.get(f"eval/{split}/{name}") for split in ("validation", "test")]
+            cells = ["-" if value is None else f"{value:.4f}" for value in found]
+            rows.append((f"{name} {member}".rstrip(), *cells))
+    return table(rows) if len(rows) > 1 else ""

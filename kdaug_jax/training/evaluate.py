@@ -2,81 +2,90 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from jax.sharding import Mesh
 
 from kdaug_jax import metrics
 from kdaug_jax.data import Split, eval_batches
-from kdaug_jax.experiment import views
-from kdaug_jax.experiment.networks import Network
 from kdaug_jax.runtime import sharding
-from kdaug_jax.types import Batch, Clock, Info, TrainState
+from kdaug_jax.training.evaluation import scores
+from kdaug_jax.training.evaluation.asking import Evaluator, Sums, make_eval
+from kdaug_jax.types import TrainState
 
 
-def make_eval(
-    network: Network, view: views.Plan, info: Info, replicated: jax.sharding.NamedSharding
-) -> Callable[[Any, Batch], dict[str, Any]]:
-    """Makes the jitted function that evaluates one network on one batch.
+class Evaluation(NamedTuple):
+    """What an evaluation found, by name: numbers, and arrays for plots."""
 
-    Args:
-      network: in inference mode, BatchNorm branch 0.
-      view: what is done to the images first, see `eval.view`.
-      info: facts of the training split.
-      replicated: sharding of the result.
-
-    Returns:
-      `f(variables, batch) -> {"accuracy": (sum, count), "nll": (sum, count)}`.
-    """
-    values, _ = views.hparams((view,))
-    zero = np.zeros((), np.int32)
-    # Evaluation views are the same in every epoch and for every seed.
-    clock = Clock(np.zeros((), np.uint32), zero, zero)
-
-    def evaluate(variables, batch: Batch):
-        seen = views.make((view,), clock, batch, values, info, 1)[view.name]
-        outputs, _ = network.model.apply(variables, seen.image, train=False)
-        return {
-            "accuracy": metrics.accuracy(outputs.logits, seen.label, seen.mask),
-            "nll": metrics.nll(outputs.logits, seen.label, seen.mask),
-        }
-
-    return jax.jit(sharding.within(replicated.mesh, evaluate), out_shardings=replicated)
+    numbers: dict[str, float]
+    arrays: dict[str, np.ndarray]
 
 
 def run(
-    evaluate: Callable[[Any, Batch], dict[str, Any]],
-    variables: Any,
+    evaluator: Evaluator,
+    compiled: dict[Any, Callable[..., Sums]],
+    variables: Mapping[str, Any],
+    params: Mapping[str, Any],
     split: Split,
     batch_size: int,
-    mesh: Mesh,
     check: Callable[[], None] = lambda: None,
-) -> dict[str, float]:
-    """Evaluates a network on a whole split.
+    human: bool = False,
+) -> Evaluation:
+    """Evaluates on a whole split.
 
     Args:
-      evaluate: what `make_eval` made.
-      variables: the network's.
+      evaluator: who is asked for what.
+      compiled: what `make_eval` made before, kept here between calls.
+      variables: of the networks that are asked.
+      params: of the terms that answer.
       split: the examples.
       batch_size: rows a batch, at most as many as the split has, rounded up to what the devices
         share evenly; the last batch is filled up with rows that do not count.
-      mesh: the devices.
       check: called before each batch; may raise to end the evaluation.
+      human: whether the evaluator's table of people's answers is of this split.
 
     Returns:
-      Means by metric name.
+      Values by name below the split; numbers that are not finite are left out.
     """
-    total = None
+    mesh, human = evaluator.mesh, human and evaluator.human is not None
     batch_size = -(-min(batch_size, len(split)) // mesh.size) * mesh.size
-    for batch in eval_batches(split, batch_size, sharding.local_rows(mesh, batch_size)):
-        check()
-        part = sharding.settle(evaluate(variables, sharding.put_batch(mesh, batch)))
-        total = part if total is None else jax.tree.map(jax.numpy.add, total, part)
-    pairs = jax.device_get(total)
-    return {name: float(sum_) / float(count) for name, (sum_, count) in pairs.items()}
+    rows = sharding.local_rows(mesh, batch_size)
+
+    def over(first: bool, before: Sums, merge: Callable[[Any, Any], Any]) -> Sums:
+        if (human, first) not in compiled:
+            compiled[human, first] = make_eval(evaluator, human, first)
+        total = None
+        for number, batch in enumerate(eval_batches(split, batch_size, rows)):
+            check()
+            people = evaluator.human[batch.index] if human else None
+            batch, people = sharding.put_batch(mesh, (batch, people))
+            part = sharding.settle(compiled[human, first](
+                variables, params, batch, people, np.int32(number), before
+            ))
+            total = part if total is None else merge(total, part)
+        return total
+
+    before = over(True, {}, _join) if evaluator.scores(human, first=True) else {}
+    sums, every = jax.device_get(over(False, before, metrics.merge)), evaluator.scores(human)
+    found: dict[str, Any] = {}
+    for front, own in sums.items():
+        for (metric, suffix), value in own.items():
+            if metric:
+                values = every[metric].finish(value, evaluator.settings)
+            else:
+                values = {"": float(value[0]) / float(value[1])}
+            for name, one in values.items():
+                found["/".join(filter(None, (front, name + suffix)))] = one
+    return Evaluation(scores.numbers(found), scores.arrays(found))
+
+
+def _join(a: Sums, b: Sums) -> Sums:
+    return {
+        name: {key: metrics.merge_moments(a[name][key], b[name][key]) for key in own}
+        for name, own in a.items()
+    }
 
 
 def variables_of(state: TrainState, network: str) -> Mapping[str, Any]:
@@ -87,16 +96,6 @@ def variables_of(state: TrainState, network: str) -> Mapping[str, Any]:
     }
 
 
-# What `make_eval` computes.
-METRICS = ("accuracy", "nll")
-
-
-def main_network(trained: Sequence[str]) -> str:
-    """Gives the network whose results carry no name of their own: the student, or the first."""
-    return "student" if "student" in trained else trained[0]
-
-
-def named(found: Mapping[str, float], split: str, network: str, main: str) -> dict[str, float]:
-    """Gives results their full names, `eval/<split>/[<network>/]<metric>`."""
-    middle = "" if network == main else f"{network}/"
-    return {f"eval/{split}/{middle}{name}": value for name, value in found.items()}
+def params_of(state: TrainState) -> Mapping[str, Any]:
+    """Gives the terms' own parameters: the averaged ones where they are kept."""
+    return (state.ema or {"params": state.params})["params"]["terms"]

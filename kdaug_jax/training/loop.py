@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Mapping
+from collections import ChainMap
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from time import monotonic
 from typing import Any, TextIO
@@ -21,7 +22,6 @@ from kdaug_jax.runtime.writer import Writer
 from kdaug_jax.training import population
 from kdaug_jax.training.cadence import cadence, due
 from kdaug_jax.training.console import Console, Results
-from kdaug_jax.training.evaluate import variables_of
 from kdaug_jax.training.setup import Setup, check_teachers, prepare
 from kdaug_jax.training.state import as_tree, from_tree, initial_states
 from kdaug_jax.training.window import Window
@@ -78,6 +78,7 @@ def train(
             raise run.leave() from None
         if jax.process_index() == 0:
             workdir.write_json(directory / "results.json", results)
+            workdir.write_arrays(directory / "results.npz", run.arrays)
         console.results(setup, results, run.teachers)
         return results
 
@@ -114,6 +115,7 @@ class _Run:
         terms = setup.first.term_names
         self.window = Window(len(self.states), terms, sums, checkpoints.last)
         self.scores: tuple[int, list[dict[str, float]]] = (-1, [])
+        self.arrays: dict[str, np.ndarray] = {}
         self.saved_at = monotonic()
 
     def go(self) -> None:
@@ -121,6 +123,8 @@ class _Run:
         self.console.start(self.setup, self.states[0], self.step)
         with self.time("evaluation"):
             self.teachers = check_teachers(self.setup, self.console.say, self.check)
+        for member in self.setup.members if self.step == 0 and self.teachers else ():
+            self.writer.row(0, member.name, dict(ChainMap(*self.teachers.values())))
         if self.step == 0 and jax.process_index() == 0:
             workdir.begin(self.setup.directory, self.console.say)
         self.setup.write_record()
@@ -183,16 +187,16 @@ class _Run:
             self.writer.row(self.step, member.name, {**values, **perf})
         self.console.progress(self.setup.first, self.step, means, perf)
 
-    def _evaluate(self, split: str) -> list[dict[str, float]]:
+    def _evaluate(self, split: str, beside: Sequence[Any] = ()) -> list[dict[str, float]]:
         with self.time("evaluation"):
             found = []
-            for member, state in zip(self.setup.members, self.states, strict=True):
-                values: dict[str, float] = {}
-                for network in self.setup.first.trainable:
-                    variables = variables_of(state, network)
-                    values |= self.setup.evaluate(network, variables, split, self.check)
+            for number, member in enumerate(self.setup.members):
+                values, arrays = self.setup.evaluate(
+                    self.states[number], split, self.check, beside[number] if beside else {}
+                )
                 self.writer.row(self.step, member.name, values)
                 found.append(values)
+                self.arrays |= {"/".join((str(number), name)): one for name, one in arrays.items()}
         self.console.evaluation(self.step, self.setup.members, found)
         return found
 
@@ -202,7 +206,7 @@ class _Run:
         with self.time("checkpoint"):
             step, found = self.scores
             # A metric of an earlier step says nothing of this one.
-            names = found[0] if step == self.step else ()
+            names = set.intersection(*map(set, found)) if step == self.step else ()
             metrics = {
                 name: float(np.mean([values[name] for values in found])) for name in names
             }
@@ -225,7 +229,7 @@ class _Run:
             validation = self._evaluate("validation")
         final = [
             {**values, **more}
-            for values, more in zip(validation, self._evaluate("test"), strict=True)
+            for values, more in zip(validation, self._evaluate("test", validation), strict=True)
         ]
         with self.time("checkpoint"):
             self.checkpoints.wait()

@@ -9,13 +9,15 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from kdaug_jax import data
-from kdaug_jax.errors import ConfigError, near
+from kdaug_jax.errors import ConfigError
 from kdaug_jax.experiment import config as configs
 from kdaug_jax.experiment import views
 from kdaug_jax.experiment.phases import build
 from kdaug_jax.experiment.program import Program
 from kdaug_jax.runtime import manifest, workdir
-from kdaug_jax.training import evaluate, population
+from kdaug_jax.training import population
+from kdaug_jax.training.evaluation.build import check_evaluation
+from kdaug_jax.training.evaluation.scores import SCORES
 
 # Stands for the run's own directory at the front of a checkpoint's path.
 WORKDIR = "workdir:"
@@ -31,6 +33,7 @@ class Plan(NamedTuple):
       members: the runs of the population.
       numbers: for each phase each member's traced numbers.
       record: what is written to config.json.
+      human: `f32[N,C]`, people's answers by position in the test split's base split, or None.
     """
 
     full: dict[str, Any]
@@ -39,6 +42,7 @@ class Plan(NamedTuple):
     members: tuple[population.Member, ...]
     numbers: list[list[dict[str, np.ndarray]]]
     record: dict[str, Any]
+    human: np.ndarray | None
 
 
 def plan(
@@ -78,7 +82,11 @@ def plan(
         info = data.describe(dataset)
     programs = build(_locate(full, directory), info)
     first = programs[0]
-    _check_choices(full, first)
+    branches = {name: first.networks[name].model.num_branches for name in first.trainable}
+    check_evaluation(full, info, branches)
+    human = full["eval"]["human"] or None
+    if human is not None:
+        human = data.read_human(human, info.num_classes, max(dataset.splits["test"].index) + 1)
     members = population.members(full["population"])
     numbers = population.hparams(programs, members)
     written = {**first.config, "networks": {
@@ -99,26 +107,7 @@ def plan(
         "config": written,
         "networks": facts,
         "members": [member.name for member in members],
-    })
-
-
-def _check_choices(full: Mapping[str, Any], program: Program) -> None:
-    """Refuses an evaluation view that has no images of its own, and an unknown best metric."""
-    seen = views.parse("eval", full["eval"]["view"], program.info)
-    if seen.source is not None:
-        raise ConfigError("eval.view", "starts from another view", "write its stages out")
-    if seen.rows:
-        raise ConfigError("eval.view", "changes the number of rows", "leave repeat and pick out")
-    main = evaluate.main_network(program.trainable)
-    metrics = dict.fromkeys(evaluate.METRICS, 0.0)
-    known = [
-        name
-        for network in program.trainable
-        for name in evaluate.named(metrics, "validation", network, main)
-    ]
-    best = full["checkpoint"]["best"]
-    if best not in ("", *known):
-        raise ConfigError("checkpoint.best", f"there is no '{best}'", near(best, known))
+    }, human)
 
 
 def _compare(
@@ -172,6 +161,11 @@ def teacher_config(config: Mapping[str, Any], name: str) -> dict[str, Any]:
         "networks": {"student": {**section, "trainable": True, "recipe": ()}},
         "terms": {"ce": configs.term("cross_entropy", (first_view,))},
         "optim": {**config["optim"], "combine": "sum()"},
+        # Nobody teaches it.
+        "eval": {**config["eval"], "views": (), "metrics": tuple(
+            name for name in config["eval"]["metrics"]
+            if name not in SCORES or SCORES[name].needs != "teacher"
+        )},
         # The experiment's best may be that of a network which this run does not have.
         "checkpoint": {**config["checkpoint"], "best": "eval/validation/accuracy"},
         "phases": (),

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
 from kdaug_jax import data
 from kdaug_jax.errors import ConfigError
 from kdaug_jax.experiment import config as configs
-from kdaug_jax.experiment import networks, views
-from kdaug_jax.runtime import sharding, workdir
+from kdaug_jax.experiment import networks
+from kdaug_jax.runtime import checkpoint, sharding, workdir
 from kdaug_jax.training import evaluate
-from kdaug_jax.training.console import Console, Results, results_table
+from kdaug_jax.training.console import Console, Results, measures_table, results_table
+from kdaug_jax.training.evaluation.answers import chosen
+from kdaug_jax.training.evaluation.asking import Evaluator
+from kdaug_jax.training.evaluation.build import check_evaluation, evaluator_of
+from kdaug_jax.training.evaluation.scores import SCORES
+from kdaug_jax.training.plan import WORKDIR
 from kdaug_jax.training.setup import load
+from kdaug_jax.types import Info
 
 
 def evaluate_run(
@@ -28,7 +34,8 @@ def evaluate_run(
     Args:
       config: a ConfigDict or nested dicts, of which `data`, `eval`, `mesh` and `precision` count;
         networks and population are those that the run recorded.
-      directory: the working directory of the run; its teachers are not needed.
+      directory: the working directory of the run; its teachers are only needed where a metric
+        compares with them.
       allow_config_change: whether `data` may be other than what the run was trained on.
       stream: console, by default standard output.
 
@@ -44,38 +51,92 @@ def evaluate_run(
     if stored is None:
         raise ConfigError("--workdir", f"{directory} holds no run", "train it first")
     full = configs.validate(config)
+    dataset = _dataset(stored, full, directory, allow_config_change)
+    info, human = data.describe(dataset), None
+    if full["eval"]["human"]:
+        rows = max(dataset.splits["test"].index) + 1
+        human = data.read_human(full["eval"]["human"], info.num_classes, rows)
+    mesh = sharding.make_mesh(full["mesh"]["data"], full["data"]["batch_size"])
+    # Whose answers are compared with whom, and what joint terms are, the run has written down.
+    config = {**stored["config"], "eval": full["eval"], "checkpoint": {"best": ""}}
+    trained = configs.natural(
+        name for name, facts in stored["networks"].items() if facts["trainable"]
+    )
+    compares = any(SCORES[name].needs == "teacher" for name in full["eval"]["metrics"]
+                   if name in SCORES)
+    built = {
+        name: _network(config, name, directory, info, full["precision"], name in trained)
+        for name in configs.natural(config["networks"]) if name in trained or compares
+    }
+    branches = {name: built[name].model.num_branches for name in trained}
+    check_evaluation(config, info, branches)
+    evaluator, choices = evaluator_of(config, built, info, mesh, human)
+    results: Results = {}
+    compiled: dict[Any, Any] = {}
+    for number, member in enumerate(stored["members"]):
+        variables, params = _member(evaluator, directory, number, trained, console.say)
+        found = {}
+        for split in ("validation", "test"):
+            numbers = evaluate.run(
+                evaluator, compiled, variables, params, dataset.splits[split],
+                full["eval"]["batch_size"] or full["data"]["batch_size"], human=split == "test",
+            ).numbers
+            found |= {f"eval/{split}/{name}": one for name, one in numbers.items()}
+        results[member] = chosen(found, choices)
+    architectures = {name: one.model.name for name, one in built.items()}
+    console.say(results_table(architectures, evaluator.answers, choices, results, {}))
+    console.say(measures_table(results))
+    return results
+
+
+def _dataset(
+    stored: Mapping[str, Any], full: Mapping[str, Any], directory: Path, allow_change: bool
+) -> data.Dataset:
+    """Loads the data, which must be those of the run."""
     section = full["data"]
     changed = configs.difference({"data": stored["config"]["data"]}, {"data": section})
-    if changed and not allow_config_change:
+    if changed and not allow_change:
         raise ConfigError(
             str(directory / "config.json"),
             "the run was trained on other data (" + "; ".join(changed) + ")",
             "give the config it was trained with, or --allow_config_change",
         )
     uses = ("train", "validation", "test")
-    dataset = data.load(section["source"], {use: section[use] for use in uses})
-    info = data.describe(dataset)
-    mesh = sharding.make_mesh(full["mesh"]["data"], section["batch_size"])
-    view = views.parse("eval", full["eval"]["view"], info)
-    trained = [name for name, facts in stored["networks"].items() if facts["trainable"]]
-    main = evaluate.main_network(trained)
-    results: Results = {member: {} for member in stored["members"]}
-    architectures = {}
-    for name in configs.natural(trained):
-        where = f"networks.{name}"
-        frozen = {"name": "", "trainable": False, "checkpoint": str(directory), "source": name}
-        network = networks.build(
-            name, configs.network(**frozen), info, 1, 0, full["precision"]
+    return data.load(section["source"], {use: section[use] for use in uses})
+
+
+def _member(
+    evaluator: Evaluator, directory: Path, number: int, trained: Sequence[str],
+    say: Callable[[str], None],
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Loads the variables that are asked for, and the parameters of terms that answer."""
+    networks, mesh = evaluator.networks, evaluator.mesh
+    variables = {
+        name: sharding.put_whole(mesh, load(
+            f"networks.{name}", networks[name], evaluator.info, say,
+            number if name in trained else 0,
+        ))
+        for name in evaluator.asked
+    }
+    averaged = ("ema",) if networks[trained[0]].facts["averaged"] else ()
+    params = {
+        answer.term: checkpoint.load_subtree(
+            directory / "checkpoints", (str(number), *averaged, "params", "terms", answer.term), say
         )
-        architectures[name] = network.model.name
-        run = evaluate.make_eval(network, view, info, sharding.replicated(mesh))
-        for number, found in enumerate(results.values()):
-            variables = sharding.put_whole(mesh, load(where, network, info, console.say, number))
-            for split in uses[1:]:
-                values = evaluate.run(
-                    run, variables, dataset.splits[split],
-                    full["eval"]["batch_size"] or section["batch_size"], mesh,
-                )
-                found |= evaluate.named(values, split, name, main)
-    console.say(results_table(architectures, main, results, {}))
-    return results
+        for answer in evaluator.answers if answer.term
+    }
+    return variables, sharding.put_whole(mesh, params)
+
+
+def _network(
+    config: Mapping[str, Any], name: str, directory: Path, info: Info, precision: str, own: bool
+) -> networks.Network:
+    """Builds a network of the run, or one that it was taught by, from where its weights lie."""
+    section = config["networks"][name]
+    where, source = str(directory), name
+    if not own:
+        where, source = section["checkpoint"], section["source"]
+        if where.startswith(WORKDIR):
+            where = str(directory / where.removeprefix(WORKDIR))
+    frozen = {"name": "", "trainable": False, "checkpoint": where, "source": source}
+    return networks.build(name, configs.network(**frozen), info, 1, 0, precision)

@@ -13,13 +13,15 @@ from jax.sharding import Mesh
 
 from kdaug_jax import data
 from kdaug_jax.errors import CheckpointError, ConfigError
-from kdaug_jax.experiment import views
 from kdaug_jax.experiment.networks import Network
 from kdaug_jax.experiment.program import Program
 from kdaug_jax.runtime import checkpoint, sharding, workdir
 from kdaug_jax.training import evaluate, population
+from kdaug_jax.training.evaluation.answers import Choice, chosen, main_network
+from kdaug_jax.training.evaluation.asking import Evaluator
+from kdaug_jax.training.evaluation.build import evaluator_alone, evaluator_of
 from kdaug_jax.training.plan import plan
-from kdaug_jax.types import Info
+from kdaug_jax.types import Info, TrainState
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,7 +38,9 @@ class Setup:
       feed: training batches; its constants lie on the devices, and it is to be closed.
       frozen: variables of the frozen networks, on the devices.
       numbers: for each phase each member's traced numbers, on the devices.
-      evaluators: for each network its jitted evaluation.
+      evaluator: what evaluates the trained networks.
+      choices: what is chosen among on the validation split.
+      compiled: jitted evaluations, by who is evaluated.
     """
 
     record: dict[str, Any]
@@ -48,7 +52,9 @@ class Setup:
     feed: data.Feed
     frozen: dict[str, Any]
     numbers: list[list[dict[str, Any]]]
-    evaluators: dict[str, Callable[..., Any]]
+    evaluator: Evaluator
+    choices: tuple[Choice, ...]
+    compiled: dict[str, dict[Any, Callable[..., Any]]]
 
     def write_record(self) -> None:
         """Writes down what the run is made with, once nothing can refuse it any more."""
@@ -62,19 +68,54 @@ class Setup:
     @property
     def student(self) -> str:
         """The network whose results carry no name of their own."""
-        return evaluate.main_network(self.first.trainable)
+        return main_network(self.first.trainable)
 
     def evaluate(
-        self, network: str, variables: Any, split: str, check: Callable[[], None]
-    ) -> dict[str, float]:
-        """Evaluates one network on one split; the result's names say both."""
-        config = self.first.config
-        found = evaluate.run(
-            self.evaluators[network], variables, self.dataset.splits[split],
-            config["eval"]["batch_size"] or config["data"]["batch_size"], self.mesh,
-            check,
+        self, state: TrainState, split: str, check: Callable[[], None],
+        beside: Mapping[str, float],
+    ) -> evaluate.Evaluation:
+        """Evaluates all trained networks, their branches and ensembles on one split.
+
+        Args:
+          state: of the run.
+          split: "validation" or "test".
+          check: called before each batch; may raise to end the evaluation.
+          beside: the numbers of the validation split, by which branches are chosen, where this is
+            another split.
+
+        Returns:
+          Values by full name, `eval/<split>/...`.
+        """
+        variables = {
+            name: evaluate.variables_of(state, name)
+            if self.first.networks[name].trainable else self.frozen[name]
+            for name in self.evaluator.asked
+        }
+        found = self._run("", self.evaluator, variables, evaluate.params_of(state), split, check)
+        numbers = chosen({**beside, **found.numbers}, self.choices)
+        front = f"eval/{split}/"
+        return found._replace(
+            numbers={name: one for name, one in numbers.items() if name.startswith(front)}
         )
-        return evaluate.named(found, split, network, self.student)
+
+    def evaluate_frozen(
+        self, network: str, split: str, check: Callable[[], None]
+    ) -> evaluate.Evaluation:
+        """Evaluates one frozen network on one split; see `evaluate`."""
+        alone = evaluator_alone(self.evaluator, network)
+        variables = {network: self.frozen[network]}
+        return self._run(network, alone, variables, {}, split, check)
+
+    def _run(self, who: str, evaluator: Evaluator, variables, params, split: str, check):
+        config = self.first.config
+        batch_size = config["eval"]["batch_size"] or config["data"]["batch_size"]
+        found = evaluate.run(
+            evaluator, self.compiled.setdefault(who, {}), variables, params,
+            self.dataset.splits[split], batch_size, check, human=split == "test",
+        )
+        return evaluate.Evaluation(*(
+            {f"eval/{split}/{name}": one for name, one in part.items()} for part in found
+        ))
 
 
 def prepare(
@@ -120,8 +161,9 @@ def prepare(
         device_bytes=round(1e9 * section["device_gb"]), workers=section["workers"],
         rows=sharding.local_rows(mesh, section["batch_size"]),
     )
-    replicated = sharding.replicated(mesh)
-    view = views.parse("eval", planned.full["eval"]["view"], first.info)
+    evaluator, choices = evaluator_of(
+        planned.full, first.networks, first.info, mesh, planned.human
+    )
     return Setup(
         record=planned.record,
         directory=directory,
@@ -134,10 +176,9 @@ def prepare(
         numbers=[
             [sharding.put_whole(mesh, own) for own in phase] for phase in planned.numbers
         ],
-        evaluators={
-            name: evaluate.make_eval(one, view, first.info, replicated)
-            for name, one in first.networks.items()
-        },
+        evaluator=evaluator,
+        choices=choices,
+        compiled={},
     )
 
 
@@ -203,8 +244,8 @@ def check_teachers(
     size = len(setup.dataset.splits["validation"].label)
     limit = chance + 3.0 * (chance * (1.0 - chance) / size) ** 0.5
     found = {}
-    for name, variables in setup.frozen.items():
-        found[name] = setup.evaluate(name, variables, "validation", check)
+    for name in setup.frozen:
+        found[name] = setup.evaluate_frozen(name, "validation", check).numbers
         accuracy = found[name][f"eval/validation/{name}/accuracy"]
         say(f"teacher {name}: validation accuracy {100 * accuracy:.2f} %")
         if accuracy > limit:

@@ -5,6 +5,7 @@ row numbers. Applying the rows is the engine's.
 """
 
 from kdaug_jax.augment.policies.autoaugment import TABLES, autoaugment
+from kdaug_jax.augment.policies.candidates import randaugment_candidates
 from kdaug_jax.augment.policies.levels import SOURCES
 from kdaug_jax.augment.policies.pba import check_policy, pba, read_schedule, schedule
 from kdaug_jax.augment.policies.policy import IDENTITY, VARIANTS, Number, Op, Policy
@@ -31,6 +32,7 @@ __all__ = [
     "pba",
     "places",
     "randaugment",
+    "randaugment_candidates",
     "read_schedule",
     "schedule",
     "squares",

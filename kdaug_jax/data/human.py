@@ -1,0 +1,49 @@
+"""People's answers to the images of a split, such as CIFAR-10H's."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from kdaug_jax.errors import DataError
+
+
+def read_human(file: str | Path, classes: int, rows: int) -> np.ndarray:
+    """Reads how often people named each class.
+
+    Args:
+      file: a NumPy file (`.npy`, or `.npz` with one array) of counts or shares `[N,C]`, by position
+        in the base split, as CIFAR-10H's `cifar10h-counts.npy` is.
+      classes: C of the data.
+      rows: how many positions are asked for, at most N.
+
+    Returns:
+      `f32[N,C]`, shares; each row sums to 1.
+
+    Raises:
+      DataError: the file cannot be read, or does not fit.
+    """
+    path = Path(file).expanduser()
+    try:
+        loaded = np.load(path, allow_pickle=False)
+        if not isinstance(loaded, np.ndarray):
+            with loaded:
+                found = [loaded[name] for name in loaded.files]
+            loaded = found[0] if len(found) == 1 else np.zeros(0)
+    except (OSError, ValueError) as error:
+        raise DataError("eval.human", f"{path} cannot be read ({error})", "name a .npy") from None
+    if loaded.ndim != 2 or loaded.shape[1] != classes or loaded.dtype.kind not in "iuf":
+        raise DataError(
+            "eval.human", f"{path} holds {loaded.dtype}{list(loaded.shape)}",
+            f"counts or shares [N,{classes}] are wanted",
+        )
+    if len(loaded) < rows:
+        raise DataError(
+            "eval.human", f"{path} has {len(loaded):,} rows", f"the split needs {rows:,}"
+        )
+    counts = loaded.astype(np.float64)
+    total = counts.sum(axis=1, keepdims=True)
+    if not np.isfinite(counts).all() or (counts < 0).any() or (total == 0).any():
+        raise DataError("eval.human", f"{path} holds rows that are no counts", "0 or more, not all")
+    return (counts / total).astype(np.float32)
