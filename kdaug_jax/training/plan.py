@@ -82,8 +82,7 @@ def plan(
         info = data.describe(dataset)
     programs = build(_locate(full, directory), info)
     first = programs[0]
-    branches = {name: first.networks[name].model.num_branches for name in first.trainable}
-    check_evaluation(full, info, branches)
+    check_evaluation(full, info, first.networks)
     human = full["eval"]["human"] or None
     if human is not None:
         human = data.read_human(human, info.num_classes, max(dataset.splits["test"].index) + 1)

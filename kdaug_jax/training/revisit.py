@@ -68,8 +68,7 @@ def evaluate_run(
         name: _network(config, name, directory, info, full["precision"], name in trained)
         for name in configs.natural(config["networks"]) if name in trained or compares
     }
-    branches = {name: built[name].model.num_branches for name in trained}
-    check_evaluation(config, info, branches)
+    check_evaluation(config, info, built)
     evaluator, choices = evaluator_of(config, built, info, mesh, human)
     results: Results = {}
     compiled: dict[Any, Any] = {}

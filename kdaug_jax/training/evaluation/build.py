@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
@@ -12,9 +14,9 @@ from kdaug_jax.errors import ConfigError, near
 from kdaug_jax.experiment import views
 from kdaug_jax.experiment.networks import Network
 from kdaug_jax.training.evaluation.answers import Answer, Choice, plan_answers
-from kdaug_jax.training.evaluation.asking import Evaluator
+from kdaug_jax.training.evaluation.asking import Evaluator, embedding_of
 from kdaug_jax.training.evaluation.scores import ON_VIEWS, SCORES, check
-from kdaug_jax.types import Info
+from kdaug_jax.types import Info, Outputs
 
 
 def evaluator_of(
@@ -62,19 +64,25 @@ def _more(config: Mapping[str, Any], info: Info) -> tuple[tuple[tuple[views.Plan
     return tuple(found)
 
 
-def check_evaluation(config: Mapping[str, Any], info: Info, branches: Mapping[str, int]) -> None:
+def check_evaluation(
+    config: Mapping[str, Any], info: Info, networks: Mapping[str, Network]
+) -> None:
     """Refuses what `config.eval` and `checkpoint.best` cannot mean.
 
     Args:
       config: the complete plain config.
       info: facts of the training split.
-      branches: how many BatchNorm branches each trained network has.
+      networks: by name.
 
     Raises:
       ConfigError: a view with other rows, an unknown view or metric, nobody to be compared with.
     """
     section = config["eval"]
-    check(section, info.num_classes)
+    settings = check(section, info.num_classes)
+    branches = {
+        name: networks[name].model.num_branches for name, one in config["networks"].items()
+        if one["trainable"]
+    }
     seen = views.parse("eval", section["view"], info)
     if seen.source is not None:
         raise ConfigError("eval.view", "starts from another view", "write its stages out")
@@ -82,6 +90,9 @@ def check_evaluation(config: Mapping[str, Any], info: Info, branches: Mapping[st
         raise ConfigError("eval.view", "changes the number of rows", "leave repeat and pick out")
     answers, choices = plan_answers(config, branches)
     metrics = set(section["metrics"])
+    if "discrimination" in metrics:
+        for name, network in networks.items():
+            embedding_of(name, _shapes(network, seen.size), settings)
     if not any(one.teachers for one in answers):
         for name in section["metrics"]:
             if SCORES[name].needs == "teacher":
@@ -104,6 +115,16 @@ def check_evaluation(config: Mapping[str, Any], info: Info, branches: Mapping[st
     best = config["checkpoint"]["best"]
     if best not in ("", *known):
         raise ConfigError("checkpoint.best", f"there is no '{best}'", near(best, known))
+
+
+def _shapes(network: Network, size: tuple[int, int]) -> Outputs:
+    """Gives shapes of what a network says of one image, without computing anything."""
+
+    def ask(key):
+        image = jnp.zeros((1, *size, network.model.channels), jnp.uint8)
+        return network.model.apply(network.model.init(key, size), image, train=False)[0]
+
+    return jax.eval_shape(ask, jax.random.key(0))
 
 
 def _names(
