@@ -231,7 +231,14 @@ def test_every_number_must_be_finite_and_in_its_range(run, tmp_path, capsys):
         ("views.x=randaugment(2, 1e999)", "views.x.randaugment.m: got inf; must be finite"),
         ("views.x=pad_crop(-1)", "views.x.pad_crop: got padding=-1; must be 0..8 pixels"),
         ("views.x=cutout(2, fill=(1, 2))", "views.x.cutout.fill: got (1, 2); must be 'mean'"),
+        ("views.x=repeat(0)|flip", "error: views.x.repeat: got n=0; must be at least 1"),
+        ("views.x=pick('kld')", "error: views.x.pick: unknown score 'kld'; did you mean kl?"),
+        ("views.x=pick('kl')", "error: views.x.pick: no network 'teacher'; known: student"),
+        ("views.x=pick('kl', 0.1, teacher='student')", "views.x.pick.keep: 0.1 of 8 rows leaves"),
         ("eval.view=view('x')", "error: eval.view: starts from another view"),
+        ("eval.view=repeat(2)", "error: eval.view: changes the number of rows; leave repeat"),
+        ("eval.metrics=('accuracy','nll','mse')", "error: eval.metrics: unknown metric 'mse'; did"),
+        ("eval.human=nowhere.npy", "error: eval.human: is 'nowhere.npy'; name a file of answers"),
         ("terms.ce.loss=cross_entrop", "error: terms.ce.loss: unknown loss 'cross_entrop'; did"),
         ("terms.ce.label_smoothing=1.5", "terms.ce.label_smoothing: got 1.5; must be at least 0"),
         ("checkpoint.best=eval/validation/acc", "did you mean eval/validation/accuracy"),
@@ -288,6 +295,17 @@ def test_fields(told, override, message):
         (
             dict(phases=((1, {"terms.ce.weigth": 0.5}),)),
             "phases.0 (terms.ce): has no argument 'weigth'",
+        ),
+        (
+            dict(terms={"joint": configs.term("a2aug", ("x",))}),
+            "error: terms.joint: is put on 1 view; an ensemble needs at least 2 in `on`",
+        ),
+        (
+            dict(
+                views={name: dict(ops="flip", branch=int(name == "c")) for name in "abc"},
+                terms={"joint": configs.term("a2aug", ("a", "b", "c"))},
+            ),
+            "error: terms.joint.on: its 3 views have 2 BatchNorm branches; give each view a branch",
         ),
         (dict(population=(("seed",),)), "population: got (('seed',),); must be a tuple of pairs"),
         (dict(population=(("terms.ce.wait", (1.0,)),)), "terms.ce.wait: is not a traced number"),
