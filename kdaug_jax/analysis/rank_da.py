@@ -24,9 +24,6 @@ from kdaug_jax import data, metrics
 from kdaug_jax.errors import ConfigError, UserError
 from kdaug_jax.experiment import config as configs
 from kdaug_jax.experiment import networks, views
-from kdaug_jax.experiment.checks import picks
-from kdaug_jax.experiment.picking import Scorer, networks_of
-from kdaug_jax.experiment.pools import rows_after
 from kdaug_jax.runtime import compile_cache, sharding, workdir
 from kdaug_jax.runtime.writer import table
 from kdaug_jax.training.setup import load
@@ -86,7 +83,7 @@ def measure(
     """
     plan = _plan(text, info, max(int(np.ceil(epochs)), 1))
     batch_size = min(batch_size, len(split))
-    per_epoch, rows = len(split) // batch_size, rows_after(plan.rows, batch_size)
+    per_epoch, rows = len(split) // batch_size, views.rows_after(plan.rows, batch_size)
     steps = round(epochs * per_epoch)
     groups = steps * rows // group
     if groups < 2:
@@ -120,8 +117,8 @@ def _plan(text: str, info: Info, epochs: int) -> views.Plan:
         if call.stage.form == "pick" else call for call in plan.calls
     )
     plan = plan._replace(calls=calls)
-    for _, call in picks((plan,)):
-        if networks_of(call) != (TEACHER,):
+    for _, call in views.picks((plan,)):
+        if views.networks_of(call) != (TEACHER,):
             raise ConfigError(
                 "VIEW", f"'{text}' picks by a student", 'pick("teacher_entropy") needs none'
             )
@@ -138,7 +135,7 @@ def _look(
     @jax.jit
     def look(variables, constants, item, step, seed):
         clock = Clock(seed, step // per_epoch, step)
-        scorer = Scorer({TEACHER: teacher}, {TEACHER: variables}, {plan.name: 0}, clock)
+        scorer = views.Scorer({TEACHER: teacher}, {TEACHER: variables}, {plan.name: 0}, clock)
         examples = batch(constants, item)
         made = views.make_all((plan,), clock, examples, numbers, info, 1, scorer).views[plan.name]
         said, _ = teacher.model.apply(variables, made.image, train=False)

@@ -96,7 +96,7 @@ def _mix_target(target: jax.Array, partner: jax.Array, lam: jax.Array) -> jax.Ar
 def random_mixup(
     key: jax.Array,
     view: View,
-    alpha: Alpha,
+    alpha: Alpha = 1.0,
     probability: Fraction = 1.0,
     per: str = "group",
     partner: str = "permutation",
@@ -108,7 +108,7 @@ def random_mixup(
     Args:
       key: `key[]`, of the group.
       view: `[B,...]`, one group.
-      alpha: `f32[]`, above 0.
+      alpha: `f32[]`, above 0; 1 in papers 001 and 004.
       probability: `f32[]`, of mixing at all; otherwise the values stay as they are.
       per: "group" for one draw of lam (and of whether to mix) a group, "example" for one each.
       partner: "permutation", one random permutation of the group; "derangement", a random one
@@ -129,7 +129,7 @@ def random_mixup(
 def random_cutmix(
     key: jax.Array,
     view: View,
-    alpha: Alpha,
+    alpha: Alpha = 1.0,
     probability: Fraction = 1.0,
     per: str = "group",
     partner: str = "permutation",
@@ -143,7 +143,7 @@ def random_cutmix(
     Args:
       key: `key[]`, of the group.
       view: `[B,...]`, one group.
-      alpha: `f32[]`, above 0.
+      alpha: `f32[]`, above 0; 1 in papers 001 and 004.
       probability: `f32[]`, of mixing at all; otherwise the values stay as they are.
       per: "group" for one box (and one draw of whether to mix) a group, "example" for one each.
       partner: see `random_mixup`.

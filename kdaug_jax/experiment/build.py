@@ -10,10 +10,8 @@ import numpy as np
 from kdaug_jax.errors import ConfigError, near
 from kdaug_jax.experiment import networks as network_room
 from kdaug_jax.experiment import optim, terms, views
-from kdaug_jax.experiment.checks import check_picks, check_pools, check_term, picks
+from kdaug_jax.experiment.checks import check_picks, check_pools, check_term
 from kdaug_jax.experiment.config import SEED, natural
-from kdaug_jax.experiment.language import made_plans
-from kdaug_jax.experiment.picking import networks_of
 from kdaug_jax.experiment.program import Program
 from kdaug_jax.types import Info, Range
 
@@ -58,11 +56,12 @@ def build_phase(full: dict[str, Any], info: Info, start_step: int) -> Program:
         )
         for name in natural(full["terms"])
     )
-    made = made_plans(view_plans, terms.pairs(term_plans))
+    made = views.made_plans(view_plans, terms.pairs(term_plans))
     check_picks(made, names)
     check_pools(made, full)
     asked = tuple(
-        (name, plan.name) for plan, call in picks(made) for name in networks_of(call)
+        (name, plan.name) for plan, call in views.picks(made)
+        for name in views.networks_of(call)
     )
     needed = (*terms.pairs(term_plans), *asked)
     networks = {}

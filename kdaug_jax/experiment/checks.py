@@ -6,17 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from kdaug_jax.errors import ConfigError, near
-from kdaug_jax.experiment.language import Call, Plan
-from kdaug_jax.experiment.picking import networks_of
-from kdaug_jax.experiment.pools import Rows, rows_after
 from kdaug_jax.experiment.terms import Plan as Term
-
-
-def picks(plans: Sequence[Plan]) -> tuple[tuple[Plan, Call], ...]:
-    """Lists the `pick` calls of some views."""
-    return tuple(
-        (plan, call) for plan in plans for call in plan.calls if call.stage.form == "pick"
-    )
+from kdaug_jax.experiment.views import Plan, Rows, networks_of, picks, rows_after
 
 
 def check_picks(plans: Sequence[Plan], networks: Sequence[str]) -> None:
@@ -90,6 +81,12 @@ def check_term(
     where = f"terms.{term.name}"
     if term.term.joint:
         check_joint(term, plans, branches)
+    for view in term.views:
+        if term.term.once and plans[view].rows:
+            raise ConfigError(
+                f"{where}.on", f"view '{view}' may hold an example twice",
+                "put it on a view without repeat and pick",
+            )
     for view, teachers in zip(term.views, term.teachers, strict=True):
         for pair in teachers:
             other = pair.split("@")[1]

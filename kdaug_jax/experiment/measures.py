@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 import jax
 import jax.numpy as jnp
 
-from kdaug_jax.experiment.language import Plan
 from kdaug_jax.experiment.terms import Plan as Term
+from kdaug_jax.experiment.views import Plan
 from kdaug_jax.losses import label_disagreement
 from kdaug_jax.types import Outputs, View
 

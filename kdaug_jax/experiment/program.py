@@ -14,9 +14,7 @@ import optax
 from kdaug_jax import rng
 from kdaug_jax.experiment import networks as network_room
 from kdaug_jax.experiment import optim, terms, views
-from kdaug_jax.experiment.language import made_plans
 from kdaug_jax.experiment.measures import disagreement
-from kdaug_jax.experiment.picking import Scorer
 from kdaug_jax.types import Batch, Clock, Hparams, Info, Outputs, Range, TrainState, View
 
 
@@ -100,9 +98,9 @@ class Program:
         Returns:
           The views; `given` and what was found on the way; metrics as (sum, count).
         """
-        scorer = Scorer(self.networks, variables, self.branches, clock)
+        scorer = views.Scorer(self.networks, variables, self.branches, clock)
         made = views.make_all(
-            made_plans(self.view_plans, self.pairs), clock, batch, hparams, self.info,
+            views.made_plans(self.view_plans, self.pairs), clock, batch, hparams, self.info,
             self.groups, scorer,
         )
         return made.views, {**made.given, **given}, made.metrics

@@ -282,5 +282,5 @@ def _info_nce(
     return value, state, {}
 
 
-crd = Term(_crd_init, _crd, taps=True)
+crd = Term(_crd_init, _crd, taps=True, once=True)
 info_nce_term = Term(_info_nce_init, _info_nce, taps=True, least=2)

@@ -101,13 +101,15 @@ def scale_of(scale: Any, teacher: jax.Array) -> jax.Array:
     return jnp.float32(scale)
 
 
-def _check(inputs: tuple[TermInput, ...], form: str, scale: Any) -> None:
+def _check(inputs: tuple[TermInput, ...], form: str, logit_scale: Any) -> None:
     if form not in FORMS:
         raise ValueError(f"got form={form!r}", "must be one of " + ", ".join(FORMS))
-    number = isinstance(scale, int | float) and not isinstance(scale, bool) and scale > 0
-    if scale not in SCALES and not number:
+    number = isinstance(logit_scale, int | float) and not isinstance(logit_scale, bool)
+    if logit_scale not in SCALES and not (number and logit_scale > 0):
         known = ", ".join(SCALES)
-        raise ValueError(f"got scale={scale!r}", f"must be a number more than 0, or {known}")
+        raise ValueError(
+            f"got logit_scale={logit_scale!r}", f"must be a number more than 0, or {known}"
+        )
     if len(inputs) < 2:
         raise ValueError(f"is put on {len(inputs)} view", "an ensemble needs at least 2 in `on`")
 
@@ -121,8 +123,8 @@ def _weights(mu: jax.Array) -> dict[str, jax.Array]:
     return {f"weight_{i}": weights[i] for i in range(len(weights))}
 
 
-def _init(key, inputs, info, *, form, scale, **options):
-    _check(inputs, form, scale)
+def _init(key, inputs, info, *, form, logit_scale, **options):
+    _check(inputs, form, logit_scale)
     return {"mu": jnp.zeros(len(inputs), jnp.float32)}, {}
 
 
@@ -133,7 +135,7 @@ def _apply(
     context: Context,
     *,
     form: str = "kl_norm",
-    scale: Any = "sqrt_classes",
+    logit_scale: Any = "sqrt_classes",
     branch_mean: bool = False,
     adaptive: bool = True,
 ):
@@ -150,7 +152,7 @@ def _apply(
       inputs: one for each of the N views.
       context: not used.
       form: "joint_ce" for the first part only, or see `ensemble_distance`.
-      scale: see `scale_of`.
+      logit_scale: length of normalised logits, see `scale_of`.
       branch_mean: average over the views instead of summing, as printed, over them.
       adaptive: whether mu is learnt; otherwise all views weigh the same.
 
@@ -162,7 +164,7 @@ def _apply(
     together, mask = ensemble_logits(logits, mu), inputs[0].view.mask
     value = masked_mean(cross_entropy(together, inputs[0].view.target), mask)
     if form != "joint_ce":
-        scale = scale_of(scale, together)
+        scale = scale_of(logit_scale, together)
         parts = [
             masked_mean(ensemble_distance(own, together, form=form, scale=scale), mask)
             for own in logits

@@ -84,6 +84,7 @@ class Term(NamedTuple):
       least: the fewest examples a group may hold.
       plain: whether it is a function of logits and labels that fits any experiment.
       joint: whether it looks at its views together, so that they must hold the same examples.
+      once: whether each example may come only once, as where something is kept for it.
       answer: `answer(params, logits f32[N,B,C], **options) -> (f32[B,C], {name: f32[]})`: what the
         members of a joint term say together of a view, and facts worth telling with it; evaluated
         beside the networks. None for a term that says nothing of its own.
@@ -97,4 +98,5 @@ class Term(NamedTuple):
     least: int = 1
     plain: bool = False
     joint: bool = False
+    once: bool = False
     answer: Callable[..., tuple[jax.Array, dict[str, jax.Array]]] | None = None

@@ -14,8 +14,7 @@ from kdaug_jax import rng
 from kdaug_jax.analysis.pictures import image_grid
 from kdaug_jax.experiment import config as configs
 from kdaug_jax.experiment import networks
-from kdaug_jax.experiment.checks import picks
-from kdaug_jax.experiment.picking import networks_of
+from kdaug_jax.experiment import views as view_room
 from kdaug_jax.runtime import manifest, sharding, workdir
 from kdaug_jax.training.console import Console
 from kdaug_jax.training.plan import WORKDIR
@@ -93,7 +92,8 @@ def first_batch(setup: Setup) -> tuple[dict[str, Any], dict[tuple[str, str], np.
     frozen = {name: program.networks[name] for name in setup.frozen}
     pairs = [pair for pair in program.pairs if pair[0] in frozen]
     choosing = {
-        name for _, call in picks(program.view_plans) for name in networks_of(call)
+        name for _, call in view_room.picks(program.view_plans)
+        for name in view_room.networks_of(call)
         if name in program.networks
     }
 

@@ -57,7 +57,7 @@ def test_numbers_are_traced_and_have_paths():
     [
         ("mixup(0)", "must be more than 0; to switch it off, take the stage out or set"),
         ("cutmix(-1.0)", "views.x.cutmix.alpha: got -1.0"),
-        ("mixup", "argument 'alpha' is missing"),
+        ("mixup_or_cutmix", "argument 'mixup_alpha' is missing"),
         ("mixup(1.0, 1.5)", "at most 1"),
         ("mixup(1.0, per='exmaple')", "unknown per 'exmaple'; did you mean example"),
         ("cutmix(1.0, partner='derange')", "unknown partner 'derange'; did you mean derangement"),

@@ -10,7 +10,7 @@ from kdaug_jax.errors import ConfigError
 from kdaug_jax.experiment import config as configs
 from kdaug_jax.experiment import views
 from kdaug_jax.experiment.phases import build as build_phases
-from kdaug_jax.experiment.pools import Rows, draws_of, rows_after
+from kdaug_jax.experiment.views import Rows, draws_of, rows_after
 from kdaug_jax.types import Batch, Clock, Info, Outputs
 from tests.training.test_training_step import INFO as DATA
 from tests.training.test_training_step import Bench, distilled, frozen_teacher
@@ -87,7 +87,7 @@ def test_rows_are_counted_group_by_group():
     assert draws_of((Rows(2), Rows(3))) == 6 and draws_of((Rows(2), Rows(0.5, "p"), Rows(4))) == 4
 
 
-def pooled(text='view("x")|repeat(2)|cutmix(1.0)|pick("kl")', **sections):
+def pooled(text='view("x")|repeat(2)|cutmix|pick("kl")', **sections):
     terms = {
         "ce": configs.term("cross_entropy", ("x",), weight=0.1),
         "kd": configs.term("kl", ("x", "mixed"), teacher="teacher", temperature=4.0, weight=0.9),
@@ -304,6 +304,12 @@ def test_a_teacher_on_other_rows_and_a_relational_loss_on_few(frozen_teacher):
     sp = configs.term("sp", ("mixed",), teacher="teacher", taps=("pooled",))
     with pytest.raises(ConfigError, match="gives it groups of 1; it needs at least 2"):
         build_phases(pooled(POOL + 'pick("kl", keep=0.1)', terms={"sp": sp}), DATA)
+
+
+def test_a_memory_of_examples_takes_each_once(frozen_teacher):
+    crd = configs.term("crd", ("mixed",), teacher="teacher", taps=("pooled",), negatives=8)
+    with pytest.raises(ConfigError, match="terms.crd.on: view 'mixed' may hold an example twice"):
+        build_phases(pooled(terms={"crd": crd}), DATA)
 
 
 def test_views_that_change_the_rows_are_not_for_evaluation_or_notebooks(tmp_path):

@@ -27,7 +27,7 @@ def run(logits=LOGITS, mask=None, mu=(0.3, -0.2, 0.1), **options):
 
 
 def test_the_weights_start_equal_and_do_not_decay():
-    params, state = losses.a2aug.init(None, inputs(), INFO, form="kl", scale=1.0)
+    params, state = losses.a2aug.init(None, inputs(), INFO, form="kl", logit_scale=1.0)
     np.testing.assert_array_equal(params["mu"], np.zeros(3, np.float32))
     assert state == {} and losses.a2aug.no_decay == ("mu",)
     _, metrics = run(mu=(0.0, 0.0, 0.0))
@@ -59,7 +59,7 @@ def test_scales():
     for scale, length in (("sqrt_classes", np.sqrt(5)), ("mean_norm", norms.mean()), (10, 10.0)):
         found = losses.l2_normalized(together, ensemble.scale_of(scale, together))
         np.testing.assert_allclose(np.linalg.norm(found, axis=-1), length, rtol=1e-5)
-    assert run(scale="mean_norm")[0] > run(scale=0.1)[0]
+    assert run(logit_scale="mean_norm")[0] > run(logit_scale=0.1)[0]
 
 
 def test_views_may_be_averaged():
@@ -72,7 +72,7 @@ def test_masked_rows_do_not_count():
     mask = jnp.arange(6) < 4
     junk = LOGITS.at[:, 4:].set(7.0)
     for form in ensemble.FORMS:
-        options = dict(form=form, scale=1.0)
+        options = dict(form=form, logit_scale=1.0)
         np.testing.assert_allclose(
             run(mask=mask, **options)[0], run(junk, mask=mask, **options)[0], rtol=1e-6
         )
@@ -86,10 +86,13 @@ def test_zero_logits_have_a_finite_gradient():
 @pytest.mark.parametrize(
     "views, options, message",
     [
-        (LOGITS, dict(form="norm", scale=1.0), "must be one of joint_ce"),
-        (LOGITS, dict(form="kl", scale=0.0), "must be a number more than 0, or sqrt_classes"),
-        (LOGITS, dict(form="kl", scale="classes"), "must be a number more than 0, or sqrt_classes"),
-        (LOGITS[:1], dict(form="kl", scale=1.0), "needs at least 2 in `on`"),
+        (LOGITS, dict(form="norm", logit_scale=1.0), "must be one of joint_ce"),
+        (LOGITS, dict(form="kl", logit_scale=0.0), "must be a number more than 0, or sqrt_classes"),
+        (
+            LOGITS, dict(form="kl", logit_scale="classes"),
+            "must be a number more than 0, or sqrt_classes",
+        ),
+        (LOGITS[:1], dict(form="kl", logit_scale=1.0), "needs at least 2 in `on`"),
     ],
 )
 def test_what_makes_no_ensemble(views, options, message):

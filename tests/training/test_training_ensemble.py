@@ -140,7 +140,7 @@ def step_of(**options):
 @pytest.mark.parametrize("form", ["joint_ce", "l2_norm", "kl", "kl_norm"])
 @pytest.mark.parametrize("scale", ["sqrt_classes", "mean_norm", 1.0, 10.0])
 def test_each_form_and_scale_is_a_config(form, scale):
-    program = build_phases(ensemble(form=form, scale=scale), INFO)[0]
+    program = build_phases(ensemble(form=form, logit_scale=scale), INFO)[0]
     assert program.term_plans[1].bound.static["form"] == form
 
 
@@ -202,8 +202,8 @@ def joint(views, on=ON, **options):
         (joint(VIEWS, student=3), "terms.joint.student: got 3; must be names"),
         (joint(VIEWS, student=("student", "studnet", "student")), "no network 'studnet'"),
         (joint(VIEWS, form="kl2"), "must be one of joint_ce, l2_norm, kl, kl_norm"),
-        (joint(VIEWS, scale=0.0), "must be a number more than 0, or sqrt_classes, mean_norm"),
-        (joint(VIEWS, scale="log"), "got scale='log'"),
+        (joint(VIEWS, logit_scale=0.0), "must be a number more than 0, or sqrt_classes, mean_norm"),
+        (joint(VIEWS, logit_scale="log"), "got logit_scale='log'"),
     ],
 )
 def test_what_does_not_fit(config, message):

@@ -18,7 +18,7 @@ from kdaug_jax.augment import STAGES
 from kdaug_jax.augment.stage import Stage
 from kdaug_jax.errors import ConfigError, near
 from kdaug_jax.experiment.binding import Bound, bind, colour, read_calls
-from kdaug_jax.experiment.pools import POOLS, Rows, draws_of
+from kdaug_jax.experiment.views.pools import POOLS, Rows, draws_of
 from kdaug_jax.types import Info, Range
 
 # The traced number of a policy that is given, not set: the epoch of the run.

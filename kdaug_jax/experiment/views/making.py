@@ -13,24 +13,11 @@ from kdaug_jax import rng
 from kdaug_jax.augment import STAGES, apply_policy
 from kdaug_jax.errors import ConfigError, near
 from kdaug_jax.experiment.binding import read_calls
-from kdaug_jax.experiment.language import (
-    EPOCH,
-    Call,
-    Plan,
-    hparams,
-    parse,
-    parse_all,
-    source_of,
-)
-from kdaug_jax.experiment.picking import Pair, Pool, Scorer, choose, take
-from kdaug_jax.experiment.pools import POOLS
+from kdaug_jax.experiment.views.language import EPOCH, Call, Plan, parse
+from kdaug_jax.experiment.views.picking import Pair, Pool, Scorer, choose, take
+from kdaug_jax.experiment.views.pools import POOLS
 from kdaug_jax.runtime import sharding
 from kdaug_jax.types import Batch, Clock, Hparams, Info, Outputs, View
-
-__all__ = [
-    "Call", "Made", "Plan", "STAGES", "build", "hparams", "make", "make_all", "parse", "parse_all",
-    "source_of",
-]
 
 
 class Made(NamedTuple):

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from kdaug_jax import rng
-from kdaug_jax.experiment.language import Call
 from kdaug_jax.experiment.networks import Network
-from kdaug_jax.experiment.pools import Rows, rows_after
+from kdaug_jax.experiment.views.language import Call, Plan
+from kdaug_jax.experiment.views.pools import Rows, rows_after
 from kdaug_jax.losses import PICKERS, hardest, kept_ratio, kl_score
 from kdaug_jax.runtime import sharding
 from kdaug_jax.types import Clock, Outputs, View
@@ -73,6 +73,13 @@ def networks_of(call: Call) -> tuple[str, ...]:
         "student": static["by"] != "teacher_entropy" or static["ratio"],
     }
     return tuple(static[role] for role, needed in asked.items() if needed)
+
+
+def picks(plans: Sequence[Plan]) -> tuple[tuple[Plan, Call], ...]:
+    """Lists the `pick` calls of some views."""
+    return tuple(
+        (plan, call) for plan in plans for call in plan.calls if call.stage.form == "pick"
+    )
 
 
 def choose(scorer: Scorer, call: Call, pool: Pool, traced: Mapping[str, Any]) -> Choice:
