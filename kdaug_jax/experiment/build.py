@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -63,27 +64,9 @@ def build_phase(full: dict[str, Any], info: Info, start_step: int) -> Program:
         (name, plan.name) for plan, call in views.picks(made)
         for name in views.networks_of(call)
     )
-    needed = (*terms.pairs(term_plans), *asked)
-    networks = {}
-    for name in names:
-        used = [branches[view] for network, view in needed if network == name]
-        if not used:
-            raise ConfigError(f"networks.{name}", "no term uses it", "remove it or add a term")
-        if full["networks"][name]["trainable"] and 0 not in used:
-            raise ConfigError(
-                f"networks.{name}", "no view of it uses BatchNorm branch 0, which is evaluated",
-                "number branches from 0",
-            )
-        networks[name] = network_room.build(
-            name, full["networks"][name], info, 1 + max(used), group_size, full["precision"]
-        )
+    networks = _networks(full, info, (*terms.pairs(term_plans), *asked), branches)
     for plan in term_plans:
-        for network in {pair.split("@")[0] for pair in plan.student}:
-            if not networks[network].trainable:
-                raise ConfigError(
-                    f"terms.{plan.name}.student", f"'{network}' is frozen",
-                    near("", [name for name, one in networks.items() if one.trainable]),
-                )
+        _check_students(plan, networks)
         check_term(plan, {one.name: one for one in view_plans}, branches, full)
     optimizer = optim.build(full["optim"], steps_per_epoch, total_steps, info)
     hparams: dict[str, np.ndarray] = {"seed": np.asarray(full["seed"], np.uint32)}
@@ -118,3 +101,35 @@ def build_phase(full: dict[str, Any], info: Info, start_step: int) -> Program:
     if not all(plan.term.plain for plan in term_plans):
         program.check_terms()
     return program
+
+
+def _networks(
+    full: Mapping[str, Any], info: Info, needed: Sequence[tuple[str, str]],
+    branches: Mapping[str, int],
+) -> dict[str, network_room.Network]:
+    """Builds the networks, each with the BatchNorm branches that its views use."""
+    found = {}
+    for name in natural(full["networks"]):
+        section = full["networks"][name]
+        used = [branches[view] for network, view in needed if network == name]
+        if not used:
+            raise ConfigError(f"networks.{name}", "no term uses it", "remove it or add a term")
+        if section["trainable"] and 0 not in used:
+            raise ConfigError(
+                f"networks.{name}", "no view of it uses BatchNorm branch 0, which is evaluated",
+                "number branches from 0",
+            )
+        found[name] = network_room.build(
+            name, section, info, 1 + max(used), full["train"]["group_size"], full["precision"]
+        )
+    return found
+
+
+def _check_students(plan: terms.Plan, networks: Mapping[str, network_room.Network]) -> None:
+    """Refuses frozen networks that are to learn."""
+    for network in {pair.split("@")[0] for pair in plan.student}:
+        if not networks[network].trainable:
+            raise ConfigError(
+                f"terms.{plan.name}.student", f"'{network}' is frozen",
+                near("", [name for name, one in networks.items() if one.trainable]),
+            )
