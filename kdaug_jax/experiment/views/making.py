@@ -14,7 +14,7 @@ from kdaug_jax.augment import STAGES, apply_policy
 from kdaug_jax.errors import ConfigError, near
 from kdaug_jax.experiment.binding import read_calls
 from kdaug_jax.experiment.views.language import EPOCH, Call, Plan, parse
-from kdaug_jax.experiment.views.picking import Pair, Pool, Scorer, choose, take
+from kdaug_jax.experiment.views.picking import Choice, Pair, Pool, Scorer, choose, take
 from kdaug_jax.experiment.views.pools import POOLS
 from kdaug_jax.runtime import sharding
 from kdaug_jax.types import Batch, Clock, Hparams, Info, Outputs, View
@@ -66,24 +66,15 @@ def make_all(
     """
     target = jax.nn.one_hot(batch.label, info.num_classes, dtype=jnp.float32)
     stored = View(batch.image, target, batch.label, batch.index, batch.mask)
-    made = Made({}, {}, {})
-    draws: dict[str, jax.Array | None] = {}
+    made, states = Made({}, {}, {}), {None: _State(stored, None, 1)}
     # Networks are asked after everything that needs none.
     for plan in sorted(plans, key=lambda plan: plan.picks):
-        view, draw, side_by_side = stored, None, 1
-        if plan.source is not None:
-            view, draw = made.views[plan.source], draws[plan.source]
-            side_by_side = next(one.draws for one in plans if one.name == plan.source)
+        state = states[plan.source]
         for call in plan.calls:
             prefix = f"views.{plan.name}.{call.role}."
             traced = {name: hparams[prefix + name] for name in call.bound.traced}
-            if call.stage.form == "repeat":
-                view, draw = _repeat(view, draw, call.bound.static["n"])
-                side_by_side *= call.bound.static["n"]
-            elif call.stage.form == "pick":
-                pool = Pool(plan.name, _after(view, made.views, clock), side_by_side, groups)
-                choice = choose(scorer, call, pool, traced)
-                view, draw, side_by_side = *take((view, draw), choice.kept), 1
+            if call.stage.form == "pick":
+                state, choice = _pick(call, clock, plan.name, state, traced, groups, made, scorer)
                 last = call is plan.calls[-1]  # what comes after it changes the images
                 made.given.update({
                     f"{name}@{plan.name}": said for name, said in choice.said.items() if last
@@ -91,16 +82,48 @@ def make_all(
                 made.metrics.update({
                     f"{plan.name}/{name}": pair for name, pair in choice.metrics.items()
                 })
-            elif call.stage.form == "group":
-                _check_group(prefix.removesuffix("."), view, groups * side_by_side)
-                view = _mix(call, clock, plan.name, view, traced, groups, side_by_side)
             else:
-                keys = rng.example_keys(clock, "view/" + plan.name, view.index)
-                keys = rng.fold(keys, call.role)
-                keys = keys if draw is None else rng.redraw(keys, draw)
-                view = view.replace(image=_augment(call, keys, view.image, traced, clock.epoch))
-        made.views[plan.name], draws[plan.name] = view, draw
+                state = _apply(call, clock, plan.name, state, traced, groups)
+        made.views[plan.name], states[plan.name] = state.view, state
     return made
+
+
+class _State(NamedTuple):
+    """A view on its way: its rows, which draw each is (None: the only one), draws side by side."""
+
+    view: View
+    draw: jax.Array | None
+    draws: int
+
+
+def _apply(
+    call: Call, clock: Clock, name: str, state: _State, traced: Mapping[str, Any], groups: int
+) -> _State:
+    """Carries out a stage that asks nobody."""
+    view, draw, draws = state
+    if call.stage.form == "repeat":
+        n = call.bound.static["n"]
+        return _State(*_repeat(view, draw, n), draws * n)
+    if call.stage.form == "group":
+        _check_group(f"views.{name}.{call.role}", view, groups * draws)
+        return _State(_mix(call, clock, name, view, traced, groups, draws), draw, draws)
+    keys = rng.fold(rng.example_keys(clock, "view/" + name, view.index), call.role)
+    keys = keys if draw is None else rng.redraw(keys, draw)
+    image = _augment(call, keys, view.image, traced, clock.epoch)
+    return _State(view.replace(image=image), draw, draws)
+
+
+def _pick(
+    call: Call, clock: Clock, name: str, state: _State, traced: Mapping[str, Any], groups: int,
+    made: Made, scorer: Scorer | None,
+) -> tuple[_State, Choice]:
+    """Lets networks choose the rows that stay."""
+    # On virtual devices they are asked after the other views are mixed; see `sharding.after`.
+    first = [other.target for other in made.views.values()]
+    image = sharding.after(state.view.image, first, clock.step)
+    pool = Pool(name, state.view.replace(image=image), state.draws, groups)
+    choice = choose(scorer, call, pool, traced)
+    return _State(*take((pool.view, state.draw), choice.kept), 1), choice
 
 
 def _repeat(view: View, draw: jax.Array | None, n: int) -> tuple[View, jax.Array | None]:
@@ -116,12 +139,6 @@ def _repeat(view: View, draw: jax.Array | None, n: int) -> tuple[View, jax.Array
     before = jnp.zeros(rows, jnp.int32) if draw is None else draw
     numbers = jnp.broadcast_to(jnp.arange(n, dtype=jnp.int32)[None], (rows, n)).reshape(-1)
     return jax.tree.map(copies, view), copies(before) * n + numbers
-
-
-def _after(view: View, made: Mapping[str, View], clock: Clock) -> View:
-    """Lets networks be asked after the other views are mixed; see `sharding.after`."""
-    first = [other.target for other in made.values()]
-    return view.replace(image=sharding.after(view.image, first, clock.step))
 
 
 def _check_group(where: str, view: View, groups: int) -> None:
