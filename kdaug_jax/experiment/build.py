@@ -122,6 +122,7 @@ def _networks(
         found[name] = network_room.build(
             name, section, info, 1 + max(used), full["train"]["group_size"], full["precision"]
         )
+    network_room.check_init(found, info.size)
     return found
 
 

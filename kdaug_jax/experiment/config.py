@@ -193,7 +193,17 @@ def _whole(full: Mapping[str, Any]) -> None:
     for name, one in full["networks"].items():
         if one["trainable"] and one["checkpoint"]:
             raise ConfigError(
-                f"networks.{name}.checkpoint", "is given for a trained network", "leave it empty"
+                f"networks.{name}.checkpoint", "is given for a trained network",
+                "leave it empty, or name a frozen network of that checkpoint in `init`",
+            )
+        frozen = [other for other, its in full["networks"].items() if not its["trainable"]]
+        if one["init"] and not one["trainable"]:
+            raise ConfigError(f"networks.{name}.init", "is given for a frozen network",
+                              "leave it empty")
+        if one["init"] and one["init"] not in frozen:
+            raise ConfigError(
+                f"networks.{name}.init", f"no frozen network '{one['init']}'",
+                near(one["init"], frozen),
             )
     for field in ("phases", "population"):
         _pairs(field, full[field], (object,))

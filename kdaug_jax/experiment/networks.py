@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from kdaug_jax import models, rng
 from kdaug_jax.errors import ConfigError
 from kdaug_jax.models.model import Model
+from kdaug_jax.models.variables import flatten, mismatches
 from kdaug_jax.runtime import sharding, workdir
 from kdaug_jax.types import Clock, Info, Outputs, View
 
@@ -23,12 +24,14 @@ class Network(NamedTuple):
       trainable: whether gradients reach it; a frozen one runs in inference mode.
       checkpoint: where a frozen network's weights lie, a working directory of this package.
       facts: `{"name", "mean", "std", "num_classes", "options"}`, what it takes to build it again.
+      init: the frozen network whose weights a trained one starts from, "" for random ones.
     """
 
     model: Model
     trainable: bool
     checkpoint: str
     facts: dict[str, Any]
+    init: str = ""
 
 
 def build(
@@ -102,7 +105,52 @@ def build(
             f"the data set has {info.size[0]}×{info.size[1]}",
             "use larger images or another network",
         )
-    return Network(model, config["trainable"], config["checkpoint"], facts)
+    return Network(model, config["trainable"], config["checkpoint"], facts, config["init"])
+
+
+def check_init(networks: Mapping[str, Network], size: tuple[int, int]) -> None:
+    """Refuses a network that is to start from the weights of one which it does not resemble.
+
+    Args:
+      networks: by name.
+      size: height and width of the stored images in pixels.
+
+    Raises:
+      ConfigError: their variables have other names or shapes.
+    """
+    for name, one in networks.items():
+        if not one.init:
+            continue
+        wanted, found = (
+            flatten(jax.eval_shape(lambda key, its=its: its.model.init(key, size),
+                                   jax.random.key(0)))
+            for its in (one, networks[one.init])
+        )
+        if wrong := mismatches(found, wanted):
+            raise ConfigError(
+                f"networks.{name}.init", f"the variables of '{one.init}' do not fit: {wrong}",
+                "use networks of the same architecture and as many BatchNorm branches",
+            )
+
+
+def start(
+    network: Network, key: jax.Array, size: tuple[int, int], frozen: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Gives the variables that a trained network starts from.
+
+    Args:
+      network: the trained network.
+      key: for random ones.
+      size: height and width of the stored images in pixels.
+      frozen: variables of the frozen networks by name; only that of `network.init` is used.
+
+    Returns:
+      `{"params", "batch_stats"}`.
+    """
+    if not network.init:
+        return network.model.init(key, size)
+    # Copied: the state is given away step by step, the frozen network stays.
+    return jax.tree.map(jnp.copy, dict(frozen[network.init]))
 
 
 def run(

@@ -167,12 +167,13 @@ class Program:
 
         Args:
           hparams: traced numbers by path; the seed decides.
-          frozen: `{network: variables}`, arrays or shapes; only shapes are used.
+          frozen: `{network: variables}`, arrays or shapes; only shapes are used, except of those
+            that a trained network starts from.
         """
         seed = hparams["seed"]
         made = {
-            name: self.networks[name].model.init(
-                rng.init_key(seed, "networks/" + name), self.info.size
+            name: network_room.start(
+                self.networks[name], rng.init_key(seed, "networks/" + name), self.info.size, frozen
             )
             for name in self.trainable
         }
@@ -192,8 +193,7 @@ class Program:
 
     def state_shapes(self) -> TrainState:
         """Gives shapes and dtypes of the state, without computing anything."""
-        frozen = self._frozen_shapes()
-        return jax.eval_shape(lambda hparams: self.init(hparams, frozen), self.hparams)
+        return jax.eval_shape(self.init, self.hparams, self._frozen_shapes())
 
     def _frozen_shapes(self) -> dict[str, Any]:
         return {

@@ -60,12 +60,18 @@ def _share(end: float) -> None:
         raise ValueError(f"end = {end}", "must be at least 0")
 
 
-def cosine(span: Span, end: float = 0.0) -> Multiplier:
-    """Falls from 1 to `end` along half a cosine over the run (Loshchilov and Hutter 2017, eq 5)."""
+def cosine(span: Span, end: float = 0.0, until: float = 0.0) -> Multiplier:
+    """Falls from 1 to `end` along half a cosine (Loshchilov and Hutter 2017, eq 5).
+
+    It lasts until the time `until` and stays at `end` from then on; 0 for the end of the run.
+    """
     _share(end)
+    if not 0.0 <= until <= 1e9:
+        raise ValueError(f"until = {until}", "must be a time from 0, which is the end of the run")
+    last = np.float32(max(round(until * span.steps_per_unit), 1) if until else span.total_steps)
 
     def multiplier(step):
-        position = jnp.minimum(step.astype(jnp.float32) / np.float32(span.total_steps), 1.0)
+        position = jnp.minimum(step.astype(jnp.float32) / last, 1.0)
         return end + (1.0 - end) * 0.5 * (1.0 + jnp.cos(jnp.pi * position))
 
     return multiplier

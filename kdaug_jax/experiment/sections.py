@@ -19,17 +19,19 @@ def network(name: str, **fields: Any) -> dict[str, Any]:
         whose checkpoint knows it.
       **fields: `trainable`, False for a frozen network; `checkpoint`, working directory that a
         frozen network comes from, empty to train it first with `recipe`; `source`, the name the
-        network has there, by default "student" or the only one; `mean` and `std` in pixel units,
+        network has there, by default "student" or the only one; `init`, a frozen network of this
+        experiment whose weights a trained one starts from; `mean` and `std` in pixel units,
         empty for the training split's; `options` of its architecture, such as
         `dict(dropout=0.3)`; `recipe`, pairs of (path, value) that turn the
-        experiment's config into the one that trains this network.
+        experiment's config into the one that trains this network, see
+        `training.plan.teacher_config`.
 
     Returns:
       A complete section for `config.networks`.
     """
     section = dict(
-        name=name, trainable=False, checkpoint="", source="", mean=(), std=(), options={},
-        recipe=(),
+        name=name, trainable=False, checkpoint="", source="", init="", mean=(), std=(),
+        options={}, recipe=(),
     )
     check_known(f"networks ({name})", fields, section)
     return {**section, **fields}

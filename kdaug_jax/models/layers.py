@@ -263,3 +263,20 @@ def check_rate(name: str, rate: float) -> float:
     if not isinstance(rate, int | float) or not 0.0 <= rate < 1.0:
         raise ConfigError(name, f"is {rate!r}", f"0 ≤ {name} < 1")
     return rate
+
+
+def check_factor(name: str, factor: float) -> float:
+    """Gives a factor of channels or blocks back.
+
+    Raises:
+      ConfigError: it is not above 0, or above 1000.
+    """
+    number = isinstance(factor, int | float) and not isinstance(factor, bool)
+    if not number or not 0.0 < factor <= 1000.0:
+        raise ConfigError(name, f"is {factor!r}", f"0 < {name} ≤ 1000")
+    return factor
+
+
+def scaled(channels: int, width: float) -> int:
+    """Gives `width` times as many channels, rounded, but at least 1."""
+    return max(round(channels * width), 1)

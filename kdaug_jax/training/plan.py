@@ -140,7 +140,9 @@ def teacher_config(config: Mapping[str, Any], name: str) -> dict[str, Any]:
     """Derives the config that trains a network which an experiment wants frozen.
 
     The network becomes the student of an experiment with the same data, one cross entropy on the
-    first view that is not made from another one, and whatever its `recipe` says.
+    first view that is not made from another one, and whatever its `recipe` says. A recipe may
+    replace "networks" and "terms" whole, with a "student" among the networks: so a teacher that was
+    distilled itself is trained.
 
     Args:
       config: the complete config of the experiment.

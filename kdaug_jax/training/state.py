@@ -20,20 +20,23 @@ def make_init(
 
     Args:
       program: the first phase of an experiment.
-      frozen: variables of its frozen networks; only their shapes are used.
+      frozen: variables of its frozen networks; only their shapes are used, except of those that
+        a trained network starts from.
       sharding: where the state is to lie; by default on the default device.
 
     Returns:
       `init(hparams) -> TrainState`, jitted once for all seeds.
     """
+    sources = {one.init: frozen[one.init] for one in program.networks.values() if one.init}
     shapes = jax.tree.map(lambda array: jax.ShapeDtypeStruct(array.shape, array.dtype), frozen)
     # Random initialisers compile slowly and run once, so XLA need not optimise them. The option
     # is only accepted by a jit that is not inside another.
-    return jax.jit(
-        lambda hparams: program.init(hparams, shapes),
+    init = jax.jit(
+        lambda hparams, sources: program.init(hparams, {**shapes, **sources}),
         out_shardings=sharding,
         compiler_options={"xla_backend_optimization_level": 0},
     )
+    return lambda hparams: init(hparams, sources)
 
 
 def initial_states(setup: Setup) -> list[TrainState]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -11,7 +11,7 @@ from kdaug_jax.experiment import config as configs
 from kdaug_jax.runtime import processes, sharding, workdir
 from kdaug_jax.training.console import Console
 from kdaug_jax.training.loop import train
-from kdaug_jax.training.plan import WORKDIR, plan, teacher_config
+from kdaug_jax.training.plan import WORKDIR, Plan, plan, teacher_config
 from kdaug_jax.training.setup import load
 
 
@@ -25,7 +25,8 @@ def ensure(
     """Trains each frozen network without a checkpoint into `<workdir>/<its name>`.
 
     A network that was trained there before is used again; one that was being trained is taken up
-    where it was left.
+    where it was left. Where the experiment that trains a network wants frozen networks itself, they
+    come first, into `<workdir>/<its name>/<their name>`.
 
     Args:
       config: a ConfigDict or nested dicts.
@@ -40,27 +41,40 @@ def ensure(
       UserError: whatever a user can mend.
     """
     full = configs.validate(config)
-    missing = [
-        name for name in configs.natural(full["networks"])
-        if not full["networks"][name]["trainable"] and not full["networks"][name]["checkpoint"]
-    ]
-    if not missing:
+    if not _missing(full):
         return full
     root = workdir.make(directory)
-    _check(full, missing, root, allow_config_change)
+    _check(full, root, allow_config_change)
+    return _ensure(full, root, allow_config_change, stream)
+
+
+def _ensure(
+    full: dict[str, Any], root: Path, allow_config_change: bool, stream: TextIO | None
+) -> dict[str, Any]:
+    missing = _missing(full)
     for name in missing:
         Console(stream).say(f"--- training {name} into {root / name}")
+        derived = teacher_config(full, name)
         train(
-            teacher_config(full, name), root / name,
+            _ensure(derived, root / name, allow_config_change, stream), root / name,
             allow_config_change=allow_config_change, stream=stream,
         )
         full["networks"][name]["checkpoint"] = WORKDIR + name
-    Console(stream).say(f"--- training {', '.join(_trained(full))} into {root}")
+    if missing:
+        Console(stream).say(f"--- training {', '.join(_trained(full))} into {root}")
     return full
 
 
+def _missing(full: Mapping[str, Any]) -> list[str]:
+    networks = full["networks"]
+    return [
+        name for name in configs.natural(networks)
+        if not networks[name]["trainable"] and not networks[name]["checkpoint"]
+    ]
+
+
 def _check(
-    full: Mapping[str, Any], missing: Sequence[str], root: Path, allow_config_change: bool
+    full: Mapping[str, Any], root: Path, allow_config_change: bool, beside: Plan | None = None
 ) -> None:
     """Tells what is wrong with the experiment or any of its teachers before one is trained.
 
@@ -73,24 +87,21 @@ def _check(
         batch_size, parts = config["data"]["batch_size"], config["train"]["accumulate"]
         sharding.make_mesh(config["mesh"]["data"], batch_size, parts)
 
-    planned = plan(full, root, quiet, allow_config_change=allow_config_change)
+    planned = plan(full, root, quiet, allow_config_change=allow_config_change, beside=beside)
     first = planned.programs[0]
     share_devices(full)
     for name, one in first.networks.items():
         if not one.trainable and one.checkpoint:
             load(f"networks.{name}", one, first.info, quiet)
-    for name in missing:
+    for name in _missing(full):
         try:
-            derived = teacher_config(full, name)
-            plan(derived, root / name, quiet, allow_config_change=allow_config_change,
-                 beside=planned)
-            share_devices(derived)
+            _check(teacher_config(full, name), root / name, allow_config_change, planned)
         except ConfigError as error:
             if error.where.startswith(str(root)):
                 raise
             where = f"networks.{name}.recipe ({error.where})"
             raise ConfigError(where, error.what, error.remedy) from None
-    if processes.on_first(lambda: workdir.read_results(root)) is None:
+    if beside is None and processes.on_first(lambda: workdir.read_results(root)) is None:
         workdir.require_room(root / "checkpoints", [first.state_shapes()] * len(planned.members))
 
 

@@ -35,6 +35,13 @@ def test_cosine_falls_to_its_end():
     assert 1.0 < got[-1] < 1.01 and np.all(np.diff(got) < 0)
 
 
+def test_cosine_ends_early_and_stays_there():
+    spec = dict(name="cosine", base=2.0, end=0.5)
+    early, whole = values({**spec, "until": 5.0}), values(spec, steps=20)
+    np.testing.assert_array_equal(early[:20], whole)
+    np.testing.assert_array_equal(early[20:], np.full(20, np.float32(1.0)))
+
+
 def test_linear():
     got = values(dict(name="linear", base=2.0, end=0.5))
     np.testing.assert_allclose(got[[0, 20]], [2.0, 1.5], rtol=1e-6)
@@ -71,6 +78,7 @@ def test_warmup_rises_from_zero_and_does_not_shift_the_rest():
         (dict(base=1.0, name="exponential", every=0.5, factor=1e30), "finite over 40 steps"),
         (dict(base=1.0, name="milestones", at=(1,), factor=float("nan")), "must be finite"),
         (dict(base=1.0, name="cosine", end=-1.0), "must be at least 0"),
+        (dict(base=1.0, name="cosine", until=-1.0), "must be a time from 0"),
         (dict(base=1e39), "must be at least 0"),
         (10**400, "must be at least 0"),
         (dict(base=1.0, name="cosine", unit="hour"), "must be 'epoch' or 'step'"),

@@ -9,6 +9,7 @@ import pytest
 from kdaug_jax import models
 from kdaug_jax.errors import ConfigError
 from kdaug_jax.models.batchnorm import BatchNorm
+from kdaug_jax.models.families import efficientnet
 from tests.models.tracing import shapes, trace
 
 
@@ -198,6 +199,10 @@ def test_arguments_out_of_range(wrong):
     ("name", "wrong", "words"),
     [
         ("resnet8", {"bits": (9, 4)}, "bits: is 9; 1 to 8, or 32"),
+        ("tv_resnet18", {"width": 0.0}, "width: is 0.0; 0 < width"),
+        ("rolekd_alexnet", {"width": True}, "width: is True; 0 < width"),
+        ("alexnet_vrm", {"width": float("nan")}, "width: is nan; 0 < width"),
+        ("efficientnet_b0", {"depth": -1.0}, "depth: is -1.0; 0 < depth"),
         ("resnet8", {"bits": (4, 0)}, "bits: is 0"),
         ("rolekd_alexnet", {"bits": 4}, "two numbers"),
         ("vgg8", {"bits": (4, 4)}, "has no 'bits'"),
@@ -334,3 +339,32 @@ def modules(name, kind, **options):
     with nn.intercept_methods(record):
         shapes(model, model.min_size)
     return found
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "factor"),
+    [
+        ("resnet18_cifar", {"width": 0.25}, 0.25),
+        ("tv_resnet50", {"width": 0.25}, 0.25),
+        ("rolekd_resnet18", {"width": 0.25}, 0.25),
+        ("rolekd_alexnet", {"width": 0.25}, 0.25),
+        ("alexnet_vrm", {"width": 0.25}, 0.25),
+    ],
+)
+def test_width_scales_all_channels(name, options, factor):
+    published, narrow = shapes(models.create(name, 10)), shapes(models.create(name, 10, **options))
+    assert jax.tree.structure(published) == jax.tree.structure(narrow)
+    last = lambda tree: [leaf.shape[-1] for leaf in jax.tree.leaves(tree)]  # noqa: E731
+    for before, after in zip(last(published), last(narrow), strict=True):
+        assert after in (before * factor, before) and (before == 10 or after < before)
+
+
+def test_efficientnet_takes_other_factors():
+    small = shapes(models.create("efficientnet_b7", 10, width=0.25, depth=0.1))["params"]
+    assert [name for name in small if name.startswith("blocks")] == [
+        f"blocks_{stage}_0" for stage in range(7)
+    ]
+    assert small["conv_stem"]["kernel"].shape[-1] == efficientnet.round_width(0.25 * 32)
+    same = shapes(models.create("efficientnet_b0", 10, width=1.1, depth=1.2))
+    published = shapes(models.create("efficientnet_b2", 10))
+    assert jax.tree.map(lambda a: a.shape, same) == jax.tree.map(lambda a: a.shape, published)

@@ -14,7 +14,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from kdaug_jax.models.layers import Conv, Linear, Mode, channels_first, check_rate, torch_uniform
+from kdaug_jax.models.layers import (
+    Conv,
+    Linear,
+    Mode,
+    channels_first,
+    check_factor,
+    check_rate,
+    scaled,
+    torch_uniform,
+)
 from kdaug_jax.types import Outputs
 
 
@@ -63,7 +72,12 @@ def sizes(name: str) -> tuple[int, int]:
 
 
 def build(
-    name: str, num_classes: int, num_branches: int, dtype: Any, dropout: float | None = None
+    name: str,
+    num_classes: int,
+    num_branches: int,
+    dtype: Any,
+    dropout: float | None = None,
+    width: float = 1.0,
 ) -> nn.Module | None:
     """Gives the network called `name`, or None if it is not in `NAMES`.
 
@@ -74,19 +88,20 @@ def build(
       dtype: type of the computation.
       dropout: rate before each of the two hidden dense layers, in [0, 1); None for the usual 0.6
         (alexnet_vrm) or 0.5 (tv_alexnet).
+      width: factor of all channels and hidden units, above 0.
 
     Returns:
       An `AlexNet` or None.
 
     Raises:
-      ConfigError: the rate is out of range.
+      ConfigError: the rate or the factor is out of range.
     """
     del num_branches
     if name not in _TABLE:
         return None
     form = _TABLE[name]
     rate = check_rate("dropout", form.dropout if dropout is None else dropout)
-    return AlexNet(form, rate, num_classes, dtype)
+    return AlexNet(form, rate, num_classes, dtype, check_factor("width", width))
 
 
 class AlexNet(nn.Module):
@@ -103,12 +118,14 @@ class AlexNet(nn.Module):
       dropout: rate before each hidden dense layer.
       num_classes: width of the logits, C.
       dtype: type of the computation.
+      width: factor of the published channels.
     """
 
     form: _Form
     dropout: float
     num_classes: int
     dtype: Any = jnp.float32
+    width: float = 1.0
 
     @nn.compact
     def __call__(self, x: jax.Array, mode: Mode) -> Outputs:
@@ -116,7 +133,7 @@ class AlexNet(nn.Module):
         form = self.form
         for place, (number, width, size, stride, padding) in enumerate(form.convolutions):
             convolve = Conv(
-                width,
+                scaled(width, self.width),
                 size,
                 stride,
                 padding,
@@ -137,7 +154,7 @@ class AlexNet(nn.Module):
             if self.dropout > 0.0:
                 dropout = nn.Dropout(self.dropout, name=f"dropout_before_{name}")
                 x = dropout(x, deterministic=not mode.train)
-            x = nn.relu(Linear(form.hidden, self.dtype, name=name)(x))
+            x = nn.relu(Linear(scaled(form.hidden, self.width), self.dtype, name=name)(x))
         taps["pooled"] = x.astype(jnp.float32)
         classify = Linear(self.num_classes, name=form.dense[2])
         return Outputs(logits=classify(taps["pooled"]), taps=taps)

@@ -21,6 +21,7 @@ from kdaug_jax.models.layers import (
     Kit,
     Linear,
     Mode,
+    check_factor,
     check_rate,
     global_average,
     make_kit,
@@ -92,6 +93,8 @@ def build(
     dropout: float | None = None,
     drop_connect: float = 0.2,
     remat: str = "none",
+    width: float | None = None,
+    depth: float | None = None,
 ) -> nn.Module | None:
     """Gives the network called `name`, or None if it is not in `NAMES`.
 
@@ -105,17 +108,23 @@ def build(
         N, counted from 0, is dropped with i/N of it.
       remat: what each block keeps for the backward pass: "none" for everything, "convolutions"
         for the results of its convolutions, "blocks" for its input only. Less memory, more work.
+      width: factor of B0's channels, above 0; None for that of the variant.
+      depth: factor of B0's blocks in each stage, above 0; None for that of the variant.
 
     Returns:
       An `EfficientNet` or None.
 
     Raises:
-      ConfigError: a rate is out of range, or `remat` is unknown.
+      ConfigError: a rate or a factor is out of range, or `remat` is unknown.
     """
     if name not in _TABLE:
         return None
     scale = _TABLE[name]
     rate = check_rate("dropout", scale.dropout if dropout is None else dropout)
+    scale = scale._replace(
+        width=check_factor("width", scale.width if width is None else width),
+        depth=check_factor("depth", scale.depth if depth is None else depth),
+    )
     check_rate("drop_connect", drop_connect)
     if remat not in _REMAT:
         raise ConfigError("remat", f"unknown choice '{remat}'", near(remat, _REMAT))

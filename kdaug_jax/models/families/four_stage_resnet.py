@@ -20,9 +20,11 @@ from kdaug_jax.models.layers import (
     Kit,
     Linear,
     Mode,
+    check_factor,
     global_average,
     kaiming_normal,
     make_kit,
+    scaled,
     torch_uniform,
 )
 from kdaug_jax.types import Outputs
@@ -85,6 +87,7 @@ def build(
     dtype: Any,
     bits: Any = (FULL, FULL),
     zero_gamma: bool = False,
+    width: float = 1.0,
 ) -> nn.Module | None:
     """Gives the network called `name`, or None if it is not in `NAMES`.
 
@@ -96,18 +99,20 @@ def build(
       bits: of weights and of activations inside the blocks, see `layers.Kit`.
       zero_gamma: whether the last BatchNorm of each block starts with scale 0, so that the block
         starts as its shortcut.
+      width: factor of all channels, above 0.
 
     Returns:
       A `FourStageResNet` or None.
 
     Raises:
-      ConfigError: `bits` do not exist.
+      ConfigError: `bits` do not exist, or `width` is out of range.
     """
     if name not in _TABLE:
         return None
     bottleneck, blocks, form = _TABLE[name]
     kit = make_kit(num_branches, dtype, bits, kernel_init=form.kernel_init)
-    return FourStageResNet(bottleneck, blocks, form, num_classes, kit, zero_gamma)
+    width = check_factor("width", width)
+    return FourStageResNet(bottleneck, blocks, form, num_classes, kit, zero_gamma, width)
 
 
 class FourStageResNet(nn.Module):
@@ -124,6 +129,7 @@ class FourStageResNet(nn.Module):
       num_classes: width of the logits, C.
       kit: what the layers share.
       zero_gamma: whether blocks start as their shortcuts.
+      width: factor of the published channels.
     """
 
     bottleneck: bool
@@ -132,20 +138,22 @@ class FourStageResNet(nn.Module):
     num_classes: int
     kit: Kit = Kit()
     zero_gamma: bool = False
+    width: float = 1.0
 
     @nn.compact
     def __call__(self, x: jax.Array, mode: Mode) -> Outputs:
         """Maps normalised images `[B*V,H,W,3]` to logits `f32[B*V,C]` and taps."""
         kit, form = self.kit, self.form
         size, stride = (7, 2) if form.large_stem else (3, 1)
-        x = kit.conv("conv1", 64, size, stride, bits=FULL)(x)
+        stem, *widths = (scaled(channels, self.width) for channels in (64, *_WIDTHS))
+        x = kit.conv("conv1", stem, size, stride, bits=FULL)(x)
         x = nn.relu(kit.norm("bn1")(x, *mode))
         taps = {"stem": x} if form.large_stem else {}
         if form.large_stem:
             x = nn.max_pool(x, (3, 3), (2, 2), ((1, 1), (1, 1)))
         taps[form.taps[0]] = x
         block_of = Bottleneck if self.bottleneck else BasicBlock
-        for stage, (width, count) in enumerate(zip(_WIDTHS, self.blocks, strict=True), start=1):
+        for stage, (width, count) in enumerate(zip(widths, self.blocks, strict=True), start=1):
             for block in range(count):
                 before = block_of(
                     width,

@@ -20,8 +20,10 @@ from kdaug_jax.models.layers import (
     Kit,
     Linear,
     Mode,
+    check_factor,
     global_average,
     make_kit,
+    scaled,
     zeros,
 )
 from kdaug_jax.types import Outputs
@@ -45,7 +47,12 @@ def sizes(name: str) -> tuple[int, int]:
 
 
 def build(
-    name: str, num_classes: int, num_branches: int, dtype: Any, bits: Any = (FULL, FULL)
+    name: str,
+    num_classes: int,
+    num_branches: int,
+    dtype: Any,
+    bits: Any = (FULL, FULL),
+    width: float = 1.0,
 ) -> nn.Module | None:
     """Gives the network called `name`, or None if it is not in `NAMES`.
 
@@ -56,18 +63,19 @@ def build(
       dtype: type of the computation.
       bits: of weights and of activations, see `layers.Kit`. The first convolution and the last
         dense layer keep full precision.
+      width: factor of all channels and hidden units, above 0.
 
     Returns:
       A `QuantResNet`, a `QuantAlexNet` or None.
 
     Raises:
-      ConfigError: `bits` do not exist.
+      ConfigError: `bits` do not exist, or `width` is out of range.
     """
     if name not in NAMES:
         return None
     kit = make_kit(num_branches, dtype, bits, kernel_init=_truncated, momentum=0.99, epsilon=1e-3)
     network = QuantResNet if name == "rolekd_resnet18" else QuantAlexNet
-    return network(num_classes, kit)
+    return network(num_classes, kit, check_factor("width", width))
 
 
 class QuantResNet(nn.Module):
@@ -79,19 +87,22 @@ class QuantResNet(nn.Module):
     Attributes:
       num_classes: width of the logits, C.
       kit: what the layers share.
+      width: factor of the published channels.
     """
 
     num_classes: int
     kit: Kit = Kit()
+    width: float = 1.0
 
     @nn.compact
     def __call__(self, x: jax.Array, mode: Mode) -> Outputs:
         """Maps normalised images `[B*V,H,W,3]` to logits `f32[B*V,C]` and taps."""
         kit = self.kit
-        x = kit.conv("base_conv", 64, 3, padding="SAME", bits=FULL)(x)
+        stem, *widths = (scaled(channels, self.width) for channels in (64, 64, 128, 256, 512))
+        x = kit.conv("base_conv", stem, 3, padding="SAME", bits=FULL)(x)
         x = nn.relu(kit.norm("bn0")(x, *mode))
         taps = {"stem": x}
-        for stage, width in enumerate((64, 128, 256, 512)):
+        for stage, width in enumerate(widths):
             before = QuantStage(width, 1 if stage == 0 else 2, kit, name=f"Resblock{stage}")(
                 x, mode
             )
@@ -162,10 +173,12 @@ class QuantAlexNet(nn.Module):
     Attributes:
       num_classes: width of the logits, C.
       kit: what the layers share.
+      width: factor of the published channels.
     """
 
     num_classes: int
     kit: Kit = Kit()
+    width: float = 1.0
 
     @nn.compact
     def __call__(self, x: jax.Array, mode: Mode) -> Outputs:
@@ -176,7 +189,7 @@ class QuantAlexNet(nn.Module):
             return nn.relu(kit.norm(name)(x, *mode))
 
         def convolve(number, x, width, size, **settings):
-            x = kit.conv(f"conv{number}", width, size, **settings)(x)
+            x = kit.conv(f"conv{number}", scaled(width, self.width), size, **settings)(x)
             return kit.quantize(activate(f"bn{number}", x))
 
         def pool(x):
@@ -190,7 +203,8 @@ class QuantAlexNet(nn.Module):
         x = x.reshape(x.shape[0], -1)
         dense = {"use_bias": False, "kernel_init": _xavier}
         hidden = {"dtype": kit.dtype, "bits": kit.bits[0], **dense}
-        x = kit.quantize(activate("bn_fc0", Linear(4096, name="fc0", **hidden)(x)))
-        x = activate("bn_fc1", Linear(4096, name="fc1", **hidden)(x))
+        units = scaled(4096, self.width)
+        x = kit.quantize(activate("bn_fc0", Linear(units, name="fc0", **hidden)(x)))
+        x = activate("bn_fc1", Linear(units, name="fc1", **hidden)(x))
         taps["fc1"] = taps["pooled"] = x.astype("float32")
         return Outputs(logits=Linear(self.num_classes, name="fct", **dense)(taps["fc1"]), taps=taps)
