@@ -1,13 +1,31 @@
-"""What the experiments share: reading the text after the colon, and the smoke form."""
+"""What the experiments share: reading the text after the colon, data, recipes, the smoke form."""
 
 from __future__ import annotations
 
 import ast
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
 
 from kdaug_jax.errors import ConfigError, near
+from kdaug_jax.experiment.sections import network, optimizer, term
+
+IMAGENET_MEAN = (123.675, 116.28, 103.53)
+IMAGENET_STD = (58.395, 57.12, 57.375)
+SMOKE_EPOCHS = 2.0
+SMOKE_BATCH = 16
+
+
+class OneOf(NamedTuple):
+    """The legal values of an option, its default first."""
+
+    values: tuple[Any, ...]
+
+
+def one_of(*values: Any) -> OneOf:
+    """Lists the legal values of an option of `parse_arg`, its default first."""
+    return OneOf(values)
 
 
 def parse_arg(arg: str, **choices: Any) -> ConfigDict:
@@ -15,45 +33,282 @@ def parse_arg(arg: str, **choices: Any) -> ConfigDict:
 
     Args:
       arg: the text; a bare name means True.
-      **choices: the options of an experiment with their defaults; `smoke` is always one.
+      **choices: the options of an experiment with their defaults, or with `one_of(...)` their
+        values; `smoke` is always one.
 
     Returns:
       The options.
 
     Raises:
-      ConfigError: an unknown option, or a value of another type than its default.
+      ConfigError: an unknown option, or a value that is not legal or not of its default's type.
     """
-    options = {"smoke": False, **choices}
+    choices = {"smoke": False, **choices}
+    options = {
+        name: one.values[0] if isinstance(one, OneOf) else one for name, one in choices.items()
+    }
     for word in filter(None, (part.strip() for part in arg.split(","))):
         name, equals, text = word.partition("=")
         if name not in options:
             raise ConfigError("--config", f"has no option '{name}'", near(name, options))
-        try:
-            value = ast.literal_eval(text) if equals else True
-        except (SyntaxError, ValueError):
-            value = text
-        default = options[name]
-        if isinstance(default, float) and isinstance(value, int) and not isinstance(value, bool):
-            value = float(value)
-        if type(value) is not type(default):
-            kind = type(default).__name__
-            raise ConfigError("--config", f"option {name}={value!r}", f"must be a {kind}")
-        options[name] = value
+        options[name] = _value(name, text if equals else "True", choices[name])
     return ConfigDict(options)
 
 
-def shrink(config: ConfigDict, networks: dict[str, str], source: str) -> None:
-    """Makes the smoke form: synthetic data, two short epochs, small networks of the same family.
+def _value(name: str, text: str, choice: Any) -> Any:
+    try:
+        value = ast.literal_eval(text)
+    except (SyntaxError, ValueError):
+        value = text
+    default = choice.values[0] if isinstance(choice, OneOf) else choice
+    if isinstance(default, str):
+        value = text  # a name may look like a number
+    if isinstance(default, float) and isinstance(value, int) and not isinstance(value, bool):
+        value = float(value)
+    if type(value) is not type(default):
+        kind = type(default).__name__
+        raise ConfigError("--config", f"option {name}={value!r}", f"must be a {kind}")
+    if isinstance(choice, OneOf) and value not in choice.values:
+        known = near(str(value), map(str, choice.values))
+        raise ConfigError("--config", f"option {name}={value!r}", known)
+    return value
+
+
+def check(right: bool, what: str, remedy: str) -> None:
+    """Refuses options that do not fit each other.
+
+    Raises:
+      ConfigError: `right` is False.
+    """
+    if not right:
+        raise ConfigError("--config", what, remedy)
+
+
+def read_splits(config: ConfigDict, source: str, test: str, holdout: bool) -> None:
+    """Sets the data: all of the training split, as the papers have it, or 98 % of it.
 
     Args:
       config: changed in place.
-      networks: a smaller architecture for each network.
-      source: a synthetic data source of the experiment's image size and classes.
+      source: a data source.
+      test: its split whose accuracy is reported.
+      holdout: whether 2 % of each class is kept apart for validation, so that something can be
+        chosen there. Otherwise the test split is looked at during training, as in the papers, and
+        nothing is chosen by it.
     """
-    config.data.source = source
-    config.data.batch_size = 16
-    config.train.epochs = 2.0
+    config.data.source, config.data.test = source, test
+    if holdout:
+        config.data.train = "stratified(train[:98%])"
+        config.data.validation = "stratified(train[98%:])"
+    else:
+        config.data.train, config.data.validation = "train", test
+        config.checkpoint.best = ""
+
+
+# Epochs, batch size, learning rate and weight decay of AutoAugment's code and its successors, by
+# the beginning of the network's name and the number of classes (0: any).
+AUTOAUGMENT_RECIPES = {
+    ("wrn_28_10", 0): (200.0, 128, 0.1, 5e-4),
+    ("wrn_40_2", 0): (200.0, 128, 0.1, 2e-4),  # Fast AutoAugment; AutoAugment and PBA: 5e-4
+    ("shake26_2x32d", 0): (1800.0, 128, 0.01, 1e-3),
+    ("shake26_2x96d", 10): (1800.0, 128, 0.01, 1e-3),
+    ("shake26_2x96d", 100): (1800.0, 128, 0.01, 2.5e-3),  # PBA
+    ("shake26_2x112d", 0): (1800.0, 128, 0.01, 1e-3),  # Fast AutoAugment: 2e-3
+    ("pyramidnet272", 10): (1800.0, 64, 0.05, 5e-5),
+    ("pyramidnet272", 100): (1800.0, 64, 0.025, 5e-4),  # PBA
+}
+
+
+def autoaugment_recipe(name: str, classes: int, clean_epochs: float = 0.0) -> dict[str, Any]:
+    """Gives the recipe of AutoAugment's CIFAR code for a network: pairs of config path and value.
+
+    SGD with Nesterov momentum 0.9, cosine to 0 step by step, gradients clipped to norm 5, weight
+    decay on every parameter.
+
+    Args:
+      name: of the network.
+      classes: of the data set.
+      clean_epochs: how many epochs follow after the cosine.
+
+    Returns:
+      `{path: value}`.
+    """
+    epochs, batch_size, rate, decay = next(
+        row for (start, wanted), row in AUTOAUGMENT_RECIPES.items()
+        if name.startswith(start) and wanted in (0, classes)
+    )
+    schedule = dict(name="cosine", base=rate, unit="epoch", warmup=0.0, end=0.0)
+    if clean_epochs:
+        schedule["until"] = epochs
+    return {
+        "train.epochs": epochs + clean_epochs,
+        "data.batch_size": batch_size,
+        "optim": optimizer(
+            "sgd", schedule, momentum=0.9, nesterov=True, weight_decay=decay, clip_norm=5.0
+        ),
+    }
+
+
+def put_all(config: ConfigDict, values: Mapping[str, Any]) -> None:
+    """Puts values at their paths, in place."""
+    for path, value in values.items():
+        *parents, last = path.split(".")
+        section = config
+        for parent in parents:
+            section = section[parent]
+        section[last] = value
+
+
+def autoaugment_view(policy: str, side: int = 32, cutout: int = 16) -> str:
+    """Gives the view of AutoAugment's CIFAR code: policy, crop, flip, Cutout.
+
+    Args:
+      policy: a stage, "" for none.
+      side: of the images in pixels; padding and Cutout are in proportion.
+      cutout: side of Cutout's square at 32 pixels, 0 for none.
+
+    Returns:
+      The view. The crop has places 0..7 and, as it was done on normalised images, the mean around.
+    """
+    stages = [policy, f'pad_crop({side // 8}, "mean", False)', "flip"]
+    if cutout:
+        stages.append(f"cutout({cutout * side // 32})")
+    return "|".join(filter(None, stages))
+
+
+def efficientnet(
+    config: ConfigDict, variant: str, options: ConfigDict, teacher: Mapping[str, Any], devices: int
+) -> None:
+    """Fills a config with paper 000's training of an EfficientNet on ImageNet.
+
+    Args:
+      config: changed in place.
+      variant: "b0" to "b8".
+      options: of `parse_arg`: epochs, magnitude, space, kd, k, weight, holdout, smoke.
+      teacher: complete section of the teacher.
+      devices: on how many the paper trained; with the batch of 4,096 they decide the groups of
+        BatchNorm by the cited code's rule.
+    """
+    side = SIDES["smoke" if options.smoke else variant]
+    read_splits(config, "folder:data/imagenet", "validation", options.holdout)
+    config.data.batch_size = 4096
+    config.views.x = imagenet_view(side, randaugment(options.magnitude, options.space, side))
+    config.eval.view = f"efficientnet_crop({side})"
+    config.networks.student = imagenet_network(f"efficientnet_{variant}", trainable=True)
+    config.terms.ce = term("cross_entropy", on=("x",), label_smoothing=0.1, group="task")
+    if options.kd:
+        config.networks.teacher = teacher
+        config.terms.kd = term(
+            "topk_kl", on=("x",), teacher="teacher", k=options.k, weight=options.weight,
+            group="distill",
+        )
+    config.optim = optimizer(
+        "rmsprop",
+        dict(name="exponential", base=0.256, unit="epoch", warmup=5.0, every=2.4, factor=0.97,
+             staircase=True),
+        rho=0.9, momentum=0.9, eps=1e-3, weight_decay=1e-5, decay="not_batchnorm", ema=0.9999,
+        ema_ramp=True,
+    )
+    config.train.epochs = options.epochs
+    # Cross-replica BatchNorm: alone up to 8 shards, else groups of max(8, shards / 8) shards.
+    shards = max(8, devices // 8) if devices > 8 else 1
+    config.train.group_size = 4096 // devices * shards
+    config.eval.every_epochs = config.checkpoint.every_epochs = 5.0
+    if options.smoke:
+        shrink(config, SMALL_EFFICIENTNETS, f"synthetic:40x40,{SMOKE_CLASSES},64")
+
+
+SIDES = {"b0": 224, "b4": 380, "b7": 600, "b8": 672, "smoke": 32}
+SMOKE_CLASSES = 60  # more than the K = 50 of the large networks
+SMALL_EFFICIENTNETS = {
+    f"efficientnet_{name}": (f"efficientnet_{name}", dict(width=0.25, depth=0.1))
+    for name in ("b0", "b4", "b7", "b8")
+}
+
+
+def imagenet_network(name: str, **fields: Any) -> dict[str, Any]:
+    """Gives the section of a network that normalises as ImageNet's do."""
+    return network(name, mean=IMAGENET_MEAN, std=IMAGENET_STD, **fields)
+
+
+def imagenet_view(side: int, policy: str) -> str:
+    """Gives the view of EfficientNet's code: crop, flip, policy."""
+    return "|".join(filter(None, (f"inception_crop({side})", "flip", policy)))
+
+
+def randaugment(magnitude: int, space: str, side: int) -> str:
+    """Gives the stage of EfficientNet's RandAugment, whose distances are pixels of large images."""
+    pixels = "" if side >= 224 else f", translate_const={side // 2}.0, cutout_const={side // 6}.0"
+    return f'randaugment(2, {magnitude}, "{space}"{pixels})'
+
+
+def imagenet_policy(name: str, x: str, side: int) -> str:
+    """Gives the view that an EfficientNet teacher is trained on: by AutoAugment, the same, none."""
+    views = {
+        "autoaugment": imagenet_view(side, 'autoaugment("imagenet_v0")'),
+        "same": x,
+        "none": imagenet_view(side, ""),
+    }
+    return views[name]
+
+
+def shrink(config: ConfigDict, networks: Mapping[str, Any], source: str) -> None:
+    """Makes the smoke form: synthetic data, two short epochs, small networks of the same family.
+
+    Times of schedules and phases shrink in proportion, in the recipes of teachers too.
+
+    Args:
+      config: changed in place.
+      networks: for architectures a smaller one of the family, or that and its options.
+      source: a synthetic data source of the experiment's kind.
+    """
+    factor = SMOKE_EPOCHS / config.train.epochs
+    splits = {"train": "train", "validation": "validation", "test": "test"}
+    config.data.update({"source": source, "batch_size": SMOKE_BATCH, **splits})
+    config.train.epochs = SMOKE_EPOCHS
     config.train.allow_weak_teacher = True
+    if config.train.group_size:
+        config.train.group_size = SMOKE_BATCH // 2
     config.log.every_steps = 2
-    for name, architecture in networks.items():
-        config.networks[name].name = architecture
+    config.eval.every_epochs = config.checkpoint.every_epochs = 1.0
+    config.optim.schedule = _sooner(config.optim.schedule, factor)
+    for one in config.terms.values():
+        one.weight = _sooner(one.weight, factor)
+    config.phases = tuple(
+        (epoch * factor, {path: _sooner(value, factor) for path, value in changes.items()})
+        for epoch, changes in config.phases
+    )
+    for name, section in config.networks.items():
+        config.networks[name] = _small(section.to_dict(), networks, factor)
+
+
+def _small(section: dict[str, Any], networks: Mapping[str, Any], factor: float) -> dict[str, Any]:
+    small = networks.get(section["name"], section["name"])
+    name, options = (small, {}) if isinstance(small, str) else small
+    own = {path: value for path, value in section["recipe"]}
+    factor = SMOKE_EPOCHS / own["train.epochs"] if "train.epochs" in own else factor
+    return {
+        **section, "name": name, "options": {**section["options"], **options},
+        "recipe": tuple(
+            (path, _small_value(path, value, networks, factor)) for path, value in own.items()
+        ),
+    }
+
+
+def _small_value(path: str, value: Any, networks: Mapping[str, Any], factor: float) -> Any:
+    if path == "networks":
+        return {name: _small(one, networks, factor) for name, one in value.items()}
+    if path == "optim":
+        return {**value, "schedule": _sooner(value["schedule"], factor)}
+    fixed = {"train.epochs": SMOKE_EPOCHS, "data.batch_size": SMOKE_BATCH}
+    return fixed.get(path, _sooner(value, factor))
+
+
+def _sooner(schedule: Any, factor: float) -> Any:
+    """Multiplies the times of a schedule; anything else stays."""
+    if not isinstance(schedule, Mapping | ConfigDict) or "base" not in schedule:
+        return schedule
+    times = {
+        name: schedule[name] * factor for name in ("warmup", "every", "until") if name in schedule
+    }
+    if "at" in schedule:
+        times["at"] = tuple(time * factor for time in schedule["at"])
+    return {**dict(schedule), **times}

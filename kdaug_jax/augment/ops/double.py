@@ -14,6 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from kdaug_jax.augment.ops.products import upper_product
+
 _SIGN = np.uint32(1 << 31)
 _BIAS = 1023
 # Below the exponent of every normal number, so that a sum takes the other operand's.
@@ -172,12 +174,12 @@ def multiply(x: Double, y: Double) -> Double:
     one, other = x_high * y_low, x_low * y_high
     middle = one + other
     carry = (middle < one).astype(jnp.uint32)
-    rest = middle + lax.mulhi(x_low, y_low)
+    rest = middle + upper_product(x_low, y_low)
     carry = carry + (rest < middle).astype(jnp.uint32)
     rest = rest | (x_low * y_low)
     low = x_high * y_high
-    high = lax.mulhi(x_high, y_high)
-    for part in (lax.mulhi(x_high, y_low), lax.mulhi(x_low, y_high), carry):
+    high = upper_product(x_high, y_high)
+    for part in (upper_product(x_high, y_low), upper_product(x_low, y_high), carry):
         low = low + part
         high = high + (low < part).astype(jnp.uint32)
     low = low | (rest != 0).astype(jnp.uint32)
