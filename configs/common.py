@@ -174,6 +174,19 @@ def autoaugment_view(policy: str, side: int = 32, cutout: int = 16) -> str:
     return "|".join(filter(None, stages))
 
 
+EFFICIENTNET_SIDES = {"b0": 224, "b4": 380, "b7": 600, "b8": 672}
+# What the blocks of the larger ones keep for the backward pass; the results are the same.
+REMAT = {"b0": "none", "b4": "none", "b7": "blocks", "b8": "blocks"}
+SMALL_EFFICIENTNETS = {
+    f"efficientnet_{name}": (f"efficientnet_{name}", dict(width=0.25, depth=0.1)) for name in REMAT
+}
+SMOKE_SIDE, SMOKE_CLASSES = 32, 60  # more classes than the K = 50 of the large networks
+EFFICIENTNET_OPTIONS = dict(
+    kd=True, epochs=500.0, holdout=False, space=one_of("tpu_clean", "tpu"),
+    teacher_policy=one_of("autoaugment", "same", "none"),
+)
+
+
 def efficientnet(
     config: ConfigDict, variant: str, options: ConfigDict, teacher: Mapping[str, Any], devices: int
 ) -> None:
@@ -182,17 +195,20 @@ def efficientnet(
     Args:
       config: changed in place.
       variant: "b0" to "b8".
-      options: of `parse_arg`: epochs, magnitude, space, kd, k, weight, holdout, smoke.
+      options: of `parse_arg`: `EFFICIENTNET_OPTIONS`, magnitude, k, weight and smoke.
       teacher: complete section of the teacher.
       devices: on how many the paper trained; with the batch of 4,096 they decide the groups of
         BatchNorm by the cited code's rule.
     """
-    side = SIDES["smoke" if options.smoke else variant]
+    side = efficientnet_side(variant, options)
+    batch = SMOKE_BATCH if options.smoke else 4096
     read_splits(config, "folder:data/imagenet", "validation", options.holdout)
     config.data.batch_size = 4096
-    config.views.x = imagenet_view(side, randaugment(options.magnitude, options.space, side))
+    config.views.x = imagenet_view(side, randaugment(options, side))
     config.eval.view = f"efficientnet_crop({side})"
-    config.networks.student = imagenet_network(f"efficientnet_{variant}", trainable=True)
+    config.networks.student = imagenet_network(
+        f"efficientnet_{variant}", trainable=True, options=dict(remat=REMAT[variant])
+    )
     config.terms.ce = term("cross_entropy", on=("x",), label_smoothing=0.1, group="task")
     if options.kd:
         config.networks.teacher = teacher
@@ -202,13 +218,13 @@ def efficientnet(
         )
     config.optim = optimizer(
         "rmsprop",
-        dict(name="exponential", base=0.256, unit="epoch", warmup=5.0, every=2.4, factor=0.97,
-             staircase=True),
+        dict(name="exponential", base=0.016 * batch / 256, unit="epoch", warmup=5.0, every=2.4,
+             factor=0.97, staircase=True),
         rho=0.9, momentum=0.9, eps=1e-3, weight_decay=1e-5, decay="not_batchnorm", ema=0.9999,
         ema_ramp=True,
     )
     config.train.epochs = options.epochs
-    # Cross-replica BatchNorm: alone up to 8 shards, else groups of max(8, shards / 8) shards.
+    # BatchNorm across replicas: alone up to 8 shards, else groups of max(8, shards / 8) shards.
     shards = max(8, devices // 8) if devices > 8 else 1
     config.train.group_size = 4096 // devices * shards
     config.eval.every_epochs = config.checkpoint.every_epochs = 5.0
@@ -216,12 +232,35 @@ def efficientnet(
         shrink(config, SMALL_EFFICIENTNETS, f"synthetic:40x40,{SMOKE_CLASSES},64")
 
 
-SIDES = {"b0": 224, "b4": 380, "b7": 600, "b8": 672, "smoke": 32}
-SMOKE_CLASSES = 60  # more than the K = 50 of the large networks
-SMALL_EFFICIENTNETS = {
-    f"efficientnet_{name}": (f"efficientnet_{name}", dict(width=0.25, depth=0.1))
-    for name in ("b0", "b4", "b7", "b8")
-}
+def efficientnet_side(variant: str, options: ConfigDict) -> int:
+    """Gives the side of the views in pixels."""
+    return SMOKE_SIDE if options.smoke else EFFICIENTNET_SIDES[variant]
+
+
+def efficientnet_teacher(variant: str, options: ConfigDict) -> dict[str, Any]:
+    """Gives the teacher that is like its student, trained without distillation.
+
+    Args:
+      variant: see `efficientnet`.
+      options: see `efficientnet`; `teacher_policy` says what its images go through.
+
+    Returns:
+      A complete section.
+    """
+    side = efficientnet_side(variant, options)
+    policy = {
+        "autoaugment": 'autoaugment("imagenet_v0")',
+        "same": randaugment(options, side),
+        "none": "",
+    }[options.teacher_policy]
+    return imagenet_network(
+        f"efficientnet_{variant}",
+        options=dict(remat=REMAT[variant]),
+        recipe=(
+            ("views.x", imagenet_view(side, policy)),
+            ("terms.ce.label_smoothing", 0.1),
+        ),
+    )
 
 
 def imagenet_network(name: str, **fields: Any) -> dict[str, Any]:
@@ -234,20 +273,10 @@ def imagenet_view(side: int, policy: str) -> str:
     return "|".join(filter(None, (f"inception_crop({side})", "flip", policy)))
 
 
-def randaugment(magnitude: int, space: str, side: int) -> str:
+def randaugment(options: ConfigDict, side: int) -> str:
     """Gives the stage of EfficientNet's RandAugment, whose distances are pixels of large images."""
     pixels = "" if side >= 224 else f", translate_const={side // 2}.0, cutout_const={side // 6}.0"
-    return f'randaugment(2, {magnitude}, "{space}"{pixels})'
-
-
-def imagenet_policy(name: str, x: str, side: int) -> str:
-    """Gives the view that an EfficientNet teacher is trained on: by AutoAugment, the same, none."""
-    views = {
-        "autoaugment": imagenet_view(side, 'autoaugment("imagenet_v0")'),
-        "same": x,
-        "none": imagenet_view(side, ""),
-    }
-    return views[name]
+    return f'randaugment(2, {options.magnitude}, "{options.space}"{pixels})'
 
 
 def shrink(config: ConfigDict, networks: Mapping[str, Any], source: str) -> None:

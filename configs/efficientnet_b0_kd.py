@@ -19,7 +19,7 @@ The paper gives one run each, no spread. AA (77.3) and AdvProp (77.6) in the tab
 Options: `kd`; `k` and `weight` (λ); `magnitude` 0..60 on the code's scale; `sweep`; `epochs`;
 `space`, `tpu_clean` or `tpu` with what wraps beyond magnitude 10 (not said which the authors had);
 `teacher_policy`, `autoaugment`, `same` or `none`: what the teacher is trained on, not said either;
-`holdout` to keep 2 % of the training split for choices; `smoke`.
+`holdout`, to keep 2 % of the training split for choices; `smoke`.
 
 The teacher is another EfficientNet-B0 of the same recipe without distillation; the run trains it
 first unless --config.networks.teacher.checkpoint names its directory.
@@ -39,15 +39,12 @@ the teacher's own training; augmentation not counted. It has not been run here.
 from __future__ import annotations
 
 from configs.common import (
-    SIDES,
+    EFFICIENTNET_OPTIONS,
     check,
     efficientnet,
-    imagenet_network,
-    imagenet_policy,
-    imagenet_view,
+    efficientnet_teacher,
     one_of,
     parse_arg,
-    randaugment,
 )
 from kdaug_jax.experiment.sections import ConfigDict, default
 
@@ -58,23 +55,13 @@ KS, AT_WEIGHT = (2, 5, 10, 25, 50), 0.5
 def get_config(arg: str = "") -> ConfigDict:
     """Builds the config of this experiment."""
     options = parse_arg(
-        arg, kd=True, k=5, weight=0.5, magnitude=9, epochs=500.0, holdout=False,
-        sweep=one_of("none", "weight", "k"), space=one_of("tpu_clean", "tpu"),
-        teacher_policy=one_of("autoaugment", "same", "none"),
+        arg, **EFFICIENTNET_OPTIONS, k=5, weight=0.5, magnitude=9,
+        sweep=one_of("none", "weight", "k"),
     )
     check(options.kd or options.sweep == "none", "option sweep needs distillation", "drop kd=False")
-    side = SIDES["smoke" if options.smoke else "b0"]
-    x = imagenet_view(side, randaugment(options.magnitude, options.space, side))
-    teacher = imagenet_network(
-        "efficientnet_b0",
-        recipe=(
-            ("views.x", imagenet_policy(options.teacher_policy, x, side)),
-            ("terms.ce.label_smoothing", 0.1),
-        ),
-    )
     config = default()
     with config.unlocked():
-        efficientnet(config, "b0", options, teacher, devices=32)
+        efficientnet(config, "b0", options, efficientnet_teacher("b0", options), devices=32)
         if options.sweep == "weight":
             config.terms.kd.k = AT_K
             config.population = (("terms.kd.weight", WEIGHTS),)

@@ -108,10 +108,12 @@ def _networks(
     branches: Mapping[str, int],
 ) -> dict[str, network_room.Network]:
     """Builds the networks, each with the BatchNorm branches that its views use."""
-    found = {}
+    found, sources = {}, {one["init"] for one in full["networks"].values()}
     for name in natural(full["networks"]):
         section = full["networks"][name]
         used = [branches[view] for network, view in needed if network == name]
+        if not used and name in sources:
+            used = [0]
         if not used:
             raise ConfigError(f"networks.{name}", "no term uses it", "remove it or add a term")
         if section["trainable"] and 0 not in used:

@@ -37,6 +37,20 @@ def test_a_network_starts_from_a_frozen_one(frozen_teacher):
     assert not alike(state.params["student"], teacher["params"])
 
 
+def test_a_network_that_only_gives_its_weights_needs_no_term(frozen_teacher):
+    networks = {
+        "student": configs.network("tiny", trainable=True, init="origin"),
+        "teacher": configs.network("tiny", trainable=True, init="origin"),
+        "origin": configs.network("tiny"),
+    }
+    bench = Bench(distilled(networks=networks))
+    start = bench.init(bench.program.hparams)
+    assert alike(start.params["student"], start.params["teacher"])
+    assert alike(start.params["student"], bench.frozen["origin"]["params"])
+    assert {network for network, _ in bench.program.pairs} == {"student", "teacher"}
+    assert bench.run(1, state=start)[1][0]["fault"] == 0
+
+
 def test_the_state_does_not_share_memory_with_the_frozen_network(frozen_teacher):
     bench = Bench(distilled(networks=SAME))
     start = bench.init(bench.program.hparams)
