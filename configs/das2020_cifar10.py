@@ -32,8 +32,13 @@ and cross entropy their mixed labels); `reduction`, `batch` for the equation, `e
 code, whose KL is also divided by the classes; `cutmix_prob` 0.5, the text's; 1.0 is what the code
 did; `holes` of 16 pixels in Cutout, 1 in the code, 16 in the text; `student_lr` 1e-4, the code's
 when CIFAR students were trained, or 0.1, its later default, which with momentum 0.99 may diverge;
-`epochs` (250; 150 to 250 in the code's versions; MNIST 150); `holdout`, to keep 2 % of the training
-split for choices; `smoke`.
+`epochs` (250; 150 to 250 in the code's versions; MNIST 150); `human=cifar10h-counts.npy`, CIFAR-10H
+of its authors, for the KL to people's answers; `holdout`, to keep 2 % of the training split for
+choices (people's answers are then those of other images: leave it out); `smoke`.
+
+Teacher and student are measured alike: top-1, loss, precision, recall, F1, ECE and MCE in 10 bins
+as in the code, class separability, cohesion and discrimination of the penultimate layer as Table 5
+has them (half the adhesion, over the root of the number of classes).
 
 In the paper: T = 20, both weights 0.5. From the code: batch 128 (MNIST students 16), teachers with
 SGD 0.9, rate 0.1 (MNIST 1e-4), x 0.1 at epochs 60, 80, 120, decay 1e-4; students with momentum
@@ -61,6 +66,7 @@ ON_MNIST = ("none", "mixup", "cutmix")
 # Of all data sets, as in the code.
 MEAN = tuple(255 * share for share in (0.4914, 0.4822, 0.4465))
 STD = tuple(255 * share for share in (0.247, 0.243, 0.261))
+METRICS = ("accuracy", "nll", "macro", "ece", "mce", "separability", "discrimination")
 STUDENTS = {"lenet": "lenet_vrm", "alexnet": "alexnet_vrm"}
 SMALL = {
     "resnet18_cifar": ("resnet18_cifar", dict(width=0.125)),
@@ -74,7 +80,7 @@ def get_config(arg: str = "") -> ConfigDict:
         arg, dataset=one_of("cifar10", "mnist"), student=one_of(*STUDENTS),
         teacher_aug=one_of(*AUGMENTATIONS), student_aug=one_of(*AUGMENTATIONS),
         reduction=one_of("batch", "element"), cutmix_prob=0.5, holes=1, student_lr=1e-4,
-        epochs=0.0, holdout=False,
+        epochs=0.0, human="", holdout=False,
     )
     _check(options)
     mnist, side = options.dataset == "mnist", 16 if options.smoke else 32
@@ -103,6 +109,10 @@ def get_config(arg: str = "") -> ConfigDict:
         config.optim = sgd(options.student_lr, momentum=0.99, weight_decay=0.0)
         config.train.epochs = options.epochs or (150.0 if mnist else 250.0)
         config.eval.every_epochs = config.checkpoint.every_epochs = 10.0
+        config.eval.metrics = METRICS + (("human",) if options.human else ())
+        config.eval.human = options.human
+        config.eval.bins = 10
+        config.eval.table5 = True
         config.log.every_steps = 100
         if options.smoke:
             shrink(config, SMALL, f"synthetic:{side}x{side},10,64")
@@ -132,6 +142,8 @@ def sgd(rate: float, **fields: Any) -> dict[str, Any]:
 
 def _check(options: ConfigDict) -> None:
     check(options.epochs >= 0.0, f"option epochs={options.epochs}", "0 for the usual, or more")
+    check(not (options.human and options.dataset == "mnist"), "option human is of CIFAR-10",
+          "drop it")
     check(options.holes >= 1, f"option holes={options.holes}", "at least 1")
     check(0 <= options.cutmix_prob <= 1, f"option cutmix_prob={options.cutmix_prob}", "0 to 1")
     if options.dataset == "mnist":

@@ -143,6 +143,7 @@ def get_config(arg: str = "") -> ConfigDict:
         if options.runs > 1:
             config.population = (("seed", tuple(range(options.runs))),)
         config.eval.every_epochs = config.checkpoint.every_epochs = 10.0
+        config.eval.metrics = ("accuracy", "top5", "nll")
         config.log.every_steps = 100
         if options.smoke:
             if options.loss == "crd":
