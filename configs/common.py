@@ -68,7 +68,8 @@ def _value(name: str, text: str, choice: Any) -> Any:
         kind = type(default).__name__
         raise ConfigError("--config", f"option {name}={value!r}", f"must be a {kind}")
     if isinstance(choice, OneOf) and value not in choice.values:
-        known = near(str(value), map(str, choice.values))
+        listed = "must be one of " + ", ".join(map(str, choice.values))
+        known = near(value, choice.values) if isinstance(value, str) else listed
         raise ConfigError("--config", f"option {name}={value!r}", known)
     return value
 

@@ -33,8 +33,8 @@ code, whose KL is also divided by the classes; `cutmix_prob` 0.5, the text's; 1.
 did; `holes` of 16 pixels in Cutout, 1 in the code, 16 in the text; `student_lr` 1e-4, the code's
 when CIFAR students were trained, or 0.1, its later default, which with momentum 0.99 may diverge;
 `epochs` (250; 150 to 250 in the code's versions; MNIST 150); `human=cifar10h-counts.npy`, CIFAR-10H
-of its authors, for the KL to people's answers; `holdout`, to keep 2 % of the training split for
-choices (people's answers are then those of other images: leave it out); `smoke`.
+of its authors, for the KL to people's answers on the test split; `holdout`, to keep 2 % of the
+training split for choices; `smoke`.
 
 Teacher and student are measured alike: top-1, loss, precision, recall, F1, ECE and MCE in 10 bins
 as in the code, class separability, cohesion and discrimination of the penultimate layer as Table 5

@@ -38,7 +38,7 @@ first, into <workdir>/teacher, unless --config.networks.teacher.checkpoint names
 recipe is that of AutoAugment's code, by network: see AUTOAUGMENT_RECIPES in common.py.
 
 Cost in multiply-adds with a WRN-28-10 teacher: WRN-28-10 2.1e17, Shake-Shake 2x96d 1.5e18,
-PyramidNet 1.7e18 a run. None has been run here.
+PyramidNet 1.7e18 a run. It has not been run here.
 """
 
 from __future__ import annotations

@@ -1,0 +1,117 @@
+"""Every experiment with its choices, and what they resolve to."""
+
+from __future__ import annotations
+
+import importlib
+from functools import cache
+
+import numpy as np
+
+from kdaug_jax.experiment import config as configs
+from kdaug_jax.experiment.phases import build
+from kdaug_jax.training.plan import teacher_config
+from kdaug_jax.types import Info
+
+CHOICES = {
+    "efficientnet_b0_kd": (
+        "", "kd=False", "kd=False,magnitude=36", "sweep=weight", "sweep=k", "space=tpu",
+        "teacher_policy=same", "teacher_policy=none", "holdout", "epochs=350",
+    ),
+    "efficientnet_b4_kd": ("", "kd=False"),
+    "efficientnet_b7_kd": ("", "kd=False"),
+    "efficientnet_b8_kd": ("", "kd=False", "test_side=800"),
+    "wei2020_table1": (
+        "", "table", "magnitude=0", "magnitude=7,kd=False", "variant=aa", "variant=faa",
+        "teacher_policy=none", "teacher_policy=same", "base_cutout=0", "holdout",
+    ),
+    "wei2020_table2": (
+        "", "kd=False", "policy=none,kd=False", "policy=randaugment,n=3,magnitude=5,kd=False",
+        "network=shake26_2x96d", "network=pyramidnet272", "clean=kd", "clean=ce,kd=False",
+        "dataset=cifar10", "dataset=cifar10,network=shake26_2x32d",
+        "dataset=cifar10,network=shake26_2x112d,variant=aa",
+        "dataset=cifar10,network=pyramidnet272", "subpolicies=cifar10_released",
+    ),
+    "wang2020_cifar100": (
+        "", "da=cutmix", "da=mixup", "da=standard", "loss=ce", "loss=ce,da=none", "pool=1",
+        "by=teacher_entropy", "by=student_entropy", "epoch_factor=4", "runs=3", "loss=crd",
+        "loss=crd,da=standard", "dataset=tiny,epoch_factor=2", "pair=resnet56-resnet20",
+        "pair=resnet32x4-resnet8x4", "pair=vgg13-vgg8", "pair=vgg13-mobilenetv2",
+        "pair=resnet50-vgg8", "pair=resnet32x4-shufflev2",
+    ),
+    "a2aug_cifar": (
+        "", "n_views=1", "n_views=2", "n_views=6", "form=joint_ce", "form=l2_norm", "form=kl",
+        "scale=1.0", "scale=mean_norm", "ensemble=average", "bn=shared", "networks=independent",
+        "only=baseline", "only=cutout", "network=wrn_28_10", "network=shake26_2x96d",
+        "dataset=cifar10,network=pyramidnet272", "runs=10", "draw=1",
+    ),
+    "rolewise_student": (
+        "", "bits=2", "method=none,bits=32", "method=none", "method=soft", "method=dml",
+        "method=rkd", "method=mhgd", "method=kd_svd", "network=alexnet", "dataset=cifar10",
+        "pair=wrn_28_10-wrn_16_2", "pair=preresnet164-preresnet32",
+        "pair=pyramidnet200-preresnet44", "mode=official_code", "mode=official_code,method=soft",
+        "mode=official_code,method=dml", "mode=official_code,method=rkd",
+        "mode=official_code,method=mhgd", "mode=official_code,method=kd_svd",
+    ),
+    "das2020_cifar10": (
+        "", "student=alexnet", "teacher_aug=augment", "teacher_aug=cutout",
+        "teacher_aug=cutout,holes=16", "teacher_aug=mixup", "teacher_aug=cutmix",
+        "teacher_aug=cutmix,cutmix_prob=1.0", "teacher_aug=cutmix+augment",
+        "teacher_aug=mixup+augment,student_aug=mixup+augment", "student_aug=cutmix",
+        "reduction=element", "student_lr=0.1", "dataset=mnist", "dataset=mnist,teacher_aug=cutmix",
+    ),
+}
+
+# What takes seconds to be traced at its own size: a test of the slow suite.
+SLOW = {name: () for name in CHOICES} | {
+    "a2aug_cifar": (
+        "", "n_views=6", "form=joint_ce", "form=l2_norm", "form=kl", "scale=1.0",
+        "scale=mean_norm", "ensemble=average", "bn=shared", "networks=independent",
+        "network=wrn_28_10", "network=shake26_2x96d", "dataset=cifar10,network=pyramidnet272",
+        "runs=10", "draw=1",
+    ),
+    "rolewise_student": (
+        "bits=2", "method=kd_svd", "network=alexnet", "dataset=cifar10",
+        "pair=wrn_28_10-wrn_16_2", "pair=preresnet164-preresnet32",
+        "pair=pyramidnet200-preresnet44", "mode=official_code",
+        "mode=official_code,method=mhgd", "mode=official_code,method=kd_svd",
+    ),
+    "wang2020_cifar100": ("loss=crd,da=standard", "pair=resnet50-vgg8"),
+}
+
+
+def load(name, arg=""):
+    """The complete plain config of an experiment."""
+    return configs.validate(importlib.import_module(f"configs.{name}").get_config(arg))
+
+
+@cache
+def describe(side, classes, count):
+    """Facts of a training split of the experiment's kind, without its images."""
+    label = np.arange(count, dtype=np.int32) % classes
+    return Info(classes, (side, side), label, (120.0,) * 3, (60.0,) * 3)
+
+
+def info_of(config):
+    source = config["data"]["source"]
+    kinds = {
+        "cifar10": (32, 10, 5000), "cifar100": (32, 100, 5000), "idx": (28, 10, 6000),
+        "folder": (832, 1000, 8192),
+    }
+    if source == "folder:data/tiny-imagenet-200":
+        return describe(64, 200, 10000)
+    return describe(*kinds[source.partition(":")[0]])
+
+
+def programs_of(config):
+    """The programs of all phases, which resolves every name, number and shape of a config."""
+    return build(config, info_of(config))
+
+
+def teachers_of(config):
+    """The configs that train the frozen networks, the innermost last."""
+    found = []
+    for name, one in config["networks"].items():
+        if not one["trainable"]:
+            own = teacher_config(config, name)
+            found += [own, *teachers_of(own)]
+    return found

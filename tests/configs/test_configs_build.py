@@ -1,0 +1,83 @@
+"""Every experiment with every choice resolves, and what does not fit is told in one line."""
+
+import importlib
+import inspect
+from pathlib import Path
+
+import pytest
+
+from kdaug_jax.errors import ConfigError
+from tests.configs.choices import CHOICES, SLOW, load, programs_of, teachers_of
+
+FOLDER = Path(__file__).parents[2] / "configs"
+EACH = [
+    pytest.param(name, arg, id=f"{name}:{arg}", marks=[pytest.mark.slow] * (arg in SLOW[name]))
+    for name, args in CHOICES.items() for arg in args
+]
+
+
+def test_every_experiment_is_here():
+    there = {path.stem for path in FOLDER.glob("*.py")} - {"__init__", "common", "digits_kd"}
+    assert there == set(CHOICES)
+
+
+@pytest.mark.parametrize("name, arg", EACH)
+def test_a_choice_resolves_with_its_teachers(name, arg):
+    config = load(name, arg)
+    programs = programs_of(config)
+    assert len(programs) == 1 + len(config["phases"])
+    if name != "efficientnet_b8_kd" or arg:  # its teachers are those of efficientnet_b7_kd
+        for teacher in teachers_of(config):
+            programs_of(teacher)
+
+
+@pytest.mark.parametrize("name", CHOICES)
+def test_the_docstring_is_a_notebook(name):
+    module = importlib.import_module(f"configs.{name}")
+    words = module.__doc__
+    assert f"--config=configs/{name}.py" in words and "Cost" in words and "`smoke`" in words
+    assert "|---|" in words and "has not been run here" in words.replace("\n", " ")
+    assert inspect.signature(module.get_config).parameters["arg"].default == ""
+    config = module.get_config()
+    assert config.is_locked
+
+
+@pytest.mark.parametrize(
+    "name, arg, message",
+    [
+        ("efficientnet_b0_kd", "magnitud=3", "has no option 'magnitud'; did you mean magnitude?"),
+        ("efficientnet_b0_kd", "space=tpu_clea", "option space='tpu_clea'; did you mean tpu_clean"),
+        ("efficientnet_b0_kd", "sweep=k,kd=False", "option sweep needs distillation"),
+        ("efficientnet_b0_kd", "k=0.5", "option k=0.5; must be a int"),
+        ("efficientnet_b8_kd", "test_side=600", "option test_side=600; must be one of 672, 800"),
+        ("wei2020_table1", "magnitude=8", "option magnitude=8; must be one of 3, 0, 1, 2"),
+        ("wei2020_table1", "table,kd=False", "option table has both rows"),
+        ("wei2020_table1", "base_cutout=64", "option base_cutout=64; 0..32"),
+        ("wei2020_table2", "network=wrn_28", "option network='wrn_28'; did you mean wrn_28_10"),
+        ("wei2020_table2", "network=shake26_2x32d", "cifar100 has no row of shake26_2x32d"),
+        ("wei2020_table2", "policy=schedule", "option file=''"),
+        ("wei2020_table2", "clean=kd,kd=False", "option clean=kd distils"),
+        ("wei2020_table2", "clean=ce", "option clean=ce does not distil"),
+        ("wei2020_table2", "network=pyramidnet272,variant=aa", "there is one PyramidNet"),
+        ("wang2020_cifar100", "pair=resnet56-resnet2", "did you mean resnet56-resnet20"),
+        ("wang2020_cifar100", "da=cutmixpick", "did you mean cutmix-pick or cutmix"),
+        ("wang2020_cifar100", "epoch_factor=0", "option epoch_factor=0.0; more than 0"),
+        ("a2aug_cifar", "n_views=7", "option n_views=7; must be one of 4, 1, 2, 3"),
+        ("a2aug_cifar", "scale=sqrt", "must be a number above 0, or sqrt_classes or mean_norm"),
+        ("a2aug_cifar", "scale=nan", "must be a number above 0"),
+        ("a2aug_cifar", "network=shake26_2x32d", "cifar100 has no row of shake26_2x32d"),
+        ("rolewise_student", "bits=3", "option bits=3; must be one of 4, 2, 32"),
+        ("rolewise_student", "method=iikd", "option method='iikd'; did you mean ii_kd"),
+        ("rolewise_student", "pair=wrn_28_10-wrn_16_2,dataset=cifar10", "option pair is of"),
+        ("rolewise_student", "method=none,teacher_schedule=a.json", "there is no teacher"),
+        ("das2020_cifar10", "teacher_aug=cutmx", "did you mean cutmix"),
+        ("das2020_cifar10", "dataset=mnist,teacher_aug=cutout", "mnist has no row of teacher_aug"),
+        ("das2020_cifar10", "dataset=mnist,student=alexnet", "mnist has no row of student=alexnet"),
+        ("das2020_cifar10", "cutmix_prob=2.0", "option cutmix_prob=2.0; 0 to 1"),
+    ],
+)
+def test_choices_that_do_not_fit_are_told_in_one_line(name, arg, message):
+    with pytest.raises(ConfigError) as caught:
+        load(name, arg)
+    text = str(caught.value)
+    assert text.startswith("--config: ") and message in text and "\n" not in text

@@ -1,0 +1,73 @@
+"""The smoke form of every experiment that the fast suite does not run, and of choices of each."""
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.configs.choices import CHOICES
+from tests.test_main import EXPERIMENTS
+
+ROOT = Path(__file__).parents[2]
+pytestmark = pytest.mark.slow
+
+CHOSEN = {
+    "efficientnet_b0_kd": ("", "kd=False", "sweep=k", "space=tpu,teacher_policy=same"),
+    "efficientnet_b4_kd": ("",),
+    "efficientnet_b8_kd": ("",),
+    "wei2020_table1": ("table", "variant=aa,magnitude=7", "variant=faa,teacher_policy=same"),
+    "wei2020_table2": (
+        "", "clean=kd", "network=shake26_2x96d,variant=aa", "network=pyramidnet272",
+        "policy=randaugment,kd=False",
+    ),
+    "wang2020_cifar100": (
+        "loss=crd", "da=mixup,runs=2", "pool=1,by=student_entropy", "pair=vgg13-mobilenetv2",
+        "pair=resnet32x4-shufflev2", "pair=resnet50-vgg8", "loss=ce,da=none",
+    ),
+    "a2aug_cifar": ("networks=independent,n_views=2", "bn=shared", "form=l2_norm,scale=1.0"),
+    "rolewise_student": (
+        "mode=official_code,method=dml", "network=alexnet,method=mhgd",
+        "pair=wrn_28_10-preresnet56", "pair=pyramidnet200-preresnet44,method=kd_svd",
+        "method=none,bits=2", "mode=official_code,method=soft",
+    ),
+    "das2020_cifar10": ("student=alexnet,student_aug=mixup", "dataset=mnist,teacher_aug=cutmix"),
+}
+
+
+def test_every_experiment_is_run():
+    fast = {name for name in EXPERIMENTS if name != "digits_kd"}
+    assert fast | set(CHOSEN) | {"efficientnet_b7_kd"} == set(CHOICES)
+
+
+@pytest.mark.parametrize("name, arg", [(name, arg) for name in CHOSEN for arg in CHOSEN[name]])
+def test_a_smoke_form_runs(run, name, arg, tmp_path, capsys):
+    assert run(f"--config=configs/{name}.py:smoke,{arg}", f"--workdir={tmp_path}") == 0
+    assert (tmp_path / "results.json").exists()
+    assert "test accuracy" in capsys.readouterr().out
+
+
+def test_students_follow_a_schedule(run, tmp_path):
+    policy = [0] * 60
+    policy[0:2] = [10, 5]  # Rotate, always
+    file = tmp_path / "schedule.json"
+    file.write_text(json.dumps({"segments": [[100, [0] * 60], [100, policy]]}))
+    arg = f"smoke,method=soft,schedule={file},teacher_schedule={file}"
+    workdir = tmp_path / "run"
+    assert run(f"--config=configs/rolewise_student.py:{arg}", f"--workdir={workdir}") == 0
+
+
+def test_efficientnet_b7_is_tried_within_two_minutes(tmp_path):
+    command = [sys.executable, "main.py", "--config=configs/efficientnet_b7_kd.py:smoke"]
+    seconds = []
+    for number in range(2):  # the first fills the compile cache
+        begin = time.monotonic()
+        done = subprocess.run(
+            [*command, f"--workdir={tmp_path / str(number)}"], cwd=ROOT, capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0, done.stderr
+        seconds.append(time.monotonic() - begin)
+    assert seconds[1] < 120, seconds
