@@ -1,4 +1,4 @@
-"""A small network with BatchNorm and taps, so that tests of the machinery compile in a second."""
+"""Small networks with BatchNorm and taps, so that tests of the machinery compile in a second."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from kdaug_jax.models.layers import BatchNorm, Conv, Linear, global_average
 from kdaug_jax.types import Outputs
 
-NAMES = ("tiny", "tiny_wide")
+NAMES = ("tiny", "tiny_wide", "tapped", "tapped_wide")
 
 
 def sizes(name):
@@ -16,20 +16,28 @@ def sizes(name):
 
 
 def build(name, num_classes, num_branches, dtype):
-    widths = {"tiny": 4, "tiny_wide": 8}
-    return Tiny(num_classes, num_branches, widths[name], dtype) if name in widths else None
+    widths = {"tiny": 4, "tiny_wide": 8, "tapped": 8, "tapped_wide": 16}
+    if name not in widths:
+        return None
+    return Tiny(num_classes, num_branches, widths[name], dtype, deep=name.startswith("tapped"))
 
 
 class Tiny(nn.Module):
+    """One convolution, or two for those that have something to learn."""
+
     num_classes: int
     num_branches: int
     width: int
     dtype: Any = jnp.float32
+    deep: bool = False
 
     @nn.compact
     def __call__(self, x, mode):
         f0 = Conv(self.width, 3, stride=2, padding=1, dtype=self.dtype, name="conv")(x)
-        f1 = nn.relu(BatchNorm(self.num_branches, name="bn")(f0, *mode))
-        pooled = global_average(f1)
+        f1 = last = nn.relu(BatchNorm(self.num_branches, name="bn")(f0, *mode))
+        if self.deep:
+            last = Conv(4 * self.width, 5, stride=4, padding=1, dtype=self.dtype, name="conv2")(f1)
+            last = nn.relu(BatchNorm(self.num_branches, name="bn2")(last, *mode))
+        pooled = global_average(last)
         logits = Linear(self.num_classes, name="fc")(pooled)
         return Outputs(logits, {"f0": f0, "f1": f1, "pooled": pooled})
