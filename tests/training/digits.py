@@ -1,4 +1,4 @@
-"""A small tapped network on handwritten digits: fifty steps of a method, seen through the real step."""
+"""A small tapped network on handwritten digits: fifty steps of a method in the real step."""
 
 import functools
 
