@@ -1,4 +1,4 @@
-"""Brings weights in PyTorch's layout to the variables of our networks, by one generic rule.
+"""Brings weights in PyTorch's layout to the variables of our networks and back, by one rule.
 
 Our modules are named after PyTorch's: a path is split at its dots, and a part that is a number
 joins the part before it, so `layer1.0.downsample.0.weight` is `layer1_0/downsample_0/kernel`.
@@ -6,6 +6,7 @@ joins the part before it, so `layer1.0.downsample.0.weight` is `layer1_0/downsam
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -54,8 +55,74 @@ def rename(state: Mapping[str, np.ndarray], expected: Mapping[str, Any]) -> dict
     Returns:
       Arrays by path, such as `params/layer1_0/conv1/kernel`, whether expected or not.
     """
-    arrays = dict(_convert(name, np.asarray(state[name]), state) for name in _kept(state))
-    return {path: _to_branches(path, array, expected) for path, array in arrays.items()}
+    named = {name: _convert(name, np.asarray(state[name]), state) for name in _kept(state)}
+    origins: dict[str, str] = {}
+    for name, (path, _) in named.items():
+        if origins.setdefault(path, name) != name:
+            what = f"'{origins[path]}' and '{name}' mean the same ({path})"
+            raise CheckpointError("weights", what, "keep one of them")
+    return {path: _to_branches(path, array, expected) for path, array in named.values()}
+
+
+def to_torch(variables: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """Gives the variables of a network PyTorch's names and layout, without copying them.
+
+    The inverse of `from_torch`. Each BatchNorm also gets the `num_batches_tracked` that PyTorch
+    keeps, as 0.
+
+    Args:
+      variables: `{"params": tree, "batch_stats": tree}` of arrays, of a network with one BatchNorm
+        branch; see `variables.take_branch`.
+
+    Returns:
+      Arrays by PyTorch's names, as `load_state_dict(strict=True)` takes them.
+
+    Raises:
+      CheckpointError: BatchNorm has several branches, or was folded into the convolutions.
+    """
+    leaves = flatten(variables)
+    norms = {_module(path) for path in leaves if path.startswith("batch_stats/")}
+    found: dict[str, np.ndarray] = {}
+    for path, leaf in leaves.items():
+        name, array = torch_name(path), np.asarray(leaf)
+        if path.endswith("/shift"):
+            raise CheckpointError(path, "is a folded BatchNorm", "give the unfolded weights")
+        if _module(path) in norms:
+            if len(array) != 1:
+                raise CheckpointError(
+                    path, f"has {len(array)} BatchNorm branches", "take one of them first"
+                )
+            array = array[0]
+        elif path.endswith("/kernel"):
+            array = array.transpose(3, 2, 0, 1) if array.ndim == 4 else array.T
+        found[name] = array
+    for norm in sorted(norms):
+        found[torch_name(f"batch_stats/{norm}/num_batches_tracked")] = np.zeros((), np.int64)
+    return found
+
+
+def torch_name(path: str) -> str:
+    """Turns `params/layer1_0/conv1/kernel` into `layer1.0.conv1.weight`."""
+    parts = [_UNNUMBERED.get(part.split("_")[0], _dotted)(part) for part in
+             _module(path).split("/")]
+    leaf = path.rpartition("/")[2]
+    return ".".join((*parts, _LEAVES.get(leaf, leaf)))
+
+
+def _dotted(part: str) -> str:
+    return re.sub(r"_(?=\d+(_\d+)*$)", ".", part)
+
+
+# The originals of these modules are not numbered lists, so their names keep the underscores.
+_UNNUMBERED = {"unit": str}
+_LEAVES = {
+    "kernel": "weight", "scale": "weight", "mean": "running_mean", "var": "running_var"
+}  # fmt: skip
+
+
+def _module(path: str) -> str:
+    """Gives `layer1_0/bn1` of `params/layer1_0/bn1/scale`."""
+    return path.partition("/")[2].rpartition("/")[0]
 
 
 def _kept(state: Mapping[str, np.ndarray]) -> list[str]:

@@ -193,6 +193,21 @@ class Checkpoints:
         return None if self.latest is None else load(self.directory / str(self.latest), like)
 
 
+def write_once(directory: Path, tree: Any) -> None:
+    """Writes one tree as step 0, verified, for others to read with `load_subtree`.
+
+    Args:
+      directory: where no checkpoints are yet; absolute.
+      tree: nested dicts of arrays.
+
+    Raises:
+      CheckpointError: it could not be written.
+    """
+    with Checkpoints(directory, keep=2, best="", say=lambda line: None) as checkpoints:
+        checkpoints.save(0, jax.device_get(tree), {}, {})
+        checkpoints.wait()
+
+
 def load(step_dir: Path, like: Any) -> tuple[Any, dict[str, Any]]:
     """Loads a verified step.
 

@@ -1,0 +1,1 @@
+"""Weights of other frameworks: their files, and the names that they use."""

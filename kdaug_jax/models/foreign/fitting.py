@@ -1,0 +1,159 @@
+"""Fits weights by their names elsewhere into the variables of one of our networks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from kdaug_jax import models
+from kdaug_jax.errors import CheckpointError, ConfigError
+from kdaug_jax.models.foreign import safetensors_file, torch_file
+from kdaug_jax.models.foreign.layouts import blocks_by_stage, layout_of, plain_names
+from kdaug_jax.models.foreign.safetensors_file import State, shown
+from kdaug_jax.models.variables import flatten, mismatches, unflatten
+from kdaug_jax.models.weights import rename, to_torch
+
+# Types that may become float32 where the user says so.
+_FLOATS = ("float16", "bfloat16", "float64")
+
+
+def read_state(path: Path, key: str = "") -> tuple[State, dict[str, str]]:
+    """Reads weights by name from a safetensors file or one of PyTorch.
+
+    Args:
+      path: the file.
+      key: where they lie inside a file of PyTorch; see `torch_file.read`.
+
+    Returns:
+      Arrays by the names of the file, and its metadata.
+
+    Raises:
+      CheckpointError: it cannot be read, or is not what its name says.
+    """
+    if not path.is_file():
+        raise CheckpointError(str(path), "is not a file", "name a .safetensors or .pth file")
+    if torch_file.looks_like_pickle(path):
+        if path.suffix == ".safetensors":
+            raise CheckpointError(
+                str(path), "is a pickle of PyTorch, not a safetensors file",
+                f"rename it to .pth; or {torch_file.convert(path, key)}",
+            )
+        return torch_file.read(path, key), {}
+    return safetensors_file.read(path)
+
+
+def convert(
+    state: Mapping[str, np.ndarray],
+    where: str,
+    arch: str,
+    *,
+    num_classes: int = 0,
+    size: tuple[int, int] | None = None,
+    options: Mapping[str, Any] | None = None,
+    cast: bool = False,
+) -> tuple[dict[str, Any], int]:
+    """Gives the variables of a network from weights by their names elsewhere.
+
+    Args:
+      state: arrays by name.
+      where: the file's name, for messages.
+      arch: the network, see `kdaug_jax.models.names()`.
+      num_classes: what the classifier must have; 0 for whatever it has.
+      size: (height, width) of the images; by default the network's usual one.
+      options: of the architecture.
+      cast: whether other floating types may become float32.
+
+    Returns:
+      `{"params", "batch_stats"}` and the number of classes.
+
+    Raises:
+      ConfigError: there is no such network.
+      CheckpointError: names, shapes or types are not the network's, told by name; or a value is not
+        finite.
+    """
+    narrow, wide = (_shapes(arch, count, size, options or {}) for count in (1, 2))
+    named = plain_names(dict(state), blocks_by_stage(narrow))
+    try:
+        found = rename(named, narrow)
+    except CheckpointError as error:
+        raise CheckpointError(where, shown(error.what), error.remedy) from None
+    count = _classes(found, narrow, wide)
+    wanted = num_classes or count or 1
+    expected = {
+        path: jax.ShapeDtypeStruct(
+            tuple(wanted if a != b else a for a, b in
+                  zip(leaf.shape, wide[path].shape, strict=True)), leaf.dtype)
+        for path, leaf in narrow.items()
+    }
+    if num_classes and count not in (0, num_classes):
+        raise CheckpointError(
+            where, f"its classifier has {count} classes, not {num_classes}",
+            f"--classes={count}, or weights of the right data set",
+        )
+    wrong = mismatches(*(_as_theirs(leaves) for leaves in (found, expected)))
+    if wrong:
+        layout = layout_of(arch).name
+        raise CheckpointError(
+            where, f"does not fit {arch}: {wrong}",
+            f"use weights of that network in the layout of {layout}, or another --arch",
+        )
+    return unflatten({
+        path: _float32(where, path, np.asarray(found[path]), cast) for path in expected
+    }), wanted
+
+
+def _shapes(
+    arch: str, num_classes: int, size: tuple[int, int] | None, options: Mapping[str, Any]
+) -> dict[str, Any]:
+    try:
+        model = models.create(arch, num_classes, **options)
+        side = model.native_size
+        return flatten(
+            jax.eval_shape(lambda key: model.init(key, size or (side, side)), jax.random.key(0))
+        )
+    except ConfigError as error:
+        flags = {"name": "--arch", "image": "--size", "options": "--options"}
+        where = flags.get(error.where, "--options")
+        raise ConfigError(where, error.what, error.remedy) from None
+
+
+def _classes(found: Mapping[str, Any], narrow: Mapping[str, Any], wide: Mapping[str, Any]) -> int:
+    """Gives how many classes the classifier of a file has; 0 if it cannot be seen."""
+    for path, leaf in narrow.items():
+        axes = [axis for axis, pair in enumerate(zip(leaf.shape, wide[path].shape, strict=True))
+                if pair[0] != pair[1]]
+        if axes and path in found and found[path].ndim == len(leaf.shape):
+            return found[path].shape[axes[0]]
+    return 0
+
+
+def _as_theirs(leaves: Mapping[str, Any]) -> dict[str, Any]:
+    """Gives shapes by the names and in the layout of PyTorch, in which a user thinks."""
+    bare = unflatten({
+        path: np.broadcast_to(np.float32(0), leaf.shape) for path, leaf in leaves.items()
+    })
+    theirs = to_torch(bare)
+    return {shown(name): array for name, array in theirs.items()
+            if not name.endswith("num_batches_tracked")}
+
+
+def _float32(where: str, path: str, array: np.ndarray, cast: bool) -> np.ndarray:
+    name = next(iter(to_torch(unflatten({path: array}))), path)
+    if array.dtype != np.float32:
+        if not cast or array.dtype.name not in _FLOATS:
+            raise CheckpointError(
+                where, f"'{shown(name)}' is {array.dtype}, not float32",
+                "--cast turns it into float32" if array.dtype.name in _FLOATS
+                else "save float32 weights",
+            )
+        with np.errstate(over="ignore"):  # what is too large is refused below
+            array = array.astype(np.float32)
+    if not np.isfinite(array).all():
+        raise CheckpointError(
+            where, f"'{shown(name)}' holds values that are not finite", "use weights that are whole"
+        )
+    return array

@@ -1,0 +1,122 @@
+"""Whose names the weights of each network have, and what such weights are usually fed.
+
+Our modules are named after their originals, so `models.weights` needs no table of names. What
+differs between files of one network is told here: prefixes of wrappers, and the second spelling of
+EfficientNet.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import numpy as np
+
+from kdaug_jax.models.foreign.safetensors_file import State
+
+
+class Layout(NamedTuple):
+    """A family of published weights.
+
+    Attributes:
+      name: whose names they are.
+      mean, std: per-channel statistics, for pixels 0..1, that its code normalises with; empty
+        where it has no single ones.
+    """
+
+    name: str
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
+
+
+_IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+_CIFAR = (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)
+_CIFAR100 = (0.5071, 0.4867, 0.4408), (0.2675, 0.2565, 0.2761)
+
+# Names of networks (whole) and the layout of their weights; the first that fits counts.
+_LAYOUTS: tuple[tuple[str, Layout], ...] = (
+    (r"tv_\w+|resnet200", Layout("torchvision", *_IMAGENET)),
+    (r"efficientnet_\w+", Layout("timm", *_IMAGENET)),
+    (r"wrn_\d+_\d+_faa|shake26_2x\d+d|pyramidnet\w+", Layout("Fast AutoAugment", *_CIFAR)),
+    (r"(preact_)?resnet(18|34)_cifar", Layout("pytorch-cifar", *_CIFAR)),
+    (r"preresnet\w+", Layout("pytorch-classification", *_CIFAR)),
+    (
+        r"resnet\d+(x4)?|resnet\d+_cifar(_rd)?|wrn_\d+_\d+|vgg\d+|mobilenetv2|shufflev[12]",
+        Layout("RepDistiller", *_CIFAR100),
+    ),
+)
+_OWN = Layout("our own")
+
+# Spellings of `--arch` that other libraries use for the same network.
+_ALIASES = ((r"tf_(efficientnet_\w+)", r"\1"),)
+
+# What wrappers put in front of every name.
+_PREFIXES = ("module.", "_orig_mod.", "model.")
+
+# The second spelling of EfficientNet, which Fast AutoAugment took over: blocks counted through.
+_SPELLINGS = {
+    "_conv_stem": "conv_stem", "_bn0": "bn1", "_conv_head": "conv_head", "_bn1": "bn2",
+    "_fc": "classifier",
+}  # fmt: skip
+_BLOCK_SPELLINGS = {
+    "_expand_conv": "conv_pw", "_bn0": "bn1", "_depthwise_conv": "conv_dw", "_bn1": "bn2",
+    "_se_reduce": "se.conv_reduce", "_se_expand": "se.conv_expand", "_project_conv": "conv_pwl",
+    "_bn2": "bn3",
+}  # fmt: skip
+# The first stage does not expand, so its layers have other numbers.
+_FIRST_STAGE = {"_bn1": "bn1", "_project_conv": "conv_pw", "_bn2": "bn2"}
+
+
+def network_name(arch: str) -> str:
+    """Gives our name of a network that may be called as in another library."""
+    for pattern, ours in _ALIASES:
+        arch = re.sub(rf"^{pattern}$", ours, arch)
+    return arch
+
+
+def layout_of(name: str) -> Layout:
+    """Gives the layout that the weights of one of our networks have."""
+    return next((own for pattern, own in _LAYOUTS if re.fullmatch(pattern, name)), _OWN)
+
+
+def plain_names(state: State, counts: tuple[int, ...] = ()) -> State:
+    """Gives weights the names that our modules follow.
+
+    Args:
+      state: arrays by the names of a file.
+      counts: blocks of each stage, of a network whose blocks a file may count through.
+
+    Returns:
+      The same arrays without prefixes of wrappers and without counters of BatchNorm.
+    """
+    named = {
+        name: array for name, array in state.items()
+        if name.rpartition(".")[2] != "num_batches_tracked"
+    }
+    while prefix := next(
+        (one for one in _PREFIXES if named and all(name.startswith(one) for name in named)), ""
+    ):
+        named = {name.removeprefix(prefix): array for name, array in named.items()}
+    if counts and "_conv_stem.weight" in named:
+        named = {_respelled(name, counts): array for name, array in named.items()}
+    return named
+
+
+def blocks_by_stage(expected: Mapping[str, np.ndarray]) -> tuple[int, ...]:
+    """Counts the blocks of each stage in paths such as `params/blocks_3_1/conv_pw/kernel`."""
+    found = {match.groups() for path in expected
+             if (match := re.search(r"/blocks_(\d+)_(\d+)/", path))}
+    stages = [int(stage) for stage, _ in found]
+    return tuple(stages.count(stage) for stage in sorted(set(stages)))
+
+
+def _respelled(name: str, counts: tuple[int, ...]) -> str:
+    module, _, leaf = name.rpartition(".")
+    if not (match := re.fullmatch(r"_blocks\.(\d+)\.(\w+)", module)):
+        return f"{_SPELLINGS.get(module, module)}.{leaf}"
+    number, stage, layer = int(match[1]), 0, match[2]
+    while stage < len(counts) and number >= counts[stage]:
+        number, stage = number - counts[stage], stage + 1
+    spellings = _BLOCK_SPELLINGS if stage else _BLOCK_SPELLINGS | _FIRST_STAGE
+    return f"blocks.{stage}.{number}.{spellings.get(layer, layer)}.{leaf}"

@@ -1,0 +1,187 @@
+"""Teacher directories: weights that were not trained here, with a card that says what they are.
+
+Such a directory holds `card.json` and the weights, `checkpoints/0/`, with the same SHA-256 sums as
+any other checkpoint. It is written whole or not at all.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import hashlib
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from kdaug_jax.errors import CheckpointError, ConfigError
+from kdaug_jax.runtime import checkpoint, workdir
+
+CARD = "card.json"
+
+
+@dataclasses.dataclass(frozen=True)
+class Card:
+    """What is known of a network whose weights or function were made elsewhere.
+
+    Attributes:
+      arch: the network's name, see `kdaug_jax.models.names()`; empty for a function.
+      num_classes: width of the logits.
+      size: (height, width) in pixels of the images that it was made for.
+      mean, std: per-channel statistics that it normalises with, in pixel units 0..255.
+      class_names: in the order of the logits; empty where they are not known.
+      options: of the architecture.
+      layout: whose names the weights had.
+      source: the file that they came from.
+      sha256: of that file.
+    """
+
+    arch: str
+    num_classes: int
+    size: tuple[int, int]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    class_names: tuple[str, ...] = ()
+    options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    layout: str = ""
+    source: str = ""
+    sha256: str = ""
+
+
+@contextlib.contextmanager
+def made_whole(directory: Path, *, replace: str = "") -> Iterator[Path]:
+    """Makes a directory all at once: it appears when the block has ended well, or never.
+
+    Args:
+      directory: what is to appear.
+      replace: a file by which a directory is known that may be replaced; by default none may.
+
+    Yields:
+      A folder beside it, to be filled.
+
+    Raises:
+      ConfigError: it is there already.
+      CheckpointError: the disk is full or refuses.
+    """
+    refuse_existing(directory, replace)
+    partial = directory.with_name(f".{directory.name}.{os.getpid()}.partial")
+    with workdir.writing(directory):
+        try:
+            shutil.rmtree(partial, ignore_errors=True)
+            partial.mkdir(parents=True)
+            yield partial
+            old = directory.with_name(f".{directory.name}.{os.getpid()}.old")
+            if directory.exists():
+                directory.rename(old)
+            partial.rename(directory)
+            shutil.rmtree(old, ignore_errors=True)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+
+
+def refuse_existing(directory: Path, replace: str = "") -> None:
+    """Refuses to write where something lies that is not to be replaced."""
+    if not directory.exists() or (replace and (directory / replace).is_file()):
+        return
+    if directory.is_dir() and not any(directory.iterdir()):
+        return
+    raise ConfigError(str(directory), "is there already", "name another folder, or delete it")
+
+
+def write(directory: Path, card: Card, variables: Mapping[str, Any]) -> None:
+    """Writes a teacher directory.
+
+    Args:
+      directory: absolute; nothing may be there.
+      card: what the network is.
+      variables: `{"params": tree, "batch_stats": tree}` of arrays.
+
+    Raises:
+      ConfigError: something is there.
+      CheckpointError: it could not be written.
+    """
+    with made_whole(directory) as partial:
+        tree = {part: variables[part] for part in ("params", "batch_stats") if variables[part]}
+        checkpoint.write_once(partial / "checkpoints", tree)
+        workdir.write_json(partial / CARD, dataclasses.asdict(card))
+
+
+def read(path: Path) -> Card | None:
+    """Reads a card, or gives None where there is none.
+
+    Args:
+      path: the file.
+
+    Raises:
+      ConfigError: it is not a card, or says what cannot be.
+    """
+    stored = workdir.read_json(path)
+    return None if stored is None else Card(**checked(str(path), stored))
+
+
+def checked(where: str, stored: Any) -> dict[str, Any]:
+    """Checks what was read as a card.
+
+    Args:
+      where: the file, for messages.
+      stored: what its JSON holds.
+
+    Returns:
+      The fields of a `Card`.
+
+    Raises:
+      ConfigError: it is not a card, or says what cannot be.
+    """
+    known = {field.name for field in dataclasses.fields(Card)}
+    if not isinstance(stored, dict) or not set(stored) <= known:
+        raise ConfigError(where, "is no card of this package", "import the weights again")
+    missing = [name for name in ("arch", "num_classes", "size", "mean", "std")
+               if name not in stored]
+    wrong = missing or [name for name, value in stored.items() if not _fits(name, value)]
+    if wrong:
+        held = ascii(stored.get(wrong[0]))[:80]
+        what = f"the card has no '{wrong[0]}'" if missing else f"the card's {wrong[0]} is {held}"
+        raise ConfigError(where, what, "import the weights again")
+    fields = {name: tuple(value) if isinstance(value, list) else value
+              for name, value in stored.items()}
+    counts = len(fields["mean"]), len(fields["std"]), len(fields.get("class_names", ()))
+    if counts[0] != counts[1] or counts[2] not in (0, fields["num_classes"]):
+        raise ConfigError(
+            where, f"the card has {counts[0]} means, {counts[1]} deviations, "
+            f"{fields['num_classes']} classes, {counts[2]} class names", "import the weights again",
+        )
+    return fields
+
+
+def _fits(name: str, value: Any) -> bool:
+    """Says whether a field of a card holds what it should."""
+    def numbers(value, low):
+        return isinstance(value, list) and all(
+            type(one) in (int, float) and low < one < float("inf") for one in value
+        )
+
+    if name == "num_classes":
+        return type(value) is int and value > 0
+    if name == "size":
+        return numbers(value, 0) and len(value) == 2 and all(type(one) is int for one in value)
+    if name in ("mean", "std"):
+        return numbers(value, -float("inf") if name == "mean" else 0.0)
+    if name == "class_names":
+        return isinstance(value, list) and all(isinstance(one, str) for one in value)
+    return isinstance(value, dict if name == "options" else str)
+
+
+def digest(path: Path) -> str:
+    """Gives the SHA-256 of a file in hexadecimal digits.
+
+    Raises:
+      CheckpointError: it cannot be read.
+    """
+    try:
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise CheckpointError(
+            str(path), f"cannot be read ({error.strerror})", "check the path and who may read it"
+        ) from None
