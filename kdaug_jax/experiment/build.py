@@ -13,6 +13,7 @@ from kdaug_jax.experiment import networks as network_room
 from kdaug_jax.experiment import optim, terms, views
 from kdaug_jax.experiment.checks import check_picks, check_pools, check_term
 from kdaug_jax.experiment.config import SEED, natural
+from kdaug_jax.experiment.frozen import suits
 from kdaug_jax.experiment.program import Program
 from kdaug_jax.types import Info, Range
 
@@ -64,7 +65,9 @@ def build_phase(full: dict[str, Any], info: Info, start_step: int) -> Program:
         (name, plan.name) for plan, call in views.picks(made)
         for name in views.networks_of(call)
     )
-    networks = _networks(full, info, (*terms.pairs(term_plans), *asked), branches)
+    needed = (*terms.pairs(term_plans), *asked)
+    networks = _networks(full, info, needed, branches)
+    suits.check_views(networks, needed, view_plans, full)
     for plan in term_plans:
         _check_students(plan, networks)
         check_term(plan, {one.name: one for one in view_plans}, branches, full)

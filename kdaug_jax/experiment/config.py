@@ -140,8 +140,14 @@ def _network(where: str, value: Any) -> dict[str, Any]:
     section = _section(where, value, ("name",))
     check_known(where, section, network(""))
     section = network(**section)
+    several = section["checkpoint"]
+    if isinstance(several, list | tuple) and several and all(isinstance(s, str) for s in several):
+        section["checkpoint"] = tuple(several)
+    else:
+        _same_type(f"{where}.checkpoint", several, "")
     for name, example in network("").items():
-        _same_type(f"{where}.{name}", section[name], example)
+        if name != "checkpoint":
+            _same_type(f"{where}.{name}", section[name], example)
     for name, legal in (("mean", Range(np.float32, 0.0, 255.0)),
                         ("std", Range(np.float32, 0.0, open=True))):
         section[name] = tuple(section[name])

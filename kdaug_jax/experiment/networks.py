@@ -3,35 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from kdaug_jax import models, rng
+from kdaug_jax import rng
 from kdaug_jax.errors import ConfigError
-from kdaug_jax.models.model import Model
+from kdaug_jax.experiment.frozen import stored, tables
+from kdaug_jax.experiment.network import Network, create
 from kdaug_jax.models.variables import flatten, mismatches
-from kdaug_jax.runtime import sharding, workdir
+from kdaug_jax.runtime import sharding
 from kdaug_jax.types import Clock, Info, Outputs, View
 
-
-class Network(NamedTuple):
-    """One network of an experiment.
-
-    Attributes:
-      model: its pure functions.
-      trainable: whether gradients reach it; a frozen one runs in inference mode.
-      checkpoint: where a frozen network's weights lie, a working directory of this package.
-      facts: `{"name", "mean", "std", "num_classes", "options"}`, what it takes to build it again.
-      init: the frozen network whose weights a trained one starts from, "" for random ones.
-    """
-
-    model: Model
-    trainable: bool
-    checkpoint: str
-    facts: dict[str, Any]
-    init: str = ""
+__all__ = ["Network", "build", "check_init", "run", "start"]
 
 
 def build(
@@ -48,19 +33,22 @@ def build(
       dtype: "float32" or "bfloat16", of the computation.
 
     Returns:
-      The network. A frozen one takes normalisation and architecture from its checkpoint; without
-      one it is built as its config says, to be trained first.
+      The network. A frozen one takes normalisation and architecture from its checkpoint, see
+      `experiment.frozen.stored`; without one it is built as its config says, to be trained first.
 
     Raises:
       ConfigError: unknown architecture, images too small, or a checkpoint of another data set.
     """
     where = f"networks.{name}"
+    if not config["trainable"] and config["checkpoint"]:
+        return stored.build(where, config, info, dtype)
     facts = {
         "name": config["name"],
         "mean": tuple(config["mean"]) or info.mean,
         "std": tuple(config["std"]) or info.std,
         "num_classes": info.num_classes,
         "options": dict(config["options"]),
+        "size": info.size,
     }
     for field in ("mean", "std"):
         if len(facts[field]) != len(info.mean):
@@ -68,43 +56,10 @@ def build(
                 f"{where}.{field}", f"has {len(facts[field])} values",
                 f"one for each of the {len(info.mean)} channels",
             )
-    if not config["trainable"] and config["checkpoint"]:
-        stored = workdir.read_network(where, config["checkpoint"], config["source"])
-        if facts["name"] not in ("", stored["name"]):
-            raise ConfigError(
-                f"{where}.name",
-                f"is '{facts['name']}' but {config['checkpoint']} holds a '{stored['name']}'",
-                f"write '{stored['name']}' or leave it empty",
-            )
-        if stored["num_classes"] != info.num_classes:
-            raise ConfigError(
-                f"{where}.checkpoint",
-                f"has {stored['num_classes']} classes, the data set {info.num_classes}",
-                "use a teacher of the same data set",
-            )
-        facts, branches = stored, stored.get("num_branches", 1)
-    try:
-        model = models.create(
-            facts["name"],
-            facts["num_classes"],
-            mean=tuple(facts["mean"]),
-            std=tuple(facts["std"]),
-            num_branches=branches,
-            group_size=group_size if config["trainable"] else 0,
-            dtype=dtype,
-            **facts["options"],
-        )
-    except ConfigError as error:
-        field = f"options.{error.where}" if error.where in facts["options"] else error.where
-        field = field if field.split(".")[0] in config else "name"
-        raise ConfigError(f"{where}.{field}", error.what, error.remedy) from None
-    if min(info.size) < model.min_size:
-        raise ConfigError(
-            f"{where}.name",
-            f"{facts['name']} needs images of at least {model.min_size} pixels a side, "
-            f"the data set has {info.size[0]}×{info.size[1]}",
-            "use larger images or another network",
-        )
+    model = create(
+        where, config, facts, info.size, num_branches=branches,
+        group_size=group_size if config["trainable"] else 0, dtype=dtype,
+    )
     return Network(model, config["trainable"], config["checkpoint"], facts, config["init"])
 
 
@@ -172,20 +127,21 @@ def run(
       views: by name.
       branches: `{view: BatchNorm branch}` for trained networks; frozen ones use branch 0.
       clock: position in the run, for dropout.
-      given: `{"network@view": Outputs}`; these pairs are not run.
+      given: `{"network@view": Outputs}`; these pairs are not run, nor are those of networks of
+        which only a table of logits is known.
       groups: into how many groups each view falls for statistics; 0 for groups of `group_size`.
 
     Returns:
       `{"network@view": Outputs}` and `{network: batch_stats}` of the trained networks. In
       training mode each view has its own statistics, as in separate passes.
     """
-    outputs = dict(given)
+    outputs = {**_looked_up(networks, pairs, variables, views), **given}
     batch_stats = {}
     # Frozen networks first: the trained ones do not depend on them but for the loss.
     # So is what views were mixed and chosen by.
     first = [view.target for view in views.values()]
     for name, network in sorted(networks.items(), key=lambda item: item[1].trainable):
-        wanted = [view for one, view in pairs if one == name and f"{name}@{view}" not in given]
+        wanted = [view for one, view in pairs if one == name and f"{name}@{view}" not in outputs]
         current = dict(variables[name])
         for together in _joint(wanted, views):
             image = _stack([views[view].image for view in together])
@@ -206,6 +162,20 @@ def run(
         if network.trainable:
             batch_stats[name] = current["batch_stats"]
     return outputs, batch_stats
+
+
+def _looked_up(
+    networks: Mapping[str, Network],
+    pairs: Sequence[tuple[str, str]],
+    variables: Mapping[str, Any],
+    views: Mapping[str, View],
+) -> dict[str, Outputs]:
+    """Gives what is stored of the pairs whose network is a table of logits."""
+    return {
+        f"{name}@{view}": tables.look_up(variables[name], views[view].index)
+        for name, view in pairs
+        if name in networks and networks[name].looked_up
+    }
 
 
 def _joint(wanted: Sequence[str], views: Mapping[str, View]) -> list[list[str]]:

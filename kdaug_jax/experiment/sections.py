@@ -17,21 +17,23 @@ def network(name: str, **fields: Any) -> dict[str, Any]:
     Args:
       name: architecture, see `kdaug_jax.models.names()`; may be empty for a frozen network,
         whose checkpoint knows it.
-      **fields: `trainable`, False for a frozen network; `checkpoint`, working directory that a
-        frozen network comes from, empty to train it first with `recipe`; `source`, the name the
+      **fields: `trainable`, False for a frozen network; `checkpoint`, what a frozen network
+        comes from (see `experiment.frozen.stored`: a working or teacher directory, a function, a
+        table of logits, or several), empty to train it first with `recipe`; `source`, the name the
         network has there, by default "student" or the only one; `init`, a frozen network of this
         experiment whose weights a trained one starts from; `mean` and `std` in pixel units,
         empty for the training split's; `options` of its architecture, such as
         `dict(dropout=0.3)`; `recipe`, pairs of (path, value) that turn the
         experiment's config into the one that trains this network, see
-        `training.plan.teacher_config`.
+        `training.plan.teacher_config`; `trust`, whether a frozen one is used although its class
+        names, image size or statistics are not the data's.
 
     Returns:
       A complete section for `config.networks`.
     """
     section = dict(
         name=name, trainable=False, checkpoint="", source="", init="", mean=(), std=(),
-        options={}, recipe=(),
+        options={}, recipe=(), trust=False,
     )
     check_known(f"networks ({name})", fields, section)
     return {**section, **fields}

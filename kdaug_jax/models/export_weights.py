@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from kdaug_jax.errors import ConfigError, UserError
-from kdaug_jax.experiment.stored import load_one
+from kdaug_jax.experiment.frozen.standalone import load_one
 from kdaug_jax.models.foreign import safetensors_file
 from kdaug_jax.models.foreign.layouts import layout_of
 from kdaug_jax.models.weights import to_torch

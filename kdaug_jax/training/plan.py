@@ -12,15 +12,14 @@ from kdaug_jax import data
 from kdaug_jax.errors import ConfigError
 from kdaug_jax.experiment import config as configs
 from kdaug_jax.experiment import views
+from kdaug_jax.experiment.frozen import suits
+from kdaug_jax.experiment.frozen.stored import WORKDIR, located
 from kdaug_jax.experiment.phases import build
 from kdaug_jax.experiment.program import Program
 from kdaug_jax.runtime import manifest, workdir
 from kdaug_jax.training import population
 from kdaug_jax.training.evaluation.build import check_evaluation
 from kdaug_jax.training.evaluation.scores import SCORES
-
-# Stands for the run's own directory at the front of a checkpoint's path.
-WORKDIR = "workdir:"
 
 
 class Plan(NamedTuple):
@@ -86,6 +85,12 @@ def plan(
     human = full["eval"]["human"] or None
     if human is not None:
         human = data.read_human(human, info.num_classes, max(dataset.splits["test"].index) + 1)
+    compares = [name for name in full["eval"]["metrics"] if SCORES[name].needs == "teacher"]
+    for name, network in first.networks.items():
+        if not network.trainable:
+            suits.check_evaluated(f"networks.{name}", network, full, info, compares)
+            if not full["networks"][name]["trust"]:
+                suits.check_class_names(f"networks.{name}", network, dataset.class_names)
     members = population.members(full["population"])
     numbers = population.hparams(programs, members)
     written = {**first.config, "networks": {
@@ -127,12 +132,10 @@ def _compare(
 
 
 def _locate(full: Mapping[str, Any], directory: Path) -> dict[str, Any]:
-    """Replaces `workdir:` in front of checkpoints; so a directory may be moved with its teacher."""
-    networks = {}
-    for name, one in full["networks"].items():
-        inside = one["checkpoint"].startswith(WORKDIR)
-        path = one["checkpoint"].removeprefix(WORKDIR)
-        networks[name] = {**one, "checkpoint": str(directory / path) if inside else path}
+    networks = {
+        name: {**one, "checkpoint": located(one["checkpoint"], directory)}
+        for name, one in full["networks"].items()
+    }
     return {**full, "networks": networks}
 
 

@@ -10,6 +10,7 @@ from kdaug_jax import data
 from kdaug_jax.errors import ConfigError
 from kdaug_jax.experiment import config as configs
 from kdaug_jax.experiment import networks
+from kdaug_jax.experiment.frozen.stored import load, located
 from kdaug_jax.runtime import checkpoint, sharding, workdir
 from kdaug_jax.training import evaluate
 from kdaug_jax.training.console import Console, Results, measures_table, results_table
@@ -17,8 +18,6 @@ from kdaug_jax.training.evaluation.answers import chosen
 from kdaug_jax.training.evaluation.asking import Evaluator
 from kdaug_jax.training.evaluation.build import check_evaluation, evaluator_of
 from kdaug_jax.training.evaluation.scores import SCORES
-from kdaug_jax.training.plan import WORKDIR
-from kdaug_jax.training.setup import load
 from kdaug_jax.types import Info
 
 
@@ -134,8 +133,6 @@ def _network(
     section = config["networks"][name]
     where, source = str(directory), name
     if not own:
-        where, source = section["checkpoint"], section["source"]
-        if where.startswith(WORKDIR):
-            where = str(directory / where.removeprefix(WORKDIR))
+        where, source = located(section["checkpoint"], directory), section["source"]
     frozen = {"name": "", "trainable": False, "checkpoint": where, "source": source}
     return networks.build(name, configs.network(**frozen), info, 1, 0, precision)

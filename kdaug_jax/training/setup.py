@@ -7,21 +7,20 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import jax
-import numpy as np
 from jax.sharding import Mesh
 
 from kdaug_jax import data
-from kdaug_jax.errors import CheckpointError, ConfigError
-from kdaug_jax.experiment.networks import Network
+from kdaug_jax.errors import ConfigError
+from kdaug_jax.experiment.frozen import suits, tables
+from kdaug_jax.experiment.frozen.stored import absolute, load
 from kdaug_jax.experiment.program import Program
-from kdaug_jax.runtime import checkpoint, sharding, workdir
+from kdaug_jax.runtime import sharding, workdir
 from kdaug_jax.training import evaluate, population
 from kdaug_jax.training.evaluation.answers import Choice, chosen, main_network
 from kdaug_jax.training.evaluation.asking import Evaluator
 from kdaug_jax.training.evaluation.build import evaluator_alone, evaluator_of
 from kdaug_jax.training.plan import plan
-from kdaug_jax.types import Info, TrainState
+from kdaug_jax.types import TrainState
 
 
 @dataclasses.dataclass(frozen=True)
@@ -182,52 +181,14 @@ def prepare(
     )
 
 
-def load(
-    where: str, network: Network, info: Info, say: Callable[[str], None], member: int = 0
-) -> dict[str, Any]:
-    """Loads a frozen network's variables from the working directory that trained it.
-
-    Args:
-      where: config path of the network, for messages.
-      network: what is to be loaded.
-      info: facts of the training split, for the image size.
-      say: told of damaged checkpoints.
-      member: which run of a population.
-
-    Returns:
-      `{"params", "batch_stats"}` as NumPy arrays, averaged ones where the run kept them.
-
-    Raises:
-      CheckpointError: nothing is stored there, or it does not fit.
-    """
-    if not network.checkpoint:
-        raise ConfigError(f"{where}.checkpoint", "is empty", "train that network first")
-    directory = Path(network.checkpoint).expanduser().absolute() / "checkpoints"
-    source = network.facts["network"]
-    root = (str(member), "ema") if network.facts["averaged"] else (str(member),)
-    wanted = jax.eval_shape(lambda key: network.model.init(key, info.size), jax.random.key(0))
-    variables = {}
-    for kind, part in (("params", "params"), ("batch_stats", "network_state")):
-        if not jax.tree.leaves(wanted[kind]):
-            variables[kind] = wanted[kind]
-            continue
-        loaded = checkpoint.load_subtree(directory, (*root, part, source), say)
-        if jax.tree.map(np.shape, loaded) != jax.tree.map(np.shape, wanted[kind]):
-            raise CheckpointError(
-                str(directory), f"its weights do not fit {where} ({network.model.name})",
-                "use the checkpoint of that network",
-            )
-        variables[kind] = loaded
-    return variables
-
-
 def check_teachers(
     setup: Setup, say: Callable[[str], None], check: Callable[[], None]
 ) -> dict[str, dict[str, float]]:
     """Evaluates the frozen networks and refuses one that is not better than chance.
 
     Wrong normalisation, class order or channel order show here. Chance is 1/C plus three standard
-    errors on the validation split.
+    errors on the validation split. A table of logits is compared with the labels of the training
+    split instead, whose examples it knows.
 
     Args:
       setup: the run.
@@ -240,17 +201,25 @@ def check_teachers(
     Raises:
       ConfigError: near chance, and `train.allow_weak_teacher` is off.
     """
-    chance = 1.0 / setup.first.info.num_classes
-    size = len(setup.dataset.splits["validation"].label)
-    limit = chance + 3.0 * (chance * (1.0 - chance) / size) ** 0.5
-    found = {}
+    info, found = setup.first.info, {}
+    chance = 1.0 / info.num_classes
     for name in setup.frozen:
-        found[name] = setup.evaluate_frozen(name, "validation", check).numbers
-        accuracy = found[name][f"eval/validation/{name}/accuracy"]
-        say(f"teacher {name}: validation accuracy {100 * accuracy:.2f} %")
-        if accuracy > limit:
+        network, split = setup.first.networks[name], "validation"
+        for line in suits.describe(network, info):
+            say(f"teacher {name}: {line}")
+        if network.looked_up:
+            split = "train"
+            accuracy = tables.check(f"networks.{name}", absolute(network.checkpoint), info)
+            found[name] = {f"eval/{split}/{name}/accuracy": accuracy}
+        else:
+            found[name] = setup.evaluate_frozen(name, split, check).numbers
+        accuracy = found[name][f"eval/{split}/{name}/accuracy"]
+        shown = "validation accuracy" if split == "validation" else "accuracy on the training split"
+        say(f"teacher {name}: {shown} {100 * accuracy:.2f} %")
+        size = len(setup.dataset.splits[split].label)
+        if accuracy > chance + 3.0 * (chance * (1.0 - chance) / size) ** 0.5:
             continue
-        what = f"its validation accuracy {accuracy:.3f} is near chance ({chance:.3f})"
+        what = f"its {shown} {accuracy:.3f} is near chance ({chance:.3f})"
         if not setup.first.config["train"]["allow_weak_teacher"]:
             raise ConfigError(
                 f"networks.{name}", what,

@@ -8,11 +8,11 @@ from typing import Any, TextIO
 
 from kdaug_jax.errors import ConfigError
 from kdaug_jax.experiment import config as configs
+from kdaug_jax.experiment.frozen.stored import load
 from kdaug_jax.runtime import processes, sharding, workdir
 from kdaug_jax.training.console import Console
 from kdaug_jax.training.loop import train
 from kdaug_jax.training.plan import WORKDIR, Plan, plan, teacher_config
-from kdaug_jax.training.setup import load
 
 
 def ensure(

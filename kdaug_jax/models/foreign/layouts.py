@@ -46,7 +46,7 @@ _LAYOUTS: tuple[tuple[str, Layout], ...] = (
         Layout("RepDistiller", *_CIFAR100),
     ),
 )
-_OWN = Layout("our own")
+_OWN = Layout("kdaug_jax")
 
 # Spellings of `--arch` that other libraries use for the same network.
 _ALIASES = ((r"tf_(efficientnet_\w+)", r"\1"),)

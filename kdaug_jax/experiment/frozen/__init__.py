@@ -1,0 +1,1 @@
+"""Networks that are not trained in an experiment: where they come from, whether they suit it."""

@@ -1,0 +1,154 @@
+"""Networks that are not built here: serialised functions of images, and averages of several."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import export
+
+from kdaug_jax.errors import CheckpointError, ConfigError
+from kdaug_jax.models.foreign.safetensors_file import shown
+from kdaug_jax.models.model import Model
+from kdaug_jax.types import Outputs
+
+FORM = (
+    "export f(image[b,H,W,3]) -> logits[b,C] of uint8 or float32 pixels 0..255 with a symbolic "
+    "batch b, and write jax.export's serialize() to the file"
+)
+_PLATFORMS = {"gpu": "cuda"}
+
+
+def read(path: Path) -> export.Exported:
+    """Reads a function that `jax.export` serialised; the same file is read once.
+
+    Args:
+      path: the file.
+
+    Returns:
+      The function, `image[b,H,W,3] -> logits[b,C]`.
+
+    Raises:
+      CheckpointError: it is damaged, or another kind of function.
+    """
+    try:
+        stat = path.stat()
+        return _read(path, stat.st_mtime_ns, stat.st_size)
+    except OSError as error:
+        raise CheckpointError(str(path), f"cannot be read ({error.strerror})", FORM) from None
+
+
+@functools.lru_cache(maxsize=8)
+def _read(path: Path, *when: int) -> export.Exported:
+    content = path.read_bytes()
+    try:
+        found = export.deserialize(bytearray(content))
+        shapes = [(aval.shape, aval.dtype) for aval in (*found.in_avals, *found.out_avals)]
+    except Exception as error:  # flatbuffers and MLIR raise what they like at damaged bytes
+        what = shown(f"is no serialised function ({type(error).__name__}: {error})")
+        raise CheckpointError(str(path), what, FORM) from None
+
+    def refuse(what: str) -> CheckpointError:
+        return CheckpointError(str(path), what, FORM)
+
+    if len(found.in_avals) != 1 or len(found.out_avals) != 1:
+        raise refuse(f"has {len(found.in_avals)} inputs and {len(found.out_avals)} outputs")
+    (image, kind), (logits, result) = shapes
+    if len(image) != 4 or image[3] != 3 or kind not in (jnp.uint8, jnp.float32):
+        raise refuse(f"takes {kind}{list(image)}")
+    known = len(logits) == 2 and isinstance(logits[1], int)
+    if not known or not jnp.issubdtype(result, jnp.floating):
+        raise refuse(f"gives {result}{list(logits)}")
+    if isinstance(image[0], int):
+        raise refuse(f"takes batches of {image[0]} only")
+    platform = jax.default_backend()
+    if _PLATFORMS.get(platform, platform) not in found.platforms:
+        raise CheckpointError(
+            str(path), f"was exported for {', '.join(found.platforms)}, not for {platform}",
+            "export it with platforms=('cpu', 'cuda', 'tpu')",
+        )
+    return found
+
+
+def fixed_size(function: export.Exported) -> tuple[int, int] | None:
+    """Gives the (height, width) that a function takes, or None if it takes any."""
+    size = function.in_avals[0].shape[1:3]
+    return tuple(size) if all(isinstance(side, int) for side in size) else None
+
+
+def model(where: str, function: export.Exported) -> Model:
+    """Gives a serialised function the form of a network without variables.
+
+    Args:
+      where: its config path, for messages.
+      function: see `read`.
+
+    Returns:
+      A model that only infers; its outputs have no taps.
+    """
+    size, (aval,) = fixed_size(function), function.in_avals
+
+    def init(key: jax.Array, size: tuple[int, int]) -> dict[str, Any]:
+        del key, size
+        return {"params": {}, "batch_stats": {}}
+
+    def apply(variables, image, *, train: bool, **settings):
+        del variables, settings
+        if train:
+            raise ConfigError(where, "is a serialised function", "it cannot be trained")
+        if size is not None and image.shape[1:3] != size:
+            raise ConfigError(
+                where, "takes images of {}×{} pixels, not {}×{}".format(*size, *image.shape[1:3]),
+                "give it views of that size, or export it for this one",
+            )
+        if aval.dtype == jnp.uint8 and image.dtype != jnp.uint8:
+            raise ConfigError(
+                where, f"takes uint8 pixels, but mixed views are {image.dtype}",
+                "export it for float32 pixels 0..255",
+            )
+        logits = function.call(image.astype(aval.dtype))
+        return Outputs(logits.astype(jnp.float32), {}), {}
+
+    classes = function.out_avals[0].shape[1]
+    side = min(size) if size else 1
+    return Model(init, apply, "function", classes, side, 1, max(size) if size else side, 3)
+
+
+def average(models: Sequence[Model]) -> Model:
+    """Gives the network whose probabilities are the mean of those of several.
+
+    Args:
+      models: networks of the same classes, which may differ in everything else.
+
+    Returns:
+      A model that only infers. Its variables are theirs by number, "0", "1", …; its logits are
+      logarithms of probabilities, and it has no taps.
+    """
+    names = [str(number) for number in range(len(models))]
+
+    def init(key: jax.Array, size: tuple[int, int]) -> dict[str, Any]:
+        made = {name: one.init(key, size) for name, one in zip(names, models, strict=True)}
+        return {part: {name: made[name][part] for name in names} for part in
+                ("params", "batch_stats")}
+
+    def apply(variables, image, *, train: bool, **settings):
+        del settings
+        if train:
+            raise ConfigError("networks", "an average of networks", "it cannot be trained")
+        logs = []
+        for name, one in zip(names, models, strict=True):
+            own = {part: variables[part].get(name, {}) for part in ("params", "batch_stats")}
+            outputs, _ = one.apply(own, image, train=False)
+            logs.append(jax.nn.log_softmax(outputs.logits))
+        mean = jax.nn.logsumexp(jnp.stack(logs), axis=0) - jnp.log(float(len(logs)))
+        return Outputs(mean, {}), variables["batch_stats"]
+
+    first = models[0]
+    return Model(
+        init, apply, " + ".join(one.name for one in models), first.num_classes,
+        max(one.min_size for one in models), 1, first.native_size, first.channels,
+    )

@@ -1,0 +1,170 @@
+"""Teachers of which only the logits are known: computed elsewhere, looked up by example.
+
+So a network that JAX cannot run, or one behind an interface, can teach. What it said of an image as
+it is stored is taken for its answer on every view of that image.
+"""
+
+from __future__ import annotations
+
+import functools
+import zipfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from kdaug_jax.errors import CheckpointError, ConfigError
+from kdaug_jax.models.foreign import safetensors_file
+from kdaug_jax.models.model import Model
+from kdaug_jax.types import Info, Outputs
+
+FORM = (
+    "save index i32[N], positions in the base split, and logits f32[N,C] as .npz or .safetensors"
+)
+
+
+def read(path: Path) -> dict[str, np.ndarray]:
+    """Reads a table of logits; the same file is read once.
+
+    Args:
+      path: `.npz` or `.safetensors` with `index` i[N] and `logits` f[N,C].
+
+    Returns:
+      `{"index": i32[N], "logits": f[N,C]}`, sorted by index.
+
+    Raises:
+      CheckpointError: the file is damaged, or they are not such arrays.
+    """
+    try:
+        stat = path.stat()
+    except OSError as error:
+        raise CheckpointError(str(path), f"cannot be read ({error.strerror})", FORM) from None
+    return _read(path, stat.st_mtime_ns, stat.st_size)
+
+
+@functools.lru_cache(maxsize=8)
+def _read(path: Path, *when: int) -> dict[str, np.ndarray]:
+    arrays = _npz(path) if path.suffix == ".npz" else safetensors_file.read(path)[0]
+    missing = [name for name in ("index", "logits") if name not in arrays]
+    if missing:
+        held = ", ".join(safetensors_file.shown(name) for name in list(arrays)[:5])
+        raise CheckpointError(str(path), f"has no '{missing[0]}' (it has {held})", FORM)
+    index, logits = arrays["index"], arrays["logits"]
+
+    def refuse(what: str) -> CheckpointError:
+        return CheckpointError(str(path), what, FORM)
+
+    if index.ndim != 1 or not np.issubdtype(index.dtype, np.integer):
+        raise refuse(f"index is {index.dtype}{list(index.shape)}")
+    if logits.ndim != 2 or not jnp.issubdtype(logits.dtype, jnp.floating) or len(index) == 0:
+        raise refuse(f"logits are {logits.dtype}{list(logits.shape)}")
+    if len(index) != len(logits):
+        raise refuse(f"has {len(index)} indices and {len(logits)} rows of logits")
+    if index.min() < 0 or index.max() > np.iinfo(np.int32).max:
+        raise refuse(f"index reaches from {index.min()} to {index.max()}")
+    order = np.argsort(index, kind="stable")
+    index, logits = index[order].astype(np.int32), logits[order]
+    twice = index[1:][index[1:] == index[:-1]]
+    if len(twice):
+        raise refuse(f"index {twice[0]} is there twice")
+    if logits.dtype == np.float64:
+        logits = logits.astype(np.float32)
+    bad = ~np.isfinite(logits.astype(np.float32)).all(axis=1)
+    if bad.any():
+        raise refuse(f"logits of index {index[bad.argmax()]} are not finite")
+    return {"index": index, "logits": logits}
+
+
+def _npz(path: Path) -> dict[str, np.ndarray]:
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            return {name: stored[name] for name in ("index", "logits") if name in stored.files}
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, NotImplementedError) as error:
+        what = f"cannot be read as .npz ({safetensors_file.shown(str(error))})"
+        raise CheckpointError(str(path), what, FORM) from None
+
+
+def model(num_classes: int, rows: int, dtype: Any) -> Model:
+    """Gives a table the form of a network: it has variables, but cannot be run on images.
+
+    Args:
+      num_classes: width of the logits.
+      rows: examples in the table.
+      dtype: of the stored logits.
+
+    Returns:
+      A model whose `apply` raises.
+    """
+    def init(key: jax.Array, size: tuple[int, int]) -> dict[str, Any]:
+        del key, size
+        logits = jnp.zeros((rows, num_classes), dtype)
+        return {"params": {"index": jnp.zeros(rows, jnp.int32), "logits": logits},
+                "batch_stats": {}}
+
+    def apply(variables, image, **settings):
+        del variables, image, settings
+        raise ConfigError(
+            "networks", "stored logits can be looked up for stored images only",
+            "use a network that can be run",
+        )
+
+    return Model(init, apply, "stored logits", num_classes, 1, 1, 1, 3)
+
+
+def look_up(variables: Mapping[str, Any], index: jax.Array) -> Outputs:
+    """Gives the stored logits of examples.
+
+    Args:
+      variables: as `read` gives them, below "params".
+      index: `i32[B]`, positions in the base split; all of them are in the table.
+
+    Returns:
+      Outputs with `f32[B,C]` and no taps.
+    """
+    table = variables["params"]
+    row = jnp.searchsorted(table["index"], index)
+    return Outputs(table["logits"][row].astype(jnp.float32), {})
+
+
+def check(where: str, path: Path, info: Info) -> float:
+    """Checks that a table knows every training example, and how well.
+
+    Args:
+      where: config path of the network, for messages.
+      path: the table.
+      info: facts of the training split.
+
+    Returns:
+      The share of the training examples that it classifies rightly.
+
+    Raises:
+      ConfigError: examples are missing.
+    """
+    table = read(path)
+    wanted = np.arange(len(info.labels)) if info.index is None else np.asarray(info.index)
+    row = np.minimum(np.searchsorted(table["index"], wanted), len(table["index"]) - 1)
+    missing = wanted[table["index"][row] != wanted]
+    if len(missing):
+        raise ConfigError(
+            f"{where}.checkpoint",
+            f"{path} has no logits of {len(missing):,} of the {len(wanted):,} training examples, "
+            f"such as index {missing[0]}",
+            "index counts from 0 in the base split, before parts of it are taken",
+        )
+    return float((table["logits"][row].argmax(1) == info.labels).mean())
+
+
+def refuse_mixed(where: str, view: str, forms: Sequence[str]) -> None:
+    """Refuses views that mix images: nobody knows what the table would say of them.
+
+    Raises:
+      ConfigError: a stage of the view mixes.
+    """
+    if "group" in forms:
+        raise ConfigError(
+            where, f"is a table of logits, but view '{view}' mixes images",
+            "use it on views of single images, or a network that can be run",
+        )

@@ -1,0 +1,78 @@
+"""What one network of an experiment is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from kdaug_jax import models
+from kdaug_jax.errors import ConfigError
+from kdaug_jax.models.model import Model
+
+
+class Network(NamedTuple):
+    """One network of an experiment.
+
+    Attributes:
+      model: its pure functions.
+      trainable: whether gradients reach it; a frozen one runs in inference mode.
+      checkpoint: where a frozen network comes from, see `experiment.frozen.stored`; several
+        directories as a tuple.
+      facts: `{"name", "mean", "std", "num_classes", "options", "size"}`, what it takes to build it
+        again; and "kind", what `experiment.frozen.stored` found where its checkpoint points.
+      init: the frozen network whose weights a trained one starts from, "" for random ones.
+      members: the networks that this one averages, for several directories.
+    """
+
+    model: Model
+    trainable: bool
+    checkpoint: str | tuple[str, ...]
+    facts: dict[str, Any]
+    init: str = ""
+    members: tuple[Network, ...] = ()
+
+    @property
+    def looked_up(self) -> bool:
+        """Whether it is a table of logits, which is given and not run."""
+        return self.facts.get("kind") == "table"
+
+
+def create(
+    where: str,
+    config: Mapping[str, Any],
+    facts: Mapping[str, Any],
+    size: tuple[int, int],
+    **settings: Any,
+) -> Model:
+    """Creates the model that facts describe.
+
+    Args:
+      where: config path of the network, for messages.
+      config: its section.
+      facts: see `Network`.
+      size: (height, width) in pixels of the images that it is going to see.
+      **settings: of `models.create` besides.
+
+    Returns:
+      The model.
+
+    Raises:
+      ConfigError: unknown architecture, or images too small.
+    """
+    try:
+        model = models.create(
+            facts["name"], facts["num_classes"], mean=tuple(facts["mean"]),
+            std=tuple(facts["std"]), **settings, **facts["options"],
+        )
+    except ConfigError as error:
+        field = f"options.{error.where}" if error.where in facts["options"] else error.where
+        field = field if field.split(".")[0] in config else "name"
+        raise ConfigError(f"{where}.{field}", error.what, error.remedy) from None
+    if min(size) < model.min_size:
+        raise ConfigError(
+            f"{where}.name",
+            f"{facts['name']} needs images of at least {model.min_size} pixels a side, "
+            f"the data set has {size[0]}×{size[1]}",
+            "use larger images or another network",
+        )
+    return model
