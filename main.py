@@ -6,6 +6,7 @@ import sys
 from absl import flags
 from ml_collections import config_flags
 
+from kdaug_jax.deploy import export
 from kdaug_jax.errors import ConfigError, UserError
 from kdaug_jax.experiment import config as configs
 from kdaug_jax.experiment.command_line import explain
@@ -44,7 +45,8 @@ def main() -> int:
     """Runs what the command line asks for and returns the exit status."""
     try:
         given = parse()
-        full = configs.validate({**configs.plain(given.config), **_mode(given.mode)})
+        mode = {"mode": given.mode} if given.mode else {}
+        full = configs.validate({**configs.plain(given.config), **mode})
         if given.print_config:
             print(json.dumps(full, indent=1))
             return 0
@@ -55,12 +57,13 @@ def main() -> int:
         change = given.allow_config_change
         if full["mode"] == "evaluate":
             revisit.evaluate_run(full, given.workdir, allow_config_change=change)
-            return 0
-        if full["mode"] == "preview":
+        elif full["mode"] == "preview":
             preview.preview(full, given.workdir)
-            return 0
-        full = teachers.ensure(full, given.workdir, allow_config_change=change)
-        loop.train(full, given.workdir, allow_config_change=change)
+        elif full["mode"] == "export":
+            export.export_run(given.workdir)
+        else:
+            full = teachers.ensure(full, given.workdir, allow_config_change=change)
+            loop.train(full, given.workdir, allow_config_change=change)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
@@ -68,10 +71,6 @@ def main() -> int:
         print("interrupted: run again to go on from the last checkpoint", file=sys.stderr)
         return 130
     return 0
-
-
-def _mode(mode: str | None) -> dict[str, str]:
-    return {} if mode is None else {"mode": mode}
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from kdaug_jax.experiment.binding import cast
 from kdaug_jax.experiment.sections import check_known, default, network, optimizer, term
 from kdaug_jax.types import Range
 
-MODES = ("train", "evaluate", "preview")
+MODES = ("train", "evaluate", "preview", "export")
 SEED = Range(np.uint32, 0, 2**32 - 1)
 COUNT = Range(np.int64, 0)
 # No interval of time or data is longer, in whatever it is counted.

@@ -1,0 +1,189 @@
+"""The directory that deploys a network: what is in it, and how it is made and used.
+
+`model.stablehlo`: `jax.export`'s form of f(image u8[b,H,W,3]) -> logits f32[b,C], for any batch b,
+on CPU, CUDA and TPU; normalisation and the view of evaluation are inside.
+`model.json`: the card; classes and their names, image size, architecture, SHA-256 of the function.
+`weights.safetensors`: the weights in PyTorch's names.
+`packed.safetensors`: of a quantised network, the rounded kernels in as many bits as they have.
+`sizes.json`: bytes of each file and of each kind of weights.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import export
+
+from kdaug_jax import models
+from kdaug_jax.errors import CheckpointError, ConfigError
+from kdaug_jax.experiment import views
+from kdaug_jax.experiment.frozen import functions
+from kdaug_jax.experiment.frozen.standalone import Loaded
+from kdaug_jax.experiment.frozen.stored import FUNCTION, FUNCTION_CARD
+from kdaug_jax.models import pack
+from kdaug_jax.models.fold import fold_batchnorm
+from kdaug_jax.models.foreign import safetensors_file
+from kdaug_jax.models.layers import FULL
+from kdaug_jax.models.model import Model
+from kdaug_jax.models.variables import flatten, unflatten
+from kdaug_jax.models.weights import to_torch
+from kdaug_jax.runtime import card as cards
+from kdaug_jax.runtime import workdir
+from kdaug_jax.runtime.writer import table as aligned
+
+WEIGHTS, PACKED, SIZES = "weights.safetensors", "packed.safetensors", "sizes.json"
+PLATFORMS = ("cpu", "cuda", "tpu")
+
+
+def answer(
+    model: Model, variables: Mapping[str, Any], view: str, mean: tuple[float, ...]
+) -> Callable[[jax.Array], jax.Array]:
+    """Gives a network as a function of stored images.
+
+    Args:
+      model: the network.
+      variables: its variables.
+      view: what is done to images before it sees them, see `eval.view`; empty for nothing.
+      mean: the colour of `fill="mean"`, in pixel units.
+
+    Returns:
+      `f(image u8[b,H,W,3]) -> logits f32[b,C]`.
+    """
+    look = views.build(view, mean=mean) if view else None
+
+    def logits(image: jax.Array) -> jax.Array:
+        # Kept from XLA's constant folding, which takes seconds a layer and rounds otherwise than
+        # the devices do: an activation of a few bits may then jump by a step.
+        own = jax.lax.optimization_barrier(variables)
+        if look is not None:
+            keys = jax.vmap(lambda number: jax.random.fold_in(jax.random.key(0), number))(
+                jnp.arange(image.shape[0])
+            )
+            image = look(keys, image)
+        return model.apply(own, image, train=False)[0].logits
+
+    return logits
+
+
+def write(directory: Path, loaded: Loaded, view: str, mean: tuple[float, ...]) -> dict[str, Any]:
+    """Writes the directory, whole or not at all.
+
+    Args:
+      directory: absolute; an older export there is replaced.
+      loaded: the network.
+      view: see `answer`.
+      mean: see `answer`.
+
+    Returns:
+      What `sizes.json` holds: `{"files": {name: bytes}, "weights": [[kind, count, float32 bytes,
+      packed bytes]], "view"}`.
+
+    Raises:
+      ConfigError: something else lies there, or the view cannot be exported.
+      CheckpointError: it could not be written.
+    """
+    card, model = loaded.card, loaded.model
+    bits = pack.quantized_kernels(model, loaded.variables, card.size)
+    if bits:  # BatchNorm stays: what is folded is rounded otherwise
+        model = _of_rounded(card)
+        leaves = flatten(loaded.variables)
+        variables = unflatten({
+            path: pack.round_kernel(leaf, bits[path]) if path in bits else leaf
+            for path, leaf in leaves.items()
+        })
+    else:
+        variables = fold_batchnorm(model, loaded.variables, size=card.size)
+    variables = jax.tree.map(np.asarray, variables)
+    content = _serialise(answer(model, variables, view, mean), card.size)
+    with cards.made_whole(directory, replace=FUNCTION_CARD) as partial:
+        (partial / FUNCTION).write_bytes(content)
+        told = json.dumps(dataclasses.asdict(card), sort_keys=True)
+        metadata = {"format": "pt", "kdaug_jax": told}
+        safetensors_file.write(partial / WEIGHTS, to_torch(loaded.variables), metadata)
+        if bits:
+            pack.write_packed(partial / PACKED, loaded.variables, bits, {"kdaug_jax": told})
+        known = dataclasses.replace(card, sha256=cards.digest(partial / FUNCTION))
+        workdir.write_json(partial / FUNCTION_CARD, dataclasses.asdict(known))
+        files = {path.name: path.stat().st_size for path in sorted(partial.iterdir())}
+        sizes = {"files": files, "weights": pack.sizes(loaded.variables, bits), "view": view,
+                 "mean": list(mean)}
+        workdir.write_json(partial / SIZES, sizes)
+    return sizes
+
+
+def _serialise(function: Callable[..., Any], size: tuple[int, int]) -> bytes:
+    batch, = export.symbolic_shape("b")
+    image = jax.ShapeDtypeStruct((batch, *size, 3), jnp.uint8)
+    try:
+        return export.export(jax.jit(function), platforms=PLATFORMS)(image).serialize()
+    except jax.errors.InconclusiveDimensionOperation as error:
+        raise ConfigError(
+            "eval.view", f"needs to know how many images there are ({str(error).splitlines()[0]})",
+            "use stages that treat each image by itself",
+        ) from None
+
+
+def read(directory: Path, packed: bool = False) -> tuple[cards.Card, Callable[..., jax.Array]]:
+    """Reads what `write` wrote.
+
+    Args:
+      directory: the export.
+      packed: whether to run the packed weights instead of the function.
+
+    Returns:
+      Its card, and `f(image u8[b,H,W,3]) -> logits f32[b,C]`.
+
+    Raises:
+      ConfigError: it is no such directory, or the network is not quantised.
+      CheckpointError: a file is damaged.
+    """
+    card = cards.read(directory / FUNCTION_CARD)
+    if card is None:
+        raise ConfigError(
+            str(directory), f"has no {FUNCTION_CARD}",
+            "make one: python main.py --mode=export --config=... --workdir=...",
+        )
+    if packed:
+        return card, _packed(directory, card)
+    if cards.digest(directory / FUNCTION) != card.sha256:
+        raise CheckpointError(
+            str(directory / FUNCTION), "is not the file that its card names", "export it again"
+        )
+    return card, functions.read(directory / FUNCTION).call
+
+
+def _packed(directory: Path, card: cards.Card) -> Callable[..., jax.Array]:
+    if not (directory / PACKED).is_file() or "bits" not in card.options:
+        what = "holds no packed weights: the network is not quantised"
+        raise ConfigError(str(directory), what, "leave --packed out")
+    variables, _ = pack.read_packed(directory / PACKED)
+    sizes = workdir.read_json(directory / SIZES) or {}
+    view, mean = sizes.get("view", ""), tuple(sizes.get("mean", ()))
+    model = _of_rounded(card)
+    return jax.jit(answer(model, jax.tree.map(jnp.asarray, variables), view, mean))
+
+
+def _of_rounded(card: cards.Card) -> Model:
+    """Creates the network whose kernels are rounded already; activations still are to be."""
+    options = {**card.options, "bits": (FULL, card.options["bits"][1])}
+    return models.create(card.arch, card.num_classes, mean=card.mean, std=card.std, **options)
+
+
+def table(sizes: Mapping[str, Any]) -> str:
+    """Writes what `write` returned as two tables."""
+    rows = [("weights", "number", "float32 bytes", "packed bytes")]
+    rows += [(kind, f"{count:,}", f"{full:,}", f"{small:,}")
+             for kind, count, full, small in sizes["weights"]]
+    totals = [sum(row[column] for row in sizes["weights"]) for column in (1, 2, 3)]
+    rows.append(("all", *(f"{total:,}" for total in totals)))
+    whole = sizes["files"][WEIGHTS]
+    files = [("file", "bytes", f"of {WEIGHTS}")]
+    files += [(name, f"{size:,}", f"{size / whole:.3f}") for name, size in sizes["files"].items()]
+    return aligned(rows) + "\n\n" + aligned(files)

@@ -1,0 +1,51 @@
+"""`--mode=export`: makes the directory that deploys the student of a run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, TextIO
+
+import jax
+
+from kdaug_jax.deploy import artifact
+from kdaug_jax.errors import ConfigError
+from kdaug_jax.experiment.frozen.standalone import load_one
+from kdaug_jax.runtime import workdir
+from kdaug_jax.training.console import Console
+
+EXPORT = "export"
+
+
+def export_run(directory: str | Path, *, stream: TextIO | None = None) -> dict[str, Any]:
+    """Exports the newest whole checkpoint of a run into `<workdir>/export`.
+
+    Each member of a population goes to a folder of its number below it. An older export is
+    replaced.
+
+    Args:
+      directory: the working directory of the run.
+      stream: console, by default standard output.
+
+    Returns:
+      For each folder what `artifact.write` says of its size.
+
+    Raises:
+      UserError: there is no such run, or no checkpoint that is whole.
+    """
+    console = Console(stream)
+    directory = Path(directory).expanduser().absolute()
+    stored = workdir.read_record(directory)
+    if stored is None:
+        raise ConfigError("--workdir", f"{directory} holds no run", "train it first")
+    view = stored["config"]["eval"]["view"]
+    found = {}
+    for number, name in enumerate(stored["members"]):
+        loaded = load_one(directory, member=number, say=console.say)
+        target = directory / EXPORT if len(stored["members"]) == 1 else (
+            directory / EXPORT / str(number)
+        )
+        if jax.process_index() == 0:
+            found[str(target)] = artifact.write(target, loaded, view, loaded.card.mean)
+            console.say(f"{name or loaded.card.arch}: {target}")
+            console.say(artifact.table(found[str(target)]))
+    return found

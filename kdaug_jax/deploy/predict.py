@@ -1,0 +1,109 @@
+"""Classifies image files: `python -m kdaug_jax.deploy.predict --model=runs/x/export image.png ...`.
+
+Prints the likeliest classes of each image with their probabilities.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import jax
+import numpy as np
+from PIL import Image
+
+from kdaug_jax.data.images import decode
+from kdaug_jax.deploy import artifact
+from kdaug_jax.errors import ConfigError, DataError, UserError
+from kdaug_jax.runtime.card import Card
+
+# Images that are run together.
+BATCH = 64
+
+
+def read_image(path: Path, number: int, size: tuple[int, int], resize: bool) -> np.ndarray:
+    """Reads one image as the network takes it.
+
+    Args:
+      path: PNG or JPEG.
+      number: its position among the images, for messages.
+      size: (height, width) that the network takes.
+      resize: whether another size is brought to it: the shorter side scaled (bilinear), the middle
+        cut out.
+
+    Returns:
+      `u8[H,W,3]`.
+
+    Raises:
+      DataError: it cannot be read, or has another size.
+    """
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise DataError(str(path), f"cannot be read ({error.strerror})", "name a file") from None
+    pixels = decode(content, str(path), number)
+    if pixels.shape[:2] == size:
+        return pixels
+    if not resize:
+        raise DataError(
+            str(path), "has {}×{} pixels, the network takes {}×{}".format(*pixels.shape[:2], *size),
+            "bring it to that size, or use --resize",
+        )
+    height, width = pixels.shape[:2]
+    scale = max(size[0] / height, size[1] / width)
+    wide = max(round(width * scale), size[1]), max(round(height * scale), size[0])
+    scaled = np.asarray(Image.fromarray(pixels).resize(wide, Image.Resampling.BILINEAR))
+    top, left = (scaled.shape[0] - size[0]) // 2, (scaled.shape[1] - size[1]) // 2
+    return scaled[top : top + size[0], left : left + size[1]]
+
+
+def likeliest(probabilities: np.ndarray, card: Card, count: int) -> list[tuple[float, str]]:
+    """Gives the likeliest classes of one image.
+
+    Args:
+      probabilities: `f32[C]`.
+      card: knows their names; without them they are called by number.
+      count: how many.
+
+    Returns:
+      (probability, name), the likeliest first.
+    """
+    order = np.argsort(-probabilities, kind="stable")[:count]
+    names = card.class_names or tuple(f"class {number}" for number in range(card.num_classes))
+    return [(float(probabilities[number]), names[number]) for number in order]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command line and returns the exit status."""
+    parser = argparse.ArgumentParser(prog="predict", description=__doc__.splitlines()[0])
+    parser.add_argument("image", nargs="+", type=Path, help="PNG or JPEG files")
+    parser.add_argument("--model", required=True, type=Path, help="what --mode=export made")
+    parser.add_argument("--top", type=int, default=5, help="how many classes to print")
+    parser.add_argument("--packed", action="store_true", help="run the packed weights instead")
+    parser.add_argument("--resize", action="store_true", help="bring images to the right size")
+    options = parser.parse_args(argv)
+    try:
+        if options.top < 1:
+            raise ConfigError("--top", f"is {options.top}", "at least 1")
+        card, function = artifact.read(options.model.expanduser().absolute(), options.packed)
+        images = [
+            read_image(path, number, card.size, options.resize)
+            for number, path in enumerate(options.image)
+        ]
+        for start in range(0, len(images), BATCH):
+            logits = function(np.stack(images[start : start + BATCH]))
+            rows = np.asarray(jax.nn.softmax(logits))
+            for path, row in zip(options.image[start : start + BATCH], rows, strict=True):
+                print(path)
+                for probability, name in likeliest(row, card, options.top):
+                    print(f"  {100 * probability:6.2f} %  {name}")
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

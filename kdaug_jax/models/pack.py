@@ -1,0 +1,189 @@
+"""Stores quantised kernels in as many bits as they have, and gives them back bit for bit.
+
+A kernel of k bits holds at most 2^k values (see `models.quantize`), so each weight becomes a number
+of k bits; numbers follow each other without gaps. What is not quantised stays float32.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from kdaug_jax.errors import CheckpointError
+from kdaug_jax.models.foreign import safetensors_file
+from kdaug_jax.models.layers import FULL, Conv, Linear
+from kdaug_jax.models.model import Model
+from kdaug_jax.models.quantize import quantize_weight
+from kdaug_jax.models.variables import flatten, unflatten
+
+_LEVELS = ":levels"
+_METADATA = "packed"
+
+
+def quantized_kernels(model: Model, variables: Mapping[str, Any], size: Any) -> dict[str, int]:
+    """Finds the kernels that a network rounds to a few bits.
+
+    Args:
+      model: the network.
+      variables: its variables.
+      size: (height, width) of its images.
+
+    Returns:
+      Bits by path, such as `{"params/layer1_0/conv1/kernel": 4}`.
+    """
+    found: dict[str, int] = {}
+
+    def look(call, args, kwargs, context):
+        module = context.module
+        if isinstance(module, (Conv, Linear)) and module.bits != FULL:
+            found["/".join(("params", *module.path, "kernel"))] = module.bits
+        return call(*args, **kwargs)
+
+    image = jax.ShapeDtypeStruct((1, *size, model.channels), jnp.float32)
+    with nn.intercept_methods(look):
+        jax.eval_shape(lambda v, x: model.apply(v, x, train=False), variables, image)
+    return found
+
+
+@functools.partial(jax.jit, static_argnums=1)
+def _rounded(kernel: jax.Array, bits: int) -> jax.Array:
+    # Compiled as a whole, as in the network: XLA rounds fused operations otherwise.
+    return quantize_weight(kernel, bits)
+
+
+def round_kernel(kernel: np.ndarray, bits: int) -> np.ndarray:
+    """Gives a kernel as the network uses it: rounded to 2^bits values.
+
+    Args:
+      kernel: `f32[...]`, as it is trained.
+      bits: 1..8.
+
+    Returns:
+      Array of the same shape.
+    """
+    return np.asarray(_rounded(jnp.asarray(kernel, jnp.float32), bits))
+
+
+def pack(kernel: np.ndarray, bits: int) -> dict[str, np.ndarray]:
+    """Stores the rounded form of a kernel.
+
+    Args:
+      kernel: `f32[...]`, as it is trained.
+      bits: 1..8.
+
+    Returns:
+      `{"": u8[ceil(n * bits / 8)], ":levels": f32[at most 2^bits]}`: for each weight the number of
+      its value, and the values. They are stored, not computed again, since compilers round the
+      formula in more than one way.
+    """
+    levels, codes = np.unique(round_kernel(kernel, bits), return_inverse=True)
+    if len(levels) > 2**bits:
+        raise ValueError(f"{len(levels)} values do not fit {bits} bits")
+    return {"": _squeeze(codes.reshape(-1).astype(np.uint8), bits), _LEVELS: levels}
+
+
+def unpack(arrays: Mapping[str, np.ndarray], bits: int, shape: tuple[int, ...]) -> np.ndarray:
+    """Gives the rounded kernel back that `pack` stored, bit for bit.
+
+    Args:
+      arrays: what `pack` gave.
+      bits: 1..8.
+      shape: of the kernel.
+
+    Returns:
+      `f32[shape]`.
+    """
+    return arrays[_LEVELS][_spread(arrays[""], bits, math.prod(shape))].reshape(shape)
+
+
+def _squeeze(codes: np.ndarray, bits: int) -> np.ndarray:
+    digits = (codes[:, None] >> np.arange(bits, dtype=np.uint8)) & 1
+    return np.packbits(digits.reshape(-1), bitorder="little")
+
+
+def _spread(packed: np.ndarray, bits: int, count: int) -> np.ndarray:
+    if len(packed) != -(-count * bits // 8):
+        raise ValueError(f"{len(packed)} bytes do not hold {count} numbers of {bits} bits")
+    digits = np.unpackbits(packed, count=count * bits, bitorder="little").reshape(count, bits)
+    return (digits << np.arange(bits, dtype=np.uint8)).sum(1, dtype=np.uint8)
+
+
+def write_packed(
+    path: Path, variables: Mapping[str, Any], bits: Mapping[str, int], metadata: Mapping[str, str]
+) -> None:
+    """Writes a network's variables, those of a few bits packed, as a safetensors file.
+
+    Args:
+      path: the file.
+      variables: `{"params", "batch_stats"}` of arrays.
+      bits: which kernels are quantised, see `quantized_kernels`.
+      metadata: texts that are stored beside them.
+    """
+    arrays, entries = {}, {}
+    for name, leaf in flatten(variables).items():
+        array = np.asarray(leaf)
+        if name not in bits:
+            arrays[name] = array
+            continue
+        parts = pack(array, bits[name])
+        arrays |= {name + part: value for part, value in parts.items()}
+        entries[name] = {"bits": bits[name], "shape": list(array.shape)}
+    safetensors_file.write(path, arrays, {**metadata, _METADATA: json.dumps(entries)})
+
+
+def read_packed(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
+    """Reads what `write_packed` wrote.
+
+    Args:
+      path: the file.
+
+    Returns:
+      Variables in which quantised kernels are rounded already, for a network whose weights have
+      full precision; and the metadata.
+
+    Raises:
+      CheckpointError: the file is damaged, or another kind of file.
+    """
+    arrays, metadata = safetensors_file.read(path)
+    leaves = dict(arrays)
+    try:
+        for name, entry in json.loads(metadata[_METADATA]).items():
+            parts = {part: leaves.pop(name + part) for part in ("", _LEVELS)}
+            leaves[name] = unpack(parts, int(entry["bits"]), tuple(map(int, entry["shape"])))
+    except (KeyError, ValueError, TypeError, AttributeError, IndexError, RecursionError):
+        raise CheckpointError(
+            str(path), "holds no packed weights, or was damaged", "export the network again"
+        ) from None
+    return unflatten(leaves), metadata
+
+
+def sizes(variables: Mapping[str, Any], bits: Mapping[str, int]) -> list[tuple[str, int, int, int]]:
+    """Counts what weights take.
+
+    Args:
+      variables: `{"params", "batch_stats"}` of arrays or shapes.
+      bits: which kernels are quantised, see `quantized_kernels`.
+
+    Returns:
+      For each kind of weights its name, how many there are, their bytes as float32, and their bytes
+      packed.
+    """
+    rows: dict[str, list[int]] = {}
+    for path, leaf in flatten(variables).items():
+        count, width = math.prod(leaf.shape), bits.get(path, FULL)
+        kind = f"kernels of {width} bits" if path in bits else (
+            "kernels in float32" if path.endswith("/kernel") else "BatchNorm and biases"
+        )
+        row = rows.setdefault(kind, [0, 0, 0])
+        packed = -(-count * width // 8)
+        row[:] = row[0] + count, row[1] + 4 * count, row[2] + packed
+    return [(kind, *row) for kind, row in sorted(rows.items())]
