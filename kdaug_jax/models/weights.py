@@ -55,13 +55,8 @@ def rename(state: Mapping[str, np.ndarray], expected: Mapping[str, Any]) -> dict
     Returns:
       Arrays by path, such as `params/layer1_0/conv1/kernel`, whether expected or not.
     """
-    named = {name: _convert(name, np.asarray(state[name]), state) for name in _kept(state)}
-    origins: dict[str, str] = {}
-    for name, (path, _) in named.items():
-        if origins.setdefault(path, name) != name:
-            what = f"'{origins[path]}' and '{name}' mean the same ({path})"
-            raise CheckpointError("weights", what, "keep one of them")
-    return {path: _to_branches(path, array, expected) for path, array in named.values()}
+    arrays = dict(_convert(name, np.asarray(state[name]), state) for name in _kept(state))
+    return {path: _to_branches(path, array, expected) for path, array in arrays.items()}
 
 
 def to_torch(variables: Mapping[str, Any]) -> dict[str, np.ndarray]:
@@ -107,6 +102,12 @@ def torch_name(path: str) -> str:
              _module(path).split("/")]
     leaf = path.rpartition("/")[2]
     return ".".join((*parts, _LEAVES.get(leaf, leaf)))
+
+
+def same_name(name: str) -> str:
+    """Gives a name of PyTorch as `torch_name` would spell it, whatever its numbers follow."""
+    module, _, leaf = name.rpartition(".")
+    return torch_name(f"params/{_path(module)}/{leaf}")
 
 
 def _dotted(part: str) -> str:

@@ -15,7 +15,7 @@ from kdaug_jax.models.foreign import safetensors_file, torch_file
 from kdaug_jax.models.foreign.layouts import blocks_by_stage, layout_of, plain_names
 from kdaug_jax.models.foreign.safetensors_file import State, shown
 from kdaug_jax.models.variables import flatten, mismatches, unflatten
-from kdaug_jax.models.weights import rename, to_torch
+from kdaug_jax.models.weights import rename, same_name, to_torch
 
 # Types that may become float32 where the user says so.
 _FLOATS = ("float16", "bfloat16", "float64")
@@ -77,33 +77,44 @@ def convert(
     """
     narrow, wide = (_shapes(arch, count, size, options or {}) for count in (1, 2))
     named = plain_names(dict(state), blocks_by_stage(narrow))
-    try:
-        found = rename(named, narrow)
-    except CheckpointError as error:
-        raise CheckpointError(where, shown(error.what), error.remedy) from None
-    count = _classes(found, narrow, wide)
-    wanted = num_classes or count or 1
-    expected = {
-        path: jax.ShapeDtypeStruct(
-            tuple(wanted if a != b else a for a, b in
-                  zip(leaf.shape, wide[path].shape, strict=True)), leaf.dtype)
-        for path, leaf in narrow.items()
-    }
+    found = _spelled_alike(where, named)
+    expected, of_classifier = _as_theirs(narrow), _as_theirs(wide)
+    count = _classes(found, expected, of_classifier)
     if num_classes and count not in (0, num_classes):
         raise CheckpointError(
             where, f"its classifier has {count} classes, not {num_classes}",
             f"--classes={count}, or weights of the right data set",
         )
-    wrong = mismatches(*(_as_theirs(leaves) for leaves in (found, expected)))
+    wanted = num_classes or count or 1
+    expected = {
+        name: np.broadcast_to(np.float32(0), [
+            wanted if a != b else a
+            for a, b in zip(array.shape, of_classifier[name].shape, strict=True)
+        ])
+        for name, array in expected.items()
+    }
+    wrong = mismatches(found, expected)
     if wrong:
         layout = layout_of(arch).name
         raise CheckpointError(
             where, f"does not fit {arch}: {wrong}",
             f"use weights of that network in the layout of {layout}, or another --arch",
         )
-    return unflatten({
-        path: _float32(where, path, np.asarray(found[path]), cast) for path in expected
-    }), wanted
+    arrays = {name: _float32(where, name, array, cast) for name, array in found.items()}
+    return unflatten(rename(arrays, narrow)), wanted
+
+
+def _spelled_alike(where: str, named: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Gives each array the one name that our modules know it by."""
+    found: dict[str, np.ndarray] = {}
+    for name, array in named.items():
+        known = same_name(name)
+        if known in found:
+            what = f"has two arrays that mean '{shown(known)}'"
+            raise CheckpointError(where, what, "keep one of them")
+        found[known] = array
+    # What is not printable may be in a name, and then it is an extra one.
+    return {shown(name): array for name, array in found.items()}
 
 
 def _shapes(
@@ -123,30 +134,29 @@ def _shapes(
 
 def _classes(found: Mapping[str, Any], narrow: Mapping[str, Any], wide: Mapping[str, Any]) -> int:
     """Gives how many classes the classifier of a file has; 0 if it cannot be seen."""
-    for path, leaf in narrow.items():
-        axes = [axis for axis, pair in enumerate(zip(leaf.shape, wide[path].shape, strict=True))
+    for name, array in narrow.items():
+        axes = [axis for axis, pair in enumerate(zip(array.shape, wide[name].shape, strict=True))
                 if pair[0] != pair[1]]
-        if axes and path in found and found[path].ndim == len(leaf.shape):
-            return found[path].shape[axes[0]]
+        if axes and name in found and found[name].ndim == array.ndim:
+            return found[name].shape[axes[0]]
     return 0
 
 
-def _as_theirs(leaves: Mapping[str, Any]) -> dict[str, Any]:
+def _as_theirs(leaves: Mapping[str, Any]) -> dict[str, np.ndarray]:
     """Gives shapes by the names and in the layout of PyTorch, in which a user thinks."""
     bare = unflatten({
         path: np.broadcast_to(np.float32(0), leaf.shape) for path, leaf in leaves.items()
     })
     theirs = to_torch(bare)
-    return {shown(name): array for name, array in theirs.items()
+    return {name: array for name, array in theirs.items()
             if not name.endswith("num_batches_tracked")}
 
 
-def _float32(where: str, path: str, array: np.ndarray, cast: bool) -> np.ndarray:
-    name = next(iter(to_torch(unflatten({path: array}))), path)
+def _float32(where: str, name: str, array: np.ndarray, cast: bool) -> np.ndarray:
     if array.dtype != np.float32:
         if not cast or array.dtype.name not in _FLOATS:
             raise CheckpointError(
-                where, f"'{shown(name)}' is {array.dtype}, not float32",
+                where, f"'{name}' is {array.dtype}, not float32",
                 "--cast turns it into float32" if array.dtype.name in _FLOATS
                 else "save float32 weights",
             )
@@ -154,6 +164,6 @@ def _float32(where: str, path: str, array: np.ndarray, cast: bool) -> np.ndarray
             array = array.astype(np.float32)
     if not np.isfinite(array).all():
         raise CheckpointError(
-            where, f"'{shown(name)}' holds values that are not finite", "use weights that are whole"
+            where, f"'{name}' holds values that are not finite", "use weights that are whole"
         )
     return array
