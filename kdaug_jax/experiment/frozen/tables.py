@@ -80,7 +80,8 @@ def _read(path: Path, *when: int) -> dict[str, np.ndarray]:
 
 def _npz(path: Path) -> dict[str, np.ndarray]:
     try:
-        with np.load(path, allow_pickle=False) as stored:
+        # NumPy does not close a file that it cannot read.
+        with open(path, "rb") as file, np.load(file, allow_pickle=False) as stored:
             return {name: stored[name] for name in ("index", "logits") if name in stored.files}
     except (OSError, ValueError, EOFError, zipfile.BadZipFile, NotImplementedError) as error:
         what = f"cannot be read as .npz ({safetensors_file.shown(str(error))})"

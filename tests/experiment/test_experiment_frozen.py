@@ -1,0 +1,359 @@
+"""What a frozen network may come from: all kinds teach alike, and say what does not suit."""
+
+import io
+import json
+import shutil
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import export
+
+from kdaug_jax.deploy import artifact
+from kdaug_jax.errors import CheckpointError, ConfigError, UserError
+from kdaug_jax.experiment import config as configs
+from kdaug_jax.experiment.frozen import functions, stored, suits, tables
+from kdaug_jax.experiment.frozen.standalone import load_one
+from kdaug_jax.models import export_weights, import_weights
+from kdaug_jax.models.foreign import safetensors_file
+from kdaug_jax.runtime import card as cards
+from kdaug_jax.training import loop
+from kdaug_jax.training.plan import plan
+from tests.conftest import tiny_config
+
+SOURCE = "synthetic:8x8,4,40"
+NAMES = ["ant", "bee", "cat", "dog"]
+
+
+def config(checkpoint, views="", teacher=None, **sections):
+    return tiny_config(**{
+        "views": {"x": views},
+        "networks": {
+            "student": configs.network("tiny", trainable=True),
+            "teacher": configs.network(**{"name": "", "checkpoint": checkpoint, **(teacher or {})}),
+        },
+        "terms": {
+            "ce": configs.term("cross_entropy", ("x",)),
+            "kd": configs.term("kl", ("x",), teacher="teacher", group="distill"),
+        },
+        "train": dict(allow_weak_teacher=True, epochs=1.0),
+        **sections,
+    })
+
+
+def train(directory, checkpoint, **settings):
+    """Trains a student; gives the last row of its terms and what was printed."""
+    stream = io.StringIO()
+    loop.train(config(checkpoint, **settings), directory, stream=stream)
+    rows = [json.loads(line) for line in (directory / "metrics.jsonl").read_text().splitlines()]
+    last = [row for row in rows if "train/kd" in row][-1]
+    return {name: last[name] for name in ("train/kd", "train/ce")}, stream.getvalue()
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """One trained network in all forms; paths by kind."""
+    root = tmp_path_factory.mktemp("frozen")
+    plain = tiny_config(train=dict(epochs=2.0), views={"x": ""})
+    loop.train(plain, root / "run", stream=io.StringIO())
+    weights = root / "weights.safetensors"
+    assert export_weights.main([f"--from={root / 'run'}", f"--to={weights}"]) == 0
+    card, variables = import_weights.import_file(weights, "tiny")
+    cards.write(root / "card", card, variables)
+    loaded = load_one(root / "run", say=print)
+    artifact.write(root / "function", loaded, "", loaded.card.mean)
+    from kdaug_jax import data
+
+    split = data.load(SOURCE, {"train": "train"}).splits["train"]
+    answer = jax.jit(lambda image: loaded.model.apply(loaded.variables, image, train=False)[0])
+    logits = np.asarray(answer(split.image).logits)
+    order = np.random.default_rng(0).permutation(len(split))  # in any order
+    arrays = {"index": split.index[order], "logits": logits[order]}
+    np.savez(root / "table.npz", **arrays)
+    safetensors_file.write(root / "table.safetensors", arrays, {})
+    return root
+
+
+def test_all_kinds_teach_alike(made, tmp_path):
+    wanted, said = train(tmp_path / "run", str(made / "run"))
+    assert "teacher (tiny)" in said
+    found, said = train(tmp_path / "card", str(made / "card"))
+    assert found == wanted  # the same weights through a file of another framework, bit for bit
+    assert "made for images of 8×8, normalises with mean" in said
+    for kind in ("function", "function/model.stablehlo", "table.npz", "table.safetensors"):
+        found, said = train(tmp_path / kind.replace("/", "_"), str(made / kind))
+        assert found == pytest.approx(wanted, rel=1e-4), kind
+    assert "teacher teacher: accuracy on the training split" in said
+    # The mean of a network with itself is that network; a tuple and a text mean the same.
+    for number, both in enumerate((
+        (str(made / "run"), str(made / "card")), f"{made / 'card'}, {made / 'function'}",
+    )):
+        found, _ = train(tmp_path / str(number), both)
+        assert found == pytest.approx(wanted, rel=1e-4)
+
+
+def test_a_table_is_looked_up_by_example_in_micro_batches(made, tmp_path):
+    section = dict(allow_weak_teacher=True, epochs=1.0, accumulate=2)
+    settings = dict(train=section, views="flip(0.0)")
+    wanted, _ = train(tmp_path / "run", str(made / "run"), **settings)
+    found, _ = train(tmp_path / "table", str(made / "table.npz"), **settings)
+    assert found == pytest.approx(wanted, rel=1e-4)
+
+
+def test_several_average_probabilities():
+    models = [functions.model("networks.t", _function(weight)) for weight in (0.01, -0.02)]
+    both = functions.average(models)
+    image = np.random.default_rng(0).integers(0, 256, (5, 4, 4, 3), np.uint8)
+    variables = both.init(jax.random.key(0), (4, 4))
+    logits = both.apply(variables, image, train=False)[0].logits
+    each = [jax.nn.softmax(one.apply({}, image, train=False)[0].logits) for one in models]
+    np.testing.assert_allclose(jax.nn.softmax(logits), sum(each) / 2, rtol=1e-5)
+
+
+def _logits(image, weight):
+    means = image.astype(jnp.float32).mean((1, 2))
+    return weight * jnp.concatenate([means, -means[:, :1]], axis=1)
+
+
+def _exported(weight=0.01, shape="b, 4, 4, 3", dtype=jnp.uint8, function=_logits, **settings):
+    aval = jax.ShapeDtypeStruct(export.symbolic_shape(shape), dtype)
+    return export.export(jax.jit(lambda image: function(image, weight)), **settings)(aval)
+
+
+def _function(weight):
+    return export.deserialize(bytearray(_exported(weight).serialize()))
+
+
+@pytest.mark.parametrize(("settings", "said"), [
+    (dict(shape="8, 4, 4, 3"), "takes batches of 8 only; export f(image"),
+    (dict(shape="b, 4, 4, 1"), "takes uint8[b, 4, 4, 1]"),
+    (dict(shape="b, 4, 12"), "takes uint8[b, 4, 12]"),
+    (dict(dtype=jnp.int32), "takes int32[b, 4, 4, 3]"),
+    (dict(function=lambda image, _: image), "gives uint8[b, 4, 4, 3]"),
+    (dict(function=lambda image, _: (image, image)), "has 1 inputs and 2 outputs"),
+    (dict(platforms=("tpu",)), "was exported for tpu, not for cpu; export it with platforms="),
+])  # fmt: skip
+def test_functions_of_another_form(tmp_path, settings, said):
+    if "12" in settings.get("shape", ""):
+        settings["function"] = lambda image, _: image.astype(jnp.float32).sum(2)
+    elif settings.get("shape", "").endswith("1"):
+        settings["function"] = lambda image, _: image.astype(jnp.float32).sum((2, 3))
+    path = tmp_path / "f.stablehlo"
+    path.write_bytes(_exported(**settings).serialize())
+    with pytest.raises(CheckpointError) as caught:
+        functions.read(path)
+    assert said in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_damaged_functions(tmp_path):
+    content, generator = _exported().serialize(), np.random.default_rng(0)
+    path = tmp_path / "f.stablehlo"
+    for cut in (0, 1, 7, 100, len(content) // 2):
+        path.write_bytes(content[:cut] if cut else generator.bytes(300))
+        with pytest.raises(CheckpointError, match="is no serialised function"):
+            functions.read(path)
+    with pytest.raises(CheckpointError, match="cannot be read .No such file"):
+        functions.read(tmp_path / "absent")
+
+
+def test_a_function_says_which_images_it_takes():
+    model = functions.model("networks.t", _function(0.01))
+    with pytest.raises(ConfigError, match="networks.t: takes images of 4×4 pixels, not 8×8"):
+        model.apply({}, jnp.zeros((2, 8, 8, 3), jnp.uint8), train=False)
+    with pytest.raises(ConfigError, match="takes uint8 pixels, but mixed views are float32"):
+        model.apply({}, jnp.zeros((2, 4, 4, 3), jnp.float32), train=False)
+    with pytest.raises(ConfigError, match="cannot be trained"):
+        model.apply({}, jnp.zeros((2, 4, 4, 3), jnp.uint8), train=True)
+    wide = _exported(shape="b, h, w, 3", dtype=jnp.float32)
+    model = functions.model("networks.t", wide)
+    image = jnp.full((2, 6, 5, 3), 7, jnp.uint8)  # any size, and uint8 where float32 is taken
+    assert model.apply({}, image, train=False)[0].logits.shape == (2, 4)
+
+
+# ---- tables
+
+
+@pytest.mark.parametrize(("changes", "said"), [
+    (dict(index=None), "has no 'index' (it has logits); save index i32[N]"),
+    (dict(index=np.arange(40.0)), "index is float64[40]"),
+    (dict(index=np.arange(39)), "has 39 indices and 40 rows of logits"),
+    (dict(index=np.arange(40) - 1), "index reaches from -1 to 38"),
+    (dict(index=np.arange(40) // 2), "index 0 is there twice"),
+    (dict(logits=np.zeros((40, 4), np.int32)), "logits are int32[40, 4]"),
+    (dict(logits=np.zeros(40)), "logits are float64[40]"),
+    (dict(logits=np.full((40, 4), np.inf)), "logits of index 0 are not finite"),
+    (dict(index=np.array([{}] * 40)), "cannot be read as .npz (Object arrays cannot be loaded"),
+])  # fmt: skip
+def test_tables_of_another_form(tmp_path, changes, said):
+    arrays = {"index": np.arange(40), "logits": np.zeros((40, 4), np.float32), **changes}
+    path = tmp_path / "t.npz"
+    np.savez(path, **{name: array for name, array in arrays.items() if array is not None})
+    with pytest.raises(CheckpointError) as caught:
+        tables.read(path)
+    assert said in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_damaged_tables(tmp_path):
+    path = tmp_path / "t.npz"
+    np.savez(path, index=np.arange(40), logits=np.zeros((40, 4), np.float32))
+    content = path.read_bytes()
+    for cut in (0, 10, 100, len(content) - 30):
+        path.write_bytes(content[:cut])
+        with pytest.raises(CheckpointError, match="cannot be read as .npz"):
+            tables.read(path)
+
+
+def told(made, tmp_path, checkpoint, **settings):
+    """Plans an experiment that must be refused; gives what is said."""
+    with pytest.raises(UserError) as caught:
+        plan(config(checkpoint, **settings), tmp_path / "w", print)
+    assert "\n" not in str(caught.value) and not (tmp_path / "w").exists()
+    return str(caught.value)
+
+
+def test_what_does_not_suit(made, tmp_path):
+    def say(checkpoint, **settings):
+        return told(made, tmp_path, str(checkpoint), **settings)
+
+    assert "'no' is not a working directory of a run; train that network first" in say("no")
+    assert "could run code; import it: python -m kdaug_jax.models.import_weights" in say(
+        _file(tmp_path / "a.pth", b"\x80\x02}q\x00.")
+    )
+    assert "holds weights, but not of which network; import them: python" in say(
+        made / "weights.safetensors"
+    )
+    assert "is no serialised function" in say(_file(tmp_path / "a.bin", b"nothing of ours"))
+    assert "averages a table of logits; give it a network" in say(
+        f"{made / 'card'},{made / 'table.npz'}"
+    )
+    assert "networks.teacher.checkpoint: is" in say(f"{made / 'card'},,")
+    assert "networks.teacher: is a table of logits, but view 'x' mixes images" in say(
+        made / "table.npz", views="flip|mixup(1.0)"
+    )
+    # Another split: the validation examples are not in the table.
+    line = say(made / "table.npz", data=dict(train="train[8:]", source="synthetic:8x8,4,48"))
+    assert "table.npz has no logits of 8 of the 40 training examples, such as index 40" in line
+    for kind in ("card", "function", "table.npz"):
+        line = say(made / kind, data=dict(source="synthetic:8x8,5,40"))
+        assert "networks.teacher.checkpoint: has 4 classes, the data set 5" in line
+    for kind in ("card", "function"):
+        line = say(made / kind, data=dict(source="synthetic:10x10,4,40"))
+        assert "was made for images of 8×8 pixels, x has 10×10; resize the view" in line or (
+            "was made for images of 8×8 pixels, eval.view has 10×10; resize the view" in line
+        )
+    assert "networks.teacher.name: is 'tiny_wide' but" in say(
+        made / "card", teacher=dict(name="tiny_wide")
+    )
+    assert "but the card of" in say(made / "card", teacher=dict(mean=(1.0,) * 3, std=(1.0,) * 3))
+
+
+def _file(path, content):
+    path.write_bytes(content)
+    return path
+
+
+def changed(made, tmp_path, name, **fields):
+    """Copies the card's directory with other fields in its card."""
+    shutil.copytree(made / "card", tmp_path / name)
+    path = tmp_path / name / "card.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **fields}))
+    return str(tmp_path / name)
+
+
+def test_cards_are_checked(made, tmp_path):
+    for number, (fields, said) in enumerate((
+        (dict(std=[1.0]), "the card has 3 means, 1 deviations"),
+        (dict(std=[0.0] * 3), "the card's std is [0.0, 0.0, 0.0]"),
+        (dict(num_classes="4"), "the card's num_classes is '4'; import the weights again"),
+        (dict(size=[8]), "the card's size is [8]"),
+        (dict(other=1), "is no card of this package"),
+        (dict(arch="tiny_wid"), "networks.teacher.name: unknown network 'tiny_wid'"),
+        (dict(class_names=["a"]), "1 class names"),
+    )):
+        assert said in told(made, tmp_path, changed(made, tmp_path, str(number), **fields))
+
+
+def test_other_statistics_and_sizes_need_trust(made, tmp_path):
+    black = changed(made, tmp_path, "black", mean=[0.5] * 3, std=[0.25] * 3)
+    line = told(made, tmp_path, black)
+    assert "normalises with mean (0.5, 0.5, 0.5) and std (0.25, 0.25, 0.25), the data" in line
+    assert line.endswith("or set networks.teacher.trust")
+    plan(config(black, teacher=dict(trust=True)), tmp_path / "w", print)
+    small = changed(made, tmp_path, "small", size=[6, 6])
+    assert "was made for images of 6×6 pixels" in told(made, tmp_path, small)
+    plan(config(small, teacher=dict(trust=True)), tmp_path / "w", print)
+
+
+def test_class_names_and_their_order(made):
+    network = stored.Network(None, False, str(made / "card"), {"kind": "card"})
+    named = ("Apple", "red_bee", "cat", "dog")
+
+    def check(theirs, ours, monkeypatch=pytest.MonkeyPatch):
+        with monkeypatch.context() as patch:
+            patch.setattr(suits, "class_names", lambda network: theirs)
+            suits.check_class_names("networks.t", network, ours)
+
+    check((), named)
+    check(("apple", "Red bee", "cat", "dog"), named)
+    check(("0", "1", "2", "3"), named)
+    check(named, ("0", "1", "2", "3"))
+    with pytest.raises(ConfigError, match="another order: class 1 is 'cat' there and 'red_bee' in"):
+        check(("Apple", "cat", "red_bee", "dog"), named)
+    with pytest.raises(ConfigError, match="classes are others: class 3 is 'cow' there and 'dog'"):
+        check(("Apple", "red_bee", "cat", "cow"), named)
+
+
+def test_classes_are_compared_before_anything_is_trained(made, tmp_path, monkeypatch):
+    from kdaug_jax import data
+
+    split = data.load(SOURCE, {"train": "train"}).splits["train"]
+    pair = split.image, split.label
+    named = data.from_arrays(dict.fromkeys(("train", "validation", "test"), pair), NAMES)
+    monkeypatch.setitem(data.SOURCES, "named", lambda argument: named)
+    source = dict(data=dict(source="named"))
+    right = changed(made, tmp_path, "right", class_names=NAMES)
+    plan(config(right, **source), tmp_path / "w", print)
+    wrong = changed(made, tmp_path, "wrong", class_names=[*NAMES[1:], NAMES[0]])
+    for checkpoint in (wrong, f"{right},{wrong}"):
+        line = told(made, tmp_path, checkpoint, **source)
+        assert "its classes are in another order: class 0 is 'bee' there and 'ant' in the" in line
+    plan(config(wrong, teacher=dict(trust=True), **source), tmp_path / "w", print)
+
+
+def test_near_chance_is_refused(made, tmp_path):
+    table = np.load(made / "table.npz")
+    np.savez(tmp_path / "wrong.npz", index=table["index"], logits=-table["logits"])
+    strict = dict(train=dict(allow_weak_teacher=False, epochs=1.0))
+    with pytest.raises(ConfigError, match="its accuracy on the training split .* is near chance"):
+        train(tmp_path / "a", str(tmp_path / "wrong.npz"), **strict)
+    rolled = changed(made, tmp_path, "rolled")
+    variables = load_one(made / "run", say=print).variables
+    shutil.rmtree(rolled)
+    variables["params"]["fc"] = jax.tree.map(lambda a: -a, variables["params"]["fc"])
+    cards.write(tmp_path / "rolled", cards.read(made / "card" / "card.json"), variables)
+    with pytest.raises(ConfigError, match="its validation accuracy .* is near chance"):
+        train(tmp_path / "b", rolled, **strict)
+
+
+def test_stored_arrays_are_compared_by_path_and_type(made, tmp_path):
+    variables = load_one(made / "run", say=print).variables
+    card = cards.read(made / "card" / "card.json")
+
+    def say(name, change):
+        cards.write(tmp_path / name, card, change(variables))
+        with pytest.raises(CheckpointError) as caught:
+            load_one(tmp_path / name, say=print)
+        return str(caught.value)
+
+    def half(variables):
+        return {**variables, "batch_stats": jax.tree.map(
+            lambda leaf: leaf.astype(np.float16), variables["batch_stats"]
+        )}
+
+    def without(variables):
+        params = {name: one for name, one in variables["params"].items() if name != "fc"}
+        return {**variables, "params": params}
+
+    assert "batch_stats/bn/mean is float16, not float32" in say("half", half)
+    assert "params/fc/bias is missing, params/fc/kernel is missing" in say("without", without)
