@@ -1,5 +1,6 @@
 """Strict mode for all tests: four virtual devices, no rank promotion, one compile cache."""
 
+import importlib.util
 import os
 import sys
 
@@ -15,6 +16,16 @@ compile_cache.use()
 assert jax.device_count() == 4
 
 EXTRAS_REQUIRED = os.environ.get("KDAUG_REQUIRE_EXTRAS") == "1"
+
+
+def pytest_collection_modifyitems(items):
+    """Without PyTorch each comparison with it is skipped by name, unless nothing may be."""
+    if EXTRAS_REQUIRED or importlib.util.find_spec("torch") is not None:
+        return
+    for item in items:
+        if "torch" in item.fixturenames:
+            reason = f"PyTorch is not installed, so nobody compared {item.name}"
+            item.add_marker(pytest.mark.skip(reason=reason))
 
 
 @pytest.fixture(scope="session")

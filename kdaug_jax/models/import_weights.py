@@ -77,6 +77,7 @@ def import_file(
     told = _told(path, metadata)
     name = network_name(arch)
     given = _named("--options", options or {}) or told.get("options", {})
+    size = tuple(size or told.get("size", ())) or None
     variables, count = convert(
         state, str(path), name, num_classes=num_classes, size=size, options=given, cast=cast
     )
@@ -98,7 +99,7 @@ def import_file(
     return Imported(
         Card(
             arch=name, num_classes=count, class_names=class_names,
-            size=tuple(size or told.get("size") or (model.native_size,) * 2),
+            size=size or (model.native_size,) * 2,
             mean=_rounded(center), std=_rounded(spread), options=dict(given), layout=layout.name,
             source=path.name, sha256=cards.digest(path),
         ),

@@ -297,7 +297,7 @@ def read_network(where: str, checkpoint: str, name: str = "") -> dict[str, Any]:
     if stored is None:
         raise ConfigError(
             f"{where}.checkpoint", f"'{checkpoint}' is not a working directory of a run",
-            "train that network first, or leave it empty to have it trained",
+            "train or import that network first, or leave it empty to have it trained",
         )
     trained = {own: facts for own, facts in stored["networks"].items() if facts["trainable"]}
     wanted = name or ("student" if len(trained) > 1 else next(iter(trained)))

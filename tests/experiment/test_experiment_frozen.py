@@ -216,7 +216,7 @@ def test_what_does_not_suit(made, tmp_path):
     def say(checkpoint, **settings):
         return told(made, tmp_path, str(checkpoint), **settings)
 
-    assert "'no' is not a working directory of a run; train that network first" in say("no")
+    assert "'no' is not a working directory of a run; train or import that network" in say("no")
     assert "could run code; import it: python -m kdaug_jax.models.import_weights" in say(
         _file(tmp_path / "a.pth", b"\x80\x02}q\x00.")
     )
