@@ -97,7 +97,7 @@ def build(where: str, config: Mapping[str, Any], info: Info, dtype: str) -> Netw
         "name": model.name, "mean": (), "std": (), "num_classes": model.num_classes, "options": {},
         "size": info.size, "kind": "several",
     }
-    return Network(model, False, names, facts, members)
+    return Network(model, False, names, facts, members=members)
 
 
 def _one(
