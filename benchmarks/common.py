@@ -78,9 +78,16 @@ class Ours:
     The teacher is not trained first: it is frozen as it was initialised, which costs the same.
     """
 
-    def __init__(self, batch: int, distill: bool = True, ema: float = 0.0):
-        """Builds and compiles; `sharding.use_host_cores(batch)` comes before the first of them."""
-        config = get_config(batch, distill, ema)
+    def __init__(
+        self, batch: int, distill: bool = True, ema: float = 0.0, config: ConfigDict | None = None
+    ):
+        """Builds and compiles; `sharding.use_host_cores(batch)` comes before the first of them.
+
+        Another experiment may be given instead; its frozen networks are written as trained ones.
+        """
+        known = config is None
+        config = get_config(batch, distill, ema) if known else config
+        distill = "teacher" in config.networks
         splits = {name: config.data[name] for name in ("train", "validation", "test")}
         dataset = data.load(config.data.source, splits)
         (program,) = build(config, data.describe(dataset))
@@ -103,8 +110,9 @@ class Ours:
         self.state = make_init(program, self.frozen, whole)(self.hparams)
         self.step = make_call(program, self.feed, 1, whole)
         self.position = 0
-        count = sum(leaf.size for leaf in jax.tree.leaves(self.state.params["student"]))
-        assert count == PARAMETERS, count
+        if known:
+            count = sum(leaf.size for leaf in jax.tree.leaves(self.state.params["student"]))
+            assert count == PARAMETERS, count
 
     def items(self) -> jax.Array:
         """Sends what the next step reads to the devices."""

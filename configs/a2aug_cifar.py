@@ -126,8 +126,9 @@ def _put_networks(config: ConfigDict, options: ConfigDict) -> None:
     config.terms.ce = term("cross_entropy", on=views, student=students, weight=1.0, group="task")
     if len(views) > 1:
         config.terms.ensemble = term(
-            "a2aug", on=views, student=students, form=options.form, scale=_scale(options.scale),
-            adaptive=options.ensemble == "adaptive", weight=1.0, group="distill",
+            "a2aug", on=views, student=students, form=options.form,
+            logit_scale=_scale(options.scale), adaptive=options.ensemble == "adaptive", weight=1.0,
+            group="distill",
         )
 
 

@@ -246,7 +246,7 @@ def test_paper_002(data, network, epochs, batch, rate, decay):
     assert len({view["ops"] for view in config["views"].values()}) == 4
     ensemble = config["terms"]["ensemble"]
     assert ensemble["on"] == config["terms"]["ce"]["on"] == ("a0", "a1", "a2", "a3")
-    assert (ensemble["form"], ensemble["scale"]) == ("kl_norm", "sqrt_classes")
+    assert (ensemble["form"], ensemble["logit_scale"]) == ("kl_norm", "sqrt_classes")
     assert ensemble["weight"] == config["terms"]["ce"]["weight"] == 1.0
     assert config["data"]["validation"] == "stratified(train[98%:])"
 
