@@ -32,6 +32,7 @@ import common
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.extend.core import jaxprs_in_params
 
 from kdaug_jax import data
 from kdaug_jax.experiment import terms
@@ -224,7 +225,7 @@ def convolutions(jaxpr: Any) -> int:
     count = 0
     for equation in jaxpr.eqns:
         count += equation.primitive.name == "conv_general_dilated"
-        count += sum(map(convolutions, jax.core.jaxprs_in_params(equation.params)))
+        count += sum(map(convolutions, jaxprs_in_params(equation.params)))
     return count
 
 
