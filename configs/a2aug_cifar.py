@@ -25,8 +25,9 @@ Table 8 `form=joint_ce`, `l2_norm`, `kl`, `kl_norm`. The run reports every branc
 its weights (Table 6); the branch is chosen on 2 % of the training split, kept apart for it, as the
 paper keeps some apart.
 
-Other options: `dataset`; `scale`, the length of normalised logits, `sqrt_classes`, `mean_norm` or a
-number: 1.0 as printed makes the KL vanish; `draw`, seed of the views' strengths; `smoke`.
+Other options: `dataset`; `logit_scale`, the length of normalised logits, `sqrt_classes`,
+`mean_norm` or a number: 1.0 as printed makes the KL vanish; `draw`, seed of the views' strengths;
+`smoke`.
 
 In the paper: 4 views on CIFAR, N augmentations sampled from RandAugment's space, "the settings of
 AA and RA". Our readings: view i keeps its (n, m), drawn once from n of 1, 2, 3 and m of 3, 6, ...
@@ -78,8 +79,9 @@ def get_config(arg: str = "") -> ConfigDict:
     """Builds the config of this experiment."""
     options = parse_arg(
         arg, dataset=one_of("cifar100", "cifar10"), network=one_of(*NETWORKS),
-        n_views=one_of(4, 1, 2, 3, 5, 6), form=one_of("kl_norm", *FORMS), scale="sqrt_classes",
-        ensemble=one_of("adaptive", "average"), bn=one_of("split", "shared"),
+        n_views=one_of(4, 1, 2, 3, 5, 6), form=one_of("kl_norm", *FORMS),
+        logit_scale="sqrt_classes", ensemble=one_of("adaptive", "average"),
+        bn=one_of("split", "shared"),
         networks=one_of("joint", "independent"), only=one_of("a2aug", "baseline", "cutout"),
         draw=0, runs=1,
     )
@@ -127,8 +129,8 @@ def _put_networks(config: ConfigDict, options: ConfigDict) -> None:
     if len(views) > 1:
         config.terms.ensemble = term(
             "a2aug", on=views, student=students, form=options.form,
-            logit_scale=_scale(options.scale), adaptive=options.ensemble == "adaptive", weight=1.0,
-            group="distill",
+            logit_scale=_scale(options.logit_scale), adaptive=options.ensemble == "adaptive",
+            weight=1.0, group="distill",
         )
 
 
@@ -139,6 +141,6 @@ def _scale(text: str) -> Any:
         number = float(text)
     except ValueError:
         number = 0.0
-    check(0.0 < number < float("inf"), f"option scale='{text}'",
+    check(0.0 < number < float("inf"), f"option logit_scale='{text}'",
           "must be a number above 0, or " + " or ".join(SCALES))
     return number

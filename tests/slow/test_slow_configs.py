@@ -27,7 +27,7 @@ CHOSEN = {
         "loss=crd", "da=mixup,runs=2", "pool=1,by=student_entropy", "pair=vgg13-mobilenetv2",
         "pair=resnet32x4-shufflev2", "pair=resnet50-vgg8", "loss=ce,da=none",
     ),
-    "a2aug_cifar": ("networks=independent,n_views=2", "bn=shared", "form=l2_norm,scale=1.0"),
+    "a2aug_cifar": ("networks=independent,n_views=2", "bn=shared", "form=l2_norm,logit_scale=1.0"),
     "rolewise_student": (
         "mode=official_code,method=dml", "network=alexnet,method=mhgd",
         "pair=wrn_28_10-preresnet56", "pair=pyramidnet200-preresnet44,method=kd_svd",
