@@ -79,6 +79,26 @@ def test_the_benchmark_of_networks_prints_one_line_each(kind, torch):
     assert all(one["ratio"] > 0 for one in found)
 
 
+def test_losses_are_timed_beside_the_plain_step():
+    found = lines("losses", "--steps=1", "--only=terms", "--loss=kl", "--loss=at", "--loss=a2aug")
+    assert [one["benchmark"] for one in found] == ["losses/kl", "losses/at", "losses/a2aug"]
+    assert all(set(one["wall_seconds"]) == {"loss", "plain step"} for one in found)
+
+
+def test_what_is_counted_of_losses():
+    """Passes and memory do not depend on the machine's load: these are judged."""
+    clip, memory = lines("losses", "--only=clip", "--only=crd_memory")
+    assert (clip["forward_passes"], clip["backward_passes"], clip["met"]) == (1, 2.0, True)
+    held = {int(chunk): count for chunk, count in memory["bytes_by_chunk"].items()}
+    rows = {int(chunk): count for chunk, count in memory["rows_bytes"].items()}
+    whole = 1 + memory["negatives"]
+    scores = 4 * memory["batch"] * whole  # a few arrays of them stay whatever the chunk is
+    assert held[whole] > 2 * rows[whole]
+    for chunk in (256, 1024, 4096):
+        assert held[chunk] < 1.2 * rows[chunk] + 8 * scores
+    assert max(held.values()) < 2 * memory["bank_bytes"]
+
+
 @pytest.fixture
 def benchmarks(monkeypatch):
     """Makes the modules of the benchmarks importable by their bare names."""
