@@ -5,7 +5,8 @@
     python tests/check_golden.py models tests/golden/models
 
 What differs is printed with how much it differs; the last line is `N passed, M failed`, and the
-exit status 1 where M is not 0. What is unknown here has failed.
+exit status 1 where M is not 0. What is unknown here has failed, and
+so has a folder without anything to compare.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from tests import check_golden_losses, check_golden_models, golden_augment
+from tests import golden_augment, golden_models
+from tests.golden_losses import check as golden_losses
 
 
 def check_augment(directory: Path) -> tuple[int, int]:
@@ -30,8 +32,8 @@ def check_augment(directory: Path) -> tuple[int, int]:
 
 
 CHECKS = {
-    "augment": check_augment, "losses": check_golden_losses.check,
-    "models": check_golden_models.check,
+    "augment": check_augment, "losses": golden_losses.check,
+    "models": golden_models.check,
 }
 
 
@@ -40,9 +42,11 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("what", choices=CHECKS)
     parser.add_argument("directory", type=Path, help="holds the stored outputs")
     options = parser.parse_args(argv)
+    if not options.directory.is_dir():
+        parser.error(f"{options.directory} is not a folder")
     passed, failed = CHECKS[options.what](options.directory)
     print(f"{passed} passed, {failed} failed", flush=True)
-    return int(failed > 0)
+    return int(failed > 0 or not passed)
 
 
 if __name__ == "__main__":

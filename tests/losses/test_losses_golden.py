@@ -3,8 +3,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests import check_golden_losses
 from tests.golden_losses import FAMILIES
+from tests.golden_losses import check as golden_losses
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "losses"
 FILES = sorted(GOLDEN.glob("*.npz"))
@@ -12,7 +12,7 @@ FILES = sorted(GOLDEN.glob("*.npz"))
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_values_and_gradients_are_the_reference(path):
-    assert check_golden_losses.check_file(path) == []
+    assert golden_losses.check_file(path) == []
 
 
 def test_what_differs_is_told(tmp_path, capsys):
@@ -33,7 +33,7 @@ def test_what_differs_is_told(tmp_path, capsys):
         changed = {**arrays, **change}
         changed = {key: value for key, value in changed.items() if value is not None}
         np.savez(tmp_path / f"{name}.npz", **changed)
-    assert check_golden_losses.check(tmp_path) == (1, len(wrong))
+    assert golden_losses.check(tmp_path) == (1, len(wrong))
     printed = capsys.readouterr().out
     for line in (
         "value.npz: loss: 1 of 1 differ", "gradient.npz: grad_logits_s: ", "nan.npz: loss: 1 of 1",

@@ -5,7 +5,7 @@ import shutil
 import numpy as np
 import pytest
 
-from tests import check_golden_models as golden
+from tests import golden_models as golden
 
 # One of each kind of block; their compilation takes the time.
 FAST = (

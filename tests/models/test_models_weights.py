@@ -6,7 +6,7 @@ import pytest
 
 from kdaug_jax.errors import CheckpointError
 from kdaug_jax.models.weights import from_torch
-from tests import check_golden_models as golden
+from tests import golden_models as golden
 from tests.models.tracing import trace
 
 

@@ -9,7 +9,7 @@ from jax.flatten_util import ravel_pytree
 from kdaug_jax import models
 from kdaug_jax.models.families.efficientnet import EfficientNet, _Scale
 from kdaug_jax.models.layers import Kit, Mode
-from tests import check_golden_models as golden
+from tests import golden_models as golden
 from tests.models.test_models_bits import NETWORKS as WITH_BITS
 from tests.models.test_models_forward import KINDS
 from tests.models.tracing import (

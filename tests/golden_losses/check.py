@@ -1,10 +1,8 @@
 """Compares the package's losses, metrics and quantisers with a folder of golden files.
 
-    python tests/check_golden_losses.py DIR
-
-Each file of DIR names its `family` and holds inputs, settings (`cfg_*`) and what a reference
-computed from them, with gradients (`grad_*`). Every key that differs is printed; the last line is
-`N passed, M failed`, and the exit status is 1 if M > 0. Files of unknown families fail.
+Each file of the folder names its `family` and holds inputs, settings (`cfg_*`) and what a reference
+computed from them, with gradients (`grad_*`). Every key that differs is
+printed. Files of unknown families fail.
 
 Values are compared with rtol 2e-5 and atol 1e-6, gradients with rtol 1e-3 and atol 1e-5 of the
 largest, whole numbers exactly, with the reference's float64 run where the file has one. Matrices on
@@ -13,17 +11,12 @@ the way to a loss may differ by 1e-5 of their largest number: float32 runs of th
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import numpy as np
 
-ROOT = Path(__file__).resolve().parents[1]
-if str(ROOT) not in sys.path:
-    sys.path.insert(0, str(ROOT))
-
-from tests.golden_losses import FAMILIES  # noqa: E402
-from tests.golden_losses.common import File  # noqa: E402
+from tests.golden_losses import FAMILIES
+from tests.golden_losses.common import File
 
 
 def differs(key: str, found: np.ndarray, expected: np.ndarray) -> str:
@@ -84,17 +77,3 @@ def check(directory: str | Path) -> tuple[int, int]:
             print(f"{path.name}: {line}", flush=True)
         passed, failed = passed + (not lines), failed + bool(lines)
     return passed, failed
-
-
-def main() -> int:
-    """Runs the check from the command line."""
-    if len(sys.argv) != 2 or not Path(sys.argv[1]).is_dir():
-        print("usage: python tests/check_golden_losses.py DIR")
-        return 2
-    passed, failed = check(sys.argv[1])
-    print(f"{passed} passed, {failed} failed")
-    return 1 if failed or not passed else 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,7 +1,5 @@
 """Checks networks against stored forward vectors of their originals, for any folder of such files.
 
-    python tests/check_golden_models.py tests/golden/models
-
 A file `<network>….npz` holds `input` f32[2,3,H,W] and, with weights that are made again from
 their names (see `weight`), what the original in PyTorch says: `logits` f32[2,C] and taps. Its
 arrays: `param_names`, `param_shapes` (comma-joined) and `param_sums` (float64 sums of the weights);
@@ -12,7 +10,6 @@ arrays: `param_names`, `param_shapes` (comma-joined) and `param_sums` (float64 s
 from __future__ import annotations
 
 import json
-import sys
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -144,17 +141,3 @@ def forward(
 
     # Each is run once, on two images: compile quickly, not well.
     return jax.jit(run, compiler_options={"xla_backend_optimization_level": 0})(variables, image)
-
-
-def main(arguments: list[str]) -> int:
-    """Checks the folder that is named on the command line, and returns the exit status."""
-    if len(arguments) != 1 or not Path(arguments[0]).is_dir():
-        print("usage: python tests/check_golden_models.py DIRECTORY", file=sys.stderr)
-        return 2
-    passed, failed = check(arguments[0])
-    print(f"{passed} passed, {failed} failed")
-    return 1 if failed or not passed else 0
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
