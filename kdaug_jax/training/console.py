@@ -40,7 +40,7 @@ class Console:
         """Prints a line."""
         if self.writer is not None:
             self.writer.say(text)
-        elif jax.process_index() == 0 and text:
+        elif jax.process_index() == 0:
             print(text, file=self._stream, flush=True)
 
     def start(self, setup: Setup, state: TrainState, step: int) -> None:
@@ -141,7 +141,12 @@ class Console:
         """Prints one line of evaluation, means over the population where there is one."""
         names = sorted(set.intersection(*(set(values) for values in found)))
         means = {name: sum(values[name] for values in found) / len(found) for name in names}
-        shown = [name for name in names if name.rpartition("/")[2] in ALWAYS]
+        # Of branches and ensembles the accuracy alone: the line is to be read.
+        fronts = {name: name.split("/")[2:-1] for name in names}
+        shown = [
+            name for name in names
+            if name.endswith("/accuracy") or name.endswith("/nll") and not fronts[name]
+        ]
         text = "  ".join(f"{name.removeprefix('eval/')} {means[name]:.4f}" for name in shown)
         if len(shown) < len(names):
             text += f"  ({len(names) - len(shown)} more in metrics.jsonl)"
@@ -157,7 +162,9 @@ class Console:
         """Prints the table at the end: accuracies, and where everything lies."""
         names = {name: one.model.name for name, one in setup.first.networks.items()}
         self.say(results_table(names, setup.evaluator.answers, setup.choices, results, teachers))
-        self.say(measures_table(results))
+        more = measures_table(results)
+        if more:
+            self.say(more)
         self.say(
             f"checkpoints, metrics.jsonl, tensorboard/, config.json, results.json: "
             f"{setup.directory}"

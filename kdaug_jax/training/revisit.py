@@ -83,7 +83,9 @@ def evaluate_run(
         results[member] = chosen(found, choices)
     architectures = {name: one.model.name for name, one in built.items()}
     console.say(results_table(architectures, evaluator.answers, choices, results, {}))
-    console.say(measures_table(results))
+    more = measures_table(results)
+    if more:
+        console.say(more)
     return results
 
 
