@@ -32,19 +32,7 @@ def build_phase(full: dict[str, Any], info: Info, start_step: int) -> Program:
     Raises:
       ConfigError: whatever does not fit, named by its config path.
     """
-    size, batch_size = len(info.labels), full["data"]["batch_size"]
-    if batch_size > size:
-        raise ConfigError(
-            "data.batch_size", f"{batch_size} is more than the {size} training examples",
-            f"at most {size}",
-        )
-    steps_per_epoch = size // batch_size
-    total_steps = max(round(full["train"]["epochs"] * steps_per_epoch), 1)
-    if total_steps > np.iinfo(np.int32).max:
-        raise ConfigError(
-            "train.epochs", f"are {total_steps:,} steps", f"at most {np.iinfo(np.int32).max:,}"
-        )
-    group_size = full["train"]["group_size"]
+    steps_per_epoch, total_steps = _steps(full, len(info.labels))
     plans = natural(full["views"])
     view_plans = views.parse_all(
         {name: full["views"][name]["ops"] for name in plans}, info,
@@ -72,14 +60,10 @@ def build_phase(full: dict[str, Any], info: Info, start_step: int) -> Program:
         _check_students(plan, networks)
         check_term(plan, {one.name: one for one in view_plans}, branches, full)
     optimizer = optim.build(full["optim"], steps_per_epoch, total_steps, info)
-    hparams: dict[str, np.ndarray] = {"seed": np.asarray(full["seed"], np.uint32)}
-    ranges: dict[str, Range] = {"seed": SEED}
-    for values, legal in (
-        views.hparams(view_plans), terms.hparams(term_plans),
+    hparams, ranges = _traced(
+        full, views.hparams(view_plans), terms.hparams(term_plans),
         (optimizer.hparams, optimizer.ranges),
-    ):
-        hparams |= values
-        ranges |= legal
+    )
     # What every later reader needs to build the networks again without the data.
     resolved = {**full, "networks": {
         name: {**full["networks"][name], "mean": one.facts["mean"], "std": one.facts["std"]}
@@ -91,7 +75,7 @@ def build_phase(full: dict[str, Any], info: Info, start_step: int) -> Program:
         steps_per_epoch=steps_per_epoch,
         total_steps=total_steps,
         start_step=start_step,
-        groups=batch_size // group_size if group_size else 1,
+        groups=_groups(full),
         accumulate=full["train"]["accumulate"],
         view_plans=view_plans,
         branches=branches,
@@ -104,6 +88,40 @@ def build_phase(full: dict[str, Any], info: Info, start_step: int) -> Program:
     if not all(plan.term.plain for plan in term_plans):
         program.check_terms()
     return program
+
+
+def _steps(full: Mapping[str, Any], size: int) -> tuple[int, int]:
+    """Gives the steps of an epoch of `size` examples, and of the whole run."""
+    batch_size = full["data"]["batch_size"]
+    if batch_size > size:
+        raise ConfigError(
+            "data.batch_size", f"{batch_size} is more than the {size} training examples",
+            f"at most {size}",
+        )
+    steps_per_epoch = size // batch_size
+    total_steps = max(round(full["train"]["epochs"] * steps_per_epoch), 1)
+    if total_steps > np.iinfo(np.int32).max:
+        raise ConfigError(
+            "train.epochs", f"are {total_steps:,} steps", f"at most {np.iinfo(np.int32).max:,}"
+        )
+    return steps_per_epoch, total_steps
+
+
+def _groups(full: Mapping[str, Any]) -> int:
+    group_size = full["train"]["group_size"]
+    return full["data"]["batch_size"] // group_size if group_size else 1
+
+
+def _traced(
+    full: Mapping[str, Any], *parts: tuple[Mapping[str, np.ndarray], Mapping[str, Range]]
+) -> tuple[dict[str, np.ndarray], dict[str, Range]]:
+    """Gathers the traced numbers by path, and their ranges."""
+    hparams: dict[str, np.ndarray] = {"seed": np.asarray(full["seed"], np.uint32)}
+    ranges: dict[str, Range] = {"seed": SEED}
+    for values, legal in parts:
+        hparams |= values
+        ranges |= legal
+    return hparams, ranges
 
 
 def _networks(
