@@ -40,7 +40,7 @@ CHOICES = {
     ),
     "a2aug_cifar": (
         "", "n_views=1", "n_views=2", "n_views=6", "form=joint_ce", "form=l2_norm", "form=kl",
-        "scale=1.0", "scale=mean_norm", "ensemble=average", "bn=shared", "networks=independent",
+        "logit_scale=1.0", "logit_scale=mean_norm", "ensemble=average", "bn=shared", "networks=independent",
         "only=baseline", "only=cutout", "network=wrn_28_10", "network=shake26_2x96d",
         "dataset=cifar10,network=pyramidnet272", "runs=10", "draw=1",
     ),
@@ -64,8 +64,8 @@ CHOICES = {
 # What takes seconds to be traced at its own size: a test of the slow suite.
 SLOW = {name: () for name in CHOICES} | {
     "a2aug_cifar": (
-        "", "n_views=6", "form=joint_ce", "form=l2_norm", "form=kl", "scale=1.0",
-        "scale=mean_norm", "ensemble=average", "bn=shared", "networks=independent",
+        "", "n_views=6", "form=joint_ce", "form=l2_norm", "form=kl", "logit_scale=1.0",
+        "logit_scale=mean_norm", "ensemble=average", "bn=shared", "networks=independent",
         "network=wrn_28_10", "network=shake26_2x96d", "dataset=cifar10,network=pyramidnet272",
         "runs=10", "draw=1",
     ),
