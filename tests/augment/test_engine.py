@@ -209,6 +209,55 @@ def test_images_of_another_size_are_refused():
         apply_ops(images, numbers, places, build(OPS, SIZE), Colours(FILL, FILL))
 
 
+def test_arrays_of_numpy_are_taken():
+    arrays = batch(3)
+    table, colours = build(OPS, SIZE), Colours(FILL, FILL)
+    made = apply_ops(*arrays, table, colours, implementation="map")
+    np.testing.assert_array_equal(made, run(table, colours, "all")(*arrays))
+
+
+@pytest.mark.parametrize(
+    "wrong, error, message",
+    [
+        (dict(images=np.zeros((2, 9, 8, 3), np.float32)), TypeError, "float32.* must be uint8"),
+        (dict(images=[[0]]), TypeError, "images are a list; must be uint8"),
+        (dict(images=np.zeros((9, 8, 3), np.uint8)), ValueError, r"must be uint8 \[B,H,W,3 or 4"),
+        (dict(images=np.zeros((2, 9, 8, 1), np.uint8)), ValueError, r"\[2, 9, 8, 1\]; must be"),
+        (dict(keys=jax.random.split(jax.random.key(0), 3)), ValueError, "2 images with keys .3"),
+        (dict(keys=jax.random.key(0)), ValueError, "one for each image"),
+        (dict(keys=jax.random.split(jax.random.PRNGKey(0), 2)), ValueError, "one for each image"),
+        (dict(fill="mean"), TypeError, "fill='mean' is a name"),
+        (dict(fill=(1, 2)), ValueError, "must be 3 whole numbers"),
+        (dict(fill=300), ValueError, "fill=300; must be"),
+        (dict(traced={"mm": 3}), ValueError, "has no number 'mm'; did you mean m"),
+        (dict(traced={"m": 31}), ValueError, "m is 31; must be 0..30"),
+        (dict(traced={"m": [1, 2]}), ValueError, "m has shape"),
+        (dict(implementation="slap"), ValueError, "'slap'; did you mean slab"),
+    ],
+)
+def test_what_does_not_fit_a_policy_is_refused(wrong, error, message):
+    right = {
+        "keys": jax.random.split(jax.random.key(0), 2), "images": np.zeros((2, 9, 8, 3), np.uint8),
+        "fill": 0, "traced": None,
+    }
+    with pytest.raises(error, match=message):
+        apply_policy(policies.randaugment(2, 9, size=(9, 8)), **{**right, **wrong})
+
+
+def test_one_level_is_a_fill():
+    keys = jax.random.split(jax.random.key(0), 4)
+    images = RANDOM.integers(0, 256, (4, *SIZE, 3), np.uint8)
+    policy = policies.wei2020(1, 5, size=SIZE)
+    grey, colour = (apply_policy(policy, keys, images, fill) for fill in (9, (9, 9, 9)))
+    np.testing.assert_array_equal(grey, colour)
+
+
+def test_numbers_that_are_no_rows_of_the_batch_are_refused():
+    images, numbers, places = batch(3)
+    with pytest.raises(ValueError, match="one row for each image"):
+        apply_ops(images, numbers[:2], places, build(OPS, SIZE), Colours(FILL, FILL))
+
+
 def test_a_transparent_channel_tells_what_came_in():
     """Inverting after a move makes what came in white; what stays transparent becomes the fill."""
     ops = (Op("identity"), Op("translate_x", 3), Op("invert"))

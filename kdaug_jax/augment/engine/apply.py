@@ -21,7 +21,9 @@ from jax.sharding import PartitionSpec
 
 from kdaug_jax.augment.engine.kernels import Colours, Kernel, Kernels, Row, kernels, look_up
 from kdaug_jax.augment.engine.rows import GIVEN, Table
+from kdaug_jax.augment.ops.checks import check_batch
 from kdaug_jax.augment.ops.words import pack, unpack
+from kdaug_jax.errors import near
 
 Implementation = Literal["auto", "map", "slab", "all"]
 Work = Mapping[int, Kernel]
@@ -77,8 +79,22 @@ def apply_ops(
       `u8[B,H,W,C]`.
 
     Raises:
-      ValueError: the images are not of the size that the table is for.
+      TypeError: the images are not an array of uint8.
+      ValueError: not `[B,H,W,3 or 4]`, not of the size that the table is for, not as many
+        numbers or places as images, or an unknown implementation.
     """
+    if implementation not in ("auto", *SPREADS):
+        raise ValueError(
+            f"implementation={implementation!r}; {near(str(implementation), ('auto', *SPREADS))}"
+        )
+    check_batch(images)
+    images, numbers, places = (jnp.asarray(array) for array in (images, numbers, places))
+    drawn = (len(images), *numbers.shape[1:2])
+    if numbers.shape != drawn or len(drawn) != 2 or places.shape != (*drawn, 2):
+        raise ValueError(
+            f"{len(images)} images with numbers {list(numbers.shape)} and places "
+            f"{list(places.shape)}; must be [B,S] and [B,S,2], one row for each image"
+        )
     if images.shape[1:3] != table.size:
         raise ValueError(f"images are {images.shape[1:3]}; the table is for {table.size}")
     if implementation == "auto":
@@ -90,11 +106,7 @@ def apply_ops(
 
     def run(images: jax.Array, numbers: jax.Array, places: jax.Array) -> jax.Array:
         rows, work, words = look_up(table, numbers, places), kernels(table, colours), pack(images)
-        spread = {
-            "all": lambda expected: _all,
-            "map": lambda expected: _map,
-            "slab": lambda expected: functools.partial(_slab, shares=expected),
-        }[implementation]
+        spread = SPREADS[implementation]
         for number in range(numbers.shape[1]):
             row = jax.tree.map(lambda column, number=number: column[:, number], rows)
             words = stage(words, row, work, spread(shares.source), spread(shares.kind))
@@ -310,3 +322,10 @@ def slabs(
         done.append(jax.vmap(work[number])(*slab))
         start += places
     return _put(out, whose, jnp.concatenate(done))
+
+
+SPREADS: dict[str, Callable[[tuple[float, ...]], Spread]] = {
+    "all": lambda expected: _all,
+    "map": lambda expected: _map,
+    "slab": lambda expected: functools.partial(_slab, shares=expected),
+}

@@ -12,8 +12,10 @@ from jax.typing import ArrayLike
 from kdaug_jax.augment.engine import rows
 from kdaug_jax.augment.engine.apply import Implementation, Shares, apply_ops
 from kdaug_jax.augment.engine.kernels import Colours
+from kdaug_jax.augment.ops.checks import check_batch, check_fill, is_host
 from kdaug_jax.augment.policies.policy import Policy
 from kdaug_jax.augment.policies.squares import places
+from kdaug_jax.errors import near
 
 SIMULATED = 2048  # images, from whose draws the shares of the kinds are read
 
@@ -41,13 +43,27 @@ def apply_policy(
 
     Returns:
       `u8[B,H,W,3]`; what an image becomes depends on its key and itself alone.
+
+    Raises:
+      TypeError: the images are not an array of uint8, or `fill` is a name.
+      ValueError: the images are not `[B,H,W,3]`, not as many keys as images, `fill` is not a
+        colour, or `traced` has what is no number of the policy, or one of another shape or,
+        as far as it is known, out of range.
     """
+    check_batch(images, (3,) if policy.channels == 4 else (3, 4))
+    check_fill(fill, images.shape[3])
+    if keys.shape != images.shape[:1]:
+        raise ValueError(
+            f"{len(images)} images with keys {list(keys.shape)}; must be key[B], one for each "
+            "image, as jax.random.split(key, B) gives"
+        )
+    _check_traced(policy, traced or {})
     defaults = {name: jnp.asarray(number.default) for name, number in policy.numbers.items()}
     traced = {**defaults, **(traced or {})}
     table = rows.build(policy.ops, images.shape[1:3], policy.variant)
     numbers = jax.vmap(lambda key: policy.draw(key, traced))(keys)
     spots = jax.vmap(lambda key: places(key, policy.stages))(keys)
-    fill = jnp.asarray(fill, jnp.uint8)
+    fill = jnp.broadcast_to(jnp.asarray(fill, jnp.uint8), images.shape[3:])
     erase = fill if policy.cutout_fill is None else jnp.asarray(policy.cutout_fill, jnp.uint8)
     clear = policy.channels == 4
     if clear:  # what comes in is transparent, and told by that from what was there
@@ -67,6 +83,19 @@ def apply_policy(
         return done
     seen = jnp.broadcast_to(fill, (*done.shape[:3], 3))
     return jnp.where(done[..., 3:] == 0, seen, done[..., :3])
+
+
+def _check_traced(policy: Policy, traced: Mapping[str, ArrayLike]) -> None:
+    for name, value in traced.items():
+        if name not in policy.numbers:
+            raise ValueError(f"the policy has no number {name!r}; {near(name, policy.numbers)}")
+        default, legal = policy.numbers[name]
+        if np.shape(value) != default.shape:
+            raise ValueError(f"{name} has shape {np.shape(value)}; must be {default.shape}")
+        if is_host(value):
+            found = np.asarray(value)
+            if not ((found >= legal.low) & (found <= legal.high)).all():
+                raise ValueError(f"{name} is {value}; must be {legal.low:g}..{legal.high:g}")
 
 
 def expected_shares(policy: Policy, table: rows.Table) -> Shares:

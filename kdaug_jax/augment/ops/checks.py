@@ -37,6 +37,27 @@ def check_image(image: Any, channels: tuple[int, ...] | None = None) -> tuple[in
     return image.shape
 
 
+def check_batch(images: Any, channels: tuple[int, ...] = (3, 4)) -> None:
+    """Refuses what is not a batch of images of bytes; looks at shape and dtype only.
+
+    Args:
+      images: should be `u8[B,H,W,C]`.
+      channels: the legal values of C.
+
+    Raises:
+      TypeError: not an array of uint8.
+      ValueError: not four axes, images without pixels, or another number of channels.
+    """
+    right = f"must be uint8 [B,H,W,{' or '.join(map(str, channels))}]"
+    if not isinstance(images, (np.ndarray, jax.Array)):
+        raise TypeError(f"images are a {type(images).__name__}; {right}")
+    found = f"images are {images.dtype}{list(images.shape)}"
+    if images.dtype != np.uint8:
+        raise TypeError(f"{found}; {right}")
+    if images.ndim != 4 or 0 in images.shape[1:] or images.shape[3] not in channels:
+        raise ValueError(f"{found}; {right}")
+
+
 def is_host(number: Any) -> bool:
     """Says whether a number is known before anything is traced.
 
