@@ -8,8 +8,9 @@ from typing import Any
 import jax
 
 from kdaug_jax.augment import mixing, policies
-from kdaug_jax.augment.ops import crop, masks, resized_crop
+from kdaug_jax.augment.ops import crop, masks, resized_crop, resizing
 from kdaug_jax.augment.policies import Policy
+from kdaug_jax.augment.policies.policy import named
 from kdaug_jax.augment.stage import Size, Stage
 
 
@@ -94,15 +95,24 @@ def _square(arguments: Mapping[str, Any], size: Size) -> Size:
     return arguments["size"], arguments["size"]
 
 
-def check_square(arguments: Mapping[str, Any], size: Size) -> None:
-    """Refuses a result without pixels.
+def check_crop(arguments: Mapping[str, Any], size: Size) -> None:
+    """Refuses a result without pixels, an unknown filter, and ranges or a middle that are none.
+
+    Args:
+      arguments: what a user wrote for a stage that crops and resizes.
+      size: height and width of the images in pixels.
 
     Raises:
-      ValueError: (what is wrong, what would be right).
+      ValueError: (what is wrong, what would be right), or both in one.
     """
-    del size
     if arguments["size"] < 1:
         raise ValueError(f"got size={arguments['size']}", "must be at least 1 pixel")
+    if "method" in arguments:
+        named("method", arguments["method"], resizing.FILTERS)
+    if "scale" in arguments:
+        resized_crop.check_ranges(arguments["scale"], arguments["ratio"])
+    if "padding" in arguments:
+        resized_crop.middle(*size, arguments["size"], arguments["padding"])
 
 
 STAGES: dict[str, Stage] = {
@@ -110,12 +120,12 @@ STAGES: dict[str, Stage] = {
     "flip": Stage(crop.random_flip),
     "cutout": Stage(masks.random_cutout, check=masks.check_cutout),
     "random_resized_crop": Stage(
-        resized_crop.random_resized_crop, check=check_square, size=_square
+        resized_crop.random_resized_crop, check=check_crop, size=_square
     ),
-    "inception_crop": Stage(resized_crop.inception_crop, check=check_square, size=_square),
-    "center_crop": Stage(center_crop_stage, check=check_square, size=_square),
+    "inception_crop": Stage(resized_crop.inception_crop, check=check_crop, size=_square),
+    "center_crop": Stage(center_crop_stage, check=check_crop, size=_square),
     "efficientnet_crop": Stage(
-        efficientnet_crop_stage, check=check_square, size=_square, floats=True
+        efficientnet_crop_stage, check=check_crop, size=_square, floats=True
     ),
     "mixup": Stage(mixing.random_mixup, form="group", check=mixing.check_mixing, floats=True),
     "cutmix": Stage(mixing.random_cutmix, form="group", check=mixing.check_mixing),

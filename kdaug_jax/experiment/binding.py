@@ -32,6 +32,8 @@ def read_calls(where: str, text: str) -> list[tuple[str, list[Any], dict[str, An
     Raises:
       ConfigError: not such an expression, or arguments that are not plain values.
     """
+    if not isinstance(text, str):
+        raise ConfigError(where, f"got {text!r}", "write text such as 'pad_crop(4)|flip'")
     if not text.strip():
         return []
     try:
@@ -41,14 +43,14 @@ def read_calls(where: str, text: str) -> list[tuple[str, list[Any], dict[str, An
             stages.append(node.right)
             node = node.left
         stages.append(node)
-        return [_call(stage) for stage in reversed(stages)]
+        return [_call(where, stage) for stage in reversed(stages)]
     except (SyntaxError, ValueError) as error:
         raise ConfigError(
             where, f"cannot read {text!r}", "write name(values)|name(values)"
         ) from error
 
 
-def _call(node: ast.expr) -> tuple[str, list[Any], dict[str, Any]]:
+def _call(where: str, node: ast.expr) -> tuple[str, list[Any], dict[str, Any]]:
     if isinstance(node, ast.Name):
         return node.id, [], {}
     if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Name):
@@ -56,7 +58,13 @@ def _call(node: ast.expr) -> tuple[str, list[Any], dict[str, Any]]:
     if any(keyword.arg is None for keyword in node.keywords):
         raise ValueError("** is not part of the language")
     args = [ast.literal_eval(argument) for argument in node.args]
-    return node.func.id, args, {word.arg: ast.literal_eval(word.value) for word in node.keywords}
+    kwargs = {}
+    for word in node.keywords:
+        if word.arg in kwargs:
+            where = f"{where}.{node.func.id}"
+            raise ConfigError(where, f"argument '{word.arg}' is given twice", "give it once")
+        kwargs[word.arg] = ast.literal_eval(word.value)
+    return node.func.id, args, kwargs
 
 
 class Option(NamedTuple):

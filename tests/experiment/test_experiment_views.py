@@ -159,6 +159,44 @@ def test_build_gives_what_a_run_gives():
         views.build('view("x")|flip')
 
 
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        ("randaugment(2, 31)", "m is 31; must be a whole number, 0..30"),
+        ("flip(1.5)", "flip.probability: got 1.5"),
+        ("flip(probability=0.5, probability=0.6)", "flip: argument 'probability' is given twice"),
+        ("random_resized_crop(8)|cutout(9)", "larger than the 8x8 image"),
+        ("random_resized_crop(8, scale=(0.5, 0.1))", "scale=.0.5, 0.1.; must be two fractions"),
+        ("random_resized_crop(8, ratio=3)", "ratio=3; must be two numbers"),
+        ("center_crop(8, method='cubic')", "unknown method 'cubic'; did you mean bicubic"),
+        ("efficientnet_crop(8, -1)", "padding=-1; must be"),
+        ("efficientnet_crop(8)|flip", "comes after a stage that gives floats"),
+        ("autoaugment('none.json')", "no file none.json"),
+        (3, "got 3; write text"),
+    ],
+)
+def test_build_tells_at_once_what_no_image_would_mend(text, message):
+    with pytest.raises(ConfigError, match=message):
+        views.build(text)
+
+
+def test_built_views_refuse_arrays_that_do_not_fit():
+    flip, keys = views.build("flip"), jax.random.split(jax.random.key(0), 2)
+    images = np.zeros((2, 8, 8, 3), np.uint8)
+    for wrong in (images.astype(np.float32), images.tolist()):
+        with pytest.raises(TypeError, match="must be uint8 .B,H,W"):
+            flip(keys, wrong)
+    with pytest.raises(ValueError, match="must be uint8 .B,H,W"):
+        flip(keys[:1], images[0])
+    for few in (keys[:1], keys[0], jax.random.split(jax.random.PRNGKey(0), 2), 3):
+        with pytest.raises(ValueError, match="must be one key for each image"):
+            flip(few, images)
+    with pytest.raises(ConfigError, match="9 is larger than the 8x8 image"):
+        views.build("cutout(9)")(keys, images)
+    with pytest.raises(ConfigError, match="padding=32 leave nothing of the 8x8 image"):
+        views.build("center_crop(1)")(keys, images)
+
+
 def test_group_stages_mix_inside_their_group(monkeypatch):
     from kdaug_jax.augment.stage import Stage
 

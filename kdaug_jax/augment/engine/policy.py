@@ -12,7 +12,7 @@ from jax.typing import ArrayLike
 from kdaug_jax.augment.engine import rows
 from kdaug_jax.augment.engine.apply import Implementation, Shares, apply_ops
 from kdaug_jax.augment.engine.kernels import Colours
-from kdaug_jax.augment.ops.checks import check_batch, check_fill, is_host
+from kdaug_jax.augment.ops.checks import check_batch, check_fill, check_keys, is_host
 from kdaug_jax.augment.policies.policy import Policy
 from kdaug_jax.augment.policies.squares import places
 from kdaug_jax.errors import near
@@ -52,11 +52,7 @@ def apply_policy(
     """
     check_batch(images, (3,) if policy.channels == 4 else (3, 4))
     check_fill(fill, images.shape[3])
-    if keys.shape != images.shape[:1]:
-        raise ValueError(
-            f"{len(images)} images with keys {list(keys.shape)}; must be key[B], one for each "
-            "image, as jax.random.split(key, B) gives"
-        )
+    check_keys(keys, images)
     _check_traced(policy, traced or {})
     defaults = {name: jnp.asarray(number.default) for name, number in policy.numbers.items()}
     traced = {**defaults, **(traced or {})}

@@ -58,6 +58,25 @@ def check_batch(images: Any, channels: tuple[int, ...] = (3, 4)) -> None:
         raise ValueError(f"{found}; {right}")
 
 
+def check_keys(keys: Any, images: Any) -> None:
+    """Refuses what is not one key for each image.
+
+    Args:
+      keys: should be `key[B]`.
+      images: `[B,...]`.
+
+    Raises:
+      ValueError: not an array of keys, or not as many as images.
+    """
+    typed = isinstance(keys, jax.Array) and jax.dtypes.issubdtype(keys.dtype, jax.dtypes.prng_key)
+    if not typed or keys.shape != images.shape[:1]:
+        found = f"{keys.dtype}{list(keys.shape)}" if hasattr(keys, "shape") else repr(keys)
+        raise ValueError(
+            f"{len(images)} images with keys {found}; must be one key for each image, as "
+            "jax.random.split(jax.random.key(0), len(images)) gives"
+        )
+
+
 def is_host(number: Any) -> bool:
     """Says whether a number is known before anything is traced.
 

@@ -7,6 +7,7 @@ which its op draws boxes, in `inception_crop` and `efficientnet_crop`.
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -51,16 +52,32 @@ def random_resized_crop(
     Source: Szegedy et al. 2015; `RandomResizedCrop` of torchvision on images of Pillow.
     """
     height, width, _ = check_image(image)
-    _check_ranges(scale, ratio)
+    check_ranges(scale, ratio)
     box = draw_box(key, height, width, scale, ratio)
     return resize_box(image, *box, (size, size), method)
 
 
-def _check_ranges(scale: tuple[float, float], ratio: tuple[float, float]) -> None:
-    if not 0 < scale[0] <= scale[1] <= 1:
+def check_ranges(scale: tuple[float, float], ratio: tuple[float, float]) -> None:
+    """Refuses ranges from which no box can be drawn.
+
+    Args:
+      scale: see `draw_box`.
+      ratio: see `draw_box`.
+
+    Raises:
+      ValueError: not two numbers, not in order, or out of range.
+    """
+    if not _is_pair(scale) or not 0 < scale[0] <= scale[1] <= 1:
         raise ValueError(f"scale={scale}; must be two fractions above 0, the smaller first")
-    if not 0 < ratio[0] <= ratio[1] < math.inf:
+    if not _is_pair(ratio) or not 0 < ratio[0] <= ratio[1] < math.inf:
         raise ValueError(f"ratio={ratio}; must be two numbers above 0, the smaller first")
+
+
+def _is_pair(value: Any) -> bool:
+    numbers = isinstance(value, tuple | list) and len(value) == 2
+    return numbers and all(
+        isinstance(one, int | float) and not isinstance(one, bool) for one in value
+    )
 
 
 def inception_crop(key: jax.Array, image: jax.Array, size: int) -> jax.Array:
@@ -133,9 +150,28 @@ def center_crop(
 def _middle_square(image: jax.Array, size: int, padding: int) -> jax.Array:
     """Cuts the square of `center_box` out of `u8[H,W,C]`."""
     height, width, _ = check_image(image)
+    top, left, side = middle(height, width, size, padding)
+    return jnp.asarray(image)[top : top + side, left : left + side]
+
+
+def middle(height: int, width: int, size: int, padding: int) -> tuple[int, int, int]:
+    """Gives the square of `center_box`: its first row, its first column and its side.
+
+    Args:
+      height: of the image in pixels.
+      width: of the image in pixels.
+      size: side of the result in pixels.
+      padding: see `center_box`.
+
+    Raises:
+      ValueError: numbers out of range, or a square without pixels.
+    """
     if size < 1 or padding < 0:
         raise ValueError(f"size={size}, padding={padding}; must be at least 1 and 0 pixels")
     top, left, side, _ = center_box(height, width, size, padding)
     if side < 1:
-        raise ValueError(f"a {height}x{width} image has no middle for size {size}")
-    return jnp.asarray(image)[top : top + side, left : left + side]
+        raise ValueError(
+            f"size={size}, padding={padding} leave nothing of the {height}x{width} image; "
+            "take a smaller padding"
+        )
+    return top, left, side

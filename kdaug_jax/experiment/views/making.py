@@ -11,6 +11,7 @@ import numpy as np
 
 from kdaug_jax import rng
 from kdaug_jax.augment import STAGES, apply_policy
+from kdaug_jax.augment.ops.checks import check_batch, check_keys
 from kdaug_jax.errors import ConfigError, near
 from kdaug_jax.experiment.binding import read_calls
 from kdaug_jax.experiment.views.language import EPOCH, Call, Plan, parse
@@ -18,6 +19,8 @@ from kdaug_jax.experiment.views.picking import Choice, Pair, Pool, Scorer, choos
 from kdaug_jax.experiment.views.pools import POOLS
 from kdaug_jax.runtime import sharding
 from kdaug_jax.types import Batch, Clock, Hparams, Info, Outputs, View
+
+LARGEST = 32767  # side of an image in pixels
 
 
 class Made(NamedTuple):
@@ -199,7 +202,7 @@ def build(
 
     Raises:
       ConfigError: the expression does not fit; what depends on the size of the images is told
-        by the function.
+        by the function, which also raises TypeError and ValueError for arrays that do not fit.
     """
     for stage, _, _ in read_calls("views.x", text):
         grouped = stage in STAGES and STAGES[stage].form == "group"
@@ -207,8 +210,12 @@ def build(
             raise ConfigError("views.x", f"{text!r} needs a batch with labels", "use a config")
         if stage not in STAGES:
             raise ConfigError("views.x", f"unknown stage '{stage}'", near(stage, STAGES))
+    # What no size of images would mend is told now.
+    parse("x", text, Info(0, (LARGEST, LARGEST), np.zeros(0, np.int32), mean, mean))
 
     def apply(keys: jax.Array, images: jax.Array) -> jax.Array:
+        check_batch(images, (1, 3, 4))
+        check_keys(keys, images)
         info = Info(0, images.shape[1:3], np.zeros(0, np.int32), mean, mean)
         for call in parse("x", text, info).calls:
             traced = {name: jnp.asarray(value) for name, value in call.bound.traced.items()}
