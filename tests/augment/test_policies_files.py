@@ -95,6 +95,15 @@ def test_absent_files_are_named(tmp_path):
     (tmp_path / "z.json").write_bytes(b"\xff\xfe\xfa")
     with pytest.raises(ValueError, match="is not text"):
         policies.read_schedule(str(tmp_path / "z.json"), 3)
+    strange = {
+        "twice": ('{"levels": "fast", "levels": "tpu", "sub_policies": []}', "is given twice"),
+        "long": ("9" * 5000, "cannot read"), "deep": ("[" * 100_000, "cannot read"),
+    }
+    for name, (text, message) in strange.items():
+        (tmp_path / f"{name}.json").write_text(text)
+        with pytest.raises(ValueError, match=message) as error:
+            policies.autoaugment(str(tmp_path / f"{name}.json"), size=SIZE)
+        assert len(error.value.args) == 2
     with pytest.raises(ValueError, match="unknown policy 'cifar'") as error:
         policies.autoaugment("cifar", size=SIZE)
     assert "cifar10" in error.value.args[1]
@@ -187,6 +196,7 @@ def test_config_strings():
         (lambda: policies.randaugment(2, 9, "tpuclean", size=SIZE), "'tpuclean'", "tpu_clean"),
         (lambda: policies.randaugment(2, 9, size=SIZE, ops=("Rotat",)), "'Rotat'", "Rotate"),
         (lambda: policies.randaugment(2, 9, size=SIZE, ops=()), "empty", "at least one"),
+        (lambda: policies.randaugment(2, 9, size=SIZE, ops="Rotate"), "the text", "['Rotate']"),
         (lambda: policies.randaugment(2, 9, size=SIZE, cutout_const=3), "cutout_const", "tpu"),
         (lambda: policies.wei2020(2, 11, size=SIZE), "m is 11", "0..10"),
         (lambda: policies.wei2020(2, 1, size=SIZE, shear="angel"), "'angel'", "angle"),

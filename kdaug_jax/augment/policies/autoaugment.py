@@ -107,7 +107,8 @@ def read_json(path: str) -> Any:
       ValueError: (what is wrong, with the line; what would be right).
     """
     try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
+        text = Path(path).read_text(encoding="utf-8")
+        return json.loads(text, object_pairs_hook=_unrepeated)
     except FileNotFoundError:
         raise ValueError(f"no file {path}", "give the path of a JSON file") from None
     except OSError as error:
@@ -116,6 +117,17 @@ def read_json(path: str) -> Any:
         raise ValueError(f"{path} is not text", "must be a JSON file") from None
     except json.JSONDecodeError as error:
         raise ValueError(f"{path}, line {error.lineno}: {error.msg}", "must be JSON") from None
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"cannot read {path}: {error}", "must be JSON of its format") from None
+
+
+def _unrepeated(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"key {twice!r} is given twice")
+    return found
 
 
 def check_keys(path: str, content: Any, needed: Sequence[str]) -> None:

@@ -144,6 +144,8 @@ def randaugment(
     whole("m", m, 0, found.highest)
     if ops is not None and not ops:
         raise ValueError("ops is empty", "name at least one op")
+    if isinstance(ops, str):
+        raise ValueError(f"ops is the text {ops!r}", f"must be a list of names, as [{ops!r}]")
     chosen = {name: named("op", name, found.levels) for name in (ops or found.levels)}
     highest = _highest(chosen, found.highest, size)
     if m > highest:
