@@ -263,11 +263,14 @@ def check(
     try:
         manifest = json.loads((directory / "manifest.json").read_text())
         variant, cases, sets = (manifest[name] for name in ("variant", "cases", "sets"))
-    except (OSError, ValueError, KeyError) as error:
+        wanted = {name: [key for key in cases if name in cases[key]["sets"]] for name in sets}
+        if not wanted:
+            raise ValueError("it lists no sets")
+    except (OSError, ValueError, KeyError, TypeError) as error:
         yield "manifest.json", f"cannot be read: {error!r}"
         return
-    for name in sets:
-        own = {key: case for key, case in cases.items() if name in case["sets"]}
+    for name, keys in wanted.items():
+        own = {key: cases[key] for key in keys}
         try:
             arrays = load(directory, name)
         except (OSError, ValueError, lzma.LZMAError) as error:
@@ -291,6 +294,8 @@ def _problem(
         return "is not in the file"
     if variant not in VARIANTS:
         return f"unknown variant '{variant}'"
+    if not {"op", "args"} <= case.keys():
+        return "has no op or no args in the manifest"
     run = VARIANTS[variant](case["op"])
     if run is None:
         return f"unknown op '{case['op']}'"

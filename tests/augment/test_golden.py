@@ -48,7 +48,9 @@ def test_the_script_counts_what_passes(small, capsys):
     assert run(small[2](), capsys) == (0, ["3 passed, 0 failed"])
 
 
-@pytest.mark.parametrize("fault", ["value", "shape", "op", "args", "extra", "missing", "variant"])
+@pytest.mark.parametrize("fault", [
+    "value", "shape", "op", "args", "no op", "no args", "extra", "missing", "variant",
+])
 def test_the_script_fails_what_differs_or_is_not_known(small, capsys, fault):
     cases, arrays, write = small
     failed = 3 if fault == "variant" else 1
@@ -60,6 +62,8 @@ def test_the_script_fails_what_differs_or_is_not_known(small, capsys, fault):
         cases["invert"]["op"] = "revert"
     elif fault == "args":
         cases["solarize/t=26"]["args"] = {"threshold": 26}
+    elif fault.startswith("no "):
+        del cases["rotate/deg=15"][fault.removeprefix("no ")]
     elif fault == "extra":
         arrays["novel"] = arrays["in"]
         cases["rotate/deg=15"]["sets"] = ["one", "two"]
@@ -77,3 +81,16 @@ def test_the_script_fails_what_cannot_be_read(small, tmp_path, capsys):
     (directory / "one.npz").write_bytes(b"no zip file")
     status, lines = run(directory, capsys)
     assert status == 1 and lines[-1] == "0 passed, 3 failed"
+
+
+@pytest.mark.parametrize("fault", ["no sets", "list", "none"])
+def test_the_script_fails_a_manifest_that_is_none(small, capsys, fault):
+    cases, _, write = small
+    if fault == "no sets":
+        del cases["invert"]["sets"]
+    directory = write()
+    if fault != "no sets":
+        content = [] if fault == "list" else {"variant": "pillow", "cases": {}, "sets": {}}
+        (directory / "manifest.json").write_text(json.dumps(content))
+    status, lines = run(directory, capsys)
+    assert status == 1 and lines[-1] == "0 passed, 1 failed"
