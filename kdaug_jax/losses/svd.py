@@ -38,8 +38,30 @@ def leading_eigenvectors(gram: jax.Array, count: int) -> tuple[jax.Array, jax.Ar
     return _eigenvectors(gram, count)[0]
 
 
+@jax.custom_batching.sequential_vmap
+def _decompose_one(gram: jax.Array) -> tuple[jax.Array, jax.Array]:
+    return tuple(jnp.linalg.eigh(gram, symmetrize_input=False))
+
+
+def _decompose(gram: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Gives eigenvalues, rising, and eigenvectors of `f32[...,N,N]`.
+
+    On a CPU one matrix after another: for many at once jaxlib (0.10) shares them among the threads
+    that also run the program, and when several wait for each other's shares they wait for ever.
+    """
+    def in_turn(gram):
+        flat = gram.reshape(-1, *gram.shape[-2:])
+        values, vectors = jax.vmap(_decompose_one)(flat)
+        return values.reshape(gram.shape[:-1]), vectors.reshape(gram.shape)
+
+    def together(gram):
+        return tuple(jnp.linalg.eigh(gram, symmetrize_input=False))
+
+    return jax.lax.platform_dependent(gram, cpu=in_turn, default=together)
+
+
 def _eigenvectors(gram: jax.Array, count: int):
-    values, vectors = jnp.linalg.eigh(gram, symmetrize_input=False)
+    values, vectors = _decompose(gram)
     values, vectors = values[..., ::-1], vectors[..., ::-1]
     return (values[..., :count], vectors[..., :count]), (values, vectors)
 

@@ -1,3 +1,4 @@
+import re
 from functools import partial
 
 import jax
@@ -7,6 +8,7 @@ import pytest
 from jax.test_util import check_grads
 
 from kdaug_jax.losses import svd
+from kdaug_jax.runtime import sharding
 
 
 def maps(side, channels, seed=0, shift=0.5):
@@ -120,3 +122,28 @@ def test_what_does_not_fit(student, options, message):
     with pytest.raises(ValueError) as caught:
         total(student, **options)
     assert message in caught.value.args[0]
+
+
+def test_matrices_are_decomposed_one_by_one_on_a_cpu():
+    """Many at once may wait for each other for ever, see `_decompose`."""
+    gram = jax.ShapeDtypeStruct((2, 8, 16, 16), jnp.float32)
+    compiled = jax.jit(svd.leading_eigenvectors, static_argnums=1).lower(gram, 4).compile()
+    calls = [line for line in compiled.as_text().splitlines() if "lapack_ssyevd" in line]
+    assert calls and all(re.search(r"\(f32\[16,16\]", line) for line in calls), calls
+    batched = jax.jit(jnp.linalg.eigh).lower(gram).compile().as_text()
+    line = next(line for line in batched.splitlines() if "lapack_ssyevd" in line)
+    assert "f32[2,8,16,16]" in line
+
+
+def test_several_decompositions_at_once_end_on_several_devices():
+    mesh = sharding.make_mesh(4, 8)
+    draw = np.random.default_rng(0)
+    many = [jnp.asarray(draw.normal(0.5, 1, (8, 8, 8, 24)), jnp.float32) for _ in range(4)]
+
+    def values(many):
+        vectors = [svd.right_singular(one, 2) for one in many]
+        return sum(jnp.sum(jnp.abs(part)) for pair in vectors for part in pair)
+
+    one = jax.jit(values)(many)
+    spread = jax.jit(values)(sharding.put_batch(mesh, many))
+    np.testing.assert_allclose(one, spread, rtol=1e-4)
