@@ -145,7 +145,8 @@ class Alone:
             sharding.within(mesh, jax.value_and_grad(cost, argnums=(0, 1), has_aux=True)),
             donate_argnums=2,
         )
-        self.params, self.state = jax.device_put((params, state), whole)
+        # Copied: the state is given away, and one array of zeros may be in it twice.
+        self.params, self.state = jax.device_put(jax.tree.map(jnp.copy, (params, state)), whole)
         self.outputs, self.views, self.step = outputs, views, 0
 
     def __call__(self, steps: int) -> None:
