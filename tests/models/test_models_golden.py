@@ -5,6 +5,7 @@ import shutil
 import numpy as np
 import pytest
 
+from tests import check_golden
 from tests import golden_models as golden
 
 # One of each kind of block; their compilation takes the time.
@@ -76,6 +77,10 @@ def test_an_empty_folder_is_no_success(tmp_path, capsys):
     assert golden.main([str(tmp_path)]) == 1
     assert capsys.readouterr().out == "0 passed, 0 failed\n"
     assert golden.main([str(tmp_path / "absent")]) == 2
+    for what in check_golden.CHECKS:
+        assert check_golden.main([what, str(tmp_path)]) == 1
+        with pytest.raises(SystemExit, match="2"):
+            check_golden.main([what, str(tmp_path / "absent")])
 
 
 @pytest.mark.parametrize(
