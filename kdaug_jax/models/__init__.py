@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import inspect
+import math
+from numbers import Integral
 from types import ModuleType
 from typing import Any
 
@@ -12,6 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from kdaug_jax.errors import ConfigError, near
+from kdaug_jax.models.batchnorm import StatisticsError
 from kdaug_jax.models.families import (
     alexnet,
     efficientnet,
@@ -30,7 +33,7 @@ from kdaug_jax.models.families import (
 )
 from kdaug_jax.models.fold import fold_batchnorm
 from kdaug_jax.models.layers import Mode
-from kdaug_jax.models.model import Model, Variables
+from kdaug_jax.models.model import DTYPES, Model, Variables
 from kdaug_jax.models.variables import flatten, mismatches, take_branch
 from kdaug_jax.types import Outputs
 
@@ -53,14 +56,13 @@ _FAMILIES: tuple[ModuleType, ...] = (
     efficientnet,
 )
 
-# What Linen raises for variables that do not fit a module.
+# What Linen and BatchNorm raise for variables that do not fit a module.
 _MISFITS = (
+    StatisticsError,
     flax.errors.ScopeParamShapeError,
     flax.errors.ScopeParamNotFoundError,
     flax.errors.ScopeCollectionNotFound,
 )
-
-_DTYPES = ("float32", "bfloat16")
 
 
 def names() -> tuple[str, ...]:
@@ -97,11 +99,11 @@ def create(
 
     Raises:
       ConfigError: unknown name, impossible depth, or an argument out of range. `apply` raises it
-        while being traced, for an image that is too small, variables of another network or
-        number of classes, a branch that does not exist, rows that are not whole examples, a
-        `group_size` that does not divide the batch, and a missing key.
+        while being traced, for an image that is too small or has other channels, variables of
+        another network or number of classes, a branch that does not exist, rows that are not
+        whole examples, a `group_size` that does not divide the batch, and a missing key.
     """
-    _check(num_classes, mean, std, num_branches, group_size, dtype)
+    _check(name, num_classes, mean, std, num_branches, group_size, dtype)
     module, (min_size, native_size) = _build(
         name, num_classes, num_branches, jnp.dtype(dtype), options
     )
@@ -126,9 +128,11 @@ def create(
         key: jax.Array | None = None,
         groups: int = 0,
     ) -> tuple[Outputs, Variables]:
+        _check_channels(name, image.shape, len(mean))
         _check_size(name, image.shape[1:3], min_size)
         _check_branches(branches, num_branches)
-        groups = _groups(image.shape[0], len(branches), groups, group_size) if train else 1
+        examples = _examples(image.shape[0], len(branches))
+        groups = _groups(examples, groups, group_size) if train else 1
         mode = Mode(train, tuple(branches), groups)
         mutable = ["batch_stats"] if train else False
         rngs = {} if key is None else {"dropout": key}
@@ -148,7 +152,7 @@ def create(
         except flax.errors.InvalidRngError:
             raise ConfigError("key", f"{name} draws at random in training", "give a key") from None
         if not train:
-            return result, variables["batch_stats"]
+            return result, variables.get("batch_stats", {})
         outputs, changed = result
         return outputs, changed.get("batch_stats", {})
 
@@ -174,6 +178,7 @@ def _build(
 
 
 def _check(
+    name: str,
     num_classes: int,
     mean: tuple[float, ...],
     std: tuple[float, ...],
@@ -182,18 +187,36 @@ def _check(
     dtype: str,
 ) -> None:
     """Raises ConfigError for an argument of `create` that is out of range."""
-    if num_classes < 1:
-        raise ConfigError("num_classes", f"is {num_classes}", "at least 1")
+    if not isinstance(name, str):
+        raise ConfigError("name", f"is {name!r}", "a word, such as 'resnet20'")
+    if not _is_whole(num_classes) or num_classes < 1:
+        raise ConfigError("num_classes", f"is {num_classes!r}", "a whole number, at least 1")
     if not mean or len(mean) != len(std):
         raise ConfigError("std", f"has {len(std)} values, mean {len(mean)}", "one per channel")
-    if min(std) <= 0.0:
-        raise ConfigError("std", f"is {std}", "every value above 0")
-    if num_branches < 1:
-        raise ConfigError("num_branches", f"is {num_branches}", "at least 1")
-    if group_size < 0:
-        raise ConfigError("group_size", f"is {group_size}", "0 for the whole batch, or more")
-    if dtype not in _DTYPES:
-        raise ConfigError("dtype", f"unknown type '{dtype}'", near(dtype, _DTYPES))
+    if not all(math.isfinite(value) for value in mean):
+        raise ConfigError("mean", f"is {mean}", "finite values")
+    if not all(0.0 < value < math.inf for value in std):
+        raise ConfigError("std", f"is {std}", "every value above 0 and finite")
+    if not _is_whole(num_branches) or num_branches < 1:
+        raise ConfigError("num_branches", f"is {num_branches!r}", "a whole number, at least 1")
+    if not _is_whole(group_size) or group_size < 0:
+        raise ConfigError("group_size", f"is {group_size!r}", "0 for the whole batch, or more")
+    if dtype not in DTYPES:
+        raise ConfigError("dtype", f"unknown type '{dtype}'", near(str(dtype), DTYPES))
+
+
+def _is_whole(number: Any) -> bool:
+    return isinstance(number, Integral) and not isinstance(number, bool)
+
+
+def _check_channels(name: str, shape: tuple[int, ...], channels: int) -> None:
+    # One channel would be broadcast to all of the mean without a word.
+    if len(shape) != 4 or shape[3] != channels:
+        raise ConfigError(
+            "image",
+            f"has shape {tuple(shape)}, but {name} has the mean of {channels} channels",
+            f"[rows, height, width, {channels}]",
+        )
 
 
 def _check_size(name: str, size: tuple[int, ...], min_size: int) -> None:
@@ -206,7 +229,8 @@ def _check_size(name: str, size: tuple[int, ...], min_size: int) -> None:
 
 
 def _check_branches(branches: tuple[int, ...], num_branches: int) -> None:
-    if not branches or not all(0 <= branch < num_branches for branch in branches):
+    exist = (_is_whole(branch) and 0 <= branch < num_branches for branch in branches)
+    if not branches or not all(exist):
         raise ConfigError(
             "branches",
             f"{tuple(branches)} of a network with {num_branches} BatchNorm branches",
@@ -214,13 +238,17 @@ def _check_branches(branches: tuple[int, ...], num_branches: int) -> None:
         )
 
 
-def _groups(rows: int, views: int, groups: int, group_size: int) -> int:
-    """Gives the number of groups in `rows` = examples · views, from it or from their size."""
-    if rows % views:
+def _examples(rows: int, views: int) -> int:
+    """Gives how many examples of so many views the rows are."""
+    if not rows or rows % views:
         raise ConfigError("image", f"{rows} rows are not whole examples of {views} views")
-    examples = rows // views
+    return rows // views
+
+
+def _groups(examples: int, groups: int, group_size: int) -> int:
+    """Gives the number of groups of the examples, from it or from their size."""
     if groups:
-        if examples % groups:
+        if groups < 0 or examples % groups:
             raise ConfigError("groups", f"{groups} do not divide {examples} examples", "a divisor")
         return groups
     if examples % (group_size or examples):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import flax.linen as nn
 import jax
@@ -17,6 +17,10 @@ Initializer = Callable[..., jax.Array]
 def over_last_axis(vector: jax.Array, ndim: int) -> jax.Array:
     """Gives `vector[C]` the shape `[1,...,1,C]` of rank `ndim`, as explicit broadcasting asks."""
     return vector.reshape((1,) * (ndim - 1) + vector.shape)
+
+
+class StatisticsError(Exception):
+    """Running statistics are missing, or have another shape than the layer's."""
 
 
 class BatchNorm(nn.Module):
@@ -76,6 +80,9 @@ class BatchNorm(nn.Module):
         if self.has_variable("params", "shift"):
             return self._shifted(x, train)
         shape = (self.num_branches, x.shape[-1])
+        if not self.is_initializing():
+            # Linen would make up what is missing, and a wrong shape might be broadcast.
+            _check_statistics(self.variables.get("batch_stats", {}), shape)
         scale = self.param("scale", self.scale_init, shape, jnp.float32)
         bias = self.param("bias", nn.initializers.zeros, shape, jnp.float32)
         mean = self.variable("batch_stats", "mean", jnp.zeros, shape, jnp.float32)
@@ -114,6 +121,12 @@ class BatchNorm(nn.Module):
             )
         shift = self.get_variable("params", "shift")
         return (x.astype(jnp.float32) + over_last_axis(shift, x.ndim)).astype(x.dtype)
+
+
+def _check_statistics(found: Mapping[str, jax.Array], shape: tuple[int, int]) -> None:
+    for name in ("mean", "var"):
+        if name not in found or found[name].shape != shape:
+            raise StatisticsError(f"{name} is not of shape {shape}")
 
 
 def _split(x: jax.Array, views: int, groups: int) -> jax.Array:

@@ -16,10 +16,10 @@ import jax.numpy as jnp
 from jax import lax
 from jax.ad_checkpoint import checkpoint_name
 
-from kdaug_jax.errors import ConfigError
+from kdaug_jax.errors import ConfigError, near
 from kdaug_jax.models.batchnorm import BatchNorm, over_last_axis
 from kdaug_jax.models.layers import FULL, Conv, Linear
-from kdaug_jax.models.model import Model
+from kdaug_jax.models.model import DTYPES, Model
 from kdaug_jax.models.variables import flatten, unflatten
 
 _MARK = "fold:"
@@ -48,12 +48,15 @@ def fold_batchnorm(
       Variables for `model.apply(..., train=False)`.
 
     Raises:
-      ConfigError: the network has several branches, or the variables are folded already.
+      ConfigError: the network has several branches, the variables are folded already, or the
+        type is unknown.
     """
     if model.num_branches != 1:
         raise ConfigError(
             "model", f"has {model.num_branches} BatchNorm branches", "take one of them first"
         )
+    if dtype not in DTYPES:
+        raise ConfigError("dtype", f"unknown type '{dtype}'", near(str(dtype), DTYPES))
     leaves = flatten(variables)
     if any(path.endswith("/shift") for path in leaves):
         raise ConfigError("variables", "are folded already")

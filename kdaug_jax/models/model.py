@@ -7,6 +7,9 @@ from typing import Any, NamedTuple
 
 Variables = dict[str, Any]
 
+# Types of the computation.
+DTYPES = ("float32", "bfloat16")
+
 
 class Model(NamedTuple):
     """A network as a pair of pure functions.

@@ -89,6 +89,8 @@ def test_folded_networks_are_not_trained_or_folded_again():
     branched = models.create("resnet8", 10, num_branches=2)
     with pytest.raises(ConfigError, match="2 BatchNorm branches; take one"):
         models.fold_batchnorm(branched, made_up(branched, 8))
+    with pytest.raises(ConfigError, match="unknown type 'float16'; did you mean bfloat16"):
+        models.fold_batchnorm(model, made_up(model, 8), dtype="float16")
 
 
 @pytest.mark.parametrize("branch", [0, 2])

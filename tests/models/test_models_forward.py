@@ -170,6 +170,7 @@ def test_dropout_follows_the_key(initialised):
         ("wrn_4_2", "wrn_10_2 or wrn_16_2"),
         ("wrn_16_0", "unknown network"),
         ("nothing alike", "known: "),
+        (20, "name: is 20; a word"),
     ],
 )
 def test_unknown_names(name, words):
@@ -181,11 +182,18 @@ def test_unknown_names(name, words):
     "wrong",
     [
         {"num_classes": 0},
+        {"num_classes": "10"},
+        {"num_classes": True},
         {"mean": (0.0,)},
+        {"mean": (float("nan"), 0.0, 0.0)},
+        {"std": (float("inf"), 1.0, 1.0)},
         {"std": (1.0, 0.0, 1.0)},
         {"num_branches": 0},
+        {"num_branches": 1.5},
         {"group_size": -1},
+        {"group_size": "4"},
         {"dtype": "float17"},
+        {"dtype": jnp.bfloat16},
         {"dropout": 1.0},
         {"drop": 0.1},
     ],
@@ -213,6 +221,8 @@ def test_arguments_out_of_range(wrong):
         ("pyramidnet11_a6_shakedrop", {"drop": 1.0}, "0 ≤ drop < 1"),
         ("efficientnet_b0", {"drop_connect": 1.5}, "0 ≤ drop_connect < 1"),
         ("efficientnet_b0", {"remat": "block"}, "did you mean blocks"),
+        ("efficientnet_b0", {"remat": True}, "remat: unknown choice 'True'; known: blocks"),
+        ("wrn_10_1_faa", {"bn_momentum": "0.9"}, "0 < bn_momentum < 1"),
         ("efficientnet_b9", {}, "did you mean efficientnet_b"),
         ("shake26_2x33d", {}, "did you mean shake26_2x32d"),
     ],
@@ -244,7 +254,21 @@ def test_wrong_calls():
         call(5, 8, train=True, branches=(0, 1))
     with pytest.raises(ConfigError, match="5 rows are not whole examples of 2 views"):
         call(5, 8, train=False, branches=(0, 1))
+    with pytest.raises(ConfigError, match="0 rows are not whole examples"):
+        call(0, 8, train=True)
+    with pytest.raises(ConfigError, match="-1 do not divide 4 examples"):
+        call(4, 8, train=True, groups=-1)
+    with pytest.raises(ConfigError, match="one number in 0..1 per view"):
+        call(4, 8, train=False, branches=(0.5,))
     call(6, 8, train=False)
+
+
+@pytest.mark.parametrize("shape", [(4, 8, 8, 1), (4, 8, 8, 4), (8, 8, 3)])
+def test_images_have_the_channels_of_the_mean(shape):
+    model = models.create("wrn_10_1", 10)
+    image = jax.ShapeDtypeStruct(shape, jnp.uint8)
+    with pytest.raises(ConfigError, match=r"has shape .* wrn_10_1 has the mean of 3 channels"):
+        jax.eval_shape(lambda v, x: model.apply(v, x, train=False), shapes(model), image)
 
 
 @pytest.mark.parametrize("name", ["lenet_vrm", "alexnet_vrm", "rolekd_alexnet"])
@@ -269,6 +293,22 @@ def test_variables_of_another_network_are_told_by_path():
     with pytest.raises(ConfigError, match="is missing.* and .* more") as caught:
         call(model, {"params": {}, "batch_stats": {}})
     assert caught.value.what.count("is missing") == 10
+
+
+@pytest.mark.parametrize("train", [False, True])
+@pytest.mark.parametrize("shape", [(1, 1), (1, 7), (3, 16), None])
+def test_running_statistics_of_another_shape_are_told_by_path(train, shape):
+    model = models.create("resnet8", 10)
+    variables = shapes(model)
+    if shape is None:
+        del variables["batch_stats"]["bn1"]["mean"]
+    else:
+        variables["batch_stats"]["bn1"]["mean"] = jax.ShapeDtypeStruct(shape, jnp.float32)
+    image = jax.ShapeDtypeStruct((2, 32, 32, 3), jnp.uint8)
+    with pytest.raises(ConfigError) as caught:
+        jax.eval_shape(lambda v, x: model.apply(v, x, train=train), variables, image)
+    wrong = "is missing" if shape is None else f"has shape {shape}, not (1, 16)"
+    assert caught.value.what.endswith(f"32×32 pixels: batch_stats/bn1/mean {wrong}")
 
 
 def test_networks_that_draw_need_a_key():

@@ -126,8 +126,8 @@ def build(
         depth=check_factor("depth", scale.depth if depth is None else depth),
     )
     check_rate("drop_connect", drop_connect)
-    if remat not in _REMAT:
-        raise ConfigError("remat", f"unknown choice '{remat}'", near(remat, _REMAT))
+    if not isinstance(remat, str) or remat not in _REMAT:
+        raise ConfigError("remat", f"unknown choice '{remat}'", near(str(remat), _REMAT))
     kit = make_kit(num_branches, dtype, momentum=0.99, epsilon=1e-3)
     return EfficientNet(scale, rate, drop_connect, remat, num_classes, kit)
 

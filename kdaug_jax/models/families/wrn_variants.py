@@ -76,8 +76,8 @@ def build(
         return None
     blocks, factor = blocks_of(name, int(match[1])), int(match[2])
     check_rate("dropout", dropout)
-    if not 0.0 < bn_momentum < 1.0:
-        raise ConfigError("bn_momentum", f"is {bn_momentum}", "0 < bn_momentum < 1")
+    if not isinstance(bn_momentum, float) or not 0.0 < bn_momentum < 1.0:
+        raise ConfigError("bn_momentum", f"is {bn_momentum!r}", "0 < bn_momentum < 1")
     kit = make_kit(num_branches, dtype, momentum=bn_momentum)
     if match[3] == "aa":
         return PaddedWideResNet(blocks, factor, num_classes, kit, dropout)
