@@ -39,8 +39,9 @@ def fold_batchnorm(
     Args:
       model: a network with one BatchNorm branch; see `variables.take_branch`.
       variables: its variables.
-      dtype: "float32", or "bfloat16" to keep all kernels in half the memory; they were rounded to
-        it in the computation of a `model` of that type anyway.
+      dtype: "float32", or "bfloat16" to keep kernels in half the memory; those of a `model` of
+        that type were rounded to it in the computation anyway, but for the classifier's.
+        Quantised kernels stay float32: rounded before, many would go to another level.
       size: (height, width) of the images, for a network that keeps to one size; its native size
         unless given.
 
@@ -61,7 +62,8 @@ def fold_batchnorm(
     if any(path.endswith("/shift") for path in leaves):
         raise ConfigError("variables", "are folded already")
     side = model.native_size
-    for layer, norm, epsilon in _pairs(model, variables, size or (side, side)):
+    pairs, quantised = _pairs(model, variables, size or (side, side))
+    for layer, norm, epsilon in pairs:
         scale, bias = (leaves.pop(f"params/{norm}/{leaf}")[0] for leaf in ("scale", "bias"))
         mean, variance = (leaves.pop(f"batch_stats/{norm}/{leaf}")[0] for leaf in ("mean", "var"))
         factor = scale * lax.rsqrt(variance + epsilon)
@@ -71,7 +73,7 @@ def fold_batchnorm(
         leaves[f"params/{norm}/shift"] = bias - mean * factor
     return unflatten(
         {
-            path: leaf.astype(dtype) if path.endswith("/kernel") else leaf
+            path: leaf.astype(dtype) if path.endswith("/kernel") and path not in quantised else leaf
             for path, leaf in leaves.items()
         }
     )
@@ -79,9 +81,12 @@ def fold_batchnorm(
 
 def _pairs(
     model: Model, variables: Mapping[str, Any], size: tuple[int, int]
-) -> list[tuple[str, str, float]]:
-    """Gives (path of a layer, path of the BatchNorm that alone reads it, its epsilon)."""
-    epsilons = {}
+) -> tuple[list[tuple[str, str, float]], set[str]]:
+    """Gives (path of a layer, path of the BatchNorm that alone reads it, its epsilon).
+
+    Also the paths of the kernels that are quantised.
+    """
+    epsilons, quantised = {}, set()
 
     def mark(call, args, kwargs, context):
         module = context.module
@@ -91,14 +96,18 @@ def _pairs(
         if isinstance(module, BatchNorm):
             epsilons[path] = module.epsilon
             return call(checkpoint_name(args[0], _MARK + path), *args[1:], **kwargs)
-        if isinstance(module, (Conv, Linear)) and module.bits == FULL:
+        if not isinstance(module, (Conv, Linear)):
+            return call(*args, **kwargs)
+        if module.bits == FULL:
             return checkpoint_name(call(*args, **kwargs), _MARK + path)
+        quantised.add(f"params/{path}/kernel")
         return call(*args, **kwargs)
 
     image = jax.ShapeDtypeStruct((1, *size, model.channels), jnp.float32)
     with nn.intercept_methods(mark):
         traced = jax.make_jaxpr(lambda v, x: model.apply(v, x, train=False))(variables, image)
-    return [(layer, norm, epsilons[norm]) for layer, norm in _only_reads(traced.jaxpr)]
+    pairs = [(layer, norm, epsilons[norm]) for layer, norm in _only_reads(traced.jaxpr)]
+    return pairs, quantised
 
 
 def _only_reads(jaxpr: Any) -> Iterator[tuple[str, str]]:

@@ -79,6 +79,18 @@ def test_folded_kernels_can_be_kept_in_bfloat16():
     assert np.abs(after - before).max() < 0.05 * np.abs(before).max()
 
 
+def test_quantised_kernels_are_not_rounded_before():
+    model = models.create("rolekd_alexnet", 10, bits=(8, 32), dtype="bfloat16")
+    variables = made_up(model, 8)
+    folded = models.fold_batchnorm(model, variables, dtype="bfloat16", size=(8, 8))
+    kept = {path for path, leaf in flatten(folded).items()
+            if path.endswith("/kernel") and leaf.dtype == jnp.float32}
+    inner = ("conv1", "conv2", "conv3", "conv4", "fc0", "fc1")
+    assert kept == {f"params/{layer}/kernel" for layer in inner}
+    before, after = run(model, variables, IMAGE).logits, run(model, folded, IMAGE).logits
+    assert np.abs(after - before).max() < 0.05 * np.abs(before).max()
+
+
 def test_folded_networks_are_not_trained_or_folded_again():
     model = models.create("resnet8", 10)
     folded = models.fold_batchnorm(model, made_up(model, 8))
