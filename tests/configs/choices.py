@@ -40,8 +40,9 @@ CHOICES = {
     ),
     "a2aug_cifar": (
         "", "n_views=1", "n_views=2", "n_views=6", "form=joint_ce", "form=l2_norm", "form=kl",
-        "logit_scale=1.0", "logit_scale=mean_norm", "ensemble=average", "bn=shared", "networks=independent",
-        "only=baseline", "only=cutout", "network=wrn_28_10", "network=shake26_2x96d",
+        "logit_scale=1.0", "logit_scale=mean_norm", "ensemble=average", "bn=shared",
+        "networks=independent", "only=baseline", "only=cutout", "network=wrn_28_10",
+        "network=shake26_2x96d",
         "dataset=cifar10,network=pyramidnet272", "runs=10", "draw=1",
     ),
     "rolewise_student": (

@@ -63,7 +63,10 @@ def test_the_docstring_is_a_notebook(name):
         ("wang2020_cifar100", "da=cutmixpick", "did you mean cutmix-pick or cutmix"),
         ("wang2020_cifar100", "epoch_factor=0", "option epoch_factor=0.0; more than 0"),
         ("a2aug_cifar", "n_views=7", "option n_views=7; must be one of 4, 1, 2, 3"),
-        ("a2aug_cifar", "logit_scale=sqrt", "must be a number above 0, or sqrt_classes or mean_norm"),
+        (
+            "a2aug_cifar", "logit_scale=sqrt",
+            "must be a number above 0, or sqrt_classes or mean_norm",
+        ),
         ("a2aug_cifar", "logit_scale=nan", "must be a number above 0"),
         ("a2aug_cifar", "network=shake26_2x32d", "cifar100 has no row of shake26_2x32d"),
         ("rolewise_student", "bits=3", "option bits=3; must be one of 4, 2, 32"),
