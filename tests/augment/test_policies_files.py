@@ -222,3 +222,24 @@ def test_small_images_take_scaled_or_smaller_strengths():
     assert len(names) == 15 and not names & {"cutout", "solarize_add"}
     assert tpu.numbers["m"].range.high == 60  # no squares
     assert policies.randaugment(2, 36, "tpu", size=(224, 224)).numbers["m"].default == 36
+
+
+def test_the_line_of_what_is_wrong_is_told(tmp_path):
+    """Found in the text: however it is broken into lines, and past keys and texts with brackets."""
+    path = written(
+        tmp_path,
+        '{"source": "a [\\"text\\"]", "levels": "released",\n "sub_policies": [\n'
+        '  [["Invert", 0.5, null],\n   ["ShearX", 1, 3]],\n\n  [["Rotate", 0.5, 2],\n'
+        '   ["ShaerX", 0.5, 1]],\n  []]}\n',
+    )
+    with pytest.raises(ValueError, match="line 7, sub-policy 2, op 2: unknown op 'ShaerX'"):
+        policies.autoaugment(path, size=SIZE)
+    bare = written(tmp_path, '[\n[["Rotate", 0.5, 2]],\n[]\n]', "bare.json")
+    with pytest.raises(ValueError, match=r"bare.json, line 3, sub-policy 2 is \[\]"):
+        policies.autoaugment(bare, size=SIZE, levels="released")
+    rows = ",\n".join(", ".join(["0"] * 6) for _ in range(10)).replace("0", "77", 1)
+    text = '{"segments":\n[[1, [\n' + ", ".join(["0"] * 60) + "]],\n[2, [\n" + rows + "]]]}"
+    plan = written(tmp_path, text, "schedule.json")
+    with pytest.raises(ValueError, match="line 5, segment 2: probability of Rotate") as caught:
+        policies.schedule(plan, size=SIZE)
+    assert "number 1" in caught.value.args[0]

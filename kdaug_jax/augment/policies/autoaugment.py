@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
+import contextlib
+import functools
 import math
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -14,6 +14,7 @@ import numpy as np
 
 from kdaug_jax import rng
 from kdaug_jax.augment.policies import tables
+from kdaug_jax.augment.policies.files import check_keys, read_json, told_line
 from kdaug_jax.augment.policies.levels import FIXED, SOURCES, Source
 from kdaug_jax.augment.policies.policy import (
     IDENTITY,
@@ -23,14 +24,17 @@ from kdaug_jax.augment.policies.policy import (
     check_squares,
     named,
 )
-from kdaug_jax.errors import near
 
 
 class Table(NamedTuple):
-    """Sub-policies and the source that reads their levels, a name in `levels.SOURCES`."""
+    """Sub-policies and the source that reads their levels, a name in `levels.SOURCES`.
+
+    `way` is where the sub-policies are in the file that they come from, see `files.told_line`.
+    """
 
     levels: str
     sub_policies: Sequence[Sequence[tuple[str, float, float | None]]]
+    way: tuple[str, ...] = ()
 
 
 TABLES = {
@@ -61,12 +65,18 @@ def autoaugment(
 
     Source: Cubuk et al. 2019 (AutoAugment); Lim et al. 2019 (Fast AutoAugment) for files.
     """
+    told = _nowhere
     if isinstance(policy, str) and policy.endswith(".json"):
         table = read(policy, levels)
+        told = functools.partial(told_line, policy, *table.way)
     else:
         table = named("policy", policy, TABLES)
     source = named("levels", table.levels if levels is None else levels, SOURCES, policy)
-    return _build(policy, table.sub_policies, source, size)
+    return _build(policy, table.sub_policies, source, size, told)
+
+
+def _nowhere(*steps: int) -> contextlib.AbstractContextManager[None]:
+    return contextlib.nullcontext()
 
 
 def read(path: str, levels: str | None = None) -> Table:
@@ -89,75 +99,32 @@ def read(path: str, levels: str | None = None) -> Table:
     Raises:
       ValueError: (what is wrong, what would be right).
     """
-    content = read_json(path)
+    content, way = read_json(path), ("sub_policies",)
     if isinstance(content, list):
-        content = {"sub_policies": content}
+        content, way = {"sub_policies": content}, ()
     if levels is not None:
         content = {**content, "levels": levels} if isinstance(content, dict) else content
     check_keys(path, content, ("levels", "sub_policies"))
     if not isinstance(content["sub_policies"], list):
         raise ValueError(f"{path}: sub_policies is no list", "must be a list of sub-policies")
-    return Table(content["levels"], content["sub_policies"])
+    return Table(content["levels"], content["sub_policies"], way)
 
 
-def read_json(path: str) -> Any:
-    """Reads a JSON file.
-
-    Raises:
-      ValueError: (what is wrong, with the line; what would be right).
-    """
-    try:
-        text = Path(path).read_text(encoding="utf-8")
-        return json.loads(text, object_pairs_hook=_unrepeated)
-    except FileNotFoundError:
-        raise ValueError(f"no file {path}", "give the path of a JSON file") from None
-    except OSError as error:
-        raise ValueError(f"cannot read {path}: {error.strerror}", "must be a JSON file") from None
-    except UnicodeDecodeError:
-        raise ValueError(f"{path} is not text", "must be a JSON file") from None
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path}, line {error.lineno}: {error.msg}", "must be JSON") from None
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"cannot read {path}: {error}", "must be JSON of its format") from None
-
-
-def _unrepeated(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
-        raise ValueError(f"key {twice!r} is given twice")
-    return found
-
-
-def check_keys(path: str, content: Any, needed: Sequence[str]) -> None:
-    """Refuses content that is not a mapping of the needed keys, and perhaps `source`.
-
-    Raises:
-      ValueError: (what is wrong, what would be right).
-    """
-    if not isinstance(content, dict):
-        raise ValueError(f"{path} holds no object", "must be {" + ", ".join(needed) + "}")
-    for key in content:
-        if key not in (*needed, "source"):
-            raise ValueError(f"{path}: unknown key {key!r}", near(key, (*needed, "source")))
-    for key in needed:
-        if key not in content:
-            raise ValueError(f"{path} has no {key!r}", "must hold " + " and ".join(needed))
-
-
-def _build(where: str, sub_policies: Sequence, source: Source, size) -> Policy:
+def _build(
+    where: str, sub_policies: Sequence, source: Source, size: tuple[int, int],
+    told: Callable[..., contextlib.AbstractContextManager[None]],
+) -> Policy:
     if not sub_policies:
         raise ValueError(f"{where} is empty", "must hold at least one sub-policy")
     rows, pairs, probabilities = Rows(), [], []
-    for number, sub_policy in enumerate(sub_policies, 1):
-        place = f"{where}, sub-policy {number}"
+    for number, sub_policy in enumerate(sub_policies):
+        place, entries = f"{where}, sub-policy {number + 1}", []
         if not isinstance(sub_policy, list | tuple) or not sub_policy:
-            raise ValueError(f"{place} is {sub_policy!r}", "must be a list of ops")
-        entries = [
-            _entry(f"{place}, op {position}", entry, source, size)
-            for position, entry in enumerate(sub_policy, 1)
-        ]
+            with told(number):
+                raise ValueError(f"{place} is {sub_policy!r}", "must be a list of ops")
+        for position, entry in enumerate(sub_policy):
+            with told(number, position):
+                entries.append(_entry(f"{place}, op {position + 1}", entry, source, size))
         pairs.append([pair for pair, _ in entries])
         probabilities.append([probability for _, probability in entries])
     stages = max(map(len, pairs))

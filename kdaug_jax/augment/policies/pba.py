@@ -6,7 +6,9 @@ magnitude 0..9. It is data, so a schedule, a search or a population runs one com
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import jax
@@ -14,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from kdaug_jax import rng
-from kdaug_jax.augment.policies.autoaugment import check_keys, read_json
+from kdaug_jax.augment.policies.files import check_keys, read_json, told_line
 from kdaug_jax.augment.policies.levels import SOURCES, Source
 from kdaug_jax.augment.policies.policy import (
     Number,
@@ -122,7 +124,7 @@ def read_schedule(path: str, epochs: int | None = None) -> np.ndarray:
       `i32[epochs,60]`.
 
     Raises:
-      ValueError: (what is wrong, with segment and op; what would be right).
+      ValueError: (what is wrong, with line, segment and op; what would be right).
 
     Source: Ho et al. 2019 (PBA); `parse_log_schedule` of pba/utils.py.
     """
@@ -134,12 +136,15 @@ def read_schedule(path: str, epochs: int | None = None) -> np.ndarray:
     if not isinstance(segments, list) or not segments:
         raise ValueError(f"{path} has no segments", "must hold at least one [epochs, policy]")
     lengths, policies = [], []
-    for number, segment in enumerate(segments, 1):
-        where = f"{path}, segment {number}"
-        if not isinstance(segment, list) or len(segment) != 2:
-            raise ValueError(f"{where} is no pair", "must be [epochs, [60 whole numbers]]")
-        lengths.append(whole(f"{where}: epochs", segment[0], 0, 1_000_000))
-        policies.append(check_policy(where, segment[1]))
+    for number, segment in enumerate(segments):
+        where, told = f"{path}, segment {number + 1}", (path, "segments", number)
+        with told_line(*told):
+            if not isinstance(segment, list) or len(segment) != 2:
+                raise ValueError(f"{where} is no pair", "must be [epochs, [60 whole numbers]]")
+            lengths.append(whole(f"{where}: epochs", segment[0], 0, 1_000_000))
+            policies.append(
+                check_policy(where, segment[1], functools.partial(told_line, *told, 1))
+            )
     total = sum(lengths)
     if total == 0:
         raise ValueError(f"{path}: all segments last 0 epochs", "must last at least 1 together")
@@ -149,12 +154,17 @@ def read_schedule(path: str, epochs: int | None = None) -> np.ndarray:
     return np.repeat(np.stack(policies), repeats, axis=0)
 
 
-def check_policy(where: str, policy: Any) -> np.ndarray:
+def check_policy(
+    where: str,
+    policy: Any,
+    told: Callable[[int], AbstractContextManager] = lambda position: nullcontext(),
+) -> np.ndarray:
     """Gives a policy as an array, or says which of its numbers is wrong.
 
     Args:
       where: starts the message.
       policy: 60 whole numbers.
+      told: gives what adds the line of a number to its error, see `files.told_line`.
 
     Returns:
       `i32[60]`.
@@ -170,8 +180,9 @@ def check_policy(where: str, policy: Any) -> np.ndarray:
         copy, op = divmod(slot, len(OPS))
         what = ("probability", "magnitude")[kind]
         highest = (HIGHEST_TENTHS, HIGHEST_MAGNITUDE)[kind]
-        whole(f"{where}: {what} of {OPS[op]} (copy {copy + 1}, number {position + 1})", value,
-              0, highest)
+        with told(position):
+            whole(f"{where}: {what} of {OPS[op]} (copy {copy + 1}, number {position + 1})", value,
+                  0, highest)
     return np.array(policy, np.int32)
 
 

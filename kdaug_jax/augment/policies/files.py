@@ -1,0 +1,104 @@
+"""Policy files of users: reading JSON, and telling the line of whatever is wrong in it."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from kdaug_jax.errors import near
+
+_SPACE = " \t\r\n"
+
+
+def read_json(path: str) -> Any:
+    """Reads a JSON file.
+
+    Raises:
+      ValueError: (what is wrong, with the line; what would be right).
+    """
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+        return json.loads(text, object_pairs_hook=_unrepeated)
+    except FileNotFoundError:
+        raise ValueError(f"no file {path}", "give the path of a JSON file") from None
+    except OSError as error:
+        raise ValueError(f"cannot read {path}: {error.strerror}", "must be a JSON file") from None
+    except UnicodeDecodeError:
+        raise ValueError(f"{path} is not text", "must be a JSON file") from None
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path}, line {error.lineno}: {error.msg}", "must be JSON") from None
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"cannot read {path}: {error}", "must be JSON of its format") from None
+
+
+def _unrepeated(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"key {twice!r} is given twice")
+    return found
+
+
+def check_keys(path: str, content: Any, needed: Sequence[str]) -> None:
+    """Refuses content that is not a mapping of the needed keys, and perhaps `source`.
+
+    Raises:
+      ValueError: (what is wrong, what would be right).
+    """
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} holds no object", "must be {" + ", ".join(needed) + "}")
+    for key in content:
+        if key not in (*needed, "source"):
+            raise ValueError(f"{path}: unknown key {key!r}", near(key, (*needed, "source")))
+    for key in needed:
+        if key not in content:
+            raise ValueError(f"{path} has no {key!r}", "must hold " + " and ".join(needed))
+
+
+@contextlib.contextmanager
+def told_line(path: str, *steps: str | int) -> Iterator[None]:
+    """Adds the line of one part of a file to errors about that part.
+
+    Args:
+      path: of the file, with which the errors begin.
+      steps: the way to the part from the whole content: keys and places.
+
+    Raises:
+      ValueError: the one raised within, with the line after the path.
+    """
+    try:
+        yield
+    except ValueError as error:
+        what, right = error.args
+        if what.startswith(f"{path}, line "):  # an inner part has told it
+            raise
+        line = _line(Path(path).read_text(encoding="utf-8"), steps)
+        raise ValueError(what.replace(path, f"{path}, line {line}", 1), right) from None
+
+
+def _line(text: str, steps: Sequence[str | int]) -> int:
+    """Gives the line, from 1, on which a part of JSON begins."""
+    decoder = json.JSONDecoder()
+
+    def after(place: int) -> int:
+        while text[place] in _SPACE:
+            place += 1
+        return place
+
+    place = after(0)
+    for step in steps:
+        place, number = after(place + 1), 0  # past the bracket
+        while True:
+            key: str | int = number
+            if isinstance(step, str):
+                key, place = decoder.raw_decode(text, place)
+                place = after(after(place) + 1)  # past the colon
+            if key == step:
+                break
+            place = after(after(decoder.raw_decode(text, place)[1]) + 1)  # past the comma
+            number += 1
+    return text.count("\n", 0, place) + 1
