@@ -110,6 +110,9 @@ def import_file(
 def _named(where: str, options: Any) -> dict[str, Any]:
     if not isinstance(options, Mapping):
         raise ConfigError(where, f"is {options!r}", 'a JSON object such as {"dropout": 0.3}')
+    for name in options:
+        if name in cards.ARGUMENTS:
+            raise ConfigError(where, f"has '{name}'", "options of the architecture only")
     return dict(options)
 
 
@@ -151,6 +154,13 @@ def numbers(flag: str, text: str, count: int = 3) -> tuple[float, ...]:
     if len(values) != count or not all(0.0 <= value <= 1.0 for value in values):
         remedy = f"{count} numbers for pixels 0..1, such as 0.5,0.5,0.5"
         raise ConfigError(flag, f"is '{text}'", remedy)
+    return values
+
+
+def _deviations(text: str) -> tuple[float, ...]:
+    values = numbers("--std", text)
+    if min(values) == 0.0:
+        raise ConfigError("--std", f"is '{text}'", "every value above 0")
     return values
 
 
@@ -202,7 +212,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             class_names=read_names(options.class_names) if options.class_names else (),
             size=(options.size, options.size) if options.size else None,
             mean=numbers("--mean", options.mean) if options.mean else (),
-            std=numbers("--std", options.std) if options.std else (),
+            std=_deviations(options.std) if options.std else (),
             options=architecture, key=options.key, cast=options.cast,
         )
         cards.write(target, card, variables)

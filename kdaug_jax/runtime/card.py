@@ -19,6 +19,8 @@ from kdaug_jax.errors import CheckpointError, ConfigError
 from kdaug_jax.runtime import checkpoint, workdir
 
 CARD = "card.json"
+# Arguments of every network, which are no options of an architecture.
+ARGUMENTS = ("name", "num_classes", "mean", "std", "num_branches", "group_size", "dtype")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -169,7 +171,9 @@ def _fits(name: str, value: Any) -> bool:
         return numbers(value, -float("inf") if name == "mean" else 0.0)
     if name == "class_names":
         return isinstance(value, list) and all(isinstance(one, str) for one in value)
-    return isinstance(value, dict if name == "options" else str)
+    if name == "options":
+        return isinstance(value, dict) and not set(value) & set(ARGUMENTS)
+    return isinstance(value, str)
 
 
 def digest(path: Path) -> str:

@@ -91,13 +91,18 @@ def bad(what):
         "options": ({}, ['--options={"bits": 3}'], 2, "--options: tiny has no 'bits'"),
         "json": ({}, ["--options={"], 2, "--options: is no JSON"),
         "list": ({}, ["--options=[1]"], 2, "--options: is [1]; a JSON object"),
+        "an argument": ({}, ['--options={"num_classes": 4}'], 2, "--options: has 'num_classes'"),
+        "deviation": ({}, ["--mean=0,0,0", "--std=1,0,1"], 2, "--std: is '1,0,1'; every value abo"),
+        "variance": ({"bn.running_var": f32([1, -1, 1, 1])}, [], 4,
+                     "'bn.running_var' holds variances below 0"),
         "no names": ({}, ["--class_names=absent"], 2, "--class_names: absent cannot be read"),
     }[what]  # fmt: skip
 
 
 @pytest.mark.parametrize("what", [
     "missing", "extra", "shape", "rank", "classes", "half", "integers", "nan", "too large", "twice",
-    "a name of many lines", "unit", "half of them", "size", "options", "json", "list", "no names",
+    "a name of many lines", "unit", "half of them", "size", "options", "json", "list",
+    "an argument", "deviation", "variance", "no names",
 ])  # fmt: skip
 def test_what_does_not_fit(weights, call, what):
     changes, words, status, said = bad(what)
@@ -157,7 +162,11 @@ def test_weights_go_out_and_come_back(weights, call, tmp_path, capsys):
     assert "--branch: is 1; 0..0 exist" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("metadata", ["{", "[]", '{"arch": 3}', '{"arch": "tiny"}', "[" * 9999])
+@pytest.mark.parametrize("metadata", [
+    "{", "[]", '{"arch": 3}', '{"arch": "tiny"}', "[" * 9999,
+    '{"arch": "tiny", "num_classes": 4, "size": [8, 8], "mean": [1], "std": [1], '
+    '"options": {"num_classes": 4}}',
+])
 def test_a_card_inside_a_file_that_is_none(weights, tmp_path, metadata):
     arrays, _ = safetensors_file.read(weights())
     path = tmp_path / "told.safetensors"
@@ -224,6 +233,9 @@ def test_the_format_is_the_librarys(tmp_path):
     half = jax.numpy.asarray([1.5, -2.0], jax.numpy.bfloat16)
     safetensors_file.write(path, {"h": np.asarray(half)}, {})
     np.testing.assert_array_equal(safetensors_file.read(path)[0]["h"], half)
+    # Whoever may read the user's other new files may read this one.
+    (tmp_path / "other").touch()
+    assert path.stat().st_mode == (tmp_path / "other").stat().st_mode
 
 
 def packed(table, data=b"", length=None):
@@ -249,6 +261,8 @@ HEADERS = {
     "float": (packed({"a": {**ENTRY, "shape": [2.0]}}, bytes(8)), "'a' has the shape [2.0]"),
     "bool": (packed({"a": {**ENTRY, "shape": [True]}}, bytes(8)), "'a' has the shape [True]"),
     "huge": (packed({"a": {**ENTRY, "shape": [2**62, 2**62]}}, bytes(8)), "'a' takes 8 bytes, but"),
+    "huge and empty": (packed({"a": {"dtype": "F32", "shape": [0, 2**62], "data_offsets": [0, 0]}}),
+                       "'a' has the shape [0, 4611686018427387904]"),
     "backwards": (packed({"a": {**ENTRY, "data_offsets": [8, 0]}}, bytes(8)), "'a' takes -8 bytes"),
     "cut in the data": (packed({"a": ENTRY}, bytes(4)), "'a' reaches to byte 8 of 4: the file was"),
     "more": (packed({"a": ENTRY}, bytes(12)), "holds 4 bytes that belong to no array"),

@@ -73,7 +73,7 @@ def convert(
     Raises:
       ConfigError: there is no such network.
       CheckpointError: names, shapes or types are not the network's, told by name; or a value is not
-        finite.
+        finite, or a variance negative.
     """
     narrow, wide = (_shapes(arch, count, size, options or {}) for count in (1, 2))
     named = plain_names(dict(state), blocks_by_stage(narrow))
@@ -165,5 +165,9 @@ def _float32(where: str, name: str, array: np.ndarray, cast: bool) -> np.ndarray
     if not np.isfinite(array).all():
         raise CheckpointError(
             where, f"'{name}' holds values that are not finite", "use weights that are whole"
+        )
+    if name.endswith(".running_var") and (array < 0.0).any():
+        raise CheckpointError(
+            where, f"'{name}' holds variances below 0", "use weights that are whole"
         )
     return array

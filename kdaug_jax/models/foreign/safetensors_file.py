@@ -24,6 +24,8 @@ State = dict[str, np.ndarray]
 
 # Bytes of a header; the library allows as many.
 _LONGEST = 100_000_000
+# Numbers in an array; far more than any has, and few enough for their bytes to be counted.
+_LARGEST = 2**48
 _TYPES = {
     "F64": np.float64, "F32": np.float32, "F16": np.float16, "BF16": ml_dtypes.bfloat16,
     "I64": np.int64, "I32": np.int32, "I16": np.int16, "I8": np.int8,
@@ -146,6 +148,9 @@ def _wrong(entry: Any, size: int) -> str:
     wanted = math.prod(entry["shape"]) * np.dtype(_TYPES[entry["dtype"]]).itemsize
     if last - first != wanted:
         return f"takes {last - first:,} bytes, but its shape and type need {wanted:,}"
+    # NumPy refuses large sides even of an array that is empty because another side is 0.
+    if math.prod(side for side in entry["shape"] if side) > _LARGEST:
+        return f"has the shape {shown(entry['shape'])}"
     return ""
 
 
@@ -165,7 +170,10 @@ def write(path: Path, arrays: Mapping[str, np.ndarray], metadata: Mapping[str, s
     try:
         contiguous = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
         # The library's text of what a full disk says differs from the system's.
+        partial.touch()  # with the rights that the user gives to new files; the library gives fewer
+        rights = partial.stat().st_mode
         save_file(contiguous, partial, dict(metadata))
+        partial.chmod(rights)
         os.replace(partial, path)
     except SafetensorError as error:
         raise CheckpointError(
