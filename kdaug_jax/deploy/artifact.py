@@ -156,7 +156,15 @@ def read(directory: Path, packed: bool = False) -> tuple[cards.Card, Callable[..
         raise CheckpointError(
             str(directory / FUNCTION), "is not the file that its card names", "export it again"
         )
-    return card, functions.read(directory / FUNCTION).call
+    function = functions.read(directory / FUNCTION)
+    takes, gives = functions.fixed_size(function), function.out_avals[0].shape[1]
+    if (takes, gives) != (card.size, card.num_classes):
+        raise CheckpointError(
+            str(directory / FUNCTION_CARD),
+            "says {}×{} pixels and {} classes, ".format(*card.size, card.num_classes)
+            + f"but the function takes {takes} and gives {gives}", "export it again",
+        )
+    return card, function.call
 
 
 def _packed(directory: Path, card: cards.Card) -> Callable[..., jax.Array]:

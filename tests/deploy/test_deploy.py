@@ -182,10 +182,17 @@ def test_what_is_no_export(plain, tmp_path, capsys):
 def test_a_damaged_function_is_not_run(named, tmp_path):
     directory, _ = train(tmp_path, configs.network("tiny", trainable=True))
     path = directory / "export" / "model.stablehlo"
-    content = bytearray(path.read_bytes())
+    whole = path.read_bytes()
+    content = bytearray(whole)
     content[len(content) // 2] ^= 1
     path.write_bytes(content)
     with pytest.raises(CheckpointError, match="is not the file that its card names; export it"):
+        artifact.read(directory / "export")
+    card = directory / "export" / "model.json"
+    known = json.loads(card.read_text())
+    path.write_bytes(whole)
+    card.write_text(json.dumps({**known, "num_classes": 2, "class_names": ["ant", "bee"]}))
+    with pytest.raises(CheckpointError, match="says 12×12 pixels and 2 classes, but the function"):
         artifact.read(directory / "export")
     # Exporting again replaces it, but nothing that is not an export.
     export.export_run(directory, stream=io.StringIO())
