@@ -132,6 +132,10 @@ def _function(weight):
     (dict(dtype=jnp.int32), "takes int32[b, 4, 4, 3]"),
     (dict(function=lambda image, _: image), "gives uint8[b, 4, 4, 3]"),
     (dict(function=lambda image, _: (image, image)), "has 1 inputs and 2 outputs"),
+    (dict(function=lambda image, _: {"logits": image}), "takes or gives arrays by name or in a li"),
+    (dict(shape="b, b, 4, 3"), "takes images of the shape [b, b, 4, 3]"),
+    (dict(shape="2*b, 4, 4, 3"), "takes images of the shape [2*b, 4, 4, 3]"),
+    (dict(function=lambda image, _: jnp.zeros((7, 4))), "gives 7 rows for b images"),
     (dict(platforms=("tpu",)), "was exported for tpu, not for cpu; export it with platforms="),
 ])  # fmt: skip
 def test_functions_of_another_form(tmp_path, settings, said):
@@ -155,6 +159,24 @@ def test_damaged_functions(tmp_path):
             functions.read(path)
     with pytest.raises(CheckpointError, match="cannot be read .No such file"):
         functions.read(tmp_path / "absent")
+
+
+@pytest.mark.parametrize("shape", ["b, 4, 4, 3", "b, h, w, 3"])
+def test_flipped_bits_of_functions_end_in_one_line(tmp_path, shape):
+    content, generator = _exported(shape=shape).serialize(), np.random.default_rng(0)
+    refused = 0
+    for number in range(8):
+        damaged = bytearray(content)
+        for place in generator.integers(len(content), size=3):
+            damaged[place] ^= 255
+        path = tmp_path / f"{number}.stablehlo"
+        path.write_bytes(damaged)
+        try:
+            functions.read(path)
+        except CheckpointError as error:
+            refused += 1
+            assert "\n" not in str(error)
+    assert refused > 1
 
 
 def test_a_function_says_which_images_it_takes():
@@ -202,6 +224,40 @@ def test_damaged_tables(tmp_path):
         path.write_bytes(content[:cut])
         with pytest.raises(CheckpointError, match="cannot be read as .npz"):
             tables.read(path)
+    with open(path, "wb") as file:
+        np.save(file, np.zeros((40, 4)))
+    with pytest.raises(CheckpointError, match="it is one array without a name"):
+        tables.read(path)
+
+
+def test_flipped_bits_of_tables_end_in_one_line(tmp_path):
+    path, generator = tmp_path / "t.npz", np.random.default_rng(0)
+    logits = generator.normal(size=(40, 4)).astype(np.float32)
+    refused = 0
+    for save in (np.savez, np.savez_compressed):
+        save(path, index=np.arange(40), logits=logits)
+        whole = path.read_bytes()
+        for number in range(60):
+            content = bytearray(whole)
+            content[generator.integers(len(content))] ^= 1 << generator.integers(8)
+            damaged = tmp_path / f"{save.__name__}{number}.npz"
+            damaged.write_bytes(content)
+            try:
+                tables.read(damaged)
+            except CheckpointError as error:
+                refused += 1
+                assert "\n" not in str(error)
+    assert refused > 60
+
+
+def test_wide_logits_become_float32(tmp_path):
+    for dtype in (np.float64, np.longdouble):
+        path = tmp_path / f"{np.dtype(dtype)}.npz"
+        np.savez(path, index=np.arange(3), logits=np.ones((3, 2), dtype))
+        assert tables.read(path)["logits"].dtype == np.float32
+    np.savez(path, index=np.arange(3), logits=np.full((3, 2), 1e300))
+    with pytest.raises(CheckpointError, match="logits of index 0 are not finite"):
+        tables.read(path)
 
 
 def told(made, tmp_path, checkpoint, **settings):

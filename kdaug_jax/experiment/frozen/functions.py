@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,8 @@ FORM = (
     "batch b, and write jax.export's serialize() to the file"
 )
 _PLATFORMS = {"gpu": "cuda"}
+# What goes in and comes out: one array each.
+_PLAIN = jax.tree.structure(((0,), {})), jax.tree.structure(0)
 
 
 def read(path: Path) -> export.Exported:
@@ -57,6 +60,8 @@ def _read(path: Path, *when: int) -> export.Exported:
 
     if len(found.in_avals) != 1 or len(found.out_avals) != 1:
         raise refuse(f"has {len(found.in_avals)} inputs and {len(found.out_avals)} outputs")
+    if (found.in_tree, found.out_tree) != _PLAIN:
+        raise refuse("takes or gives arrays by name or in a list")
     (image, kind), (logits, result) = shapes
     if len(image) != 4 or image[3] != 3 or kind not in (jnp.uint8, jnp.float32):
         raise refuse(f"takes {kind}{list(image)}")
@@ -65,12 +70,22 @@ def _read(path: Path, *when: int) -> export.Exported:
         raise refuse(f"gives {result}{list(logits)}")
     if isinstance(image[0], int):
         raise refuse(f"takes batches of {image[0]} only")
+    batch = str(image[0])
+    if not batch.isidentifier() or batch in re.findall(r"\w+", str(image[1:])):
+        raise refuse(f"takes images of the shape {list(image)}")
+    if logits[0] != image[0]:
+        raise refuse(f"gives {logits[0]} rows for {batch} images")
     platform = jax.default_backend()
     if _PLATFORMS.get(platform, platform) not in found.platforms:
         raise CheckpointError(
             str(path), f"was exported for {', '.join(found.platforms)}, not for {platform}",
             "export it with platforms=('cpu', 'cuda', 'tpu')",
         )
+    try:  # what the function does was not looked at so far
+        export.export(jax.jit(found.call))(jax.ShapeDtypeStruct(image, kind))
+    except Exception as error:
+        what = shown(f"cannot be compiled ({type(error).__name__}: {error})")
+        raise CheckpointError(str(path), what, "copy the file again, or export it again") from None
     return found
 
 

@@ -205,8 +205,11 @@ def _kind_of_file(where: str, path: Path) -> str:
 
 
 def _is_torch(path: Path) -> bool:
-    with zipfile.ZipFile(path) as archive:
-        return any(name.endswith("data.pkl") for name in archive.namelist())
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return any(name.endswith("data.pkl") for name in archive.namelist())
+    except (zipfile.BadZipFile, ValueError, OSError, NotImplementedError):
+        return False  # whoever reads it as a table will say what is wrong
 
 
 def _same_name(where: str, config: Mapping[str, Any], named: str, found: str) -> None:

@@ -7,7 +7,6 @@ it is stored is taken for its answer on every view of that image.
 from __future__ import annotations
 
 import functools
-import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -70,8 +69,9 @@ def _read(path: Path, *when: int) -> dict[str, np.ndarray]:
     twice = index[1:][index[1:] == index[:-1]]
     if len(twice):
         raise refuse(f"index {twice[0]} is there twice")
-    if logits.dtype == np.float64:
-        logits = logits.astype(np.float32)
+    if logits.dtype.itemsize > 4:
+        with np.errstate(over="ignore"):  # what is too large is refused below
+            logits = logits.astype(np.float32)
     bad = ~np.isfinite(logits.astype(np.float32)).all(axis=1)
     if bad.any():
         raise refuse(f"logits of index {index[bad.argmax()]} are not finite")
@@ -81,9 +81,13 @@ def _read(path: Path, *when: int) -> dict[str, np.ndarray]:
 def _npz(path: Path) -> dict[str, np.ndarray]:
     try:
         # NumPy does not close a file that it cannot read.
-        with open(path, "rb") as file, np.load(file, allow_pickle=False) as stored:
-            return {name: stored[name] for name in ("index", "logits") if name in stored.files}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, NotImplementedError) as error:
+        with open(path, "rb") as file:
+            stored = np.load(file, allow_pickle=False)
+            if isinstance(stored, np.ndarray):
+                raise ValueError("it is one array without a name")
+            with stored:
+                return {name: stored[name] for name in ("index", "logits") if name in stored.files}
+    except Exception as error:  # zip, its codecs and NumPy raise what they like at damaged bytes
         what = f"cannot be read as .npz ({safetensors_file.shown(str(error))})"
         raise CheckpointError(str(path), what, FORM) from None
 
