@@ -81,6 +81,12 @@ def import_file(
     variables, count = convert(
         state, str(path), name, num_classes=num_classes, size=size, options=given, cast=cast
     )
+    said = (told["arch"], told["num_classes"], len(told["mean"])) if told else ()
+    if said not in ((), (name, count, 3)):
+        raise CheckpointError(
+            str(path), "says that it is {} of {} classes and {} channels, ".format(*said)
+            + f"but holds {name} of {count} and 3", "export it again",
+        )
     class_names = tuple(class_names) or tuple(told.get("class_names", ()))
     if len(class_names) not in (0, count):
         raise ConfigError(

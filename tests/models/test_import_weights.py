@@ -175,6 +175,18 @@ def test_a_card_inside_a_file_that_is_none(weights, tmp_path, metadata):
         import_weights.import_file(path, "tiny")
 
 
+@pytest.mark.parametrize("changes", [
+    dict(arch="tiny_wide"), dict(num_classes=5), dict(mean=[1] * 4, std=[1] * 4),
+])
+def test_a_card_inside_a_file_of_another_network(weights, tmp_path, changes):
+    arrays, _ = safetensors_file.read(weights())
+    told = dict(arch="tiny", num_classes=4, size=[8, 8], mean=[1] * 3, std=[1] * 3) | changes
+    path = tmp_path / "told.safetensors"
+    safetensors_file.write(path, arrays, {"kdaug_jax": json.dumps(told)})
+    with pytest.raises(CheckpointError, match="but holds tiny of 4 and 3; export it again"):
+        import_weights.import_file(path, "tiny")
+
+
 # ---- names
 
 
