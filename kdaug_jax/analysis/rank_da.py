@@ -153,7 +153,7 @@ def _look(
 
 def rank(options: argparse.Namespace, say: Callable[[str], None]) -> list[Ranked]:
     """Measures all views of a command line, best first."""
-    directory = options.workdir.expanduser().absolute()
+    directory = workdir.place("WORKDIR", options.workdir)
     stored = workdir.read_record(directory)
     if stored is None:
         raise ConfigError("WORKDIR", f"{options.workdir} holds no run", "name a trained run")

@@ -17,6 +17,7 @@ from PIL import Image
 from kdaug_jax.data.images import decode
 from kdaug_jax.deploy import artifact
 from kdaug_jax.errors import ConfigError, DataError, UserError
+from kdaug_jax.runtime import workdir
 from kdaug_jax.runtime.card import Card
 
 # Images that are run together.
@@ -87,7 +88,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if options.top < 1:
             raise ConfigError("--top", f"is {options.top}", "at least 1")
-        card, function = artifact.read(options.model.expanduser().absolute(), options.packed)
+        card, function = artifact.read(workdir.place("--model", options.model), options.packed)
         images = [
             read_image(path, number, card.size, options.resize)
             for number, path in enumerate(options.image)

@@ -21,6 +21,7 @@ from kdaug_jax.experiment.frozen.standalone import load_one
 from kdaug_jax.models.foreign import safetensors_file
 from kdaug_jax.models.foreign.layouts import layout_of
 from kdaug_jax.models.weights import to_torch
+from kdaug_jax.runtime import workdir
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -34,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--training_branch", action="store_true", help="allow --branch above 0")
     options = parser.parse_args(argv)
     try:
-        target = options.to.expanduser().absolute()
+        target = workdir.place("--to", options.to)
         if target.exists() or not target.parent.is_dir():
             what = "is there already" if target.exists() else "lies in no folder"
             raise ConfigError("--to", f"{target} {what}", "name another file")

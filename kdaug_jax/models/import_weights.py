@@ -23,6 +23,7 @@ from kdaug_jax.errors import CheckpointError, ConfigError, UserError
 from kdaug_jax.models.foreign.fitting import convert, read_state
 from kdaug_jax.models.foreign.layouts import layout_of, network_name
 from kdaug_jax.runtime import card as cards
+from kdaug_jax.runtime import workdir
 from kdaug_jax.runtime.card import Card
 
 
@@ -72,7 +73,7 @@ def import_file(
     Raises:
       UserError: whatever does not fit.
     """
-    path = path.expanduser().absolute()
+    path = workdir.place("--from", path)
     state, metadata = read_state(path, key)
     told = _told(path, metadata)
     name = network_name(arch)
@@ -177,7 +178,7 @@ def read_names(path: Path) -> tuple[str, ...]:
       ConfigError: the file cannot be read.
     """
     try:
-        text = path.expanduser().read_text(encoding="utf-8")
+        text = workdir.place("--class_names", path).read_text(encoding="utf-8")
         listed = json.loads(text) if text.lstrip().startswith("[") else text.split("\n")
     except (OSError, ValueError) as error:
         what = f"{path} cannot be read ({error})"
@@ -205,7 +206,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command line and returns the exit status."""
     options = _parser().parse_args(argv)
     try:
-        target = options.to.expanduser().absolute()
+        target = workdir.place("--to", options.to)
         cards.refuse_existing(target)
         try:
             architecture = json.loads(options.options)

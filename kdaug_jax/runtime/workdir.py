@@ -30,8 +30,26 @@ from kdaug_jax.runtime import processes
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 # What a disk says that is full, broken, gone, or not ours.
 DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.ESTALE, errno.EROFS,
-        errno.EACCES, errno.EPERM, errno.EEXIST, errno.ENOTDIR)
+        errno.EACCES, errno.EPERM, errno.EEXIST, errno.ENOTDIR, errno.ENOENT)
 FULL = (errno.ENOSPC, errno.EDQUOT)
+
+
+def place(where: str, path: str | Path) -> Path:
+    """Gives the absolute path that a user means, whether or not anything lies there.
+
+    Raises:
+      ConfigError: there can be no such path.
+    """
+    try:
+        found = Path(path).expanduser().absolute()
+        found.stat()
+    except (RuntimeError, ValueError) as error:  # an unknown home, a byte 0
+        raise ConfigError(where, f"{str(path)!r} is no path ({error})", "name another") from None
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            what = f"'{str(path)[:40]}…' is too long for a path"
+            raise ConfigError(where, what, "name another") from None
+    return found
 
 
 def write_whole(path: Path, text: str) -> None:
@@ -82,7 +100,7 @@ def make(workdir: str | os.PathLike[str]) -> Path:
     Raises:
       ConfigError: it cannot be made or written.
     """
-    path = Path(workdir).expanduser().absolute()
+    path = place("--workdir", workdir)
     try:
         path.mkdir(parents=True, exist_ok=True)
         probe = path / f".write-test-{socket.gethostname()}-{os.getpid()}"
@@ -292,7 +310,7 @@ def read_network(where: str, checkpoint: str, name: str = "") -> dict[str, Any]:
     Raises:
       ConfigError: there is no such directory, or it holds no single student.
     """
-    path = Path(checkpoint).expanduser().absolute()
+    path = place(f"{where}.checkpoint", checkpoint)
     stored = read_record(path)
     if stored is None:
         raise ConfigError(

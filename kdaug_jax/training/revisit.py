@@ -45,7 +45,7 @@ def evaluate_run(
       UserError: there is no such run, or no checkpoint that is whole.
     """
     console = Console(stream)
-    directory = Path(directory).expanduser().absolute()
+    directory = workdir.place("--workdir", directory)
     stored = workdir.read_record(directory)
     if stored is None:
         raise ConfigError("--workdir", f"{directory} holds no run", "train it first")

@@ -357,3 +357,14 @@ def test_mutated_files_end_in_one_line(weights, tmp_path, monkeypatch):
             leaves = flatten(imported.variables).values()
             assert all(np.isfinite(leaf).all() for leaf in leaves)
     assert 150 < refused < 200
+
+
+@pytest.mark.parametrize("path", ["~nobody-of-this-name/x", "a" * 300, "a\0b"])
+@pytest.mark.parametrize("flag", ["--from", "--to", "--class_names"])
+def test_what_is_no_path(tmp_path, capsys, flag, path):
+    arguments = {"--arch": "resnet8", "--from": tmp_path / "a", "--to": tmp_path / "b"}
+    arguments[flag] = path
+    assert import_weights.main([f"{name}={value}" for name, value in arguments.items()]) == 2
+    told = capsys.readouterr().err.strip()
+    assert told.startswith(f"error: {flag}: ") and "\n" not in told and "path" in told
+    assert not any(tmp_path.iterdir())

@@ -62,7 +62,7 @@ def located(named: str | Sequence[str], directory: Path) -> str | tuple[str, ...
 
 def absolute(named: str) -> Path:
     """Gives a checkpoint's absolute path."""
-    return Path(named).expanduser().absolute()
+    return workdir.place("checkpoint", named)
 
 
 def build(where: str, config: Mapping[str, Any], info: Info, dtype: str) -> Network:
