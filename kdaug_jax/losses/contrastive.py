@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from kdaug_jax.losses import adapters
 from kdaug_jax.losses.arrays import flat, masked_mean, matmul, normalized, over_groups
 from kdaug_jax.losses.sampling import contrast_rows, rows_of, sampling_state
-from kdaug_jax.losses.term import Context, Term, TermInput
+from kdaug_jax.losses.term import Context, RowUpdate, Term, TermInput, written
 from kdaug_jax.types import Fraction, Info, Positive
 
 Params = dict[str, Any]
@@ -110,7 +110,9 @@ def crd_loss(
     return own + other, jnp.stack([z_student, z_teacher])
 
 
-def moved(bank: jax.Array, rows: jax.Array, embedded: jax.Array, momentum: Fraction) -> jax.Array:
+def moved(
+    bank: jax.Array, rows: jax.Array, embedded: jax.Array, momentum: Fraction
+) -> RowUpdate:
     """Moves rows of a bank towards embeddings: normalised (m old + (1 - m) new).
 
     Args:
@@ -120,12 +122,12 @@ def moved(bank: jax.Array, rows: jax.Array, embedded: jax.Array, momentum: Fract
       momentum: `f32[]`, m, 0..1.
 
     Returns:
-      `[N,D]` of the bank's dtype.
+      The rows, to be written by `term.written`.
     """
     momentum = jnp.asarray(momentum, jnp.float32)
     old = bank.at[rows].get(mode="fill", fill_value=0).astype(jnp.float32)
     new = normalized(momentum * old + (1.0 - momentum) * jax.lax.stop_gradient(embedded))
-    return bank.at[rows].set(new.astype(bank.dtype), mode="drop")
+    return RowUpdate(bank, rows, new.astype(bank.dtype))
 
 
 def _embeddings_init(key, inputs: Inputs, dim: int) -> Params:
@@ -200,6 +202,7 @@ def _crd(
     """
     value = jnp.zeros((), jnp.float32)
     for number, item in enumerate(inputs):
+        state = written(state)  # of the view before
         student, teacher = _embeddings(params, item)
         rows = rows_of(state, item.view.index)
         key = jax.random.fold_in(context.key, number)

@@ -17,6 +17,8 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike
 
 from kdaug_jax.types import Clock, Info, Outputs, View
 
@@ -69,6 +71,40 @@ class Loss(NamedTuple):
     least: int = 1
 
 
+class RowUpdate(NamedTuple):
+    """New rows of an array in a term's state, not yet written into it.
+
+    The step writes them when it knows that it keeps them: choosing between a large old and a large
+    new array would read and write all of both.
+
+    Attributes:
+      array: `[N,...]`, as it was.
+      rows: `i32[B]`, which to replace; those out of range are left out.
+      values: `[B,...]`.
+    """
+
+    array: jax.Array
+    rows: jax.Array
+    values: jax.Array
+
+
+def is_update(leaf: Any) -> bool:
+    """Says whether a leaf of a term's state is a `RowUpdate`."""
+    return isinstance(leaf, RowUpdate)
+
+
+def written(tree: Any, keep: ArrayLike = True) -> Any:
+    """Writes the rows that wait in a tree of states, where `keep` `bool[]`; gives plain arrays."""
+
+    def write(leaf):
+        if not is_update(leaf):
+            return leaf
+        rows = jnp.where(keep, leaf.rows, leaf.array.shape[0])
+        return leaf.array.at[rows].set(leaf.values.astype(leaf.array.dtype), mode="drop")
+
+    return jax.tree.map(write, tree, is_leaf=is_update)
+
+
 class Term(NamedTuple):
     """A loss with parameters or state.
 
@@ -77,7 +113,7 @@ class Term(NamedTuple):
         which only shapes may be used.
       apply: `apply(params, state, inputs, context, **options) -> (value f32[], state,
         metrics)`; `inputs` is a tuple of one `TermInput` a view, `metrics` maps names to
-        `(sum, count)`.
+        `(sum, count)`; arrays of the state may come back as `RowUpdate`.
       roles: the roles it needs, from "student", "teacher", "labels".
       no_decay: the top-level names in `params` that weight decay leaves alone.
       taps: whether it works on activations that the config chooses.

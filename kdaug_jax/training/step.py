@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import optax
 
 from kdaug_jax.experiment.program import Program
+from kdaug_jax.losses.term import is_update, written
 from kdaug_jax.types import Batch, Hparams, Outputs, TrainState
 
 Metrics = dict[str, tuple[jax.Array, jax.Array]]
@@ -84,7 +85,7 @@ def make_train_step(program: Program) -> Step:
 
         grad_norm, update_norm = optax.tree.norm(grads), optax.tree.norm(updates)
         fault = _fault(raw, grad_norm + update_norm)
-        kept = jax.tree.map(lambda new, old: jnp.where(fault == 0, new, old), updated, state)
+        kept = _kept(updated, state, fault == 0)
         loss = sum(sums.values())
         metrics = {
             "train/loss": _one(loss),
@@ -113,7 +114,7 @@ def _over_parts(program: Program, gradients, state: TrainState, views, given):
     def add(carry, part):
         totals, network_state, term_state = carry
         found, network_state, term_state = gradients(network_state, term_state, part)
-        return (jax.tree.map(jnp.add, totals, found), network_state, term_state), None
+        return (jax.tree.map(jnp.add, totals, found), network_state, written(term_state)), None
 
     # Rolled up, gradients of convolutions are about 29 times slower on a CPU.
     unroll = jax.default_backend() == "cpu"
@@ -122,6 +123,15 @@ def _over_parts(program: Program, gradients, state: TrainState, views, given):
     grads, sums, raw, metrics = totals
     grads, sums, raw = jax.tree.map(lambda array: array / count, (grads, sums, raw))
     return (grads, sums, raw, metrics), *states
+
+
+def _kept(updated: TrainState, state: TrainState, keep: jax.Array) -> TrainState:
+    """Gives the new state, or the old one where it is not to be kept."""
+
+    def choose(new, old):
+        return written(new, keep) if is_update(new) else jnp.where(keep, new, old)
+
+    return jax.tree.map(choose, updated, state, is_leaf=is_update)
 
 
 def _fault(raw: jax.Array, norm: jax.Array) -> jax.Array:

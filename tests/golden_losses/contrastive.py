@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from kdaug_jax.losses import contrastive
+from kdaug_jax.losses.term import written
 
 
 def crd(file):
@@ -41,10 +42,10 @@ def crd(file):
         assert contrast.shape[1] == 1 + file.setting("nce_k")
         (value, (z, student, teacher)), grads = run(arrays, state, contrast)
         rows = jnp.asarray(file["idx" + end])
-        state = {
+        state = written({
             "student": contrastive.moved(state["student"], rows, student, momentum),
             "teacher": contrastive.moved(state["teacher"], rows, teacher, momentum), "z": z,
-        }
+        })
         now = {
             "loss": value, "Z_v1": z[0], "Z_v2": z[1],
             "memory_v1": state["student"], "memory_v2": state["teacher"],

@@ -8,7 +8,7 @@ from jax.test_util import check_grads
 
 from kdaug_jax import data, losses
 from kdaug_jax.losses import contrastive, sampling
-from kdaug_jax.losses.term import Context, TermInput
+from kdaug_jax.losses.term import Context, TermInput, written
 from kdaug_jax.types import Clock, Info, View
 
 RNG = np.random.default_rng(0)
@@ -116,12 +116,15 @@ def test_fetching_rows_gives_what_the_whole_product_gives(monkeypatch, chunk):
 def test_only_rows_that_were_seen_move():
     bank, seen = unit(10, 4), unit(3, 4, seed=1)
     rows = jnp.asarray([7, 2, 10], jnp.int32)  # the last is a row that only fills the batch up
-    after = contrastive.moved(bank, rows, seen, 0.5)
+    after = written(contrastive.moved(bank, rows, seen, 0.5))
     same = np.asarray((after == bank).all(axis=1))
     assert np.flatnonzero(~same).tolist() == [2, 7]
     np.testing.assert_allclose(np.linalg.norm(after, axis=1), 1.0, rtol=1e-5)
-    np.testing.assert_allclose(contrastive.moved(bank, rows, seen, 0.0)[7], seen[0], rtol=1e-5)
-    np.testing.assert_allclose(contrastive.moved(bank, rows, seen, 1.0), bank, rtol=1e-5)
+    replaced, same = (written(contrastive.moved(bank, rows, seen, part)) for part in (0.0, 1.0))
+    np.testing.assert_allclose(replaced[7], seen[0], rtol=1e-5)
+    np.testing.assert_allclose(same, bank, rtol=1e-5)
+    waiting = contrastive.moved(bank, rows, seen, 0.5)
+    np.testing.assert_array_equal(written({"bank": waiting}, jnp.bool_(False))["bank"], bank)
 
 
 def test_the_normaliser_is_set_once_and_is_a_constant():
@@ -146,7 +149,7 @@ def run(name, student, teacher, state=None, params=None, mask=None, **options):
     clock = Clock(jnp.uint32(0), jnp.int32(0), jnp.int32(0))
     context = Context(clock, jax.random.key(1), INFO, 1)
     value, after, _ = term.apply(params, state, inputs, context, **filled)
-    return value, after, params, state
+    return value, written(after), params, state
 
 
 FEATURES = jnp.asarray(RNG.normal(size=(4, 6)), jnp.float32), jnp.asarray(
