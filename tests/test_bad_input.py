@@ -240,6 +240,9 @@ def test_every_number_must_be_finite_and_in_its_range(run, tmp_path, capsys):
         ("eval.metrics=('accuracy','nll','mse')", "error: eval.metrics: unknown metric 'mse'; did"),
         ("eval.human=nowhere.npy", "error: eval.human: is 'nowhere.npy'; name a file of answers"),
         ("terms.ce.loss=cross_entrop", "error: terms.ce.loss: unknown loss 'cross_entrop'; did"),
+        ("terms.ce.loss=builtins:max", "error: terms.ce.loss: 'builtins:max' is a builtin_"),
+        ("terms.ce.loss=math:pi", "'math:pi' is a float whose arguments cannot be read; name a fu"),
+        ("terms.ce.loss=math:sqrt", "terms.ce.loss: 'math:sqrt' has no argument that it could be"),
         ("terms.ce.label_smoothing=1.5", "terms.ce.label_smoothing: got 1.5; must be at least 0"),
         ("checkpoint.best=eval/validation/acc", "did you mean eval/validation/accuracy"),
         ("networks.student.name=tinny", "networks.student.name: unknown network 'tinny'; did you"),
@@ -306,6 +309,27 @@ def test_fields(told, override, message):
                 terms={"joint": configs.term("a2aug", ("a", "b", "c"))},
             ),
             "error: terms.joint.on: its 3 views have 2 BatchNorm branches; give each view a branch",
+        ),
+        (
+            dict(
+                views={"a": "", "b": dict(ops="flip", branch=2)},
+                terms={"ce": configs.term("cross_entropy", ("a", "b"))},
+            ),
+            "error: networks.student: no view of it trains BatchNorm branch 1 of the 3 that would",
+        ),
+        (
+            dict(
+                views={"a": "mixup(1.0)", "b": "cutmix(1.0)"},
+                terms={"joint": configs.term("a2aug", ("a", "b"))},
+            ),
+            "error: terms.joint.on: views 'a' and 'b' are not labelled alike; start both from one",
+        ),
+        (
+            dict(
+                views={"x": "", "a": 'view("x")|flip', "b": 'view("a")|mixup(1.0)'},
+                terms={"joint": configs.term("a2aug", ("a", "b"))},
+            ),
+            "error: terms.joint.on: views 'a' and 'b' are not labelled alike; start both from one",
         ),
         (dict(population=(("seed",),)), "population: got (('seed',),); must be a tuple of pairs"),
         (dict(population=(("terms.ce.wait", (1.0,)),)), "terms.ce.wait: is not a traced number"),

@@ -142,6 +142,12 @@ def _networks(
                 f"networks.{name}", "no view of it uses BatchNorm branch 0, which is evaluated",
                 "number branches from 0",
             )
+        unused = set(range(max(used))) - set(used)
+        if section["trainable"] and unused:
+            raise ConfigError(
+                f"networks.{name}", f"no view of it trains BatchNorm branch {min(unused)} of the "
+                f"{1 + max(used)} that would be evaluated", "number branches without gaps",
+            )
         found[name] = network_room.build(
             name, section, info, 1 + max(used), full["train"]["group_size"], full["precision"]
         )

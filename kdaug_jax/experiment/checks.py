@@ -50,7 +50,7 @@ def check_pools(plans: Sequence[Plan], full: Mapping[str, Any]) -> None:
 
 
 def check_joint(term: Term, plans: Mapping[str, Plan], branches: Mapping[str, int]) -> None:
-    """Refuses views that do not hold the same examples, and members that are alike only in part.
+    """Refuses views with other examples or other labels, and members alike only in part.
 
     Raises:
       ConfigError: see above.
@@ -62,12 +62,24 @@ def check_joint(term: Term, plans: Mapping[str, Plan], branches: Mapping[str, in
                 f"{where}.on", f"views '{first}' and '{view}' have other rows",
                 f'start both from one pool, as view("{first}")',
             )
+        if _labelled_by(plans[view], plans) != _labelled_by(plans[first], plans):
+            raise ConfigError(
+                f"{where}.on", f"views '{first}' and '{view}' are not labelled alike",
+                "start both from one mixed view, or mix neither",
+            )
     members = {(pair.split("@")[0], branches[pair.split("@")[1]]) for pair in term.student}
     if len(members) not in (1, len(term.views)):
         raise ConfigError(
             f"{where}.on", f"its {len(term.views)} views have {len(members)} BatchNorm branches",
             "give each view a branch of its own, or all one",
         )
+
+
+def _labelled_by(plan: Plan, plans: Mapping[str, Plan]) -> str:
+    """Names the view that mixed a view's labels last, "" if they are those of the data."""
+    while plan.mixes and all(call.stage.form != "group" for call in plan.calls):
+        plan = plans[plan.source]
+    return plan.name if plan.mixes else ""
 
 
 def check_term(

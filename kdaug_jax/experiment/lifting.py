@@ -107,6 +107,7 @@ def resolve(where: str, loss: str) -> tuple[Term, Callable[..., Any], Sequence[s
             raise ConfigError(
                 where, f"cannot import '{loss}' ({error})", "package.module:function"
             ) from error
+        _check_form(where, loss, found)
     elif loss in LOSSES:
         found = LOSSES[loss]
     else:
@@ -116,6 +117,25 @@ def resolve(where: str, loss: str) -> tuple[Term, Callable[..., Any], Sequence[s
         return found, found.apply, 4
     row = found if isinstance(found, Loss) else Loss(found)
     return lift(row), row.function, tuple(ROLES)
+
+
+def _check_form(where: str, loss: str, found: Any) -> None:
+    """Refuses what a user's name stands for unless it is a term, a loss or a readable function."""
+    if isinstance(found, Term):
+        return
+    function = found.function if isinstance(found, Loss) else found
+    try:
+        roles = _roles(function)
+    except (TypeError, ValueError) as error:  # not callable, or built in without a signature
+        raise ConfigError(
+            where, f"'{loss}' is a {type(found).__name__} whose arguments cannot be read",
+            "name a function, a Loss or a Term",
+        ) from error
+    if not roles:
+        raise ConfigError(
+            where, f"'{loss}' has no argument that it could be given",
+            "name at least one of " + ", ".join(ROLES),
+        )
 
 
 def defaults(loss: str) -> dict[str, Any]:
