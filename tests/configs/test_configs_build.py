@@ -62,6 +62,9 @@ def test_the_docstring_is_a_notebook(name):
         ("wang2020_cifar100", "pair=resnet56-resnet2", "did you mean resnet56-resnet20"),
         ("wang2020_cifar100", "da=cutmixpick", "did you mean cutmix-pick or cutmix"),
         ("wang2020_cifar100", "epoch_factor=0", "option epoch_factor=0.0; more than 0"),
+        ("wang2020_cifar100", "by=teacher_entropy,da=cutmix", "and nothing is picked; drop it"),
+        ("wang2020_cifar100", "loss=ce,pool=1", "option pool=1 and nothing is picked; drop it"),
+        ("wang2020_cifar100", "loss=ce,da=mixup", "option da=mixup is for distillation; drop"),
         ("a2aug_cifar", "n_views=7", "option n_views=7; must be one of 4, 1, 2, 3"),
         (
             "a2aug_cifar", "logit_scale=sqrt",
