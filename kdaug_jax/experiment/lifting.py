@@ -72,11 +72,14 @@ def _mean(function, arrays, mask, groups: int, options) -> jax.Array:
         mask = mask.reshape(groups, -1)
     else:
         value = call(*arrays)
-    if value.shape not in (mask.shape, mask.shape[:1] if groups > 1 else ()):
-        raise ConfigError(
-            f"terms ({getattr(function, '__name__', function)})",
-            f"the loss gave an array of shape {value.shape} for a batch of {mask.shape}",
-            "it must be one value an example, or a scalar",
+    legal = (mask.shape, mask.shape[:1] if groups > 1 else ())
+    if not isinstance(value, jax.Array) or value.shape not in legal:
+        gave = f"an array of shape {value.shape}" if isinstance(value, jax.Array) else (
+            f"a {type(value).__name__}"
+        )
+        raise ValueError(
+            f"{getattr(function, '__name__', 'the loss')} gave {gave} for a batch of {mask.shape}",
+            "it must be an array, of one value an example or of none",
         )
     if value.shape != mask.shape:
         return jnp.mean(value)

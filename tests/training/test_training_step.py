@@ -283,10 +283,14 @@ def test_masked_rows_do_not_count():
     assert values[0][0] != values[1][0]
 
 
-def test_a_loss_of_another_shape_is_refused():
-    terms = {"own": configs.term(f"{USER}:unreduced", ("x",))}
-    bench = Bench(tiny_config(terms=terms))
-    with pytest.raises(ConfigError, match=r"unreduced.*shape \(8, 4\)"):
+@pytest.mark.parametrize("group", [0, 4])
+@pytest.mark.parametrize(
+    "loss, gave", [("unreduced", r"an array of shape .*4\)"), ("with_more", "a tuple")]
+)
+def test_a_loss_of_another_form_is_refused(loss, gave, group):
+    terms = {"own": configs.term(f"{USER}:{loss}", ("x",))}
+    bench = Bench(tiny_config(terms=terms, train=dict(group_size=group)))
+    with pytest.raises(ConfigError, match=f"^terms.own: {loss} gave {gave} for a batch of"):
         bench.run(1)
 
 
