@@ -85,7 +85,7 @@ def _labelled_by(plan: Plan, plans: Mapping[str, Plan]) -> str:
 def check_term(
     term: Term, plans: Mapping[str, Plan], branches: Mapping[str, int], full: Mapping[str, Any]
 ) -> None:
-    """Refuses a teacher that sees other rows, and groups too small for a relational loss.
+    """Refuses views that do not suit a term: other rows for its teacher, too small groups.
 
     Raises:
       ConfigError: see above.
@@ -98,6 +98,11 @@ def check_term(
             raise ConfigError(
                 f"{where}.on", f"view '{view}' may hold an example twice",
                 "put it on a view without repeat and pick",
+            )
+        if term.term.once and plans[view].mixes:
+            raise ConfigError(
+                f"{where}.on", f"images of view '{view}' are mixed, and what is kept for an "
+                "example is of one image", "put it on a view without mixing",
             )
     for view, teachers in zip(term.views, term.teachers, strict=True):
         for pair in teachers:

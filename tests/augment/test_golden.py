@@ -76,7 +76,8 @@ def test_the_script_fails_what_differs_or_is_not_known(small, capsys, fault):
 
 
 def test_the_script_fails_what_cannot_be_read(small, tmp_path, capsys):
-    assert run(tmp_path / "nowhere", capsys)[1][-1] == "0 passed, 1 failed"
+    (tmp_path / "nothing").mkdir()
+    assert run(tmp_path / "nothing", capsys)[1][-1] == "0 passed, 1 failed"
     directory = small[2]()
     (directory / "one.npz").write_bytes(b"no zip file")
     status, lines = run(directory, capsys)

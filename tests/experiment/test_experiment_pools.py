@@ -310,6 +310,8 @@ def test_a_memory_of_examples_takes_each_once(frozen_teacher):
     crd = configs.term("crd", ("mixed",), teacher="teacher", taps=("pooled",), negatives=8)
     with pytest.raises(ConfigError, match="terms.crd.on: view 'mixed' may hold an example twice"):
         build_phases(pooled(terms={"crd": crd}), DATA)
+    with pytest.raises(ConfigError, match="terms.crd.on: images of view 'mixed' are mixed"):
+        build_phases(pooled('view("x")|cutmix(1.0)', terms={"crd": crd}), DATA)
 
 
 def test_views_that_change_the_rows_are_not_for_evaluation_or_notebooks(tmp_path):
