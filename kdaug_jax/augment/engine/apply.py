@@ -22,7 +22,7 @@ from jax.sharding import PartitionSpec
 from kdaug_jax.augment.engine.kernels import Colours, Kernel, Kernels, Row, kernels, look_up
 from kdaug_jax.augment.engine.rows import GIVEN, Table
 from kdaug_jax.augment.ops.checks import check_batch
-from kdaug_jax.augment.ops.words import pack, unpack
+from kdaug_jax.augment.ops.words import ALPHA, pack, unpack
 from kdaug_jax.errors import near
 
 Implementation = Literal["auto", "map", "slab", "all"]
@@ -70,7 +70,7 @@ def apply_ops(
       numbers: `i32[B,S]`, rows of the table, first to last.
       places: `u32[B,S,2]`, of erased squares, see `policies.places`.
       table: the rows, for images of this size.
-      colours: of the fills, `u8[C]` each.
+      colours: of the fills.
       shares: how the images of a stage are expected to be distributed; by default as the rows of
         the table are. They decide how much work `slab` does, never what comes out.
       implementation: "map", "slab", "all", or "auto" for "map" on a CPU and "slab" elsewhere.
@@ -106,10 +106,14 @@ def apply_ops(
 
     def run(images: jax.Array, numbers: jax.Array, places: jax.Array) -> jax.Array:
         rows, work, words = look_up(table, numbers, places), kernels(table, colours), pack(images)
+        if colours.clear is not None:
+            words |= ALPHA
         spread = SPREADS[implementation]
         for number in range(numbers.shape[1]):
             row = jax.tree.map(lambda column, number=number: column[:, number], rows)
             words = stage(words, row, work, spread(shares.source), spread(shares.kind))
+        if colours.clear is not None:
+            words = jnp.where(words <= ~ALPHA, pack(colours.clear), words)
         return unpack(words, images.shape[3])
 
     if implementation == "map":
@@ -190,13 +194,19 @@ def _map(
     if not work:
         return out
     batch, height, width = (out if words is None else words).shape
-    few = max(1, min(CACHED // (height * width), batch // 32))
+    few = max(1, min(CACHED // (height * width), batch // 16))
     owners, starts, turns = _rounds(numbers, tuple(work), few)
+    # Rows are fetched once for all: a round of few steps takes a CPU less time than one of many.
+    theirs = jnp.minimum(owners, batch - 1)
+    rows = _fetch(row, theirs)
     for kernel, start, count in zip(work.values(), starts, turns, strict=True):
 
         def some(turn: jax.Array, out: jax.Array, kernel=kernel, start=start) -> jax.Array:
-            whose = jax.lax.dynamic_slice(owners, (start + turn * few,), (few,))
-            return _put(out, whose, _compute(whose, kernel, row, out if words is None else words))
+            def take(array: jax.Array) -> jax.Array:
+                return jax.lax.dynamic_slice_in_dim(array, start + turn * few, few)
+
+            images = _fetch(out if words is None else words, take(theirs))
+            return _put(out, take(owners), jax.vmap(kernel)(images, jax.tree.map(take, rows)))
 
         out = jax.lax.fori_loop(0, count, some, out)
     return out
@@ -228,16 +238,9 @@ def _rounds(
     return owners.at[places].set(jnp.arange(batch, dtype=jnp.int32), mode="drop"), starts, turns
 
 
-def _fetch(tree: Any, whose: jax.Array) -> Any:
-    """Takes rows out of arrays `[B,...]`; for none, any row."""
-    return jax.tree.map(
-        lambda array: array.at[jnp.minimum(whose, len(array) - 1)].get(mode="promise_in_bounds"),
-        tree,
-    )
-
-
-def _compute(whose: jax.Array, kernel: Kernel, row: Row, words: jax.Array) -> jax.Array:
-    return jax.vmap(kernel)(*_fetch((words, row), whose))
+def _fetch(tree: Any, theirs: jax.Array) -> Any:
+    """Takes rows `i32[M]` out of arrays `[B,...]`."""
+    return jax.tree.map(lambda array: array.at[theirs].get(mode="promise_in_bounds"), tree)
 
 
 def _put(out: jax.Array, whose: jax.Array, done: jax.Array) -> jax.Array:
@@ -315,7 +318,7 @@ def slabs(
         owners.append(jnp.where(jnp.arange(places) < count, mine, len(out)))
     # One gather fetches the images of all kinds, and one scatter puts them back.
     whose = jnp.concatenate(owners)
-    fetched = _fetch((words, row), whose)
+    fetched = _fetch((words, row), jnp.minimum(whose, len(out) - 1))
     done, start = [], 0
     for number, places in room.items():
         slab = jax.tree.map(functools.partial(_section, start=start, size=places), fetched)

@@ -41,10 +41,19 @@ class Row(NamedTuple):
 
 
 class Colours(NamedTuple):
-    """What comes in from outside an image, and what squares are erased with: `u8[C]` each."""
+    """The colours of a batch `u8[B,H,W,C]`.
+
+    Attributes:
+      fill: `u8[C]`, of what comes in from outside an image.
+      erase: `u8[C]`, that squares are erased with.
+      clear: `u8[C]`, or None. With it images take on an alpha channel for as long as ops are
+        applied, so C is 3 and `fill` and `erase` are `u8[4]`; what is transparent in the end
+        becomes this.
+    """
 
     fill: Any
     erase: Any
+    clear: Any = None
 
 
 def look_up(table: Table, numbers: jax.Array, places: jax.Array) -> Row:

@@ -61,24 +61,16 @@ def apply_policy(
     spots = jax.vmap(lambda key: places(key, policy.stages))(keys)
     fill = jnp.broadcast_to(jnp.asarray(fill, jnp.uint8), images.shape[3:])
     erase = fill if policy.cutout_fill is None else jnp.asarray(policy.cutout_fill, jnp.uint8)
-    clear = policy.channels == 4
-    if clear:  # what comes in is transparent, and told by that from what was there
-        opaque = jnp.full((*images.shape[:3], 1), 255, jnp.uint8)
-        images = jnp.concatenate([images, opaque], axis=3)
-        colours = Colours(jnp.zeros(4, jnp.uint8), jnp.append(erase, jnp.uint8(0)))
-    else:
-        colours = Colours(fill, erase)
+    colours = Colours(fill, erase)
+    if policy.channels == 4:  # what comes in is transparent, and told by that from what was there
+        colours = Colours(jnp.zeros(4, jnp.uint8), jnp.append(erase, jnp.uint8(0)), fill)
     slab = implementation == "slab" or (
         implementation == "auto" and jax.default_backend() != "cpu"
     )
-    done = apply_ops(
+    return apply_ops(
         images, numbers, spots, table, colours, implementation=implementation,
         shares=expected_shares(policy, table) if slab else None,
     )
-    if not clear:
-        return done
-    seen = jnp.broadcast_to(fill, (*done.shape[:3], 3))
-    return jnp.where(done[..., 3:] == 0, seen, done[..., :3])
 
 
 def _check_traced(policy: Policy, traced: Mapping[str, ArrayLike]) -> None:
