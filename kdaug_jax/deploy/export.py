@@ -8,7 +8,6 @@ from typing import Any, TextIO
 import jax
 
 from kdaug_jax.deploy import artifact
-from kdaug_jax.errors import ConfigError
 from kdaug_jax.experiment.frozen.standalone import load_one
 from kdaug_jax.runtime import workdir
 from kdaug_jax.training.console import Console
@@ -33,10 +32,7 @@ def export_run(directory: str | Path, *, stream: TextIO | None = None) -> dict[s
       UserError: there is no such run, or no checkpoint that is whole.
     """
     console = Console(stream)
-    directory = workdir.place("--workdir", directory)
-    stored = workdir.read_record(directory)
-    if stored is None:
-        raise ConfigError("--workdir", f"{directory} holds no run", "train it first")
+    directory, stored = workdir.read_run(directory)
     view = stored["config"]["eval"]["view"]
     found = {}
     for number, name in enumerate(stored["members"]):

@@ -295,6 +295,19 @@ def read_record(path: Path) -> dict[str, Any] | None:
     raise ConfigError(str(path / "config.json"), "is not of this package", "name a run's folder")
 
 
+def read_run(directory: str | Path) -> tuple[Path, dict[str, Any]]:
+    """Gives the absolute path of a run's working directory, and what `record` wrote there.
+
+    Raises:
+      ConfigError: there is no run.
+    """
+    path = place("--workdir", directory)
+    stored = read_record(path)
+    if stored is None:
+        raise ConfigError("--workdir", f"{path} holds no run", "train it first")
+    return path, stored
+
+
 def read_network(where: str, checkpoint: str, name: str = "") -> dict[str, Any]:
     """Reads what kind of network a working directory can serve as a teacher.
 

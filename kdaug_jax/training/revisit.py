@@ -45,10 +45,7 @@ def evaluate_run(
       UserError: there is no such run, or no checkpoint that is whole.
     """
     console = Console(stream)
-    directory = workdir.place("--workdir", directory)
-    stored = workdir.read_record(directory)
-    if stored is None:
-        raise ConfigError("--workdir", f"{directory} holds no run", "train it first")
+    directory, stored = workdir.read_run(directory)
     full = configs.validate(config)
     dataset = _dataset(stored, full, directory, allow_config_change)
     info, human = data.describe(dataset), None

@@ -86,8 +86,7 @@ def apply_ops(
         )
     if images.shape[1:3] != table.size:
         raise ValueError(f"images are {images.shape[1:3]}; the table is for {table.size}")
-    if implementation == "auto":
-        implementation = "map" if jax.default_backend() == "cpu" else "slab"
+    implementation = resolved(implementation)
     if shares is None:
         shares = Shares(*(
             tuple(np.bincount(column) / len(column)) for column in (table.source, table.kind)
@@ -108,6 +107,13 @@ def apply_ops(
     if implementation == "map":
         run = _in_blocks(run, math.prod(table.size))
     return _on_each_device(run, images.shape[0])(images, numbers, places)
+
+
+def resolved(implementation: Implementation) -> Implementation:
+    """Gives the implementation that "auto" stands for on these devices; others as they are."""
+    if implementation != "auto":
+        return implementation
+    return "map" if jax.default_backend() == "cpu" else "slab"
 
 
 def _in_blocks(run: Callable[..., jax.Array], pixels: int) -> Callable[..., jax.Array]:

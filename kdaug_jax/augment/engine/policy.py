@@ -10,7 +10,7 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from kdaug_jax.augment.engine import rows
-from kdaug_jax.augment.engine.apply import Implementation, Shares, apply_ops
+from kdaug_jax.augment.engine.apply import Implementation, Shares, apply_ops, resolved
 from kdaug_jax.augment.engine.kernels import Colours
 from kdaug_jax.augment.ops.checks import check_batch, check_fill, check_keys, is_host
 from kdaug_jax.augment.policies.policy import Policy
@@ -64,12 +64,10 @@ def apply_policy(
     colours = Colours(fill, erase)
     if policy.channels == 4:  # what comes in is transparent, and told by that from what was there
         colours = Colours(jnp.zeros(4, jnp.uint8), jnp.append(erase, jnp.uint8(0)), fill)
-    slab = implementation == "slab" or (
-        implementation == "auto" and jax.default_backend() != "cpu"
-    )
+    implementation = resolved(implementation)
     return apply_ops(
         images, numbers, spots, table, colours, implementation=implementation,
-        shares=expected_shares(policy, table) if slab else None,
+        shares=expected_shares(policy, table) if implementation == "slab" else None,
     )
 
 

@@ -24,7 +24,7 @@ Work = Mapping[int, Kernel]
 Spread = Callable[..., jax.Array]
 # How far, in standard deviations, the images of a kind may outnumber their share before a batch
 # is computed by `all` instead: less than once in 10^8 batches.
-SPREAD = 6.0
+DEVIATIONS = 6.0
 CACHED = 1 << 14  # pixels that are worked on at a time on a CPU
 
 
@@ -120,7 +120,7 @@ def capacity(share: float, batch: int) -> int:
     """
     if share <= 0.0:
         return min(8, batch)
-    wide = batch * share + SPREAD * math.sqrt(batch * share * (1.0 - share))
+    wide = batch * share + DEVIATIONS * math.sqrt(batch * share * (1.0 - share))
     return min(-(-math.ceil(wide) // 8) * 8, batch)
 
 

@@ -9,6 +9,7 @@ import functools
 import itertools
 import math
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -57,7 +58,7 @@ def histogram(image: jax.Array) -> jax.Array:
 
 def extremes(values: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Gives the lowest and the highest of `i32[H,W]`, two `i32[]`."""
-    # In two steps that a compiler may not merge: reduced in one, a CPU takes value after value.
+    # In two steps, kept apart for compilers that heed it: in one a CPU takes value after value.
     low, high = jax.lax.optimization_barrier((values.min(0), values.max(0)))
     return low.min(), high.max()
 
@@ -183,18 +184,22 @@ def equalize_lut(counts: jax.Array) -> jax.Array:
     return jnp.where(step > 0, spread, _VALUES).astype(jnp.uint8)
 
 
-def channel_luts(image: jax.Array, make: Callable[[jax.Array], jax.Array]) -> jax.Array:
+def colour_luts(
+    words: jax.Array, measure: Callable[[jax.Array], Any], lut_of: Callable[..., jax.Array]
+) -> jax.Array:
     """Makes a table of each colour of an image.
 
     Args:
-      image: `u8[H,W,C]`, C = 3 or 4.
-      make: gives a table `u8[256]` of the values `i32[H,W]` of one.
+      words: `u32[H,W]`, see `words.pack`.
+      measure: gives a tuple of facts of the values `i32[H,W]` of one colour.
+      lut_of: gives a table `u8[256]` of such facts.
 
     Returns:
       `u8[3,256]`.
     """
-    check_image(image, RGB)
-    return jnp.stack([make(plane) for plane in planes(pack(image))])
+    found = [measure(plane) for plane in planes(words)]
+    # All three in one expression: put together of three tables, they took a CPU 10 us.
+    return jax.vmap(lut_of)(*jax.tree.map(lambda *colours: jnp.stack(colours), *found))
 
 
 def contrast(image: jax.Array, factor: ArrayLike) -> jax.Array:
@@ -213,9 +218,12 @@ def contrast(image: jax.Array, factor: ArrayLike) -> jax.Array:
 
 def auto_contrast(image: jax.Array) -> jax.Array:
     """Stretches each channel of `u8[H,W,C]` to 0..255; alpha becomes 255."""
-    return apply_rgb_lut(image, channel_luts(image, lambda plane: stretch_lut(*extremes(plane))))
+    check_image(image, RGB)
+    return apply_rgb_lut(image, colour_luts(pack(image), extremes, stretch_lut))
 
 
 def equalize(image: jax.Array) -> jax.Array:
     """Spreads the values of each channel of `u8[H,W,C]` evenly; alpha becomes 255."""
-    return apply_rgb_lut(image, channel_luts(image, lambda plane: equalize_lut(counts(plane))))
+    check_image(image, RGB)
+    tables = colour_luts(pack(image), lambda plane: (counts(plane),), equalize_lut)
+    return apply_rgb_lut(image, tables)

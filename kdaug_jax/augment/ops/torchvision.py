@@ -19,7 +19,7 @@ from kdaug_jax.augment.ops.blending import RGB, split, split_alpha
 from kdaug_jax.augment.ops.checks import check_image
 from kdaug_jax.augment.ops.filters import smooth
 from kdaug_jax.augment.ops.lut import apply_lut
-from kdaug_jax.augment.ops.statistics import channel_luts, extremes
+from kdaug_jax.augment.ops.statistics import colour_luts, extremes
 from kdaug_jax.augment.ops.words import pack, planes
 
 _VALUES = np.arange(256, dtype=np.float32)
@@ -133,4 +133,4 @@ _SCALES = np.float32(255) * (np.float32(1) / np.maximum(np.arange(256), 1).astyp
 def auto_contrast(image: jax.Array) -> jax.Array:
     """Stretches each channel of `u8[H,W,3]` to 0..255."""
     check_image(image, (3,))
-    return apply_lut(image, channel_luts(image, lambda plane: stretch_lut(*extremes(plane))))
+    return apply_lut(image, colour_luts(pack(image), extremes, stretch_lut))

@@ -20,7 +20,7 @@ from kdaug_jax.augment.ops import lut
 from kdaug_jax.augment.ops.blending import blend, blend_lut, split, split_alpha
 from kdaug_jax.augment.ops.checks import check_image, check_number, is_host
 from kdaug_jax.augment.ops.filters import keep_border
-from kdaug_jax.augment.ops.statistics import channel_luts, extremes
+from kdaug_jax.augment.ops.statistics import colour_luts, extremes
 from kdaug_jax.augment.ops.words import pack, planes
 
 RGB = (3,)
@@ -233,5 +233,5 @@ def stretch_lut(low: ArrayLike, high: ArrayLike) -> jax.Array:
 def auto_contrast(image: jax.Array) -> jax.Array:
     """Stretches each channel of `u8[H,W,3]` to 0..255, in float32."""
     check_image(image, RGB)
-    tables = channel_luts(image, lambda plane: stretch_lut(*extremes(plane)))
+    tables = colour_luts(pack(image), extremes, stretch_lut)
     return lut.apply_lut(image, tables)
