@@ -51,6 +51,7 @@ from configs.common import (
     parse_arg,
     put_all,
     read_splits,
+    refuse_idle,
     shrink,
 )
 from kdaug_jax.augment.policies import randaugment_candidates
@@ -85,11 +86,7 @@ def get_config(arg: str = "") -> ConfigDict:
         networks=one_of("joint", "independent"), only=one_of("a2aug", "baseline", "cutout"),
         draw=0, runs=1,
     )
-    rows = ROWS[options.dataset]
-    check(options.network in rows, f"{options.dataset} has no row of {options.network}",
-          "use " + ", ".join(rows))
-    check(options.runs >= 1, f"option runs={options.runs}", "at least 1")
-    check(options.draw >= 0, f"option draw={options.draw}", "at least 0")
+    _check(options)
     side = 16 if options.smoke else 32
     config = default()
     with config.unlocked():
@@ -132,6 +129,21 @@ def _put_networks(config: ConfigDict, options: ConfigDict) -> None:
             logit_scale=_scale(options.logit_scale), adaptive=options.ensemble == "adaptive",
             weight=1.0, group="distill",
         )
+
+
+def _check(options: ConfigDict) -> None:
+    rows = ROWS[options.dataset]
+    check(options.network in rows, f"{options.dataset} has no row of {options.network}",
+          "use " + ", ".join(rows))
+    check(options.runs >= 1, f"option runs={options.runs}", "at least 1")
+    check(options.draw >= 0, f"option draw={options.draw}", "at least 0")
+    ensembles = ("form", "logit_scale", "ensemble", "bn", "networks")
+    refuse_idle(options, options.only != "a2aug", ("n_views", "draw", *ensembles),
+                f"with only={options.only}")
+    refuse_idle(options, options.n_views == 1, ensembles, "with n_views=1")
+    refuse_idle(options, options.networks == "independent", ("bn",), "with networks=independent")
+    refuse_idle(options, options.form in ("joint_ce", "kl"), ("logit_scale",),
+                f"with form={options.form}")
 
 
 def _scale(text: str) -> Any:

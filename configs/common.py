@@ -37,7 +37,7 @@ def parse_arg(arg: str, **choices: Any) -> ConfigDict:
         values; `smoke` is always one.
 
     Returns:
-      The options.
+      The options, and as `given` the names of those that the text has.
 
     Raises:
       ConfigError: an unknown option, or a value that is not legal or not of its default's type.
@@ -46,12 +46,14 @@ def parse_arg(arg: str, **choices: Any) -> ConfigDict:
     options = {
         name: one.values[0] if isinstance(one, OneOf) else one for name, one in choices.items()
     }
+    given = []
     for word in filter(None, (part.strip() for part in arg.split(","))):
         name, equals, text = word.partition("=")
         if name not in options:
             raise ConfigError("--config", f"has no option '{name}'", near(name, options))
         options[name] = _value(name, text if equals else "True", choices[name])
-    return ConfigDict(options)
+        given.append(name)
+    return ConfigDict({**options, "given": tuple(given)})
 
 
 def _value(name: str, text: str, choice: Any) -> Any:
@@ -82,6 +84,23 @@ def check(right: bool, what: str, remedy: str) -> None:
     """
     if not right:
         raise ConfigError("--config", what, remedy)
+
+
+def refuse_idle(options: ConfigDict, when: bool, names: tuple[str, ...], because: str) -> None:
+    """Refuses options that were given although nothing depends on them.
+
+    Args:
+      options: of `parse_arg`.
+      when: whether nothing does.
+      names: the options.
+      because: the reason, such as "with kd=False".
+
+    Raises:
+      ConfigError: one of them was given.
+    """
+    for name in names:
+        check(not (when and name in options.given), f"option {name} changes nothing {because}",
+              "drop one of them")
 
 
 def read_splits(config: ConfigDict, source: str, test: str, holdout: bool) -> None:
@@ -201,6 +220,11 @@ def efficientnet(
       devices: on how many the paper trained; with the batch of 4,096 they decide the groups of
         BatchNorm by the cited code's rule.
     """
+    refuse_idle(options, not options.kd, ("k", "weight", "teacher_policy"), "with kd=False")
+    check(options.k >= 1, f"option k={options.k}", "at least 1")
+    check(options.weight >= 0.0, f"option weight={options.weight}", "0 or more")
+    check(options.magnitude >= 0, f"option magnitude={options.magnitude}", "0 or more")
+    check(options.epochs > 0.0, f"option epochs={options.epochs}", "more than 0")
     side = efficientnet_side(variant, options)
     batch = SMOKE_BATCH if options.smoke else 4096
     read_splits(config, "folder:data/imagenet", "validation", options.holdout)

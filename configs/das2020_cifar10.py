@@ -56,7 +56,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from configs.common import check, one_of, parse_arg, read_splits, shrink
+from configs.common import check, one_of, parse_arg, read_splits, refuse_idle, shrink
 from kdaug_jax.experiment.sections import ConfigDict, default, network, optimizer, term
 
 AUGMENTATIONS = (
@@ -144,6 +144,10 @@ def _check(options: ConfigDict) -> None:
     check(options.epochs >= 0.0, f"option epochs={options.epochs}", "0 for the usual, or more")
     check(not (options.human and options.dataset == "mnist"), "option human is of CIFAR-10",
           "drop it")
+    augmentations = f"{options.teacher_aug}+{options.student_aug}".split("+")
+    for name, needed in (("cutmix_prob", "cutmix"), ("holes", "cutout")):
+        refuse_idle(options, needed not in augmentations, (name,), f"without {needed}")
+    check(options.student_lr > 0.0, f"option student_lr={options.student_lr}", "more than 0")
     check(options.holes >= 1, f"option holes={options.holes}", "at least 1")
     check(0 <= options.cutmix_prob <= 1, f"option cutmix_prob={options.cutmix_prob}", "0 to 1")
     if options.dataset == "mnist":

@@ -45,6 +45,7 @@ from configs.common import (
     efficientnet_teacher,
     one_of,
     parse_arg,
+    refuse_idle,
 )
 from kdaug_jax.experiment.sections import ConfigDict, default
 
@@ -59,6 +60,8 @@ def get_config(arg: str = "") -> ConfigDict:
         sweep=one_of("none", "weight", "k"),
     )
     check(options.kd or options.sweep == "none", "option sweep needs distillation", "drop kd=False")
+    refuse_idle(options, options.sweep == "weight", ("weight", "k"), "with sweep=weight")
+    refuse_idle(options, options.sweep == "k", ("weight", "k"), "with sweep=k")
     config = default()
     with config.unlocked():
         efficientnet(config, "b0", options, efficientnet_teacher("b0", options), devices=32)

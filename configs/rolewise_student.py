@@ -238,7 +238,8 @@ def _check(options: ConfigDict) -> None:
     paired = options.pair != "none"
     check(not paired or options.dataset == "cifar100", "option pair is of CIFAR-100",
           "drop dataset")
-    check(not paired or options.bits != 2, "option pair is in full precision", "drop bits")
+    check(not paired or options.bits == 32 or "bits" not in options.given,
+          "option pair is in full precision", "drop bits")
     check(not paired or options.network == "resnet18", "option pair names the networks",
           "drop network")
     check(not options.teacher_schedule or options.method != "none",

@@ -75,6 +75,7 @@ from configs.common import (
     one_of,
     parse_arg,
     read_splits,
+    refuse_idle,
     shrink,
 )
 from kdaug_jax.experiment.sections import ConfigDict, default, network, optimizer, term
@@ -121,10 +122,8 @@ def get_config(arg: str = "") -> ConfigDict:
     check(options.epoch_factor > 0, f"option epoch_factor={options.epoch_factor}", "more than 0")
     check(options.runs >= 1, f"option runs={options.runs}", "at least 1")
     picks = options.da == "cutmix-pick" and options.loss != "ce"
-    for name, usual in (("by", "kl"), ("pool", 2)):
-        check(picks or options[name] == usual,
-              f"option {name}={options[name]} and nothing is picked",
-              "drop it, or use da=cutmix-pick with loss=kd or crd")
+    refuse_idle(options, not picks, ("by", "pool"),
+                "without da=cutmix-pick and loss=kd or crd")
     check(options.loss != "ce" or options.da not in ("cutmix", "mixup"),
           f"option da={options.da} is for distillation", "drop loss=ce, or use da=standard")
     side = 16 if options.smoke else SIDES[options.dataset]

@@ -44,6 +44,7 @@ from configs.common import (
     parse_arg,
     put_all,
     read_splits,
+    refuse_idle,
     shrink,
 )
 from kdaug_jax.experiment.sections import ConfigDict, default, network, term
@@ -61,6 +62,9 @@ def get_config(arg: str = "") -> ConfigDict:
         holdout=False,
     )
     check(options.kd or not options.table, "option table has both rows", "drop kd=False")
+    refuse_idle(options, not options.kd, ("teacher_policy",), "with kd=False")
+    refuse_idle(options, options.table and options.teacher_policy != "same", ("magnitude",),
+                "with table")
     check(0 <= options.base_cutout <= 32, f"option base_cutout={options.base_cutout}", "0..32")
     name, side = NETWORKS[options.variant], 16 if options.smoke else 32
     policies = {

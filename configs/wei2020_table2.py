@@ -51,6 +51,7 @@ from configs.common import (
     parse_arg,
     put_all,
     read_splits,
+    refuse_idle,
     shrink,
 )
 from kdaug_jax.experiment.sections import ConfigDict, default, network, term
@@ -126,6 +127,10 @@ def _check(options: ConfigDict) -> None:
     check(options.clean != "kd" or options.kd, "option clean=kd distils", "drop kd=False")
     check(options.clean != "ce" or not options.kd, "option clean=ce does not distil",
           "add kd=False")
+    refuse_idle(options, options.policy != "randaugment", ("n", "magnitude"),
+                f"with policy={options.policy}")
+    refuse_idle(options, options.policy != "autoaugment" and not options.kd, ("subpolicies",),
+                f"with policy={options.policy} and kd=False")
     aa = options.variant == "aa"
     check(not aa or "pyramid" not in options.network, "option variant=aa",
           "there is one PyramidNet")

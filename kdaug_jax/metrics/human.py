@@ -119,11 +119,14 @@ def human_kl_class(human: ClassSums, network: ClassSums) -> float:
       network: sums of the network's probabilities by true class.
 
     Returns:
-      Nats. The minima and maxima that the paper's figure is scaled by are left to the figure.
+      Nats; the mean over the classes that have examples. The minima and maxima that the paper's
+      figure is scaled by are left to the figure.
 
     Source: Das et al. 2020, as in its public code.
     """
-    return float(np.mean(np.diag(kl_matrix(class_means(human), class_means(network)))))
+    seen = np.asarray(human.count) > 0
+    matrix = kl_matrix(class_means(human)[seen], class_means(network)[seen])
+    return _mean(np.diag(matrix))
 
 
 def class_separability(sums: ClassSums) -> float:
@@ -133,9 +136,13 @@ def class_separability(sums: ClassSums) -> float:
       sums: sums of probabilities by true class.
 
     Returns:
-      Nats.
+      Nats; over the classes that have examples.
 
     Source: Das et al. 2020, section 4.
     """
-    means = class_means(sums)
-    return float(np.mean(kl_matrix(means, means)))
+    means = class_means(sums)[np.asarray(sums.count) > 0]
+    return _mean(kl_matrix(means, means))
+
+
+def _mean(values: np.ndarray) -> float:
+    return float(values.mean()) if values.size else float("nan")

@@ -151,6 +151,17 @@ def test_kl_between_class_means():
     assert np.isfinite(metrics.kl_matrix(np.eye(3), np.eye(3))).all()
 
 
+def test_classes_without_examples_are_left_out_of_means():
+    p = jax.nn.softmax(LOGITS, axis=-1)
+    whole = [metrics.class_sums(one, LABEL, EVERY, CLASSES) for one in (HUMAN, p)]
+    # Two more classes, which no example has.
+    more = [metrics.class_sums(one, LABEL, EVERY, CLASSES + 2) for one in (HUMAN, p)]
+    assert metrics.class_separability(more[1]) == metrics.class_separability(whole[1]) > 0
+    assert metrics.human_kl_class(*more) == metrics.human_kl_class(*whole) > 0
+    nobody = metrics.class_sums(p, LABEL, ~EVERY, CLASSES)
+    assert np.isnan(metrics.class_separability(nobody))
+
+
 @pytest.mark.parametrize("embedding", [EMBEDDING, 1e3 + EMBEDDING, EMBEDDING.reshape(SIZE, 1, 7)])
 def test_discrimination_is_that_of_all_pairs(embedding):
     flat = embedding.reshape(SIZE, -1).astype(np.float64)
