@@ -7,7 +7,7 @@ from typing import Any
 
 from kdaug_jax.errors import ConfigError, near
 from kdaug_jax.experiment.terms import Plan as Term
-from kdaug_jax.experiment.views import Plan, Rows, networks_of, picks, rows_after
+from kdaug_jax.experiment.views import Plan, networks_of, picks, rows_after
 
 
 def check_picks(plans: Sequence[Plan], networks: Sequence[str]) -> None:
@@ -114,13 +114,12 @@ def check_term(
                 )
     group = full["train"]["group_size"]
     size = group or full["data"]["batch_size"] // full["train"]["accumulate"]
-    rows: tuple[Rows, ...] = min(
-        (plans[view].rows for view in term.views), key=lambda rows: rows_after(rows, size)
-    )
-    if rows_after(rows, size) < term.term.least:
+    view = min(term.views, key=lambda name: rows_after(plans[name].rows, size))
+    left = rows_after(plans[view].rows, size)
+    if left < term.term.least:
         path = "train.group_size" if group else "data.batch_size"
+        picked = f", which is what view '{view}' keeps of {size}" if left < size else ""
         raise ConfigError(
             where, f"'{full['terms'][term.name]['loss']}' compares examples and "
-            f"{path} gives it groups of {rows_after(rows, size)}",
-            f"it needs at least {term.term.least}",
+            f"{path} gives it groups of {left}{picked}", f"it needs at least {term.term.least}",
         )

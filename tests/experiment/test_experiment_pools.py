@@ -302,7 +302,7 @@ def test_a_teacher_on_other_rows_and_a_relational_loss_on_few(frozen_teacher):
     with pytest.raises(ConfigError, match="sees other rows than view 'mixed' has; start both"):
         build_phases(pooled(terms={"kd": kd}), DATA)
     sp = configs.term("sp", ("mixed",), teacher="teacher", taps=("pooled",))
-    with pytest.raises(ConfigError, match="gives it groups of 1; it needs at least 2"):
+    with pytest.raises(ConfigError, match="1, which is what view 'mixed' keeps of 8; it"):
         build_phases(pooled(POOL + 'pick("kl", keep=0.1)', terms={"sp": sp}), DATA)
 
 

@@ -15,9 +15,9 @@ __all__ = ["frozen_teacher"]
 
 
 def test_every_kind_of_loss_trains_through_the_step(frozen_teacher):
-    """Per example and relational, on logits, vectors and maps, with parameters and state."""
-    names = ("cross_entropy", "dkd", "a2aug", "fitnet", "at", "ii_kd")
-    weights = {"dkd": 0.1, "at": 10.0, "ii_kd": 0.02}
+    """Per example and relational, on logits, vectors and maps, with parameters."""
+    names = ("cross_entropy", "dkd", "a2aug", "fitnet", "at", "rkd_angle")
+    weights = {"dkd": 0.1, "at": 10.0, "rkd_angle": 0.02}
     made = config(names, train=dict(group_size=4, epochs=6.0))
     for name, weight in weights.items():
         made.terms[name]["weight"] = weight
@@ -27,12 +27,10 @@ def test_every_kind_of_loss_trains_through_the_step(frozen_teacher):
     values = {key: [row[key] for row in rows] for key in rows[0]}
     assert all(np.isfinite(row).all() for row in values.values())
     assert np.mean(values["train/loss"][-5:]) < 0.9 * np.mean(values["train/loss"][:5])
-    assert set(state.params["terms"]) == {"a2aug", "fitnet", "ii_kd"}
+    assert set(state.params["terms"]) == {"a2aug", "fitnet"}
     moved = jax.tree.map(lambda a, b: bool((a != b).any()), start.params, state.params)
     assert all(jax.tree.leaves(moved))
-    moments = state.term_state["ii_kd"]["1"]["sender"]
-    assert (moments["mean"] != 0).any() and (moments["var"] != 1).all()
-    assert {"train/ii_kd/graph", "train/ii_kd/flow", "train/a2aug/weight_1"} < set(values)
+    assert "train/a2aug/weight_1" in values
 
 
 @pytest.mark.parametrize(

@@ -37,6 +37,8 @@ def test_adapters_and_attention_train_under_the_clip(frozen_teacher):
     assert [path for path, changed in own.items() if not changed] == []
     assert {path.split("'")[1] for path in own} == {"fitnet", "vid", "cc", "ii_kd", "crd"}
     assert any("attention" in path for path in own) and any("adapters" in path for path in own)
+    moments = last.term_state["ii_kd"]["1"]["sender"]
+    assert (moments["mean"] != 0).any() and (moments["var"] != 1).all()
     for part in ("graph", "attention", "flow"):
         values_of = values[f"train/ii_kd/{part}"]
         assert np.isfinite(values_of).all() and np.ptp(values_of) > 0
