@@ -7,9 +7,9 @@ import sys
 import jax
 import pytest
 
-from kdaug_jax.runtime import compile_cache
+from kdaug_jax.runtime import compile_cache, sharding
 
-jax.config.update("jax_num_cpu_devices", 4)
+sharding.use_virtual_devices(4)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 compile_cache.use()
 # Starts JAX: from here on no test of the command line can choose another number of devices.

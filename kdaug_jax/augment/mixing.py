@@ -16,6 +16,7 @@ from typing import Annotated, Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import PartitionSpec
 from jax.typing import ArrayLike
 
 from kdaug_jax import rng
@@ -221,7 +222,14 @@ def _shape(per: str, view: View) -> tuple[int, ...]:
 
 
 def _partners(key: jax.Array, mask: jax.Array, partner: str) -> jax.Array:
-    return PARTNERS[partner](rng.fold(key, "partner"), mask)
+    """Draws partners; where a group is spread over devices, each of them draws the whole of it."""
+
+    def whole(array: jax.Array) -> jax.Array:
+        mesh = jax.sharding.get_abstract_mesh()
+        return array if mesh.empty else jax.lax.with_sharding_constraint(array, PartitionSpec())
+
+    # A few numbers: to sort, and to draw again, together would cost a collective each time.
+    return whole(PARTNERS[partner](rng.fold(key, "partner"), whole(mask)))
 
 
 def _share(key: jax.Array, alpha, probability, shape: tuple[int, ...]) -> jax.Array:

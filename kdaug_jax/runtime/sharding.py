@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import math
 import os
+import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -20,6 +21,8 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from kdaug_jax.errors import ConfigError
 
 DATA = "data"
+# More than a program has collectives that do not depend on each other.
+THREADS_A_DEVICE = 8
 
 
 def use_host_cores(batch_size: int, group_size: int = 0, parts: int = 1) -> None:
@@ -34,15 +37,44 @@ def use_host_cores(batch_size: int, group_size: int = 0, parts: int = 1) -> None
       group_size: see `train.group_size`; groups do not straddle devices.
       parts: micro-batches a step, each shared by all devices.
     """
-    if "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", ""):
+    given = re.search(
+        r"xla_force_host_platform_device_count=(\d+)", os.environ.get("XLA_FLAGS", "")
+    )
+    if given:
+        _widen_pool(int(given[1]))
         return
     units = batch_size // parts // (group_size or 1)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     count = max(n for n in range(1, max(cores, 1) + 1) if units % n == 0)
     try:
-        jax.config.update("jax_num_cpu_devices", count)
+        use_virtual_devices(count)
     except RuntimeError:  # the backend has started, as in a notebook: keep its devices
         return
+
+
+def use_virtual_devices(count: int) -> None:
+    """Makes JAX see `count` CPU devices.
+
+    Args:
+      count: at least 1.
+
+    Raises:
+      RuntimeError: JAX has started its backend.
+    """
+    jax.config.update("jax_num_cpu_devices", count)
+    _widen_pool(count)
+
+
+def _widen_pool(devices: int) -> None:
+    """Gives XLA's pool a thread for each collective that may wait, unless `NPROC` sets its size.
+
+    A collective blocks a thread until each device has come to it. A program that was loaded from
+    the compile cache has lost the order of those that do not depend on each other, so that devices
+    come to different ones first; on too few threads they then wait for each other until XLA ends
+    the process.
+    """
+    if devices > 1:
+        os.environ.setdefault("NPROC", str(THREADS_A_DEVICE * devices))
 
 
 def make_mesh(devices: int, batch_size: int, parts: int = 1) -> Mesh:

@@ -1,4 +1,5 @@
 import functools
+import re
 
 import jax
 import jax.numpy as jnp
@@ -8,6 +9,7 @@ import pytest
 from kdaug_jax import augment
 from kdaug_jax.augment.mixing import ONE, boxes
 from kdaug_jax.augment.partners import PARTNERS
+from kdaug_jax.runtime import sharding
 from kdaug_jax.types import View
 from tests.augment.drawn import chi_square
 
@@ -283,3 +285,15 @@ def test_a_mixed_view_can_be_mixed_again():
     twice = augment.cutmix(*twice, partner, np.array([0, 5, 2, 7]))
     assert twice[0].dtype == jnp.float32
     np.testing.assert_allclose(twice[1].sum(-1), 1, atol=1e-6)
+
+
+def test_partners_are_drawn_without_asking_other_devices():
+    mesh = sharding.make_mesh(4, 8)
+    draw = functools.partial(augment.random_cutmix, partner="derangement")
+    program = jax.jit(sharding.within(mesh, draw))
+    key, view = jax.random.key(0), view_of(8)
+    spread = program.lower(key, sharding.put_batch(mesh, jax.tree.map(np.asarray, view))).compile()
+    # The mask is gathered once; in a loop nothing is asked for.
+    asked = re.findall(r" = (\w+)\[[^ ]* (all-\w+)\(", spread.as_text())
+    assert ("u8", "all-gather") in asked and ("pred", "all-reduce") not in asked
+    assert len(asked) <= 3

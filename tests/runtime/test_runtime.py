@@ -1,6 +1,7 @@
 import importlib
 import io
 import json
+import os
 import struct
 import sys
 import threading
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 
 from kdaug_jax.errors import CheckpointError, UserError, near
-from kdaug_jax.runtime import checkpoint, manifest, workdir
+from kdaug_jax.runtime import checkpoint, manifest, sharding, workdir
 from kdaug_jax.runtime.goodput import Goodput
 from kdaug_jax.runtime.writer import Writer, read_rows, table
 
@@ -315,3 +316,15 @@ def test_errors_are_one_line_with_a_remedy():
     assert near("epoch", ["epochs", "seed"]) == "did you mean epochs?"
     assert near("zzz", ["b", "a"]) == "known: a, b"
     assert json.dumps(str(error))
+
+
+@pytest.mark.parametrize(
+    "devices, before, after", [(4, None, "32"), (4, "3", "3"), (1, None, None)]
+)
+def test_virtual_devices_get_threads_for_collectives_that_wait(monkeypatch, devices, before, after):
+    monkeypatch.setenv("XLA_FLAGS", f"--xla_force_host_platform_device_count={devices}")
+    monkeypatch.setenv("NPROC", before or "")
+    if before is None:
+        monkeypatch.delenv("NPROC")
+    sharding.use_host_cores(8)
+    assert os.environ.get("NPROC") == after

@@ -7,10 +7,8 @@ import sys
 import time
 from pathlib import Path
 
-import jax
-
 from kdaug_jax import models
-from kdaug_jax.runtime import compile_cache, manifest
+from kdaug_jax.runtime import compile_cache, manifest, sharding
 from kdaug_jax.runtime.writer import Writer
 from kdaug_jax.training import loop
 from tests import tiny
@@ -28,7 +26,7 @@ def killing_row(self, step, member, values):
 
 
 if __name__ == "__main__":
-    jax.config.update("jax_num_cpu_devices", 4)
+    sharding.use_virtual_devices(4)
     compile_cache.use()
     models._FAMILIES = (*models._FAMILIES, tiny)
     Writer.row = killing_row
