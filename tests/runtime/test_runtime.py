@@ -319,7 +319,7 @@ def test_errors_are_one_line_with_a_remedy():
 
 
 @pytest.mark.parametrize(
-    "devices, before, after", [(4, None, "32"), (4, "3", "3"), (1, None, None)]
+    "devices, before, after", [(4, None, "32"), (4, "3", "3"), (2, None, None)]
 )
 def test_virtual_devices_get_threads_for_collectives_that_wait(monkeypatch, devices, before, after):
     monkeypatch.setenv("XLA_FLAGS", f"--xla_force_host_platform_device_count={devices}")
