@@ -195,7 +195,7 @@ def check(section: Mapping[str, Any], classes: int) -> Settings:
 
 
 def numbers(found: Mapping[str, Any]) -> dict[str, float]:
-    """Gives the finite numbers among finished values; a class without examples leaves NaN."""
+    """Gives the finite numbers among finished values; where nothing was counted there is NaN."""
     return {
         name: float(value) for name, value in found.items()
         if np.ndim(value) == 0 and np.isfinite(value)
