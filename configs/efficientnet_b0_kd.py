@@ -60,8 +60,9 @@ def get_config(arg: str = "") -> ConfigDict:
         sweep=one_of("none", "weight", "k"),
     )
     check(options.kd or options.sweep == "none", "option sweep needs distillation", "drop kd=False")
-    refuse_idle(options, options.sweep == "weight", ("weight", "k"), "with sweep=weight")
-    refuse_idle(options, options.sweep == "k", ("weight", "k"), "with sweep=k")
+    refuse_idle(
+        options, options.sweep != "none", ("weight", "k"), f"with sweep={options.sweep}"
+    )
     config = default()
     with config.unlocked():
         efficientnet(config, "b0", options, efficientnet_teacher("b0", options), devices=32)

@@ -21,7 +21,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from kdaug_jax.errors import ConfigError
 
 DATA = "data"
-# More than a program has collectives that do not depend on each other.
+# So many collectives that do not depend on each other may wait at once.
 THREADS_A_DEVICE = 8
 
 
