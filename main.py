@@ -8,10 +8,11 @@ from ml_collections import config_flags
 
 from kdaug_jax.deploy import export
 from kdaug_jax.errors import ConfigError, UserError
+from kdaug_jax.evaluation.evaluate_run import evaluate_run
 from kdaug_jax.experiment import config as configs
 from kdaug_jax.experiment.command_line import explain
 from kdaug_jax.runtime import compile_cache, processes, sharding, signals
-from kdaug_jax.training import loop, preview, revisit, teachers
+from kdaug_jax.training import loop, preview, teachers
 
 
 def parse() -> flags.FlagValues:
@@ -53,10 +54,10 @@ def main() -> int:
         compile_cache.use()
         count = processes.start(given.distributed)
         batch, train = full["data"]["batch_size"] // count, full["train"]
-        sharding.use_host_cores(batch, train["group_size"], train["accumulate"])
+        sharding.use_host_cores(batch, train["replica_batch_size"], train["accumulate"])
         change = given.allow_config_change
         if full["mode"] == "evaluate":
-            revisit.evaluate_run(full, given.workdir, allow_config_change=change)
+            evaluate_run(full, given.workdir, allow_config_change=change)
         elif full["mode"] == "preview":
             preview.preview(full, given.workdir)
         elif full["mode"] == "export":

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import jax
 
 from kdaug_jax import data
-from kdaug_jax.experiment.phases import build
+from kdaug_jax.experiment.phases import build_programs
 from kdaug_jax.experiment.sections import ConfigDict, default, network, term
 from kdaug_jax.runtime import sharding
 from kdaug_jax.training.population import make_call
@@ -62,7 +62,7 @@ def get_config(batch: int, distill: bool, ema: float = 0.0) -> ConfigDict:
             config.networks.teacher = network(TEACHER, trainable=True)
             config.terms.kd = term(
                 "kl", on=("x",), teacher="teacher", temperature=TEMPERATURE, weight=KD_WEIGHT,
-                group="distill",
+                gradient_group="distill",
             )
         config.optim.schedule = dict(name="constant", base=RATE)
         config.optim.momentum = MOMENTUM
@@ -90,7 +90,7 @@ class Ours:
         distill = "teacher" in config.networks
         splits = {name: config.data[name] for name in ("train", "validation", "test")}
         dataset = data.load(config.data.source, splits)
-        (program,) = build(config, data.describe(dataset))
+        (program,) = build_programs(config, data.describe(dataset))
         self.mesh = sharding.make_mesh(-1, batch)
         self.frozen: dict[str, Any] = {}
         if distill:

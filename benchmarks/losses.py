@@ -36,7 +36,7 @@ from jax.extend.core import jaxprs_in_params
 
 from kdaug_jax import data
 from kdaug_jax.experiment import terms
-from kdaug_jax.experiment.phases import build
+from kdaug_jax.experiment.phases import build_programs
 from kdaug_jax.experiment.sections import ConfigDict, network, optimizer, term
 from kdaug_jax.losses import LOSSES
 from kdaug_jax.losses.contrastive import crd_loss
@@ -55,15 +55,15 @@ MAPS, PRE = ("f1", "f2", "f3"), ("f1_pre", "f2_pre", "f3_pre")
 # What losses need beside their defaults; activations as RepDistiller takes them.
 OPTIONS: dict[str, dict[str, Any]] = {
     "topk_kl": dict(k=5),
-    "fitnet": dict(taps=("f2",)),
-    **{name: dict(taps=MAPS) for name in ("at", "nst", "vid", "kd_svd", "mhgd", "ii_kd")},
-    "fsp": dict(taps=("f0", *MAPS)),
-    **{name: dict(taps=PRE) for name in ("ab", "ofd")},
-    **{name: dict(taps=("f3",)) for name in ("ft", "sp")},
-    **{name: dict(taps=("pooled",)) for name in
+    "fitnet": dict(features=("f2",)),
+    **{name: dict(features=MAPS) for name in ("at", "nst", "vid", "kd_svd", "mhgd", "ii_kd")},
+    "fsp": dict(features=("f0", *MAPS)),
+    **{name: dict(features=PRE) for name in ("ab", "ofd")},
+    **{name: dict(features=("f3",)) for name in ("ft", "sp")},
+    **{name: dict(features=("pooled",)) for name in
        ("pkt", "cc", "rkd", "rkd_distance", "rkd_angle", "crd", "info_nce")},
-    "rkd_role": dict(taps=("logits",)),
-    "reviewkd": dict(taps=(*MAPS, "pooled")),
+    "rkd_role": dict(features=("logits",)),
+    "reviewkd": dict(features=(*MAPS, "pooled")),
 }
 
 
@@ -93,8 +93,8 @@ def plain(config: ConfigDict) -> None:
 def with_crd(config: ConfigDict) -> None:
     """Adds CRD."""
     config.terms.crd = term(
-        "crd", on=("x",), teacher="teacher", taps=("pooled",), weight=0.8, negatives=NEGATIVES,
-        dim=DIM, chunk=CHUNK, group="distill",
+        "crd", on=("x",), teacher="teacher", features=("pooled",), weight=0.8, negatives=NEGATIVES,
+        dim=DIM, chunk=CHUNK, gradient_group="distill",
     )
 
 
@@ -109,8 +109,8 @@ def with_ensemble(config: ConfigDict, joint: bool) -> None:
     config.networks = {name: network(common.STUDENT, trainable=True) for name in names}
     student = names[0] if joint else names
     config.terms = {
-        "ce": term("cross_entropy", on=views, student=student, group="task"),
-        "ensemble": term("a2aug", on=views, student=student, group="distill"),
+        "ce": term("cross_entropy", on=views, student=student, gradient_group="task"),
+        "ensemble": term("a2aug", on=views, student=student, gradient_group="distill"),
     }
 
 
@@ -124,19 +124,19 @@ class Alone:
         roles = row.roles if isinstance(row, Term) else getattr(
             row, "function", row).__code__.co_varnames
         on = ("x", "y") if name == "a2aug" else ("x",)
-        teacher = "teacher" if "teacher" in roles or "teacher_taps" in roles else ""
+        teacher = "teacher" if "teacher" in roles or "teacher_features" in roles else ""
         section = term(name, on=on, teacher=teacher, **OPTIONS.get(name, {}))
-        plans = (terms.build(
+        specs = (terms.build_term(
             "own", section, ("x", "y"), ("student", "teacher"), ours.program.steps_per_epoch,
             ours.program.total_steps, info,
         ),)
-        values, _ = terms.hparams(plans)
-        params, state = terms.init(plans, jnp.uint32(0), outputs, views, values, info)
+        values, _ = terms.hparams(specs)
+        params, state = terms.init(specs, jnp.uint32(0), outputs, views, values, info)
 
         def cost(params, student, state, outputs, views, step):
             clock = Clock(jnp.uint32(0), step // 100, step)
             outputs = {**outputs, "student@x": student}
-            found = terms.apply(plans, params, state, outputs, views, clock, values, info, 1)
+            found = terms.apply(specs, params, state, outputs, views, clock, values, info, 1)
             sums, _, state, _ = found
             return sum(sums.values()), state
 
@@ -243,7 +243,7 @@ def clip(batch: int, source: str) -> None:
         made = config_of(batch, source, change)
         splits = {name: made.data[name] for name in ("train", "validation", "test")}
         info = data.describe(data.load(source, splits))
-        (program,) = build(made, info)
+        (program,) = build_programs(made, info)
         images = jax.ShapeDtypeStruct((batch, *info.size, 3), jnp.uint8)
         numbers = [
             jax.ShapeDtypeStruct((batch,), kind) for kind in (jnp.int32, jnp.int32, jnp.bool_)

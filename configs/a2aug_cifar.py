@@ -122,12 +122,12 @@ def _put_networks(config: ConfigDict, options: ConfigDict) -> None:
     for name in names:
         config.networks[name] = network(NETWORKS[options.network], trainable=True)
     students = names[0] if alone else names
-    config.terms.ce = term("cross_entropy", on=views, student=students, weight=1.0, group="task")
+    config.terms.ce = term("cross_entropy", on=views, student=students, weight=1.0, gradient_group="task")
     if len(views) > 1:
         config.terms.ensemble = term(
             "a2aug", on=views, student=students, form=options.form,
             logit_scale=_scale(options.logit_scale), adaptive=options.ensemble == "adaptive",
-            weight=1.0, group="distill",
+            weight=1.0, gradient_group="distill",
         )
 
 

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
 
-from kdaug_jax.errors import ConfigError, near
+from kdaug_jax.errors import ConfigError, suggest
 from kdaug_jax.experiment.sections import network, optimizer, term
 
 IMAGENET_MEAN = (123.675, 116.28, 103.53)
@@ -50,7 +50,7 @@ def parse_arg(arg: str, **choices: Any) -> ConfigDict:
     for word in filter(None, (part.strip() for part in arg.split(","))):
         name, equals, text = word.partition("=")
         if name not in options:
-            raise ConfigError("--config", f"has no option '{name}'", near(name, options))
+            raise ConfigError("--config", f"has no option '{name}'", suggest(name, options))
         options[name] = _value(name, text if equals else "True", choices[name])
         given.append(name)
     return ConfigDict({**options, "given": tuple(given)})
@@ -71,7 +71,7 @@ def _value(name: str, text: str, choice: Any) -> Any:
         raise ConfigError("--config", f"option {name}={value!r}", f"must be a {kind}")
     if isinstance(choice, OneOf) and value not in choice.values:
         listed = "must be one of " + ", ".join(map(str, choice.values))
-        known = near(value, choice.values) if isinstance(value, str) else listed
+        known = suggest(value, choice.values) if isinstance(value, str) else listed
         raise ConfigError("--config", f"option {name}={value!r}", known)
     return value
 
@@ -234,12 +234,12 @@ def efficientnet(
     config.networks.student = imagenet_network(
         f"efficientnet_{variant}", trainable=True, options=dict(remat=REMAT[variant])
     )
-    config.terms.ce = term("cross_entropy", on=("x",), label_smoothing=0.1, group="task")
+    config.terms.ce = term("cross_entropy", on=("x",), label_smoothing=0.1, gradient_group="task")
     if options.kd:
         config.networks.teacher = teacher
         config.terms.kd = term(
             "topk_kl", on=("x",), teacher="teacher", k=options.k, weight=options.weight,
-            group="distill",
+            gradient_group="distill",
         )
     config.optim = optimizer(
         "rmsprop",
@@ -251,7 +251,7 @@ def efficientnet(
     config.train.epochs = options.epochs
     # BatchNorm across replicas: alone up to 8 shards, else groups of max(8, shards / 8) shards.
     shards = max(8, devices // 8) if devices > 8 else 1
-    config.train.group_size = 4096 // devices * shards
+    config.train.replica_batch_size = 4096 // devices * shards
     config.eval.every_epochs = config.checkpoint.every_epochs = 5.0
     if options.smoke:
         shrink(config, SMALL_EFFICIENTNETS, f"synthetic:40x40,{SMOKE_CLASSES},64")
@@ -319,8 +319,8 @@ def shrink(config: ConfigDict, networks: Mapping[str, Any], source: str) -> None
     config.data.update({"source": source, "batch_size": SMOKE_BATCH, **splits})
     config.train.epochs = SMOKE_EPOCHS
     config.train.allow_weak_teacher = True
-    if config.train.group_size:
-        config.train.group_size = SMOKE_BATCH // 2
+    if config.train.replica_batch_size:
+        config.train.replica_batch_size = SMOKE_BATCH // 2
     config.log.every_steps = 2
     config.eval.every_epochs = config.checkpoint.every_epochs = 1.0
     config.optim.schedule = _sooner(config.optim.schedule, factor)

@@ -101,10 +101,10 @@ def get_config(arg: str = "") -> ConfigDict:
                 ("optim", sgd(1e-4 if mnist else 0.1, momentum=0.9, weight_decay=1e-4)),
             ),
         )
-        config.terms.ce = term("cross_entropy", on=("x",), weight=0.5, group="task")
+        config.terms.ce = term("cross_entropy", on=("x",), weight=0.5, gradient_group="task")
         config.terms.kd = term(
             "kl", on=("x",), teacher="teacher", temperature=20.0, weight=0.5,
-            class_mean=options.reduction == "element", group="distill",
+            class_mean=options.reduction == "element", gradient_group="distill",
         )
         config.optim = sgd(options.student_lr, momentum=0.99, weight_decay=0.0)
         config.train.epochs = options.epochs or (150.0 if mnist else 250.0)

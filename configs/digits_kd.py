@@ -38,9 +38,9 @@ def get_config(arg: str = "") -> ConfigDict:
                 ("train.epochs", 30.0),
             ),
         )
-        config.terms.ce = term("cross_entropy", on=("x",), weight=1.0, group="task")
+        config.terms.ce = term("cross_entropy", on=("x",), weight=1.0, gradient_group="task")
         config.terms.kd = term(
-            "topk_kl", on=("x",), teacher="teacher", k=3, weight=1.0, group="distill"
+            "topk_kl", on=("x",), teacher="teacher", k=3, weight=1.0, gradient_group="distill"
         )
         config.optim.schedule = dict(name="cosine", base=0.02, unit="epoch", warmup=1.0, end=0.0)
         config.optim.momentum = 0.9

@@ -53,7 +53,7 @@ and 80 % for RKD and DML and without effect on clipped gradients; soft labels at
 without T^2; attention is never trained; DML trains the teacher too (both at once here, in turns
 there).
 
-The experiments of Table 4 are not in the code; where widths differ, taps pass an adapter, and they
+The experiments of Table 4 are not in the code; where widths differ, features pass an adapter, and they
 are the sums at the end of each stage.
 
 Teachers are trained first, into <workdir>/teacher, unless --config.networks.teacher.checkpoint
@@ -158,25 +158,25 @@ def _peers(options: ConfigDict) -> bool:
 
 def _put_terms(config: ConfigDict, options: ConfigDict) -> None:
     method, code = options.method, options.mode == "official_code"
-    config.terms.ce = term("cross_entropy", on=("x",), weight=1.0, group="task")
+    config.terms.ce = term("cross_entropy", on=("x",), weight=1.0, gradient_group="task")
     if method == "none":
         return
-    shared = dict(on=("x",), teacher="teacher", weight=_weight(options), group="distill")
+    shared = dict(on=("x",), teacher="teacher", weight=_weight(options), gradient_group="distill")
     learn = dict(train_attention=not code)
     config.terms.kd = {
-        "ii_kd": lambda: term("ii_kd", taps=_taps(options), heads=4, **learn, **shared),
-        "mhgd": lambda: term("mhgd", taps=_taps(options), heads=4, **learn, **shared),
-        "kd_svd": lambda: term("kd_svd", taps=_taps(options), k=1, **shared),
-        "rkd": lambda: term("rkd_role", taps=("logits",), distance=50.0, angle=100.0, **shared),
+        "ii_kd": lambda: term("ii_kd", features=_taps(options), heads=4, **learn, **shared),
+        "mhgd": lambda: term("mhgd", features=_taps(options), heads=4, **learn, **shared),
+        "kd_svd": lambda: term("kd_svd", features=_taps(options), k=1, **shared),
+        "rkd": lambda: term("rkd_role", features=("logits",), distance=50.0, angle=100.0, **shared),
         "dml": lambda: term("dml", symmetric=True, **shared),
         "soft": lambda: _soft_labels(code, shared),
     }[method]()
     if method == "soft" and code:
         config.terms.ce.weight = 0.7
     if _peers(options):
-        config.terms.ce_teacher = term("cross_entropy", on=("x",), student="teacher", group="task")
+        config.terms.ce_teacher = term("cross_entropy", on=("x",), student="teacher", gradient_group="task")
         config.terms.kd_teacher = term(
-            "dml", on=("x",), student="teacher", teacher="student", symmetric=True, group="distill"
+            "dml", on=("x",), student="teacher", teacher="student", symmetric=True, gradient_group="distill"
         )
 
 

@@ -173,17 +173,17 @@ def _put_terms(config: ConfigDict, options: ConfigDict) -> None:
     ce_weight, kd_weight = {
         "kd": (1.0 - ALPHA, ALPHA), "crd": (1.0, 1.0), "ce": (1.0, 0.0)
     }[options.loss]
-    config.terms.ce = term("cross_entropy", on=("x",), weight=ce_weight, group="task")
+    config.terms.ce = term("cross_entropy", on=("x",), weight=ce_weight, gradient_group="task")
     if options.loss == "crd":
         config.terms.crd = term(
-            "crd", on=("x",), teacher="teacher", taps=("pooled",), weight=CRD_WEIGHT, dim=128,
-            negatives=16384, temperature=0.07, momentum=0.5, group="distill",
+            "crd", on=("x",), teacher="teacher", features=("pooled",), weight=CRD_WEIGHT, dim=128,
+            negatives=16384, temperature=0.07, momentum=0.5, gradient_group="distill",
         )
     # CRD's own row has no KL.
     if options.loss == "kd" or (options.loss == "crd" and "mixed" in config.views):
         config.terms.kd = term(
             "kl", on=("x", "mixed") if "mixed" in config.views else ("x",), teacher="teacher",
-            temperature=TEMPERATURE, weight=kd_weight, group="distill",
+            temperature=TEMPERATURE, weight=kd_weight, gradient_group="distill",
         )
 
 

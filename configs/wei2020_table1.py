@@ -77,12 +77,12 @@ def get_config(arg: str = "") -> ConfigDict:
         put_all(config, autoaugment_recipe("wrn_28_10", 100))
         config.views.x = autoaugment_view(policies["same"], side, options.base_cutout)
         config.networks.student = network(name, trainable=True)
-        config.terms.ce = term("cross_entropy", on=("x",), weight=1.0, group="task")
+        config.terms.ce = term("cross_entropy", on=("x",), weight=1.0, gradient_group="task")
         if options.kd:
             taught = autoaugment_view(policies[options.teacher_policy], side, options.base_cutout)
             config.networks.teacher = network(name, recipe=(("views.x", taught),))
             config.terms.kd = term(
-                "topk_kl", on=("x",), teacher="teacher", k=5, weight=1.0, group="distill"
+                "topk_kl", on=("x",), teacher="teacher", k=5, weight=1.0, gradient_group="distill"
             )
         if options.table:
             config.population = (

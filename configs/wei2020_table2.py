@@ -98,7 +98,7 @@ def get_config(arg: str = "") -> ConfigDict:
         put_all(config, recipe)
         config.views.x = autoaugment_view(_policy(options), side, cutout)
         config.networks.student = network(own, trainable=True)
-        config.terms.ce = term("cross_entropy", on=("x",), weight=1.0, group="task")
+        config.terms.ce = term("cross_entropy", on=("x",), weight=1.0, gradient_group="task")
         if options.kd:
             config.networks.teacher = network(taught, recipe=(
                 ("views.x", autoaugment_view(f'autoaugment("{options.subpolicies}")', side)),
@@ -106,7 +106,7 @@ def get_config(arg: str = "") -> ConfigDict:
             ))
             config.terms.kd = term(
                 "topk_kl", on=("x",), teacher="teacher", k=TOP_K[options.dataset],
-                weight=0.0 if options.clean == "kd" else 1.0, group="distill",
+                weight=0.0 if options.clean == "kd" else 1.0, gradient_group="distill",
             )
         if extra:
             config.phases = (_clean_phase(options, recipe, side),)

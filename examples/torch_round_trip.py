@@ -29,7 +29,7 @@ from configs import digits_kd
 from kdaug_jax import data
 from kdaug_jax.errors import UserError
 from kdaug_jax.models import export_weights, import_weights
-from kdaug_jax.runtime.card import Card
+from kdaug_jax.runtime.model_card import Card
 from kdaug_jax.training import loop, teachers
 
 # Of pixels 0..1; any numbers will do if both sides are told the same.

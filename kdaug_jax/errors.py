@@ -23,6 +23,25 @@ class UserError(Exception):
         return type(self), (self.where, self.what, self.remedy)  # they cross processes
 
 
+class ArgumentError(ValueError):
+    """An argument that a pure function refuses, with a remedy.
+
+    Functions that know no config path raise it; whoever called them for a config turns it, and
+    nothing but it, into a `ConfigError` with the path. So any other ValueError keeps its traceback.
+
+    Attributes:
+      what: what is wrong.
+      remedy: what would be right.
+    """
+
+    def __init__(self, what: str, remedy: str = ""):
+        super().__init__(what, remedy)
+        self.what, self.remedy = what, remedy
+
+    def __str__(self) -> str:
+        return f"{self.what}; {self.remedy}" if self.remedy else self.what
+
+
 class ConfigError(UserError):
     """The config, a flag or a view expression is wrong."""
 
@@ -53,7 +72,7 @@ class Preempted(UserError):
     exit_code = 75
 
 
-def near(name: str, known: Iterable[str]) -> str:
+def suggest(name: str, known: Iterable[str]) -> str:
     """Says which of `known` was probably meant by `name`, or lists them all.
 
     Args:

@@ -53,11 +53,11 @@ class Outputs:
 
     Attributes:
       logits: `f32[B,C]`.
-      taps: intermediate activations by name, as listed in each network's docstring.
+      features: intermediate activations by name, as listed in each network's docstring.
     """
 
     logits: jax.Array
-    taps: dict[str, jax.Array]
+    features: dict[str, jax.Array]
 
 
 @flax.struct.dataclass

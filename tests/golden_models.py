@@ -1,9 +1,9 @@
 """Checks networks against stored forward vectors of their originals, for any folder of such files.
 
 A file `<network>….npz` holds `input` f32[2,3,H,W] and, with weights that are made again from
-their names (see `weight`), what the original in PyTorch says: `logits` f32[2,C] and taps. Its
+their names (see `weight`), what the original in PyTorch says: `logits` f32[2,C] and features. Its
 arrays: `param_names`, `param_shapes` (comma-joined) and `param_sums` (float64 sums of the weights);
-`tap/<name>/shape`, `/values` and `/step` (the flat channels-first array with that step) and
+`feature/<name>/shape`, `/values` and `/step` (the flat channels-first array with that step) and
 `/stats` (mean, standard deviation and norm of the whole array); `meta`, JSON with `gain`.
 """
 
@@ -61,25 +61,25 @@ def differences(path: Path) -> Iterator[str]:
     error = np.abs(outputs.logits - content["logits"]).max() / np.std(content["logits"])
     if not error <= tolerance:
         yield f"logits differ by {error:.1e} of their standard deviation"
-    for tap in sorted({key.split("/")[1] for key in content if key.startswith("tap/")}):
-        if tap not in outputs.taps:
-            yield f"tap {tap} is missing"
+    for feature in sorted({key.split("/")[1] for key in content if key.startswith("feature/")}):
+        if feature not in outputs.features:
+            yield f"feature {feature} is missing"
             continue
-        part = {key: content[f"tap/{tap}/{key}"] for key in ("shape", "step", "values", "stats")}
-        yield from _tap_differences(tap, np.asarray(outputs.taps[tap]), part, tolerance)
+        part = {key: content[f"feature/{feature}/{key}"] for key in ("shape", "step", "values", "stats")}
+        yield from _tap_differences(feature, np.asarray(outputs.features[feature]), part, tolerance)
 
 
 def _tap_differences(
-    tap: str, array: np.ndarray, stored: Mapping[str, np.ndarray], tolerance: float
+    feature: str, array: np.ndarray, stored: Mapping[str, np.ndarray], tolerance: float
 ) -> Iterator[str]:
     array = array.transpose(0, 3, 1, 2) if array.ndim == 4 else array
     if array.shape != tuple(stored["shape"]):
-        yield f"tap {tap} has shape {array.shape}, not {tuple(stored['shape'].tolist())}"
+        yield f"feature {feature} has shape {array.shape}, not {tuple(stored['shape'].tolist())}"
         return
     mean, spread, norm = stored["stats"]
     error = np.abs(array.reshape(-1)[:: int(stored["step"])] - stored["values"]).max() / spread
     if not error <= tolerance:
-        yield f"tap {tap} differs by {error:.1e} of its standard deviation"
+        yield f"feature {feature} differs by {error:.1e} of its standard deviation"
     whole = array.astype(np.float64)
     # A mean is compared on the scale of the standard deviation, since it may be near zero.
     errors = {
@@ -89,7 +89,7 @@ def _tap_differences(
     }
     for what, error in errors.items():
         if not error <= tolerance:
-            yield f"{what} of tap {tap} differs by {error:.1e}"
+            yield f"{what} of feature {feature} differs by {error:.1e}"
 
 
 def read(path: Path) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:

@@ -6,30 +6,30 @@ from kdaug_jax.losses.term import Term
 from tests.conftest import tiny_config
 
 MAPS, VECTOR = ("f0", "f1"), ("pooled",)
-# What a loss needs beside its defaults; taps for those that work on activations.
+# What a loss needs beside its defaults; features for those that work on activations.
 OPTIONS = {
     "topk_kl": dict(k=2),
-    "fitnet": dict(taps=("f1",)),
-    "at": dict(taps=MAPS),
-    "nst": dict(taps=("f1",)),
-    "vid": dict(taps=MAPS),
-    "fsp": dict(taps=MAPS),
-    "ab": dict(taps=("f0",)),
-    "ft": dict(taps=("f1",), init_epochs=1),
-    "sp": dict(taps=("f1",)),
-    "pkt": dict(taps=VECTOR),
-    "cc": dict(taps=VECTOR, dim=16),
-    "rkd": dict(taps=VECTOR),
-    "rkd_distance": dict(taps=("pooled", "logits")),
-    "rkd_angle": dict(taps=VECTOR),
-    "rkd_role": dict(taps=("logits",)),
-    "kd_svd": dict(taps=MAPS),
-    "mhgd": dict(taps=MAPS, heads=2),
-    "ii_kd": dict(taps=MAPS, heads=2),
-    "crd": dict(taps=VECTOR, negatives=8, dim=16),
-    "info_nce": dict(taps=VECTOR, dim=16),
-    "ofd": dict(taps=("f0",)),
-    "reviewkd": dict(taps=("f0", "f1", "pooled")),
+    "fitnet": dict(features=("f1",)),
+    "at": dict(features=MAPS),
+    "nst": dict(features=("f1",)),
+    "vid": dict(features=MAPS),
+    "fsp": dict(features=MAPS),
+    "ab": dict(features=("f0",)),
+    "ft": dict(features=("f1",), init_epochs=1),
+    "sp": dict(features=("f1",)),
+    "pkt": dict(features=VECTOR),
+    "cc": dict(features=VECTOR, dim=16),
+    "rkd": dict(features=VECTOR),
+    "rkd_distance": dict(features=("pooled", "logits")),
+    "rkd_angle": dict(features=VECTOR),
+    "rkd_role": dict(features=("logits",)),
+    "kd_svd": dict(features=MAPS),
+    "mhgd": dict(features=MAPS, heads=2),
+    "ii_kd": dict(features=MAPS, heads=2),
+    "crd": dict(features=VECTOR, negatives=8, dim=16),
+    "info_nce": dict(features=VECTOR, dim=16),
+    "ofd": dict(features=("f0",)),
+    "reviewkd": dict(features=("f0", "f1", "pooled")),
 }
 # Losses that need equal widths of student and teacher.
 EQUAL = ("fsp",)

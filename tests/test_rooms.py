@@ -10,7 +10,7 @@ ROOT = Path(__file__).parents[1]
 FLOORS = (
     ("main",),
     ("search",),
-    ("training", "deploy"),
+    ("training", "evaluation", "deploy"),
     ("experiment", "data"),
     ("models", "augment", "runtime"),
     ("losses", "metrics", "analysis", "types", "rng", "errors"),

@@ -1,4 +1,4 @@
-"""Small networks with BatchNorm and taps, so that tests of the machinery compile in a second."""
+"""Small networks with BatchNorm and features, so that tests of the machinery compile in a second."""
 
 from typing import Any
 
@@ -15,7 +15,7 @@ def sizes(name):
     return 4, 8
 
 
-def build(name, num_classes, num_branches, dtype):
+def build_module(name, num_classes, num_branches, dtype):
     widths = {"tiny": 4, "tiny_wide": 8, "tapped": 8, "tapped_wide": 16}
     if name not in widths:
         return None

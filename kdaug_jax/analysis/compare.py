@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy import stats
 
-from kdaug_jax.errors import ConfigError, UserError, near
+from kdaug_jax.errors import ConfigError, UserError, suggest
 from kdaug_jax.runtime.workdir import read_json, read_results
 from kdaug_jax.runtime.writer import table
 
@@ -80,7 +80,7 @@ def read_runs(directories: Sequence[Path], vary: str) -> list[Run]:
             config.pop("population", None)
             config |= dict(part.split("=", 1) for part in member.split(",") if part)
             if vary not in config:
-                raise ConfigError(vary, f"is not in {directory}", near(vary, config))
+                raise ConfigError(vary, f"is not in {directory}", suggest(vary, config))
             found.append((config, metrics))
     paths = sorted(set.union(*(set(config) for config, _ in found)))
     differing = [path for path in paths if len({config.get(path) for config, _ in found}) > 1]
@@ -120,7 +120,7 @@ def report(runs: Sequence[Run], vary: str, metrics: Sequence[str]) -> str:
     for metric in metrics:
         if any(metric not in run.metrics for run in runs):
             known = set.union(*(set(run.metrics) for run in runs))
-            raise ConfigError("--metric", f"'{metric}' is not in all runs", near(metric, known))
+            raise ConfigError("--metric", f"'{metric}' is not in all runs", suggest(metric, known))
     groups: dict[str, dict[tuple, Run]] = {}
     for run in runs:
         rest = tuple(sorted((k, v) for k, v in run.settings.items() if k != vary))

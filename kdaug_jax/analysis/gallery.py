@@ -19,7 +19,7 @@ from kdaug_jax.analysis.pictures import image_grid
 from kdaug_jax.augment import Colours, apply_ops
 from kdaug_jax.augment.engine import build
 from kdaug_jax.augment.policies import SPACES
-from kdaug_jax.errors import ConfigError, UserError, near
+from kdaug_jax.errors import ConfigError, UserError, suggest
 from kdaug_jax.experiment import views
 from kdaug_jax.experiment.binding import colour as fill_colour
 from kdaug_jax.types import Info
@@ -72,7 +72,7 @@ def draw_ops(path: Path, space: str, images: np.ndarray) -> None:
       ConfigError: no such space.
     """
     if space not in SPACES:
-        raise ConfigError("--ops", f"unknown space '{space}'", near(space, SPACES))
+        raise ConfigError("--ops", f"unknown space '{space}'", suggest(space, SPACES))
     size = images.shape[1:3]
     found = SPACES[space](size, None, None)
     levels = np.linspace(0, found.highest, LEVELS).round().astype(int).tolist()
@@ -112,7 +112,7 @@ def draw_views(
     mean = tuple(images.mean((0, 1, 2)).tolist())
     titles, rows, captions = [], [], []
     for text in texts:
-        build_view = jax.jit(views.build(text, mean=mean))
+        build_view = jax.jit(views.build_augment(text, mean=mean))
         for number, image in enumerate(images):
             keys = jax.random.split(jax.random.key(seed + number), samples)
             made = np.asarray(build_view(keys, np.repeat(image[None], samples, axis=0)))

@@ -108,7 +108,7 @@ def measure(
     )
 
 
-def _plan(text: str, info: Info, epochs: int) -> views.Plan:
+def _plan(text: str, info: Info, epochs: int) -> views.ViewSpec:
     plan = views.parse("view", text, info, epochs=epochs)
     if plan.source is not None:
         raise ConfigError("VIEW", f"'{text}' starts from another view", "write its stages out")
@@ -126,7 +126,7 @@ def _plan(text: str, info: Info, epochs: int) -> views.Plan:
 
 
 def _look(
-    plan: views.Plan, batch: Callable[..., Any], teacher: networks.Network, info: Info, groups: int,
+    plan: views.ViewSpec, batch: Callable[..., Any], teacher: networks.Network, info: Info, groups: int,
     group: int, per_epoch: int,
 ) -> Callable[..., Any]:
     """Makes the jitted function of one batch: sums by group, agreement, effective classes."""
@@ -161,7 +161,7 @@ def rank(options: argparse.Namespace, say: Callable[[str], None]) -> list[Ranked
     dataset = data.load(section["source"], {"train": section["train"]})
     info = data.describe(dataset)
     frozen = {"name": "", "checkpoint": str(directory), "source": options.network}
-    teacher = networks.build(TEACHER, configs.network(**frozen), info, 1, 0, "float32")
+    teacher = networks.build_network(TEACHER, configs.network(**frozen), info, 1, 0, "float32")
     variables = load("WORKDIR", teacher, info, say)
     variables = sharding.put_whole(sharding.make_mesh(1, options.batch), variables)
     split = dataset.splits["train"]

@@ -22,7 +22,7 @@ from jax.typing import ArrayLike
 from kdaug_jax import rng
 from kdaug_jax.augment.partners import PARTNERS
 from kdaug_jax.augment.policies.policy import below
-from kdaug_jax.errors import near
+from kdaug_jax.errors import ArgumentError, suggest
 from kdaug_jax.types import Fraction, Range, View
 
 ONE = 1 << 16  # a coefficient of 1
@@ -214,7 +214,7 @@ def check_mixing(arguments: Mapping[str, Any], size: tuple[int, int]) -> None:
     del size
     for name, known in (("per", PER), ("partner", PARTNERS)):
         if arguments[name] not in known:
-            raise ValueError(f"unknown {name} {arguments[name]!r}", near(arguments[name], known))
+            raise ArgumentError(f"unknown {name} {arguments[name]!r}", suggest(arguments[name], known))
 
 
 def _shape(per: str, view: View) -> tuple[int, ...]:

@@ -12,6 +12,7 @@ from kdaug_jax.augment.ops import crop, masks, resized_crop, resizing
 from kdaug_jax.augment.policies import Policy
 from kdaug_jax.augment.policies.policy import named
 from kdaug_jax.augment.stage import Size, Stage
+from kdaug_jax.errors import ArgumentError
 
 
 def randaugment(
@@ -43,10 +44,10 @@ def randaugment(
     """
     if isinstance(n, str):
         if (m, space, ops, translate_const, cutout_const) != (None, "paper", None, None, None):
-            raise ValueError("a config string is given with other arguments", "give it alone")
+            raise ArgumentError("a config string is given with other arguments", "give it alone")
         return policies.timm(n, size=size)
     if m is None:
-        raise ValueError("argument 'm' is missing", "randaugment(n, m), as randaugment(2, 9)")
+        raise ArgumentError("argument 'm' is missing", "randaugment(n, m), as randaugment(2, 9)")
     return policies.randaugment(
         n, m, space, size=size, ops=ops, translate_const=translate_const,
         cutout_const=cutout_const,
@@ -106,7 +107,7 @@ def check_crop(arguments: Mapping[str, Any], size: Size) -> None:
       ValueError: (what is wrong, what would be right), or both in one.
     """
     if arguments["size"] < 1:
-        raise ValueError(f"got size={arguments['size']}", "must be at least 1 pixel")
+        raise ArgumentError(f"got size={arguments['size']}", "must be at least 1 pixel")
     if "method" in arguments:
         named("method", arguments["method"], resizing.FILTERS)
     if "scale" in arguments:

@@ -14,7 +14,7 @@ from kdaug_jax.data.human import read_human
 from kdaug_jax.data.order import indices
 from kdaug_jax.data.sources import SOURCES, from_arrays, register
 from kdaug_jax.data.splits import choose, overlaps
-from kdaug_jax.errors import ConfigError, DataError, near
+from kdaug_jax.errors import ConfigError, DataError, suggest
 from kdaug_jax.types import Info
 
 # Mean and deviation of larger splits are those of as many images, evenly spaced, as fit into it.
@@ -39,7 +39,7 @@ def load(source: str, splits: dict[str, str]) -> Dataset:
     """
     name, _, argument = source.partition(":")
     if name not in SOURCES:
-        raise ConfigError("data.source", f"unknown source '{name}'", near(name, SOURCES))
+        raise ConfigError("data.source", f"unknown source '{name}'", suggest(name, SOURCES))
     try:
         base = SOURCES[name](argument)
         chosen = {use: choose(base.splits, use, text, source) for use, text in splits.items()}

@@ -20,7 +20,7 @@ from fractions import Fraction
 import numpy as np
 
 from kdaug_jax.data.dataset import Split
-from kdaug_jax.errors import ConfigError, near
+from kdaug_jax.errors import ConfigError, suggest
 
 _BOUND = r"\s*(-?\d+(?:\.\d+)?%|-?\d+)?\s*"
 _SLICE = re.compile(rf"([^\[\](),:%]+?)\s*(?:\[{_BOUND}:{_BOUND}\])?")
@@ -121,7 +121,7 @@ def stratified_order(label: np.ndarray) -> np.ndarray:
 
 def _base(splits: Mapping[str, Split], where: str, name: str, source: str) -> Split:
     if name not in splits:
-        remedy = near(name, splits)
+        remedy = suggest(name, splits)
         if name == "validation" and "train" in splits:
             remedy = "take it from train: data.train='train[:90%]', data.validation='train[90%:]'"
         raise ConfigError(where, f"'{source}' has no split '{name}'", remedy)

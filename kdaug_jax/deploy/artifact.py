@@ -34,8 +34,7 @@ from kdaug_jax.models.layers import FULL
 from kdaug_jax.models.model import Model
 from kdaug_jax.models.variables import flatten, unflatten
 from kdaug_jax.models.weights import to_torch
-from kdaug_jax.runtime import card as cards
-from kdaug_jax.runtime import workdir
+from kdaug_jax.runtime import model_card, workdir
 from kdaug_jax.runtime.writer import table as aligned
 
 WEIGHTS, PACKED, SIZES = "weights.safetensors", "packed.safetensors", "sizes.json"
@@ -56,7 +55,7 @@ def answer(
     Returns:
       `f(image u8[b,H,W,3]) -> logits f32[b,C]`.
     """
-    look = views.build(view, mean=mean) if view else None
+    look = views.build_augment(view, mean=mean) if view else None
 
     def logits(image: jax.Array) -> jax.Array:
         # Kept from XLA's constant folding, which takes seconds a layer and rounds otherwise than
@@ -102,14 +101,14 @@ def write(directory: Path, loaded: Loaded, view: str, mean: tuple[float, ...]) -
         variables = fold_batchnorm(model, loaded.variables, size=card.size)
     variables = jax.tree.map(np.asarray, variables)
     content = _serialise(answer(model, variables, view, mean), card.size)
-    with cards.made_whole(directory, replace=FUNCTION_CARD) as partial:
+    with model_card.made_whole(directory, replace=FUNCTION_CARD) as partial:
         (partial / FUNCTION).write_bytes(content)
         told = json.dumps(dataclasses.asdict(card), sort_keys=True)
         metadata = {"format": "pt", "kdaug_jax": told}
         safetensors_file.write(partial / WEIGHTS, to_torch(loaded.variables), metadata)
         if bits:
             pack.write_packed(partial / PACKED, loaded.variables, bits, {"kdaug_jax": told})
-        known = dataclasses.replace(card, sha256=cards.digest(partial / FUNCTION))
+        known = dataclasses.replace(card, sha256=model_card.digest(partial / FUNCTION))
         workdir.write_json(partial / FUNCTION_CARD, dataclasses.asdict(known))
         files = {path.name: path.stat().st_size for path in sorted(partial.iterdir())}
         sizes = {"files": files, "weights": pack.sizes(loaded.variables, bits), "view": view,
@@ -130,7 +129,7 @@ def _serialise(function: Callable[..., Any], size: tuple[int, int]) -> bytes:
         ) from None
 
 
-def read(directory: Path, packed: bool = False) -> tuple[cards.Card, Callable[..., jax.Array]]:
+def read(directory: Path, packed: bool = False) -> tuple[model_card.ModelCard, Callable[..., jax.Array]]:
     """Reads what `write` wrote.
 
     Args:
@@ -144,7 +143,7 @@ def read(directory: Path, packed: bool = False) -> tuple[cards.Card, Callable[..
       ConfigError: it is no such directory, or the network is not quantised.
       CheckpointError: a file is damaged.
     """
-    card = cards.read(directory / FUNCTION_CARD)
+    card = model_card.read(directory / FUNCTION_CARD)
     if card is None:
         raise ConfigError(
             str(directory), f"has no {FUNCTION_CARD}",
@@ -152,7 +151,7 @@ def read(directory: Path, packed: bool = False) -> tuple[cards.Card, Callable[..
         )
     if packed:
         return card, _packed(directory, card)
-    if cards.digest(directory / FUNCTION) != card.sha256:
+    if model_card.digest(directory / FUNCTION) != card.sha256:
         raise CheckpointError(
             str(directory / FUNCTION), "is not the file that its card names", "export it again"
         )
@@ -167,7 +166,7 @@ def read(directory: Path, packed: bool = False) -> tuple[cards.Card, Callable[..
     return card, function.call
 
 
-def _packed(directory: Path, card: cards.Card) -> Callable[..., jax.Array]:
+def _packed(directory: Path, card: model_card.ModelCard) -> Callable[..., jax.Array]:
     if not (directory / PACKED).is_file() or "bits" not in card.options:
         what = "holds no packed weights: the network is not quantised"
         raise ConfigError(str(directory), what, "leave --packed out")
@@ -178,7 +177,7 @@ def _packed(directory: Path, card: cards.Card) -> Callable[..., jax.Array]:
     return jax.jit(answer(model, jax.tree.map(jnp.asarray, variables), view, mean))
 
 
-def _of_rounded(card: cards.Card) -> Model:
+def _of_rounded(card: model_card.ModelCard) -> Model:
     """Creates the network whose kernels are rounded already; activations still are to be."""
     options = {**card.options, "bits": (FULL, card.options["bits"][1])}
     return models.create(card.arch, card.num_classes, mean=card.mean, std=card.std, **options)

@@ -18,7 +18,7 @@ from kdaug_jax.data.images import decode
 from kdaug_jax.deploy import artifact
 from kdaug_jax.errors import ConfigError, DataError, UserError
 from kdaug_jax.runtime import workdir
-from kdaug_jax.runtime.card import Card
+from kdaug_jax.runtime.model_card import ModelCard
 
 # Images that are run together.
 BATCH = 64
@@ -60,7 +60,7 @@ def read_image(path: Path, number: int, size: tuple[int, int], resize: bool) -> 
     return scaled[top : top + size[0], left : left + size[1]]
 
 
-def likeliest(probabilities: np.ndarray, card: Card, count: int) -> list[tuple[float, str]]:
+def likeliest(probabilities: np.ndarray, card: ModelCard, count: int) -> list[tuple[float, str]]:
     """Gives the likeliest classes of one image.
 
     Args:

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from kdaug_jax.errors import ConfigError, near
+from kdaug_jax.errors import ConfigError, suggest
 from kdaug_jax.types import Info, Range
 
 
@@ -142,7 +142,7 @@ def bind(
     written = dict(zip(known, args, strict=False))
     for name, value in kwargs.items():
         if name not in known:
-            raise ConfigError(where, f"has no argument '{name}'", near(name, known))
+            raise ConfigError(where, f"has no argument '{name}'", suggest(name, known))
         if name in written:
             raise ConfigError(where, f"argument '{name}' is given twice", "give it once")
         written[name] = value

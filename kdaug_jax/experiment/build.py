@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from kdaug_jax.errors import ConfigError, near
+from kdaug_jax.errors import ConfigError, suggest
 from kdaug_jax.experiment import networks as network_room
 from kdaug_jax.experiment import optim, terms, views
 from kdaug_jax.experiment.checks import check_picks, check_pools, check_term
-from kdaug_jax.experiment.config import SEED, natural
-from kdaug_jax.experiment.frozen import suits
+from kdaug_jax.experiment.config import SEED, natural_sort
+from kdaug_jax.experiment.frozen import compatibility
 from kdaug_jax.experiment.program import Program
 from kdaug_jax.types import Info, Range
 
@@ -33,35 +33,35 @@ def build_phase(full: dict[str, Any], info: Info, start_step: int) -> Program:
       ConfigError: whatever does not fit, named by its config path.
     """
     steps_per_epoch, total_steps = _steps(full, len(info.labels))
-    plans = natural(full["views"])
-    view_plans = views.parse_all(
-        {name: full["views"][name]["ops"] for name in plans}, info,
+    specs = natural_sort(full["views"])
+    view_specs = views.parse_all(
+        {name: full["views"][name]["ops"] for name in specs}, info,
         max(math.ceil(full["train"]["epochs"]), 1),
     )
-    branches = {name: full["views"][name]["branch"] for name in plans}
-    names = natural(full["networks"])
-    term_plans = tuple(
-        terms.build(
-            name, full["terms"][name], list(plans), names, steps_per_epoch, total_steps, info
+    branches = {name: full["views"][name]["branch"] for name in specs}
+    names = natural_sort(full["networks"])
+    term_specs = tuple(
+        terms.build_term(
+            name, full["terms"][name], list(specs), names, steps_per_epoch, total_steps, info
         )
-        for name in natural(full["terms"])
+        for name in natural_sort(full["terms"])
     )
-    made = views.made_plans(view_plans, terms.pairs(term_plans))
+    made = views.views_to_make(view_specs, terms.pairs(term_specs))
     check_picks(made, names)
     check_pools(made, full)
     asked = tuple(
-        (name, plan.name) for plan, call in views.picks(made)
+        (name, spec.name) for spec, call in views.picks(made)
         for name in views.networks_of(call)
     )
-    needed = (*terms.pairs(term_plans), *asked)
+    needed = (*terms.pairs(term_specs), *asked)
     networks = _networks(full, info, needed, branches)
-    suits.check_views(networks, needed, view_plans, full)
-    for plan in term_plans:
-        _check_students(plan, networks)
-        check_term(plan, {one.name: one for one in view_plans}, branches, full)
-    optimizer = optim.build(full["optim"], steps_per_epoch, total_steps, info)
+    compatibility.check_views(networks, needed, view_specs, full)
+    for spec in term_specs:
+        _check_students(spec, networks)
+        check_term(spec, {one.name: one for one in view_specs}, branches, full)
+    optimizer = optim.build_optimizer(full["optim"], steps_per_epoch, total_steps, info)
     hparams, ranges = _traced(
-        full, views.hparams(view_plans), terms.hparams(term_plans),
+        full, views.hparams(view_specs), terms.hparams(term_specs),
         (optimizer.hparams, optimizer.ranges),
     )
     # What every later reader needs to build the networks again without the data.
@@ -77,15 +77,15 @@ def build_phase(full: dict[str, Any], info: Info, start_step: int) -> Program:
         start_step=start_step,
         groups=_groups(full),
         accumulate=full["train"]["accumulate"],
-        view_plans=view_plans,
+        view_specs=view_specs,
         branches=branches,
         networks=networks,
-        term_plans=term_plans,
+        term_specs=term_specs,
         optimizer=optimizer,
         hparams=hparams,
         ranges=ranges,
     )
-    if not all(plan.term.plain for plan in term_plans):
+    if not all(spec.term.plain for spec in term_specs):
         program.check_terms()
     return program
 
@@ -108,8 +108,8 @@ def _steps(full: Mapping[str, Any], size: int) -> tuple[int, int]:
 
 
 def _groups(full: Mapping[str, Any]) -> int:
-    group_size = full["train"]["group_size"]
-    return full["data"]["batch_size"] // group_size if group_size else 1
+    replica_batch_size = full["train"]["replica_batch_size"]
+    return full["data"]["batch_size"] // replica_batch_size if replica_batch_size else 1
 
 
 def _traced(
@@ -130,7 +130,7 @@ def _networks(
 ) -> dict[str, network_room.Network]:
     """Builds the networks, each with the BatchNorm branches that its views use."""
     found, sources = {}, {one["init"] for one in full["networks"].values()}
-    for name in natural(full["networks"]):
+    for name in natural_sort(full["networks"]):
         section = full["networks"][name]
         used = [branches[view] for network, view in needed if network == name]
         if not used and name in sources:
@@ -148,18 +148,18 @@ def _networks(
                 f"networks.{name}", f"no view of it trains BatchNorm branch {min(unused)} of the "
                 f"{1 + max(used)} that would be evaluated", "number branches without gaps",
             )
-        found[name] = network_room.build(
-            name, section, info, 1 + max(used), full["train"]["group_size"], full["precision"]
+        found[name] = network_room.build_network(
+            name, section, info, 1 + max(used), full["train"]["replica_batch_size"], full["precision"]
         )
     network_room.check_init(found, info.size)
     return found
 
 
-def _check_students(plan: terms.Plan, networks: Mapping[str, network_room.Network]) -> None:
+def _check_students(spec: terms.TermSpec, networks: Mapping[str, network_room.Network]) -> None:
     """Refuses frozen networks that are to learn."""
-    for network in {pair.split("@")[0] for pair in plan.student}:
+    for network in {pair.split("@")[0] for pair in spec.student}:
         if not networks[network].trainable:
             raise ConfigError(
-                f"terms.{plan.name}.student", f"'{network}' is frozen",
-                near("", [name for name, one in networks.items() if one.trainable]),
+                f"terms.{spec.name}.student", f"'{network}' is frozen",
+                suggest("", [name for name, one in networks.items() if one.trainable]),
             )

@@ -5,51 +5,51 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from kdaug_jax.errors import ConfigError, near
-from kdaug_jax.experiment.terms import Plan as Term
-from kdaug_jax.experiment.views import Plan, networks_of, picks, rows_after
+from kdaug_jax.errors import ConfigError, suggest
+from kdaug_jax.experiment.terms import TermSpec
+from kdaug_jax.experiment.views import ViewSpec, networks_of, picks, rows_after
 
 
-def check_picks(plans: Sequence[Plan], networks: Sequence[str]) -> None:
+def check_picks(specs: Sequence[ViewSpec], networks: Sequence[str]) -> None:
     """Refuses networks that are not there.
 
     Raises:
       ConfigError: see above.
     """
-    for plan, call in picks(plans):
+    for spec, call in picks(specs):
         for name in networks_of(call):
             if name not in networks:
                 raise ConfigError(
-                    f"views.{plan.name}.{call.role}", f"no network '{name}'", near(name, networks)
+                    f"views.{spec.name}.{call.role}", f"no network '{name}'", suggest(name, networks)
                 )
 
 
-def check_pools(plans: Sequence[Plan], full: Mapping[str, Any]) -> None:
+def check_pools(specs: Sequence[ViewSpec], full: Mapping[str, Any]) -> None:
     """Refuses pools of which nothing is left, and rows that micro-batches cannot share.
 
     Raises:
       ConfigError: see above.
     """
-    batch, group = full["data"]["batch_size"], full["train"]["group_size"]
-    for plan in plans:
-        for end, last in enumerate(plan.rows, 1):
-            left = rows_after(plan.rows[:end], group or batch)
+    batch, group = full["data"]["batch_size"], full["train"]["replica_batch_size"]
+    for spec in specs:
+        for end, last in enumerate(spec.rows, 1):
+            left = rows_after(spec.rows[:end], group or batch)
             if left < 1:
-                before = rows_after(plan.rows[: end - 1], group or batch)
+                before = rows_after(spec.rows[: end - 1], group or batch)
                 raise ConfigError(
                     f"{last.pick}.keep", f"{last.factor:g} of {before} rows leaves none",
                     f"keep at least {1 / before:.3g}",
                 )
         parts = full["train"]["accumulate"]
-        if not group and rows_after(plan.rows, batch) % parts:
+        if not group and rows_after(spec.rows, batch) % parts:
             raise ConfigError(
-                f"views.{plan.name}",
-                f"has {rows_after(plan.rows, batch)} rows, which {parts} micro-batches cannot "
+                f"views.{spec.name}",
+                f"has {rows_after(spec.rows, batch)} rows, which {parts} micro-batches cannot "
                 "share evenly", "change keep, data.batch_size or train.accumulate",
             )
 
 
-def check_joint(term: Term, plans: Mapping[str, Plan], branches: Mapping[str, int]) -> None:
+def check_joint(term: TermSpec, specs: Mapping[str, ViewSpec], branches: Mapping[str, int]) -> None:
     """Refuses views with other examples or other labels, and members alike only in part.
 
     Raises:
@@ -57,12 +57,12 @@ def check_joint(term: Term, plans: Mapping[str, Plan], branches: Mapping[str, in
     """
     where, first = f"terms.{term.name}", term.views[0]
     for view in term.views:
-        if plans[view].rows != plans[first].rows:
+        if specs[view].rows != specs[first].rows:
             raise ConfigError(
                 f"{where}.on", f"views '{first}' and '{view}' have other rows",
                 f'start both from one pool, as view("{first}")',
             )
-        if _labelled_by(plans[view], plans) != _labelled_by(plans[first], plans):
+        if _labelled_by(specs[view], specs) != _labelled_by(specs[first], specs):
             raise ConfigError(
                 f"{where}.on", f"views '{first}' and '{view}' are not labelled alike",
                 "start both from one mixed view, or mix neither",
@@ -75,15 +75,15 @@ def check_joint(term: Term, plans: Mapping[str, Plan], branches: Mapping[str, in
         )
 
 
-def _labelled_by(plan: Plan, plans: Mapping[str, Plan]) -> str:
+def _labelled_by(spec: ViewSpec, specs: Mapping[str, ViewSpec]) -> str:
     """Names the view that mixed a view's labels last, "" if they are those of the data."""
-    while plan.mixes and all(call.stage.form != "group" for call in plan.calls):
-        plan = plans[plan.source]
-    return plan.name if plan.mixes else ""
+    while spec.mixes and all(call.stage.form != "group" for call in spec.calls):
+        spec = specs[spec.source]
+    return spec.name if spec.mixes else ""
 
 
 def check_term(
-    term: Term, plans: Mapping[str, Plan], branches: Mapping[str, int], full: Mapping[str, Any]
+    term: TermSpec, specs: Mapping[str, ViewSpec], branches: Mapping[str, int], full: Mapping[str, Any]
 ) -> None:
     """Refuses views that do not suit a term: other rows for its teacher, too small groups.
 
@@ -92,14 +92,14 @@ def check_term(
     """
     where = f"terms.{term.name}"
     if term.term.joint:
-        check_joint(term, plans, branches)
+        check_joint(term, specs, branches)
     for view in term.views:
-        if term.term.once and plans[view].rows:
+        if term.term.unique_examples and specs[view].rows:
             raise ConfigError(
                 f"{where}.on", f"view '{view}' may hold an example twice",
                 "put it on a view without repeat and pick",
             )
-        if term.term.once and plans[view].mixes:
+        if term.term.unique_examples and specs[view].mixes:
             raise ConfigError(
                 f"{where}.on", f"images of view '{view}' are mixed, and what is kept for an "
                 "example is of one image", "put it on a view without mixing",
@@ -107,17 +107,17 @@ def check_term(
     for view, teachers in zip(term.views, term.teachers, strict=True):
         for pair in teachers:
             other = pair.split("@")[1]
-            if plans[view].rows != plans[other].rows:
+            if specs[view].rows != specs[other].rows:
                 raise ConfigError(
                     f"{where}.teacher", f"'{pair}' sees other rows than view '{view}' has",
                     f'start both from one pool, as view("{view}")',
                 )
-    group = full["train"]["group_size"]
+    group = full["train"]["replica_batch_size"]
     size = group or full["data"]["batch_size"] // full["train"]["accumulate"]
-    view = min(term.views, key=lambda name: rows_after(plans[name].rows, size))
-    left = rows_after(plans[view].rows, size)
-    if left < term.term.least:
-        path = "train.group_size" if group else "data.batch_size"
+    view = min(term.views, key=lambda name: rows_after(specs[name].rows, size))
+    left = rows_after(specs[view].rows, size)
+    if left < term.term.min_group:
+        path = "train.replica_batch_size" if group else "data.batch_size"
         picked = f", which is what view '{view}' keeps of {size}" if left < size else ""
         raise ConfigError(
             where, f"'{full['terms'][term.name]['loss']}' compares examples and "

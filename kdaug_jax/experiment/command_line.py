@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from absl import flags
 
 from kdaug_jax.errors import ConfigError, UserError
-from kdaug_jax.experiment.config import plain, put
+from kdaug_jax.experiment.config import plain, set_path
 
 REMEDY = "see --print_config for the fields"
 
@@ -73,7 +73,7 @@ def _override(argv: Sequence[str], file: str, arg: str) -> ConfigError | None:
         path, equals, _ = word.lstrip("-").partition("=")
         if path.startswith("config.") and equals:
             try:
-                put(config, path.removeprefix("config."), None)
+                set_path(config, path.removeprefix("config."), None)
             except ConfigError as error:
                 return error
     return None

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict
 
-from kdaug_jax.errors import ConfigError, near
+from kdaug_jax.errors import ConfigError, suggest
 from kdaug_jax.experiment.binding import cast
 from kdaug_jax.experiment.sections import check_known, default, network, optimizer, term
 from kdaug_jax.types import Range
@@ -31,7 +31,7 @@ def plain(config: Mapping[str, Any]) -> dict[str, Any]:
     return config.to_dict() if isinstance(config, ConfigDict) else copy.deepcopy(dict(config))
 
 
-def natural(names) -> list[str]:
+def natural_sort(names) -> list[str]:
     """Sorts names by the numbers written in them: a2 before a10, whatever order the config has."""
 
     def key(name):
@@ -74,14 +74,14 @@ def validate(config: Mapping[str, Any]) -> dict[str, Any]:
         if any(not isinstance(one, str) for one in listed) or len(set(listed)) < len(listed):
             raise ConfigError(f"eval.{name}", f"got {listed!r}", "must be names, each once")
     if full["mode"] not in MODES:
-        raise ConfigError("mode", f"got '{full['mode']}'", near(str(full["mode"]), MODES))
+        raise ConfigError("mode", f"got '{full['mode']}'", suggest(str(full["mode"]), MODES))
     if full["precision"] not in ("float32", "bfloat16"):
         raise ConfigError("precision", f"got {full['precision']!r}", "must be float32 or bfloat16")
     cast("seed", full["seed"], SEED)
     cast("data.seed", full["data"]["seed"], SEED)
     for path, low in (
         ("data.batch_size", 1), ("data.workers", 0),
-        ("train.group_size", 0), ("train.steps_per_call", 0), ("train.accumulate", 1),
+        ("train.replica_batch_size", 0), ("train.steps_per_call", 0), ("train.accumulate", 1),
         ("eval.batch_size", 0), ("eval.bins", 1), ("checkpoint.every_steps", 0),
         ("checkpoint.keep", 2), ("log.every_steps", 1), ("mesh.data", -1),
     ):
@@ -93,10 +93,10 @@ def validate(config: Mapping[str, Any]) -> dict[str, Any]:
         section, name = path.split(".")
         cast(path, full[section][name], Range(np.float64, 0.0, LONGEST))
     cast("train.epochs", full["train"]["epochs"], Range(np.float64, 0.0, LONGEST, open=True))
-    group, batch = full["train"]["group_size"], full["data"]["batch_size"]
+    group, batch = full["train"]["replica_batch_size"], full["data"]["batch_size"]
     if group and batch % group:
         raise ConfigError(
-            "train.group_size", f"{group} does not divide data.batch_size {batch}",
+            "train.replica_batch_size", f"{group} does not divide data.batch_size {batch}",
             f"use a divisor of {batch}",
         )
     parts = full["train"]["accumulate"]
@@ -164,9 +164,9 @@ def _term(where: str, value: Any) -> dict[str, Any]:
     if not isinstance(section["on"], list | tuple):
         raise ConfigError(f"{where}.on", f"got {section['on']!r}", "must be names of views")
     section = term(**section)
-    for name in ("group", "detach"):
+    for name in ("gradient_group", "detach"):
         _same_type(f"{where}.{name}", section[name], term("", ())[name])
-    for name in ("on", "student", "teacher", "taps"):
+    for name in ("on", "student", "teacher", "features"):
         if name not in section:
             continue
         listed = section[name] if isinstance(section[name], list | tuple) else (section[name],)
@@ -209,7 +209,7 @@ def _whole(full: Mapping[str, Any]) -> None:
         if one["init"] and one["init"] not in frozen:
             raise ConfigError(
                 f"networks.{name}.init", f"no frozen network '{one['init']}'",
-                near(one["init"], frozen),
+                suggest(one["init"], frozen),
             )
     for field in ("phases", "population"):
         _pairs(field, full[field], (object,))
@@ -224,7 +224,7 @@ def _pairs(where: str, entries: Any, first: tuple[type, ...]) -> None:
         raise ConfigError(where, f"got {entries!r}", f"must be a tuple of pairs{kind}")
 
 
-def put(config: Mapping[str, Any], path: str, value: Any) -> dict[str, Any]:
+def set_path(config: Mapping[str, Any], path: str, value: Any) -> dict[str, Any]:
     """Gives a copy of a plain config with the value at `path` replaced.
 
     Raises:
@@ -237,7 +237,7 @@ def put(config: Mapping[str, Any], path: str, value: Any) -> dict[str, Any]:
         if not isinstance(section, dict) or name not in section:
             known = section if isinstance(section, dict) else ()
             where = ".".join((*parents, last)[: position + 1])
-            raise ConfigError(where, "there is no such field", near(name, known))
+            raise ConfigError(where, "there is no such field", suggest(name, known))
         if position < len(parents):
             section = section[name]
     if path.startswith("views.") and isinstance(value, str) and isinstance(section[last], dict):
@@ -269,7 +269,7 @@ def overlay(
         # A weight or rate without a schedule lies at its own path, with one at `.base`.
         path = path if path in hparams or f"{path}.base" not in hparams else f"{path}.base"
         if path not in hparams:
-            raise ConfigError(path, "is not a traced number", near(path, hparams))
+            raise ConfigError(path, "is not a traced number", suggest(path, hparams))
         result[path] = _like(path, value, hparams[path], ranges[path])
     return result
 

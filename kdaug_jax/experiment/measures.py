@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 import jax
 import jax.numpy as jnp
 
-from kdaug_jax.experiment.terms import Plan as Term
-from kdaug_jax.experiment.views import Plan
+from kdaug_jax.experiment.terms import TermSpec
+from kdaug_jax.experiment.views import ViewSpec
 from kdaug_jax.losses import label_disagreement
 from kdaug_jax.types import Outputs, View
 
@@ -16,13 +16,13 @@ Pair = tuple[jax.Array, jax.Array]
 
 
 def disagreement(
-    plans: Sequence[Plan], terms: Sequence[Term], outputs: Mapping[str, Outputs],
+    specs: Sequence[ViewSpec], terms: Sequence[TermSpec], outputs: Mapping[str, Outputs],
     made: Mapping[str, View],
 ) -> dict[str, Pair]:
     """Counts, on views of mixed labels, where a teacher's likeliest class is not the label's.
 
     Args:
-      plans: the views.
+      specs: the views.
       terms: the terms, whose teachers are looked at.
       outputs: `{"network@view": Outputs}`.
       made: the views by name.
@@ -35,12 +35,12 @@ def disagreement(
     """
     seen = {pair for term in terms for teachers in term.teachers for pair in teachers}
     found = {}
-    for plan in plans:
-        pairs = sorted(pair for pair in seen if pair.split("@")[1] == plan.name)
-        for pair in pairs if plan.mixes else ():
-            view = made[plan.name]
+    for spec in specs:
+        pairs = sorted(pair for pair in seen if pair.split("@")[1] == spec.name)
+        for pair in pairs if spec.mixes else ():
+            view = made[spec.name]
             apart = label_disagreement(outputs[pair].logits, view.target) & view.mask
             suffix = "" if len(pairs) == 1 else "_" + pair.split("@")[0]
             counts = (jnp.sum(apart, dtype=jnp.float32), jnp.sum(view.mask, dtype=jnp.float32))
-            found[f"{plan.name}/disagreement{suffix}"] = counts
+            found[f"{spec.name}/disagreement{suffix}"] = counts
     return found

@@ -16,11 +16,11 @@ from kdaug_jax.models.variables import flatten, mismatches
 from kdaug_jax.runtime import sharding
 from kdaug_jax.types import Clock, Info, Outputs, View
 
-__all__ = ["Network", "build", "check_init", "run", "start"]
+__all__ = ["Network", "build_network", "check_init", "run", "start"]
 
 
-def build(
-    name: str, config: Mapping[str, Any], info: Info, branches: int, group_size: int, dtype: str
+def build_network(
+    name: str, config: Mapping[str, Any], info: Info, branches: int, replica_batch_size: int, dtype: str
 ) -> Network:
     """Builds one network from its config.
 
@@ -29,7 +29,7 @@ def build(
       config: a complete section, see `experiment.config.network`.
       info: facts of the training split; its mean and std hold where the config gives none.
       branches: how many BatchNorm branches the views of this network use.
-      group_size: see `train.group_size`.
+      replica_batch_size: see `train.replica_batch_size`.
       dtype: "float32" or "bfloat16", of the computation.
 
     Returns:
@@ -41,7 +41,7 @@ def build(
     """
     where = f"networks.{name}"
     if not config["trainable"] and config["checkpoint"]:
-        return stored.build(where, config, info, dtype)
+        return stored.build_frozen(where, config, info, dtype)
     facts = {
         "name": config["name"],
         "mean": tuple(config["mean"]) or info.mean,
@@ -58,7 +58,7 @@ def build(
             )
     model = create(
         where, config, facts, info.size, num_branches=branches,
-        group_size=group_size if config["trainable"] else 0, dtype=dtype,
+        replica_batch_size=replica_batch_size if config["trainable"] else 0, dtype=dtype,
     )
     return Network(model, config["trainable"], config["checkpoint"], facts, config["init"])
 
@@ -129,7 +129,7 @@ def run(
       clock: position in the run, for dropout.
       given: `{"network@view": Outputs}`; these pairs are not run, nor are those of networks of
         which only a table of logits is known.
-      groups: into how many groups each view falls for statistics; 0 for groups of `group_size`.
+      groups: into how many groups each view falls for statistics; 0 for groups of `replica_batch_size`.
 
     Returns:
       `{"network@view": Outputs}` and `{network: batch_stats}` of the trained networks. In

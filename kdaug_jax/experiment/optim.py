@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from kdaug_jax.errors import ConfigError, near
+from kdaug_jax.errors import ConfigError, suggest
 from kdaug_jax.experiment import schedules
 from kdaug_jax.experiment.binding import Bound, bind, cast, read_calls
 from kdaug_jax.experiment.combine import COMBINE, Combine
@@ -126,7 +126,7 @@ class Optimizer(NamedTuple):
     ranges: dict[str, Range]
 
 
-def build(
+def build_optimizer(
     config: Mapping[str, Any], steps_per_epoch: int, total_steps: int, info: Info
 ) -> Optimizer:
     """Resolves `config.optim`.
@@ -145,17 +145,17 @@ def build(
     """
     name = config["name"]
     if name not in OPTIMIZERS:
-        raise ConfigError("optim.name", f"unknown optimiser '{name}'", near(name, OPTIMIZERS))
+        raise ConfigError("optim.name", f"unknown optimiser '{name}'", suggest(name, OPTIMIZERS))
     if config["decay"] not in DECAY:
         raise ConfigError(
-            "optim.decay", f"unknown scope '{config['decay']}'", near(config["decay"], DECAY)
+            "optim.decay", f"unknown scope '{config['decay']}'", suggest(config["decay"], DECAY)
         )
     options = {key: value for key, value in config.items() if key not in FIELDS}
     method = bind("optim", OPTIMIZERS[name].make, (), options, 2, info)
     calls = read_calls("optim.combine", config["combine"])
     if len(calls) != 1 or calls[0][0] not in COMBINE:
         wrong = config["combine"]
-        raise ConfigError("optim.combine", f"unknown combination '{wrong}'", near(wrong, COMBINE))
+        raise ConfigError("optim.combine", f"unknown combination '{wrong}'", suggest(wrong, COMBINE))
     combine_name, args, kwargs = calls[0]
     combine = COMBINE[combine_name]
     combine_bound = bind(f"optim.{combine_name}", combine.make, args, kwargs, combine.skip, info)
@@ -165,7 +165,7 @@ def build(
             "use name='sgd' with nesterov=False",
         )
     positive = Range(np.float32, 0.0)
-    schedule = schedules.build(
+    schedule = schedules.build_schedule(
         "optim.schedule", config["schedule"], steps_per_epoch, total_steps, positive, info
     )
     ranges = {schedule.path: positive, "optim.weight_decay": positive}

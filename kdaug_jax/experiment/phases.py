@@ -12,7 +12,7 @@ import numpy as np
 from kdaug_jax.errors import ConfigError
 from kdaug_jax.experiment.binding import cast
 from kdaug_jax.experiment.build import build_phase
-from kdaug_jax.experiment.config import LONGEST, overlay, put, validate
+from kdaug_jax.experiment.config import LONGEST, overlay, set_path, validate
 from kdaug_jax.experiment.program import Program
 from kdaug_jax.types import Info, Range
 
@@ -21,7 +21,7 @@ PHASED = ("views", "terms", "optim")
 NOT_PHASED = ("optim.name", "optim.ema_ramp")
 
 
-def build(config: Mapping[str, Any], info: Info) -> tuple[Program, ...]:
+def build_programs(config: Mapping[str, Any], info: Info) -> tuple[Program, ...]:
     """Resolves a config into one program a phase, all with the same state tree.
 
     Args:
@@ -80,7 +80,7 @@ def _override(path: str, value, current, traced, before: Program):
     if parts[0] == "terms" and len(parts) == 3 and parts[1] in current["terms"]:
         terms_now = {**current["terms"], parts[1]: {**current["terms"][parts[1]], parts[2]: value}}
         return {**current, "terms": terms_now}, traced
-    return put(current, path, value), traced
+    return set_path(current, path, value), traced
 
 
 def _same_state(where: str, first: Program, program: Program) -> None:

@@ -28,9 +28,9 @@ class Program:
       steps_per_epoch, total_steps, start_step: steps of the whole run, and where a phase begins.
       groups: into how many groups the batch is split.
       accumulate: into how many micro-batches a step splits the batch, each with whole groups.
-      view_plans, branches: the views in order, and the BatchNorm branch of each.
+      view_specs, branches: the views in order, and the BatchNorm branch of each.
       networks: by name, in order.
-      term_plans: the terms in order.
+      term_specs: the terms in order.
       optimizer: the resolved optimiser.
       hparams, ranges: every traced number and its legal values, by config path.
       overridden: config paths that this phase or an earlier one has set.
@@ -43,10 +43,10 @@ class Program:
     start_step: int
     groups: int
     accumulate: int
-    view_plans: tuple[views.Plan, ...]
+    view_specs: tuple[views.ViewSpec, ...]
     branches: dict[str, int]
     networks: dict[str, network_room.Network]
-    term_plans: tuple[terms.Plan, ...]
+    term_specs: tuple[terms.TermSpec, ...]
     optimizer: optim.Optimizer
     hparams: dict[str, np.ndarray]
     ranges: dict[str, Range]
@@ -60,12 +60,12 @@ class Program:
     @property
     def term_names(self) -> tuple[str, ...]:
         """Names of the terms, in the order of the step's raw values."""
-        return tuple(plan.name for plan in self.term_plans)
+        return tuple(spec.name for spec in self.term_specs)
 
     @property
     def pairs(self) -> tuple[tuple[str, str], ...]:
         """The (network, view) pairs that the terms need."""
-        return terms.pairs(self.term_plans)
+        return terms.pairs(self.term_specs)
 
     def clock(self, step: jax.Array, hparams: Hparams) -> Clock:
         """Gives the position in the run at a step."""
@@ -100,7 +100,7 @@ class Program:
         """
         scorer = views.Scorer(self.networks, variables, self.branches, clock)
         made = views.make_all(
-            views.made_plans(self.view_plans, self.pairs), clock, batch, hparams, self.info,
+            views.views_to_make(self.view_specs, self.pairs), clock, batch, hparams, self.info,
             self.groups, scorer,
         )
         return made.views, {**made.given, **given}, made.metrics
@@ -123,10 +123,10 @@ class Program:
     def compute_terms(self, params, state, outputs, made, clock, hparams):
         """Computes all terms, see `experiment.terms.apply`; sums are by the optimiser's groups."""
         sums, raw, state, metrics = terms.apply(
-            self.term_plans, params, state, outputs, made, clock, hparams, self.info,
+            self.term_specs, params, state, outputs, made, clock, hparams, self.info,
             max(self.groups // self.accumulate, 1),
         )
-        metrics |= disagreement(self.view_plans, self.term_plans, outputs, made)
+        metrics |= disagreement(self.view_specs, self.term_specs, outputs, made)
         grouped: dict[str, jax.Array] = {
             group: jnp.zeros((), jnp.float32) for group in self.optimizer.groups.values()
         }
@@ -140,7 +140,7 @@ class Program:
         Groups stay whole. Neighbours go to different micro-batches, so that each device keeps its
         own examples.
         """
-        count, grouped = self.accumulate, self.config["train"]["group_size"] > 0
+        count, grouped = self.accumulate, self.config["train"]["replica_batch_size"] > 0
 
         def one(array: jax.Array) -> jax.Array:
             unit = array.shape[0] // self.groups if grouped else 1
@@ -151,7 +151,7 @@ class Program:
 
     def transformation(self, hparams: Hparams, clock: Clock) -> optax.GradientTransformation:
         """Makes the optax chain of a step."""
-        no_decay = {plan.name: plan.term.no_decay for plan in self.term_plans}
+        no_decay = {spec.name: spec.term.no_decay for spec in self.term_specs}
         return optim.transformation(self.optimizer, hparams, clock.step, clock.epoch, no_decay)
 
     def learning_rate(self, hparams: Hparams, step: jax.Array) -> jax.Array:
@@ -181,7 +181,7 @@ class Program:
         network_state = {name: variables["batch_stats"] for name, variables in made.items()}
         outputs, views_made = self._shapes(params, network_state, frozen, hparams)
         params["terms"], term_state = terms.init(
-            self.term_plans, seed, outputs, views_made, hparams, self.info
+            self.term_specs, seed, outputs, views_made, hparams, self.info
         )
         step = jnp.zeros((), jnp.int32)
         chain = self.transformation(hparams, self.clock(step, hparams))
@@ -207,7 +207,7 @@ class Program:
         """Traces the terms, without computing anything.
 
         Raises:
-          ConfigError: an unknown tap, or shapes that a term refuses.
+          ConfigError: an unknown feature, or shapes that a term refuses.
         """
         state, frozen = self.state_shapes(), self._frozen_shapes()
         outputs, made = self._shapes(state.params, state.network_state, frozen, self.hparams)

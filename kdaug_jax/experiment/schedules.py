@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from kdaug_jax.errors import ConfigError, near
+from kdaug_jax.errors import ArgumentError, ConfigError, suggest
 from kdaug_jax.experiment.binding import bind, cast
 from kdaug_jax.types import Info, Range
 
@@ -40,13 +40,13 @@ def milestones(span: Span, at: tuple, factor: float = 0.1) -> Multiplier:
     """
     numbers = all(isinstance(time, int | float) and not isinstance(time, bool) for time in at)
     if not numbers or not all(0 <= time <= 1e9 for time in at) or list(at) != sorted(at):
-        raise ValueError(f"at = {at}", "must be rising times from 0")
+        raise ArgumentError(f"at = {at}", "must be rising times from 0")
     times = np.asarray([round(time * span.steps_per_unit) for time in at], np.int64)
     times = np.minimum(times, np.iinfo(np.int32).max).astype(np.int32)
     with np.errstate(over="ignore"):
         heights = np.float32(factor) ** np.arange(len(at) + 1, dtype=np.float32)
     if factor < 0 or not np.isfinite(heights).all():
-        raise ValueError(f"factor = {factor}", f"must be at least 0 and its power {len(at)} finite")
+        raise ArgumentError(f"factor = {factor}", f"must be at least 0 and its power {len(at)} finite")
     return lambda step: jnp.asarray(heights)[jnp.sum(step >= times, dtype=jnp.int32)]
 
 
@@ -57,7 +57,7 @@ def step_decay(span: Span, every: float, factor: float = 0.5) -> Multiplier:
 
 def _share(end: float) -> None:
     if end < 0.0:
-        raise ValueError(f"end = {end}", "must be at least 0")
+        raise ArgumentError(f"end = {end}", "must be at least 0")
 
 
 def cosine(span: Span, end: float = 0.0, until: float = 0.0) -> Multiplier:
@@ -67,7 +67,7 @@ def cosine(span: Span, end: float = 0.0, until: float = 0.0) -> Multiplier:
     """
     _share(end)
     if not 0.0 <= until <= 1e9:
-        raise ValueError(f"until = {until}", "must be a time from 0, which is the end of the run")
+        raise ArgumentError(f"until = {until}", "must be a time from 0, which is the end of the run")
     last = np.float32(max(round(until * span.steps_per_unit), 1) if until else span.total_steps)
 
     def multiplier(step):
@@ -94,11 +94,11 @@ def exponential(
     """Multiplies by `factor` every `every` units, in steps or smoothly, as EfficientNet's rate."""
     length = np.float32(min(every * span.steps_per_unit, 1e38))
     if length <= 0 or factor <= 0:
-        raise ValueError(f"every = {every}, factor = {factor}", "both must be more than 0")
+        raise ArgumentError(f"every = {every}, factor = {factor}", "both must be more than 0")
     with np.errstate(over="ignore", under="ignore"):
         last = np.float32(factor) ** (np.float32(span.total_steps) / length)
     if not np.isfinite(last):
-        raise ValueError(f"factor = {factor}", f"must stay finite over {span.total_steps} steps")
+        raise ArgumentError(f"factor = {factor}", f"must stay finite over {span.total_steps} steps")
 
     def multiplier(step):
         power = step.astype(jnp.float32) / length
@@ -128,7 +128,7 @@ class Schedule(NamedTuple):
     multiplier: Multiplier
 
 
-def build(
+def build_schedule(
     where: str, spec: Any, steps_per_epoch: int, total_steps: int, legal: Range, info: Info
 ) -> Schedule:
     """Builds a schedule from a number or from `dict(name=..., base=..., unit=..., warmup=...)`.
@@ -158,7 +158,7 @@ def build(
     base = cast(f"{where}.base", spec.pop("base"), legal)
     if not isinstance(name, str) or name not in SCHEDULES:
         raise ConfigError(
-            f"{where}.name", f"unknown schedule '{name}'", near(str(name), SCHEDULES)
+            f"{where}.name", f"unknown schedule '{name}'", suggest(str(name), SCHEDULES)
         )
     if unit not in ("epoch", "step"):
         raise ConfigError(f"{where}.unit", f"got {unit!r}", "must be 'epoch' or 'step'")
@@ -166,8 +166,8 @@ def build(
     bound = bind(where, SCHEDULES[name], (), spec, 1, info)
     try:
         main = SCHEDULES[name](span, **bound.static, **bound.traced)
-    except ValueError as error:
-        raise ConfigError(where, *error.args) from None
+    except ArgumentError as error:
+        raise ConfigError(where, error.what, error.remedy) from None
     warmup_steps = round(float(cast(f"{where}.warmup", warmup, Range(np.float32, 0.0)))
                          * span.steps_per_unit)
     if warmup_steps > total_steps:

@@ -7,8 +7,8 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from kdaug_jax.errors import ConfigError, near
-from kdaug_jax.experiment import lifting
+from kdaug_jax.errors import ConfigError, suggest
+from kdaug_jax.experiment import loss_registry
 
 
 def network(name: str, **fields: Any) -> dict[str, Any]:
@@ -49,17 +49,17 @@ def term(loss: str, on: tuple[str, ...], **fields: Any) -> dict[str, Any]:
         network, "network@view", or a tuple of them, whose probabilities are averaged; `weight`, a
         number or a schedule;
         `group`, "task" or "distill"; `detach`, whether the teacher's outputs are constants;
-        `taps`, for losses on activations: names that student and teacher share, "a:b" for the
+        `features`, for losses on activations: names that student and teacher share, "a:b" for the
         student's a and the teacher's b, and "logits"; and the loss's own options.
 
     Returns:
       A complete section for `config.terms`.
     """
     section = dict(
-        loss=loss, on=tuple(on), student="student", teacher="", weight=1.0, group="task",
+        loss=loss, on=tuple(on), student="student", teacher="", weight=1.0, gradient_group="task",
         detach=True,
     )
-    return {**section, **lifting.defaults(loss), **fields}
+    return {**section, **loss_registry.defaults(loss), **fields}
 
 
 def optimizer(name: str, schedule: Any, **fields: Any) -> dict[str, Any]:
@@ -99,7 +99,7 @@ def default() -> ConfigDict:
                 momentum=0.9, nesterov=False,
             ),
             train=dict(
-                epochs=1.0, group_size=0, accumulate=1, steps_per_call=0, allow_weak_teacher=False
+                epochs=1.0, replica_batch_size=0, accumulate=1, steps_per_call=0, allow_weak_teacher=False
             ),
             eval=dict(
                 every_epochs=1.0, batch_size=0, view="", metrics=("accuracy", "nll"), views=(),
@@ -123,4 +123,4 @@ def check_known(where: str, given: Mapping[str, Any], known: Mapping[str, Any]) 
     """Refuses fields that are not known, naming the nearest that are."""
     for name in given:
         if name not in known:
-            raise ConfigError(f"{where}.{name}", "is not a field", near(name, known))
+            raise ConfigError(f"{where}.{name}", "is not a field", suggest(name, known))

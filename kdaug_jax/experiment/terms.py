@@ -11,48 +11,48 @@ import jax.numpy as jnp
 import numpy as np
 
 from kdaug_jax import rng
-from kdaug_jax.errors import ConfigError, near
+from kdaug_jax.errors import ArgumentError, ConfigError, suggest
 from kdaug_jax.experiment import schedules
 from kdaug_jax.experiment.binding import Bound, bind
-from kdaug_jax.experiment.lifting import resolve
+from kdaug_jax.experiment.loss_registry import resolve
 from kdaug_jax.losses.term import Context, Term, TermInput
 from kdaug_jax.types import Clock, Hparams, Info, Outputs, Range, View
 
 GROUPS = ("task", "distill")
-FIELDS = ("loss", "on", "student", "teacher", "weight", "group", "detach", "taps")
-# The tap that every network has.
+FIELDS = ("loss", "on", "student", "teacher", "weight", "gradient_group", "detach", "features")
+# The feature that every network has.
 LOGITS = "logits"
 
 
-class Plan(NamedTuple):
+class TermSpec(NamedTuple):
     """One term of an experiment, everything resolved.
 
     Attributes:
       name: its name in the config.
       term: its functions.
       bound: its options.
-      group: the gradient group it belongs to.
+      gradient_group: the gradient group it belongs to.
       detach: whether the teacher's outputs are constants.
       student, teachers: for each view it is on, the pair of the learning network, and the pairs
         of its teachers (several are averaged, none for a term without teacher).
       views: the views it is on, whose labels it sees.
-      taps: the activations that it works on, as names of (student, teacher).
+      features: the activations that it works on, as names of (student, teacher).
       weight: the schedule of its weight.
     """
 
     name: str
     term: Term
     bound: Bound
-    group: str
+    gradient_group: str
     detach: bool
     student: tuple[str, ...]
     teachers: tuple[tuple[str, ...], ...]
     views: tuple[str, ...]
-    taps: tuple[tuple[str, str], ...]
+    features: tuple[tuple[str, str], ...]
     weight: schedules.Schedule
 
 
-def build(
+def build_term(
     name: str,
     config: Mapping[str, Any],
     views: Sequence[str],
@@ -60,7 +60,7 @@ def build(
     steps_per_epoch: int,
     total_steps: int,
     info: Info,
-) -> Plan:
+) -> TermSpec:
     """Resolves one term of the config.
 
     Raises:
@@ -72,7 +72,7 @@ def build(
     bound = bind(where, signature, (), written, skip, info)
     on = tuple(config["on"])
     if not on or len(set(on)) < len(on):
-        raise ConfigError(f"{where}.on", "names no view, or one twice", near("", views))
+        raise ConfigError(f"{where}.on", "names no view, or one twice", suggest("", views))
     learning = config["student"]
     students = (learning,) * len(on) if isinstance(learning, str) else tuple(learning)
     if any("@" in student for student in students):
@@ -82,107 +82,105 @@ def build(
             f"{where}.student", f"names {len(students)} networks for {len(on)} views",
             "name one, or one for each view in `on`",
         )
-    if config["group"] not in GROUPS:
-        raise ConfigError(f"{where}.group", f"got {config['group']!r}", near("", GROUPS))
+    if config["gradient_group"] not in GROUPS:
+        raise ConfigError(f"{where}.gradient_group", f"got {config['gradient_group']!r}", suggest("", GROUPS))
     named = config["teacher"]
     teachers = (named,) if isinstance(named, str) else tuple(named)
     teachers = tuple(teacher for teacher in teachers if teacher)
     needs = any(role.startswith("teacher") for role in term.roles)
     if needs != bool(teachers):
         what = "needs a teacher" if needs else "takes no teacher"
-        raise ConfigError(f"{where}.teacher", f"'{config['loss']}' {what}", near("", networks))
+        raise ConfigError(f"{where}.teacher", f"'{config['loss']}' {what}", suggest("", networks))
 
     def pair(field: str, text: str, view: str) -> str:
         network, _, own_view = text.partition("@")
         if network not in networks:
-            known = near(network, networks)
+            known = suggest(network, networks)
             raise ConfigError(f"{where}.{field}", f"no network '{network}'", known)
         view = own_view or view
         if view not in views:
-            raise ConfigError(f"{where}.on", f"no view '{view}'", near(view, views))
+            raise ConfigError(f"{where}.on", f"no view '{view}'", suggest(view, views))
         return f"{network}@{view}"
 
-    weight = schedules.build(
+    weight = schedules.build_schedule(
         f"{where}.weight", config["weight"], steps_per_epoch, total_steps,
         Range(np.float32, 0.0), info,
     )
-    return Plan(
-        name, term, bound, config["group"], config["detach"],
+    return TermSpec(
+        name, term, bound, config["gradient_group"], config["detach"],
         tuple(pair("student", *both) for both in zip(students, on, strict=True)),
         tuple(tuple(pair("teacher", text, view) for text in teachers) for view in on),
-        on, _taps(where, config, term.taps), weight,
+        on, _taps(where, config, term.features), weight,
     )
 
 
 def _taps(where: str, config: Mapping[str, Any], wanted: bool) -> tuple[tuple[str, str], ...]:
-    """Reads `taps=("f1", "f2:g2")` as pairs of the student's and the teacher's names."""
-    named = config.get("taps", ())
+    """Reads `features=("f1", "f2:g2")` as pairs of the student's and the teacher's names."""
+    named = config.get("features", ())
     named = (named,) if isinstance(named, str) else tuple(named)
     if wanted != bool(named):
-        what = "works on activations" if wanted else "takes no taps"
+        what = "works on activations" if wanted else "takes no features"
         raise ConfigError(
-            f"{where}.taps", f"'{config['loss']}' {what}",
-            'name them as taps=("f1", ...)' if wanted else "leave them out",
+            f"{where}.features", f"'{config['loss']}' {what}",
+            'name them as features=("f1", ...)' if wanted else "leave them out",
         )
     pairs = (text.partition(":") for text in named)
     return tuple((student, teacher or student) for student, _, teacher in pairs)
 
 
-def pairs(plans: Sequence[Plan]) -> tuple[tuple[str, str], ...]:
+def pairs(specs: Sequence[TermSpec]) -> tuple[tuple[str, str], ...]:
     """Lists the (network, view) pairs that the terms need, each once, in order of mention."""
     found: dict[str, None] = {}
-    for plan in plans:
-        for student, teachers in zip(plan.student, plan.teachers, strict=True):
+    for spec in specs:
+        for student, teachers in zip(spec.student, spec.teachers, strict=True):
             found.update(dict.fromkeys((student, *teachers)))
     return tuple(tuple(pair.split("@")) for pair in found)
 
 
-def hparams(plans: Sequence[Plan]) -> tuple[dict[str, np.ndarray], dict[str, Range]]:
+def hparams(specs: Sequence[TermSpec]) -> tuple[dict[str, np.ndarray], dict[str, Range]]:
     """Collects the traced numbers of terms and their ranges, by path."""
     values, ranges = {}, {}
-    for plan in plans:
-        values[plan.weight.path], ranges[plan.weight.path] = plan.weight.base, plan.weight.range
-        for name, value in plan.bound.traced.items():
-            path = f"terms.{plan.name}.{name}"
-            values[path], ranges[path] = value, plan.bound.ranges[name]
+    for spec in specs:
+        values[spec.weight.path], ranges[spec.weight.path] = spec.weight.base, spec.weight.range
+        for name, value in spec.bound.traced.items():
+            path = f"terms.{spec.name}.{name}"
+            values[path], ranges[path] = value, spec.bound.ranges[name]
     return values, ranges
 
 
-def _inputs(plan: Plan, outputs: Mapping[str, Outputs], views: Mapping[str, View]):
+def _inputs(spec: TermSpec, outputs: Mapping[str, Outputs], views: Mapping[str, View]):
     items = []
-    for view, student, teachers in zip(plan.views, plan.student, plan.teachers, strict=True):
+    for view, student, teachers in zip(spec.views, spec.student, spec.teachers, strict=True):
         teacher = _average([outputs[pair] for pair in teachers]) if teachers else None
-        if plan.detach:
+        if spec.detach:
             teacher = jax.lax.stop_gradient(teacher)
-        own, others = zip(*plan.taps, strict=True) if plan.taps else ((), ())
-        features = [_features(plan.name, (student,), outputs[student], own)]
+        own, others = zip(*spec.features, strict=True) if spec.features else ((), ())
+        features = [_features(spec.name, (student,), outputs[student], own)]
         if teachers:
-            features.append(_features(plan.name, teachers, teacher, others))
+            features.append(_features(spec.name, teachers, teacher, others))
         items.append(TermInput(outputs[student], teacher, views[view], *features))
     return tuple(items)
 
 
-def _features(name: str, pairs: Sequence[str], outputs: Outputs, taps: Sequence[str]):
-    found = {LOGITS: outputs.logits, **outputs.taps}
+def _features(name: str, pairs: Sequence[str], outputs: Outputs, features: Sequence[str]):
+    found = {LOGITS: outputs.logits, **outputs.features}
     it, has = ("it", "has") if len(pairs) == 1 else ("they", "have")
-    for tap in taps:
-        if tap not in found:
+    for feature in features:
+        if feature not in found:
             raise ConfigError(
-                f"terms.{name}.taps", f"{' and '.join(pairs)} {has} no tap '{tap}'",
+                f"terms.{name}.features", f"{' and '.join(pairs)} {has} no feature '{feature}'",
                 f"{it} {has} " + ", ".join(found),
             )
-    return tuple(found[tap] for tap in taps)
+    return tuple(found[feature] for feature in features)
 
 
 @contextlib.contextmanager
-def _named(plan: Plan) -> Iterator[None]:
+def _named(spec: TermSpec) -> Iterator[None]:
     """Says which term refuses the shapes it is given."""
     try:
         yield
-    except ValueError as error:
-        if [type(part) for part in error.args] != [str, str]:  # a programming error
-            raise
-        raise ConfigError(f"terms.{plan.name}", *error.args) from None
+    except ArgumentError as error:
+        raise ConfigError(f"terms.{spec.name}", error.what, error.remedy) from None
 
 
 def _average(outputs: Sequence[Outputs]) -> Outputs:
@@ -192,16 +190,16 @@ def _average(outputs: Sequence[Outputs]) -> Outputs:
     return Outputs(jax.nn.logsumexp(logs, axis=0) - jnp.log(float(len(outputs))), {})
 
 
-def _options(plan: Plan, values: Hparams) -> dict[str, Any]:
-    traced = {name: values[f"terms.{plan.name}.{name}"] for name in plan.bound.traced}
-    return {**plan.bound.static, **traced}
+def _options(spec: TermSpec, values: Hparams) -> dict[str, Any]:
+    traced = {name: values[f"terms.{spec.name}.{name}"] for name in spec.bound.traced}
+    return {**spec.bound.static, **traced}
 
 
-def init(plans: Sequence[Plan], seed, outputs, views, values: Hparams, info: Info):
+def init(specs: Sequence[TermSpec], seed, outputs, views, values: Hparams, info: Info):
     """Initialises parameters and state of all terms.
 
     Args:
-      plans: the terms.
+      specs: the terms.
       seed: `u32[]`.
       outputs: `{"network@view": Outputs}`; only their shapes are used.
       views: by name; only their shapes are used.
@@ -212,20 +210,20 @@ def init(plans: Sequence[Plan], seed, outputs, views, values: Hparams, info: Inf
       `(params, state)`, each by term name; terms without any are left out.
     """
     params, state = {}, {}
-    for plan in plans:
-        key = rng.init_key(seed, "terms/" + plan.name)
-        inputs = jax.eval_shape(lambda *given, plan=plan: _inputs(plan, *given), outputs, views)
-        with _named(plan):
-            own, own_state = plan.term.init(key, inputs, info, **_options(plan, values))
+    for spec in specs:
+        key = rng.init_key(seed, "terms/" + spec.name)
+        inputs = jax.eval_shape(lambda *given, spec=spec: _inputs(spec, *given), outputs, views)
+        with _named(spec):
+            own, own_state = spec.term.init(key, inputs, info, **_options(spec, values))
         if jax.tree.leaves(own):
-            params[plan.name] = own
+            params[spec.name] = own
         if jax.tree.leaves(own_state):
-            state[plan.name] = own_state
+            state[spec.name] = own_state
     return params, state
 
 
 def apply(
-    plans: Sequence[Plan],
+    specs: Sequence[TermSpec],
     params: Mapping[str, Any],
     state: Mapping[str, Any],
     outputs: Mapping[str, Outputs],
@@ -238,7 +236,7 @@ def apply(
     """Computes all terms.
 
     Args:
-      plans: the terms.
+      specs: the terms.
       params: by term name, as `init` gave them.
       state: by term name, as `init` gave it.
       outputs: `{"network@view": Outputs}`.
@@ -254,17 +252,17 @@ def apply(
     """
     sums: dict[str, jax.Array] = {}
     raw, new_state, metrics = [], dict(state), {}
-    for plan in plans:
-        key = rng.batch_key(clock, "terms/" + plan.name)
-        with _named(plan):
-            value, own_state, own_metrics = plan.term.apply(
-                params.get(plan.name, {}), state.get(plan.name, {}), _inputs(plan, outputs, views),
-                Context(clock, key, info, groups), **_options(plan, values),
+    for spec in specs:
+        key = rng.batch_key(clock, "terms/" + spec.name)
+        with _named(spec):
+            value, own_state, own_metrics = spec.term.apply(
+                params.get(spec.name, {}), state.get(spec.name, {}), _inputs(spec, outputs, views),
+                Context(clock, key, info, groups), **_options(spec, values),
             )
-        weight = values[plan.weight.path] * plan.weight.multiplier(clock.step)
-        sums[plan.group] = sums.get(plan.group, jnp.zeros((), jnp.float32)) + weight * value
+        weight = values[spec.weight.path] * spec.weight.multiplier(clock.step)
+        sums[spec.gradient_group] = sums.get(spec.gradient_group, jnp.zeros((), jnp.float32)) + weight * value
         raw.append(value)
-        if plan.name in state:
-            new_state[plan.name] = own_state
-        metrics.update({f"{plan.name}/{name}": pair for name, pair in own_metrics.items()})
+        if spec.name in state:
+            new_state[spec.name] = own_state
+        metrics.update({f"{spec.name}/{name}": pair for name, pair in own_metrics.items()})
     return sums, jnp.stack(raw), new_state, metrics

@@ -1,7 +1,7 @@
 """Feature losses with trained layers between student and teacher: FitNet, VID, AB, FT, CC.
 
-Each is a `Term` on the taps that the config chooses, summed over them; parameters are kept by the
-position of the tap. They are trained with the student, by the same optimiser and decay.
+Each is a `Term` on the features that the config chooses, summed over them; parameters are kept by the
+position of the feature. They are trained with the student, by the same optimiser and decay.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 import jax
 import jax.numpy as jnp
 
+from kdaug_jax.errors import ArgumentError
 from kdaug_jax.losses import adapters, feature, relation
 from kdaug_jax.losses.arrays import (
     flat,
@@ -26,13 +27,13 @@ Inputs = tuple[TermInput, ...]
 
 
 def _stages(item: TermInput) -> Iterator[tuple[str, jax.Array, jax.Array]]:
-    """Gives the name of its parameters and both networks' features for each chosen tap."""
+    """Gives the name of its parameters and both networks' features for each chosen feature."""
     pairs = zip(item.student_features, item.teacher_features, strict=True)
     return ((str(i), *pair) for i, pair in enumerate(pairs))
 
 
 def _init_stages(make: Callable[..., adapters.Params]) -> Callable[..., tuple[dict, dict]]:
-    """Makes the `init` of a term from that of one tap, `make(key, student, teacher, **options)`."""
+    """Makes the `init` of a term from that of one feature, `make(key, student, teacher, **options)`."""
 
     def init(key, inputs: Inputs, info, **options):
         made = {
@@ -52,7 +53,7 @@ def _fitnet(params, state, inputs: Inputs, context: Context):
     """Hint: mean squared difference of a regressed student's map from the teacher's.
 
     The regressor is a convolution that fits the sizes, BatchNorm and ReLU. RepDistiller puts it on
-    one tap, f2, with weight 100.
+    one feature, f2, with weight 100.
 
     Source: Romero et al. 2015, "FitNets", eq. 3.
     """
@@ -121,7 +122,7 @@ def _ab(
     params, state, inputs: Inputs, context: Context, *,
     margin: NonNegative = 1.0, scale: NonNegative = 0.003,
 ):
-    """Activation boundaries on taps before the ReLU, each tap weighing twice the one before it.
+    """Activation boundaries on features before the ReLU, each feature weighing twice the one before it.
 
     A connector (convolution and BatchNorm) stands where shapes differ. It is for an initial stage
     without other terms, 30 epochs in RepDistiller, with weight 1: use phases.
@@ -159,7 +160,7 @@ def _leaky(x: jax.Array) -> jax.Array:
 def _ft_init(key, student, teacher, *, share, **options):
     need_maps(student, teacher)
     if not 0 < share <= 1:
-        raise ValueError(f"got share={share}", "must be more than 0 and at most 1")
+        raise ArgumentError(f"got share={share}", "must be more than 0 and at most 1")
     wide, narrow = teacher.shape[-1], max(round(teacher.shape[-1] * share), 1)
     keys = iter(jax.random.split(key, 9))
 
@@ -200,7 +201,7 @@ def _ft(
     fixed. RepDistiller puts it on the last map, with weight 200.
 
     Args:
-      params: paraphraser ("encoder", "decoder") and "translator" of each tap.
+      params: paraphraser ("encoder", "decoder") and "translator" of each feature.
       state: empty.
       inputs: one a view.
       context: its epoch decides which part learns.
@@ -231,7 +232,7 @@ def _ft(
 
 def _cc_init(key, student, teacher, *, dim):
     if dim < 1:
-        raise ValueError(f"got dim={dim}", "must be at least 1")
+        raise ArgumentError(f"got dim={dim}", "must be at least 1")
     keys = jax.random.split(key)
     widths = (student.size // student.shape[0], teacher.size // teacher.shape[0])
     made = (
@@ -246,7 +247,7 @@ def _cc(params, state, inputs: Inputs, context: Context, *, dim: int = 128):
     RepDistiller puts it on the pooled vector, with weight 0.02.
 
     Args:
-      params: a dense layer for each network and tap.
+      params: a dense layer for each network and feature.
       state: empty.
       inputs: one a view.
       context: examples are compared within its groups.
@@ -269,8 +270,8 @@ def _cc(params, state, inputs: Inputs, context: Context, *, dim: int = 128):
     return value, state, {}
 
 
-fitnet = Term(_init_stages(_fitnet_init), _fitnet, taps=True)
-vid = Term(_init_stages(_vid_init), _vid, taps=True)
-ab = Term(_init_stages(_ab_init), _ab, taps=True)
-ft = Term(_init_stages(_ft_init), _ft, taps=True)
-cc = Term(_init_stages(_cc_init), _cc, taps=True, least=2)
+fitnet = Term(_init_stages(_fitnet_init), _fitnet, features=True)
+vid = Term(_init_stages(_vid_init), _vid, features=True)
+ab = Term(_init_stages(_ab_init), _ab, features=True)
+ft = Term(_init_stages(_ft_init), _ft, features=True)
+cc = Term(_init_stages(_cc_init), _cc, features=True, min_group=2)

@@ -13,6 +13,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from kdaug_jax.errors import ArgumentError
 from kdaug_jax.losses.arrays import matmul
 
 Params = dict[str, Any]
@@ -148,16 +149,16 @@ def _plan(student: tuple[int, ...], teacher: tuple[int, ...]) -> tuple[int, int,
     """Gives size, stride, padding and dilation of the convolution between two maps."""
     if len(student) != 4 or len(teacher) != 4:
         what = f"got {list(student)} and {list(teacher)}"
-        raise ValueError(f"works on maps [B,H,W,C], {what}", "choose a tap before the pooling")
+        raise ArgumentError(f"works on maps [B,H,W,C], {what}", "choose a feature before the pooling")
     own, other = student[1], teacher[1]
     if own == 2 * other:
         return 3, 2, 1, 1
     if 2 * own == other:
         return 4, 1, 2, 2  # as a transposed convolution of stride 2 and padding 1
     if own < other:
-        raise ValueError(
+        raise ArgumentError(
             f"cannot enlarge maps of side {own} to {other}",
-            "choose a tap of equal, double or larger side",
+            "choose a feature of equal, double or larger side",
         )
     return 1 + own - other, 1, 0, 1
 

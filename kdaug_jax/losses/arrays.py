@@ -7,6 +7,8 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
+from kdaug_jax.errors import ArgumentError
+
 
 def matmul(a: jax.Array, b: jax.Array) -> jax.Array:
     """Multiplies matrices in full float32, where accelerators would otherwise round the factors.
@@ -67,9 +69,9 @@ def pool_to(features: jax.Array, side: int) -> jax.Array:
     if height == width == side:
         return features
     if height % side or width % side:
-        raise ValueError(
+        raise ArgumentError(
             f"cannot pool maps of {height}x{width} to {side}x{side}",
-            "choose taps of which one divides the other",
+            "choose features of which one divides the other",
         )
     windows = features.reshape(batch, side, height // side, side, width // side, channels)
     return jnp.mean(windows, axis=(2, 4))
@@ -101,8 +103,8 @@ def need_maps(*features: jax.Array) -> None:
     """
     for one in features:
         if one.ndim != 4:
-            raise ValueError(
-                f"works on maps [B,H,W,C], got {list(one.shape)}", "choose a tap before the pooling"
+            raise ArgumentError(
+                f"works on maps [B,H,W,C], got {list(one.shape)}", "choose a feature before the pooling"
             )
 
 
@@ -118,10 +120,10 @@ def need_equal(what: str, student: jax.Array, teacher: jax.Array) -> None:
       ValueError: (what is wrong, what would be right).
     """
     if student.shape != teacher.shape:
-        raise ValueError(
+        raise ArgumentError(
             f"needs equal {what}, the student has {list(student.shape[1:])} and the teacher "
             f"{list(teacher.shape[1:])}",
-            "choose other taps, or a loss with an adapter",
+            "choose other features, or a loss with an adapter",
         )
 
 

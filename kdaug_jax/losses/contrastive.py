@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from kdaug_jax.errors import ArgumentError
 from kdaug_jax.losses import adapters
 from kdaug_jax.losses.arrays import flat, masked_mean, matmul, normalized, over_groups
 from kdaug_jax.losses.sampling import contrast_rows, rows_of, sampling_state
@@ -133,9 +134,9 @@ def moved(
 def _embeddings_init(key, inputs: Inputs, dim: int) -> Params:
     item = inputs[0]
     if len(item.student_features) != 1:
-        raise ValueError(f"works on one tap and got {len(item.student_features)}", "name one")
+        raise ArgumentError(f"works on one feature and got {len(item.student_features)}", "name one")
     if dim < 1:
-        raise ValueError(f"got dim={dim}", "must be at least 1")
+        raise ArgumentError(f"got dim={dim}", "must be at least 1")
     keys = jax.random.split(key)
     return {
         name: adapters.linear_init(one, features.size // features.shape[0], dim)
@@ -155,9 +156,9 @@ def _embeddings(params: Params, item: TermInput) -> tuple[jax.Array, jax.Array]:
 
 def _crd_init(key, inputs: Inputs, info: Info, *, dim, negatives, dtype, chunk, **options):
     if dtype not in DTYPES:
-        raise ValueError(f"got dtype={dtype!r}", "must be 'float32' or 'bfloat16'")
+        raise ArgumentError(f"got dtype={dtype!r}", "must be 'float32' or 'bfloat16'")
     if chunk < 1:
-        raise ValueError(f"got chunk={chunk}", "must be at least 1")
+        raise ArgumentError(f"got chunk={chunk}", "must be at least 1")
     layers_key, student_key, teacher_key = jax.random.split(key, 3)
     params = _embeddings_init(layers_key, inputs, dim)
     shape, bound = (len(info.labels), dim), (3.0 / dim) ** 0.5
@@ -173,7 +174,7 @@ def _crd(
     dim: int = 128, negatives: int = 16384, temperature: Positive = 0.07,
     momentum: Fraction = 0.5, positive: str = "exact", dtype: str = "float32", chunk: int = 1024,
 ):
-    """Contrastive representation distillation on one tap, the pooled vector as a rule.
+    """Contrastive representation distillation on one feature, the pooled vector as a rule.
 
     Each example's teacher is told from the students of `negatives` examples of other classes as
     they were when last seen, and the other way round. Both dense layers are trained, so there are
@@ -257,7 +258,7 @@ def _info_nce(
     dim: int = 128, temperature: Positive = 0.07, symmetric: bool = False,
     ignore_same_class: bool = False,
 ):
-    """In-batch contrastive distillation on one tap: CRD's aim without its banks.
+    """In-batch contrastive distillation on one feature: CRD's aim without its banks.
 
     Args:
       params: dense layers of student and teacher, both trained.
@@ -285,5 +286,5 @@ def _info_nce(
     return value, state, {}
 
 
-crd = Term(_crd_init, _crd, taps=True, once=True)
-info_nce_term = Term(_info_nce_init, _info_nce, taps=True, least=2)
+crd = Term(_crd_init, _crd, features=True, unique_examples=True)
+info_nce_term = Term(_info_nce_init, _info_nce, features=True, min_group=2)

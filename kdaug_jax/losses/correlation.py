@@ -8,6 +8,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
+from kdaug_jax.errors import ArgumentError
 from kdaug_jax.losses.arrays import matmul
 from kdaug_jax.losses.response import kl, soften
 from kdaug_jax.types import NonNegative, Positive
@@ -134,7 +135,7 @@ def mlkd(
     Source: Jin et al. 2023, "Multi-Level Logit Distillation".
     """
     if not temperatures or any(isinstance(t, str) or not t > 0 for t in temperatures):
-        raise ValueError(f"got temperatures={temperatures!r}", "must be numbers more than 0")
+        raise ArgumentError(f"got temperatures={temperatures!r}", "must be numbers more than 0")
     rows, columns = _unsure(teacher) if masked else (jnp.float32(1), jnp.float32(1))
     total = jnp.zeros((), jnp.float32)
     for temperature in temperatures:

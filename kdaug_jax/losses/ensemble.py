@@ -11,6 +11,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from kdaug_jax.errors import ArgumentError
 from kdaug_jax.losses.arrays import masked_mean
 from kdaug_jax.losses.response import cross_entropy, kl
 from kdaug_jax.losses.term import Context, Term, TermInput
@@ -103,15 +104,15 @@ def scale_of(scale: Any, teacher: jax.Array) -> jax.Array:
 
 def _check(inputs: tuple[TermInput, ...], form: str, logit_scale: Any) -> None:
     if form not in FORMS:
-        raise ValueError(f"got form={form!r}", "must be one of " + ", ".join(FORMS))
+        raise ArgumentError(f"got form={form!r}", "must be one of " + ", ".join(FORMS))
     number = isinstance(logit_scale, int | float) and not isinstance(logit_scale, bool)
     if logit_scale not in SCALES and not (number and logit_scale > 0):
         known = ", ".join(SCALES)
-        raise ValueError(
+        raise ArgumentError(
             f"got logit_scale={logit_scale!r}", f"must be a number more than 0, or {known}"
         )
     if len(inputs) < 2:
-        raise ValueError(f"is put on {len(inputs)} view", "an ensemble needs at least 2 in `on`")
+        raise ArgumentError(f"is put on {len(inputs)} view", "an ensemble needs at least 2 in `on`")
 
 
 def _mu(params, adaptive: bool) -> jax.Array:
@@ -174,11 +175,11 @@ def _apply(
     return value, state, metrics
 
 
-def _answer(params, logits: jax.Array, *, adaptive: bool = True, **options):
+def _predict_ensemble(params, logits: jax.Array, *, adaptive: bool = True, **options):
     mu = _mu(params, adaptive)
     return ensemble_logits(logits, mu), _weights(mu)
 
 
 a2aug = Term(
-    _init, _apply, roles=("student", "labels"), no_decay=("mu",), joint=True, answer=_answer
+    _init, _apply, roles=("student", "labels"), no_decay=("mu",), joint=True, predict_ensemble=_predict_ensemble
 )

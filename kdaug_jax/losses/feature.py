@@ -1,4 +1,4 @@
-"""Losses on feature maps, one value an example. Sums over taps are the caller's, unless said."""
+"""Losses on feature maps, one value an example. Sums over features are the caller's, unless said."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 
+from kdaug_jax.errors import ArgumentError
 from kdaug_jax.losses.arrays import (
     flat,
     matmul,
@@ -70,7 +71,7 @@ def at(student: jax.Array, teacher: jax.Array, *, p: int = 2) -> jax.Array:
     Source: Zagoruyko and Komodakis 2017, "Paying More Attention to Attention", eq. 2.
     """
     if p < 1:
-        raise ValueError(f"got p={p}", "must be at least 1")
+        raise ArgumentError(f"got p={p}", "must be at least 1")
     s, t = (attention(maps, p) for maps in pooled_alike(student, teacher))
     return jnp.mean(jnp.square(s - t), axis=-1)
 
@@ -107,9 +108,9 @@ def _channels(maps: jax.Array) -> jax.Array:
 
 
 def fsp(student: Sequence[jax.Array], teacher: Sequence[jax.Array]) -> jax.Array:
-    """Flow between layers: mean squared difference of the Grams of neighbouring taps, summed.
+    """Flow between layers: mean squared difference of the Grams of neighbouring features, summed.
 
-    The Gram of taps i and i+1 is mean_pixels f_i f_i+1, the larger map averaged down. Widths of
+    The Gram of features i and i+1 is mean_pixels f_i f_i+1, the larger map averaged down. Widths of
     student and teacher have to be equal. It is meant for an initial stage (see phases).
 
     Args:
@@ -128,10 +129,10 @@ def fsp(student: Sequence[jax.Array], teacher: Sequence[jax.Array]) -> jax.Array
 
 
 def fsp_parts(student: Sequence[jax.Array], teacher: Sequence[jax.Array]) -> list[jax.Array]:
-    """Gives the parts of `fsp`, `f32[B]` for each pair of neighbouring taps."""
+    """Gives the parts of `fsp`, `f32[B]` for each pair of neighbouring features."""
     need_maps(*student, *teacher)
     if len(student) < 2:
-        raise ValueError(f"compares neighbouring taps and got {len(student)}", "name at least 2")
+        raise ArgumentError(f"compares neighbouring features and got {len(student)}", "name at least 2")
     for s, t in zip(student, teacher, strict=True):
         need_equal("widths", s[:, 0, 0], t[:, 0, 0])
     parts = []
@@ -175,7 +176,7 @@ def ab(
 
 
 def stage_weights(count: int) -> list[float]:
-    """Gives 2^(i-n+1) for taps i = 0..n-1: the last counts 1, each before it half as much."""
+    """Gives 2^(i-n+1) for features i = 0..n-1: the last counts 1, each before it half as much."""
     return [2.0 ** (i - count + 1) for i in range(count)]
 
 

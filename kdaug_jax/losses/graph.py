@@ -1,7 +1,7 @@
 """MHGD: graphs of attention between the examples of a group, learned on the teacher; and II-KD.
 
-Between neighbouring taps, heads of attention are trained to predict the teacher's leading singular
-vector of one tap from those of the tap before over all examples. The student's vectors, put through
+Between neighbouring features, heads of attention are trained to predict the teacher's leading singular
+vector of one feature from those of the feature before over all examples. The student's vectors, put through
 the same heads, are to give the same graphs.
 """
 
@@ -14,6 +14,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from kdaug_jax.errors import ArgumentError
 from kdaug_jax.losses import adapters
 from kdaug_jax.losses.arrays import masked_mean, matmul, normalized, over_groups
 from kdaug_jax.losses.relation import rkd_role
@@ -50,13 +51,13 @@ def graph(
     params: Params, vectors: jax.Array, before: jax.Array, heads: int,
     moments: Params | None = None,
 ) -> tuple[jax.Array, Params]:
-    """Gives the attention of each example to each: sender(tap) times receiver(tap before).
+    """Gives the attention of each example to each: sender(feature) times receiver(feature before).
 
     Args:
       params: "sender" and "receiver", dense layers without bias, whose unit u = d heads + h is
         coordinate d of head h; "bn_sender" and "bn_receiver", their BatchNorm.
-      vectors: `f32[B,D]` of a tap.
-      before: `f32[B,D']` of the tap before.
+      vectors: `f32[B,D]` of a feature.
+      before: `f32[B,D']` of the feature before.
       heads: H.
       moments: of both BatchNorms, or None for those of the batch.
 
@@ -94,7 +95,7 @@ def graph_distance(student: jax.Array, teacher: jax.Array) -> jax.Array:
 def _estimate(
     params: Params, attention: jax.Array, before: jax.Array, key: jax.Array
 ) -> jax.Array:
-    """Predicts vectors `f32[B,D]` of length 1 from those of the tap before, over the graph."""
+    """Predicts vectors `f32[B,D]` of length 1 from those of the feature before, over the graph."""
     hidden = adapters.linear(params["hidden"], before)
     hidden = jax.nn.relu(standardized(hidden, params["bn_hidden"], _moments(hidden)))
     noise = jax.random.normal(key, (*attention.shape[:2], 1), jnp.float32)
@@ -105,12 +106,12 @@ def _estimate(
 
 
 def attention_init(key: jax.Array, width: int, before: int, heads: int) -> tuple[Params, Params]:
-    """Makes the attention between two taps, and its BatchNorm's first moments.
+    """Makes the attention between two features, and its BatchNorm's first moments.
 
     Args:
       key: for the dense layers (Glorot uniform).
-      width: D, the tap's channels.
-      before: D', those of the tap before.
+      width: D, the feature's channels.
+      before: D', those of the feature before.
       heads: H.
 
     Returns:
@@ -137,7 +138,7 @@ def attention_init(key: jax.Array, width: int, before: int, heads: int) -> tuple
 
 
 def _vectors(item: TermInput, maps: Sequence[jax.Array]) -> tuple[list[jax.Array], ...]:
-    """Gives the leading vector `f32[B,D]` of each tap, the student's and the teacher's."""
+    """Gives the leading vector `f32[B,D]` of each feature, the student's and the teacher's."""
     found = [aligned_vectors(s, t, 1) for s, t in zip(maps, item.teacher_features, strict=True)]
     return [own[..., 0] for own, _, _ in found], [other[..., 0] for _, other, _ in found]
 
@@ -179,10 +180,10 @@ def _distil(params, state, student, teacher, heads: int, groups: int) -> jax.Arr
 
 def _init(key, inputs: Inputs, info, *, heads, adapter, **options):
     if heads < 1:
-        raise ValueError(f"got heads={heads}", "must be at least 1")
+        raise ArgumentError(f"got heads={heads}", "must be at least 1")
     widths = [maps.shape[-1] for maps in inputs[0].teacher_features]
     if len(widths) < 2:
-        raise ValueError(f"compares neighbouring taps and got {len(widths)}", "name at least 2")
+        raise ArgumentError(f"compares neighbouring features and got {len(widths)}", "name at least 2")
     made = {
         str(i): attention_init(jax.random.fold_in(key, i), widths[i], widths[i - 1], heads)
         for i in range(1, len(widths))
@@ -197,7 +198,7 @@ def _apply(
     params, state, inputs: Inputs, context: Context, *,
     heads: int = 4, init_epochs: Level = 0, train_attention: bool = True, adapter: bool = True,
 ):
-    """Multi-head graph distillation over the chosen taps.
+    """Multi-head graph distillation over the chosen features.
 
     The attention has its own loss on the teacher alone, 1 - cosine of what it predicts + 5e-4 times
     the squares of its parameters, which the optimiser's weight decay leaves alone. Its gradient and
@@ -212,10 +213,10 @@ def _apply(
       state: running moments of the attention's BatchNorm.
       inputs: one a view.
       context: its groups hold the graphs, its epoch decides who learns, its key drops heads.
-      heads: H, attention heads between two taps.
+      heads: H, attention heads between two features.
       init_epochs: `i32[]`, first epochs, in which only the attention learns.
       train_attention: whether the attention goes on learning after them.
-      adapter: bring taps of other widths to the teacher's by a 1x1 convolution and BatchNorm.
+      adapter: bring features of other widths to the teacher's by a 1x1 convolution and BatchNorm.
 
     Returns:
       Value, state, and both losses as metrics.
@@ -242,7 +243,7 @@ def _apply(
     return distance + learned, state, {"graph": (distance, one), "attention": (learned, one)}
 
 
-mhgd = Term(_init, _apply, no_decay=("attention",), taps=True, least=2)
+mhgd = Term(_init, _apply, no_decay=("attention",), features=True, min_group=2)
 
 
 def _ii_kd(
@@ -296,4 +297,4 @@ def _ii_kd(
     return value, state, {**metrics, "relation": (relation, one), "flow": (flow, one)}
 
 
-ii_kd = Term(_init, _ii_kd, no_decay=("attention",), taps=True, least=3)
+ii_kd = Term(_init, _ii_kd, no_decay=("attention",), features=True, min_group=3)

@@ -81,14 +81,14 @@ def _init(key, inputs: Inputs, info, **options):
 def _apply(
     params, state, inputs: Inputs, context: Context, *, scale: NonNegative = 0.001
 ):
-    """Overhauled feature distillation on taps before the ReLU, each weighing twice the one before.
+    """Overhauled feature distillation on features before the ReLU, each weighing twice the one before.
 
     Connectors are 1x1 convolutions with BatchNorm; the maps of student and teacher need equal
     sizes.
 
     Args:
-      params: a connector for each tap.
-      state: margins of each tap.
+      params: a connector for each feature.
+      state: margins of each feature.
       inputs: one a view.
       context: its groups are those of BatchNorm.
       scale: the loss is multiplied by this; 1/1000 in the public code.
@@ -111,4 +111,4 @@ def _apply(
     return jnp.asarray(scale, jnp.float32) * value, state, {}
 
 
-ofd = Term(_init, _apply, taps=True)
+ofd = Term(_init, _apply, features=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
+from kdaug_jax.errors import ArgumentError
 from kdaug_jax.losses.response import kl, soften
 from kdaug_jax.types import Positive
 
@@ -65,7 +66,7 @@ def hardest(score: jax.Array, keep: int) -> jax.Array:
     Source: Wang et al. 2020 (arXiv:2012.02909), section 3.2: sort, and keep the last half.
     """
     if not 1 <= keep <= score.shape[0]:
-        raise ValueError(f"keeps {keep} of {score.shape[0]}", f"must be 1..{score.shape[0]}")
+        raise ArgumentError(f"keeps {keep} of {score.shape[0]}", f"must be 1..{score.shape[0]}")
     order = jnp.argsort(score, stable=True)
     return jax.lax.stop_gradient(order[score.shape[0] - keep :].astype(jnp.int32))
 

@@ -10,14 +10,15 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
+from kdaug_jax.errors import ArgumentError
 from kdaug_jax.losses.arrays import flat, huber, matmul, need_equal, normalized
 from kdaug_jax.types import NonNegative
 
 
-def _need(least: int, student: jax.Array) -> None:
-    if student.shape[0] < least:
-        raise ValueError(
-            f"compares examples and got {student.shape[0]}", f"needs at least {least} in a group"
+def _need(min_group: int, student: jax.Array) -> None:
+    if student.shape[0] < min_group:
+        raise ArgumentError(
+            f"compares examples and got {student.shape[0]}", f"needs at least {min_group} in a group"
         )
 
 
@@ -39,8 +40,8 @@ def _differences(features: jax.Array) -> jax.Array:
 def _distances(difference: jax.Array) -> jax.Array:
     """Lengths `f32[B,B]`, at least 1e-6, of which the square root has a gradient."""
     square = jnp.sum(difference * difference, axis=-1)
-    near = square <= 1e-12
-    return jnp.where(near, 1e-6, jnp.sqrt(jnp.where(near, 1.0, square)))
+    suggest = square <= 1e-12
+    return jnp.where(suggest, 1e-6, jnp.sqrt(jnp.where(suggest, 1.0, square)))
 
 
 def rkd_distance(student: jax.Array, teacher: jax.Array) -> jax.Array:

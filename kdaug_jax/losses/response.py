@@ -251,8 +251,8 @@ def top_classes(logits: jax.Array, k: ClassCount) -> jax.Array:
     """
     logits = jax.lax.stop_gradient(logits)
     k = jnp.asarray(k, jnp.int32)
-    least = jax.lax.dynamic_index_in_dim(jnp.sort(logits, descending=True), k - 1, axis=-1)
-    above, equal = logits > least, logits == least
+    smallest_kept = jax.lax.dynamic_index_in_dim(jnp.sort(logits, descending=True), k - 1, axis=-1)
+    above, equal = logits > smallest_kept, logits == smallest_kept
     wanted = k - jnp.sum(above, axis=-1, keepdims=True, dtype=jnp.int32)
     return above | (equal & (jnp.cumsum(equal, axis=-1, dtype=jnp.int32) <= wanted))
 

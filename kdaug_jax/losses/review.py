@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from kdaug_jax.errors import ArgumentError
 from kdaug_jax.losses import adapters
 from kdaug_jax.losses.adapters import Params
 from kdaug_jax.losses.arrays import masked_mean, need_equal
@@ -150,7 +151,7 @@ def _as_map(features: jax.Array) -> jax.Array:
 
 def _init(key, inputs: Inputs, info, *, middle, **options):
     if middle < 1:
-        raise ValueError(f"got middle={middle}", "must be at least 1")
+        raise ArgumentError(f"got middle={middle}", "must be at least 1")
     student = [maps.shape[-1] for maps in inputs[0].student_features]
     teacher = [maps.shape[-1] for maps in inputs[0].teacher_features]
     middle = min(middle, student[-1])
@@ -164,17 +165,17 @@ def _init(key, inputs: Inputs, info, *, middle, **options):
 
 
 def _apply(params, state, inputs: Inputs, context: Context, *, middle: int = 512):
-    """Knowledge review over the chosen taps, from the first stage to the pooled vector.
+    """Knowledge review over the chosen features, from the first stage to the pooled vector.
 
-    The public code takes taps before the ReLU and the pooled vector last, weight 1 (5 for
+    The public code takes features before the ReLU and the pooled vector last, weight 1 (5 for
     ResNet-32x4 to ResNet-8x4), warmed up over 20 epochs: give the weight a schedule.
 
     Args:
-      params: a fusion module for each tap.
+      params: a fusion module for each feature.
       state: empty.
       inputs: one a view.
       context: its groups are those of BatchNorm.
-      middle: channels that are handed on, at most those of the student's last tap.
+      middle: channels that are handed on, at most those of the student's last feature.
 
     Returns:
       Value, state, no metrics.
@@ -195,4 +196,4 @@ def _apply(params, state, inputs: Inputs, context: Context, *, middle: int = 512
     return value, state, {}
 
 
-reviewkd = Term(_init, _apply, taps=True)
+reviewkd = Term(_init, _apply, features=True)

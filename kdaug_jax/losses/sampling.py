@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from kdaug_jax.errors import ArgumentError
 from kdaug_jax.types import Info
 
 # Above it, positions among the strata would not fit into 32 bits.
@@ -29,10 +30,10 @@ def sampling_state(info: Info, negatives: int) -> dict[str, jax.Array]:
       ValueError: (what is wrong, what would be right).
     """
     if not 1 <= negatives <= MOST:
-        raise ValueError(f"got negatives={negatives}", f"must be 1..{MOST}")
+        raise ArgumentError(f"got negatives={negatives}", f"must be 1..{MOST}")
     labels = np.asarray(info.labels)
     if len(np.unique(labels)) < 2:
-        raise ValueError("negatives are of other classes", "needs at least 2 classes")
+        raise ArgumentError("negatives are of other classes", "needs at least 2 classes")
     starts = np.searchsorted(np.sort(labels), np.arange(info.num_classes + 1))
     state = {"label": labels, "order": np.argsort(labels, kind="stable"), "start": starts}
     if info.index is not None and not np.array_equal(info.index, np.arange(len(labels))):
@@ -82,7 +83,7 @@ def contrast_rows(
       ValueError: (what is wrong, what would be right).
     """
     if positive not in POSITIVES:
-        raise ValueError(f"got positive={positive!r}", "must be 'exact' or 'relax'")
+        raise ArgumentError(f"got positive={positive!r}", "must be 'exact' or 'relax'")
     keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, index)
     draw = jax.vmap(lambda key: jax.random.uniform(key, (1 + negatives,), jnp.float32))(keys)
     label = state["label"][rows]

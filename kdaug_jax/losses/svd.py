@@ -1,4 +1,4 @@
-"""KD-SVD: the leading right singular vectors of feature maps, and how they flow from tap to tap.
+"""KD-SVD: the leading right singular vectors of feature maps, and how they flow from feature to feature.
 
 A map `[H,W,C]` is taken as a matrix with a row a pixel. Its singular vectors come from the
 eigenvectors of the smaller Gram matrix, with a gradient that leaves out pairs of (nearly) equal
@@ -13,6 +13,7 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 
+from kdaug_jax.errors import ArgumentError
 from kdaug_jax.losses import adapters
 from kdaug_jax.losses.arrays import masked_mean, matmul, need_maps, normalized
 from kdaug_jax.losses.term import Context, Term, TermInput
@@ -94,7 +95,7 @@ def pixel_rows(maps: jax.Array) -> jax.Array:
 def right_singular(maps: jax.Array, count: int) -> tuple[jax.Array, jax.Array]:
     """Gives the leading right singular vectors and values of maps.
 
-    The sign of a singular vector is arbitrary, and the flow from tap to tap depends on it; here
+    The sign of a singular vector is arbitrary, and the flow from feature to feature depends on it; here
     each vector has a sum of at least 0, as on maps after a ReLU.
 
     Args:
@@ -115,9 +116,9 @@ def _singular(rows: jax.Array, count: int) -> tuple[jax.Array, jax.Array, jax.Ar
     """Gives left `f32[B,P,K]` and right `f32[B,C,K]` singular vectors, and values `f32[B,K]`."""
     _, pixels, channels = rows.shape
     if not 1 <= count <= min(pixels, channels):
-        raise ValueError(
+        raise ArgumentError(
             f"{count} singular vectors of {pixels} pixels with {channels} channels",
-            f"there are 1..{min(pixels, channels)}; choose another tap or a smaller k",
+            f"there are 1..{min(pixels, channels)}; choose another feature or a smaller k",
         )
     turned = jnp.swapaxes(rows, -1, -2)
     if channels <= pixels:
@@ -150,7 +151,7 @@ def align(student: jax.Array, teacher: jax.Array) -> jax.Array:
 def aligned_vectors(
     student: jax.Array, teacher: jax.Array, k: int, mode: str = "svd"
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Gives the student's and the teacher's leading vectors of one tap, facing each other.
+    """Gives the student's and the teacher's leading vectors of one feature, facing each other.
 
     Args:
       student: `[B,H,W,C]`.
@@ -168,9 +169,9 @@ def aligned_vectors(
     """
     need_maps(student, teacher)
     if student.shape[-1] != teacher.shape[-1]:
-        raise ValueError(
+        raise ArgumentError(
             f"needs equal widths, the student has {student.shape[-1]} channels and the teacher "
-            f"{teacher.shape[-1]}", "choose other taps, or set adapter=True",
+            f"{teacher.shape[-1]}", "choose other features, or set adapter=True",
         )
     left, right, values = jax.lax.stop_gradient(_singular(pixel_rows(teacher), k))
     if mode == "svd":
@@ -178,9 +179,9 @@ def aligned_vectors(
         return align(right_singular(student, most)[0], right), right, values
     rows = pixel_rows(student)
     if rows.shape[1] != left.shape[1]:
-        raise ValueError(
+        raise ArgumentError(
             f"mode 'project' needs maps of equal size, got {student.shape[1:3]} and "
-            f"{teacher.shape[1:3]}", "choose other taps, or mode='svd'",
+            f"{teacher.shape[1:3]}", "choose other features, or mode='svd'",
         )
     return normalized(matmul(jnp.swapaxes(rows, -1, -2), left), axis=-2), right, values
 
@@ -188,11 +189,11 @@ def aligned_vectors(
 def flow_distance(
     student: jax.Array, before: jax.Array, teacher: jax.Array, teacher_before: jax.Array
 ) -> jax.Array:
-    """Squared differences of exp(-(v_d - u_d')^2 / 8) between the vectors of neighbouring taps.
+    """Squared differences of exp(-(v_d - u_d')^2 / 8) between the vectors of neighbouring features.
 
     Args:
-      student: `f32[B,D,K]`, the student's vectors v of a tap.
-      before: `f32[B,D',K]`, its vectors u of the tap before.
+      student: `f32[B,D,K]`, the student's vectors v of a feature.
+      before: `f32[B,D',K]`, its vectors u of the feature before.
       teacher: `f32[B,D,K]`.
       teacher_before: `f32[B,D',K]`.
 
@@ -213,7 +214,7 @@ def flow_distance(
 def kd_svd_parts(
     student: Sequence[jax.Array], teacher: Sequence[jax.Array], k: int = 1, mode: str = "svd"
 ) -> list[jax.Array]:
-    """Gives `flow_distance` for each pair of neighbouring taps.
+    """Gives `flow_distance` for each pair of neighbouring features.
 
     Both networks' vectors are multiplied by the teacher's singular values, taken to length 1.
 
@@ -230,9 +231,9 @@ def kd_svd_parts(
       ValueError: (what is wrong, what would be right).
     """
     if mode not in MODES:
-        raise ValueError(f"got mode={mode!r}", "must be 'svd' or 'project'")
+        raise ArgumentError(f"got mode={mode!r}", "must be 'svd' or 'project'")
     if len(student) < 2:
-        raise ValueError(f"compares neighbouring taps and got {len(student)}", "name at least 2")
+        raise ArgumentError(f"compares neighbouring features and got {len(student)}", "name at least 2")
     parts, before = [], None
     for s, t in zip(student, teacher, strict=True):
         own, others, values = aligned_vectors(s, t, k, mode)
@@ -245,7 +246,7 @@ def kd_svd_parts(
 
 
 def adapters_init(key: jax.Array, item: TermInput, adapter: bool) -> adapters.Params:
-    """Makes 1x1 convolutions for the taps whose widths differ, by position of the tap.
+    """Makes 1x1 convolutions for the features whose widths differ, by position of the feature.
 
     Args:
       key: for the convolutions.
@@ -280,7 +281,7 @@ def _apply(
     params, state, inputs: tuple[TermInput, ...], context: Context, *,
     k: int = 1, mode: str = "svd", adapter: bool = True,
 ):
-    """KD-SVD over the chosen taps: `kd_svd_parts` summed, averaged over examples.
+    """KD-SVD over the chosen features: `kd_svd_parts` summed, averaged over examples.
 
     RepDistiller averages like this; the original and paper 003's code sum over the batch, so that
     their weight is larger by the batch size. Paper 003 has K = 1; with mode "project" the author's
@@ -293,7 +294,7 @@ def _apply(
       context: its groups are those of the adapters' BatchNorm.
       k: how many singular vectors of the teacher.
       mode: "svd" or "project", see `aligned_vectors`.
-      adapter: bring taps of other widths to the teacher's by a 1x1 convolution and BatchNorm.
+      adapter: bring features of other widths to the teacher's by a 1x1 convolution and BatchNorm.
 
     Returns:
       Value, state, no metrics.
@@ -309,4 +310,4 @@ def _apply(
     return value, state, {}
 
 
-kd_svd = Term(_init, _apply, taps=True)
+kd_svd = Term(_init, _apply, features=True)

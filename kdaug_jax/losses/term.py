@@ -2,9 +2,9 @@
 
 A plain loss is a function whose positional parameters are roles:
 
-    f(student, [teacher,] [labels,] [student_taps,] [teacher_taps,] *, options) -> f32[B] or f32[]
+    f(student, [teacher,] [labels,] [student_features,] [teacher_features,] *, options) -> f32[B] or f32[]
 
-`student` and `teacher` are logits `f32[B,C]`, `labels` are class probabilities `f32[B,C]`, taps
+`student` and `teacher` are logits `f32[B,C]`, `labels` are class probabilities `f32[B,C]`, features
 are dicts of activations. A plain loss on chosen activations, or one that compares examples, is put
 into a `Loss`. A loss with parameters or state of its own is a `Term`.
 
@@ -47,7 +47,7 @@ class Context(NamedTuple):
       clock: position in the run.
       key: a key of the term's own for this step.
       info: facts of the training split.
-      groups: into how many groups the batch is split (see `train.group_size`).
+      groups: into how many groups the batch is split (see `train.replica_batch_size`).
     """
 
     clock: Clock
@@ -61,14 +61,14 @@ class Loss(NamedTuple):
 
     Attributes:
       function: `f(student, [teacher,] [labels,] *, options) -> f32[B] or f32[]`.
-      taps: what student and teacher are: "" logits; "each" one activation, and the loss is summed
+      features: what student and teacher are: "" logits; "each" one activation, and the loss is summed
         over those that the config chooses; "all" tuples of all that the config chooses.
       least: the fewest examples a group may hold.
     """
 
     function: Callable[..., jax.Array]
-    taps: str = ""
-    least: int = 1
+    features: str = ""
+    min_group: int = 1
 
 
 class RowUpdate(NamedTuple):
@@ -116,12 +116,12 @@ class Term(NamedTuple):
         `(sum, count)`; arrays of the state may come back as `RowUpdate`.
       roles: the roles it needs, from "student", "teacher", "labels".
       no_decay: the top-level names in `params` that weight decay leaves alone.
-      taps: whether it works on activations that the config chooses.
+      features: whether it works on activations that the config chooses.
       least: the fewest examples a group may hold.
       plain: whether it is a function of logits and labels that fits any experiment.
       joint: whether it looks at its views together, so that they must hold the same examples.
       once: whether each example may come only once, as where something is kept for it.
-      answer: `answer(params, logits f32[N,B,C], **options) -> (f32[B,C], {name: f32[]})`: what the
+      predict_ensemble: `predict_ensemble(params, logits f32[N,B,C], **options) -> (f32[B,C], {name: f32[]})`: what the
         members of a joint term say together of a view, and facts worth telling with it; evaluated
         beside the networks. None for a term that says nothing of its own.
     """
@@ -130,9 +130,9 @@ class Term(NamedTuple):
     apply: Callable[..., tuple[jax.Array, dict[str, Any], dict[str, Any]]]
     roles: tuple[str, ...] = ("student", "teacher")
     no_decay: tuple[str, ...] = ()
-    taps: bool = False
-    least: int = 1
+    features: bool = False
+    min_group: int = 1
     plain: bool = False
     joint: bool = False
-    once: bool = False
-    answer: Callable[..., tuple[jax.Array, dict[str, jax.Array]]] | None = None
+    unique_examples: bool = False
+    predict_ensemble: Callable[..., tuple[jax.Array, dict[str, jax.Array]]] | None = None

@@ -6,6 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from kdaug_jax.errors import ArgumentError
+
 # Rows a mean is taken of; 10 batches of 64 in the public code.
 GROUP = 640
 
@@ -52,5 +54,5 @@ def t_stddev(sums: np.ndarray, group: int = GROUP) -> float:
     """
     means = np.asarray(sums, np.float64) / group
     if len(means) < 2:
-        raise ValueError(f"has {len(means)} groups of {group} views", "needs at least 2")
+        raise ArgumentError(f"has {len(means)} groups of {group} views", "needs at least 2")
     return float(np.mean(np.std(means, axis=0, ddof=1)))

@@ -13,7 +13,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from kdaug_jax.errors import ConfigError, near
+from kdaug_jax.errors import ConfigError, suggest
 from kdaug_jax.models.batchnorm import StatisticsError
 from kdaug_jax.models.families import (
     alexnet,
@@ -77,7 +77,7 @@ def create(
     mean: tuple[float, ...] = (0.0, 0.0, 0.0),
     std: tuple[float, ...] = (1.0, 1.0, 1.0),
     num_branches: int = 1,
-    group_size: int = 0,
+    replica_batch_size: int = 0,
     dtype: str = "float32",
     **options: Any,
 ) -> Model:
@@ -89,10 +89,10 @@ def create(
       mean: per-channel mean that is taken from the pixels, in their units 0..255.
       std: per-channel divisor of the pixels after that; its length is the number of channels.
       num_branches: BatchNorm branches, at least 1.
-      group_size: examples whose statistics BatchNorm takes together in training, a divisor of
+      replica_batch_size: examples whose statistics BatchNorm takes together in training, a divisor of
         the batch; 0 for the whole batch.
       dtype: "float32" or "bfloat16", of the computation; parameters and logits are float32.
-      **options: what the family's `build` offers besides, such as `dropout`, `bits` or `remat`.
+      **options: what the family's `build_module_module` offers besides, such as `dropout`, `bits` or `remat`.
 
     Returns:
       A `Model`; see there for `init` and `apply`.
@@ -101,9 +101,9 @@ def create(
       ConfigError: unknown name, impossible depth, or an argument out of range. `apply` raises it
         while being traced, for an image that is too small or has other channels, variables of
         another network or number of classes, a branch that does not exist, rows that are not
-        whole examples, a `group_size` that does not divide the batch, and a missing key.
+        whole examples, a `replica_batch_size` that does not divide the batch, and a missing key.
     """
-    _check(name, num_classes, mean, std, num_branches, group_size, dtype)
+    _check(name, num_classes, mean, std, num_branches, replica_batch_size, dtype)
     module, (min_size, native_size) = _build(
         name, num_classes, num_branches, jnp.dtype(dtype), options
     )
@@ -132,7 +132,7 @@ def create(
         _check_size(name, image.shape[1:3], min_size)
         _check_branches(branches, num_branches)
         examples = _examples(image.shape[0], len(branches))
-        groups = _groups(examples, groups, group_size) if train else 1
+        groups = _groups(examples, groups, replica_batch_size) if train else 1
         mode = Mode(train, tuple(branches), groups)
         mutable = ["batch_stats"] if train else False
         rngs = {} if key is None else {"dropout": key}
@@ -165,16 +165,16 @@ def _build(
 ) -> tuple[nn.Module, tuple[int, int]]:
     """Gives the module called `name`, and its smallest and native image side."""
     for family in _FAMILIES:
-        known = list(inspect.signature(family.build).parameters)[4:]
+        known = list(inspect.signature(family.build_module).parameters)[4:]
         unknown = [option for option in options if option not in known]
         understood = {option: options[option] for option in options if option in known}
-        module = family.build(name, num_classes, num_branches, dtype, **understood)
+        module = family.build_module(name, num_classes, num_branches, dtype, **understood)
         if module is None:
             continue
         if unknown:
-            raise ConfigError("options", f"{name} has no '{unknown[0]}'", near(unknown[0], known))
+            raise ConfigError("options", f"{name} has no '{unknown[0]}'", suggest(unknown[0], known))
         return module, family.sizes(name)
-    raise ConfigError("name", f"unknown network '{name}'", near(name, names()))
+    raise ConfigError("name", f"unknown network '{name}'", suggest(name, names()))
 
 
 def _check(
@@ -183,7 +183,7 @@ def _check(
     mean: tuple[float, ...],
     std: tuple[float, ...],
     num_branches: int,
-    group_size: int,
+    replica_batch_size: int,
     dtype: str,
 ) -> None:
     """Raises ConfigError for an argument of `create` that is out of range."""
@@ -199,10 +199,10 @@ def _check(
         raise ConfigError("std", f"is {std}", "every value above 0 and finite")
     if not _is_whole(num_branches) or num_branches < 1:
         raise ConfigError("num_branches", f"is {num_branches!r}", "a whole number, at least 1")
-    if not _is_whole(group_size) or group_size < 0:
-        raise ConfigError("group_size", f"is {group_size!r}", "0 for the whole batch, or more")
+    if not _is_whole(replica_batch_size) or replica_batch_size < 0:
+        raise ConfigError("replica_batch_size", f"is {replica_batch_size!r}", "0 for the whole batch, or more")
     if dtype not in DTYPES:
-        raise ConfigError("dtype", f"unknown type '{dtype}'", near(str(dtype), DTYPES))
+        raise ConfigError("dtype", f"unknown type '{dtype}'", suggest(str(dtype), DTYPES))
 
 
 def _is_whole(number: Any) -> bool:
@@ -245,14 +245,14 @@ def _examples(rows: int, views: int) -> int:
     return rows // views
 
 
-def _groups(examples: int, groups: int, group_size: int) -> int:
+def _groups(examples: int, groups: int, replica_batch_size: int) -> int:
     """Gives the number of groups of the examples, from it or from their size."""
     if groups:
         if groups < 0 or examples % groups:
             raise ConfigError("groups", f"{groups} do not divide {examples} examples", "a divisor")
         return groups
-    if examples % (group_size or examples):
+    if examples % (replica_batch_size or examples):
         raise ConfigError(
-            "group_size", f"{group_size} does not divide the batch of {examples}", "use a divisor"
+            "replica_batch_size", f"{replica_batch_size} does not divide the batch of {examples}", "use a divisor"
         )
-    return examples // (group_size or examples)
+    return examples // (replica_batch_size or examples)

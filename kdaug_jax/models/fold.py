@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from jax import lax
 from jax.ad_checkpoint import checkpoint_name
 
-from kdaug_jax.errors import ConfigError, near
+from kdaug_jax.errors import ConfigError, suggest
 from kdaug_jax.models.batchnorm import BatchNorm, over_last_axis
 from kdaug_jax.models.layers import FULL, Conv, Linear
 from kdaug_jax.models.model import DTYPES, Model
@@ -57,7 +57,7 @@ def fold_batchnorm(
             "model", f"has {model.num_branches} BatchNorm branches", "take one of them first"
         )
     if dtype not in DTYPES:
-        raise ConfigError("dtype", f"unknown type '{dtype}'", near(str(dtype), DTYPES))
+        raise ConfigError("dtype", f"unknown type '{dtype}'", suggest(str(dtype), DTYPES))
     leaves = flatten(variables)
     if any(path.endswith("/shift") for path in leaves):
         raise ConfigError("variables", "are folded already")

@@ -22,9 +22,8 @@ from kdaug_jax import models
 from kdaug_jax.errors import CheckpointError, ConfigError, UserError
 from kdaug_jax.models.foreign.fitting import convert, read_state
 from kdaug_jax.models.foreign.layouts import layout_of, network_name
-from kdaug_jax.runtime import card as cards
-from kdaug_jax.runtime import workdir
-from kdaug_jax.runtime.card import Card
+from kdaug_jax.runtime import model_card, workdir
+from kdaug_jax.runtime.model_card import ModelCard
 
 
 class Imported(NamedTuple):
@@ -35,7 +34,7 @@ class Imported(NamedTuple):
       variables: `{"params", "batch_stats"}` of float32 arrays.
     """
 
-    card: Card
+    card: ModelCard
     variables: dict[str, Any]
 
 
@@ -104,11 +103,11 @@ def import_file(
         )
     center, spread = statistics or usual
     return Imported(
-        Card(
+        ModelCard(
             arch=name, num_classes=count, class_names=class_names,
             size=size or (model.native_size,) * 2,
             mean=_rounded(center), std=_rounded(spread), options=dict(given), layout=layout.name,
-            source=path.name, sha256=cards.digest(path),
+            source=path.name, sha256=model_card.digest(path),
         ),
         variables,
     )
@@ -118,7 +117,7 @@ def _named(where: str, options: Any) -> dict[str, Any]:
     if not isinstance(options, Mapping):
         raise ConfigError(where, f"is {options!r}", 'a JSON object such as {"dropout": 0.3}')
     for name in options:
-        if name in cards.ARGUMENTS:
+        if name in model_card.ARGUMENTS:
             raise ConfigError(where, f"has '{name}'", "options of the architecture only")
     return dict(options)
 
@@ -142,7 +141,7 @@ def _told(path: Path, metadata: Mapping[str, str]) -> dict[str, Any]:
     if "kdaug_jax" not in metadata:
         return {}
     try:
-        return cards.checked(str(path), json.loads(metadata["kdaug_jax"]))
+        return model_card.checked(str(path), json.loads(metadata["kdaug_jax"]))
     except (ValueError, RecursionError):
         what = "has a card that cannot be read"
         raise CheckpointError(str(path), what, "export it again") from None
@@ -207,7 +206,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(argv)
     try:
         target = workdir.place("--to", options.to)
-        cards.refuse_existing(target)
+        model_card.refuse_existing(target)
         try:
             architecture = json.loads(options.options)
         except ValueError as error:
@@ -222,7 +221,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             std=_deviations(options.std) if options.std else (),
             options=architecture, key=options.key, cast=options.cast,
         )
-        cards.write(target, card, variables)
+        model_card.write(target, card, variables)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
@@ -231,7 +230,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def describe(card: Card, variables: Mapping[str, Any]) -> str:
+def describe(card: ModelCard, variables: Mapping[str, Any]) -> str:
     """Says what was imported, and what was taken for granted, in a few lines."""
     count = sum(leaf.size for leaf in jax.tree.leaves(variables["params"]))
     named = "known" if card.class_names else "not known, so their order cannot be checked"

@@ -23,7 +23,7 @@ class Model(NamedTuple):
         `[B,V] -> [B*V]`; view v uses BatchNorm branch `branches[v]` and, in training mode, its
         own statistics. `key` feeds dropout and its like and may be None without them. `groups`
         says into how many groups the B examples fall for those statistics, where it is not
-        `group_size` that does (0).
+        `replica_batch_size` that does (0).
       name: the name it was created by.
       num_classes: width of the logits.
       min_size: the smallest legal image side in pixels.

@@ -19,7 +19,7 @@ from orbax.checkpoint import v1 as ocp
 
 from kdaug_jax.errors import CheckpointError
 from kdaug_jax.runtime import manifest, processes
-from kdaug_jax.runtime.hush import hush
+from kdaug_jax.runtime.orbax_logging import silence_orbax
 from kdaug_jax.runtime.workdir import DISK
 
 STATE = "state"
@@ -81,7 +81,7 @@ class Checkpoints:
         )
 
     def __enter__(self) -> Checkpoints:
-        hush()  # what could not be saved is told by `wait`
+        silence_orbax()  # what could not be saved is told by `wait`
         return self
 
     def __exit__(self, *error: Any) -> None:

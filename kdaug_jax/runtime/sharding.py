@@ -25,7 +25,7 @@ DATA = "data"
 THREADS_A_DEVICE = 8
 
 
-def use_host_cores(batch_size: int, group_size: int = 0, parts: int = 1) -> None:
+def use_host_cores(batch_size: int, replica_batch_size: int = 0, parts: int = 1) -> None:
     """Makes JAX see one CPU device a core, before it has started its backend.
 
     XLA runs narrow convolutions on one thread, so sharding the batch over virtual devices is
@@ -34,7 +34,7 @@ def use_host_cores(batch_size: int, group_size: int = 0, parts: int = 1) -> None
 
     Args:
       batch_size: the number of devices is the largest up to the number of cores that divides it.
-      group_size: see `train.group_size`; groups do not straddle devices.
+      replica_batch_size: see `train.replica_batch_size`; groups do not straddle devices.
       parts: micro-batches a step, each shared by all devices.
     """
     given = re.search(
@@ -43,7 +43,7 @@ def use_host_cores(batch_size: int, group_size: int = 0, parts: int = 1) -> None
     if given:
         _widen_pool(int(given[1]))
         return
-    units = batch_size // parts // (group_size or 1)
+    units = batch_size // parts // (replica_batch_size or 1)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     count = max(n for n in range(1, max(cores, 1) + 1) if units % n == 0)
     try:

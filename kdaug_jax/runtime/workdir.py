@@ -24,7 +24,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from kdaug_jax.errors import CheckpointError, ConfigError, near
+from kdaug_jax.errors import CheckpointError, ConfigError, suggest
 from kdaug_jax.runtime import processes
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
@@ -334,6 +334,6 @@ def read_network(where: str, checkpoint: str, name: str = "") -> dict[str, Any]:
     wanted = name or ("student" if len(trained) > 1 else next(iter(trained)))
     if wanted not in trained:
         raise ConfigError(
-            f"{where}.checkpoint", f"{checkpoint} trained no '{wanted}'", near(wanted, trained)
+            f"{where}.checkpoint", f"{checkpoint} trained no '{wanted}'", suggest(wanted, trained)
         )
     return {**trained[wanted], "network": wanted}

@@ -11,11 +11,11 @@ from typing import TextIO
 import jax
 from clu import parameter_overview
 
+from kdaug_jax.evaluation.predictors import Predictor, Selection, main_network
 from kdaug_jax.experiment.program import Program
 from kdaug_jax.runtime.writer import Writer, table
-from kdaug_jax.training.cadence import cadence
 from kdaug_jax.training.estimate import Estimate, duration
-from kdaug_jax.training.evaluation.answers import Answer, Choice, main_network
+from kdaug_jax.training.intervals import plan_intervals
 from kdaug_jax.training.population import Member
 from kdaug_jax.training.setup import Setup
 from kdaug_jax.types import TrainState
@@ -61,17 +61,17 @@ class Console:
         for name, one in first.networks.items():
             origin = "trained" if one.trainable else f"frozen, from {one.checkpoint}"
             rows.append((f"network {name}", f"{one.model.name}, {origin}"))
-        for plan in first.term_plans:
-            weight = float(plan.weight.base)
-            rows.append((f"term {plan.name}", f"{weight:g} × {config['terms'][plan.name]['loss']}"
-                         f" on {', '.join(plan.views)}"))
+        for spec in first.term_specs:
+            weight = float(spec.weight.base)
+            rows.append((f"term {spec.name}", f"{weight:g} × {config['terms'][spec.name]['loss']}"
+                         f" on {', '.join(spec.views)}"))
         if len(setup.members) > 1:
             rows.append(("population", f"{len(setup.members)} runs through one compiled step"))
         size = sum(leaf.nbytes for leaf in jax.tree.leaves(state)) * len(setup.members)
         free = shutil.disk_usage(setup.directory).free
         rows.append(("checkpoint", f"{size / 1e6:,.1f} MB each, {free / 1e6:,.0f} MB free"))
         kept = config["checkpoint"]["keep"] + bool(config["checkpoint"]["best"])
-        self._estimate = Estimate(cadence(setup.programs), step, size, kept)
+        self._estimate = Estimate(plan_intervals(setup.programs), step, size, kept)
         if step == first.total_steps:
             rows.append(("finished", f"before, at step {step:,}"))
         elif step:
@@ -161,7 +161,7 @@ class Console:
     ) -> None:
         """Prints the table at the end: accuracies, and where everything lies."""
         names = {name: one.model.name for name, one in setup.first.networks.items()}
-        self.say(results_table(names, setup.evaluator.answers, setup.choices, results, teachers))
+        self.say(results_table(names, setup.evaluator.predictors, setup.selections, results, teachers))
         more = measures_table(results)
         if more:
             self.say(more)
@@ -173,8 +173,8 @@ class Console:
 
 def results_table(
     architectures: Mapping[str, str],
-    answers: Sequence[Answer],
-    choices: Sequence[Choice],
+    predictors: Sequence[Predictor],
+    selections: Sequence[Selection],
     results: Results,
     teachers: Mapping[str, Mapping[str, float]],
 ) -> str:
@@ -204,7 +204,7 @@ def results_table(
     for name, values in teachers.items():
         rows.append(row(f"{name} ({architectures[name]})", name, values))
     for member, values in results.items():
-        for one in answers:
+        for one in predictors:
             network = one.members[0][0]
             label = f"{network} ({architectures[network]})"
             if one.term:
@@ -215,10 +215,10 @@ def results_table(
             elif "branch_" in one.name:
                 label = f"  {network}, BatchNorm branch {one.members[0][1]}"
             rows.append(row(label, one.name, values, member))
-        for choice in choices:
-            number = int(values[f"eval/validation/{choice.name}/number"])
-            option = choice.options[number] or main_network(list(architectures))
-            rows.append(row(f"chosen on validation: {option}", choice.name, values, member))
+        for selection in selections:
+            number = int(values[f"eval/validation/{selection.name}/number"])
+            option = selection.options[number] or main_network(list(architectures))
+            rows.append(row(f"chosen on validation: {option}", selection.name, values, member))
     return table(rows)
 
 

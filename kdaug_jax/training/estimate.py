@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from kdaug_jax.training.cadence import Cadence
+from kdaug_jax.training.intervals import Intervals
 
 MEASURED_SECONDS = 2.0
 SHORT_SECONDS = 60.0  # a run that is over sooner needs no estimate
@@ -18,7 +18,7 @@ class Estimate:
     waited for seldom, and a run of slow steps is told of after its second call.
     """
 
-    def __init__(self, marks: Cadence, step: int, checkpoint_bytes: int, kept: int):
+    def __init__(self, intervals: Intervals, step: int, checkpoint_bytes: int, kept: int):
         """Starts before the first call.
 
         Args:
@@ -27,7 +27,7 @@ class Estimate:
           checkpoint_bytes: size of a checkpoint.
           kept: how many checkpoints are kept at most.
         """
-        self._marks, self._start = marks, step
+        self._marks, self._start = intervals, step
         self._bytes, self._kept = checkpoint_bytes, kept
         self._next: float = step + 1
         self._since: tuple[int, float] | None = None

@@ -20,8 +20,8 @@ from kdaug_jax.runtime.processes import on_first
 from kdaug_jax.runtime.signals import Interrupted, Preemption
 from kdaug_jax.runtime.writer import Writer
 from kdaug_jax.training import population
-from kdaug_jax.training.cadence import cadence, due
 from kdaug_jax.training.console import Console, Results
+from kdaug_jax.training.intervals import due, plan_intervals
 from kdaug_jax.training.setup import Setup, check_teachers, prepare
 from kdaug_jax.training.state import as_tree, from_tree, initial_states
 from kdaug_jax.training.window import Window
@@ -93,7 +93,7 @@ class _Run:
         self.setup, self.checkpoints, self.console, self.time = setup, checkpoints, console, time
         self.check = check
         self.calls: dict[tuple[int, int], Any] = {}
-        self.marks = cadence(setup.programs)
+        self.intervals = plan_intervals(setup.programs)
         with time("compile"):
             self.states = initial_states(setup)
         self.step, sums = 0, None
@@ -103,13 +103,13 @@ class _Run:
                 tree, notes = restored
                 self.states, sums = from_tree(tree), notes["window"]
                 self.step = int(self.states[0].step)
-        if self.step > self.marks.total:
+        if self.step > self.intervals.total:
             raise ConfigError(
                 "train.epochs",
                 f"the run ends at step {self.marks.total} but stands at {self.step}",
                 "use another --workdir",
             )
-        self.resumed_finished = self.step == self.marks.total
+        self.resumed_finished = self.step == self.intervals.total
         if not self.resumed_finished:
             workdir.require_room(checkpoints.directory, self.states)
         terms = setup.first.term_names
@@ -129,34 +129,34 @@ class _Run:
             workdir.begin(self.setup.directory, self.console.say)
         self.setup.write_record()
         self.console.clock(self.step, self.time.seconds["step"])
-        if self.step and due(self.step - 1, self.step, self.marks.evaluate):
+        if self.step and due(self.step - 1, self.step, self.intervals.evaluate):
             if not on_first(lambda: self.writer.wrote(self.step, "eval/")):
                 self._evaluate("validation")  # it was stopped in between
         with self.time("step"):
-            while self.step < self.marks.total:
+            while self.step < self.intervals.total:
                 before = self.step
                 self._advance()
                 if self.console.measures(self.step):
                     self.window.fetch()  # a call returns before the devices are done
                     self.console.measure(self.step, self.time.stepping())
-                finished = self.step == self.marks.total
-                if finished or due(before, self.step, self.marks.log):
+                finished = self.step == self.intervals.total
+                if finished or due(before, self.step, self.intervals.log):
                     self._log()
                 self.check()
-                if finished or due(before, self.step, self.marks.evaluate):
+                if finished or due(before, self.step, self.intervals.evaluate):
                     self.scores = self.step, self._evaluate("validation")
                 if finished or self._save_due(before):
                     self._save()
 
     def _save_due(self, before: int) -> bool:
-        minutes, overdue = self.marks.save_minutes, False
-        if minutes > 0 and due(before, self.step, self.marks.log):
+        minutes, overdue = self.intervals.save_minutes, False
+        if minutes > 0 and due(before, self.step, self.intervals.log):
             overdue = on_first(lambda: monotonic() - self.saved_at > 60 * minutes)
-        return overdue or any(due(before, self.step, every) for every in self.marks.save)
+        return overdue or any(due(before, self.step, every) for every in self.intervals.save)
 
     def _advance(self) -> None:
-        phase, count = self.marks.phase(self.step), self.marks.call_length(self.step)
-        feed, numbers = self.setup.feed, self.setup.numbers[phase]
+        phase, count = self.intervals.phase(self.step), self.intervals.call_length(self.step)
+        feed, numbers = self.setup.feed, self.setup.hparams[phase]
         with self.time("data_wait"):
             items = [feed.item(self.step + offset) for offset in range(count)]
             items = sharding.put_batch(self.setup.mesh, jax.tree.map(_stack, *items), axis=1)

@@ -10,19 +10,19 @@ import numpy as np
 
 from kdaug_jax import data
 from kdaug_jax.errors import ConfigError
+from kdaug_jax.evaluation.build import check_evaluation
+from kdaug_jax.evaluation.metric_table import METRICS
 from kdaug_jax.experiment import config as configs
 from kdaug_jax.experiment import views
-from kdaug_jax.experiment.frozen import suits
+from kdaug_jax.experiment.frozen import compatibility
 from kdaug_jax.experiment.frozen.stored import WORKDIR, located
-from kdaug_jax.experiment.phases import build
+from kdaug_jax.experiment.phases import build_programs
 from kdaug_jax.experiment.program import Program
 from kdaug_jax.runtime import manifest, workdir
 from kdaug_jax.training import population
-from kdaug_jax.training.evaluation.build import check_evaluation
-from kdaug_jax.training.evaluation.scores import SCORES
 
 
-class Plan(NamedTuple):
+class RunPlan(NamedTuple):
     """What a config resolves to before any device work.
 
     Attributes:
@@ -30,7 +30,7 @@ class Plan(NamedTuple):
       dataset: the splits.
       programs: one a phase.
       members: the runs of the population.
-      numbers: for each phase each member's traced numbers.
+      hparams: for each phase each member's traced hparams.
       record: what is written to config.json.
       human: `f32[N,C]`, people's answers by position in the test split's base split, or None.
     """
@@ -39,7 +39,7 @@ class Plan(NamedTuple):
     dataset: data.Dataset
     programs: tuple[Program, ...]
     members: tuple[population.Member, ...]
-    numbers: list[list[dict[str, np.ndarray]]]
+    hparams: list[list[dict[str, np.ndarray]]]
     record: dict[str, Any]
     human: np.ndarray | None
 
@@ -51,8 +51,8 @@ def plan(
     *,
     allow_config_change: bool = False,
     record: bool = True,
-    beside: Plan | None = None,
-) -> Plan:
+    beside: RunPlan | None = None,
+) -> RunPlan:
     """Resolves a config and compares it with what the directory holds; starts no device.
 
     Args:
@@ -79,20 +79,20 @@ def plan(
     else:
         dataset = data.load(section["source"], splits)
         info = data.describe(dataset)
-    programs = build(_locate(full, directory), info)
+    programs = build_programs(_locate(full, directory), info)
     first = programs[0]
     check_evaluation(full, info, first.networks)
     human = full["eval"]["human"] or None
     if human is not None:
         human = data.read_human(human, info.num_classes, max(dataset.splits["test"].index) + 1)
-    compares = [name for name in full["eval"]["metrics"] if SCORES[name].needs == "teacher"]
+    compares = [name for name in full["eval"]["metrics"] if METRICS[name].needs == "teacher"]
     for name, network in first.networks.items():
         if not network.trainable:
-            suits.check_evaluated(f"networks.{name}", network, full, info, compares)
+            compatibility.check_evaluated(f"networks.{name}", network, full, info, compares)
             if not full["networks"][name]["trust"]:
-                suits.check_class_names(f"networks.{name}", network, dataset.class_names)
+                compatibility.check_class_names(f"networks.{name}", network, dataset.class_names)
     members = population.members(full["population"])
-    numbers = population.hparams(programs, members)
+    hparams = population.hparams(programs, members)
     written = {**first.config, "networks": {
         name: {**one, "checkpoint": full["networks"][name]["checkpoint"] or WORKDIR + name}
         if not one["trainable"] else one
@@ -107,7 +107,7 @@ def plan(
         say(f"warning: data.{use} and data.train share {count:,} examples")
     if record:
         _compare(directory, written, say, allow_config_change)
-    return Plan(full, dataset, programs, members, numbers, {
+    return RunPlan(full, dataset, programs, members, hparams, {
         "config": written,
         "networks": facts,
         "members": [member.name for member in members],
@@ -157,7 +157,7 @@ def teacher_config(config: Mapping[str, Any], name: str) -> dict[str, Any]:
     section = config["networks"][name]
     texts = {view: one["ops"] for view, one in config["views"].items()}
     first_view = next(
-        view for view in configs.natural(texts) if views.source_of(view, texts[view]) is None
+        view for view in configs.natural_sort(texts) if views.source_of(view, texts[view]) is None
     )
     derived = {
         **config,
@@ -168,7 +168,7 @@ def teacher_config(config: Mapping[str, Any], name: str) -> dict[str, Any]:
         # Nobody teaches it.
         "eval": {**config["eval"], "views": (), "metrics": tuple(
             name for name in config["eval"]["metrics"]
-            if name not in SCORES or SCORES[name].needs != "teacher"
+            if name not in METRICS or METRICS[name].needs != "teacher"
         )},
         # The experiment's best may be that of a network which this run does not have.
         "checkpoint": {**config["checkpoint"], "best": "eval/validation/accuracy"},
@@ -176,5 +176,5 @@ def teacher_config(config: Mapping[str, Any], name: str) -> dict[str, Any]:
         "population": (),
     }
     for path, value in section["recipe"]:
-        derived = configs.put(derived, path, value)
+        derived = configs.set_path(derived, path, value)
     return configs.validate(derived)

@@ -1,6 +1,6 @@
 """Many runs through one compiled step; a plain run is a population of one.
 
-The members of a population differ in traced numbers only (weights, magnitudes, rates, seeds), so
+The members of a population differ in traced hparams only (weights, magnitudes, rates, seeds), so
 they share the program, the batches and the compiled step. Form `loop`: the members take turns.
 """
 
@@ -63,7 +63,7 @@ def members(grid: Sequence[tuple[str, Sequence[Any]]]) -> tuple[Member, ...]:
 def hparams(
     programs: Sequence[Program], population: Sequence[Member]
 ) -> list[list[dict[str, np.ndarray]]]:
-    """Gives each member's traced numbers in each phase.
+    """Gives each member's traced hparams in each phase.
 
     What a phase overrides holds for all members from then on.
 
@@ -96,7 +96,7 @@ def hparams(
     return found
 
 
-def steps_per_call(wanted: int, marks: Sequence[int]) -> int:
+def steps_per_call(wanted: int, intervals: Sequence[int]) -> int:
     """Chooses how many optimiser steps one call takes.
 
     Args:
@@ -108,7 +108,7 @@ def steps_per_call(wanted: int, marks: Sequence[int]) -> int:
     """
     if wanted or jax.default_backend() == "cpu":
         return wanted or 1
-    common = math.gcd(*marks)
+    common = math.gcd(*intervals)
     return max(n for n in range(1, min(common, 100) + 1) if common % n == 0)
 
 
@@ -153,7 +153,7 @@ def advance(
     frozen: Mapping[str, Any],
     constants: Any,
     items: Any,
-    numbers: Sequence[Hparams],
+    hparams: Sequence[Hparams],
     given: Mapping[str, Outputs] | None = None,
 ) -> tuple[list[TrainState], list[Any]]:
     """Takes every member one call further on the same examples.
@@ -164,7 +164,7 @@ def advance(
       frozen: variables of the frozen networks, shared by all members.
       constants: arrays of the feed that stay on the devices, shared by all members.
       items: what the feed sends for the steps of this call, shared by all members.
-      numbers: traced numbers, one dict a member.
+      hparams: traced hparams, one dict a member.
       given: outputs of `network@view` pairs that are not run, shared by all members; see
         `make_call`.
 
@@ -174,6 +174,6 @@ def advance(
     extra = () if given is None else (given,)
     results = [
         sharding.settle(call(state, frozen, constants, items, own, *extra))
-        for state, own in zip(states, numbers, strict=True)
+        for state, own in zip(states, hparams, strict=True)
     ]
     return [state for state, _ in results], [metrics for _, metrics in results]

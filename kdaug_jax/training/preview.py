@@ -92,7 +92,7 @@ def first_batch(setup: Setup) -> tuple[dict[str, Any], dict[tuple[str, str], np.
     frozen = {name: program.networks[name] for name in setup.frozen}
     pairs = [pair for pair in program.pairs if pair[0] in frozen]
     choosing = {
-        name for _, call in view_room.picks(program.view_plans)
+        name for _, call in view_room.picks(program.view_specs)
         for name in view_room.networks_of(call)
         if name in program.networks
     }
@@ -120,7 +120,7 @@ def first_batch(setup: Setup) -> tuple[dict[str, Any], dict[tuple[str, str], np.
         jax.jit(
             sharding.within(setup.mesh, look), out_shardings=sharding.replicated(setup.mesh)
         )(
-            setup.feed.constants, item, setup.frozen, setup.numbers[0][0]
+            setup.feed.constants, item, setup.frozen, setup.hparams[0][0]
         )
     )
     return made, {tuple(pair.split("@")): probabilities for pair, probabilities in said.items()}

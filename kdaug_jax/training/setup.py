@@ -11,14 +11,15 @@ from jax.sharding import Mesh
 
 from kdaug_jax import data
 from kdaug_jax.errors import ConfigError
-from kdaug_jax.experiment.frozen import suits, tables
+from kdaug_jax.evaluation import run
+from kdaug_jax.evaluation.build import evaluator_alone, evaluator_of
+from kdaug_jax.evaluation.eval_step import Evaluator
+from kdaug_jax.evaluation.predictors import Selection, main_network, with_selected
+from kdaug_jax.experiment.frozen import compatibility, tables
 from kdaug_jax.experiment.frozen.stored import absolute, load
 from kdaug_jax.experiment.program import Program
 from kdaug_jax.runtime import sharding, workdir
-from kdaug_jax.training import evaluate, population
-from kdaug_jax.training.evaluation.answers import Choice, chosen, main_network
-from kdaug_jax.training.evaluation.asking import Evaluator
-from kdaug_jax.training.evaluation.build import evaluator_alone, evaluator_of
+from kdaug_jax.training import population
 from kdaug_jax.training.plan import plan
 from kdaug_jax.types import TrainState
 
@@ -36,7 +37,7 @@ class Setup:
       mesh: the devices.
       feed: training batches; its constants lie on the devices, and it is to be closed.
       frozen: variables of the frozen networks, on the devices.
-      numbers: for each phase each member's traced numbers, on the devices.
+      hparams: for each phase each member's traced numbers, on the devices.
       evaluator: what evaluates the trained networks.
       choices: what is chosen among on the validation split.
       compiled: jitted evaluations, by who is evaluated.
@@ -50,9 +51,9 @@ class Setup:
     mesh: Mesh
     feed: data.Feed
     frozen: dict[str, Any]
-    numbers: list[list[dict[str, Any]]]
+    hparams: list[list[dict[str, Any]]]
     evaluator: Evaluator
-    choices: tuple[Choice, ...]
+    selections: tuple[Selection, ...]
     compiled: dict[str, dict[Any, Callable[..., Any]]]
 
     def write_record(self) -> None:
@@ -72,7 +73,7 @@ class Setup:
     def evaluate(
         self, state: TrainState, split: str, check: Callable[[], None],
         beside: Mapping[str, float],
-    ) -> evaluate.Evaluation:
+    ) -> run.Evaluation:
         """Evaluates all trained networks, their branches and ensembles on one split.
 
         Args:
@@ -86,12 +87,12 @@ class Setup:
           Values by full name, `eval/<split>/...`.
         """
         variables = {
-            name: evaluate.variables_of(state, name)
+            name: run.variables_of(state, name)
             if self.first.networks[name].trainable else self.frozen[name]
             for name in self.evaluator.asked
         }
-        found = self._run("", self.evaluator, variables, evaluate.params_of(state), split, check)
-        numbers = chosen({**beside, **found.numbers}, self.choices)
+        found = self._run("", self.evaluator, variables, run.params_of(state), split, check)
+        numbers = with_selected({**beside, **found.numbers}, self.selections)
         front = f"eval/{split}/"
         return found._replace(
             numbers={name: one for name, one in numbers.items() if name.startswith(front)}
@@ -99,7 +100,7 @@ class Setup:
 
     def evaluate_frozen(
         self, network: str, split: str, check: Callable[[], None]
-    ) -> evaluate.Evaluation:
+    ) -> run.Evaluation:
         """Evaluates one frozen network on one split; see `evaluate`."""
         alone = evaluator_alone(self.evaluator, network)
         variables = {network: self.frozen[network]}
@@ -108,11 +109,11 @@ class Setup:
     def _run(self, who: str, evaluator: Evaluator, variables, params, split: str, check):
         config = self.first.config
         batch_size = config["eval"]["batch_size"] or config["data"]["batch_size"]
-        found = evaluate.run(
+        found = run.evaluate_split(
             evaluator, self.compiled.setdefault(who, {}), variables, params,
             self.dataset.splits[split], batch_size, check, human=split == "test",
         )
-        return evaluate.Evaluation(*(
+        return run.Evaluation(*(
             {f"eval/{split}/{name}": one for name, one in part.items()} for part in found
         ))
 
@@ -160,7 +161,7 @@ def prepare(
         device_bytes=round(1e9 * section["device_gb"]), workers=section["workers"],
         rows=sharding.local_rows(mesh, section["batch_size"]),
     )
-    evaluator, choices = evaluator_of(
+    evaluator, selections = evaluator_of(
         planned.full, first.networks, first.info, mesh, planned.human
     )
     return Setup(
@@ -172,11 +173,11 @@ def prepare(
         mesh=mesh,
         feed=feed._replace(constants=sharding.put_whole(mesh, feed.constants)),
         frozen=frozen,
-        numbers=[
-            [sharding.put_whole(mesh, own) for own in phase] for phase in planned.numbers
+        hparams=[
+            [sharding.put_whole(mesh, own) for own in phase] for phase in planned.hparams
         ],
         evaluator=evaluator,
-        choices=choices,
+        selections=selections,
         compiled={},
     )
 
@@ -205,7 +206,7 @@ def check_teachers(
     chance = 1.0 / info.num_classes
     for name in setup.frozen:
         network, split = setup.first.networks[name], "validation"
-        for line in suits.describe(network, info):
+        for line in compatibility.describe(network, info):
             say(f"teacher {name}: {line}")
         if network.looked_up:
             split = "train"

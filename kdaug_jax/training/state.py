@@ -42,7 +42,7 @@ def make_init(
 def initial_states(setup: Setup) -> list[TrainState]:
     """Makes every member's state of step 0."""
     init = make_init(setup.first, setup.frozen, sharding.replicated(setup.mesh))
-    return [sharding.settle(init(own)) for own in setup.numbers[0]]
+    return [sharding.settle(init(own)) for own in setup.hparams[0]]
 
 
 def as_tree(states: list[TrainState]) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from kdaug_jax.experiment.frozen.stored import load
 from kdaug_jax.runtime import processes, sharding, workdir
 from kdaug_jax.training.console import Console
 from kdaug_jax.training.loop import train
-from kdaug_jax.training.plan import WORKDIR, Plan, plan, teacher_config
+from kdaug_jax.training.plan import WORKDIR, RunPlan, plan, teacher_config
 
 
 def ensure(
@@ -68,13 +68,13 @@ def _ensure(
 def _missing(full: Mapping[str, Any]) -> list[str]:
     networks = full["networks"]
     return [
-        name for name in configs.natural(networks)
+        name for name in configs.natural_sort(networks)
         if not networks[name]["trainable"] and not networks[name]["checkpoint"]
     ]
 
 
 def _check(
-    full: Mapping[str, Any], root: Path, allow_config_change: bool, beside: Plan | None = None
+    full: Mapping[str, Any], root: Path, allow_config_change: bool, beside: RunPlan | None = None
 ) -> None:
     """Tells what is wrong with the experiment or any of its teachers before one is trained.
 
@@ -107,4 +107,4 @@ def _check(
 
 def _trained(full: Mapping[str, Any]) -> list[str]:
     networks = full["networks"]
-    return [name for name in configs.natural(networks) if networks[name]["trainable"]]
+    return [name for name in configs.natural_sort(networks) if networks[name]["trainable"]]

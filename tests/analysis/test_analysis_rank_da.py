@@ -44,7 +44,7 @@ def test_the_number_is_that_of_numpy(teacher, capsys):
     dataset = data.load("synthetic:8x8,4,40", {"train": "train"})
     info = data.describe(dataset)
     section = configs.network("", checkpoint=str(teacher))
-    network = networks.build("teacher", section, info, 1, 0, "float32")
+    network = networks.build_network("teacher", section, info, 1, 0, "float32")
     variables = load("t", network, info, print)
     found = rank_da.measure(
         "", network, variables, dataset.splits["train"], info, epochs=2, batch_size=8, group=16

@@ -9,12 +9,12 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from kdaug_jax import augment
 from kdaug_jax.augment import policies
+from kdaug_jax.augment.arithmetic.packed import pack, unpack
 from kdaug_jax.augment.engine import Colours, apply_ops, apply_policy, build, rows
 from kdaug_jax.augment.engine.apply import Shares, stage
+from kdaug_jax.augment.engine.dispatch import capacity, rooms, slabs
 from kdaug_jax.augment.engine.kernels import kernels, look_up
 from kdaug_jax.augment.engine.policy import expected_shares
-from kdaug_jax.augment.engine.spreads import capacity, rooms, slabs
-from kdaug_jax.augment.ops.words import pack, unpack
 from kdaug_jax.augment.policies import Op
 from kdaug_jax.augment.policies.policy import SQUARES
 

@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 
 from kdaug_jax import augment
-from kdaug_jax.augment.ops import resizing, taps
+from kdaug_jax.augment.arithmetic import resize_weights as taps
+from kdaug_jax.augment.ops import resizing
 from tests.augment.images import augment_cases, photographs, through_pillow
 from tests.golden_augment import QUICK
 

@@ -8,7 +8,7 @@ from functools import cache
 import numpy as np
 
 from kdaug_jax.experiment import config as configs
-from kdaug_jax.experiment.phases import build
+from kdaug_jax.experiment.phases import build_programs
 from kdaug_jax.training.plan import teacher_config
 from kdaug_jax.types import Info
 
@@ -105,7 +105,7 @@ def info_of(config):
 
 def programs_of(config):
     """The programs of all phases, which resolves every name, number and shape of a config."""
-    return build(config, info_of(config))
+    return build_programs(config, info_of(config))
 
 
 def teachers_of(config):

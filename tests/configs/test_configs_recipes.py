@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from kdaug_jax.experiment.phases import build as build_phases
+from kdaug_jax.experiment.phases import build_programs as build_phases
 from kdaug_jax.training.plan import teacher_config
 from tests.configs.choices import info_of, load, teachers_of
 
@@ -45,7 +45,7 @@ def test_efficientnets(variant, side, magnitude, k, weight, group):
         name="exponential", base=0.256, every=2.4, factor=0.97, staircase=True, unit="epoch",
         warmup=5.0,
     )
-    assert config["data"]["batch_size"] == 4096 and config["train"]["group_size"] == group
+    assert config["data"]["batch_size"] == 4096 and config["train"]["replica_batch_size"] == group
     assert config["train"]["epochs"] == 500.0
     assert config["networks"]["student"]["mean"] == (123.675, 116.28, 103.53)
     assert config["networks"]["student"]["std"] == (58.395, 57.12, 57.375)
@@ -275,7 +275,7 @@ def test_paper_003():
     )
     assert kd_of(config) == ("ii_kd", decaying(0.4))
     kd = config["terms"]["kd"]
-    assert kd["taps"] == ("feat0", "feat1", "feat2", "feat3") and kd["heads"] == 4
+    assert kd["features"] == ("feat0", "feat1", "feat2", "feat3") and kd["heads"] == 4
     assert (kd["distance"], kd["angle"], kd["train_attention"]) == (50.0, 100.0, True)
     assert (kd["rkd"], kd["graphs"], kd["vectors"]) == (1.0, 1.0, 1.0)
     clipped = sgd(0.9, 1e-5, nesterov=True, combine="clip_per_variable()")
@@ -328,7 +328,7 @@ def test_full_precision_rows_of_paper_003():
     assert list(vanilla["networks"]) == ["student"]
     pair = load("rolewise_student", "pair=wrn_28_10-preresnet56,schedule=s.json")
     assert pair["views"]["x"]["ops"] == 'schedule("s.json")|pad_crop(4, "mean", False)|flip'
-    assert pair["terms"]["kd"]["taps"] == ("layer1:f1", "layer2:f2", "layer3:f3")
+    assert pair["terms"]["kd"]["features"] == ("layer1:f1", "layer2:f2", "layer3:f3")
     assert pair["networks"]["student"]["init"] == ""
     assert optim_of(pair)[1] == milestones(0.1, LATE)
 

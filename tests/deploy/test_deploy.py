@@ -64,7 +64,7 @@ def live(directory, image):
 
 def cropped(image):
     keys = jax.random.split(jax.random.key(0), len(image))
-    return np.asarray(views.build("center_crop(8)")(keys, image))
+    return np.asarray(views.build_augment("center_crop(8)")(keys, image))
 
 
 def test_the_function_says_what_the_student_says(named, plain):

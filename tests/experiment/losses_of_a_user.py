@@ -11,13 +11,13 @@ def squared(student, teacher, *, scale: Positive = 1.0):
 
 
 def _init(key, inputs, info, width: int = 3):
-    features = inputs[0].student.taps["pooled"].shape[-1]
+    features = inputs[0].student.features["pooled"].shape[-1]
     params = {"kernel": jnp.ones((features, width)), "spared": jnp.ones((width,))}
     return params, {"calls": jnp.zeros((), jnp.int32)}
 
 
 def _apply(params, state, inputs, context, width: int = 3):
-    embedded = inputs[0].student.taps["pooled"] @ params["kernel"] * params["spared"][None]
+    embedded = inputs[0].student.features["pooled"] @ params["kernel"] * params["spared"][None]
     value = jnp.mean(jnp.square(embedded))
     calls = state["calls"] + 1
     return value, {"calls": calls}, {"calls": (calls.astype(jnp.float32), jnp.float32(1))}

@@ -32,7 +32,7 @@ def test_a_complete_config_survives_json():
         ("data.batch_size", 2.5, "must be a int"),
         ("data.seed", -1, "at least 0"),
         ("seed", 2**32, "at most"),
-        ("train.group_size", 3, "3 does not divide data.batch_size 8"),
+        ("train.replica_batch_size", 3, "3 does not divide data.batch_size 8"),
         ("mode", "evalute", "did you mean evaluate"),
         ("precision", "float16", "must be float32 or bfloat16"),
         ("views", {}, "is empty"),
@@ -79,10 +79,10 @@ def test_a_single_view_may_be_written_without_a_tuple():
 
 def test_put_keeps_the_rest_and_names_wrong_paths():
     full = configs.validate(tiny_config(views={"x": dict(ops="flip", branch=1)}))
-    assert configs.put(full, "views.x", "")["views"]["x"] == {"ops": "", "branch": 1}
+    assert configs.set_path(full, "views.x", "")["views"]["x"] == {"ops": "", "branch": 1}
     assert full["views"]["x"]["ops"] == "flip"
     with pytest.raises(ConfigError, match="did you mean epochs"):
-        configs.put(full, "train.epoch", 3)
+        configs.set_path(full, "train.epoch", 3)
 
 
 def test_difference_lists_paths():
@@ -92,4 +92,4 @@ def test_difference_lists_paths():
 
 
 def test_names_sort_by_their_numbers():
-    assert configs.natural(["a10", "a2", "b", "a"]) == ["a", "a2", "a10", "b"]
+    assert configs.natural_sort(["a10", "a2", "b", "a"]) == ["a", "a2", "a10", "b"]

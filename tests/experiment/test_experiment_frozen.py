@@ -13,11 +13,11 @@ from jax import export
 from kdaug_jax.deploy import artifact
 from kdaug_jax.errors import CheckpointError, ConfigError, UserError
 from kdaug_jax.experiment import config as configs
-from kdaug_jax.experiment.frozen import functions, stored, suits, tables
+from kdaug_jax.experiment.frozen import compatibility, functions, stored, tables
 from kdaug_jax.experiment.frozen.standalone import load_one
 from kdaug_jax.models import export_weights, import_weights
 from kdaug_jax.models.foreign import safetensors_file
-from kdaug_jax.runtime import card as cards
+from kdaug_jax.runtime import model_card
 from kdaug_jax.training import loop
 from kdaug_jax.training.plan import plan
 from tests.conftest import tiny_config
@@ -35,7 +35,7 @@ def config(checkpoint, views="", teacher=None, **sections):
         },
         "terms": {
             "ce": configs.term("cross_entropy", ("x",)),
-            "kd": configs.term("kl", ("x",), teacher="teacher", group="distill"),
+            "kd": configs.term("kl", ("x",), teacher="teacher", gradient_group="distill"),
         },
         "train": dict(allow_weak_teacher=True, epochs=1.0),
         **sections,
@@ -60,7 +60,7 @@ def made(tmp_path_factory):
     weights = root / "weights.safetensors"
     assert export_weights.main([f"--from={root / 'run'}", f"--to={weights}"]) == 0
     card, variables = import_weights.import_file(weights, "tiny")
-    cards.write(root / "card", card, variables)
+    model_card.write(root / "card", card, variables)
     loaded = load_one(root / "run", say=print)
     artifact.write(root / "function", loaded, "", loaded.card.mean)
     from kdaug_jax import data
@@ -347,8 +347,8 @@ def test_class_names_and_their_order(made):
 
     def check(theirs, ours, monkeypatch=pytest.MonkeyPatch):
         with monkeypatch.context() as patch:
-            patch.setattr(suits, "class_names", lambda network: theirs)
-            suits.check_class_names("networks.t", network, ours)
+            patch.setattr(compatibility, "class_names", lambda network: theirs)
+            compatibility.check_class_names("networks.t", network, ours)
 
     check((), named)
     check(("apple", "Red bee", "cat", "dog"), named)
@@ -387,17 +387,17 @@ def test_near_chance_is_refused(made, tmp_path):
     variables = load_one(made / "run", say=print).variables
     shutil.rmtree(rolled)
     variables["params"]["fc"] = jax.tree.map(lambda a: -a, variables["params"]["fc"])
-    cards.write(tmp_path / "rolled", cards.read(made / "card" / "card.json"), variables)
+    model_card.write(tmp_path / "rolled", model_card.read(made / "card" / "card.json"), variables)
     with pytest.raises(ConfigError, match="its validation accuracy .* is near chance"):
         train(tmp_path / "b", rolled, **strict)
 
 
 def test_stored_arrays_are_compared_by_path_and_type(made, tmp_path):
     variables = load_one(made / "run", say=print).variables
-    card = cards.read(made / "card" / "card.json")
+    card = model_card.read(made / "card" / "card.json")
 
     def say(name, change):
-        cards.write(tmp_path / name, card, change(variables))
+        model_card.write(tmp_path / name, card, change(variables))
         with pytest.raises(CheckpointError) as caught:
             load_one(tmp_path / name, say=print)
         return str(caught.value)

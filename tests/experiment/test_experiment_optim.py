@@ -27,7 +27,7 @@ PARAMS = {
 
 def updates(grads, steps=1, no_decay=None, epoch=0, name="sgd", **fields):
     section = configs.optimizer(name, 0.1, **fields)
-    plan = optim.build(section, 10, 100, INFO)
+    plan = optim.build_optimizer(section, 10, 100, INFO)
     values = {path: jnp.asarray(value) for path, value in plan.hparams.items()}
     state, params = None, PARAMS
     for step in range(steps):
@@ -124,7 +124,7 @@ def test_dot_gives_each_group_a_momentum_of_its_own(momentum, delta):
 def test_dot_is_for_plain_sgd(fields):
     section = configs.optimizer(schedule=0.1, combine="dot()", **fields)
     with pytest.raises(ConfigError) as caught:
-        optim.build(section, 10, 100, INFO)
+        optim.build_optimizer(section, 10, 100, INFO)
     assert "optim.combine: 'dot' splits the momentum of plain SGD; use name='sgd'" in str(
         caught.value
     )
@@ -132,7 +132,7 @@ def test_dot_is_for_plain_sgd(fields):
 
 def trajectory(name, start, grads, **fields):
     """Our parameters after each gradient, for one kernel."""
-    plan = optim.build(configs.optimizer(name, 0.1, **fields), 10, 100, INFO)
+    plan = optim.build_optimizer(configs.optimizer(name, 0.1, **fields), 10, 100, INFO)
     values = {path: jnp.asarray(value) for path, value in plan.hparams.items()}
     params = {"student": {"kernel": jnp.asarray(start, jnp.float32)}, "terms": {}}
     state, found = None, []
@@ -197,4 +197,4 @@ def test_lamb_scales_each_layer_to_its_weights(problem):
 
 def test_an_optimiser_takes_its_own_options_only():
     with pytest.raises(ConfigError, match="optim: has no argument 'momentum'"):
-        optim.build(configs.optimizer("adamw", 0.1, momentum=0.9), 10, 100, INFO)
+        optim.build_optimizer(configs.optimizer("adamw", 0.1, momentum=0.9), 10, 100, INFO)

@@ -9,7 +9,7 @@ from kdaug_jax import losses, rng
 from kdaug_jax.errors import ConfigError
 from kdaug_jax.experiment import config as configs
 from kdaug_jax.experiment import views
-from kdaug_jax.experiment.phases import build as build_phases
+from kdaug_jax.experiment.phases import build_programs as build_phases
 from kdaug_jax.experiment.views import Rows, draws_of, rows_after
 from kdaug_jax.types import Batch, Clock, Info, Outputs
 from tests.training.test_training_step import INFO as DATA
@@ -20,13 +20,13 @@ INFO = Info(4, (12, 12), np.zeros(16, np.int32), (10.0, 20.0, 30.0), (1.0, 1.0, 
 
 
 def make(expressions, groups=1, step=0):
-    plans = views.parse_all(expressions, INFO)
-    values, _ = views.hparams(plans)
+    specs = views.parse_all(expressions, INFO)
+    values, _ = views.hparams(specs)
     clock = Clock(np.uint32(0), np.int32(0), np.int32(step))
     index = np.arange(16, dtype=np.int32)
     images = np.random.default_rng(0).integers(0, 256, (16, 12, 12, 3), np.uint8)
     batch = Batch(images, index % 4, index, np.ones(16, bool))
-    return jax.jit(lambda batch: views.make(plans, clock, batch, values, INFO, groups))(batch)
+    return jax.jit(lambda batch: views.make(specs, clock, batch, values, INFO, groups))(batch)
 
 
 def copies(array, n):
@@ -105,8 +105,8 @@ def parts(bench, groups=1):
     made = jax.jit(lambda: program.make_views(clock, batch, hparams, variables, {}))()
     texts = {name: one["ops"] for name, one in program.config["views"].items()}
     texts["mixed"] = texts["mixed"][: texts["mixed"].rindex("|pick")]
-    plans = views.parse_all(texts, DATA)
-    pool = jax.jit(lambda: views.make(plans, clock, batch, hparams, DATA, groups))()["mixed"]
+    specs = views.parse_all(texts, DATA)
+    pool = jax.jit(lambda: views.make(specs, clock, batch, hparams, DATA, groups))()["mixed"]
     return made, pool, variables, state
 
 
@@ -117,7 +117,7 @@ def parts(bench, groups=1):
 )
 def test_pick_keeps_the_hardest_of_each_group(frozen_teacher, by, draws, keep, groups):
     text = f'view("x")|repeat({draws})|cutmix(1.0, per="example")|pick("{by}", keep={keep})'
-    bench = Bench(pooled(text, train=dict(group_size=8 // groups)))
+    bench = Bench(pooled(text, train=dict(replica_batch_size=8 // groups)))
     (made, given, metrics), pool, variables, _ = parts(bench, groups)
     networks = bench.program.networks
     teacher, _ = networks["teacher"].model.apply(variables["teacher"], pool.image, train=False)
@@ -214,7 +214,7 @@ def test_disagreement_counts_where_the_teacher_contradicts_the_mixed_label(froze
 
 
 def test_picks_agree_on_any_number_of_devices(frozen_teacher):
-    config = pooled(train=dict(group_size=2))
+    config = pooled(train=dict(replica_batch_size=2))
     ends = [Bench(config, devices=devices).run(2) for devices in (1, 4)]
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=5e-5), *ends)
     whole = [Bench(pooled(), devices=devices).run(2) for devices in (1, 4)]
@@ -224,7 +224,7 @@ def test_picks_agree_on_any_number_of_devices(frozen_teacher):
 def test_accumulation_shares_the_kept_rows(frozen_teacher):
     ends = []
     for parts in (1, 2):
-        config = pooled(train=dict(group_size=2, accumulate=parts), optim=dict(momentum=0.0))
+        config = pooled(train=dict(replica_batch_size=2, accumulate=parts), optim=dict(momentum=0.0))
         state, rows = Bench(config).run(1)
         ends.append((state.params, rows[0]["train/loss"]))
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=2e-5), *ends)
@@ -232,7 +232,7 @@ def test_accumulation_shares_the_kept_rows(frozen_teacher):
 
 def test_rows_kept_of_one_example_still_draw_for_themselves(frozen_teacher):
     text = 'repeat(4)|pick("teacher_entropy", keep=1.0, ratio=False)|pad_crop(4)'
-    bench = Bench(pooled(text, train=dict(group_size=0)))
+    bench = Bench(pooled(text, train=dict(replica_batch_size=0)))
     (made, given, metrics), *_ = parts(bench)
     assert given == {} and metrics == {}  # a later stage changes what the teacher saw
     first = np.asarray(made["mixed"].index) == np.asarray(made["mixed"].index)[0]
@@ -284,7 +284,7 @@ POOL = 'view("x")|repeat(2)|cutmix(1.0)|'
          "views.mixed.pick: no network 'teach'; did you mean teacher"),
         (POOL + 'pick("kl", keep=0.05)', {},
          "views.mixed.pick.keep: 0.05 of 16 rows leaves none; keep at least 0.0625"),
-        (POOL + 'pick("kl", keep=0.2)', dict(train=dict(group_size=2)),
+        (POOL + 'pick("kl", keep=0.2)', dict(train=dict(replica_batch_size=2)),
          "views.mixed.pick.keep: 0.2 of 4 rows leaves none; keep at least 0.25"),
         (POOL + 'pick("kl", keep=0.2)', dict(train=dict(accumulate=2)),
          "views.mixed: has 3 rows, which 2 micro-batches cannot share evenly"),
@@ -301,13 +301,13 @@ def test_a_teacher_on_other_rows_and_a_relational_loss_on_few(frozen_teacher):
     kd = configs.term("kl", ("mixed",), teacher="teacher@x")
     with pytest.raises(ConfigError, match="sees other rows than view 'mixed' has; start both"):
         build_phases(pooled(terms={"kd": kd}), DATA)
-    sp = configs.term("sp", ("mixed",), teacher="teacher", taps=("pooled",))
+    sp = configs.term("sp", ("mixed",), teacher="teacher", features=("pooled",))
     with pytest.raises(ConfigError, match="1, which is what view 'mixed' keeps of 8; it"):
         build_phases(pooled(POOL + 'pick("kl", keep=0.1)', terms={"sp": sp}), DATA)
 
 
 def test_a_memory_of_examples_takes_each_once(frozen_teacher):
-    crd = configs.term("crd", ("mixed",), teacher="teacher", taps=("pooled",), negatives=8)
+    crd = configs.term("crd", ("mixed",), teacher="teacher", features=("pooled",), negatives=8)
     with pytest.raises(ConfigError, match="terms.crd.on: view 'mixed' may hold an example twice"):
         build_phases(pooled(terms={"crd": crd}), DATA)
     with pytest.raises(ConfigError, match="terms.crd.on: images of view 'mixed' are mixed"):
@@ -321,7 +321,7 @@ def test_views_that_change_the_rows_are_not_for_evaluation_or_notebooks(tmp_path
     with pytest.raises(ConfigError, match="eval.view: changes the number of rows"):
         plan(tiny_config(eval=dict(view="repeat(2)|flip")), tmp_path, print)
     with pytest.raises(ConfigError, match="needs a batch"):
-        views.build("repeat(2)|flip")
+        views.build_augment("repeat(2)|flip")
 
 
 def test_a_picked_view_that_no_term_looks_at_is_not_made(frozen_teacher):

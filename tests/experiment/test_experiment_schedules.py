@@ -11,7 +11,7 @@ LEGAL = Range(np.float32, 0.0)
 
 
 def values(spec, steps=40, per_epoch=4):
-    built = schedules.build("w", spec, per_epoch, steps, LEGAL, INFO)
+    built = schedules.build_schedule("w", spec, per_epoch, steps, LEGAL, INFO)
     return float(built.base) * np.asarray(jax.vmap(built.multiplier)(np.arange(steps)))
 
 
@@ -87,5 +87,5 @@ def test_warmup_rises_from_zero_and_does_not_shift_the_rest():
 )
 def test_what_is_refused(spec, message):
     with pytest.raises(ConfigError) as caught:
-        schedules.build("w", spec, 4, 40, LEGAL, INFO)
+        schedules.build_schedule("w", spec, 4, 40, LEGAL, INFO)
     assert message in str(caught.value)

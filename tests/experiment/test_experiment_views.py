@@ -19,10 +19,10 @@ def batch_of(index):
 
 
 def make(expressions, index=range(16), seed=0, epoch=0, step=0, groups=1):
-    plans = views.parse_all(expressions, INFO)
-    values, _ = views.hparams(plans)
+    specs = views.parse_all(expressions, INFO)
+    values, _ = views.hparams(specs)
     clock = Clock(np.uint32(seed), np.int32(epoch), np.int32(step))
-    run = jax.jit(lambda batch: views.make(plans, clock, batch, values, INFO, groups))
+    run = jax.jit(lambda batch: views.make(specs, clock, batch, values, INFO, groups))
     return run(batch_of(index))
 
 
@@ -108,14 +108,14 @@ def test_a_schedule_follows_the_epoch(tmp_path):
     file = tmp_path / "schedule.json"
     file.write_text(json.dumps({"segments": [[1, [0] * 60], [2, invert]]}))
     text = {"x": f"schedule('{file}', levels='released_scaled')"}
-    plans = views.parse_all(text, INFO, epochs=3)
-    values, _ = views.hparams(plans)
+    specs = views.parse_all(text, INFO, epochs=3)
+    values, _ = views.hparams(specs)
     assert values == {}
 
     @jax.jit
     def run(epoch, batch):
         clock = Clock(np.uint32(0), epoch, np.int32(0))
-        return views.make(plans, clock, batch, values, INFO, 1)["x"].image
+        return views.make(specs, clock, batch, values, INFO, 1)["x"].image
 
     batch = batch_of(range(16))
     np.testing.assert_array_equal(run(np.int32(0), batch), batch.image)
@@ -127,8 +127,8 @@ def test_a_schedule_follows_the_epoch(tmp_path):
 
 
 def test_a_policy_of_numbers_may_be_swept():
-    plans = views.parse_all({"x": "pba(levels='released_scaled')"}, INFO)
-    values, ranges = views.hparams(plans)
+    specs = views.parse_all({"x": "pba(levels='released_scaled')"}, INFO)
+    values, ranges = views.hparams(specs)
     assert values["views.x.pba.policy"].shape == (60,)
     new = config.overlay(values, ranges, {"views.x.pba.policy": [5] * 60})
     np.testing.assert_array_equal(new["views.x.pba.policy"], np.full(60, 5, np.int32))
@@ -152,11 +152,11 @@ def test_build_gives_what_a_run_gives():
     text = "pad_crop(2)|randaugment(2, 5)|flip"
     batch = batch_of(range(16))
     keys = rng.example_keys(Clock(np.uint32(3), np.int32(2), np.int32(9)), "view/x", batch.index)
-    built = jax.jit(views.build(text, mean=INFO.mean))
+    built = jax.jit(views.build_augment(text, mean=INFO.mean))
     expected = make({"x": text}, seed=3, epoch=2)["x"].image
     np.testing.assert_array_equal(built(keys, batch.image), expected)
     with pytest.raises(ConfigError, match="needs a batch"):
-        views.build('view("x")|flip')
+        views.build_augment('view("x")|flip')
 
 
 @pytest.mark.parametrize(
@@ -177,11 +177,11 @@ def test_build_gives_what_a_run_gives():
 )
 def test_build_tells_at_once_what_no_image_would_mend(text, message):
     with pytest.raises(ConfigError, match=message):
-        views.build(text)
+        views.build_augment(text)
 
 
 def test_built_views_refuse_arrays_that_do_not_fit():
-    flip, keys = views.build("flip"), jax.random.split(jax.random.key(0), 2)
+    flip, keys = views.build_augment("flip"), jax.random.split(jax.random.key(0), 2)
     images = np.zeros((2, 8, 8, 3), np.uint8)
     for wrong in (images.astype(np.float32), images.tolist()):
         with pytest.raises(TypeError, match="must be uint8 .B,H,W"):
@@ -192,9 +192,9 @@ def test_built_views_refuse_arrays_that_do_not_fit():
         with pytest.raises(ValueError, match="must be one key for each image"):
             flip(few, images)
     with pytest.raises(ConfigError, match="9 is larger than the 8x8 image"):
-        views.build("cutout(9)")(keys, images)
+        views.build_augment("cutout(9)")(keys, images)
     with pytest.raises(ConfigError, match="padding=32 leave nothing of the 8x8 image"):
-        views.build("center_crop(1)")(keys, images)
+        views.build_augment("center_crop(1)")(keys, images)
 
 
 def test_group_stages_mix_inside_their_group(monkeypatch):

@@ -93,7 +93,7 @@ def dot_optimizer(file):
         weight_decay=settings["weight_decay"], combine=f"dot({settings['delta']})",
     )
     info = Info(2, (1, 1), np.zeros(2, np.int32), (0.0,), (1.0,))
-    plan = optim.build(section, 10, 100, info)
+    plan = optim.build_optimizer(section, 10, 100, info)
     values = {path: jnp.asarray(value) for path, value in plan.hparams.items()}
     params = {"student": {"kernel": jnp.asarray(file["param0"])}, "terms": {}}
     state, found = None, []

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from kdaug_jax import rng
-from kdaug_jax.experiment.lifting import lift
+from kdaug_jax.experiment.loss_registry import as_term
 from kdaug_jax.losses import LOSSES, Loss
 from kdaug_jax.losses.term import Context, TermInput
 from kdaug_jax.runtime import sharding
@@ -18,7 +18,7 @@ ROWS = [name for name, row in LOSSES.items() if not callable(row)]
 # Those that compare examples (ii_kd is made of three of them), and one of each other kind.
 SHARDED = [
     name for name in ROWS
-    if LOSSES[name].least > 1 and name != "ii_kd" or name in ("fitnet", "kd_svd", "crd", "a2aug")
+    if LOSSES[name].min_group > 1 and name != "ii_kd" or name in ("fitnet", "kd_svd", "crd", "a2aug")
 ]
 SHAPES = {"f0": (4, 4, 5), "f1": (4, 4, 6), "pooled": (7,), "logits": (5,)}
 
@@ -33,23 +33,23 @@ def arrays(seed, size=8, **changed):
 
 
 def taps_of(name):
-    return [tuple(tap.split(":") * 2)[:2] for tap in OPTIONS[name].get("taps", ())]
+    return [tuple(feature.split(":") * 2)[:2] for feature in OPTIONS[name].get("features", ())]
 
 
 def make(name, size=8):
     """A function of arrays that gives the value of a term on one view, and its arrays."""
     row = LOSSES[name]
-    term = lift(row) if isinstance(row, Loss) else row
-    options = {key: value for key, value in OPTIONS.get(name, {}).items() if key != "taps"}
+    term = as_term(row) if isinstance(row, Loss) else row
+    options = {key: value for key, value in OPTIONS.get(name, {}).items() if key != "features"}
     wide = {} if name == "fsp" else {"f0": (4, 4, 6), "f1": (4, 4, 8), "pooled": (9,)}
     student, teacher = arrays(0, size), arrays(1, size, **wide)
-    own, others = zip(*taps_of(name), strict=True) if term.taps else ((), ())
+    own, others = zip(*taps_of(name), strict=True) if term.features else ((), ())
 
     def inputs(student, teacher):
         target = jax.nn.one_hot(jnp.arange(size) % 5, 5)
         view = View(None, target, jnp.arange(size), jnp.arange(size), jnp.ones(size, bool))
         outputs = [Outputs(one["logits"], {}) for one in (student, teacher)]
-        features = (tuple(student[tap] for tap in own), tuple(teacher[tap] for tap in others))
+        features = (tuple(student[feature] for feature in own), tuple(teacher[feature] for feature in others))
         count = 2 if name == "a2aug" else 1
         return (TermInput(*outputs, view, *features),) * count
 
@@ -86,7 +86,7 @@ def test_the_value_does_not_depend_on_how_the_batch_lies_on_devices():
 
 
 @pytest.mark.parametrize(
-    "name", [name for name in ROWS if LOSSES[name].least > 1 and name not in ("mhgd", "ii_kd")]
+    "name", [name for name in ROWS if LOSSES[name].min_group > 1 and name not in ("mhgd", "ii_kd")]
 )
 def test_groups_do_not_see_each_other(name):
     """The value of two groups is the mean of their own values."""

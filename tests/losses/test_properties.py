@@ -105,6 +105,6 @@ def test_values_on_activations_do_not_depend_on_the_number_of_devices():
 
 def test_every_loss_is_spread_somewhere():
     on_logits = {name for name, row in LOSSES.items()
-                 if callable(row) or isinstance(row, Loss) and not row.taps}
+                 if callable(row) or isinstance(row, Loss) and not row.features}
     graphs = {"mhgd", "ii_kd"}  # tests/losses/test_graph.py has their groups
     assert on_logits | set(SHARDED) | set(OTHERS) | graphs == set(LOSSES)

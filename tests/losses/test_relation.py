@@ -63,9 +63,9 @@ def test_distances_are_those_of_numpy():
 
 def test_close_examples_keep_their_digits():
     """Distances of 1e-3 at an offset of 100, where a Gram matrix would have lost them."""
-    near = 1e-3 * STUDENT
-    value = LOSSES["rkd_distance"](near, TEACHER)
-    np.testing.assert_allclose(LOSSES["rkd_distance"](near + 2.0**7, TEACHER), value, rtol=0.05)
+    suggest = 1e-3 * STUDENT
+    value = LOSSES["rkd_distance"](suggest, TEACHER)
+    np.testing.assert_allclose(LOSSES["rkd_distance"](suggest + 2.0**7, TEACHER), value, rtol=0.05)
 
 
 @pytest.mark.parametrize("name", LOSSES)
@@ -89,10 +89,10 @@ def test_gradients(name):
 
 @pytest.mark.parametrize("name", [*LOSSES, "cc"])
 def test_too_few_examples_are_refused(name):
-    least = 3 if name in ("rkd", "rkd_angle", "rkd_role") else 2
+    min_group = 3 if name in ("rkd", "rkd_angle", "rkd_role") else 2
     with pytest.raises(ValueError) as caught:
-        getattr(relation, name)(STUDENT[: least - 1], STUDENT[: least - 1])
-    assert caught.value.args[1] == f"needs at least {least} in a group"
+        getattr(relation, name)(STUDENT[: min_group - 1], STUDENT[: min_group - 1])
+    assert caught.value.args[1] == f"needs at least {min_group} in a group"
 
 
 def test_cc_needs_equal_widths():

@@ -77,7 +77,7 @@ def test_a_teacher_that_is_nan_is_not_hidden():
 PLAIN = {
     name: partial(row.function if isinstance(row, losses.Loss) else row, **OPTIONS.get(name, {}))
     for name, row in losses.LOSSES.items()
-    if not isinstance(row, losses.Term) and not getattr(row, "taps", "")
+    if not isinstance(row, losses.Term) and not getattr(row, "features", "")
 }
 # With other options than the defaults.
 PLAIN |= {

@@ -1,4 +1,4 @@
-"""What is known of the published networks: sizes, multiply-adds and taps.
+"""What is known of the published networks: sizes, multiply-adds and features.
 
 Counted on the PyTorch originals, or, for those of TensorFlow, on PyTorch equivalents.
 """
@@ -97,8 +97,8 @@ ROWS = {name: Row(*counts) for name, counts in _COUNTS.items()}
 
 # Shapes for one image, channels first, at the size above.
 TAPS = {
-    name: {tap: tuple(map(int, shape.split("×"))) for tap, shape in map(str.split, taps)}
-    for name, taps in {
+    name: {feature: tuple(map(int, shape.split("×"))) for feature, shape in map(str.split, features)}
+    for name, features in {
         "resnet8": (
             "f0 16×32×32", "f1 16×32×32", "f2 32×16×16", "f3 64×8×8", "f4 64",
         ),

@@ -13,8 +13,7 @@ from kdaug_jax.models import export_weights, import_weights
 from kdaug_jax.models.foreign import layouts, safetensors_file
 from kdaug_jax.models.variables import flatten
 from kdaug_jax.models.weights import to_torch, torch_name
-from kdaug_jax.runtime import card as cards
-from kdaug_jax.runtime import checkpoint
+from kdaug_jax.runtime import checkpoint, model_card
 
 STATISTICS = ["--mean=0.5,0.5,0.5", "--std=0.25,0.25,0.25"]
 
@@ -55,10 +54,10 @@ def test_a_teacher_directory(weights, call, tmp_path, capsys):
     status, said = call(weights(), "--size=8", names, *STATISTICS)
     assert status == 0
     assert "tiny: 136 parameters, 4 classes" in said and "class names: known" in said
-    card = cards.read(tmp_path / "to" / "card.json")
+    card = model_card.read(tmp_path / "to" / "card.json")
     assert card.class_names == ("ant", "bee", "cat", "dog") and card.size == (8, 8)
     assert card.mean == (127.5,) * 3 and card.std == (63.75,) * 3
-    assert card.sha256 == cards.digest(weights())
+    assert card.sha256 == model_card.digest(weights())
     params = checkpoint.load_subtree(tmp_path / "to" / "checkpoints", ("params",), print)
     state, _ = safetensors_file.read(weights())
     np.testing.assert_array_equal(params["fc"]["kernel"].T, state["fc.weight"])
@@ -134,7 +133,7 @@ def test_a_full_disk_leaves_nothing(weights, call, monkeypatch):
     def full(*args, **kwargs):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(cards.workdir, "write_json", full)
+    monkeypatch.setattr(model_card.workdir, "write_json", full)
     status, line = call(weights(), *STATISTICS)
     assert status == 4 and "cannot be written (No space left on device)" in line
 

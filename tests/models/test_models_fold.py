@@ -55,7 +55,7 @@ def test_folded_networks_say_the_same(name, options, left):
     folded = models.fold_batchnorm(model, variables, size=(8, 8))
     assert len(jax.tree.leaves(folded["batch_stats"])) == 2 * left
     before, after = run(model, variables, IMAGE), run(model, folded, IMAGE)
-    assert set(before.taps) == set(after.taps)
+    assert set(before.features) == set(after.features)
     for one, other in zip(jax.tree.leaves(before), jax.tree.leaves(after), strict=True):
         scale = float(np.std(one))
         np.testing.assert_allclose(other, one, rtol=0, atol=1e-4 * scale)

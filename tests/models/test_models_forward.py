@@ -84,7 +84,7 @@ def test_smallest_images_leave_a_pixel(name, size):
         image,
     )
     assert outputs.logits.shape == (6, 10)
-    assert all(0 not in tap.shape for tap in outputs.taps.values())
+    assert all(0 not in feature.shape for feature in outputs.features.values())
 
 
 @pytest.mark.parametrize("name", ["resnet8", "wrn_10_1"])
@@ -115,7 +115,7 @@ def test_joint_pass_equals_separate_passes(initialised, name):
 
 def test_groups_are_separate_batches(initialised):
     _, variables = initialised("wrn_10_1", size=16)
-    model = models.create("wrn_10_1", 10, group_size=2)
+    model = models.create("wrn_10_1", 10, replica_batch_size=2)
     image = images(4, 16)
     run = jax.jit(lambda x: model.apply(variables, x, train=True)[0].logits)
     expected = jnp.concatenate([run(image[:2]), run(image[2:])])
@@ -134,8 +134,8 @@ def test_bfloat16_gives_finite_float32_logits(initialised, name):
     outputs, stats = jax.jit(lambda v, x: model.apply(v, x, train=True))(variables, images(4, 16))
     assert outputs.logits.dtype == jnp.float32
     assert np.isfinite(outputs.logits).all()
-    maps = [tap for tap in outputs.taps.values() if tap.ndim == 4]
-    assert all(tap.dtype == jnp.bfloat16 for tap in maps)
+    maps = [feature for feature in outputs.features.values() if feature.ndim == 4]
+    assert all(feature.dtype == jnp.bfloat16 for feature in maps)
     leaves = jax.tree.leaves((variables["params"], stats))
     assert all(leaf.dtype == jnp.float32 for leaf in leaves)
 
@@ -190,8 +190,8 @@ def test_unknown_names(name, words):
         {"std": (1.0, 0.0, 1.0)},
         {"num_branches": 0},
         {"num_branches": 1.5},
-        {"group_size": -1},
-        {"group_size": "4"},
+        {"replica_batch_size": -1},
+        {"replica_batch_size": "4"},
         {"dtype": "float17"},
         {"dtype": jnp.bfloat16},
         {"dropout": 1.0},
@@ -233,7 +233,7 @@ def test_options_out_of_range(name, wrong, words):
 
 
 def test_wrong_calls():
-    model = models.create("wrn_10_1", 10, num_branches=2, group_size=4)
+    model = models.create("wrn_10_1", 10, num_branches=2, replica_batch_size=4)
     variables = shapes(model)
 
     def call(rows, size, **kwargs):
@@ -321,7 +321,7 @@ def test_networks_that_draw_need_a_key():
 @pytest.mark.parametrize("name", [name for name in KINDS if name not in WITHOUT_NORM])
 def test_batchnorm_gets_views_branches_and_groups(name):
     """What every BatchNorm is handed; what it does with that is tested by itself."""
-    model = models.create(name, 10, num_branches=3, group_size=2)
+    model = models.create(name, 10, num_branches=3, replica_batch_size=2)
     side = model.min_size
     calls, variables = {}, shapes(model, side)
 

@@ -1,4 +1,4 @@
-"""Every published network by name: its sizes, multiply-adds, taps and weights, by tracing alone."""
+"""Every published network by name: its sizes, multiply-adds, features and weights, by tracing alone."""
 
 import pytest
 

@@ -63,7 +63,7 @@ def row_of(name: str) -> str:
 
 
 def assert_is_published(name: str) -> None:
-    """Compares sizes, multiply-adds and taps with the row of that name."""
+    """Compares sizes, multiply-adds and features with the row of that name."""
     row = ROWS[name]
     network = trace(name, row.num_classes)
     assert network.model.native_size == row.size
@@ -73,10 +73,10 @@ def assert_is_published(name: str) -> None:
     assert sum(kernel.ndim == 4 for kernel in kernels) == row.convolutions
     assert (len(jax.tree.leaves(stats)) // 2, size_of(stats)) == (row.norms, row.norm_parameters)
     assert multiply_adds(network.jaxpr) == row.multiply_adds
-    found = {tap: _channels_first(network.outputs.taps[tap].shape[1:]) for tap in TAPS[name]}
+    found = {feature: _channels_first(network.outputs.features[feature].shape[1:]) for feature in TAPS[name]}
     assert found == TAPS[name]
     assert network.outputs.logits.shape == (1, row.num_classes)
-    assert network.outputs.taps["pooled"].dtype == network.outputs.logits.dtype == np.float32
+    assert network.outputs.features["pooled"].dtype == network.outputs.logits.dtype == np.float32
 
 
 def assert_weights_fit(name: str) -> None:

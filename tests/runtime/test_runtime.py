@@ -9,7 +9,7 @@ import threading
 import numpy as np
 import pytest
 
-from kdaug_jax.errors import CheckpointError, UserError, near
+from kdaug_jax.errors import CheckpointError, UserError, suggest
 from kdaug_jax.runtime import checkpoint, manifest, sharding, workdir
 from kdaug_jax.runtime.goodput import Goodput
 from kdaug_jax.runtime.writer import Writer, read_rows, table
@@ -313,8 +313,8 @@ def test_time_is_always_in_one_phase():
 def test_errors_are_one_line_with_a_remedy():
     error = UserError("train.epochs", "got 0", "must be more than 0")
     assert str(error) == "train.epochs: got 0; must be more than 0"
-    assert near("epoch", ["epochs", "seed"]) == "did you mean epochs?"
-    assert near("zzz", ["b", "a"]) == "known: a, b"
+    assert suggest("epoch", ["epochs", "seed"]) == "did you mean epochs?"
+    assert suggest("zzz", ["b", "a"]) == "known: a, b"
     assert json.dumps(str(error))
 
 

@@ -20,6 +20,6 @@ def test_a_loss_falls_under_the_clip(frozen_teacher, name):
     """Beside cross entropy, whose gradient bounds it variable by variable."""
     made, frozen = method(tuple(dict.fromkeys((name, "cross_entropy"))))
     made.optim.combine = "clip_per_variable()"
-    made.terms[name].group = "distill"
+    made.terms[name].gradient_group = "distill"
     _, _, values = run(made, frozen)
     assert falls(name, values) and falls("cross_entropy", values)

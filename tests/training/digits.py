@@ -7,7 +7,7 @@ import numpy as np
 
 from kdaug_jax import data
 from kdaug_jax.experiment import config as configs
-from kdaug_jax.experiment.phases import build as build_phases
+from kdaug_jax.experiment.phases import build_programs as build_phases
 from kdaug_jax.losses import LOSSES
 from kdaug_jax.runtime import sharding
 from kdaug_jax.training.state import make_init

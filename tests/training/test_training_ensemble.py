@@ -10,11 +10,12 @@ import pytest
 from kdaug_jax import augment, data, models
 from kdaug_jax.augment.policies import randaugment_candidates
 from kdaug_jax.errors import ConfigError
+from kdaug_jax.evaluation.evaluate_run import evaluate_run
+from kdaug_jax.evaluation.predictors import Selection, plan_predictors, with_selected
 from kdaug_jax.experiment import config as configs
-from kdaug_jax.experiment.phases import build as build_phases
+from kdaug_jax.experiment.phases import build_programs as build_phases
 from kdaug_jax.runtime import checkpoint
-from kdaug_jax.training import loop, revisit
-from kdaug_jax.training.evaluation.answers import Choice, chosen, plan_answers
+from kdaug_jax.training import loop
 from tests.conftest import tiny_config
 from tests.training.test_training_step import INFO, Bench
 
@@ -93,7 +94,7 @@ def test_a_choice_looks_at_validation_only_and_takes_the_first_of_equals():
              for name, one in zip(names, (0.1, 0.6, 0.6), strict=True)}
     found |= {f"eval/test/{name}/accuracy": one
               for name, one in zip(names, (0.9, 0.2, 0.8), strict=True)}
-    result = chosen(found, (Choice("chosen", names),))
+    result = with_selected(found, (Selection("chosen", names),))
     assert result["eval/test/chosen/accuracy"] == 0.2
     assert result["eval/validation/chosen/number"] == 1
 
@@ -109,7 +110,7 @@ def test_the_console_shows_branches_ensemble_and_weights(finished):
 
 def test_a_run_is_evaluated_again_from_its_directory(finished):
     directory, results, _ = finished
-    again = revisit.evaluate_run(ensemble(optim=dict(ema=0.5)), directory, stream=io.StringIO())
+    again = evaluate_run(ensemble(optim=dict(ema=0.5)), directory, stream=io.StringIO())
     assert again[""] == results
 
 
@@ -125,7 +126,7 @@ def test_independent_networks_learn_from_their_ensemble(tmp_path):
     front = ("", "n1/", "n2/")[best]
     assert results["eval/test/joint/chosen/nll"] == results[f"eval/test/{front}nll"]
     assert "eval/test/joint/accuracy" in results and "eval/test/branch_0/accuracy" not in results
-    answers, _ = plan_answers(configs.validate(made), dict.fromkeys(names, 1))
+    answers, _ = plan_predictors(configs.validate(made), dict.fromkeys(names, 1))
     assert [one.name for one in answers] == ["", "n1", "n2", "joint"]
     assert answers[-1].members == (("n0", 0), ("n1", 0), ("n2", 0))
 
@@ -141,7 +142,7 @@ def step_of(**options):
 @pytest.mark.parametrize("scale", ["sqrt_classes", "mean_norm", 1.0, 10.0])
 def test_each_form_and_scale_is_a_config(form, scale):
     program = build_phases(ensemble(form=form, logit_scale=scale), INFO)[0]
-    assert program.term_plans[1].bound.static["form"] == form
+    assert program.term_specs[1].bound.static["form"] == form
 
 
 def test_mu_learns_unless_the_ensemble_is_the_average():

@@ -6,12 +6,12 @@ import pytest
 
 from kdaug_jax.runtime.writer import read_rows
 from kdaug_jax.training import estimate, loop
-from kdaug_jax.training.cadence import Cadence, due
+from kdaug_jax.training.intervals import Intervals, due
 from tests.conftest import tiny_config
 
 
-def marks(total=91_000, save=(), save_minutes=0.0, per_call=1):
-    return Cadence(
+def intervals(total=91_000, save=(), save_minutes=0.0, per_call=1):
+    return Intervals(
         total=total, starts=(0,), log=20, evaluate=0, save=save, save_minutes=save_minutes,
         per_call=per_call,
     )
@@ -36,7 +36,7 @@ def follow(one, seconds, start=0, per_call=1, total=200_000, cold=0.5):
 
 
 def test_it_says_how_long_and_what_is_stored():
-    one = estimate.Estimate(marks(save=(467,)), 0, 12_300_000, 3)
+    one = estimate.Estimate(intervals(save=(467,)), 0, 12_300_000, 3)
     line, _, _ = follow(one, 0.086)
     assert line == (
         "estimate  about 2h10m for 91,000 steps (86 ms a step), without evaluation; "
@@ -48,7 +48,7 @@ def test_it_says_how_long_and_what_is_stored():
     "seconds, latest", [(0.0005, 5), (0.086, 5), (0.7, 5), (5.0, 11), (60.0, 121)]
 )
 def test_it_comes_early_and_once_and_waits_seldom(seconds, latest):
-    one = estimate.Estimate(marks(total=200_000), 0, 1, 1)
+    one = estimate.Estimate(intervals(total=200_000), 0, 1, 1)
     line, clock, asked = follow(one, seconds)
     assert line and clock < latest
     assert asked == [2**n for n in range(len(asked))]
@@ -56,26 +56,26 @@ def test_it_comes_early_and_once_and_waits_seldom(seconds, latest):
 
 
 def test_the_first_call_does_not_count():
-    cold = estimate.Estimate(marks(total=1_000), 0, 1, 1)
+    cold = estimate.Estimate(intervals(total=1_000), 0, 1, 1)
     line, _, _ = follow(cold, 1.0, cold=500.0)
     assert line.startswith("estimate  about 16m40s for 1,000 steps (1,000 ms a step)")
 
 
 def test_a_resumed_run_is_told_of_what_is_left():
-    one = estimate.Estimate(marks(total=1_000), 900, 1, 1)
+    one = estimate.Estimate(intervals(total=1_000), 900, 1, 1)
     line, _, asked = follow(one, 2.5, start=900)
     assert line.startswith("estimate  about 4m10s for 100 steps") and asked == [1, 2]
 
 
 def test_a_short_run_needs_none():
-    one = estimate.Estimate(marks(total=1_000), 0, 1, 1)
+    one = estimate.Estimate(intervals(total=1_000), 0, 1, 1)
     assert follow(one, 0.05, total=1_000)[0] == ""
     assert not one.wants(1_000)
-    assert follow(estimate.Estimate(marks(total=1), 0, 1, 1), 300.0, total=1)[0] == ""
+    assert follow(estimate.Estimate(intervals(total=1), 0, 1, 1), 300.0, total=1)[0] == ""
 
 
 def test_several_steps_a_call():
-    one = estimate.Estimate(marks(total=10_000, per_call=50), 0, 1, 1)
+    one = estimate.Estimate(intervals(total=10_000, per_call=50), 0, 1, 1)
     line, clock, asked = follow(one, 0.0071, per_call=50)
     assert line.startswith("estimate  about 1m11s for 10,000 steps (7.1 ms a step)")
     assert clock < 5 and asked == [50, 100, 200, 400]
@@ -88,16 +88,16 @@ def test_checkpoints_are_counted_as_the_loop_saves(save, start):
         step for step in range(start + 1, 101)
         if step == 100 or any(due(step - 1, step, every) for every in save)
     ]
-    assert marks(total=100, save=save).saves(start, 1.0) == len(saved)
+    assert intervals(total=100, save=save).saves(start, 1.0) == len(saved)
 
 
 def test_checkpoints_by_the_clock():
     # 130 minutes: at 10, 20, ..., 120 and at the end.
-    assert marks(total=7_800, save_minutes=10.0).saves(0, 1.0) == 13
+    assert intervals(total=7_800, save_minutes=10.0).saves(0, 1.0) == 13
     # One every 5 minutes anyway.
-    assert marks(total=7_800, save=(300,), save_minutes=10.0).saves(0, 1.0) == 26
+    assert intervals(total=7_800, save=(300,), save_minutes=10.0).saves(0, 1.0) == 26
     # Never more than there are calls.
-    assert marks(total=100, save=(1,), per_call=50).saves(0, 1.0) == 2
+    assert intervals(total=100, save=(1,), per_call=50).saves(0, 1.0) == 2
 
 
 def test_a_run_prints_it_before_its_first_row(tmp_path, monkeypatch):

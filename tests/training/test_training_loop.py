@@ -17,11 +17,12 @@ from PIL import Image
 
 from kdaug_jax import data
 from kdaug_jax.errors import CheckpointError, ConfigError, NonFiniteError, Preempted
+from kdaug_jax.evaluation.evaluate_run import evaluate_run
 from kdaug_jax.experiment import config as configs
 from kdaug_jax.losses.term import Term
 from kdaug_jax.runtime import checkpoint, manifest, sharding, workdir
 from kdaug_jax.runtime.writer import read_rows
-from kdaug_jax.training import loop, population, revisit, setup, state, teachers
+from kdaug_jax.training import loop, population, setup, state, teachers
 from tests.conftest import tiny_config
 
 ROOT = Path(__file__).parents[2]
@@ -54,7 +55,7 @@ def distilled(images, **sections):
         },
         terms={
             "ce": configs.term("cross_entropy", ("x",)),
-            "kd": configs.term("topk_kl", ("x",), teacher="teacher", k=2, group="distill"),
+            "kd": configs.term("topk_kl", ("x",), teacher="teacher", k=2, gradient_group="distill"),
         },
         optim=dict(ema=0.9, clip_norm=5.0, weight_decay=1e-4),
         train=dict(allow_weak_teacher=True),
@@ -283,11 +284,11 @@ def test_a_run_killed_before_its_first_checkpoint_starts_over(with_teacher, stra
 
 def test_evaluating_a_run_changes_nothing(with_teacher, straight):
     rows = read_rows(straight[0])
-    results = revisit.evaluate_run(with_teacher(), straight[0], stream=io.StringIO())
+    results = evaluate_run(with_teacher(), straight[0], stream=io.StringIO())
     assert results == straight[1]
     assert read_rows(straight[0]) == rows
     with pytest.raises(ConfigError, match="holds no run"):
-        revisit.evaluate_run(with_teacher(), straight[0] / "nothing", stream=io.StringIO())
+        evaluate_run(with_teacher(), straight[0] / "nothing", stream=io.StringIO())
 
 
 def test_a_directory_may_be_moved_with_its_teacher(images, teacher, tmp_path):
@@ -302,7 +303,7 @@ def test_a_directory_may_be_moved_with_its_teacher(images, teacher, tmp_path):
     assert loop.train(full, new, stream=io.StringIO()) == results
     # Evaluating needs no teacher at all.
     shutil.rmtree(new / "teacher")
-    assert revisit.evaluate_run(distilled(images), new, stream=io.StringIO()) == results
+    assert evaluate_run(distilled(images), new, stream=io.StringIO()) == results
 
 
 def test_a_teacher_is_trained_once(images, teacher, monkeypatch):

@@ -30,7 +30,7 @@ def test_adapters_and_attention_train_under_the_clip(frozen_teacher):
     made, frozen = method(names)
     made.optim.combine = "clip_per_variable()"
     for name in names[1:]:
-        made.terms[name].group = "distill"
+        made.terms[name].gradient_group = "distill"
     first, last, values = run(made, frozen)
     assert [name for name in names if not falls(name, values)] == []
     own = moved(first.params["terms"], last.params["terms"])

@@ -10,16 +10,17 @@ from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
 from kdaug_jax import metrics
 from kdaug_jax.errors import ConfigError, DataError
+from kdaug_jax.evaluation.evaluate_run import evaluate_run
+from kdaug_jax.evaluation.metric_table import METRICS
 from kdaug_jax.experiment import config as configs
 from kdaug_jax.runtime.writer import read_rows
-from kdaug_jax.training import loop, revisit, teachers
-from kdaug_jax.training.evaluation.scores import SCORES
+from kdaug_jax.training import loop, teachers
 from kdaug_jax.training.plan import plan
 from kdaug_jax.training.setup import prepare
 from kdaug_jax.training.state import initial_states
 from tests.conftest import tiny_config
 
-EVERY = tuple(SCORES)
+EVERY = tuple(METRICS)
 SOURCE = "synthetic:8x8,6,52"  # test and validation are 13 examples: never whole batches
 CHECK = lambda: None  # noqa: E731
 
@@ -90,7 +91,7 @@ def logits_of(setup, state, name, images):
     network = setup.first.networks[name]
     variables = variables_of(state, name) if network.trainable else setup.frozen[name]
     outputs, _ = network.model.apply(variables, images, train=False)
-    return np.asarray(outputs.logits), np.asarray(outputs.taps["pooled"])
+    return np.asarray(outputs.logits), np.asarray(outputs.features["pooled"])
 
 
 def test_values_are_those_of_numpy_and_scikit_learn(one, human):
@@ -178,7 +179,7 @@ def test_the_view_is_the_one_that_a_run_would_make(one):
     setup, state, (numbers, _) = one
     split = setup.dataset.splits["test"]
     keys = rng.example_keys(Clock(np.uint32(0), np.int32(0), np.int32(0)), "view/x", split.index)
-    images = views.build("pad_crop(2)|flip")(keys, split.image)
+    images = views.build_augment("pad_crop(2)|flip")(keys, split.image)
     (logits, _), (taught, _) = (
         logits_of(setup, state, name, images) for name in ("student", "teacher")
     )
@@ -205,7 +206,7 @@ def test_a_run_writes_numbers_and_arrays(distilled, tmp_path):
     fewer = distilled()
     fewer.eval.metrics = ("accuracy", "nll", "agreement")
     fewer.eval.human, fewer.eval.views = "", ()
-    again = revisit.evaluate_run(fewer, tmp_path, stream=io.StringIO())[""]
+    again = evaluate_run(fewer, tmp_path, stream=io.StringIO())[""]
     assert set(again) == {f"eval/{split}/{name}" for split in ("validation", "test")
                           for name in ("accuracy", "nll", "agreement")}
     for name, value in again.items():
@@ -255,7 +256,7 @@ BASE = ("accuracy", "nll")
         (dict(views=("x",)), "eval.views: no metric is measured there; put agreement or"),
         (dict(bins=0), "eval.bins: got 0; must be at least 1"),
         (dict(metrics=(*BASE, "discrimination"), embedding="f9"),
-         "eval.embedding: student has no tap 'f9'; it has logits, f0, f1, pooled"),
+         "eval.embedding: student has no feature 'f9'; it has logits, f0, f1, pooled"),
     ],
 )
 def test_what_does_not_fit_is_told_before_any_work(distilled, tmp_path, section, message):

@@ -12,7 +12,7 @@ import pytest
 from kdaug_jax.experiment import config as configs
 from kdaug_jax.experiment.combine import COMBINE
 from kdaug_jax.experiment.optim import OPTIMIZERS
-from kdaug_jax.experiment.phases import build as build_phases
+from kdaug_jax.experiment.phases import build_programs as build_phases
 from kdaug_jax.losses import dml
 from kdaug_jax.runtime import checkpoint
 from kdaug_jax.runtime.writer import read_rows
@@ -26,9 +26,9 @@ PEERS = {name: configs.network("tiny", trainable=True) for name in ("student", "
 
 
 def weight_at(weight, epoch):
-    kd = configs.term("kl", ("x",), teacher="teacher", weight=weight, group="distill")
+    kd = configs.term("kl", ("x",), teacher="teacher", weight=weight, gradient_group="distill")
     program = build_phases(distilled(terms={"kd": kd}, train=dict(epochs=200.0)), INFO)[0]
-    plan = program.term_plans[0]
+    plan = program.term_specs[0]
     step = jnp.int32(epoch * program.steps_per_epoch)
     return float(plan.weight.base * plan.weight.multiplier(step))
 
@@ -46,8 +46,8 @@ def test_lambda_follows_the_paper_or_its_code(frozen_teacher):
 def rolewise(**sections):
     terms = {
         "ce": configs.term("cross_entropy", ("x",)),
-        "kd": configs.term("fitnet", ("x",), teacher="teacher", taps=("f1",), weight=0.4,
-                           group="distill"),
+        "kd": configs.term("fitnet", ("x",), teacher="teacher", features=("f1",), weight=0.4,
+                           gradient_group="distill"),
     }
     return distilled(**{**dict(terms=terms, views={"x": ""}), **sections})
 
@@ -110,11 +110,11 @@ def test_each_method_has_its_optimiser_and_decay(
     frozen_teacher, loss, mode, optimiser, decay, combine
 ):
     """The table of paper 003's code, and the paper's one optimiser for all."""
-    taps = {"rkd_role": ("logits",), "kl": ()}.get(loss, MAPS)
+    features = {"rkd_role": ("logits",), "kl": ()}.get(loss, MAPS)
     options = {"heads": 2} if loss in ("mhgd", "ii_kd") else {}
-    options |= {"taps": taps} if taps else {}
+    options |= {"features": features} if features else {}
     terms = {"ce": configs.term("cross_entropy", ("x",)),
-             "kd": configs.term(loss, ("x",), teacher="teacher", group="distill", **options)}
+             "kd": configs.term(loss, ("x",), teacher="teacher", gradient_group="distill", **options)}
     made = distilled(terms=terms, views={"x": ""})
     with made.unlocked():
         own = {key: value for key, value in optimiser.items() if key != "name"}
@@ -207,15 +207,15 @@ def test_crd_pick_and_top_k_in_one_run(tmp_path):
     terms = {
         "ce": configs.term("cross_entropy", ("x",), weight=0.1),
         "kd": configs.term("topk_kl", ("x", "mixed"), teacher="teacher", k=2, weight=0.9,
-                           group="distill"),
-        "crd": configs.term("crd", ("x",), teacher="teacher", taps=("pooled",), negatives=8,
-                            dim=16, weight=0.8, group="distill"),
+                           gradient_group="distill"),
+        "crd": configs.term("crd", ("x",), teacher="teacher", features=("pooled",), negatives=8,
+                            dim=16, weight=0.8, gradient_group="distill"),
         "own": configs.term(f"{USER}:squared", ("mixed",), teacher="teacher", scale=0.01),
     }
     config = distilled(
         terms=terms,
         views={"x": "pad_crop(1)|flip", "mixed": 'view("x")|repeat(2)|cutmix(1.0)|pick("kl")'},
-        train=dict(group_size=4, allow_weak_teacher=True, epochs=4.0),
+        train=dict(replica_batch_size=4, allow_weak_teacher=True, epochs=4.0),
         optim=dict(combine=CLIP, weight_decay=5e-4),
     )
     console = io.StringIO()

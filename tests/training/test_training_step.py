@@ -10,7 +10,7 @@ from kdaug_jax.errors import ConfigError
 from kdaug_jax.experiment import config as configs
 from kdaug_jax.experiment import networks
 from kdaug_jax.experiment.networks import Network
-from kdaug_jax.experiment.phases import build as build_phases
+from kdaug_jax.experiment.phases import build_programs as build_phases
 from kdaug_jax.runtime import sharding
 from kdaug_jax.training import population
 from kdaug_jax.training.state import make_init
@@ -64,9 +64,9 @@ def frozen_teacher(monkeypatch):
     """Gives frozen networks random weights instead of those of a checkpoint."""
     build = networks.build
 
-    def without_checkpoint(name, config, info, branches, group_size, dtype):
+    def without_checkpoint(name, config, info, branches, replica_batch_size, dtype):
         if config["trainable"]:
-            return build(name, config, info, branches, group_size, dtype)
+            return build(name, config, info, branches, replica_batch_size, dtype)
         model = models.create(config["name"], info.num_classes, mean=info.mean, std=info.std)
         facts = {"name": config["name"], "mean": info.mean, "std": info.std}
         return Network(model, False, "", facts)
@@ -83,7 +83,7 @@ def distilled(**sections):
         },
         terms={
             "ce": configs.term("cross_entropy", ("x",)),
-            "kd": configs.term("topk_kl", ("x",), teacher="teacher", k=2, group="distill"),
+            "kd": configs.term("topk_kl", ("x",), teacher="teacher", k=2, gradient_group="distill"),
         },
     )
     return tiny_config(**{**settings, **sections})
@@ -101,12 +101,12 @@ def test_one_step_runs_everything_at_once():
             "ce_one": configs.term("cross_entropy", ("a1", "a2"), student="one"),
             "ce_two": configs.term("cross_entropy", ("a1",), student="two"),
             "one_from_two": configs.term(
-                "topk_kl", ("a1",), student="one", teacher="two", k=2, group="distill"
+                "topk_kl", ("a1",), student="one", teacher="two", k=2, gradient_group="distill"
             ),
             "two_from_one": configs.term(
-                "kl", ("a1",), student="two", teacher="one@a2", group="distill"
+                "kl", ("a1",), student="two", teacher="one@a2", gradient_group="distill"
             ),
-            "own": configs.term(f"{USER}:adapter", ("a2",), student="one", group="distill"),
+            "own": configs.term(f"{USER}:adapter", ("a2",), student="one", gradient_group="distill"),
         },
         optim=dict(combine="clip_per_variable()", weight_decay=1e-3),
         phases=((1, {"views.a1": "flip", "terms.own.weight": 0.5}),),
@@ -248,7 +248,7 @@ def test_weights_follow_their_schedules():
 def test_relational_losses_stay_inside_their_group():
     terms = {"own": configs.term(f"{USER}:spread", ("x",))}
     _, whole = Bench(tiny_config(terms=terms, views={"x": ""})).run(1)
-    bench = Bench(tiny_config(terms=terms, views={"x": ""}, train=dict(group_size=4)))
+    bench = Bench(tiny_config(terms=terms, views={"x": ""}, train=dict(replica_batch_size=4)))
     state = bench.init(bench.program.hparams)
     variables = {"params": state.params["student"], "batch_stats": state.network_state["student"]}
     model, images = bench.program.networks["student"].model, bench.batch(0).image
@@ -289,7 +289,7 @@ def test_masked_rows_do_not_count():
 )
 def test_a_loss_of_another_form_is_refused(loss, gave, group):
     terms = {"own": configs.term(f"{USER}:{loss}", ("x",))}
-    bench = Bench(tiny_config(terms=terms, train=dict(group_size=group)))
+    bench = Bench(tiny_config(terms=terms, train=dict(replica_batch_size=group)))
     with pytest.raises(ConfigError, match=f"^terms.own: {loss} gave {gave} for a batch of"):
         bench.run(1)
 
@@ -323,7 +323,7 @@ def test_given_outputs_are_not_run(frozen_teacher):
     live, _ = bench.step(state, bench.frozen, batch, hparams)
     given, _ = bench.step(state, {"teacher": {}}, batch, hparams, {"teacher@x": outputs})
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), live, given)
-    wrong = Outputs(outputs.logits[:, ::-1], outputs.taps)
+    wrong = Outputs(outputs.logits[:, ::-1], outputs.features)
     other, _ = bench.step(state, {"teacher": {}}, batch, hparams, {"teacher@x": wrong})
     assert not np.allclose(
         other.params["student"]["fc"]["bias"], live.params["student"]["fc"]["bias"]
@@ -427,7 +427,7 @@ def test_averaged_weights_follow_with_a_ramp():
 
 
 def test_one_and_four_devices_agree(frozen_teacher):
-    config = distilled(train=dict(group_size=4))
+    config = distilled(train=dict(replica_batch_size=4))
     one, four = Bench(config, devices=1), Bench(config, devices=4)
     images = []
     for bench in (one, four):
@@ -479,13 +479,13 @@ def test_given_outputs_reach_the_step_through_a_call(frozen_teacher):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), *ends)
 
 
-@pytest.mark.parametrize("group_size", [0, 2])
-def test_accumulated_gradients_are_those_of_the_whole_batch(frozen_teacher, group_size):
+@pytest.mark.parametrize("replica_batch_size", [0, 2])
+def test_accumulated_gradients_are_those_of_the_whole_batch(frozen_teacher, replica_batch_size):
     """With statistics of groups that micro-batches keep whole, accumulating changes nothing."""
     results = []
     for accumulate in (1, 2, 4):
-        train = dict(group_size=group_size or 1, accumulate=accumulate)
-        combine = "clip_per_variable()" if group_size else "sum()"
+        train = dict(replica_batch_size=replica_batch_size or 1, accumulate=accumulate)
+        combine = "clip_per_variable()" if replica_batch_size else "sum()"
         bench = Bench(distilled(train=train, optim=dict(combine=combine, momentum=0.0)))
         state, rows = bench.run(1)
         results.append((state.params, rows[0]["train/loss"], rows[0]["train/kd"]))
@@ -540,7 +540,7 @@ def test_micro_batches_update_running_statistics_in_turn():
             "more than 0",
         ),
         (dict(terms={"kd": configs.term("no.such:loss", ("x",))}), "cannot import"),
-        (dict(terms={"ce": configs.term("cross_entropy", ("x",), group="other")}), "task"),
+        (dict(terms={"ce": configs.term("cross_entropy", ("x",), gradient_group="other")}), "task"),
         (dict(networks={"student": configs.network("tinny", trainable=True)}), "did you mean tiny"),
         (
             dict(networks={"student": configs.network("lenet_vrm", trainable=True)}),
@@ -558,7 +558,7 @@ def test_micro_batches_update_running_statistics_in_turn():
         ),
         (dict(optim=dict(schedule=dict(name="cosine", base=0.1, warmup=9.0))), "make it shorter"),
         (dict(train=dict(accumulate=3)), "use a divisor of 8"),
-        (dict(train=dict(accumulate=4, group_size=4)), "cannot share groups 2 evenly"),
+        (dict(train=dict(accumulate=4, replica_batch_size=4)), "cannot share groups 2 evenly"),
         (dict(optim=dict(decay="some")), "unknown scope"),
         (dict(optim=dict(combine="mean()")), "unknown combination"),
         (dict(optim=dict(momentum=1.5)), "at most 1"),

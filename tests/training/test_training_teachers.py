@@ -8,7 +8,7 @@ import pytest
 
 from kdaug_jax.errors import ConfigError
 from kdaug_jax.experiment import config as configs
-from kdaug_jax.experiment.phases import build as build_phases
+from kdaug_jax.experiment.phases import build_programs as build_phases
 from kdaug_jax.runtime import checkpoint
 from kdaug_jax.training import loop, teachers
 from tests.conftest import tiny_config

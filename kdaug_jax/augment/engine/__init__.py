@@ -3,6 +3,6 @@
 from kdaug_jax.augment.engine.apply import apply_ops
 from kdaug_jax.augment.engine.kernels import Colours
 from kdaug_jax.augment.engine.policy import apply_policy
-from kdaug_jax.augment.engine.rows import Table, build
+from kdaug_jax.augment.engine.rows import Table, build_table
 
-__all__ = ["Colours", "Table", "apply_ops", "apply_policy", "build"]
+__all__ = ["Colours", "Table", "apply_ops", "apply_policy", "build_table"]

@@ -14,12 +14,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import PartitionSpec
 
+from kdaug_jax.augment.arithmetic.packed import ALPHA, pack, unpack
+from kdaug_jax.augment.engine.dispatch import DISPATCHES, Spread
 from kdaug_jax.augment.engine.kernels import Colours, Kernels, Row, kernels, look_up
 from kdaug_jax.augment.engine.rows import GIVEN, Table
-from kdaug_jax.augment.engine.spreads import SPREADS, Spread
 from kdaug_jax.augment.ops.checks import check_batch
-from kdaug_jax.augment.ops.words import ALPHA, pack, unpack
-from kdaug_jax.errors import near
+from kdaug_jax.errors import ArgumentError, suggest
 
 Implementation = Literal["auto", "map", "slab", "all"]
 # Pixels on a CPU that all ops are applied to in turn.
@@ -72,20 +72,20 @@ def apply_ops(
       ValueError: not `[B,H,W,3 or 4]`, not of the size that the table is for, not as many
         numbers or places as images, or an unknown implementation.
     """
-    if implementation not in ("auto", *SPREADS):
-        raise ValueError(
-            f"implementation={implementation!r}; {near(str(implementation), ('auto', *SPREADS))}"
+    if implementation not in ("auto", *DISPATCHES):
+        raise ArgumentError(
+            f"implementation={implementation!r}; {suggest(str(implementation), ('auto', *DISPATCHES))}"
         )
     check_batch(images)
     images, numbers, places = (jnp.asarray(array) for array in (images, numbers, places))
     drawn = (len(images), *numbers.shape[1:2])
     if numbers.shape != drawn or len(drawn) != 2 or places.shape != (*drawn, 2):
-        raise ValueError(
+        raise ArgumentError(
             f"{len(images)} images with numbers {list(numbers.shape)} and places "
             f"{list(places.shape)}; must be [B,S] and [B,S,2], one row for each image"
         )
     if images.shape[1:3] != table.size:
-        raise ValueError(f"images are {images.shape[1:3]}; the table is for {table.size}")
+        raise ArgumentError(f"images are {images.shape[1:3]}; the table is for {table.size}")
     implementation = resolved(implementation)
     if shares is None:
         shares = Shares(*(
@@ -96,7 +96,7 @@ def apply_ops(
         rows, work, words = look_up(table, numbers, places), kernels(table, colours), pack(images)
         if colours.clear is not None:
             words |= ALPHA
-        spread = SPREADS[implementation]
+        spread = DISPATCHES[implementation]
         for number in range(numbers.shape[1]):
             row = jax.tree.map(lambda column, number=number: column[:, number], rows)
             words = stage(words, row, work, spread(shares.source), spread(shares.kind))

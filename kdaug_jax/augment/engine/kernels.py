@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from kdaug_jax.augment.arithmetic.packed import pack, planes, unpack, with_colours
 from kdaug_jax.augment.engine import rows
 from kdaug_jax.augment.engine.rows import Table
 from kdaug_jax.augment.ops import filters, statistics, torchvision, tpu
@@ -16,7 +17,6 @@ from kdaug_jax.augment.ops.geometry import nearest_pixels, take_pixels
 from kdaug_jax.augment.ops.lut import apply_lut_words
 from kdaug_jax.augment.ops.masks import in_box
 from kdaug_jax.augment.ops.resample import affine_bicubic, affine_bilinear
-from kdaug_jax.augment.ops.words import pack, planes, unpack, with_colours
 from kdaug_jax.augment.policies.squares import Squares, box
 
 Colour3 = tuple[jax.Array, jax.Array, jax.Array]

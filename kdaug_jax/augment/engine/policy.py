@@ -15,7 +15,7 @@ from kdaug_jax.augment.engine.kernels import Colours
 from kdaug_jax.augment.ops.checks import check_batch, check_fill, check_keys, is_host
 from kdaug_jax.augment.policies.policy import Policy
 from kdaug_jax.augment.policies.squares import places
-from kdaug_jax.errors import near
+from kdaug_jax.errors import ArgumentError, suggest
 
 SIMULATED = 2048  # images, from whose draws the shares of the kinds are read
 
@@ -56,7 +56,7 @@ def apply_policy(
     _check_traced(policy, traced or {})
     defaults = {name: jnp.asarray(number.default) for name, number in policy.numbers.items()}
     traced = {**defaults, **(traced or {})}
-    table = rows.build(policy.ops, images.shape[1:3], policy.variant)
+    table = rows.build_table(policy.ops, images.shape[1:3], policy.variant)
     numbers = jax.vmap(lambda key: policy.draw(key, traced))(keys)
     spots = jax.vmap(lambda key: places(key, policy.stages))(keys)
     fill = jnp.broadcast_to(jnp.asarray(fill, jnp.uint8), images.shape[3:])
@@ -74,14 +74,14 @@ def apply_policy(
 def _check_traced(policy: Policy, traced: Mapping[str, ArrayLike]) -> None:
     for name, value in traced.items():
         if name not in policy.numbers:
-            raise ValueError(f"the policy has no number {name!r}; {near(name, policy.numbers)}")
+            raise ArgumentError(f"the policy has no number {name!r}; {suggest(name, policy.numbers)}")
         default, legal = policy.numbers[name]
         if np.shape(value) != default.shape:
-            raise ValueError(f"{name} has shape {np.shape(value)}; must be {default.shape}")
+            raise ArgumentError(f"{name} has shape {np.shape(value)}; must be {default.shape}")
         if is_host(value):
             found = np.asarray(value)
             if not ((found >= legal.low) & (found <= legal.high)).all():
-                raise ValueError(f"{name} is {value}; must be {legal.low:g}..{legal.high:g}")
+                raise ArgumentError(f"{name} is {value}; must be {legal.low:g}..{legal.high:g}")
 
 
 def expected_shares(policy: Policy, table: rows.Table) -> Shares:

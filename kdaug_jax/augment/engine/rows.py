@@ -17,7 +17,7 @@ from kdaug_jax.augment.ops.geometry import Matrix, affine_coefficients, rotation
 from kdaug_jax.augment.ops.resample import exact_coefficients
 from kdaug_jax.augment.policies.policy import SQUARES, VARIANTS, Op
 from kdaug_jax.augment.policies.squares import Squares, squares
-from kdaug_jax.errors import near
+from kdaug_jax.errors import ArgumentError, suggest
 
 # Kinds of work. What an image costs differs by a factor of fifty between them.
 KINDS = (
@@ -102,7 +102,7 @@ def _moved(matrix: Callable[[float, tuple[int, int]], Matrix]):
         turn = op.name == "rotate"
         if variant.startswith("tpu"):
             if op.resample != "nearest":
-                raise ValueError(
+                raise ArgumentError(
                     f"{op.name} is {op.resample} in variant '{variant}'", "must be nearest"
                 )
             whole = tpu.rotation(op.value, *size) if turn else matrix(op.value, size)
@@ -113,8 +113,8 @@ def _moved(matrix: Callable[[float, tuple[int, int]], Matrix]):
             return _Row(NEAREST, matrix=affine_coefficients(*found).view(np.uint32))
         kinds = {"bilinear": BILINEAR, "bicubic": BICUBIC}
         if op.resample not in kinds:
-            raise ValueError(
-                f"{op.name} has resample '{op.resample}'", near(op.resample, ["nearest", *kinds])
+            raise ArgumentError(
+                f"{op.name} has resample '{op.resample}'", suggest(op.resample, ["nearest", *kinds])
             )
         return _Row(kinds[op.resample], matrix=exact_coefficients(*found).reshape(-1))
 
@@ -123,7 +123,7 @@ def _moved(matrix: Callable[[float, tuple[int, int]], Matrix]):
 
 def _erased(op: Op, size: tuple[int, int], variant: str) -> _Row:
     if not 0 <= op.value <= 2 * max(size):
-        raise ValueError(f"{op.name} has side {op.value}", f"must be 0..{2 * max(size)} pixels")
+        raise ArgumentError(f"{op.name} has side {op.value}", f"must be 0..{2 * max(size)} pixels")
     return _Row(ERASE) if op.value > 0 else _Row()
 
 
@@ -150,7 +150,7 @@ OPS: dict[str, Callable[[Op, tuple[int, int], str], _Row]] = {
 }
 
 
-def build(ops: Sequence[Op], size: tuple[int, int], variant: str = "pillow") -> Table:
+def build_table(ops: Sequence[Op], size: tuple[int, int], variant: str = "pillow") -> Table:
     """Builds the table of some ops for images of one size.
 
     Args:
@@ -166,11 +166,11 @@ def build(ops: Sequence[Op], size: tuple[int, int], variant: str = "pillow") -> 
         op does not take.
     """
     if variant not in VARIANTS:
-        raise ValueError(f"unknown variant '{variant}'", near(variant, VARIANTS))
+        raise ArgumentError(f"unknown variant '{variant}'", suggest(variant, VARIANTS))
     rows, luts = [], {}
     for op in ops:
         if op.name not in OPS:
-            raise ValueError(f"unknown op '{op.name}'", near(op.name, OPS))
+            raise ArgumentError(f"unknown op '{op.name}'", suggest(op.name, OPS))
         row = OPS[op.name](op, size, variant)
         if (row.kind, row.source) == (TABLE, GIVEN):
             table = np.asarray(row.which, np.uint8).tobytes()

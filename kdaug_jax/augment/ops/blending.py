@@ -13,8 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
+from kdaug_jax.augment.arithmetic.packed import pack, planes
 from kdaug_jax.augment.ops.checks import check_image, check_number, is_host
-from kdaug_jax.augment.ops.words import pack, planes
 
 RGB = (3, 4)
 _UPPER_BITS = np.uint32(0xFFFFF000)

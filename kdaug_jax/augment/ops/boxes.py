@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from kdaug_jax.augment.ops.products import upper_product
+from kdaug_jax.augment.arithmetic.mulhi import mulhi
 
 TRIES = 10
 _SHAPES = 4096
@@ -51,7 +51,7 @@ def _below(bits: jax.Array, count: ArrayLike) -> jax.Array:
     The chances of two numbers differ by 2^-32 at most.
     """
     count = jnp.broadcast_to(jnp.asarray(count).astype(jnp.uint32), bits.shape)
-    return upper_product(bits, count).astype(jnp.int32)
+    return mulhi(bits, count).astype(jnp.int32)
 
 
 def _root(numbers: jax.Array) -> jax.Array:

@@ -8,6 +8,8 @@ from typing import Any
 import jax
 import numpy as np
 
+from kdaug_jax.errors import ArgumentError
+
 
 def check_image(image: Any, channels: tuple[int, ...] | None = None) -> tuple[int, int, int]:
     """Refuses what is not an image of bytes; looks at shape and dtype only.
@@ -31,9 +33,9 @@ def check_image(image: Any, channels: tuple[int, ...] | None = None) -> tuple[in
     if image.dtype != np.uint8:
         raise TypeError(f"{found}; {right}")
     if image.ndim != 3:
-        raise ValueError(f"{found}; {right}, map over a batch with jax.vmap")
+        raise ArgumentError(f"{found}; {right}, map over a batch with jax.vmap")
     if 0 in image.shape or (channels and image.shape[2] not in channels):
-        raise ValueError(f"{found}; {right}")
+        raise ArgumentError(f"{found}; {right}")
     return image.shape
 
 
@@ -55,7 +57,7 @@ def check_batch(images: Any, channels: tuple[int, ...] = (3, 4)) -> None:
     if images.dtype != np.uint8:
         raise TypeError(f"{found}; {right}")
     if images.ndim != 4 or 0 in images.shape[1:] or images.shape[3] not in channels:
-        raise ValueError(f"{found}; {right}")
+        raise ArgumentError(f"{found}; {right}")
 
 
 def check_keys(keys: Any, images: Any) -> None:
@@ -71,7 +73,7 @@ def check_keys(keys: Any, images: Any) -> None:
     typed = isinstance(keys, jax.Array) and jax.dtypes.issubdtype(keys.dtype, jax.dtypes.prng_key)
     if not typed or keys.shape != images.shape[:1]:
         found = f"{keys.dtype}{list(keys.shape)}" if hasattr(keys, "shape") else repr(keys)
-        raise ValueError(
+        raise ArgumentError(
             f"{len(images)} images with keys {found}; must be one key for each image, as "
             "jax.random.split(jax.random.key(0), len(images)) gives"
         )
@@ -113,7 +115,7 @@ def check_number(name: str, number: Any, low: float, high: float, whole: bool = 
     if value.dtype.kind not in "iuf" or value.ndim:
         raise TypeError(f"{name} is {number!r}; must be {kind} {reach}")
     if not (low <= value <= high and np.isfinite(value) and (not whole or value == int(value))):
-        raise ValueError(f"{name}={number}; must be {kind} {reach}")
+        raise ArgumentError(f"{name}={number}; must be {kind} {reach}")
 
 
 def check_host(name: str, number: Any, limit: float = math.inf) -> float:
@@ -155,6 +157,6 @@ def check_fill(fill: Any, channels: int) -> None:
         raise TypeError(f"fill={fill!r} is a name; an op takes a colour, u8[C]")
     wanted = f"must be {channels} whole numbers 0..255, one for each channel"
     if np.shape(fill) not in ((), (channels,)):
-        raise ValueError(f"fill has shape {np.shape(fill)}; {wanted}")
+        raise ArgumentError(f"fill has shape {np.shape(fill)}; {wanted}")
     if is_host(fill) and not all(0 <= one <= 255 and one == int(one) for one in np.ravel(fill)):
-        raise ValueError(f"fill={fill}; {wanted}")
+        raise ArgumentError(f"fill={fill}; {wanted}")

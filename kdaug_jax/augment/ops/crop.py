@@ -11,6 +11,7 @@ from jax.typing import ArrayLike
 
 from kdaug_jax.augment.ops.checks import check_image
 from kdaug_jax.augment.ops.geometry import affine_nearest
+from kdaug_jax.errors import ArgumentError
 from kdaug_jax.types import Fill, Fraction
 
 
@@ -91,4 +92,4 @@ def check_pad_crop(arguments: Mapping[str, Any], size: tuple[int, int]) -> None:
       ValueError: (what is wrong, what would be right).
     """
     if not 0 <= arguments["padding"] <= min(size):
-        raise ValueError(f"got padding={arguments['padding']}", f"must be 0..{min(size)} pixels")
+        raise ArgumentError(f"got padding={arguments['padding']}", f"must be 0..{min(size)} pixels")

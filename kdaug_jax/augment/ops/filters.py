@@ -10,9 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
+from kdaug_jax.augment.arithmetic.packed import even, interleave, odd, pack, unpack
 from kdaug_jax.augment.ops.blending import RGB, blend_colours, split_alpha
 from kdaug_jax.augment.ops.checks import check_image
-from kdaug_jax.augment.ops.words import even, interleave, odd, pack, unpack
 
 CHANNELS = (1, 2, 3, 4)
 
@@ -62,10 +62,10 @@ def smooth_words(words: jax.Array) -> jax.Array:
     Returns:
       `u32[H,W]`.
     """
-    near = _window(words, 1)
+    suggest = _window(words, 1)
     # Six more are a half of 13, cut off: rounded to nearest, for there are no ties.
     sums = (
-        sum(map(lanes, near.values())) + 4 * lanes(words) + np.uint32(0x00060006)
+        sum(map(lanes, suggest.values())) + 4 * lanes(words) + np.uint32(0x00060006)
         for lanes in (even, odd)
     )
     return keep_border(interleave(*map(_thirteenth, sums)), words, 1)

@@ -18,7 +18,7 @@ from jax.typing import ArrayLike
 
 from kdaug_jax.augment.ops.checks import check_fill, check_host, check_image
 from kdaug_jax.augment.ops.resample import affine_bicubic, affine_bilinear, exact_coefficients
-from kdaug_jax.errors import near
+from kdaug_jax.errors import ArgumentError, suggest
 
 Matrix = tuple[float, float, float, float, float, float]
 Method = Literal["nearest", "bilinear", "bicubic"]
@@ -50,7 +50,7 @@ def affine_coefficients(a: float, b: float, c: float, d: float, e: float, f: flo
         c, f = math.floor(c + 0.5), math.floor(f + 0.5)
     exact = (a, b, c + 0.5 * a + 0.5 * b, d, e, f + 0.5 * d + 0.5 * e)
     if max(map(abs, exact)) >= 1 << 15:
-        raise ValueError(f"affine coefficients {exact} reach beyond 32768 pixels")
+        raise ArgumentError(f"affine coefficients {exact} reach beyond 32768 pixels")
     return np.array([math.floor(value * _ONE + 0.5) for value in exact], np.int32)
 
 
@@ -143,11 +143,11 @@ def _affine(image: jax.Array, matrix: Matrix, fill: ArrayLike, method: Method) -
     if method in _INTERPOLATED:
         return _INTERPOLATED[method](image, exact_coefficients(*matrix), fill)
     if method != "nearest":
-        raise ValueError(f"method={method!r}; {near(str(method), ('nearest', *_INTERPOLATED))}")
+        raise ArgumentError(f"method={method!r}; {suggest(str(method), ('nearest', *_INTERPOLATED))}")
     a, b, c, d, e, f = matrix
     for x, y in ((0, 0), (width, 0), (0, height), (width, height)):
         if max(abs(a * x + b * y + c), abs(d * x + e * y + f)) >= 1 << 15:
-            raise ValueError(f"affine map {matrix} reaches beyond 32768 pixels")
+            raise ArgumentError(f"affine map {matrix} reaches beyond 32768 pixels")
     return affine_nearest(image, affine_coefficients(*matrix), fill)
 
 

@@ -11,9 +11,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
+from kdaug_jax.augment.arithmetic.packed import ALPHA, planes, with_colours
 from kdaug_jax.augment.ops.blending import RGB, arrays_of, blend_lut, split_alpha
 from kdaug_jax.augment.ops.checks import check_image, check_number
-from kdaug_jax.augment.ops.words import ALPHA, planes, with_colours
+from kdaug_jax.errors import ArgumentError
 
 _VALUES = np.arange(256, dtype=np.int32)
 
@@ -134,7 +135,7 @@ def apply_lut(image: jax.Array, lut: ArrayLike) -> jax.Array:
     """
     channels = check_image(image)[2]
     if np.shape(lut) not in ((256,), (channels, 256)):
-        raise ValueError(f"lut has shape {np.shape(lut)}; must be (256,) or ({channels}, 256)")
+        raise ArgumentError(f"lut has shape {np.shape(lut)}; must be (256,) or ({channels}, 256)")
     index = jnp.asarray(image).astype(jnp.int32)
     if np.ndim(lut) == 2:
         index = index + 256 * np.arange(channels, dtype=np.int32)[None, None]

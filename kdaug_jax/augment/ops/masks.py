@@ -11,6 +11,7 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from kdaug_jax.augment.ops.checks import check_fill, check_image, check_number
+from kdaug_jax.errors import ArgumentError
 from kdaug_jax.types import Fill, Level
 
 
@@ -123,9 +124,9 @@ def check_cutout(arguments: Mapping[str, Any], size: tuple[int, int]) -> None:
     """
     height, width = size
     if arguments["length"] > max(size):
-        raise ValueError(
+        raise ArgumentError(
             f"length {arguments['length']} is larger than the {height}x{width} image",
             f"must be at most {max(size)}",
         )
     if arguments["n_holes"] < 1:
-        raise ValueError(f"got n_holes={arguments['n_holes']}", "must be at least 1")
+        raise ArgumentError(f"got n_holes={arguments['n_holes']}", "must be at least 1")

@@ -15,9 +15,9 @@ import numpy as np
 from jax import lax
 from jax.typing import ArrayLike
 
-from kdaug_jax.augment.ops import double
+from kdaug_jax.augment.arithmetic import float64_emulation as double
+from kdaug_jax.augment.arithmetic.float64_emulation import Double
 from kdaug_jax.augment.ops.checks import check_image
-from kdaug_jax.augment.ops.double import Double
 from kdaug_jax.augment.ops.masks import paint
 
 

@@ -22,6 +22,7 @@ from kdaug_jax.augment.ops.resizing import (
     resize_tensorflow,
     to_bytes,
 )
+from kdaug_jax.errors import ArgumentError
 
 
 def random_resized_crop(
@@ -68,9 +69,9 @@ def check_ranges(scale: tuple[float, float], ratio: tuple[float, float]) -> None
       ValueError: not two numbers, not in order, or out of range.
     """
     if not _is_pair(scale) or not 0 < scale[0] <= scale[1] <= 1:
-        raise ValueError(f"scale={scale}; must be two fractions above 0, the smaller first")
+        raise ArgumentError(f"scale={scale}; must be two fractions above 0, the smaller first")
     if not _is_pair(ratio) or not 0 < ratio[0] <= ratio[1] < math.inf:
-        raise ValueError(f"ratio={ratio}; must be two numbers above 0, the smaller first")
+        raise ArgumentError(f"ratio={ratio}; must be two numbers above 0, the smaller first")
 
 
 def _is_pair(value: Any) -> bool:
@@ -167,10 +168,10 @@ def middle(height: int, width: int, size: int, padding: int) -> tuple[int, int, 
       ValueError: numbers out of range, or a square without pixels.
     """
     if size < 1 or padding < 0:
-        raise ValueError(f"size={size}, padding={padding}; must be at least 1 and 0 pixels")
+        raise ArgumentError(f"size={size}, padding={padding}; must be at least 1 and 0 pixels")
     top, left, side, _ = center_box(height, width, size, padding)
     if side < 1:
-        raise ValueError(
+        raise ArgumentError(
             f"size={size}, padding={padding} leave nothing of the {height}x{width} image; "
             "take a smaller padding"
         )

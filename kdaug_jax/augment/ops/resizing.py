@@ -14,11 +14,18 @@ import jax.numpy as jnp
 from jax import lax
 from jax.typing import ArrayLike
 
+from kdaug_jax.augment.arithmetic.resize_weights import (
+    BITS,
+    FILTERS,
+    Taps,
+    pillow_taps,
+    taps_table,
+    tensorflow_taps,
+)
 from kdaug_jax.augment.ops.blending import split
 from kdaug_jax.augment.ops.checks import check_image, check_number, is_host
 from kdaug_jax.augment.ops.resample import premultiply, unpremultiply
-from kdaug_jax.augment.ops.taps import BITS, FILTERS, Taps, pillow_taps, taps_table, tensorflow_taps
-from kdaug_jax.errors import near
+from kdaug_jax.errors import ArgumentError, suggest
 
 Method = Literal["bilinear", "bicubic"]
 Size = tuple[int, int]
@@ -231,7 +238,7 @@ def resize_tensorflow(image: jax.Array, size: Size, version: Literal[1, 2] = 1) 
     height, width, _ = check_image(image)
     _check(size)
     if version not in (1, 2):
-        raise ValueError(f"version={version}; must be 1 or 2")
+        raise ArgumentError(f"version={version}; must be 1 or 2")
     rows = Line(tensorflow_taps(height, size[0], version), 0, height)
     columns = Line(tensorflow_taps(width, size[1], version), 0, width)
     return _across(_down(jnp.asarray(image), rows), columns)
@@ -267,7 +274,7 @@ def resize_box_tensorflow(
     check_image(image)
     _check(size)
     if version not in (1, 2):
-        raise ValueError(f"version={version}; must be 1 or 2")
+        raise ArgumentError(f"version={version}; must be 1 or 2")
     check_box(image, top, left, height, width)
     rows, columns = _lines(image, top, left, height, width, size, f"tf{version}")
     return _across(_down(jnp.asarray(image), rows), columns)
@@ -303,6 +310,6 @@ def check_box(
 
 def _check(size: Size, method: str = "bilinear") -> None:
     if len(size) != 2 or min(size) < 1:
-        raise ValueError(f"size={size}; must be (height, width) in pixels")
+        raise ArgumentError(f"size={size}; must be (height, width) in pixels")
     if method not in FILTERS:
-        raise ValueError(f"method={method!r}; {near(str(method), FILTERS)}")
+        raise ArgumentError(f"method={method!r}; {suggest(str(method), FILTERS)}")

@@ -16,10 +16,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
+from kdaug_jax.augment.arithmetic.packed import pack, planes
 from kdaug_jax.augment.ops.blending import RGB, blend_lut, luma, split_alpha
 from kdaug_jax.augment.ops.checks import check_image
 from kdaug_jax.augment.ops.lut import apply_rgb_lut
-from kdaug_jax.augment.ops.words import pack, planes
 
 _VALUES = np.arange(256, dtype=np.int32)
 

@@ -15,12 +15,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
+from kdaug_jax.augment.arithmetic.packed import pack, planes
 from kdaug_jax.augment.ops.blending import RGB, split, split_alpha
 from kdaug_jax.augment.ops.checks import check_image
 from kdaug_jax.augment.ops.filters import smooth
 from kdaug_jax.augment.ops.lut import apply_lut
 from kdaug_jax.augment.ops.statistics import colour_luts, extremes
-from kdaug_jax.augment.ops.words import pack, planes
 
 _VALUES = np.arange(256, dtype=np.float32)
 # 0.2989, 0.587 and 0.114 as float32; their products with bytes are rounded one by one.

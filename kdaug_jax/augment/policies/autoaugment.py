@@ -24,6 +24,7 @@ from kdaug_jax.augment.policies.policy import (
     check_squares,
     named,
 )
+from kdaug_jax.errors import ArgumentError
 
 
 class Table(NamedTuple):
@@ -106,7 +107,7 @@ def read(path: str, levels: str | None = None) -> Table:
         content = {**content, "levels": levels} if isinstance(content, dict) else content
     check_keys(path, content, ("levels", "sub_policies"))
     if not isinstance(content["sub_policies"], list):
-        raise ValueError(f"{path}: sub_policies is no list", "must be a list of sub-policies")
+        raise ArgumentError(f"{path}: sub_policies is no list", "must be a list of sub-policies")
     return Table(content["levels"], content["sub_policies"], way)
 
 
@@ -115,13 +116,13 @@ def _build(
     told: Callable[..., contextlib.AbstractContextManager[None]],
 ) -> Policy:
     if not sub_policies:
-        raise ValueError(f"{where} is empty", "must hold at least one sub-policy")
+        raise ArgumentError(f"{where} is empty", "must hold at least one sub-policy")
     rows, pairs, probabilities = Rows(), [], []
     for number, sub_policy in enumerate(sub_policies):
         place, entries = f"{where}, sub-policy {number + 1}", []
         if not isinstance(sub_policy, list | tuple) or not sub_policy:
             with told(number):
-                raise ValueError(f"{place} is {sub_policy!r}", "must be a list of ops")
+                raise ArgumentError(f"{place} is {sub_policy!r}", "must be a list of ops")
         for position, entry in enumerate(sub_policy):
             with told(number, position):
                 entries.append(_entry(f"{place}, op {position + 1}", entry, source, size))
@@ -149,18 +150,18 @@ def _build(
 def _entry(where: str, entry: Any, source: Source, size) -> tuple[Any, float]:
     """Gives the two signs of an entry's op, and its probability."""
     if not isinstance(entry, list | tuple) or len(entry) != 3:
-        raise ValueError(f"{where} is {entry!r}", "must be [op, probability, level]")
+        raise ArgumentError(f"{where} is {entry!r}", "must be [op, probability, level]")
     name, probability, level = entry
     function = named("op", name, source.levels, where)
     where = f"{where} ({name})"
     if not _is_number(probability) or not 0 <= probability <= 1:
-        raise ValueError(f"{where}: probability {probability!r}", "must be 0..1")
+        raise ArgumentError(f"{where}: probability {probability!r}", "must be 0..1")
     if name not in FIXED and name != "Identity":
         kind = "a whole number, " if source.whole else ""
         if not _is_number(level) or not 0 <= level <= source.highest or (
             source.whole and level != int(level)
         ):
-            raise ValueError(f"{where}: level {level!r}", f"must be {kind}0..{source.highest}")
+            raise ArgumentError(f"{where}: level {level!r}", f"must be {kind}0..{source.highest}")
     pair = function(level, size)
     check_squares(where, pair, size, "use a lower level or larger images")
     return pair, float(probability)

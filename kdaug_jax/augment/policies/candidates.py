@@ -6,6 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from kdaug_jax.errors import ArgumentError
+
 
 def randaugment_candidates(
     seed: int,
@@ -34,6 +36,6 @@ def randaugment_candidates(
     """
     grid = [(int(n), int(m)) for n in ops for m in magnitudes]
     if not 1 <= count <= len(grid):
-        raise ValueError(f"got count={count}", f"must be 1..{len(grid)}")
+        raise ArgumentError(f"got count={count}", f"must be 1..{len(grid)}")
     chosen = np.random.default_rng(seed).permutation(len(grid))[:count]
     return tuple(grid[number] for number in chosen)

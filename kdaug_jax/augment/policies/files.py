@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from kdaug_jax.errors import near
+from kdaug_jax.errors import ArgumentError, suggest
 
 _SPACE = " \t\r\n"
 
@@ -23,15 +23,15 @@ def read_json(path: str) -> Any:
         text = Path(path).read_text(encoding="utf-8")
         return json.loads(text, object_pairs_hook=_unrepeated)
     except FileNotFoundError:
-        raise ValueError(f"no file {path}", "give the path of a JSON file") from None
+        raise ArgumentError(f"no file {path}", "give the path of a JSON file") from None
     except OSError as error:
-        raise ValueError(f"cannot read {path}: {error.strerror}", "must be a JSON file") from None
+        raise ArgumentError(f"cannot read {path}: {error.strerror}", "must be a JSON file") from None
     except UnicodeDecodeError:
-        raise ValueError(f"{path} is not text", "must be a JSON file") from None
+        raise ArgumentError(f"{path} is not text", "must be a JSON file") from None
     except json.JSONDecodeError as error:
-        raise ValueError(f"{path}, line {error.lineno}: {error.msg}", "must be JSON") from None
+        raise ArgumentError(f"{path}, line {error.lineno}: {error.msg}", "must be JSON") from None
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"cannot read {path}: {error}", "must be JSON of its format") from None
+        raise ArgumentError(f"cannot read {path}: {error}", "must be JSON of its format") from None
 
 
 def _unrepeated(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -39,7 +39,7 @@ def _unrepeated(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(found) < len(pairs):
         names = [name for name, _ in pairs]
         twice = next(name for name in names if names.count(name) > 1)
-        raise ValueError(f"key {twice!r} is given twice")
+        raise ArgumentError(f"key {twice!r} is given twice")
     return found
 
 
@@ -50,13 +50,13 @@ def check_keys(path: str, content: Any, needed: Sequence[str]) -> None:
       ValueError: (what is wrong, what would be right).
     """
     if not isinstance(content, dict):
-        raise ValueError(f"{path} holds no object", "must be {" + ", ".join(needed) + "}")
+        raise ArgumentError(f"{path} holds no object", "must be {" + ", ".join(needed) + "}")
     for key in content:
         if key not in (*needed, "source"):
-            raise ValueError(f"{path}: unknown key {key!r}", near(key, (*needed, "source")))
+            raise ArgumentError(f"{path}: unknown key {key!r}", suggest(key, (*needed, "source")))
     for key in needed:
         if key not in content:
-            raise ValueError(f"{path} has no {key!r}", "must hold " + " and ".join(needed))
+            raise ArgumentError(f"{path} has no {key!r}", "must hold " + " and ".join(needed))
 
 
 @contextlib.contextmanager
@@ -72,12 +72,12 @@ def told_line(path: str, *steps: str | int) -> Iterator[None]:
     """
     try:
         yield
-    except ValueError as error:
-        what, right = error.args
+    except ArgumentError as error:
+        what, right = error.what, error.remedy
         if what.startswith(f"{path}, line "):  # an inner part has told it
             raise
         line = _line(Path(path).read_text(encoding="utf-8"), steps)
-        raise ValueError(what.replace(path, f"{path}, line {line}", 1), right) from None
+        raise ArgumentError(what.replace(path, f"{path}, line {line}", 1), right) from None
 
 
 def _line(text: str, steps: Sequence[str | int]) -> int:

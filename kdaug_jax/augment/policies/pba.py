@@ -27,6 +27,7 @@ from kdaug_jax.augment.policies.policy import (
     named,
     whole,
 )
+from kdaug_jax.errors import ArgumentError
 from kdaug_jax.types import Range
 
 # The order of the published schedules, which is that of a dict of the released code in Python 2.
@@ -134,20 +135,20 @@ def read_schedule(path: str, epochs: int | None = None) -> np.ndarray:
     check_keys(path, content, ("segments",))
     segments = content["segments"]
     if not isinstance(segments, list) or not segments:
-        raise ValueError(f"{path} has no segments", "must hold at least one [epochs, policy]")
+        raise ArgumentError(f"{path} has no segments", "must hold at least one [epochs, policy]")
     lengths, policies = [], []
     for number, segment in enumerate(segments):
         where, told = f"{path}, segment {number + 1}", (path, "segments", number)
         with told_line(*told):
             if not isinstance(segment, list) or len(segment) != 2:
-                raise ValueError(f"{where} is no pair", "must be [epochs, [60 whole numbers]]")
+                raise ArgumentError(f"{where} is no pair", "must be [epochs, [60 whole numbers]]")
             lengths.append(whole(f"{where}: epochs", segment[0], 0, 1_000_000))
             policies.append(
                 check_policy(where, segment[1], functools.partial(told_line, *told, 1))
             )
     total = sum(lengths)
     if total == 0:
-        raise ValueError(f"{path}: all segments last 0 epochs", "must last at least 1 together")
+        raise ArgumentError(f"{path}: all segments last 0 epochs", "must last at least 1 together")
     epochs = total if epochs is None else epochs
     repeats = [length * epochs // total for length in lengths]
     repeats[-1] += epochs - sum(repeats)
@@ -174,7 +175,7 @@ def check_policy(
     """
     if not isinstance(policy, list | tuple | np.ndarray) or len(policy) != LENGTH:
         found = len(policy) if isinstance(policy, list | tuple | np.ndarray) else repr(policy)
-        raise ValueError(f"{where}: the policy is {found}", f"must be {LENGTH} whole numbers")
+        raise ArgumentError(f"{where}: the policy is {found}", f"must be {LENGTH} whole numbers")
     for position, value in enumerate(policy):
         slot, kind = divmod(position, 2)
         copy, op = divmod(slot, len(OPS))

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from kdaug_jax import rng
-from kdaug_jax.errors import near
+from kdaug_jax.errors import ArgumentError, suggest
 from kdaug_jax.types import Range
 
 VARIANTS = ("pillow", "tpu", "tpu_clean", "torchvision")
@@ -145,7 +145,7 @@ def named(what: str, name: Any, known: Any, where: str = "") -> Any:
     """
     if not isinstance(name, str) or name not in known:
         where = f"{where}: " if where else ""
-        raise ValueError(f"{where}unknown {what} {name!r}", near(str(name), known))
+        raise ArgumentError(f"{where}unknown {what} {name!r}", suggest(str(name), known))
     return known[name]
 
 
@@ -157,7 +157,7 @@ def whole(what: str, value: Any, low: int, high: int) -> int:
     """
     fits = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
     if not fits or not low <= value <= high:
-        raise ValueError(f"{what} is {value!r}", f"must be a whole number, {low}..{high}")
+        raise ArgumentError(f"{what} is {value!r}", f"must be a whole number, {low}..{high}")
     return int(value)
 
 
@@ -169,7 +169,7 @@ def check_squares(where: str, pair: Pair, size: tuple[int, int], remedy: str) ->
     """
     side = pair[0].value if pair[0].name in SQUARES else 0
     if side > max(size):
-        raise ValueError(
+        raise ArgumentError(
             f"{where}: a square of {side:g} pixels is larger than the {size[0]}x{size[1]} image",
             remedy,
         )

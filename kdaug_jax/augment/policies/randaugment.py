@@ -22,6 +22,7 @@ from kdaug_jax.augment.policies.policy import (
     signed,
     whole,
 )
+from kdaug_jax.errors import ArgumentError
 from kdaug_jax.types import Range
 
 # The list of Wei et al. 2020, for `ops` of the TPU spaces: no square and no solarize_add.
@@ -89,7 +90,7 @@ def _torchvision(size, translate_const, cutout_const) -> Space:
 
 def _only_tpu(translate_const, cutout_const) -> None:
     if translate_const is not None or cutout_const is not None:
-        raise ValueError(
+        raise ArgumentError(
             "translate_const or cutout_const is given", "only the spaces tpu and tpu_clean take it"
         )
 
@@ -143,13 +144,13 @@ def randaugment(
     whole("n", n, 0, 100)
     whole("m", m, 0, found.highest)
     if ops is not None and not ops:
-        raise ValueError("ops is empty", "name at least one op")
+        raise ArgumentError("ops is empty", "name at least one op")
     if isinstance(ops, str):
-        raise ValueError(f"ops is the text {ops!r}", f"must be a list of names, as [{ops!r}]")
+        raise ArgumentError(f"ops is the text {ops!r}", f"must be a list of names, as [{ops!r}]")
     chosen = {name: named("op", name, found.levels) for name in (ops or found.levels)}
     highest = _highest(chosen, found.highest, size)
     if m > highest:
-        raise ValueError(
+        raise ArgumentError(
             f"m is {m}, but from m={highest + 1} on squares hide {size[0]}x{size[1]} images whole",
             f"take m up to {highest}, a smaller cutout_const, or ops without Cutout",
         )

@@ -24,7 +24,7 @@ from kdaug_jax.augment.policies.policy import (
     plain,
     signed,
 )
-from kdaug_jax.errors import near
+from kdaug_jax.errors import ArgumentError, suggest
 from kdaug_jax.types import Range
 
 TRANSLATE = {"TranslateXRel": ("translate_x", 1), "TranslateYRel": ("translate_y", 0)}
@@ -72,22 +72,22 @@ def parse(text: str) -> Config:
     """
     start, *parts = text.split("-")
     if start != "rand":
-        raise ValueError(f"{text!r} starts with {start!r}", "write rand-m9-mstd0.5-inc1")
+        raise ArgumentError(f"{text!r} starts with {start!r}", "write rand-m9-mstd0.5-inc1")
     found: dict[str, float] = {}
     for part in parts:
         match = re.fullmatch(r"([a-z]*)(\d+(?:\.\d*)?|\.\d+)", part)
         name = match[1] if match else re.match(r"[a-zA-Z]*", part)[0]
         if name not in PARTS:
-            raise ValueError(f"{text!r}: unknown part {part!r}", near(name, PARTS))
+            raise ArgumentError(f"{text!r}: unknown part {part!r}", suggest(name, PARTS))
         kind, _, low, high = PARTS[name]
         if not match or (kind is int and not match[2].isdigit()):
             number = "a whole number" if kind is int else "a number"
-            raise ValueError(f"{text!r}: cannot read {part!r}", f"write {name} and {number}")
+            raise ArgumentError(f"{text!r}: cannot read {part!r}", f"write {name} and {number}")
         if name in found:
-            raise ValueError(f"{text!r}: {name} is given twice", "give it once")
+            raise ArgumentError(f"{text!r}: {name} is given twice", "give it once")
         found[name] = kind(match[2])
         if not low <= found[name] <= high:
-            raise ValueError(f"{text!r}: {part!r}", f"{name} must be {low}..{high}")
+            raise ArgumentError(f"{text!r}: {part!r}", f"{name} must be {low}..{high}")
     return Config(**{name: found.get(name, part[1]) for name, part in PARTS.items()})
 
 
@@ -148,7 +148,7 @@ def timm(
     """
     config = parse(text)
     if not resample:
-        raise ValueError("resample is empty", "name bilinear or bicubic")
+        raise ArgumentError("resample is empty", "name bilinear or bicubic")
     for name in resample:
         named("filter", name, dict.fromkeys(("nearest", "bilinear", "bicubic")))
     # Without noise only whole magnitudes occur.

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from kdaug_jax.data.dataset import Dataset, Deferred, Split, in_memory, numbered
-from kdaug_jax.errors import DataError, near
+from kdaug_jax.errors import DataError, suggest
 
 _registered: dict[str, Dataset] = {}
 
@@ -85,7 +85,7 @@ def arrays(argument: str) -> Dataset:
     if not path.is_file():
         raise DataError(
             f"arrays:{argument}", "is neither a file nor a registered name",
-            near(argument, _registered) if _registered else "give an .npz file",
+            suggest(argument, _registered) if _registered else "give an .npz file",
         )
     keys = _load(path, None)
     names = sorted(key.removesuffix("_image") for key in keys if key.endswith("_image"))

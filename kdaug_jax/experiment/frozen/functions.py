@@ -103,7 +103,7 @@ def model(where: str, function: export.Exported) -> Model:
       function: see `read`.
 
     Returns:
-      A model that only infers; its outputs have no taps.
+      A model that only infers; its outputs have no features.
     """
     size, (aval,) = fixed_size(function), function.in_avals
 
@@ -141,7 +141,7 @@ def average(models: Sequence[Model]) -> Model:
 
     Returns:
       A model that only infers. Its variables are theirs by number, "0", "1", …; its logits are
-      logarithms of probabilities, and it has no taps.
+      logarithms of probabilities, and it has no features.
     """
     names = [str(number) for number in range(len(models))]
 

@@ -15,9 +15,8 @@ from kdaug_jax.experiment.frozen import stored
 from kdaug_jax.experiment.network import Network
 from kdaug_jax.models.model import Model
 from kdaug_jax.models.variables import take_branch
-from kdaug_jax.runtime import card as cards
-from kdaug_jax.runtime import workdir
-from kdaug_jax.runtime.card import Card
+from kdaug_jax.runtime import model_card, workdir
+from kdaug_jax.runtime.model_card import ModelCard
 from kdaug_jax.types import Info
 
 
@@ -30,7 +29,7 @@ class Loaded(NamedTuple):
       variables: `{"params", "batch_stats"}` of NumPy arrays.
     """
 
-    card: Card
+    card: ModelCard
     model: Model
     variables: dict[str, Any]
 
@@ -62,7 +61,7 @@ def load_one(
       CheckpointError: no checkpoint is whole.
     """
     path = stored.absolute(str(source))
-    card = cards.read(path / cards.CARD) if path.is_dir() else None
+    card = model_card.read(path / model_card.CARD) if path.is_dir() else None
     if card is not None:
         facts = {**dataclasses.asdict(card), "name": card.arch, "kind": "card", "num_branches": 1}
         views: Mapping[str, Any] = {}
@@ -79,7 +78,7 @@ def load_one(
     variables = stored.load("--from", whole, info, say, member)
     if card is None:
         names = workdir.read_json(path / "classes.json") or ()
-        card = Card(
+        card = ModelCard(
             arch=facts["name"], num_classes=model.num_classes, size=size, mean=info.mean,
             std=info.std, class_names=tuple(map(str, names)), options=facts["options"],
             layout="kdaug_jax", source=path.name,

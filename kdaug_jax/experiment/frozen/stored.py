@@ -25,8 +25,7 @@ from kdaug_jax.experiment.frozen import functions, tables
 from kdaug_jax.experiment.network import Network, create
 from kdaug_jax.models.foreign import safetensors_file, torch_file
 from kdaug_jax.models.variables import flatten, mismatches
-from kdaug_jax.runtime import card as cards
-from kdaug_jax.runtime import checkpoint, workdir
+from kdaug_jax.runtime import checkpoint, model_card, workdir
 from kdaug_jax.types import Info
 
 # Stands for the run's own directory at the front of a checkpoint's path.
@@ -65,7 +64,7 @@ def absolute(named: str) -> Path:
     return workdir.place("checkpoint", named)
 
 
-def build(where: str, config: Mapping[str, Any], info: Info, dtype: str) -> Network:
+def build_frozen(where: str, config: Mapping[str, Any], info: Info, dtype: str) -> Network:
     """Builds a frozen network from what its checkpoint is.
 
     Args:
@@ -105,8 +104,8 @@ def _one(
 ) -> Network:
     path = absolute(named)
     if path.is_dir() and (path / FUNCTION_CARD).is_file():
-        return _function(where, config, path / FUNCTION, info, cards.read(path / FUNCTION_CARD))
-    if (card := cards.read(path / cards.CARD) if path.is_dir() else None) is not None:
+        return _function(where, config, path / FUNCTION, info, model_card.read(path / FUNCTION_CARD))
+    if (card := model_card.read(path / model_card.CARD) if path.is_dir() else None) is not None:
         return _carded(where, config, named, card, info, dtype)
     if path.is_file():
         kind = _kind_of_file(where, path)
@@ -122,7 +121,7 @@ def _one(
     return Network(model, False, named, facts)
 
 
-def _carded(where, config, named, card: cards.Card, info: Info, dtype: str) -> Network:
+def _carded(where, config, named, card: model_card.ModelCard, info: Info, dtype: str) -> Network:
     facts = {
         "name": card.arch, "num_classes": card.num_classes, "mean": card.mean, "std": card.std,
         "options": dict(card.options), "size": card.size, "kind": "card",
@@ -141,7 +140,7 @@ def _carded(where, config, named, card: cards.Card, info: Info, dtype: str) -> N
     return Network(create(where, config, facts, info.size, dtype=dtype), False, named, facts)
 
 
-def _like_the_data(where: str, named: str, card: cards.Card, info: Info) -> None:
+def _like_the_data(where: str, named: str, card: model_card.ModelCard, info: Info) -> None:
     """Refuses statistics that leave the data far from mean 0 and deviation 1."""
     shift = np.abs(np.subtract(card.mean, info.mean)) / info.std
     ratio = np.divide(card.std, info.std)
@@ -155,9 +154,9 @@ def _like_the_data(where: str, named: str, card: cards.Card, info: Info) -> None
 
 
 def _function(
-    where: str, config: Mapping[str, Any], path: Path, info: Info, card: cards.Card | None = None
+    where: str, config: Mapping[str, Any], path: Path, info: Info, card: model_card.ModelCard | None = None
 ) -> Network:
-    if card is not None and cards.digest(path) != card.sha256:
+    if card is not None and model_card.digest(path) != card.sha256:
         raise CheckpointError(str(path), "is not the file that its card names", "export it again")
     function = functions.read(path)
     model = functions.model(where, function)

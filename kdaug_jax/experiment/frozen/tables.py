@@ -127,7 +127,7 @@ def look_up(variables: Mapping[str, Any], index: jax.Array) -> Outputs:
       index: `i32[B]`, positions in the base split; all of them are in the table.
 
     Returns:
-      Outputs with `f32[B,C]` and no taps.
+      Outputs with `f32[B,C]` and no features.
     """
     table = variables["params"]
     row = jnp.searchsorted(table["index"], index)

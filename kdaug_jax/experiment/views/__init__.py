@@ -7,14 +7,14 @@ that change how many rows a view has.
 from kdaug_jax.augment import STAGES
 from kdaug_jax.experiment.views.language import (
     Call,
-    Plan,
+    ViewSpec,
     hparams,
-    made_plans,
     parse,
     parse_all,
     source_of,
+    views_to_make,
 )
-from kdaug_jax.experiment.views.making import Made, build, make, make_all
+from kdaug_jax.experiment.views.making import Made, build_augment, make, make_all
 from kdaug_jax.experiment.views.picking import Scorer, networks_of, picks
 from kdaug_jax.experiment.views.pools import POOLS, Rows, draws_of, rows_after
 
@@ -23,13 +23,13 @@ __all__ = [
     "STAGES",
     "Call",
     "Made",
-    "Plan",
+    "ViewSpec",
     "Rows",
     "Scorer",
-    "build",
+    "build_augment",
     "draws_of",
     "hparams",
-    "made_plans",
+    "views_to_make",
     "make",
     "make_all",
     "networks_of",

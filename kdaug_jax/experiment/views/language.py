@@ -16,7 +16,7 @@ import numpy as np
 
 from kdaug_jax.augment import STAGES
 from kdaug_jax.augment.stage import Stage
-from kdaug_jax.errors import ConfigError, near
+from kdaug_jax.errors import ArgumentError, ConfigError, suggest
 from kdaug_jax.experiment.binding import Bound, bind, colour, read_calls
 from kdaug_jax.experiment.views.pools import POOLS, Rows, draws_of
 from kdaug_jax.types import Info, Range
@@ -33,7 +33,7 @@ class Call(NamedTuple):
     bound: Bound
 
 
-class Plan(NamedTuple):
+class ViewSpec(NamedTuple):
     """One view.
 
     Attributes:
@@ -84,8 +84,8 @@ def source_of(name: str, text: str) -> str | None:
 
 
 def parse(
-    name: str, text: str, info: Info, *, start: Plan | None = None, epochs: int | None = None
-) -> Plan:
+    name: str, text: str, info: Info, *, start: ViewSpec | None = None, epochs: int | None = None
+) -> ViewSpec:
     """Reads one view expression.
 
     Args:
@@ -96,7 +96,7 @@ def parse(
       epochs: of the run, for policies that depend on the epoch; by default their own.
 
     Returns:
-      Its plan.
+      Its spec.
 
     Raises:
       ConfigError: not such an expression, an unknown stage, or arguments that do not fit.
@@ -110,7 +110,7 @@ def parse(
         stage = STAGES.get(stage_name) or POOLS.get(stage_name)
         if stage is None:
             known = [*STAGES, *POOLS, "view"]
-            raise ConfigError(where, f"unknown stage '{stage_name}'", near(stage_name, known))
+            raise ConfigError(where, f"unknown stage '{stage_name}'", suggest(stage_name, known))
         if floats and stage.form not in ("group", "repeat", "pick"):
             raise ConfigError(
                 f"{where}.{stage_name}", "comes after a stage that gives floats",
@@ -122,8 +122,8 @@ def parse(
         bind_it = _bind_policy if stage.form == "policy" else _bind_stage
         try:
             bound = bind_it(f"{where}.{role}", stage, args, kwargs, info, size, epochs)
-        except ValueError as error:
-            raise ConfigError(f"{where}.{role}", *error.args) from None
+        except ArgumentError as error:
+            raise ConfigError(f"{where}.{role}", error.what, error.remedy) from None
         calls.append(Call(role, stage, bound))
         size = stage.size(bound.static, size) if stage.size else size
         floats = floats or stage.floats
@@ -132,7 +132,7 @@ def parse(
             rows = (*rows, Rows(bound.static["keep"], f"{where}.{role}"))
         elif stage.form == "repeat" and bound.static["n"] > 1:
             rows = (*rows, Rows(bound.static["n"]))
-    return Plan(name, source, tuple(calls), size, floats, rows, mixes)
+    return ViewSpec(name, source, tuple(calls), size, floats, rows, mixes)
 
 
 def _bind_stage(where, stage: Stage, args, kwargs, info: Info, size, epochs) -> Bound:
@@ -164,7 +164,7 @@ def _bind_policy(where, stage: Stage, args, kwargs, info: Info, size, epochs) ->
 
 def parse_all(
     texts: Mapping[str, str], info: Info, epochs: int | None = None
-) -> tuple[Plan, ...]:
+) -> tuple[ViewSpec, ...]:
     """Reads view expressions, each after the one it starts from.
 
     Args:
@@ -173,15 +173,15 @@ def parse_all(
       epochs: see `parse`.
 
     Returns:
-      Their plans.
+      Their specs.
 
     Raises:
       ConfigError: see `parse`; or a view starts from an unknown view or, directly or not, from
         itself.
     """
-    done: dict[str, Plan] = {}
+    done: dict[str, ViewSpec] = {}
 
-    def visit(name: str, path: tuple[str, ...]) -> Plan:
+    def visit(name: str, path: tuple[str, ...]) -> ViewSpec:
         if name in path:
             circle = " -> ".join((*path, name))
             raise ConfigError(f"views.{name}", f"starts from itself ({circle})", "break the circle")
@@ -189,7 +189,7 @@ def parse_all(
             return done[name]
         source = source_of(name, texts[name])
         if source is not None and source not in texts:
-            raise ConfigError(f"views.{name}", f"no view '{source}'", near(source, texts))
+            raise ConfigError(f"views.{name}", f"no view '{source}'", suggest(source, texts))
         start = None if source is None else visit(source, (*path, name))
         done[name] = parse(name, texts[name], info, start=start, epochs=epochs)
         return done[name]
@@ -199,25 +199,25 @@ def parse_all(
     return tuple(done.values())
 
 
-def hparams(plans: Sequence[Plan]) -> tuple[dict[str, np.ndarray], dict[str, Range]]:
+def hparams(specs: Sequence[ViewSpec]) -> tuple[dict[str, np.ndarray], dict[str, Range]]:
     """Collects the traced numbers of views and their ranges, by path."""
     values, ranges = {}, {}
-    for plan in plans:
-        for call in plan.calls:
+    for spec in specs:
+        for call in spec.calls:
             for name, value in call.bound.traced.items():
-                path = f"views.{plan.name}.{call.role}.{name}"
+                path = f"views.{spec.name}.{call.role}.{name}"
                 values[path], ranges[path] = value, call.bound.ranges[name]
     return values, ranges
 
 
-def made_plans(
-    plans: Sequence[Plan], pairs: Sequence[tuple[str, str]]
-) -> tuple[Plan, ...]:
+def views_to_make(
+    specs: Sequence[ViewSpec], pairs: Sequence[tuple[str, str]]
+) -> tuple[ViewSpec, ...]:
     """Gives the views that are made: all but those that networks choose and no term looks at."""
-    found: list[Plan] = []
+    found: list[ViewSpec] = []
     wanted = {view for _, view in pairs}
-    for plan in reversed(plans):
-        if plan.name in wanted or not plan.picks:
-            found.append(plan)
-            wanted.add(plan.source)
+    for spec in reversed(specs):
+        if spec.name in wanted or not spec.picks:
+            found.append(spec)
+            wanted.add(spec.source)
     return tuple(reversed(found))

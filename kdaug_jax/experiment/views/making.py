@@ -12,9 +12,9 @@ import numpy as np
 from kdaug_jax import rng
 from kdaug_jax.augment import STAGES, apply_policy
 from kdaug_jax.augment.ops.checks import check_batch, check_keys
-from kdaug_jax.errors import ConfigError, near
+from kdaug_jax.errors import ConfigError, suggest
 from kdaug_jax.experiment.binding import read_calls
-from kdaug_jax.experiment.views.language import EPOCH, Call, Plan, parse
+from kdaug_jax.experiment.views.language import EPOCH, Call, ViewSpec, parse
 from kdaug_jax.experiment.views.picking import Choice, Pair, Pool, Scorer, choose, take
 from kdaug_jax.experiment.views.pools import POOLS
 from kdaug_jax.runtime import sharding
@@ -38,20 +38,20 @@ class Made(NamedTuple):
 
 
 def make(
-    plans: Sequence[Plan], clock: Clock, batch: Batch, hparams: Hparams, info: Info, groups: int
+    specs: Sequence[ViewSpec], clock: Clock, batch: Batch, hparams: Hparams, info: Info, groups: int
 ) -> dict[str, View]:
     """Makes views for which no network is asked, see `make_all`."""
-    return make_all(plans, clock, batch, hparams, info, groups, None).views
+    return make_all(specs, clock, batch, hparams, info, groups, None).views
 
 
 def make_all(
-    plans: Sequence[Plan], clock: Clock, batch: Batch, hparams: Hparams, info: Info, groups: int,
+    specs: Sequence[ViewSpec], clock: Clock, batch: Batch, hparams: Hparams, info: Info, groups: int,
     scorer: Scorer | None,
 ) -> Made:
     """Makes all views of a batch.
 
     Args:
-      plans: the views, each after the one it starts from.
+      specs: the views, each after the one it starts from.
       clock: position in the run.
       batch: the stored examples.
       hparams: traced numbers by path.
@@ -71,23 +71,23 @@ def make_all(
     stored = View(batch.image, target, batch.label, batch.index, batch.mask)
     made, states = Made({}, {}, {}), {None: _State(stored, None, 1)}
     # Networks are asked after everything that needs none.
-    for plan in sorted(plans, key=lambda plan: plan.picks):
-        state = states[plan.source]
-        for call in plan.calls:
-            prefix = f"views.{plan.name}.{call.role}."
+    for spec in sorted(specs, key=lambda spec: spec.picks):
+        state = states[spec.source]
+        for call in spec.calls:
+            prefix = f"views.{spec.name}.{call.role}."
             traced = {name: hparams[prefix + name] for name in call.bound.traced}
             if call.stage.form == "pick":
-                state, choice = _pick(call, clock, plan.name, state, traced, groups, made, scorer)
-                last = call is plan.calls[-1]  # what comes after it changes the images
+                state, choice = _pick(call, clock, spec.name, state, traced, groups, made, scorer)
+                last = call is spec.calls[-1]  # what comes after it changes the images
                 made.given.update({
-                    f"{name}@{plan.name}": said for name, said in choice.said.items() if last
+                    f"{name}@{spec.name}": said for name, said in choice.said.items() if last
                 })
                 made.metrics.update({
-                    f"{plan.name}/{name}": pair for name, pair in choice.metrics.items()
+                    f"{spec.name}/{name}": pair for name, pair in choice.metrics.items()
                 })
             else:
-                state = _apply(call, clock, plan.name, state, traced, groups)
-        made.views[plan.name], states[plan.name] = state.view, state
+                state = _apply(call, clock, spec.name, state, traced, groups)
+        made.views[spec.name], states[spec.name] = state.view, state
     return made
 
 
@@ -149,7 +149,7 @@ def _check_group(where: str, view: View, groups: int) -> None:
     if view.index.shape[0] // groups < 2:
         raise ConfigError(
             where, "mixes inside groups of 1 example",
-            "give train.group_size, or data.batch_size without groups, at least 2",
+            "give train.replica_batch_size, or data.batch_size without groups, at least 2",
         )
 
 
@@ -186,7 +186,7 @@ def _mix(
     return jax.tree.map(together, jax.vmap(mix)(keys, jax.tree.map(apart, view)))
 
 
-def build(
+def build_augment(
     text: str, *, mean: tuple[float, ...] = (125.3, 123.0, 113.9), epoch: int = 0
 ) -> Callable[[jax.Array, jax.Array], jax.Array]:
     """Builds a view expression as a pure function, for notebooks.
@@ -209,7 +209,7 @@ def build(
         if stage == "view" or stage in POOLS or grouped:
             raise ConfigError("views.x", f"{text!r} needs a batch with labels", "use a config")
         if stage not in STAGES:
-            raise ConfigError("views.x", f"unknown stage '{stage}'", near(stage, STAGES))
+            raise ConfigError("views.x", f"unknown stage '{stage}'", suggest(stage, STAGES))
     # What no size of images would mend is told now.
     parse("x", text, Info(0, (LARGEST, LARGEST), np.zeros(0, np.int32), mean, mean))
 

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from kdaug_jax import rng
 from kdaug_jax.experiment.networks import Network
-from kdaug_jax.experiment.views.language import Call, Plan
+from kdaug_jax.experiment.views.language import Call, ViewSpec
 from kdaug_jax.experiment.views.pools import Rows, rows_after
 from kdaug_jax.losses import PICKERS, hardest, kept_ratio, kl_score
 from kdaug_jax.runtime import sharding
@@ -75,10 +75,10 @@ def networks_of(call: Call) -> tuple[str, ...]:
     return tuple(static[role] for role, needed in asked.items() if needed)
 
 
-def picks(plans: Sequence[Plan]) -> tuple[tuple[Plan, Call], ...]:
+def picks(specs: Sequence[ViewSpec]) -> tuple[tuple[ViewSpec, Call], ...]:
     """Lists the `pick` calls of some views."""
     return tuple(
-        (plan, call) for plan in plans for call in plan.calls if call.stage.form == "pick"
+        (spec, call) for spec in specs for call in spec.calls if call.stage.form == "pick"
     )
 
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from kdaug_jax.augment.stage import Size, Stage
-from kdaug_jax.errors import near
+from kdaug_jax.errors import ArgumentError, suggest
 from kdaug_jax.losses import PICKERS
 from kdaug_jax.types import Positive
 
@@ -49,7 +49,7 @@ def pick(
     teacher: str = "teacher",
     ratio: bool = True,
 ) -> None:
-    """Keeps the rows that score highest, in each group of `train.group_size` for itself.
+    """Keeps the rows that score highest, in each group of `train.replica_batch_size` for itself.
 
     Networks score without gradient and keep nothing of it: BatchNorm of a trained network takes the
     statistics of each draw, as in separate passes, and its running ones stay. What a frozen network
@@ -74,16 +74,16 @@ def pick(
 def _check_repeat(arguments: Mapping[str, Any], size: Size) -> None:
     del size
     if arguments["n"] < 1:
-        raise ValueError(f"got n={arguments['n']}", "must be at least 1")
+        raise ArgumentError(f"got n={arguments['n']}", "must be at least 1")
 
 
 def _check_pick(arguments: Mapping[str, Any], size: Size) -> None:
     del size
     by, keep = arguments["by"], arguments["keep"]
     if by not in PICKERS:
-        raise ValueError(f"unknown score {by!r}", near(by, PICKERS))
+        raise ArgumentError(f"unknown score {by!r}", suggest(by, PICKERS))
     if not 0 < keep <= 1:
-        raise ValueError(f"got keep={keep:g}", "must be more than 0 and at most 1")
+        raise ArgumentError(f"got keep={keep:g}", "must be more than 0 and at most 1")
 
 
 POOLS: dict[str, Stage] = {

@@ -36,7 +36,7 @@ class _Form(NamedTuple):
       hidden: width of the two hidden dense layers.
       dense: name and numbers of the dense layers in PyTorch's names.
       dropout: usual rate of the dropout before each hidden layer.
-      feature: name of the tap after the last pooling.
+      feature: name of the feature after the last pooling.
     """
 
     convolutions: tuple[tuple[int, int, int, int, int], ...]
@@ -71,7 +71,7 @@ def sizes(name: str) -> tuple[int, int]:
     return (63, 224) if name == "tv_alexnet" else (6, 32)
 
 
-def build(
+def build_module(
     name: str,
     num_classes: int,
     num_branches: int,
@@ -110,7 +110,7 @@ class AlexNet(nn.Module):
     The dense layers of alexnet_vrm depend on the image size, so it keeps to one; tv_alexnet first
     averages the last map to 6×6 pixels.
 
-    Taps: the map after the last pooling, called conv5pool or features; pooled (the inputs of the
+    Features: the map after the last pooling, called conv5pool or features; pooled (the inputs of the
     last dense layer).
 
     Attributes:
@@ -129,7 +129,7 @@ class AlexNet(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, mode: Mode) -> Outputs:
-        """Maps normalised images `[B*V,H,W,3]` to logits `f32[B*V,C]` and taps."""
+        """Maps normalised images `[B*V,H,W,3]` to logits `f32[B*V,C]` and features."""
         form = self.form
         for place, (number, width, size, stride, padding) in enumerate(form.convolutions):
             convolve = Conv(
@@ -146,7 +146,7 @@ class AlexNet(nn.Module):
             if place < 2:
                 x = nn.max_pool(x, (form.pool, form.pool), (2, 2))
         x = nn.max_pool(x, (3, 3), (2, 2))
-        taps = {form.feature: x}
+        features = {form.feature: x}
         if form.feature == "features":
             x = average_to(x, _ADAPTED)
         x = channels_first(x)
@@ -155,9 +155,9 @@ class AlexNet(nn.Module):
                 dropout = nn.Dropout(self.dropout, name=f"dropout_before_{name}")
                 x = dropout(x, deterministic=not mode.train)
             x = nn.relu(Linear(scaled(form.hidden, self.width), self.dtype, name=name)(x))
-        taps["pooled"] = x.astype(jnp.float32)
+        features["pooled"] = x.astype(jnp.float32)
         classify = Linear(self.num_classes, name=form.dense[2])
-        return Outputs(logits=classify(taps["pooled"]), taps=taps)
+        return Outputs(logits=classify(features["pooled"]), features=features)
 
 
 def average_to(x: jax.Array, side: int) -> jax.Array:

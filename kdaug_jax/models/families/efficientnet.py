@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from kdaug_jax.errors import ConfigError, near
+from kdaug_jax.errors import ConfigError, suggest
 from kdaug_jax.models.layers import (
     Initializer,
     Kit,
@@ -85,7 +85,7 @@ def sizes(name: str) -> tuple[int, int]:
     return 32, _TABLE[name].size
 
 
-def build(
+def build_module(
     name: str,
     num_classes: int,
     num_branches: int,
@@ -127,7 +127,7 @@ def build(
     )
     check_rate("drop_connect", drop_connect)
     if not isinstance(remat, str) or remat not in _REMAT:
-        raise ConfigError("remat", f"unknown choice '{remat}'", near(str(remat), _REMAT))
+        raise ConfigError("remat", f"unknown choice '{remat}'", suggest(str(remat), _REMAT))
     kit = make_kit(num_branches, dtype, momentum=0.99, epsilon=1e-3)
     return EfficientNet(scale, rate, drop_connect, remat, num_classes, kit)
 
@@ -141,7 +141,7 @@ def round_width(width: float) -> int:
 class EfficientNet(nn.Module):
     """Stem, seven stages of MBConv blocks, 1×1 head, average, dropout, classifier.
 
-    Taps: stem, stage0 … stage6 (linear outputs), head_1x1 (after the activation), pooled (before
+    Features: stem, stage0 … stage6 (linear outputs), head_1x1 (after the activation), pooled (before
     dropout).
 
     Attributes:
@@ -162,19 +162,19 @@ class EfficientNet(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, mode: Mode) -> Outputs:
-        """Maps normalised images `[B*V,H,W,3]` to logits `f32[B*V,C]` and taps."""
+        """Maps normalised images `[B*V,H,W,3]` to logits `f32[B*V,C]` and features."""
         kit, width = self.kit, self.scale.width
         x = kit.conv("conv_stem", round_width(32 * width), 3, 2, padding="SAME")(x)
         x = nn.swish(kit.norm("bn1")(x, *mode))
-        taps = {"stem": x}
+        features = {"stem": x}
         policy = _REMAT[self.remat]
         block_of = nn.remat(MBConv, static_argnums=(2,), policy=policy) if policy else MBConv
         repeats = [math.ceil(stage[0] * self.scale.depth) for stage in _STAGES]
         number = 0
-        for stage, (_, size, stride, expansion, features) in enumerate(_STAGES):
+        for stage, (_, size, stride, expansion, channels) in enumerate(_STAGES):
             for block in range(repeats[stage]):
                 x = block_of(
-                    round_width(features * width),
+                    round_width(channels * width),
                     size,
                     stride if block == 0 else 1,
                     expansion,
@@ -183,10 +183,10 @@ class EfficientNet(nn.Module):
                     name=f"blocks_{stage}_{block}",
                 )(x, mode)
                 number += 1
-            taps[f"stage{stage}"] = x
+            features[f"stage{stage}"] = x
         x = kit.conv("conv_head", round_width(1280 * width), 1)(x)
-        x = taps["head_1x1"] = nn.swish(kit.norm("bn2")(x, *mode))
-        x = taps["pooled"] = global_average(x)
+        x = features["head_1x1"] = nn.swish(kit.norm("bn2")(x, *mode))
+        x = features["pooled"] = global_average(x)
         if self.dropout > 0.0:
             x = nn.Dropout(self.dropout, deterministic=not mode.train, name="dropout")(x)
         classify = Linear(
@@ -195,7 +195,7 @@ class EfficientNet(nn.Module):
             bias_init=zeros,
             name="classifier",
         )
-        return Outputs(logits=classify(x), taps=taps)
+        return Outputs(logits=classify(x), features=features)
 
 
 class MBConv(nn.Module):

@@ -37,14 +37,14 @@ class _Form(NamedTuple):
 
     Attributes:
       large_stem: 7×7 with stride 2 and max-pooling, instead of 3×3.
-      taps: names of the taps of stem, stages and average, in order.
+      features: names of the features of stem, stages and average, in order.
       shortcut: name of the projection's layers.
       classifier: name of the last layer.
       kernel_init: initialiser of convolutions.
     """
 
     large_stem: bool
-    taps: tuple[str, ...]
+    features: tuple[str, ...]
     shortcut: str
     classifier: str
     kernel_init: Initializer
@@ -56,7 +56,7 @@ _TIAN = _Form(False, ("f0", "f1", "f2", "f3", "f4", "f5"), "shortcut", "linear",
 _IMAGENET = _Form(True, ("maxpool", *_LAYERS), "downsample", "fc", kaiming_normal)
 
 # Whether the blocks are bottlenecks, their number in each stage, and the form. resnet18_cifar is
-# as in Das et al., 2020 (PyTorch's default initialisation); those with "f" taps as in Tian et al.,
+# as in Das et al., 2020 (PyTorch's default initialisation); those with "f" features as in Tian et al.,
 # 2020.
 _TABLE: dict[str, tuple[bool, tuple[int, ...], _Form]] = {
     "resnet18_cifar": (False, (2, 2, 2, 2), _CIFAR),
@@ -80,7 +80,7 @@ def sizes(name: str) -> tuple[int, int]:
     return (32, 224) if _TABLE[name][2].large_stem else (8, 32)
 
 
-def build(
+def build_module(
     name: str,
     num_classes: int,
     num_branches: int,
@@ -118,7 +118,7 @@ def build(
 class FourStageResNet(nn.Module):
     """Stem, four stages, average over the image, classifier.
 
-    Taps: f0 or stem (after ReLU; before max-pooling) and maxpool (after it); f1 … f4 or
+    Features: f0 or stem (after ReLU; before max-pooling) and maxpool (after it); f1 … f4 or
     layer1 … layer4 (stages); each of these with `_pre`, before the last ReLU; the average as f5
     and pooled.
 
@@ -142,16 +142,16 @@ class FourStageResNet(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, mode: Mode) -> Outputs:
-        """Maps normalised images `[B*V,H,W,3]` to logits `f32[B*V,C]` and taps."""
+        """Maps normalised images `[B*V,H,W,3]` to logits `f32[B*V,C]` and features."""
         kit, form = self.kit, self.form
         size, stride = (7, 2) if form.large_stem else (3, 1)
         stem, *widths = (scaled(channels, self.width) for channels in (64, *_WIDTHS))
         x = kit.conv("conv1", stem, size, stride, bits=FULL)(x)
         x = nn.relu(kit.norm("bn1")(x, *mode))
-        taps = {"stem": x} if form.large_stem else {}
+        features = {"stem": x} if form.large_stem else {}
         if form.large_stem:
             x = nn.max_pool(x, (3, 3), (2, 2), ((1, 1), (1, 1)))
-        taps[form.taps[0]] = x
+        features[form.features[0]] = x
         block_of = Bottleneck if self.bottleneck else BasicBlock
         for stage, (width, count) in enumerate(zip(widths, self.blocks, strict=True), start=1):
             for block in range(count):
@@ -164,10 +164,10 @@ class FourStageResNet(nn.Module):
                     name=f"layer{stage}_{block}",
                 )(x, mode)
                 x = nn.relu(before)
-            taps |= {f"{form.taps[stage]}_pre": before, form.taps[stage]: x}
-        taps[form.taps[5]] = taps["pooled"] = global_average(x)
+            features |= {f"{form.features[stage]}_pre": before, form.features[stage]: x}
+        features[form.features[5]] = features["pooled"] = global_average(x)
         classify = Linear(self.num_classes, name=form.classifier)
-        return Outputs(logits=classify(taps["pooled"]), taps=taps)
+        return Outputs(logits=classify(features["pooled"]), features=features)
 
 
 class BasicBlock(nn.Module):

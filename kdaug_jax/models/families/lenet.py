@@ -23,7 +23,7 @@ def sizes(name: str) -> tuple[int, int]:
     return 16, 32
 
 
-def build(name: str, num_classes: int, num_branches: int, dtype: Any) -> nn.Module | None:
+def build_module(name: str, num_classes: int, num_branches: int, dtype: Any) -> nn.Module | None:
     """Gives the network called `name`, or None if it is not in `NAMES`.
 
     Args:
@@ -44,7 +44,7 @@ class LeNet(nn.Module):
 
     Works on images of any one size from 16 pixels; the first dense layer depends on it.
 
-    Taps: conv1, conv2 (before ReLU), pooled (the 84 inputs of the classifier).
+    Features: conv1, conv2 (before ReLU), pooled (the 84 inputs of the classifier).
 
     Attributes:
       num_classes: width of the logits, C.
@@ -56,9 +56,9 @@ class LeNet(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, mode: Mode) -> Outputs:
-        """Maps normalised images `[B*V,H,W,3]` to logits `f32[B*V,C]` and taps."""
+        """Maps normalised images `[B*V,H,W,3]` to logits `f32[B*V,C]` and features."""
         del mode
-        taps = {}
+        features = {}
         for name, features in (("conv1", 6), ("conv2", 16)):
             convolve = Conv(
                 features,
@@ -68,10 +68,10 @@ class LeNet(nn.Module):
                 kernel_init=torch_uniform,
                 name=name,
             )
-            taps[name] = convolve(x)
-            x = nn.max_pool(nn.relu(taps[name]), (2, 2), (2, 2))
+            features[name] = convolve(x)
+            x = nn.max_pool(nn.relu(features[name]), (2, 2), (2, 2))
         x = channels_first(x)
         x = nn.relu(Linear(120, self.dtype, name="fc1")(x))
         x = nn.relu(Linear(84, self.dtype, name="fc2")(x))
-        taps["pooled"] = x.astype(jnp.float32)
-        return Outputs(logits=Linear(self.num_classes, name="fc3")(taps["pooled"]), taps=taps)
+        features["pooled"] = x.astype(jnp.float32)
+        return Outputs(logits=Linear(self.num_classes, name="fc3")(features["pooled"]), features=features)

@@ -36,7 +36,7 @@ def sizes(name: str) -> tuple[int, int]:
     return 16, 32
 
 
-def build(name: str, num_classes: int, num_branches: int, dtype: Any) -> nn.Module | None:
+def build_module(name: str, num_classes: int, num_branches: int, dtype: Any) -> nn.Module | None:
     """Gives the network called `name`, or None if it is not in `NAMES`.
 
     Args:
@@ -54,7 +54,7 @@ def build(name: str, num_classes: int, num_branches: int, dtype: Any) -> nn.Modu
 class MobileNetV2(nn.Module):
     """Stem with stride 2, seven stages of inverted residuals, 1×1 head, average, classifier.
 
-    Taps: f0 (stem after ReLU), f1, f2, f3, f4 (linear outputs of stages 1, 2, 4 and 6, counted
+    Features: f0 (stem after ReLU), f1, f2, f3, f4 (linear outputs of stages 1, 2, 4 and 6, counted
     from 0), f5 (average, also called pooled).
 
     Attributes:
@@ -67,30 +67,30 @@ class MobileNetV2(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, mode: Mode) -> Outputs:
-        """Maps normalised images `[B*V,H,W,3]` to logits `f32[B*V,C]` and taps."""
+        """Maps normalised images `[B*V,H,W,3]` to logits `f32[B*V,C]` and features."""
         kit = self.kit
         x = nn.relu(kit.norm("conv1_1")(kit.conv("conv1_0", 16, 3, 2)(x), *mode))
-        taps = {"f0": x}
-        for stage, (expansion, features, count, stride) in enumerate(_STAGES):
+        features = {"f0": x}
+        for stage, (expansion, width, count, stride) in enumerate(_STAGES):
             for block in range(count):
                 x = InvertedResidual(
                     expansion,
-                    features,
+                    width,
                     stride if block == 0 else 1,
                     kit,
                     name=f"blocks_{stage}_{block}",
                 )(x, mode)
             if stage in _TAPPED:
-                taps[_TAPPED[stage]] = x
+                features[_TAPPED[stage]] = x
         x = nn.relu(kit.norm("conv2_1")(kit.conv("conv2_0", 1280, 1)(x), *mode))
-        taps["f5"] = taps["pooled"] = global_average(x)
+        features["f5"] = features["pooled"] = global_average(x)
         classify = Linear(
             self.num_classes,
             kernel_init=nn.initializers.normal(0.01),
             bias_init=zeros,
             name="classifier_0",
         )
-        return Outputs(logits=classify(taps["pooled"]), taps=taps)
+        return Outputs(logits=classify(features["pooled"]), features=features)
 
 
 class InvertedResidual(nn.Module):

@@ -83,7 +83,7 @@ def sizes(name: str) -> tuple[int, int]:
     return 2 ** (len(_TABLE[name].widths) - 1), 32
 
 
-def build(
+def build_module(
     name: str, num_classes: int, num_branches: int, dtype: Any, bits: Any = (FULL, FULL)
 ) -> nn.Module | None:
     """Gives the network called `name`, or None if it is not in `NAMES`.
@@ -112,7 +112,7 @@ def build(
 class PreResNet(nn.Module):
     """Bare stem, stages of pre-activation blocks, BatchNorm, average, classifier.
 
-    Taps: conv1 (bare stem), layer1, layer2, … (raw sums at the end of the stages, which no
+    Features: conv1 (bare stem), layer1, layer2, … (raw sums at the end of the stages, which no
     activation has passed yet), pooled.
 
     Attributes:
@@ -127,22 +127,22 @@ class PreResNet(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, mode: Mode) -> Outputs:
-        """Maps normalised images `[B*V,H,W,3]` to logits `f32[B*V,C]` and taps."""
+        """Maps normalised images `[B*V,H,W,3]` to logits `f32[B*V,C]` and features."""
         form, kit = self.form, self.kit
         x = kit.conv("conv1", form.stem, 3, bits=FULL)(x)
-        taps = {"conv1": x}
+        features = {"conv1": x}
         for stage, (width, count) in enumerate(zip(form.widths, form.blocks, strict=True), start=1):
             for block in range(count):
                 stride = 2 if stage > 1 and block == 0 else 1
                 x = PreactivationBlock(form, width, stride, kit, name=f"layer{stage}_{block}")(
                     x, mode
                 )
-            taps[f"layer{stage}"] = x
+            features[f"layer{stage}"] = x
         if form.final_norm:
             x = nn.relu(kit.norm("bn")(x, *mode))
-        taps["pooled"] = global_average(x)
+        features["pooled"] = global_average(x)
         classify = Linear(self.num_classes, name=form.classifier)
-        return Outputs(logits=classify(taps["pooled"]), taps=taps)
+        return Outputs(logits=classify(features["pooled"]), features=features)
 
 
 class PreactivationBlock(nn.Module):

@@ -27,7 +27,7 @@ from kdaug_jax.models.layers import (
 )
 from kdaug_jax.types import Outputs
 
-# The usual ones; `build` takes every legal depth and widening.
+# The usual ones; `build_module` takes every legal depth and widening.
 NAMES = (
     "pyramidnet272_a200",
     "pyramidnet272_a200_shakedrop",
@@ -45,7 +45,7 @@ def sizes(name: str) -> tuple[int, int]:
     return 4, 32
 
 
-def build(
+def build_module(
     name: str,
     num_classes: int,
     num_branches: int,
@@ -91,7 +91,7 @@ def build(
 class PyramidNet(nn.Module):
     """Stem, three stages of ever wider bottlenecks, BatchNorm, average, classifier.
 
-    Taps: bn1 (stem, no ReLU), layer1, layer2, layer3 (raw sums at the end of the stages), pooled.
+    Features: bn1 (stem, no ReLU), layer1, layer2, layer3 (raw sums at the end of the stages), pooled.
 
     Attributes:
       blocks: bottlenecks in each stage.
@@ -109,10 +109,10 @@ class PyramidNet(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, mode: Mode) -> Outputs:
-        """Maps normalised images `[B*V,H,W,3]` to logits `f32[B*V,C]` and taps."""
+        """Maps normalised images `[B*V,H,W,3]` to logits `f32[B*V,C]` and features."""
         kit, count = self.kit, 3 * self.blocks
         x = kit.norm("bn1")(kit.conv("conv1", 16, 3, bits=FULL)(x), *mode)
-        taps = {"bn1": x}
+        features = {"bn1": x}
         for number in range(1, count + 1):
             stage, block = divmod(number - 1, self.blocks)
             x = PyramidBlock(
@@ -123,10 +123,10 @@ class PyramidNet(nn.Module):
                 name=f"layer{stage + 1}_{block}",
             )(x, mode)
             if block == self.blocks - 1:
-                taps[f"layer{stage + 1}"] = x
+                features[f"layer{stage + 1}"] = x
         x = nn.relu(kit.norm("bn_final")(x, *mode))
-        taps["pooled"] = global_average(x)
-        return Outputs(logits=Linear(self.num_classes, name="fc")(taps["pooled"]), taps=taps)
+        features["pooled"] = global_average(x)
+        return Outputs(logits=Linear(self.num_classes, name="fc")(features["pooled"]), features=features)
 
 
 class PyramidBlock(nn.Module):

@@ -34,7 +34,7 @@ def sizes(name: str) -> tuple[int, int]:
     return 4, 32
 
 
-def build(
+def build_module(
     name: str, num_classes: int, num_branches: int, dtype: Any, bits: Any = (FULL, FULL)
 ) -> nn.Module | None:
     """Gives the network called `name`, or None if it is not in `NAMES`.
@@ -61,7 +61,7 @@ def build(
 class ResNet(nn.Module):
     """Stem, three stages of basic blocks, average over the image, classifier.
 
-    Taps: f0 (stem after ReLU), f1, f2, f3 (stages), f4 (average, also called pooled);
+    Features: f0 (stem after ReLU), f1, f2, f3 (stages), f4 (average, also called pooled);
     f1_pre, f2_pre, f3_pre are f1, f2, f3 before the last ReLU.
 
     Attributes:
@@ -78,18 +78,18 @@ class ResNet(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, mode: Mode) -> Outputs:
-        """Maps normalised images `[B*V,H,W,3]` to logits `f32[B*V,C]` and taps."""
+        """Maps normalised images `[B*V,H,W,3]` to logits `f32[B*V,C]` and features."""
         x = self.kit.conv("conv1", self.widths[0], 3, bits=FULL)(x)
         x = nn.relu(self.kit.norm("bn1")(x, *mode))
-        taps = {"f0": x}
+        features = {"f0": x}
         for stage, width in enumerate(self.widths[1:], start=1):
             for block in range(self.blocks):
                 stride = 2 if stage > 1 and block == 0 else 1
                 before = BasicBlock(width, stride, self.kit, name=f"layer{stage}_{block}")(x, mode)
                 x = nn.relu(before)
-            taps |= {f"f{stage}_pre": before, f"f{stage}": x}
-        taps["f4"] = taps["pooled"] = global_average(x)
-        return Outputs(logits=Linear(self.num_classes, name="fc")(taps["pooled"]), taps=taps)
+            features |= {f"f{stage}_pre": before, f"f{stage}": x}
+        features["f4"] = features["pooled"] = global_average(x)
+        return Outputs(logits=Linear(self.num_classes, name="fc")(features["pooled"]), features=features)
 
 
 class BasicBlock(nn.Module):

@@ -46,7 +46,7 @@ def sizes(name: str) -> tuple[int, int]:
     return 8, 32
 
 
-def build(
+def build_module(
     name: str,
     num_classes: int,
     num_branches: int,
@@ -81,7 +81,7 @@ def build(
 class QuantResNet(nn.Module):
     """3×3 stem, four stages of two basic blocks, average over the image, classifier.
 
-    Taps: stem (after ReLU), feat0 … feat3 (stages after the last ReLU, not quantised),
+    Features: stem (after ReLU), feat0 … feat3 (stages after the last ReLU, not quantised),
     feat0_pre … feat3_pre (before it), pooled.
 
     Attributes:
@@ -96,21 +96,21 @@ class QuantResNet(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, mode: Mode) -> Outputs:
-        """Maps normalised images `[B*V,H,W,3]` to logits `f32[B*V,C]` and taps."""
+        """Maps normalised images `[B*V,H,W,3]` to logits `f32[B*V,C]` and features."""
         kit = self.kit
         stem, *widths = (scaled(channels, self.width) for channels in (64, 64, 128, 256, 512))
         x = kit.conv("base_conv", stem, 3, padding="SAME", bits=FULL)(x)
         x = nn.relu(kit.norm("bn0")(x, *mode))
-        taps = {"stem": x}
+        features = {"stem": x}
         for stage, width in enumerate(widths):
             before = QuantStage(width, 1 if stage == 0 else 2, kit, name=f"Resblock{stage}")(
                 x, mode
             )
             x = nn.relu(before)
-            taps |= {f"feat{stage}_pre": before, f"feat{stage}": x}
-        taps["pooled"] = global_average(x)
+            features |= {f"feat{stage}_pre": before, f"feat{stage}": x}
+        features["pooled"] = global_average(x)
         classify = Linear(self.num_classes, kernel_init=_xavier, bias_init=zeros, name="full")
-        return Outputs(logits=classify(taps["pooled"]), taps=taps)
+        return Outputs(logits=classify(features["pooled"]), features=features)
 
 
 class QuantStage(nn.Module):
@@ -166,7 +166,7 @@ class QuantAlexNet(nn.Module):
     The dense layers depend on the image size, so it keeps to one. They read the last map row by
     row with the channels innermost.
 
-    Taps: feat0, feat1, feat2, feat3 (after the second pooling, the third and fourth convolution
+    Features: feat0, feat1, feat2, feat3 (after the second pooling, the third and fourth convolution
     and the last pooling, quantised like what the next layer reads), fc1 (the inputs of the
     classifier, also called pooled).
 
@@ -182,8 +182,8 @@ class QuantAlexNet(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, mode: Mode) -> Outputs:
-        """Maps normalised images `[B*V,H,W,3]` to logits `f32[B*V,C]` and taps."""
-        kit, taps = self.kit, {}
+        """Maps normalised images `[B*V,H,W,3]` to logits `f32[B*V,C]` and features."""
+        kit, features = self.kit, {}
 
         def activate(name, x):
             return nn.relu(kit.norm(name)(x, *mode))
@@ -196,15 +196,15 @@ class QuantAlexNet(nn.Module):
             return nn.max_pool(x, (2, 2), (2, 2))
 
         x = pool(convolve(0, x, 64, 11, padding=5, bits=FULL))
-        x = taps["feat0"] = pool(convolve(1, x, 192, 5))
-        x = taps["feat1"] = convolve(2, x, 384, 3)
-        x = taps["feat2"] = convolve(3, x, 256, 3)
-        x = taps["feat3"] = pool(convolve(4, x, 256, 3))
+        x = features["feat0"] = pool(convolve(1, x, 192, 5))
+        x = features["feat1"] = convolve(2, x, 384, 3)
+        x = features["feat2"] = convolve(3, x, 256, 3)
+        x = features["feat3"] = pool(convolve(4, x, 256, 3))
         x = x.reshape(x.shape[0], -1)
         dense = {"use_bias": False, "kernel_init": _xavier}
         hidden = {"dtype": kit.dtype, "bits": kit.bits[0], **dense}
         units = scaled(4096, self.width)
         x = kit.quantize(activate("bn_fc0", Linear(units, name="fc0", **hidden)(x)))
         x = activate("bn_fc1", Linear(units, name="fc1", **hidden)(x))
-        taps["fc1"] = taps["pooled"] = x.astype("float32")
-        return Outputs(logits=Linear(self.num_classes, name="fct", **dense)(taps["fc1"]), taps=taps)
+        features["fc1"] = features["pooled"] = x.astype("float32")
+        return Outputs(logits=Linear(self.num_classes, name="fct", **dense)(features["fc1"]), features=features)

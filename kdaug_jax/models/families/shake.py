@@ -25,7 +25,7 @@ from kdaug_jax.models.layers import (
 )
 from kdaug_jax.types import Outputs
 
-# The usual ones; `build` takes every width.
+# The usual ones; `build_module` takes every width.
 NAMES = tuple(f"shake26_2x{width}d{end}" for end in ("", "_aa") for width in (32, 96, 112))
 
 _BLOCKS = 4
@@ -37,7 +37,7 @@ def sizes(name: str) -> tuple[int, int]:
     return 4, 32
 
 
-def build(name: str, num_classes: int, num_branches: int, dtype: Any) -> nn.Module | None:
+def build_module(name: str, num_classes: int, num_branches: int, dtype: Any) -> nn.Module | None:
     """Gives the network called `name`, or None if that is not `shake26_2xWd` with an even W.
 
     Args:
@@ -62,7 +62,7 @@ class ShakeShake(nn.Module):
     In training each block and image weighs its branches at random, independently in the forward
     and the backward pass; in inference both weigh ½.
 
-    Taps: c_in (stem), layer1, layer2, layer3 (raw sums at the end of the stages), pooled.
+    Features: c_in (stem), layer1, layer2, layer3 (raw sums at the end of the stages), pooled.
 
     Attributes:
       width: channels of the first stage.
@@ -78,11 +78,11 @@ class ShakeShake(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, mode: Mode) -> Outputs:
-        """Maps normalised images `[B*V,H,W,3]` to logits `f32[B*V,C]` and taps."""
+        """Maps normalised images `[B*V,H,W,3]` to logits `f32[B*V,C]` and features."""
         x = self.kit.conv("c_in", 16, 3, use_bias=not self.autoaugment)(x)
         if self.autoaugment:
             x = self.kit.norm("bn_in")(x, *mode)
-        taps = {"c_in": x}
+        features = {"c_in": x}
         for stage in range(3):
             for block in range(_BLOCKS):
                 x = ShakeBlock(
@@ -92,10 +92,10 @@ class ShakeShake(nn.Module):
                     self.kit,
                     name=f"layer{stage + 1}_{block}",
                 )(x, mode)
-            taps[f"layer{stage + 1}"] = x
-        taps["pooled"] = global_average(nn.relu(x))
+            features[f"layer{stage + 1}"] = x
+        features["pooled"] = global_average(nn.relu(x))
         classify = Linear(self.num_classes, bias_init=zeros, name="fc_out")
-        return Outputs(logits=classify(taps["pooled"]), taps=taps)
+        return Outputs(logits=classify(features["pooled"]), features=features)
 
 
 class ShakeBlock(nn.Module):

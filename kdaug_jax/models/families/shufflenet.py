@@ -33,7 +33,7 @@ def sizes(name: str) -> tuple[int, int]:
     return 8, 32
 
 
-def build(name: str, num_classes: int, num_branches: int, dtype: Any) -> nn.Module | None:
+def build_module(name: str, num_classes: int, num_branches: int, dtype: Any) -> nn.Module | None:
     """Gives the network called `name`, or None if it is not in `NAMES`.
 
     Args:
@@ -54,7 +54,7 @@ def build(name: str, num_classes: int, num_branches: int, dtype: Any) -> nn.Modu
 class ShuffleNet(nn.Module):
     """1×1 stem, three stages, in version 2 a 1×1 head, average, classifier.
 
-    Taps: f0 (stem after ReLU), f1, f2, f3 (stages), f4 (average, also called pooled); f1_pre,
+    Features: f0 (stem after ReLU), f1, f2, f3 (stages), f4 (average, also called pooled); f1_pre,
     f2_pre, f3_pre are the stages before their last ReLU, in version 2 also before the last
     shuffle, so in another order of channels.
 
@@ -70,25 +70,25 @@ class ShuffleNet(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, mode: Mode) -> Outputs:
-        """Maps normalised images `[B*V,H,W,3]` to logits `f32[B*V,C]` and taps."""
+        """Maps normalised images `[B*V,H,W,3]` to logits `f32[B*V,C]` and features."""
         kit = self.kit
         x = nn.relu(kit.norm("bn1")(kit.conv("conv1", 24, 1)(x), *mode))
-        taps = {"f0": x}
-        for stage, (features, count) in enumerate(
+        features = {"f0": x}
+        for stage, (width, count) in enumerate(
             _V1_STAGES if self.version == 1 else _V2_STAGES, start=1
         ):
             for block in range(count):
                 name = f"layer{stage}_{block}"
                 if self.version == 1:
-                    unit = GroupedBottleneck(features, block == 0, kit, name=name)
+                    unit = GroupedBottleneck(width, block == 0, kit, name=name)
                 else:
-                    unit = (DownUnit if block == 0 else SplitUnit)(features, kit, name=name)
+                    unit = (DownUnit if block == 0 else SplitUnit)(width, kit, name=name)
                 x, before = unit(x, mode)
-            taps |= {f"f{stage}": x, f"f{stage}_pre": before}
+            features |= {f"f{stage}": x, f"f{stage}_pre": before}
         if self.version == 2:
             x = nn.relu(kit.norm("bn2")(kit.conv("conv2", 1024, 1)(x), *mode))
-        taps["f4"] = taps["pooled"] = global_average(x)
-        return Outputs(logits=Linear(self.num_classes, name="linear")(taps["pooled"]), taps=taps)
+        features["f4"] = features["pooled"] = global_average(x)
+        return Outputs(logits=Linear(self.num_classes, name="linear")(features["pooled"]), features=features)
 
 
 class GroupedBottleneck(nn.Module):

@@ -35,7 +35,7 @@ def sizes(name: str) -> tuple[int, int]:
     return 8, 32
 
 
-def build(name: str, num_classes: int, num_branches: int, dtype: Any) -> nn.Module | None:
+def build_module(name: str, num_classes: int, num_branches: int, dtype: Any) -> nn.Module | None:
     """Gives the network called `name`, or None if it is not in `NAMES`.
 
     Args:
@@ -58,7 +58,7 @@ class VGG(nn.Module):
     There is no pooling between the last two blocks, but for images of 64 pixels: the original
     knows these two sizes, and its last block works at 4×4 pixels for both.
 
-    Taps: f0 … f4 (blocks after the last ReLU), f1_pre … f4_pre (before it), f5 (average, also
+    Features: f0 … f4 (blocks after the last ReLU), f1_pre … f4_pre (before it), f5 (average, also
     called pooled).
 
     Attributes:
@@ -73,8 +73,8 @@ class VGG(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, mode: Mode) -> Outputs:
-        """Maps normalised images `[B*V,H,W,3]` to logits `f32[B*V,C]` and taps."""
-        kit, taps = self.kit, {}
+        """Maps normalised images `[B*V,H,W,3]` to logits `f32[B*V,C]` and features."""
+        kit, features = self.kit, {}
         pooled_before = (1, 2, 3, 4) if x.shape[1] == 64 else (1, 2, 3)
         for block, (width, count) in enumerate(zip(_WIDTHS, self.blocks, strict=True)):
             if block in pooled_before:
@@ -86,14 +86,14 @@ class VGG(nn.Module):
                 )
                 before = kit.norm(f"block{block}_{3 * number + 1}")(layer(x), *mode)
                 x = nn.relu(before)
-            taps[f"f{block}"] = x
+            features[f"f{block}"] = x
             if block > 0:
-                taps[f"f{block}_pre"] = before
-        taps["f5"] = taps["pooled"] = global_average(x)
+                features[f"f{block}_pre"] = before
+        features["f5"] = features["pooled"] = global_average(x)
         classify = Linear(
             self.num_classes,
             kernel_init=nn.initializers.normal(0.01),
             bias_init=zeros,
             name="classifier",
         )
-        return Outputs(logits=classify(taps["pooled"]), taps=taps)
+        return Outputs(logits=classify(features["pooled"]), features=features)

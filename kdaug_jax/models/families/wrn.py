@@ -26,7 +26,7 @@ from kdaug_jax.models.layers import (
 )
 from kdaug_jax.types import Outputs
 
-# The usual ones; `build` takes every legal depth and factor.
+# The usual ones; `build_module` takes every legal depth and factor.
 NAMES = tuple(
     f"wrn_{depth}_{factor}"
     for depth, factor in ((10, 1), (16, 1), (16, 2), (16, 4), (28, 10), (40, 1), (40, 2))
@@ -39,7 +39,7 @@ def sizes(name: str) -> tuple[int, int]:
     return 4, 32
 
 
-def build(
+def build_module(
     name: str,
     num_classes: int,
     num_branches: int,
@@ -93,7 +93,7 @@ def blocks_of(name: str, depth: int) -> int:
 class WideResNet(nn.Module):
     """Stem, three groups of pre-activation blocks, BatchNorm, average, classifier.
 
-    Taps: f0 (bare stem), f1, f2, f3 (sums at the end of the groups), f4 (average, also called
+    Features: f0 (bare stem), f1, f2, f3 (sums at the end of the groups), f4 (average, also called
     pooled); f1_pre, f2_pre, f3_pre are f1, f2, f3 after the BatchNorm that follows them, before
     its ReLU.
 
@@ -113,9 +113,9 @@ class WideResNet(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, mode: Mode) -> Outputs:
-        """Maps normalised images `[B*V,H,W,3]` to logits `f32[B*V,C]` and taps."""
+        """Maps normalised images `[B*V,H,W,3]` to logits `f32[B*V,C]` and features."""
         x = self.kit.conv("conv1", 16, 3, bits=FULL)(x)
-        taps = {"f0": x}
+        features = {"f0": x}
         for group, width in enumerate((16, 32, 64), start=1):
             x, normalised = Group(
                 self.blocks,
@@ -127,12 +127,12 @@ class WideResNet(nn.Module):
             )(x, mode)
             # The BatchNorm after f(k) is the first one of group k+1.
             if group > 1:
-                taps[f"f{group - 1}_pre"] = normalised
-            taps[f"f{group}"] = x
-        x = taps["f3_pre"] = self.kit.norm("bn1")(x, *mode)
-        taps["f4"] = taps["pooled"] = global_average(nn.relu(x))
+                features[f"f{group - 1}_pre"] = normalised
+            features[f"f{group}"] = x
+        x = features["f3_pre"] = self.kit.norm("bn1")(x, *mode)
+        features["f4"] = features["pooled"] = global_average(nn.relu(x))
         classify = Linear(self.num_classes, bias_init=zeros, name="fc")
-        return Outputs(logits=classify(taps["pooled"]), taps=taps)
+        return Outputs(logits=classify(features["pooled"]), features=features)
 
 
 class Group(nn.Module):

@@ -32,7 +32,7 @@ from kdaug_jax.models.layers import (
 )
 from kdaug_jax.types import Outputs
 
-# The usual ones; `build` takes every legal depth and factor.
+# The usual ones; `build_module` takes every legal depth and factor.
 NAMES = tuple(
     f"wrn_{depth}_{factor}_{variant}"
     for variant in ("faa", "aa")
@@ -46,7 +46,7 @@ def sizes(name: str) -> tuple[int, int]:
     return 4, 32
 
 
-def build(
+def build_module(
     name: str,
     num_classes: int,
     num_branches: int,
@@ -88,7 +88,7 @@ def build(
 class BiasedWideResNet(nn.Module):
     """Stem, three groups of pre-activation blocks, BatchNorm, average, classifier.
 
-    Taps: conv1 (bare stem), layer1, layer2, layer3 (raw sums at the end of the groups), pooled.
+    Features: conv1 (bare stem), layer1, layer2, layer3 (raw sums at the end of the groups), pooled.
 
     Attributes:
       blocks: residual blocks per group.
@@ -106,10 +106,10 @@ class BiasedWideResNet(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, mode: Mode) -> Outputs:
-        """Maps normalised images `[B*V,H,W,3]` to logits `f32[B*V,C]` and taps."""
+        """Maps normalised images `[B*V,H,W,3]` to logits `f32[B*V,C]` and features."""
         kit = self.kit
         x = kit.conv("conv1", 16, 3, use_bias=True)(x)
-        taps = {"conv1": x}
+        features = {"conv1": x}
         for group, width in enumerate((16, 32, 64), start=1):
             for block in range(self.blocks):
                 x = BiasedBlock(
@@ -119,10 +119,10 @@ class BiasedWideResNet(nn.Module):
                     self.dropout,
                     name=f"layer{group}_{block}",
                 )(x, mode)
-            taps[f"layer{group}"] = x
+            features[f"layer{group}"] = x
         x = nn.relu(kit.norm("bn1")(x, *mode))
-        taps["pooled"] = global_average(x)
-        return Outputs(logits=Linear(self.num_classes, name="linear")(taps["pooled"]), taps=taps)
+        features["pooled"] = global_average(x)
+        return Outputs(logits=Linear(self.num_classes, name="linear")(features["pooled"]), features=features)
 
 
 class BiasedBlock(nn.Module):
@@ -161,7 +161,7 @@ class PaddedWideResNet(nn.Module):
     The input of a group is added to its output, and the stem to that of the last group, each
     averaged and padded with zero channels to fit.
 
-    Taps: conv1 (bare stem), group1, group2, group3 (sums at the end of the groups), pooled.
+    Features: conv1 (bare stem), group1, group2, group3 (sums at the end of the groups), pooled.
 
     Attributes:
       blocks: residual blocks per group.
@@ -179,10 +179,10 @@ class PaddedWideResNet(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, mode: Mode) -> Outputs:
-        """Maps normalised images `[B*V,H,W,3]` to logits `f32[B*V,C]` and taps."""
+        """Maps normalised images `[B*V,H,W,3]` to logits `f32[B*V,C]` and features."""
         kit = self.kit
         stem = x = kit.conv("init_conv", 16, 3, padding="SAME")(x)
-        taps = {"conv1": x}
+        features = {"conv1": x}
         for group, width in enumerate((16, 32, 64), start=1):
             before, stride = x, 1 if group == 1 else 2
             for block in range(self.blocks):
@@ -195,17 +195,17 @@ class PaddedWideResNet(nn.Module):
                     name=f"unit_{group}_{block}",
                 )(x, mode)
             x = x + fit(before, x.shape[-1], stride)
-            taps[f"group{group}"] = x
+            features[f"group{group}"] = x
         x = x + fit(stem, x.shape[-1], 4)
         x = nn.relu(kit.norm("final_bn")(x, *mode))
-        taps["pooled"] = global_average(x)
+        features["pooled"] = global_average(x)
         classify = Linear(
             self.num_classes,
             kernel_init=uniform_within(1 / math.sqrt(self.num_classes)),
             bias_init=zeros,
             name="fc",
         )
-        return Outputs(logits=classify(taps["pooled"]), taps=taps)
+        return Outputs(logits=classify(features["pooled"]), features=features)
 
 
 class PaddedBlock(nn.Module):

@@ -16,12 +16,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
+from kdaug_jax.augment.arithmetic.packed import pack, planes
 from kdaug_jax.augment.ops import lut
 from kdaug_jax.augment.ops.blending import blend, blend_lut, split, split_alpha
 from kdaug_jax.augment.ops.checks import check_image, check_number, is_host
 from kdaug_jax.augment.ops.filters import keep_border
 from kdaug_jax.augment.ops.statistics import colour_luts, extremes
-from kdaug_jax.augment.ops.words import pack, planes
 
 RGB = (3,)
 _VALUES = np.arange(256, dtype=np.float32)

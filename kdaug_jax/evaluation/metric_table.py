@@ -9,7 +9,7 @@ import jax
 import numpy as np
 
 from kdaug_jax import metrics
-from kdaug_jax.errors import ConfigError, near
+from kdaug_jax.errors import ConfigError, suggest
 
 
 class Settings(NamedTuple):
@@ -18,7 +18,7 @@ class Settings(NamedTuple):
     Attributes:
       classes: C.
       bins: of confidence.
-      embedding: the tap that classes are told apart in, or "logits".
+      embedding: the feature that classes are told apart in, or "logits".
       table5: see `metrics.class_discrimination`.
     """
 
@@ -28,7 +28,7 @@ class Settings(NamedTuple):
     table5: bool
 
 
-class Seen(NamedTuple):
+class MetricInputs(NamedTuple):
     """What one network, or an ensemble, says of a batch, and what it is compared with.
 
     Attributes:
@@ -48,7 +48,7 @@ class Seen(NamedTuple):
     embedding: jax.Array | None = None
 
 
-class Score(NamedTuple):
+class Metric(NamedTuple):
     """One row of the table.
 
     Attributes:
@@ -60,51 +60,51 @@ class Score(NamedTuple):
         `metrics.merge_moments`.
     """
 
-    sums: Callable[[Seen, Settings, Any], Any]
+    sums: Callable[[MetricInputs, Settings, Any], Any]
     finish: Callable[[Any, Settings], dict[str, Any]]
     names: tuple[str, ...]
     needs: str = ""
-    first: Callable[[Seen], Any] | None = None
+    first: Callable[[MetricInputs], Any] | None = None
 
 
-def _mean_of(name: str, sums: Callable[[Seen], Any], needs: str = "") -> Score:
+def _mean_of(name: str, sums: Callable[[MetricInputs], Any], needs: str = "") -> Metric:
     def finish(pair, settings: Settings) -> dict[str, Any]:
         return {name: float(pair[0]) / float(pair[1])}
 
-    return Score(lambda seen, settings, before: sums(seen), finish, (name,), needs)
+    return Metric(lambda inputs, settings, before: sums(inputs), finish, (name,), needs)
 
 
-def _rows(seen: Seen) -> tuple[jax.Array, jax.Array, jax.Array]:
-    return seen.logits, seen.label, seen.mask
+def _rows(inputs: MetricInputs) -> tuple[jax.Array, jax.Array, jax.Array]:
+    return inputs.logits, inputs.label, inputs.mask
 
 
-def _confusion(seen: Seen, settings: Settings, before: Any):
-    return metrics.confusion(*_rows(seen))
+def _confusion(inputs: MetricInputs, settings: Settings, before: Any):
+    return metrics.confusion(*_rows(inputs))
 
 
-def _reliability(seen: Seen, settings: Settings, before: Any):
-    return metrics.reliability(*_rows(seen), bins=settings.bins)
+def _reliability(inputs: MetricInputs, settings: Settings, before: Any):
+    return metrics.reliability(*_rows(inputs), bins=settings.bins)
 
 
-def _class_sums(seen: Seen, settings: Settings, before: Any) -> metrics.ClassSums:
-    p = jax.nn.softmax(seen.logits, axis=-1)
-    return metrics.class_sums(p, seen.label, seen.mask, settings.classes)
+def _class_sums(inputs: MetricInputs, settings: Settings, before: Any) -> metrics.ClassSums:
+    p = jax.nn.softmax(inputs.logits, axis=-1)
+    return metrics.class_sums(p, inputs.label, inputs.mask, settings.classes)
 
 
-def _unit_sums(seen: Seen, settings: Settings, before: metrics.Moments):
-    return metrics.unit_sums(seen.embedding, seen.label, seen.mask, before, settings.classes)
+def _unit_sums(inputs: MetricInputs, settings: Settings, before: metrics.Moments):
+    return metrics.unit_sums(inputs.embedding, inputs.label, inputs.mask, before, settings.classes)
 
 
 def _discrimination(sums, settings: Settings) -> dict[str, Any]:
     return metrics.class_discrimination(sums, table5=settings.table5)._asdict()
 
 
-def _human(seen: Seen, settings: Settings, before: Any):
+def _human(inputs: MetricInputs, settings: Settings, before: Any):
     return (
-        metrics.human_kl_total(seen.logits, seen.human, seen.mask),
-        metrics.human_cross_entropy(seen.logits, seen.human, seen.mask),
-        metrics.class_sums(seen.human, seen.label, seen.mask, settings.classes),
-        _class_sums(seen, settings, before),
+        metrics.human_kl_total(inputs.logits, inputs.human, inputs.mask),
+        metrics.human_cross_entropy(inputs.logits, inputs.human, inputs.mask),
+        metrics.class_sums(inputs.human, inputs.label, inputs.mask, settings.classes),
+        _class_sums(inputs, settings, before),
     )
 
 
@@ -119,44 +119,44 @@ def _told_by_humans(sums, settings: Settings) -> dict[str, Any]:
     }
 
 
-SCORES: dict[str, Score] = {
-    "accuracy": _mean_of("accuracy", lambda seen: metrics.accuracy(*_rows(seen))),
-    "top5": _mean_of("top5", lambda seen: metrics.top_k_accuracy(*_rows(seen), 5)),
-    "nll": _mean_of("nll", lambda seen: metrics.nll(*_rows(seen))),
-    "brier": _mean_of("brier", lambda seen: metrics.brier(*_rows(seen))),
-    "macro": Score(
+METRICS: dict[str, Metric] = {
+    "accuracy": _mean_of("accuracy", lambda inputs: metrics.accuracy(*_rows(inputs))),
+    "top5": _mean_of("top5", lambda inputs: metrics.top_k_accuracy(*_rows(inputs), 5)),
+    "nll": _mean_of("nll", lambda inputs: metrics.nll(*_rows(inputs))),
+    "brier": _mean_of("brier", lambda inputs: metrics.brier(*_rows(inputs))),
+    "macro": Metric(
         _confusion, lambda sums, settings: metrics.precision_recall_f1(sums),
         ("precision", "recall", "f1"),
     ),
-    "confusion": Score(_confusion, lambda sums, settings: {"confusion": sums}, ()),
-    "ece": Score(_reliability, lambda sums, settings: {"ece": metrics.ece(sums)}, ("ece",)),
-    "mce": Score(_reliability, lambda sums, settings: {"mce": metrics.mce(sums)}, ("mce",)),
-    "reliability": Score(
+    "confusion": Metric(_confusion, lambda sums, settings: {"confusion": sums}, ()),
+    "ece": Metric(_reliability, lambda sums, settings: {"ece": metrics.ece(sums)}, ("ece",)),
+    "mce": Metric(_reliability, lambda sums, settings: {"mce": metrics.mce(sums)}, ("mce",)),
+    "reliability": Metric(
         _reliability, lambda sums, settings: {
             f"reliability_{name}": value for name, value in sums._asdict().items()
         }, (),
     ),
-    "separability": Score(
+    "separability": Metric(
         _class_sums, lambda sums, settings: {
             "class_separability": metrics.class_separability(sums),
             "class_means": metrics.class_means(sums),
         }, ("class_separability",),
     ),
-    "discrimination": Score(
+    "discrimination": Metric(
         _unit_sums, _discrimination, ("cohesion", "adhesion", "discrimination"), "embedding",
-        first=lambda seen: metrics.moments(seen.embedding, seen.mask),
+        first=lambda inputs: metrics.moments(inputs.embedding, inputs.mask),
     ),
     "effective_classes": _mean_of(
-        "effective_classes", lambda seen: metrics.effective_classes(seen.logits, seen.mask)
+        "effective_classes", lambda inputs: metrics.effective_classes(inputs.logits, inputs.mask)
     ),
     "agreement": _mean_of(
-        "agreement", lambda seen: metrics.agreement(seen.logits, seen.teacher, seen.mask), "teacher"
+        "agreement", lambda inputs: metrics.agreement(inputs.logits, inputs.teacher, inputs.mask), "teacher"
     ),
     "predictive_kl": _mean_of(
         "predictive_kl",
-        lambda seen: metrics.predictive_kl(seen.logits, seen.teacher, seen.mask), "teacher",
+        lambda inputs: metrics.predictive_kl(inputs.logits, inputs.teacher, inputs.mask), "teacher",
     ),
-    "human": Score(
+    "human": Metric(
         _human, _told_by_humans, ("human_kl", "human_cross_entropy", "human_kl_class"), "human"
     ),
 }
@@ -178,8 +178,8 @@ def check(section: Mapping[str, Any], classes: int) -> Settings:
       ConfigError: an unknown metric, one that does not fit the data, or bad settings.
     """
     for name in section["metrics"]:
-        if name not in SCORES:
-            raise ConfigError("eval.metrics", f"unknown metric '{name}'", near(name, SCORES))
+        if name not in METRICS:
+            raise ConfigError("eval.metrics", f"unknown metric '{name}'", suggest(name, METRICS))
     if not {"accuracy", "nll"} <= set(section["metrics"]):
         raise ConfigError(
             "eval.metrics", "leaves out accuracy or nll", "runs are compared by them: name both"

@@ -11,7 +11,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from kdaug_jax.errors import ConfigError, near
+from kdaug_jax.errors import ArgumentError, ConfigError, suggest
 from kdaug_jax.experiment.binding import options
 from kdaug_jax.losses import LOSSES
 from kdaug_jax.losses.term import Loss, Term, TermInput
@@ -20,13 +20,13 @@ ROLES: dict[str, Callable[[TermInput], Any]] = {
     "student": lambda item: item.student.logits,
     "teacher": lambda item: item.teacher.logits,
     "labels": lambda item: item.view.target,
-    "student_taps": lambda item: item.student.taps,
-    "teacher_taps": lambda item: item.teacher.taps,
+    "student_features": lambda item: item.student.features,
+    "teacher_features": lambda item: item.teacher.features,
 }
 
 
-def lift(loss: Loss) -> Term:
-    """Makes a term of a plain loss: summed over views and taps, averaged over examples or groups.
+def as_term(loss: Loss) -> Term:
+    """Makes a term of a plain loss: summed over views and features, averaged over examples or groups.
 
     Args:
       loss: the function, and what it is given.
@@ -42,23 +42,23 @@ def lift(loss: Loss) -> Term:
     def apply(params, state, inputs, context, **options):
         total = jnp.zeros((), jnp.float32)
         for item in inputs:
-            for arrays in _arguments(loss.taps, roles, item):
+            for arrays in _arguments(loss.features, roles, item):
                 total += _mean(loss.function, arrays, item.view.mask, context.groups, options)
         return total, state, {}
 
-    plain = not loss.taps and loss.least == 1
-    return Term(init, apply, roles, taps=bool(loss.taps), least=loss.least, plain=plain)
+    plain = not loss.features and loss.min_group == 1
+    return Term(init, apply, roles, features=bool(loss.features), min_group=loss.min_group, plain=plain)
 
 
-def _arguments(taps: str, roles: Sequence[str], item: TermInput) -> Iterator[tuple[Any, ...]]:
-    """Gives the arguments of each call that a view takes: one, or one a tap."""
+def _arguments(use: str, roles: Sequence[str], item: TermInput) -> Iterator[tuple[Any, ...]]:
+    """Gives the arguments of each call that a view takes: one, or one a feature."""
     features = {"student": item.student_features, "teacher": item.teacher_features}
-    if taps == "each":
+    if use == "each":
         calls = [
             dict(zip(features, pair, strict=True)) for pair in zip_longest(*features.values())
         ]
     else:
-        calls = [features if taps else {}]
+        calls = [features if use else {}]
     for own in calls:
         yield tuple(own[role] if role in own else ROLES[role](item) for role in roles)
 
@@ -77,7 +77,7 @@ def _mean(function, arrays, mask, groups: int, options) -> jax.Array:
         gave = f"an array of shape {value.shape}" if isinstance(value, jax.Array) else (
             f"a {type(value).__name__}"
         )
-        raise ValueError(
+        raise ArgumentError(
             f"{getattr(function, '__name__', 'the loss')} gave {gave} for a batch of {mask.shape}",
             "it must be an array, of one value an example or of none",
         )
@@ -115,11 +115,11 @@ def resolve(where: str, loss: str) -> tuple[Term, Callable[..., Any], Sequence[s
         found = LOSSES[loss]
     else:
         known = [*LOSSES, "package.module:function"]
-        raise ConfigError(where, f"unknown loss '{loss}'", near(loss, known))
+        raise ConfigError(where, f"unknown loss '{loss}'", suggest(loss, known))
     if isinstance(found, Term):
         return found, found.apply, 4
     row = found if isinstance(found, Loss) else Loss(found)
-    return lift(row), row.function, tuple(ROLES)
+    return as_term(row), row.function, tuple(ROLES)
 
 
 def _check_form(where: str, loss: str, found: Any) -> None:
@@ -151,4 +151,4 @@ def defaults(loss: str) -> dict[str, Any]:
         name: one.default for name, one in found.items()
         if one.default is not inspect.Parameter.empty
     }
-    return {"taps": (), **shown} if term.taps else shown
+    return {"features": (), **shown} if term.features else shown

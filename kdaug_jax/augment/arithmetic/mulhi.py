@@ -8,7 +8,7 @@ import numpy as np
 _LOWER = np.uint32(0xFFFF)
 
 
-def upper_product(x: jax.Array, y: jax.Array) -> jax.Array:
+def mulhi(x: jax.Array, y: jax.Array) -> jax.Array:
     """Gives the upper word of the 64-bit products of `u32[...]`.
 
     It is put together from halves: XLA's own operation, `jax.lax.mulhi`, cannot be compiled for

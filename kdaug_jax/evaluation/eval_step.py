@@ -11,17 +11,17 @@ import numpy as np
 from jax.sharding import Mesh
 
 from kdaug_jax.errors import ConfigError
+from kdaug_jax.evaluation.metric_table import METRICS, ON_VIEWS, Metric, MetricInputs, Settings
+from kdaug_jax.evaluation.predictors import Member, Predictor
 from kdaug_jax.experiment import views
-from kdaug_jax.experiment.lifting import resolve
+from kdaug_jax.experiment.loss_registry import resolve
 from kdaug_jax.experiment.networks import Network
 from kdaug_jax.runtime import sharding
-from kdaug_jax.training.evaluation.answers import Answer, Member
-from kdaug_jax.training.evaluation.scores import ON_VIEWS, SCORES, Score, Seen, Settings
 from kdaug_jax.types import Batch, Clock, Info, Outputs, View
 
 # Sums by answer, then by metric and what is added to its name.
 Sums = dict[str, dict[tuple[str, str], Any]]
-# The tap that every network has.
+# The feature that every network has.
 LOGITS = "logits"
 
 
@@ -31,7 +31,7 @@ class Evaluator(NamedTuple):
     Attributes:
       networks: by name; all run in inference mode.
       answers: who is asked.
-      names: of the metrics, see `scores.SCORES`.
+      names: of the metrics, see `scores.METRICS`.
       settings: of the metrics.
       view: what is done to the images first, see `eval.view`.
       more: other views on which answers are compared, each after those that it is made from, and
@@ -42,11 +42,11 @@ class Evaluator(NamedTuple):
     """
 
     networks: Mapping[str, Network]
-    answers: tuple[Answer, ...]
+    predictors: tuple[Predictor, ...]
     names: tuple[str, ...]
     settings: Settings
-    view: views.Plan
-    more: tuple[tuple[tuple[views.Plan, ...], int], ...]
+    view: views.ViewSpec
+    more: tuple[tuple[tuple[views.ViewSpec, ...], int], ...]
     info: Info
     mesh: Mesh
     human: np.ndarray | None = None
@@ -54,17 +54,17 @@ class Evaluator(NamedTuple):
     @property
     def teachers(self) -> tuple[str, ...]:
         """Names the networks that answers are compared with, if a metric does."""
-        if not any(SCORES[name].needs == "teacher" for name in self.names):
+        if not any(METRICS[name].needs == "teacher" for name in self.names):
             return ()
-        return tuple(dict.fromkeys(name for one in self.answers for name in one.teachers))
+        return tuple(dict.fromkeys(name for one in self.predictors for name in one.teachers))
 
     @property
     def asked(self) -> tuple[str, ...]:
         """Names the networks whose variables are needed."""
-        own = {network for answer in self.answers for network, _ in answer.members}
+        own = {network for predictor in self.predictors for network, _ in predictor.members}
         return tuple(name for name in self.networks if name in own | set(self.teachers))
 
-    def scores(self, human: bool, first: bool = False) -> dict[str, Score]:
+    def metrics_of(self, human: bool, first: bool = False) -> dict[str, Metric]:
         """Gives the metrics of a split of which people's answers are known or not.
 
         Args:
@@ -72,17 +72,17 @@ class Evaluator(NamedTuple):
           first: whether only those that need a pass before are wanted.
         """
         return {
-            name: SCORES[name] for name in self.names
-            if (human or SCORES[name].needs != "human") and (SCORES[name].first or not first)
+            name: METRICS[name] for name in self.names
+            if (human or METRICS[name].needs != "human") and (METRICS[name].first or not first)
         }
 
     @property
     def embeds(self) -> bool:
         """Whether a metric looks at activations."""
-        return any(SCORES[name].needs == "embedding" for name in self.names)
+        return any(METRICS[name].needs == "embedding" for name in self.names)
 
 
-class Said(NamedTuple):
+class ViewOutputs(NamedTuple):
     """What networks say of one view: logits and embeddings by member, and the view's own."""
 
     logits: dict[Member, jax.Array]
@@ -105,65 +105,65 @@ def make_eval(evaluator: Evaluator, human: bool, first: bool = False) -> Callabl
       network and term, `human` `f32[B,C]` or None, `number` `i32[]` of the batch, `before` the
       joined first pass or `{}`.
     """
-    every = evaluator.scores(human, first)
+    every = evaluator.metrics_of(human, first)
 
     def one(variables, params, batch: Batch, human, number, before) -> Sums:
         view = _views((evaluator.view,), batch, evaluator.info, number)
-        wanted = [member for answer in evaluator.answers for member in answer.members]
+        wanted = [member for predictor in evaluator.predictors for member in predictor.members]
         said = [_ask(evaluator, variables, view, [*wanted, *_compared(evaluator)], human)]
-        for plans, branch in () if first else evaluator.more:
-            view = _views(plans, batch, evaluator.info, number)
+        for specs, branch in () if first else evaluator.more:
+            view = _views(specs, batch, evaluator.info, number)
             after = sharding.after(view.image, list(said[-1].logits.values()), number)
-            wanted = [_on_branch(evaluator, answer, branch) for answer in _networks(evaluator)]
+            wanted = [_on_branch(evaluator, predictor, branch) for predictor in _networks(evaluator)]
             wanted = [*wanted, *_compared(evaluator)]
             said.append(_ask(evaluator, variables, view.replace(image=after), wanted, None))
         # Every metric is then the same sum in the same order on every device.
         said = _everywhere(evaluator.mesh, said)
         if first:
             return {
-                answer.name: {key: score.first(seen) for key, score, seen in rows}
-                for answer, rows, _ in _measured(evaluator, said[0], params, every)
+                predictor.name: {key: score.first(inputs) for key, score, inputs in rows}
+                for predictor, rows, _ in _measured(evaluator, said[0], params, every)
             }
         sums: Sums = {}
-        for answer, rows, facts in _measured(evaluator, said[0], params, every):
-            known = before.get(answer.name, {})
-            sums[answer.name] = {
-                key: score.sums(seen, evaluator.settings, known.get(key))
-                for key, score, seen in rows
+        for predictor, rows, facts in _measured(evaluator, said[0], params, every):
+            known = before.get(predictor.name, {})
+            sums[predictor.name] = {
+                key: score.sums(inputs, evaluator.settings, known.get(key))
+                for key, score, inputs in rows
             } | {("", name): (value, jnp.float32(1)) for name, value in facts.items()}
-        for (plans, branch), own in zip(evaluator.more, said[1:], strict=True):
-            sums |= _on_view(evaluator, own, plans[-1].name, branch, every)
+        for (specs, branch), own in zip(evaluator.more, said[1:], strict=True):
+            sums |= _on_view(evaluator, own, specs[-1].name, branch, every)
         return sums
 
     whole = sharding.replicated(evaluator.mesh)
     return jax.jit(sharding.within(evaluator.mesh, one), out_shardings=whole)
 
 
-def _views(plans: Sequence[views.Plan], batch: Batch, info: Info, number) -> View:
+def _views(specs: Sequence[views.ViewSpec], batch: Batch, info: Info, number) -> View:
     """Makes the last of some views, the same in every epoch and for every seed."""
-    values, _ = views.hparams(plans)
+    values, _ = views.hparams(specs)
     clock = Clock(np.zeros((), np.uint32), np.zeros((), np.int32), number)
-    return views.make(plans, clock, batch, values, info, 1)[plans[-1].name]
+    return views.make(specs, clock, batch, values, info, 1)[specs[-1].name]
 
 
 def _compared(evaluator: Evaluator) -> list[Member]:
     return [(name, 0) for name in evaluator.teachers]
 
 
-def _networks(evaluator: Evaluator) -> list[Answer]:
+def _networks(evaluator: Evaluator) -> list[Predictor]:
     """Gives one answer a network: no single branches and no ensembles."""
-    found = {one.members[0][0]: one for one in reversed(evaluator.answers) if not one.term}
+    found = {one.members[0][0]: one for one in reversed(evaluator.predictors) if not one.term}
     return list(reversed(found.values()))
 
 
-def _on_branch(evaluator: Evaluator, answer: Answer, branch: int) -> Member:
-    network = answer.members[0][0]
+def _on_branch(evaluator: Evaluator, predictor: Predictor, branch: int) -> Member:
+    network = predictor.members[0][0]
     return network, min(branch, evaluator.networks[network].model.num_branches - 1)
 
 
 def _ask(
     evaluator: Evaluator, variables: Mapping[str, Any], view: View, wanted: Sequence[Member], human
-) -> Said:
+) -> ViewOutputs:
     """Runs each network once on a view, all its branches side by side."""
     logits, embedding = {}, {}
     image = view.image
@@ -180,22 +180,22 @@ def _ask(
         for found, array in parts:
             apart = array.reshape(-1, len(branches), *array.shape[1:])
             found |= {(name, branch): apart[:, i] for i, branch in enumerate(branches)}
-    return Said(logits, embedding, view.label, view.mask, human)
+    return ViewOutputs(logits, embedding, view.label, view.mask, human)
 
 
 def embedding_of(network: str, outputs: Outputs, settings: Settings) -> jax.Array:
     """Gives the activations that classes are told apart in.
 
     Raises:
-      ConfigError: the network has no such tap.
+      ConfigError: the network has no such feature.
     """
-    taps = {LOGITS: outputs.logits, **outputs.taps}
-    if settings.embedding not in taps:
+    features = {LOGITS: outputs.logits, **outputs.features}
+    if settings.embedding not in features:
         raise ConfigError(
-            "eval.embedding", f"{network} has no tap '{settings.embedding}'",
-            "it has " + ", ".join(taps),
+            "eval.embedding", f"{network} has no feature '{settings.embedding}'",
+            "it has " + ", ".join(features),
         )
-    return taps[settings.embedding]
+    return features[settings.embedding]
 
 
 def _everywhere(mesh: Mesh, tree: Any) -> Any:
@@ -214,57 +214,57 @@ def _everywhere(mesh: Mesh, tree: Any) -> Any:
     ])
 
 
-Rows = list[tuple[tuple[str, str], Score, Seen]]
+Rows = list[tuple[tuple[str, str], Metric, MetricInputs]]
 
 
 def _measured(
-    evaluator: Evaluator, said: Said, params: Mapping[str, Any], every: Mapping[str, Score]
-) -> Iterator[tuple[Answer, Rows, dict[str, jax.Array]]]:
+    evaluator: Evaluator, said: ViewOutputs, params: Mapping[str, Any], every: Mapping[str, Metric]
+) -> Iterator[tuple[Predictor, Rows, dict[str, jax.Array]]]:
     """Gives each answer, what is to be measured of it, and facts told with it."""
-    for answer in evaluator.answers:
-        logits, embedding = said.logits[answer.members[0]], said.embedding.get(answer.members[0])
+    for predictor in evaluator.predictors:
+        logits, embedding = said.logits[predictor.members[0]], said.embedding.get(predictor.members[0])
         facts: dict[str, jax.Array] = {}
-        if answer.term:
-            together = jnp.stack([said.logits[member] for member in answer.members])
-            loss, own = resolve(answer.term, answer.loss)[0], params.get(answer.term, {})
-            logits, facts = loss.answer(own, together, **dict(answer.options))
+        if predictor.term:
+            together = jnp.stack([said.logits[member] for member in predictor.members])
+            loss, own = resolve(predictor.term, predictor.loss)[0], params.get(predictor.term, {})
+            logits, facts = loss.predict_ensemble(own, together, **dict(predictor.options))
             embedding = None
-        seen = Seen(logits, said.label, said.mask, None, said.human, embedding)
-        yield answer, _rows(evaluator, said, answer.teachers, seen, every), facts
+        inputs = MetricInputs(logits, said.label, said.mask, None, said.human, embedding)
+        yield predictor, _rows(evaluator, said, predictor.teachers, inputs, every), facts
 
 
 def _rows(
-    evaluator: Evaluator, said: Said, teachers: Sequence[str], seen: Seen,
-    every: Mapping[str, Score],
+    evaluator: Evaluator, said: ViewOutputs, teachers: Sequence[str], inputs: MetricInputs,
+    every: Mapping[str, Metric],
 ) -> Rows:
     """Lists what is measured: a metric and what is added to its name, its row, its arguments."""
     found: Rows = []
     for name, score in every.items():
         if score.needs == "teacher":
             for teacher in teachers:
-                own = seen._replace(teacher=said.logits[teacher, 0])
+                own = inputs._replace(teacher=said.logits[teacher, 0])
                 suffix = "" if len(teachers) == 1 else f"_{teacher}"
                 found.append(((name, suffix), score, own))
-        elif not score.needs or getattr(seen, score.needs) is not None:
-            found.append(((name, ""), score, seen))
+        elif not score.needs or getattr(inputs, score.needs) is not None:
+            found.append(((name, ""), score, inputs))
     return found
 
 
 def _on_view(
-    evaluator: Evaluator, said: Said, name: str, branch: int, every: Mapping[str, Score]
+    evaluator: Evaluator, said: ViewOutputs, name: str, branch: int, every: Mapping[str, Metric]
 ) -> Sums:
     """Measures what needs no label, of networks on a view of training."""
     every = {metric: score for metric, score in every.items() if metric in ON_VIEWS}
     asked = [
-        (answer.name, _on_branch(evaluator, answer, branch), answer.teachers)
-        for answer in _networks(evaluator)
+        (predictor.name, _on_branch(evaluator, predictor, branch), predictor.teachers)
+        for predictor in _networks(evaluator)
     ]
     asked += [(teacher, (teacher, 0), ()) for teacher in evaluator.teachers]
     sums: Sums = {}
     for front, member, teachers in asked:
-        seen = Seen(said.logits[member], said.label, said.mask)
+        inputs = MetricInputs(said.logits[member], said.label, said.mask)
         sums["/".join(filter(None, (f"view_{name}", front)))] = {
             key: score.sums(given, evaluator.settings, None)
-            for key, score, given in _rows(evaluator, said, teachers, seen, every)
+            for key, score, given in _rows(evaluator, said, teachers, inputs, every)
         }
     return sums

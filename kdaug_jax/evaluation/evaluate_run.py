@@ -8,16 +8,16 @@ from typing import Any, TextIO
 
 from kdaug_jax import data
 from kdaug_jax.errors import ConfigError
+from kdaug_jax.evaluation import run
+from kdaug_jax.evaluation.build import check_evaluation, evaluator_of
+from kdaug_jax.evaluation.eval_step import Evaluator
+from kdaug_jax.evaluation.metric_table import METRICS
+from kdaug_jax.evaluation.predictors import with_selected
 from kdaug_jax.experiment import config as configs
 from kdaug_jax.experiment import networks
 from kdaug_jax.experiment.frozen.stored import load, located
 from kdaug_jax.runtime import checkpoint, sharding, workdir
-from kdaug_jax.training import evaluate
 from kdaug_jax.training.console import Console, Results, measures_table, results_table
-from kdaug_jax.training.evaluation.answers import chosen
-from kdaug_jax.training.evaluation.asking import Evaluator
-from kdaug_jax.training.evaluation.build import check_evaluation, evaluator_of
-from kdaug_jax.training.evaluation.scores import SCORES
 from kdaug_jax.types import Info
 
 
@@ -55,31 +55,31 @@ def evaluate_run(
     mesh = sharding.make_mesh(full["mesh"]["data"], full["data"]["batch_size"])
     # Whose answers are compared with whom, and what joint terms are, the run has written down.
     config = {**stored["config"], "eval": full["eval"], "checkpoint": {"best": ""}}
-    trained = configs.natural(
+    trained = configs.natural_sort(
         name for name, facts in stored["networks"].items() if facts["trainable"]
     )
-    compares = any(SCORES[name].needs == "teacher" for name in full["eval"]["metrics"]
-                   if name in SCORES)
+    compares = any(METRICS[name].needs == "teacher" for name in full["eval"]["metrics"]
+                   if name in METRICS)
     built = {
         name: _network(config, name, directory, info, full["precision"], name in trained)
-        for name in configs.natural(config["networks"]) if name in trained or compares
+        for name in configs.natural_sort(config["networks"]) if name in trained or compares
     }
     check_evaluation(config, info, built)
-    evaluator, choices = evaluator_of(config, built, info, mesh, human)
+    evaluator, selections = evaluator_of(config, built, info, mesh, human)
     results: Results = {}
     compiled: dict[Any, Any] = {}
     for number, member in enumerate(stored["members"]):
         variables, params = _member(evaluator, directory, number, trained, console.say)
         found = {}
         for split in ("validation", "test"):
-            numbers = evaluate.run(
+            numbers = run.evaluate_split(
                 evaluator, compiled, variables, params, dataset.splits[split],
                 full["eval"]["batch_size"] or full["data"]["batch_size"], human=split == "test",
             ).numbers
             found |= {f"eval/{split}/{name}": one for name, one in numbers.items()}
-        results[member] = chosen(found, choices)
+        results[member] = with_selected(found, selections)
     architectures = {name: one.model.name for name, one in built.items()}
-    console.say(results_table(architectures, evaluator.answers, choices, results, {}))
+    console.say(results_table(architectures, evaluator.predictors, selections, results, {}))
     more = measures_table(results)
     if more:
         console.say(more)
@@ -117,10 +117,10 @@ def _member(
     }
     averaged = ("ema",) if networks[trained[0]].facts["averaged"] else ()
     params = {
-        answer.term: checkpoint.load_subtree(
-            directory / "checkpoints", (str(number), *averaged, "params", "terms", answer.term), say
+        predictor.term: checkpoint.load_subtree(
+            directory / "checkpoints", (str(number), *averaged, "params", "terms", predictor.term), say
         )
-        for answer in evaluator.answers if answer.term
+        for predictor in evaluator.predictors if predictor.term
     }
     return variables, sharding.put_whole(mesh, params)
 
@@ -134,4 +134,4 @@ def _network(
     if not own:
         where, source = located(section["checkpoint"], directory), section["source"]
     frozen = {"name": "", "trainable": False, "checkpoint": where, "source": source}
-    return networks.build(name, configs.network(**frozen), info, 1, 0, precision)
+    return networks.build_network(name, configs.network(**frozen), info, 1, 0, precision)

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 
-def hush() -> None:
+def silence_orbax() -> None:
     """Silences what Orbax and TensorStore say of a failed save beside the error that they raise.
 
     For the rest of the process, since they say it from threads that outlive the save. Warnings,

@@ -2,7 +2,7 @@ import jax
 import numpy as np
 import pytest
 
-from kdaug_jax.augment.ops import double
+from kdaug_jax.augment.arithmetic import float64_emulation as double
 
 both = jax.jit(
     lambda x, y: (

@@ -3,8 +3,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from kdaug_jax.augment.ops import boxes, double
-from kdaug_jax.augment.ops.products import upper_product
+from kdaug_jax.augment.arithmetic import float64_emulation as double
+from kdaug_jax.augment.arithmetic.mulhi import mulhi
+from kdaug_jax.augment.ops import boxes
 from kdaug_jax.runtime import sharding
 
 EDGES = np.array([0, 1, 2, 0xFFFF, 0x10000, 0x10001, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF], np.uint32)
@@ -16,7 +17,7 @@ def test_upper_words_of_products():
     x, y = (grid.ravel() for grid in np.meshgrid(EDGES, EDGES))
     x, y = np.append(x, some), np.append(y, some[::-1])
     expected = (x.astype(np.uint64) * y.astype(np.uint64)) >> np.uint64(32)
-    np.testing.assert_array_equal(jax.jit(upper_product)(x, y), expected.astype(np.uint32))
+    np.testing.assert_array_equal(jax.jit(mulhi)(x, y), expected.astype(np.uint32))
 
 
 def resized(bits):

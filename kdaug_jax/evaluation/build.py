@@ -10,19 +10,19 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from kdaug_jax.errors import ConfigError, near
+from kdaug_jax.errors import ConfigError, suggest
+from kdaug_jax.evaluation.eval_step import Evaluator, embedding_of
+from kdaug_jax.evaluation.metric_table import METRICS, ON_VIEWS, check
+from kdaug_jax.evaluation.predictors import Predictor, Selection, plan_predictors
 from kdaug_jax.experiment import views
 from kdaug_jax.experiment.networks import Network
-from kdaug_jax.training.evaluation.answers import Answer, Choice, plan_answers
-from kdaug_jax.training.evaluation.asking import Evaluator, embedding_of
-from kdaug_jax.training.evaluation.scores import ON_VIEWS, SCORES, check
 from kdaug_jax.types import Info, Outputs
 
 
 def evaluator_of(
     config: Mapping[str, Any], networks: Mapping[str, Network], info: Info, mesh: Mesh,
     human: np.ndarray | None,
-) -> tuple[Evaluator, tuple[Choice, ...]]:
+) -> tuple[Evaluator, tuple[Selection, ...]]:
     """Builds what evaluates the trained networks of a run, and what is chosen among.
 
     Args:
@@ -38,28 +38,28 @@ def evaluator_of(
         name: networks[name].model.num_branches for name, one in config["networks"].items()
         if one["trainable"]
     }
-    answers, choices = plan_answers(config, trained)
+    predictors, selections = plan_predictors(config, trained)
     return Evaluator(
-        networks, answers, names, check(section, info.num_classes),
+        networks, predictors, names, check(section, info.num_classes),
         views.parse("eval", section["view"], info), _more(config, info), info, mesh, human,
-    ), choices
+    ), selections
 
 
 def evaluator_alone(evaluator: Evaluator, name: str) -> Evaluator:
     """Builds what evaluates a frozen network by itself, with the metrics that it has."""
-    names = tuple(one for one in evaluator.names if SCORES[one].needs != "teacher")
-    return evaluator._replace(answers=(Answer(name, ((name, 0),)),), names=names, more=())
+    names = tuple(one for one in evaluator.names if METRICS[one].needs != "teacher")
+    return evaluator._replace(predictors=(Predictor(name, ((name, 0),)),), names=names, more=())
 
 
-def _more(config: Mapping[str, Any], info: Info) -> tuple[tuple[tuple[views.Plan, ...], int], ...]:
+def _more(config: Mapping[str, Any], info: Info) -> tuple[tuple[tuple[views.ViewSpec, ...], int], ...]:
     """Finds the views of `eval.views`, each after those that it is made from."""
     texts = {name: one["ops"] for name, one in config["views"].items()}
-    plans = {plan.name: plan for plan in views.parse_all(texts, info)}
+    specs = {plan.name: plan for plan in views.parse_all(texts, info)}
     found = []
     for name in config["eval"]["views"]:
-        chain = [plans[name]]
+        chain = [specs[name]]
         while chain[0].source is not None:
-            chain.insert(0, plans[chain[0].source])
+            chain.insert(0, specs[chain[0].source])
         found.append((tuple(chain), config["views"][name]["branch"]))
     return tuple(found)
 
@@ -83,23 +83,23 @@ def check_evaluation(
         name: networks[name].model.num_branches for name, one in config["networks"].items()
         if one["trainable"]
     }
-    seen = views.parse("eval", section["view"], info)
-    if seen.source is not None:
+    inputs = views.parse("eval", section["view"], info)
+    if inputs.source is not None:
         raise ConfigError("eval.view", "starts from another view", "write its stages out")
-    if seen.rows:
+    if inputs.rows:
         raise ConfigError("eval.view", "changes the number of rows", "leave repeat and pick out")
-    answers, choices = plan_answers(config, branches)
+    predictors, selections = plan_predictors(config, branches)
     metrics = set(section["metrics"])
     if "discrimination" in metrics:
         for name, network in networks.items():
-            embedding_of(name, _shapes(network, seen.size), settings)
-    if not any(one.teachers for one in answers):
+            embedding_of(name, _shapes(network, inputs.size), settings)
+    if not any(one.teachers for one in predictors):
         for name in section["metrics"]:
-            if SCORES[name].needs == "teacher":
+            if METRICS[name].needs == "teacher":
                 raise ConfigError("eval.metrics", f"no term has a teacher for '{name}'", "take out")
     for name in section["views"]:
         if name not in config["views"]:
-            raise ConfigError("eval.views", f"no view '{name}'", near(name, config["views"]))
+            raise ConfigError("eval.views", f"no view '{name}'", suggest(name, config["views"]))
     for chain, _ in _more(config, info):
         if chain[-1].rows:
             raise ConfigError(
@@ -111,10 +111,10 @@ def check_evaluation(
             "eval.views", "no metric is measured there",
             "put " + " or ".join(ON_VIEWS) + " into eval.metrics",
         )
-    known = _names(section["metrics"], answers, choices)
+    known = _names(section["metrics"], predictors, selections)
     best = config["checkpoint"]["best"]
     if best not in ("", *known):
-        raise ConfigError("checkpoint.best", f"there is no '{best}'", near(best, known))
+        raise ConfigError("checkpoint.best", f"there is no '{best}'", suggest(best, known))
 
 
 def _shapes(network: Network, size: tuple[int, int]) -> Outputs:
@@ -128,15 +128,15 @@ def _shapes(network: Network, size: tuple[int, int]) -> Outputs:
 
 
 def _names(
-    metrics: Sequence[str], answers: Sequence[Answer], choices: Sequence[Choice]
+    metrics: Sequence[str], predictors: Sequence[Predictor], selections: Sequence[Selection]
 ) -> list[str]:
     """Lists the numbers that an evaluation on the validation split gives."""
     found = []
     for front, teachers in [
-        *((one.name, one.teachers) for one in answers), *((one.name, ()) for one in choices)
+        *((one.name, one.teachers) for one in predictors), *((one.name, ()) for one in selections)
     ]:
         for metric in metrics:
-            row = SCORES[metric]
+            row = METRICS[metric]
             suffixes = [f"_{name}" for name in teachers] if len(teachers) > 1 else [""]
             if row.needs == "human" or row.needs == "teacher" and not teachers:
                 continue

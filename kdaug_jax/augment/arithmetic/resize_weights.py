@@ -15,6 +15,8 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
+from kdaug_jax.errors import ArgumentError
+
 BITS = 22
 _LARGEST_TABLE = 64 << 20
 
@@ -139,7 +141,7 @@ def taps_table(longest: int, out: int, kind: str) -> Taps:
     """
     taps = _taps(longest, out, kind).weight.shape[1]
     if (longest + 1) * out * taps * 4 > _LARGEST_TABLE:
-        raise ValueError(
+        raise ArgumentError(
             f"the table of boxes of up to {longest} pixels resized to {out} takes more than "
             f"{_LARGEST_TABLE >> 20} MiB; the images must be stored smaller"
         )

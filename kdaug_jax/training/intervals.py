@@ -10,7 +10,7 @@ from kdaug_jax.experiment.program import Program
 from kdaug_jax.training import population
 
 
-class Cadence(NamedTuple):
+class Intervals(NamedTuple):
     """The marks of a run, in optimiser steps.
 
     Attributes:
@@ -62,7 +62,7 @@ class Cadence(NamedTuple):
         return min(count, math.ceil((self.total - step) / self.per_call))
 
 
-def cadence(programs: Sequence[Program]) -> Cadence:
+def plan_intervals(programs: Sequence[Program]) -> Intervals:
     """Reads the marks of a run from its phases."""
     first = programs[0]
     config, per_epoch = first.config, first.steps_per_epoch
@@ -71,15 +71,15 @@ def cadence(programs: Sequence[Program]) -> Cadence:
     evaluate = _interval(config["eval"]["every_epochs"], per_epoch)
     saves = (section["every_steps"], _interval(section["every_epochs"], per_epoch))
     starts = tuple(program.start_step for program in programs)
-    marks = [first.total_steps, *starts, log, evaluate, *saves]
-    return Cadence(
+    intervals = [first.total_steps, *starts, log, evaluate, *saves]
+    return Intervals(
         total=first.total_steps,
         starts=starts,
         log=log,
         evaluate=evaluate,
         save=tuple(every for every in saves if every),
         save_minutes=section["every_minutes"],
-        per_call=population.steps_per_call(config["train"]["steps_per_call"], marks),
+        per_call=population.steps_per_call(config["train"]["steps_per_call"], intervals),
     )
 
 

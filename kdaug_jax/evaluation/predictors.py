@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from kdaug_jax.experiment.config import natural
-from kdaug_jax.experiment.lifting import resolve
+from kdaug_jax.experiment.config import natural_sort
+from kdaug_jax.experiment.loss_registry import resolve
 from kdaug_jax.experiment.terms import FIELDS
 
 Member = tuple[str, int]
 
 
-class Answer(NamedTuple):
+class Predictor(NamedTuple):
     """One that is evaluated.
 
     Attributes:
@@ -37,7 +37,7 @@ class Answer(NamedTuple):
         return f"{self.name}/{metric}" if self.name else metric
 
 
-class Choice(NamedTuple):
+class Selection(NamedTuple):
     """One of several answers, to be chosen by accuracy on the validation split.
 
     Attributes:
@@ -54,9 +54,9 @@ def main_network(trained: Sequence[str]) -> str:
     return "student" if "student" in trained else trained[0]
 
 
-def plan_answers(
+def plan_predictors(
     config: Mapping[str, Any], branches: Mapping[str, int]
-) -> tuple[tuple[Answer, ...], tuple[Choice, ...]]:
+) -> tuple[tuple[Predictor, ...], tuple[Selection, ...]]:
     """Lists who is evaluated, from a config alone.
 
     Args:
@@ -68,32 +68,32 @@ def plan_answers(
       what joint terms say. And what is chosen among: the branches of a network, and the networks
       of a joint term.
     """
-    trained = natural(branches)
+    trained = natural_sort(branches)
     main = main_network(trained)
     compared = _compared(config)
-    answers, choices = [], []
+    predictors, selections = [], []
     for network in trained:
-        teachers = tuple(name for name in natural(compared.get(network, ())) if name != network)
+        teachers = tuple(name for name in natural_sort(compared.get(network, ())) if name != network)
         own = "" if network == main else network
-        answers.append(Answer(own, ((network, 0),), teachers=teachers))
+        predictors.append(Predictor(own, ((network, 0),), teachers=teachers))
         if branches[network] > 1:
             front = f"{own}/" if own else ""
             names = tuple(f"{front}branch_{number}" for number in range(branches[network]))
-            answers += [
-                Answer(name, ((network, number),), teachers=teachers)
+            predictors += [
+                Predictor(name, ((network, number),), teachers=teachers)
                 for number, name in enumerate(names)
             ]
-            choices.append(Choice(f"{front}chosen", names))
-    for name in natural(config["terms"]):
-        answer = _of_term(config, name)
-        if answer is None:
+            selections.append(Selection(f"{front}chosen", names))
+    for name in natural_sort(config["terms"]):
+        predictor = _of_term(config, name)
+        if predictor is None:
             continue
-        answers.append(answer)
-        asked = list(dict.fromkeys(network for network, _ in answer.members))
+        predictors.append(predictor)
+        asked = list(dict.fromkeys(network for network, _ in predictor.members))
         if len(asked) > 1:
             own = tuple("" if network == main else network for network in asked)
-            choices.append(Choice(f"{name}/chosen", own))
-    return tuple(answers), tuple(choices)
+            selections.append(Selection(f"{name}/chosen", own))
+    return tuple(predictors), tuple(selections)
 
 
 def _students(term: Mapping[str, Any]) -> tuple[str, ...]:
@@ -113,19 +113,19 @@ def _compared(config: Mapping[str, Any]) -> dict[str, set[str]]:
     return found
 
 
-def _of_term(config: Mapping[str, Any], name: str) -> Answer | None:
+def _of_term(config: Mapping[str, Any], name: str) -> Predictor | None:
     term = config["terms"][name]
-    if resolve(f"terms.{name}.loss", term["loss"])[0].answer is None:
+    if resolve(f"terms.{name}.loss", term["loss"])[0].predict_ensemble is None:
         return None
     members = tuple(
         (network, config["views"][view]["branch"])
         for network, view in zip(_students(term), term["on"], strict=True)
     )
     options = {key: value for key, value in term.items() if key not in FIELDS}
-    return Answer(name, members, name, term["loss"], options)
+    return Predictor(name, members, name, term["loss"], options)
 
 
-def chosen(found: Mapping[str, float], choices: Sequence[Choice]) -> dict[str, float]:
+def with_selected(found: Mapping[str, float], selections: Sequence[Selection]) -> dict[str, float]:
     """Adds what was chosen on the validation split, on every split that was evaluated.
 
     Args:
@@ -137,17 +137,17 @@ def chosen(found: Mapping[str, float], choices: Sequence[Choice]) -> dict[str, f
       `eval/validation/<choice>/number`; of equal ones the first.
     """
     result = dict(found)
-    for choice in choices:
+    for selection in selections:
         accuracy = [
             found[f"eval/validation/{f'{name}/' if name else ''}accuracy"]
-            for name in choice.options
+            for name in selection.options
         ]
         best = max(range(len(accuracy)), key=accuracy.__getitem__)
-        option = choice.options[best]
+        option = selection.options[best]
         for path, value in found.items():
             _, split, name = path.split("/", 2)
             front, _, metric = name.rpartition("/")
             if front == option:
-                result[f"eval/{split}/{choice.name}/{metric}"] = value
-        result[f"eval/validation/{choice.name}/number"] = float(best)
+                result[f"eval/{split}/{selection.name}/{metric}"] = value
+        result[f"eval/validation/{selection.name}/number"] = float(best)
     return result

@@ -184,7 +184,7 @@ def slabs(
     return _put(out, whose, jnp.concatenate(done))
 
 
-SPREADS: dict[str, Callable[[tuple[float, ...]], Spread]] = {
+DISPATCHES: dict[str, Callable[[tuple[float, ...]], Spread]] = {
     "all": lambda expected: _all,
     "map": lambda expected: _map,
     "slab": lambda expected: functools.partial(_slab, shares=expected),

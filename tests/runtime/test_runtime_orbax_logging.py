@@ -4,14 +4,14 @@ from types import SimpleNamespace
 
 import pytest
 
-from kdaug_jax.runtime.hush import hush
+from kdaug_jax.runtime.orbax_logging import silence_orbax
 
 
 def test_what_is_told_otherwise_is_not_shown(caplog, monkeypatch):
     shown = []
     monkeypatch.setattr(sys, "unraisablehook", shown.append)
-    hush()
-    hush()  # once is enough
+    silence_orbax()
+    silence_orbax()  # once is enough
     sys.unraisablehook(SimpleNamespace(exc_value=RuntimeError("Event loop is closed")))
     sys.unraisablehook(other := SimpleNamespace(exc_value=RuntimeError("something else")))
     assert shown == [other]

@@ -20,11 +20,11 @@ from kdaug_jax.runtime import checkpoint, workdir
 
 CARD = "card.json"
 # Arguments of every network, which are no options of an architecture.
-ARGUMENTS = ("name", "num_classes", "mean", "std", "num_branches", "group_size", "dtype")
+ARGUMENTS = ("name", "num_classes", "mean", "std", "num_branches", "replica_batch_size", "dtype")
 
 
 @dataclasses.dataclass(frozen=True)
-class Card:
+class ModelCard:
     """What is known of a network whose weights or function were made elsewhere.
 
     Attributes:
@@ -91,7 +91,7 @@ def refuse_existing(directory: Path, replace: str = "") -> None:
     raise ConfigError(str(directory), "is there already", "name another folder, or delete it")
 
 
-def write(directory: Path, card: Card, variables: Mapping[str, Any]) -> None:
+def write(directory: Path, card: ModelCard, variables: Mapping[str, Any]) -> None:
     """Writes a teacher directory.
 
     Args:
@@ -109,7 +109,7 @@ def write(directory: Path, card: Card, variables: Mapping[str, Any]) -> None:
         workdir.write_json(partial / CARD, dataclasses.asdict(card))
 
 
-def read(path: Path) -> Card | None:
+def read(path: Path) -> ModelCard | None:
     """Reads a card, or gives None where there is none.
 
     Args:
@@ -119,7 +119,7 @@ def read(path: Path) -> Card | None:
       ConfigError: it is not a card, or says what cannot be.
     """
     stored = workdir.read_json(path)
-    return None if stored is None else Card(**checked(str(path), stored))
+    return None if stored is None else ModelCard(**checked(str(path), stored))
 
 
 def checked(where: str, stored: Any) -> dict[str, Any]:
@@ -130,12 +130,12 @@ def checked(where: str, stored: Any) -> dict[str, Any]:
       stored: what its JSON holds.
 
     Returns:
-      The fields of a `Card`.
+      The fields of a `ModelCard`.
 
     Raises:
       ConfigError: it is not a card, or says what cannot be.
     """
-    known = {field.name for field in dataclasses.fields(Card)}
+    known = {field.name for field in dataclasses.fields(ModelCard)}
     if not isinstance(stored, dict) or not set(stored) <= known:
         raise ConfigError(where, "is no card of this package", "import the weights again")
     missing = [name for name in ("arch", "num_classes", "size", "mean", "std")

@@ -12,6 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
+from kdaug_jax.errors import ArgumentError
+
 ALPHA = np.uint32(0xFF000000)
 _LANES = np.uint32(0x00FF00FF)  # of every other channel
 
@@ -25,7 +27,7 @@ def pack(image: ArrayLike) -> jax.Array:
     image = jnp.asarray(image, jnp.uint8)
     missing = 4 - image.shape[-1]
     if missing < 0:
-        raise ValueError(f"image has {image.shape[-1]} channels; must be at most 4")
+        raise ArgumentError(f"image has {image.shape[-1]} channels; must be at most 4")
     widths = [(0, 0)] * (image.ndim - 1) + [(0, missing)]
     return jax.lax.bitcast_convert_type(jnp.pad(image, widths), jnp.uint32)
 

@@ -10,15 +10,14 @@ from kdaug_jax.experiment import views
 from kdaug_jax.experiment.frozen import tables
 from kdaug_jax.experiment.frozen.stored import FUNCTION_CARD, absolute, several
 from kdaug_jax.experiment.network import Network
-from kdaug_jax.runtime import card as cards
-from kdaug_jax.runtime import workdir
+from kdaug_jax.runtime import model_card, workdir
 from kdaug_jax.types import Info
 
 
 def check_views(
     networks: Mapping[str, Network],
     pairs: Sequence[tuple[str, str]],
-    plans: Sequence[Any],
+    specs: Sequence[Any],
     full: Mapping[str, Any],
 ) -> None:
     """Checks that frozen networks can say something of the views that they are asked about.
@@ -26,17 +25,17 @@ def check_views(
     Args:
       networks: by name.
       pairs: the (network, view) pairs that are needed.
-      plans: the views, see `experiment.views.Plan`.
+      specs: the views, see `experiment.views.ViewSpec`.
       full: the complete config.
 
     Raises:
       ConfigError: images of another size than a network was made for, or mixed ones for a table.
     """
     forms: dict[str, tuple[str, ...]] = {}
-    for plan in plans:  # each comes after the one that it starts from
-        own = tuple(call.stage.form for call in plan.calls)
-        forms[plan.name] = (*forms.get(plan.source, ()), *own)
-    sizes = {plan.name: plan.size for plan in plans}
+    for spec in specs:  # each comes after the one that it starts from
+        own = tuple(call.stage.form for call in spec.calls)
+        forms[spec.name] = (*forms.get(spec.source, ()), *own)
+    sizes = {spec.name: spec.size for spec in specs}
     for name, view in pairs:
         if not networks[name].trainable:
             check_view(f"networks.{name}", networks[name], view, sizes[view], forms[view], full)
@@ -92,8 +91,8 @@ def class_names(network: Network) -> tuple[str, ...]:
     if kind == "run":
         listed = workdir.read_json(path / "classes.json")
         return tuple(map(str, listed)) if isinstance(listed, list) else ()
-    file = {"card": cards.CARD, "function": FUNCTION_CARD}.get(str(kind))
-    card = cards.read(path / file) if file and path.is_dir() else None
+    file = {"card": model_card.CARD, "function": FUNCTION_CARD}.get(str(kind))
+    card = model_card.read(path / file) if file and path.is_dir() else None
     return card.class_names if card else ()
 
 

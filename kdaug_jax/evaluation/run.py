@@ -10,9 +10,9 @@ import numpy as np
 
 from kdaug_jax import metrics
 from kdaug_jax.data import Split, eval_batches
+from kdaug_jax.evaluation import metric_table
+from kdaug_jax.evaluation.eval_step import Evaluator, Sums, make_eval
 from kdaug_jax.runtime import sharding
-from kdaug_jax.training.evaluation import scores
-from kdaug_jax.training.evaluation.asking import Evaluator, Sums, make_eval
 from kdaug_jax.types import TrainState
 
 
@@ -23,7 +23,7 @@ class Evaluation(NamedTuple):
     arrays: dict[str, np.ndarray]
 
 
-def run(
+def evaluate_split(
     evaluator: Evaluator,
     compiled: dict[Any, Callable[..., Sums]],
     variables: Mapping[str, Any],
@@ -67,8 +67,8 @@ def run(
             total = part if total is None else merge(total, part)
         return total
 
-    before = over(True, {}, _join) if evaluator.scores(human, first=True) else {}
-    sums, every = jax.device_get(over(False, before, metrics.merge)), evaluator.scores(human)
+    before = over(True, {}, _join) if evaluator.metrics_of(human, first=True) else {}
+    sums, every = jax.device_get(over(False, before, metrics.merge)), evaluator.metrics_of(human)
     found: dict[str, Any] = {}
     for front, own in sums.items():
         for (metric, suffix), value in own.items():
@@ -78,7 +78,7 @@ def run(
                 values = {"": float(value[0]) / float(value[1])}
             for name, one in values.items():
                 found["/".join(filter(None, (front, name + suffix)))] = one
-    return Evaluation(scores.numbers(found), scores.arrays(found))
+    return Evaluation(metric_table.numbers(found), metric_table.arrays(found))
 
 
 def _join(a: Sums, b: Sums) -> Sums:

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from kdaug_jax.augment.ops.products import upper_product
+from kdaug_jax.augment.arithmetic.mulhi import mulhi
 
 _SIGN = np.uint32(1 << 31)
 _BIAS = 1023
@@ -174,12 +174,12 @@ def multiply(x: Double, y: Double) -> Double:
     one, other = x_high * y_low, x_low * y_high
     middle = one + other
     carry = (middle < one).astype(jnp.uint32)
-    rest = middle + upper_product(x_low, y_low)
+    rest = middle + mulhi(x_low, y_low)
     carry = carry + (rest < middle).astype(jnp.uint32)
     rest = rest | (x_low * y_low)
     low = x_high * y_high
-    high = upper_product(x_high, y_high)
-    for part in (upper_product(x_high, y_low), upper_product(x_low, y_high), carry):
+    high = mulhi(x_high, y_high)
+    for part in (mulhi(x_high, y_low), mulhi(x_low, y_high), carry):
         low = low + part
         high = high + (low < part).astype(jnp.uint32)
     low = low | (rest != 0).astype(jnp.uint32)
