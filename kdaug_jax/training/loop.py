@@ -106,7 +106,7 @@ class _Run:
         if self.step > self.intervals.total:
             raise ConfigError(
                 "train.epochs",
-                f"the run ends at step {self.marks.total} but stands at {self.step}",
+                f"the run ends at step {self.intervals.total} but stands at {self.step}",
                 "use another --workdir",
             )
         self.resumed_finished = self.step == self.intervals.total
