@@ -121,5 +121,5 @@ def check_term(
         picked = f", which is what view '{view}' keeps of {size}" if left < size else ""
         raise ConfigError(
             where, f"'{full['terms'][term.name]['loss']}' compares examples and "
-            f"{path} gives it groups of {left}{picked}", f"it needs at least {term.term.least}",
+            f"{path} gives it groups of {left}{picked}", f"it needs at least {term.term.min_group}",
         )

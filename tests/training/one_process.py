@@ -24,7 +24,7 @@ from tests import tiny
 def views_of(config, workdir, steps):
     """Gives `{name: array}` of the batches and views of some steps, gathered from all processes."""
     ready = setup.prepare(config, Path(workdir), print, record=False)
-    program, numbers = ready.first, ready.numbers[0][0]
+    program, numbers = ready.first, ready.hparams[0][0]
 
     def make(constants, item, number, hparams):
         batch = ready.feed.batch(constants, item)

@@ -1,0 +1,111 @@
+"""Resolves every name that a config may hold: a row of a table, or something of the user's own.
+
+What a user brings is named `package.module:attribute`, and `package.module.attribute` inside
+Python expressions, where a colon cannot stand. The folder of the config file and the current
+directory are importable while a config runs, see `importable`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import os
+import sys
+import traceback
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from kdaug_jax.errors import ConfigError, suggest
+
+FORM = "package.module:attribute"
+
+
+def is_import(name: str) -> bool:
+    """Returns whether a name is of the form `package.module:attribute`, or has dots for colons."""
+    return ":" in name or "." in name
+
+
+def short_name(name: str) -> str:
+    """Returns the attribute of `package.module:attribute`; any other name as it is."""
+    return name.replace(":", ".").rpartition(".")[2]
+
+
+def resolve(where: str, kind: str, name: str, table: Mapping[str, Any]) -> Any:
+    """Returns what a name stands for.
+
+    Args:
+      where: config path of the name, for messages.
+      kind: what is named, such as "loss", for messages.
+      name: a key of the table, `package.module:attribute` or `package.module.attribute`.
+      table: what this package has by name.
+
+    Returns:
+      The row of the table, or the attribute of the module.
+
+    Raises:
+      ConfigError: the table has no such row; the module cannot be imported, with the reason and
+        where it was looked for; or the module has no such attribute.
+    """
+    if name in table:
+        return table[name]
+    if not is_import(name):
+        raise ConfigError(where, f"unknown {kind} '{name}'", suggest(name, [*table, FORM]))
+    separator = ":" if ":" in name else "."
+    module_name, _, attribute = name.rpartition(separator)
+    parts = [*module_name.split("."), attribute]
+    if not all(part.isidentifier() for part in parts):
+        raise ConfigError(where, f"'{name}' is no name of a {kind}", f"write {FORM}")
+    module = _import_module(where, name, module_name)
+    if not hasattr(module, attribute):
+        public = [other for other in vars(module) if not other.startswith("_")]
+        raise ConfigError(
+            where, f"module {module_name} has no '{attribute}'", suggest(attribute, public)
+        )
+    return getattr(module, attribute)
+
+
+def _import_module(where: str, name: str, module_name: str) -> ModuleType:
+    try:
+        return importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        # A module that is there but imports another one which is not is reported below.
+        if error.name and (module_name == error.name or module_name.startswith(error.name + ".")):
+            searched = ", ".join(path or os.getcwd() for path in sys.path[:3])
+            raise ConfigError(
+                where, f"cannot import '{name}': there is no module '{error.name}'",
+                f"put it beside the config file or into the current directory; searched {searched}"
+                f" and {len(sys.path[3:])} more folders",
+            ) from None
+        raise _broken(where, name, error) from error
+    except Exception as error:  # a user's module may fail in any way
+        raise _broken(where, name, error) from error
+
+
+def _broken(where: str, name: str, error: Exception) -> ConfigError:
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    file, line = frame.filename, frame.lineno
+    if isinstance(error, SyntaxError):
+        file, line = error.filename, error.lineno
+    cause = " ".join(f"{type(error).__name__}: {error}".split())
+    return ConfigError(where, f"cannot import '{name}': {cause} ({file}, line {line})", "mend it")
+
+
+@contextlib.contextmanager
+def importable(config_file: str | Path | None = None) -> Iterator[None]:
+    """Makes the folder of a config file and the current directory importable within the block.
+
+    Args:
+      config_file: path of the config file, or None for the current directory alone.
+    """
+    folders = [os.getcwd()]
+    if config_file is not None:
+        folders.insert(0, str(Path(config_file).resolve().parent))
+    added = [folder for folder in dict.fromkeys(folders) if folder not in sys.path]
+    sys.path[:0] = added
+    try:
+        yield
+    finally:
+        for folder in added:
+            sys.path.remove(folder)
