@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 
 from kdaug_jax.errors import ConfigError, DataError
 
 
+@runtime_checkable
 class Reader(Protocol):
     """Random access to the images of a split, all of one size; picklable for worker processes.
 
@@ -228,3 +230,63 @@ def in_memory(image: Any, label: Any, classes: int, where: str) -> Split:
             "one label an image is wanted",
         )
     return whole(ArrayReader(image), label, classes, where)
+
+
+def checked(dataset: Any, source: str) -> Dataset:
+    """Validates what a source returned; each split when it is asked for.
+
+    Args:
+      dataset: what was returned.
+      source: `data.source`, for messages.
+
+    Returns:
+      A `Dataset` whose splits are as those of `whole` and `in_memory`.
+
+    Raises:
+      DataError: it is no `Dataset`, or its class names or a split that is asked for do not fit.
+    """
+    if not isinstance(dataset, Dataset):
+        raise DataError(
+            source, f"returned {type(dataset).__name__}, not a Dataset",
+            "return kdaug_jax.data.from_arrays(...) or kdaug_jax.data.Dataset(splits, class_names)",
+        )
+    names = dataset.class_names
+    if not isinstance(names, tuple | list) or not all(isinstance(name, str) for name in names):
+        raise DataError(source, f"has class_names {names!r}", "give one text for each class")
+    if not isinstance(dataset.splits, Mapping) or not dataset.splits:
+        raise DataError(
+            source, f"has splits {type(dataset.splits).__name__}", 'give {"train": Split, ...}'
+        )
+
+    def read(name: str) -> Split:
+        return _checked_split(dataset.splits[name], len(names), f"{source} ({name})")
+
+    return Dataset(
+        Deferred({name: functools.partial(read, name) for name in dataset.splits}), tuple(names)
+    )
+
+
+def _checked_split(split: Any, classes: int, where: str) -> Split:
+    if not isinstance(split, Split) or not isinstance(split.reader, Reader):
+        kind = f"a Split of {type(split.reader).__name__}" if isinstance(split, Split) else (
+            type(split).__name__
+        )
+        raise DataError(where, f"is {kind}", "make it with kdaug_jax.data.from_arrays, or give a "
+                        "Split whose reader has size, read and take")
+    if isinstance(split.reader, ArrayReader):
+        base = in_memory(split.reader.image, split.label, classes, where)
+    else:
+        base = whole(split.reader, split.label, classes, where)
+        image = split.read(np.arange(1))
+        if image.dtype != np.uint8 or image.shape != (1, *split.size, 3):
+            raise DataError(
+                where, f"image 0 is read as {image.dtype}{list(image.shape)}",
+                f"uint8 {[1, *split.size, 3]} is wanted",
+            )
+    index = np.asarray(split.index)
+    if index.shape != base.label.shape or index.dtype.kind not in "iu":
+        raise DataError(
+            where, f"index is {index.dtype} of shape {index.shape}",
+            f"numbers 0..{len(base) - 1} are wanted, one for each label",
+        )
+    return dataclasses.replace(base, index=index.astype(np.int32))

@@ -35,6 +35,7 @@ from kdaug_jax.models.model import Model
 from kdaug_jax.models.variables import flatten, unflatten
 from kdaug_jax.models.weights import to_torch
 from kdaug_jax.runtime import model_card, workdir
+from kdaug_jax.runtime.digest import sha256_file
 from kdaug_jax.runtime.writer import table as aligned
 
 WEIGHTS, PACKED, SIZES = "weights.safetensors", "packed.safetensors", "sizes.json"
@@ -108,8 +109,8 @@ def write(directory: Path, loaded: Loaded, view: str, mean: tuple[float, ...]) -
         safetensors_file.write(partial / WEIGHTS, to_torch(loaded.variables), metadata)
         if bits:
             pack.write_packed(partial / PACKED, loaded.variables, bits, {"kdaug_jax": told})
-        known = dataclasses.replace(card, sha256=model_card.digest(partial / FUNCTION))
-        workdir.write_json(partial / FUNCTION_CARD, dataclasses.asdict(known))
+        known = dataclasses.replace(card, sha256=sha256_file(partial / FUNCTION))
+        model_card.write_card(partial / FUNCTION_CARD, known)
         files = {path.name: path.stat().st_size for path in sorted(partial.iterdir())}
         sizes = {"files": files, "weights": pack.sizes(loaded.variables, bits), "view": view,
                  "mean": list(mean)}
@@ -151,7 +152,7 @@ def read(directory: Path, packed: bool = False) -> tuple[model_card.ModelCard, C
         )
     if packed:
         return card, _packed(directory, card)
-    if model_card.digest(directory / FUNCTION) != card.sha256:
+    if sha256_file(directory / FUNCTION) != card.sha256:
         raise CheckpointError(
             str(directory / FUNCTION), "is not the file that its card names", "export it again"
         )

@@ -23,6 +23,7 @@ from kdaug_jax.errors import CheckpointError, ConfigError, UserError
 from kdaug_jax.models.foreign.fitting import convert, read_state
 from kdaug_jax.models.foreign.layouts import layout_of, network_name
 from kdaug_jax.runtime import model_card, workdir
+from kdaug_jax.runtime.digest import sha256_file
 from kdaug_jax.runtime.model_card import ModelCard
 
 
@@ -107,7 +108,7 @@ def import_file(
             arch=name, num_classes=count, class_names=class_names,
             size=size or (model.native_size,) * 2,
             mean=_rounded(center), std=_rounded(spread), options=dict(given), layout=layout.name,
-            source=path.name, sha256=model_card.digest(path),
+            source=path.name, sha256=sha256_file(path),
         ),
         variables,
     )

@@ -6,21 +6,16 @@ file is written into each step once it is committed, and compared before anythin
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
 
 from kdaug_jax.errors import CheckpointError
+from kdaug_jax.runtime.digest import sha256_file
 from kdaug_jax.runtime.workdir import write_whole
 
 MANIFEST = "manifest.sha256.json"
 UNFINISHED = "it has no manifest: the run ended while it was written, or it was deleted"
-
-
-def _digest(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _files(step_dir: Path) -> list[str]:
@@ -30,7 +25,7 @@ def _files(step_dir: Path) -> list[str]:
 
 def write(step_dir: Path) -> None:
     """Writes the manifest of a committed step, all at once."""
-    sums = {name: _digest(step_dir / name) for name in _files(step_dir)}
+    sums = {name: sha256_file(step_dir / name) for name in _files(step_dir)}
     write_whole(step_dir / MANIFEST, json.dumps(sums, indent=1))
 
 
@@ -56,10 +51,10 @@ def verify(step_dir: Path) -> str:
         return f"{missing[0]} is missing"
     for name, digest in sums.items():
         try:
-            if _digest(step_dir / name) != digest:
+            if sha256_file(step_dir / name) != digest:
                 return f"{name} is corrupt"
-        except OSError as error:
-            return f"{name} cannot be read ({error.strerror})"
+        except CheckpointError as error:
+            return f"{name} {error.what}"
     return ""
 
 

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import hashlib
 import os
 import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from kdaug_jax.errors import CheckpointError, ConfigError
+import kdaug_jax
+from kdaug_jax.errors import ConfigError
 from kdaug_jax.runtime import checkpoint, workdir
 
 CARD = "card.json"
@@ -106,20 +106,31 @@ def write(directory: Path, card: ModelCard, variables: Mapping[str, Any]) -> Non
     with made_whole(directory) as partial:
         tree = {part: variables[part] for part in ("params", "batch_stats") if variables[part]}
         checkpoint.write_once(partial / "checkpoints", tree)
-        workdir.write_json(partial / CARD, dataclasses.asdict(card))
+        write_card(partial / CARD, card)
+
+
+def write_card(path: Path, card: ModelCard) -> None:
+    """Writes a card, with the version of the package that wrote it, for `read`."""
+    workdir.write_json(path, {"version": kdaug_jax.__version__, **dataclasses.asdict(card)})
 
 
 def read(path: Path) -> ModelCard | None:
-    """Reads a card, or gives None where there is none.
+    """Reads a card; None where there is no such file.
 
     Args:
       path: the file.
 
     Raises:
-      ConfigError: it is not a card, or says what cannot be.
+      ConfigError: it is not a card, was written by another version, or a field holds what it
+        cannot.
     """
     stored = workdir.read_json(path)
-    return None if stored is None else ModelCard(**checked(str(path), stored))
+    if stored is None:
+        return None
+    if isinstance(stored, dict):
+        again = "import the weights again" if path.name == CARD else "export it again"
+        workdir.require_version(path, stored.pop("version", workdir.FIRST_VERSION), again)
+    return ModelCard(**checked(str(path), stored))
 
 
 def checked(where: str, stored: Any) -> dict[str, Any]:
@@ -174,18 +185,3 @@ def _fits(name: str, value: Any) -> bool:
     if name == "options":
         return isinstance(value, dict) and not set(value) & set(ARGUMENTS)
     return isinstance(value, str)
-
-
-def digest(path: Path) -> str:
-    """Gives the SHA-256 of a file in hexadecimal digits.
-
-    Raises:
-      CheckpointError: it cannot be read.
-    """
-    try:
-        with open(path, "rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise CheckpointError(
-            str(path), f"cannot be read ({error.strerror})", "check the path and who may read it"
-        ) from None

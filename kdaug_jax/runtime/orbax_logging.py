@@ -22,7 +22,8 @@ def silence_orbax() -> None:
 
 
 def _told_otherwise(record: logging.LogRecord) -> bool:
-    return record.levelno < logging.ERROR or "orbax" not in record.pathname + record.getMessage()
+    of_orbax = "/orbax/" in record.pathname or "orbax" in record.getMessage()
+    return record.levelno < logging.ERROR or not of_orbax
 
 
 def _unraisable(before: Callable[[Any], None], found: Any) -> None:

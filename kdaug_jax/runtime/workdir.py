@@ -24,6 +24,7 @@ from typing import Any
 import jax
 import numpy as np
 
+import kdaug_jax
 from kdaug_jax.errors import CheckpointError, ConfigError, suggest
 from kdaug_jax.runtime import processes
 
@@ -31,6 +32,8 @@ PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 # What a disk says that is full, broken, gone, or not ours.
 DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.ESTALE, errno.EROFS,
         errno.EACCES, errno.EPERM, errno.EEXIST, errno.ENOTDIR, errno.ENOENT)
+# What wrote files that name no version.
+FIRST_VERSION = "0.1"
 FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -237,11 +240,12 @@ def record(path: Path, made_with: Mapping[str, Any], class_names: Sequence[str])
     if jax.process_index() != 0:
         return
     made_with = json.loads(json.dumps(made_with))
-    if read_json(path / "config.json") not in (None, made_with):
+    if read_record(path) not in (None, made_with):
         (path / "results.json").unlink(missing_ok=True)
     write_json(path / "classes.json", list(class_names))
     write_json(path / "environment.json", environment())
-    write_json(path / "config.json", made_with)  # the last: where it is, the others are
+    # The last: where it is, the others are.
+    write_json(path / "config.json", {"version": kdaug_jax.__version__, **made_with})
 
 
 def environment() -> dict[str, Any]:
@@ -283,16 +287,40 @@ def begin(path: Path, say: Callable[[str], None]) -> None:
 
 
 def read_record(path: Path) -> dict[str, Any] | None:
-    """Reads what `record` wrote, or gives None where there is no run.
+    """Reads what `record` was given; None where there is no run.
 
     Raises:
-      ConfigError: config.json is not one of this package.
+      ConfigError: config.json is not one of this package, or was written by another version.
     """
-    stored = read_json(path / "config.json")
+    file = path / "config.json"
+    stored = read_json(file)
+    if stored is None:
+        return None
     fields = ("config", "networks", "members")
-    if stored is None or (isinstance(stored, dict) and all(name in stored for name in fields)):
-        return stored
-    raise ConfigError(str(path / "config.json"), "is not of this package", "name a run's folder")
+    if not isinstance(stored, dict) or any(name not in stored for name in fields):
+        raise ConfigError(str(file), "is not of this package", "name the directory of a run")
+    version = stored.get("version", FIRST_VERSION)
+    require_version(file, version, "train again in a new --workdir")
+    return {name: stored[name] for name in fields}
+
+
+def require_version(file: Path, version: Any, again: str) -> None:
+    """Validates that this version of the package understands what another one wrote.
+
+    Args:
+      file: the file, for the message.
+      version: of the package that wrote it; major and minor number must be those of this one.
+      again: how to make the file anew, for the message.
+
+    Raises:
+      ConfigError: they are not.
+    """
+    series = ".".join(str(version).split(".")[:2])
+    if series != ".".join(kdaug_jax.__version__.split(".")[:2]):
+        raise ConfigError(
+            str(file), f"was written by kdaug_jax {version}, this is kdaug_jax "
+            f"{kdaug_jax.__version__}", f"use kdaug_jax {series} to go on with it, or {again}",
+        )
 
 
 def read_run(directory: str | Path) -> tuple[Path, dict[str, Any]]:

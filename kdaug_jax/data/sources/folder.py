@@ -44,8 +44,8 @@ class FileReader:
                 height, width = pixels.shape[:2]
                 raise DataError(
                     os.path.join(self.directory, self.files[row]),
-                    f"image {self.index[row]} has {height}x{width} pixels, the first one "
-                    f"{self.size[0]}x{self.size[1]}", "bring all to one size first",
+                    f"image {self.index[row]} has {width}×{height} pixels, the first one "
+                    f"{self.size[1]}×{self.size[0]}", "bring all to one size first",
                 )
             image[position] = pixels
         return image

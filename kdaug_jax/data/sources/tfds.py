@@ -47,8 +47,8 @@ class RecordReader:
             if pixels.shape != image.shape[1:]:
                 height, width = pixels.shape[:2]
                 raise DataError(
-                    self.where, f"image {index} has {height}x{width} pixels, the first one "
-                    f"{self.size[0]}x{self.size[1]}", "prepare it with images of one size",
+                    self.where, f"image {index} has {width}×{height} pixels, the first one "
+                    f"{self.size[1]}×{self.size[0]}", "prepare it with images of one size",
                 )
             image[position] = pixels
         return image

@@ -26,6 +26,7 @@ from kdaug_jax.experiment.network import Network, create
 from kdaug_jax.models.foreign import safetensors_file, torch_file
 from kdaug_jax.models.variables import flatten, mismatches
 from kdaug_jax.runtime import checkpoint, model_card, workdir
+from kdaug_jax.runtime.digest import sha256_file
 from kdaug_jax.types import Info
 
 # Stands for the run's own directory at the front of a checkpoint's path.
@@ -156,7 +157,7 @@ def _like_the_data(where: str, named: str, card: model_card.ModelCard, info: Inf
 def _function(
     where: str, config: Mapping[str, Any], path: Path, info: Info, card: model_card.ModelCard | None = None
 ) -> Network:
-    if card is not None and model_card.digest(path) != card.sha256:
+    if card is not None and sha256_file(path) != card.sha256:
         raise CheckpointError(str(path), "is not the file that its card names", "export it again")
     function = functions.read(path)
     model = functions.model(where, function)
