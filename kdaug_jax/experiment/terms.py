@@ -14,9 +14,10 @@ from kdaug_jax import rng
 from kdaug_jax.errors import ArgumentError, ConfigError, suggest
 from kdaug_jax.experiment import schedules
 from kdaug_jax.experiment.binding import Bound, bind
+from kdaug_jax.experiment.context import StepContext
 from kdaug_jax.experiment.loss_registry import resolve
 from kdaug_jax.losses.term import Context, Term, TermInput
-from kdaug_jax.types import Clock, Hparams, Info, Outputs, Range, View
+from kdaug_jax.types import Hparams, Info, Outputs, Range, View
 
 GROUPS = ("task", "distill")
 FIELDS = ("loss", "on", "student", "teacher", "weight", "gradient_group", "detach", "features")
@@ -227,11 +228,7 @@ def apply(
     params: Mapping[str, Any],
     state: Mapping[str, Any],
     outputs: Mapping[str, Outputs],
-    views: Mapping[str, View],
-    clock: Clock,
-    values: Hparams,
-    info: Info,
-    groups: int,
+    context: StepContext,
 ):
     """Computes all terms.
 
@@ -240,11 +237,7 @@ def apply(
       params: by term name, as `init` gave them.
       state: by term name, as `init` gave it.
       outputs: `{"network@view": Outputs}`.
-      views: by name.
-      clock: position in the run.
-      values: traced numbers by path.
-      info: facts of the training split.
-      groups: into how many groups the batch is split.
+      context: the views, the position in the run and the traced numbers.
 
     Returns:
       `{gradient group: f32[]}` weighted sums, `f32[T]` the values without weights, the new state,
@@ -252,17 +245,19 @@ def apply(
     """
     sums: dict[str, jax.Array] = {}
     raw, new_state, metrics = [], dict(state), {}
+    views, clock, hparams = context.views, context.clock, context.hparams
     for spec in specs:
         key = rng.batch_key(clock, "terms/" + spec.name)
         with _named(spec):
-            value, own_state, own_metrics = spec.term.apply(
+            value, term_state, term_metrics = spec.term.apply(
                 params.get(spec.name, {}), state.get(spec.name, {}), _inputs(spec, outputs, views),
-                Context(clock, key, info, groups), **_options(spec, values),
+                Context(clock, key, context.info, context.groups), **_options(spec, hparams),
             )
-        weight = values[spec.weight.path] * spec.weight.multiplier(clock.step)
-        sums[spec.gradient_group] = sums.get(spec.gradient_group, jnp.zeros((), jnp.float32)) + weight * value
+        weight = hparams[spec.weight.path] * spec.weight.multiplier(clock.step)
+        group_sum = sums.get(spec.gradient_group, jnp.zeros((), jnp.float32))
+        sums[spec.gradient_group] = group_sum + weight * value
         raw.append(value)
         if spec.name in state:
-            new_state[spec.name] = own_state
-        metrics.update({f"{spec.name}/{name}": pair for name, pair in own_metrics.items()})
+            new_state[spec.name] = term_state
+        metrics.update({f"{spec.name}/{name}": pair for name, pair in term_metrics.items()})
     return sums, jnp.stack(raw), new_state, metrics
