@@ -13,14 +13,14 @@ import numpy as np
 from kdaug_jax import rng
 from kdaug_jax.errors import ArgumentError, ConfigError, suggest
 from kdaug_jax.experiment import schedules
-from kdaug_jax.experiment.binding import Bound, bind
+from kdaug_jax.experiment.binding import Bound, bind, options
 from kdaug_jax.experiment.context import StepContext
+from kdaug_jax.experiment.fields import FIELDS, check_known, section_fields
 from kdaug_jax.experiment.loss_registry import resolve
 from kdaug_jax.losses.term import Context, Term, TermInput
 from kdaug_jax.types import Hparams, Info, Outputs, Range, View
 
-GROUPS = ("task", "distill")
-FIELDS = ("loss", "on", "student", "teacher", "weight", "gradient_group", "detach", "features")
+GROUPS = FIELDS["terms.*.gradient_group"].legal
 # The feature that every network has.
 LOGITS = "logits"
 
@@ -69,7 +69,9 @@ def build_term(
     """
     where = f"terms.{name}"
     term, signature, skip = resolve(f"{where}.loss", config["loss"])
-    written = {key: value for key, value in config.items() if key not in FIELDS}
+    fields = section_fields("terms.*")
+    check_known(where, config, [*fields, *options(signature, skip)])
+    written = {key: value for key, value in config.items() if key not in fields}
     bound = bind(where, signature, (), written, skip, info)
     on = tuple(config["on"])
     if not on or len(set(on)) < len(on):
@@ -83,8 +85,6 @@ def build_term(
             f"{where}.student", f"names {len(students)} networks for {len(on)} views",
             "name one, or one for each view in `on`",
         )
-    if config["gradient_group"] not in GROUPS:
-        raise ConfigError(f"{where}.gradient_group", f"got {config['gradient_group']!r}", suggest("", GROUPS))
     named = config["teacher"]
     teachers = (named,) if isinstance(named, str) else tuple(named)
     teachers = tuple(teacher for teacher in teachers if teacher)
@@ -105,7 +105,7 @@ def build_term(
 
     weight = schedules.build_schedule(
         f"{where}.weight", config["weight"], steps_per_epoch, total_steps,
-        Range(np.float32, 0.0), info,
+        fields["weight"].legal, info,
     )
     return TermSpec(
         name, term, bound, config["gradient_group"], config["detach"],
