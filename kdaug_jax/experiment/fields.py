@@ -170,7 +170,8 @@ FIELDS: dict[str, Field] = {
         1, "Micro-batches of a step, whose gradients are averaged to save memory.", POSITIVE_COUNT
     ),
     "train.steps_per_call": Field(
-        0, "Steps of one compiled call; 0: chosen by the interval of logging.", COUNT
+        0, "Steps of one compiled call; 0: chosen to fit the intervals of logging, evaluation and "
+        "checkpoints.", COUNT
     ),
     "train.allow_weak_teacher": Field(
         False, "Whether a teacher may be no better than chance on the validation split."
