@@ -94,8 +94,9 @@ def validate(config: Mapping[str, Any]) -> dict[str, Any]:
             f"use a divisor of {batch}",
         )
     parts = full["train"]["accumulate"]
-    units, what = (batch // replica_batch, "groups") if replica_batch else (batch, "data.batch_size")
+    units = batch // replica_batch if replica_batch else batch
     if units % parts:
+        what = "groups" if replica_batch else "data.batch_size"
         raise ConfigError(
             "train.accumulate", f"{parts} micro-batches cannot share {what} {units} evenly",
             f"use a divisor of {units}",

@@ -77,10 +77,12 @@ FIELDS: dict[str, Field] = {
         0, "BatchNorm branch of the trained networks for this view; branch 0 is evaluated.", COUNT
     ),
     "networks.*.name": Field(
-        REQUIRED, "Architecture, see `kdaug_jax.models.names()`; may be empty for a frozen network, "
-        "whose checkpoint holds it.", type="str",
+        REQUIRED, "Architecture, see `kdaug_jax.models.names()`; may be empty for a frozen "
+        "network, whose checkpoint holds it.", type="str",
     ),
-    "networks.*.trainable": Field(False, "Whether it is trained; a frozen one runs in inference mode."),
+    "networks.*.trainable": Field(
+        False, "Whether it is trained; a frozen one runs in inference mode."
+    ),
     "networks.*.checkpoint": Field(
         "", "What a frozen network is loaded from, see `kdaug_jax.experiment.frozen.stored`: a "
         "working or teacher directory, a serialised function, a table of logits, or several, whose "
@@ -88,7 +90,7 @@ FIELDS: dict[str, Field] = {
         type="str or tuple of str",
     ),
     "networks.*.source": Field(
-        "", "Name of the network in the run that `checkpoint` names; empty: \"student\" or the only "
+        "", "Name of the network in the run that `checkpoint` names; empty: `student` or the only "
         "one."
     ),
     "networks.*.init": Field(
@@ -104,8 +106,8 @@ FIELDS: dict[str, Field] = {
     ),
     "networks.*.options": Field({}, "Options of the architecture, such as `dict(dropout=0.3)`."),
     "networks.*.recipe": Field(
-        (), "Pairs of (path, value) that turn this config into the one that trains a frozen network "
-        "without checkpoint.",
+        (), "Changes to this config, `((path, value), ...)`, with which a frozen network without "
+        "checkpoint is trained.", type="tuple of pairs",
     ),
     "networks.*.trust": Field(
         False, "Whether a frozen network is used although its class names, image size or "
@@ -142,7 +144,9 @@ FIELDS: dict[str, Field] = {
         dict(name="constant", base=0.1, unit="epoch", warmup=0.0),
         "Learning rate: a number or a schedule.", Range(np.float32, 0.0), type="float or schedule",
     ),
-    "optim.weight_decay": Field(0.0, "Factor of the weights in weight decay.", Range(np.float32, 0.0)),
+    "optim.weight_decay": Field(
+        0.0, "Factor of the weights that is added to their gradient.", Range(np.float32, 0.0)
+    ),
     "optim.decay": Field(
         "all", "Which parameters decay: `all`, `kernels` or `not_batchnorm`."
     ),
@@ -189,7 +193,9 @@ FIELDS: dict[str, Field] = {
     "eval.human": Field("", "File of people's answers to the test images, for the metric `human`."),
     "checkpoint.every_epochs": Field(1.0, "Interval of checkpoints in epochs; 0: none.", INTERVAL),
     "checkpoint.every_steps": Field(0, "Interval of checkpoints in steps; 0: none.", COUNT),
-    "checkpoint.every_minutes": Field(0.0, "Interval of checkpoints in minutes; 0: none.", INTERVAL),
+    "checkpoint.every_minutes": Field(
+        0.0, "Interval of checkpoints in minutes; 0: none.", INTERVAL
+    ),
     "checkpoint.keep": Field(2, "How many of the last checkpoints are kept.", Range(np.int64, 2)),
     "checkpoint.best": Field(
         "eval/validation/accuracy", "Metric whose best checkpoint is kept too; empty: none."
@@ -201,12 +207,12 @@ FIELDS: dict[str, Field] = {
     ),
     "mesh.data": Field(-1, "Devices that share a batch; -1: all.", Range(np.int64, -1)),
     "phases": Field(
-        (), 'Changes from an epoch on: `((200, {"views.x": "flip"}),)`. They may change views, terms '
-        "and the optimiser.",
+        (), 'Changes from an epoch on, of views, terms and the optimiser: '
+        '`((200, {"views.x": "flip"}),)`.', type="tuple of pairs",
     ),
     "population": Field(
         (), 'Sweep: `(("terms.kd.weight", (0.0, 1.0)), ("seed", (0, 1, 2)))` trains each '
-        "combination through one compiled step.",
+        "combination through one compiled step.", type="tuple of pairs",
     ),
 }
 

@@ -95,10 +95,6 @@ DECAY: dict[str, Callable[[str, Any], bool]] = {
     "not_batchnorm": lambda name, parent: not _is_batchnorm(parent),
 }
 
-FIELDS = (
-    "name", "weight_decay", "decay", "clip_norm", "combine", "ema", "ema_ramp", "schedule",
-)
-
 
 class Optimizer(NamedTuple):
     """Everything `config.optim` says, resolved.
@@ -151,7 +147,9 @@ def build_optimizer(
         raise ConfigError(
             "optim.decay", f"unknown scope '{config['decay']}'", suggest(config["decay"], DECAY)
         )
-    options = {key: value for key, value in config.items() if key not in FIELDS}
+    options = {
+        option: value for option, value in config.items() if f"optim.{option}" not in FIELDS
+    }
     method = bind("optim", OPTIMIZERS[name].make, (), options, 2, info)
     calls = read_calls("optim.combine", config["combine"])
     if len(calls) != 1 or calls[0][0] not in COMBINE:

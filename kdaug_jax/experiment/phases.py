@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import jax
-import numpy as np
 
 from kdaug_jax.errors import ConfigError
 from kdaug_jax.experiment.binding import cast
@@ -15,7 +14,7 @@ from kdaug_jax.experiment.build import build_phase
 from kdaug_jax.experiment.config import overlay, set_path, validate
 from kdaug_jax.experiment.fields import INTERVAL
 from kdaug_jax.experiment.program import Program
-from kdaug_jax.types import Info, Range
+from kdaug_jax.types import Info
 
 # What phases may change, and what of it they may not.
 PHASED = ("views", "terms", "optim")

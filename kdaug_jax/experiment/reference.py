@@ -89,10 +89,10 @@ def _functions(
         text = inspect.getdoc(function) or ""
         yield f"### `{name}`\n\n{' '.join(text.partition(chr(10) * 2)[0].split())}\n"
         meanings = _arguments(text)
-        annotations = inspect.signature(function).parameters
+        parameters = inspect.signature(function).parameters
         rows = [
-            (option, *_of_option(row, str(annotations[option].annotation), meanings.get(option, "")))
-            for option, row in options(function, skip).items()
+            (name, *_of_option(option, str(parameters[name].annotation), meanings.get(name, "")))
+            for name, option in options(function, skip).items()
         ]
         if rows:
             yield _table("option", rows)
