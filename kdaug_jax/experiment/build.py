@@ -12,7 +12,8 @@ from kdaug_jax.errors import ConfigError, suggest
 from kdaug_jax.experiment import networks as network_room
 from kdaug_jax.experiment import optim, terms, views
 from kdaug_jax.experiment.checks import check_picks, check_pools, check_term
-from kdaug_jax.experiment.config import SEED, natural_sort
+from kdaug_jax.experiment.config import natural_sort
+from kdaug_jax.experiment.fields import FIELDS
 from kdaug_jax.experiment.frozen import compatibility
 from kdaug_jax.experiment.program import Program
 from kdaug_jax.types import Info, Range
@@ -117,7 +118,7 @@ def _traced(
 ) -> tuple[dict[str, np.ndarray], dict[str, Range]]:
     """Gathers the traced numbers by path, and their ranges."""
     hparams: dict[str, np.ndarray] = {"seed": np.asarray(full["seed"], np.uint32)}
-    ranges: dict[str, Range] = {"seed": SEED}
+    ranges: dict[str, Range] = {"seed": FIELDS["seed"].legal}
     for values, legal in parts:
         hparams |= values
         ranges |= legal

@@ -10,11 +10,12 @@ import jax.numpy as jnp
 
 from kdaug_jax import rng
 from kdaug_jax.errors import ConfigError
+from kdaug_jax.experiment.context import StepContext
 from kdaug_jax.experiment.frozen import stored, tables
 from kdaug_jax.experiment.network import Network, create
 from kdaug_jax.models.variables import flatten, mismatches
 from kdaug_jax.runtime import sharding
-from kdaug_jax.types import Clock, Info, Outputs, View
+from kdaug_jax.types import Info, Outputs, View
 
 __all__ = ["Network", "build_network", "check_init", "run", "start"]
 
@@ -112,11 +113,8 @@ def run(
     networks: Mapping[str, Network],
     pairs: Sequence[tuple[str, str]],
     variables: Mapping[str, Any],
-    views: Mapping[str, View],
-    branches: Mapping[str, int],
-    clock: Clock,
     given: Mapping[str, Outputs],
-    groups: int = 0,
+    context: StepContext,
 ) -> tuple[dict[str, Outputs], dict[str, Any]]:
     """Runs each network on its views, those of one size in one joint pass.
 
@@ -124,17 +122,15 @@ def run(
       networks: by name.
       pairs: the (network, view) pairs that are needed, in order.
       variables: `{network: {"params", "batch_stats"}}`.
-      views: by name.
-      branches: `{view: BatchNorm branch}` for trained networks; frozen ones use branch 0.
-      clock: position in the run, for dropout.
-      given: `{"network@view": Outputs}`; these pairs are not run, nor are those of networks of
-        which only a table of logits is known.
-      groups: into how many groups each view falls for statistics; 0 for groups of `replica_batch_size`.
+      given: `{"network@view": Outputs}`; these pairs are not run, nor are those of tables of
+        logits, which are looked up.
+      context: the views and the position in the run.
 
     Returns:
       `{"network@view": Outputs}` and `{network: batch_stats}` of the trained networks. In
       training mode each view has its own statistics, as in separate passes.
     """
+    views, branches, clock = context.views, context.branches, context.clock
     outputs = {**_looked_up(networks, pairs, variables, views), **given}
     batch_stats = {}
     # Frozen networks first: the trained ones do not depend on them but for the loss.
@@ -153,7 +149,7 @@ def run(
                 train=network.trainable,
                 branches=tuple(branches[view] if network.trainable else 0 for view in together),
                 key=key,
-                groups=groups if network.trainable else 0,
+                groups=context.groups if network.trainable else 0,
             )
             if not network.trainable:
                 first.append(result.logits)

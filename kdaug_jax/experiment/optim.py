@@ -20,6 +20,7 @@ from kdaug_jax.errors import ConfigError, suggest
 from kdaug_jax.experiment import schedules
 from kdaug_jax.experiment.binding import Bound, bind, cast, read_calls
 from kdaug_jax.experiment.combine import COMBINE, Combine
+from kdaug_jax.experiment.fields import FIELDS
 from kdaug_jax.experiment.terms import GROUPS
 from kdaug_jax.types import Fraction, Hparams, Info, Positive, Range, TrainState
 
@@ -94,10 +95,6 @@ DECAY: dict[str, Callable[[str, Any], bool]] = {
     "not_batchnorm": lambda name, parent: not _is_batchnorm(parent),
 }
 
-FIELDS = (
-    "name", "weight_decay", "decay", "clip_norm", "combine", "ema", "ema_ramp", "schedule",
-)
-
 
 class Optimizer(NamedTuple):
     """Everything `config.optim` says, resolved.
@@ -150,7 +147,9 @@ def build_optimizer(
         raise ConfigError(
             "optim.decay", f"unknown scope '{config['decay']}'", suggest(config["decay"], DECAY)
         )
-    options = {key: value for key, value in config.items() if key not in FIELDS}
+    options = {
+        option: value for option, value in config.items() if f"optim.{option}" not in FIELDS
+    }
     method = bind("optim", OPTIMIZERS[name].make, (), options, 2, info)
     calls = read_calls("optim.combine", config["combine"])
     if len(calls) != 1 or calls[0][0] not in COMBINE:
@@ -164,7 +163,7 @@ def build_optimizer(
             "optim.combine", f"'{combine_name}' splits the momentum of plain SGD",
             "use name='sgd' with nesterov=False",
         )
-    positive = Range(np.float32, 0.0)
+    positive = FIELDS["optim.weight_decay"].legal
     schedule = schedules.build_schedule(
         "optim.schedule", config["schedule"], steps_per_epoch, total_steps, positive, info
     )
@@ -175,8 +174,8 @@ def build_optimizer(
     }
     # 0 switches these two off and is part of the compiled program; any other value is traced.
     for field, legal in (
-        ("clip_norm", Range(np.float32, 0.0, open=True)),
-        ("ema", Range(np.float32, 0.0, 0.999999, open=True)),
+        ("clip_norm", FIELDS["optim.clip_norm"].legal),
+        ("ema", FIELDS["optim.ema"].legal),
     ):
         if config[field] != 0:
             path = f"optim.{field}"

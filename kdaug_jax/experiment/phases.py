@@ -7,14 +7,14 @@ from collections.abc import Mapping
 from typing import Any
 
 import jax
-import numpy as np
 
 from kdaug_jax.errors import ConfigError
 from kdaug_jax.experiment.binding import cast
 from kdaug_jax.experiment.build import build_phase
-from kdaug_jax.experiment.config import LONGEST, overlay, set_path, validate
+from kdaug_jax.experiment.config import overlay, set_path, validate
+from kdaug_jax.experiment.fields import INTERVAL
 from kdaug_jax.experiment.program import Program
-from kdaug_jax.types import Info, Range
+from kdaug_jax.types import Info
 
 # What phases may change, and what of it they may not.
 PHASED = ("views", "terms", "optim")
@@ -55,7 +55,7 @@ def build_programs(config: Mapping[str, Any], info: Info) -> tuple[Program, ...]
 
 
 def _phase_start(where: str, epoch, overrides, before: Program, first: Program) -> int:
-    epoch = float(cast(f"{where}.epoch", epoch, Range(np.float64, 0.0, LONGEST)))
+    epoch = float(cast(f"{where}.epoch", epoch, INTERVAL))
     start = round(epoch * first.steps_per_epoch)
     if not before.start_step < start < first.total_steps:
         epochs = first.config["train"]["epochs"]

@@ -12,8 +12,8 @@ import numpy as np
 import optax
 
 from kdaug_jax import rng
-from kdaug_jax.experiment import networks as network_room
-from kdaug_jax.experiment import optim, terms, views
+from kdaug_jax.experiment import networks, optim, terms, views
+from kdaug_jax.experiment.context import StepContext
 from kdaug_jax.experiment.measures import disagreement
 from kdaug_jax.types import Batch, Clock, Hparams, Info, Outputs, Range, TrainState, View
 
@@ -45,7 +45,7 @@ class Program:
     accumulate: int
     view_specs: tuple[views.ViewSpec, ...]
     branches: dict[str, int]
-    networks: dict[str, network_room.Network]
+    networks: dict[str, networks.Network]
     term_specs: tuple[terms.TermSpec, ...]
     optimizer: optim.Optimizer
     hparams: dict[str, np.ndarray]
@@ -82,6 +82,13 @@ class Program:
             for name, one in self.networks.items()
         }
 
+    def context(
+        self, views_made: Mapping[str, View], clock: Clock, hparams: Hparams
+    ) -> StepContext:
+        """Returns what networks and terms are computed with for the views of a micro-batch."""
+        groups = max(self.groups // self.accumulate, 1)
+        return StepContext(views_made, self.branches, clock, hparams, self.info, groups)
+
     def make_views(
         self, clock: Clock, batch: Batch, hparams: Hparams, variables: Mapping[str, Any],
         given: Mapping[str, Outputs],
@@ -110,23 +117,17 @@ class Program:
         params: Mapping[str, Any],
         network_state: Mapping[str, Any],
         frozen: Mapping[str, Any],
-        made: Mapping[str, View],
-        clock: Clock,
         given: Mapping[str, Outputs],
+        context: StepContext,
     ) -> tuple[dict[str, Outputs], dict[str, Any]]:
         """Runs every needed pair that is not given; returns outputs and new running statistics."""
-        return network_room.run(
-            self.networks, self.pairs, self.variables(params, network_state, frozen), made,
-            self.branches, clock, given, max(self.groups // self.accumulate, 1),
-        )
+        variables = self.variables(params, network_state, frozen)
+        return networks.run(self.networks, self.pairs, variables, given, context)
 
-    def compute_terms(self, params, state, outputs, made, clock, hparams):
+    def compute_terms(self, params, state, outputs, context: StepContext):
         """Computes all terms, see `experiment.terms.apply`; sums are by the optimiser's groups."""
-        sums, raw, state, metrics = terms.apply(
-            self.term_specs, params, state, outputs, made, clock, hparams, self.info,
-            max(self.groups // self.accumulate, 1),
-        )
-        metrics |= disagreement(self.view_specs, self.term_specs, outputs, made)
+        sums, raw, state, metrics = terms.apply(self.term_specs, params, state, outputs, context)
+        metrics |= disagreement(self.view_specs, self.term_specs, outputs, context.views)
         grouped: dict[str, jax.Array] = {
             group: jnp.zeros((), jnp.float32) for group in self.optimizer.groups.values()
         }
@@ -172,7 +173,7 @@ class Program:
         """
         seed = hparams["seed"]
         made = {
-            name: network_room.start(
+            name: networks.start(
                 self.networks[name], rng.init_key(seed, "networks/" + name), self.info.size, frozen
             )
             for name in self.trainable
@@ -210,13 +211,13 @@ class Program:
           ConfigError: an unknown feature, or shapes that a term refuses.
         """
         state, frozen = self.state_shapes(), self._frozen_shapes()
-        outputs, made = self._shapes(state.params, state.network_state, frozen, self.hparams)
+        outputs, views_made = self._shapes(state.params, state.network_state, frozen, self.hparams)
         jax.eval_shape(
-            lambda state, outputs, made, hparams: self.compute_terms(
-                state.params["terms"], state.term_state, outputs, made,
-                self.clock(state.step, hparams), hparams,
+            lambda state, outputs, views_made, hparams: self.compute_terms(
+                state.params["terms"], state.term_state, outputs,
+                self.context(views_made, self.clock(state.step, hparams), hparams),
             ),
-            state, outputs, made, self.hparams,
+            state, outputs, views_made, self.hparams,
         )
 
     def _shapes(self, params, network_state, frozen, hparams):
@@ -230,7 +231,8 @@ class Program:
         def forward(params, network_state, frozen, hparams, batch):
             clock = self.clock(jnp.zeros((), jnp.int32), hparams)
             variables = self.variables(params, network_state, frozen)
-            made, given, _ = self.make_views(clock, batch, hparams, variables, {})
-            return self.run_networks(params, network_state, frozen, made, clock, given)[0], made
+            views_made, given, _ = self.make_views(clock, batch, hparams, variables, {})
+            context = self.context(views_made, clock, hparams)
+            return self.run_networks(params, network_state, frozen, given, context)[0], views_made
 
         return jax.eval_shape(forward, params, network_state, frozen, hparams, batch)

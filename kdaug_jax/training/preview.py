@@ -109,8 +109,9 @@ def first_batch(setup: Setup) -> tuple[dict[str, Any], dict[tuple[str, str], np.
             clock, setup.feed.batch(constants, item), hparams, {**initial, **variables}, {}
         )
         outputs, _ = networks.run(
-            frozen, pairs, variables, made, program.branches, clock,
+            frozen, pairs, variables,
             {pair: said for pair, said in given.items() if pair.split("@")[0] in frozen},
+            program.context(made, clock, hparams),
         )
         said = {name: jax.nn.softmax(output.logits) for name, output in outputs.items()}
         return made, said

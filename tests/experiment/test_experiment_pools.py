@@ -151,13 +151,13 @@ def test_scoring_changes_no_statistics_and_gives_no_gradient(frozen_teacher):
     program, batch = bench.program, bench.batch(0)
     hparams = program.hparams
     after, _ = bench.step(state, bench.frozen, batch, hparams)
-    clock = program.clock(state.step, hparams)
+    context = program.context(made, program.clock(state.step, hparams), hparams)
 
     def losses_of(params):
         outputs, statistics = program.run_networks(
-            params, state.network_state, bench.frozen, made, clock, {}
+            params, state.network_state, bench.frozen, {}, context
         )
-        return program.compute_terms({}, {}, outputs, made, clock, hparams)[0]["all"], statistics
+        return program.compute_terms({}, {}, outputs, context)[0]["all"], statistics
 
     grads, statistics = jax.grad(losses_of, has_aux=True)(state.params)
     rate = program.learning_rate(hparams, state.step)

@@ -133,8 +133,14 @@ def model(where: str, function: export.Exported) -> Model:
     return Model(init, apply, "function", classes, side, 1, max(size) if size else side, 3)
 
 
+def average_teachers(logits: Sequence[jax.Array]) -> jax.Array:
+    """Returns the logarithm of the mean of the probabilities of several teachers, `f32[B,C]`."""
+    logs = jnp.stack([jax.nn.log_softmax(array) for array in logits])
+    return jax.nn.logsumexp(logs, axis=0) - jnp.log(float(len(logits)))
+
+
 def average(models: Sequence[Model]) -> Model:
-    """Gives the network whose probabilities are the mean of those of several.
+    """Returns the network whose probabilities are the mean of those of several.
 
     Args:
       models: networks of the same classes, which may differ in everything else.
@@ -146,24 +152,27 @@ def average(models: Sequence[Model]) -> Model:
     names = [str(number) for number in range(len(models))]
 
     def init(key: jax.Array, size: tuple[int, int]) -> dict[str, Any]:
-        made = {name: one.init(key, size) for name, one in zip(names, models, strict=True)}
-        return {part: {name: made[name][part] for name in names} for part in
-                ("params", "batch_stats")}
+        members = {
+            name: member.init(key, size) for name, member in zip(names, models, strict=True)
+        }
+        return {
+            part: {name: members[name][part] for name in names}
+            for part in ("params", "batch_stats")
+        }
 
     def apply(variables, image, *, train: bool, **settings):
         del settings
         if train:
             raise ConfigError("networks", "an average of networks", "it cannot be trained")
-        logs = []
-        for name, one in zip(names, models, strict=True):
-            own = {part: variables[part].get(name, {}) for part in ("params", "batch_stats")}
-            outputs, _ = one.apply(own, image, train=False)
-            logs.append(jax.nn.log_softmax(outputs.logits))
-        mean = jax.nn.logsumexp(jnp.stack(logs), axis=0) - jnp.log(float(len(logs)))
-        return Outputs(mean, {}), variables["batch_stats"]
+        logits = []
+        for name, member in zip(names, models, strict=True):
+            parts = {part: variables[part].get(name, {}) for part in ("params", "batch_stats")}
+            outputs, _ = member.apply(parts, image, train=False)
+            logits.append(outputs.logits)
+        return Outputs(average_teachers(logits), {}), variables["batch_stats"]
 
     first = models[0]
     return Model(
-        init, apply, " + ".join(one.name for one in models), first.num_classes,
-        max(one.min_size for one in models), 1, first.native_size, first.channels,
+        init, apply, " + ".join(member.name for member in models), first.num_classes,
+        max(member.min_size for member in models), 1, first.native_size, first.channels,
     )
