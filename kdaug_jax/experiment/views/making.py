@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from einops import rearrange
 
 from kdaug_jax import rng
 from kdaug_jax.augment import STAGES, apply_policy
@@ -15,9 +16,9 @@ from kdaug_jax.augment.ops.checks import check_batch, check_keys
 from kdaug_jax.errors import ConfigError, suggest
 from kdaug_jax.experiment.binding import read_calls
 from kdaug_jax.experiment.views.language import EPOCH, Call, ViewSpec, parse
-from kdaug_jax.experiment.views.picking import Choice, Pair, Pool, Scorer, choose, take
+from kdaug_jax.experiment.views.picking import Pair, Picked, Pool, Scorer, choose, take
 from kdaug_jax.experiment.views.pools import POOLS
-from kdaug_jax.runtime import sharding
+from kdaug_jax.runtime.ordering import Ordering
 from kdaug_jax.types import Batch, Clock, Hparams, Info, Outputs, View
 
 LARGEST = 32767  # side of an image in pixels
@@ -80,7 +81,7 @@ def make_all(
                 state, choice = _pick(call, clock, spec.name, state, traced, groups, made, scorer)
                 last = call is spec.calls[-1]  # what comes after it changes the images
                 made.given.update({
-                    f"{name}@{spec.name}": said for name, said in choice.said.items() if last
+                    f"{name}@{spec.name}": said for name, said in choice.outputs.items() if last
                 })
                 made.metrics.update({
                     f"{spec.name}/{name}": pair for name, pair in choice.metrics.items()
@@ -119,11 +120,10 @@ def _apply(
 def _pick(
     call: Call, clock: Clock, name: str, state: _State, traced: Mapping[str, Any], groups: int,
     made: Made, scorer: Scorer | None,
-) -> tuple[_State, Choice]:
+) -> tuple[_State, Picked]:
     """Lets networks choose the rows that stay."""
-    # On virtual devices they are asked after the other views are mixed; see `sharding.after`.
-    first = [other.target for other in made.views.values()]
-    image = sharding.after(state.view.image, first, clock.step)
+    order = Ordering(clock.step, (other.target for other in made.views.values()))
+    image = order.after(state.view.image)
     pool = Pool(name, state.view.replace(image=image), state.draws, groups)
     choice = choose(scorer, call, pool, traced)
     return _State(*take((pool.view, state.draw), choice.kept), 1), choice
@@ -171,13 +171,11 @@ def _mix(
     draws: int,
 ) -> View:
     """Mixes within each group and draw; rows `[groups,size,draws]` keep their places."""
-    size = view.index.shape[0] // (groups * draws)
-
     def apart(array: jax.Array) -> jax.Array:
-        return jnp.moveaxis(array.reshape(groups, size, draws, *array.shape[1:]), 2, 1)
+        return rearrange(array, "(g s d) ... -> g d s ...", g=groups, d=draws)
 
     def together(array: jax.Array) -> jax.Array:
-        return jnp.moveaxis(array, 1, 2).reshape(-1, *array.shape[3:])
+        return rearrange(array, "g d s ... -> (g s d) ...")
 
     keys = jax.random.split(rng.batch_key(clock, f"view/{name}/{call.role}"), groups)
     number = jax.lax.broadcasted_iota(jnp.int32, (draws, groups), 0)
