@@ -17,6 +17,7 @@ from kdaug_jax.experiment import views
 from kdaug_jax.experiment.loss_registry import resolve
 from kdaug_jax.experiment.networks import Network
 from kdaug_jax.runtime import sharding
+from kdaug_jax.runtime.ordering import Ordering
 from kdaug_jax.types import Batch, Clock, Info, Outputs, View
 
 # Sums by answer, then by metric and what is added to its name.
@@ -113,7 +114,7 @@ def make_eval(evaluator: Evaluator, human: bool, first: bool = False) -> Callabl
         said = [_ask(evaluator, variables, view, [*wanted, *_compared(evaluator)], human)]
         for specs, branch in () if first else evaluator.more:
             view = _views(specs, batch, evaluator.info, number)
-            after = sharding.after(view.image, list(said[-1].logits.values()), number)
+            after = Ordering(number, said[-1].logits.values()).after(view.image)
             wanted = [_on_branch(evaluator, predictor, branch) for predictor in _networks(evaluator)]
             wanted = [*wanted, *_compared(evaluator)]
             said.append(_ask(evaluator, variables, view.replace(image=after), wanted, None))

@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from einops import rearrange
 
 from kdaug_jax import rng
 from kdaug_jax.errors import ConfigError
@@ -14,7 +15,7 @@ from kdaug_jax.experiment.context import StepContext
 from kdaug_jax.experiment.frozen import stored, tables
 from kdaug_jax.experiment.network import Network, create
 from kdaug_jax.models.variables import flatten, mismatches
-from kdaug_jax.runtime import sharding
+from kdaug_jax.runtime.ordering import Ordering
 from kdaug_jax.types import Info, Outputs, View
 
 __all__ = ["Network", "build_network", "check_init", "run", "start"]
@@ -133,15 +134,14 @@ def run(
     views, branches, clock = context.views, context.branches, context.clock
     outputs = {**_looked_up(networks, pairs, variables, views), **given}
     batch_stats = {}
-    # Frozen networks first: the trained ones do not depend on them but for the loss.
-    # So is what views were mixed and chosen by.
-    first = [view.target for view in views.values()]
+    # Mixed views and frozen networks come first: trained ones depend on them only in the loss.
+    order = Ordering(clock.step, (view.target for view in views.values()))
     for name, network in sorted(networks.items(), key=lambda item: item[1].trainable):
         wanted = [view for one, view in pairs if one == name and f"{name}@{view}" not in outputs]
         current = dict(variables[name])
         for together in _joint(wanted, views):
             image = _stack([views[view].image for view in together])
-            image = sharding.after(image, first if network.trainable else (), clock.step)
+            image = order.after(image) if network.trainable else image
             key = rng.batch_key(clock, f"network/{name}/" + "+".join(together))
             result, current["batch_stats"] = network.model.apply(
                 current,
@@ -152,7 +152,7 @@ def run(
                 groups=context.groups if network.trainable else 0,
             )
             if not network.trainable:
-                first.append(result.logits)
+                order.done(result.logits)
             for position, view in enumerate(together):
                 outputs[f"{name}@{view}"] = _unstack(result, position, len(together))
         if network.trainable:
@@ -187,13 +187,12 @@ def _stack(images: Sequence[jax.Array]) -> jax.Array:
     if len({image.dtype for image in images}) > 1:
         images = [image.astype(jnp.float32) for image in images]
     # On axis 1 every device keeps its own examples; on axis 0 the data would move.
-    stacked = jnp.stack(images, axis=1)
-    return stacked.reshape(-1, *stacked.shape[2:])
+    return rearrange(jnp.stack(images, axis=1), "b v ... -> (b v) ...")
 
 
 def _unstack(outputs: Outputs, position: int, count: int) -> Outputs:
     if count == 1:
         return outputs
     return jax.tree.map(
-        lambda array: array.reshape(-1, count, *array.shape[1:])[:, position], outputs
+        lambda array: rearrange(array, "(b v) ... -> b v ...", v=count)[:, position], outputs
     )

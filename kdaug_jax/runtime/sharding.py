@@ -7,14 +7,12 @@ and sort do to a sharded batch is an error.
 from __future__ import annotations
 
 import functools
-import math
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
@@ -199,35 +197,6 @@ def put_whole(mesh: Mesh, arrays: Any) -> Any:
         return jax.make_array_from_callback(array.shape, where, lambda place: array[place])
 
     return jax.tree.map(put, arrays)
-
-
-def after(value: jax.Array, first: Sequence[jax.Array], step: jax.Array) -> jax.Array:
-    """Gives `value`, bit for bit, but not before `first` on a CPU with several virtual devices.
-
-    There the devices run what does not depend on each other in different orders and then wait for
-    each other at every collective. Accelerators keep one order and need no help.
-
-    Args:
-      value: `u8[B,...]` or `f32[B,...]`, what comes later.
-      first: `f32[N,...]` each, what comes first; N may differ from B.
-      step: `i32[]`, at least 0, from which a 0 is made that XLA cannot foresee.
-
-    Returns:
-      `value`.
-    """
-    if jax.default_backend() != "cpu" or jax.device_count() == 1:
-        return value
-    if not first:
-        return value
-    rows = value.shape[0]
-    zeros = jnp.broadcast_to(jnp.minimum(step, 0), (rows,))
-    for array in first:
-        own = jax.lax.stop_gradient(array).reshape(array.shape[0], -1)[:, 0]
-        # Equal shares of the rows, so that each device looks at its own.
-        shares = math.gcd(rows, array.shape[0])
-        own = jax.lax.bitcast_convert_type(own.reshape(shares, -1)[:, :1], jnp.int32)
-        zeros = zeros & jnp.broadcast_to(own, (shares, rows // shares)).reshape(rows)
-    return value + zeros.astype(value.dtype).reshape(-1, *[1] * (value.ndim - 1))
 
 
 def settle(arrays: Any) -> Any:
