@@ -165,7 +165,7 @@ def numbered(count: int) -> tuple[str, ...]:
     return tuple(str(number) for number in range(count))
 
 
-def whole(reader: Reader, label: Any, classes: int, where: str) -> Split:
+def make_split(reader: Reader, label: Any, classes: int, where: str) -> Split:
     """Makes a base split of checked labels.
 
     Args:
@@ -197,7 +197,7 @@ def whole(reader: Reader, label: Any, classes: int, where: str) -> Split:
     return Split(reader, label.astype(np.int32), np.arange(len(label), dtype=np.int32))
 
 
-def in_memory(image: Any, label: Any, classes: int, where: str) -> Split:
+def split_of_arrays(image: Any, label: Any, classes: int, where: str) -> Split:
     """Makes a base split of arrays.
 
     Args:
@@ -210,7 +210,7 @@ def in_memory(image: Any, label: Any, classes: int, where: str) -> Split:
       A `Split`.
 
     Raises:
-      DataError: another dtype or shape, unequal lengths, or labels that `whole` refuses.
+      DataError: another dtype or shape, unequal lengths, or labels that `make_split` refuses.
     """
     image = np.asarray(image)
     if image.dtype != np.uint8:
@@ -229,7 +229,7 @@ def in_memory(image: Any, label: Any, classes: int, where: str) -> Split:
             where, f"{len(image)} images and {len(np.atleast_1d(label))} labels",
             "one label an image is wanted",
         )
-    return whole(ArrayReader(image), label, classes, where)
+    return make_split(ArrayReader(image), label, classes, where)
 
 
 def checked(dataset: Any, source: str) -> Dataset:
@@ -240,7 +240,7 @@ def checked(dataset: Any, source: str) -> Dataset:
       source: `data.source`, for messages.
 
     Returns:
-      A `Dataset` whose splits are as those of `whole` and `in_memory`.
+      A `Dataset` whose splits are as those of `make_split` and `split_of_arrays`.
 
     Raises:
       DataError: it is no `Dataset`, or its class names or a split that is asked for do not fit.
@@ -274,9 +274,9 @@ def _checked_split(split: Any, classes: int, where: str) -> Split:
         raise DataError(where, f"is {kind}", "make it with kdaug_jax.data.from_arrays, or give a "
                         "Split whose reader has size, read and take")
     if isinstance(split.reader, ArrayReader):
-        base = in_memory(split.reader.image, split.label, classes, where)
+        base = split_of_arrays(split.reader.image, split.label, classes, where)
     else:
-        base = whole(split.reader, split.label, classes, where)
+        base = make_split(split.reader, split.label, classes, where)
         image = split.read(np.arange(1))
         if image.dtype != np.uint8 or image.shape != (1, *split.size, 3):
             raise DataError(

@@ -122,9 +122,9 @@ def streamed(
     ahead = None if split.in_memory else _Ahead(split, order, workers)
 
     def item(step: int) -> dict[str, np.ndarray]:
-        found = order(step)
-        image = split.read(found) if ahead is None else ahead.images(step)
-        return {"image": image, "label": split.label[found], "index": split.index[found]}
+        positions = order(step)
+        image = split.read(positions) if ahead is None else ahead.images(step)
+        return {"image": image, "label": split.label[positions], "index": split.index[positions]}
 
     def batch(constants, item) -> Batch:
         mask = jnp.ones(item["label"].shape, bool)
@@ -169,20 +169,20 @@ def eval_batches(
     """
     size = len(split)
 
-    def positions(number: int) -> np.ndarray:
+    def unbounded(number: int) -> np.ndarray:
         return (number * batch_size + np.arange(batch_size, dtype=np.int32))[rows]
 
-    def found(number: int) -> np.ndarray:
-        wanted = positions(number)
-        return np.where(wanted < size, wanted, 0).astype(np.int32)
+    def filled(number: int) -> np.ndarray:
+        positions = unbounded(number)
+        return np.where(positions < size, positions, 0).astype(np.int32)
 
-    stream = None if split.in_memory else Stream(split, found, 0)
+    stream = None if split.in_memory else Stream(split, filled, 0)
     try:
         for number in range(-(-size // batch_size)):
-            here = found(number)
-            image = split.read(here) if stream is None else stream.next()
-            mask = positions(number) < size
-            yield Batch(image, split.label[here], split.index[here], mask)
+            positions = filled(number)
+            image = split.read(positions) if stream is None else stream.next()
+            mask = unbounded(number) < size
+            yield Batch(image, split.label[positions], split.index[positions], mask)
     finally:
         if stream is not None:
             stream.close()

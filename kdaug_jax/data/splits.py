@@ -85,12 +85,12 @@ def overlaps(chosen: Mapping[str, Split], texts: Mapping[str, str]) -> dict[str,
       `{use: count}` of those that share any.
     """
     train = _base_name(texts["train"])
-    found = {
+    counts = {
         use: int(np.isin(split.index, chosen["train"].index).sum())
         for use, split in chosen.items()
         if use != "train" and _base_name(texts[use]) == train
     }
-    return {use: count for use, count in found.items() if count}
+    return {use: count for use, count in counts.items() if count}
 
 
 def _base_name(text: str) -> str:

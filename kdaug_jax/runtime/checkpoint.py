@@ -35,8 +35,8 @@ def _abstract(tree: Any) -> Any:
 def _reason(error: BaseException) -> str:
     """Says in a few words what TensorStore says in many."""
     text = str(error).strip()
-    told = [os.strerror(number) for number in DISK if os.strerror(number) in text]
-    return (told or text.splitlines() or [type(error).__name__])[0][:200]
+    reasons = [os.strerror(number) for number in DISK if os.strerror(number) in text]
+    return (reasons or text.splitlines() or [type(error).__name__])[0][:200]
 
 
 class Checkpoints:
@@ -235,14 +235,14 @@ def compare(step_dir: Path, like: Any) -> None:
         or dtype.
     """
     stored = _facts(ocp.metadata(step_dir, checkpointable_name=STATE).metadata)
-    wanted = _facts(like)
+    expected = _facts(like)
     lines = [
-        f"{path} is {stored[path]}, wanted {fact}"
-        for path, fact in wanted.items()
+        f"{path} is {stored[path]}, not {fact}"
+        for path, fact in expected.items()
         if path in stored and stored[path] != fact
     ]
-    lines += [f"{path} is missing" for path in wanted if path not in stored]
-    lines += [f"{path} is left over" for path in stored if path not in wanted]
+    lines += [f"{path} is missing" for path in expected if path not in stored]
+    lines += [f"{path} is not expected" for path in stored if path not in expected]
     if lines:
         raise CheckpointError(
             str(step_dir), "holds another state: " + ", ".join(lines[:10]),
@@ -285,15 +285,15 @@ def load_subtree(directory: Path, path: tuple[str, ...], say: Callable[[str], No
         tree = tree[key]
     device = jax.local_devices()[0]
     here = jax.sharding.SingleDeviceSharding(device)
-    wanted = jax.tree.map(
+    tree = jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=here), tree
     )
     for key in reversed(path):
-        wanted = {key: wanted}
+        tree = {key: tree}
     context = ocp.Context()
     context.pytree_options.loading.partial_load = True
     with context:
-        loaded = ocp.load(step_dir, wanted, checkpointable_name=STATE)
+        loaded = ocp.load(step_dir, tree, checkpointable_name=STATE)
     for key in path:
         loaded = loaded[key]
     return jax.device_get(loaded)

@@ -19,8 +19,8 @@ UNFINISHED = "it has no manifest: the run ended while it was written, or it was 
 
 
 def _files(step_dir: Path) -> list[str]:
-    found = (path for path in step_dir.rglob("*") if path.is_file())
-    return sorted(str(path.relative_to(step_dir)) for path in found if path.name != MANIFEST)
+    files = (path for path in step_dir.rglob("*") if path.is_file())
+    return sorted(str(path.relative_to(step_dir)) for path in files if path.name != MANIFEST)
 
 
 def write(step_dir: Path) -> None:

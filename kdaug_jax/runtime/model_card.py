@@ -171,17 +171,17 @@ def _fits(name: str, value: Any) -> bool:
     """Says whether a field of a card holds what it should."""
     def numbers(value, low):
         return isinstance(value, list) and all(
-            type(one) in (int, float) and low < one < float("inf") for one in value
+            type(number) in (int, float) and low < number < float("inf") for number in value
         )
 
     if name == "num_classes":
         return type(value) is int and value > 0
     if name == "size":
-        return numbers(value, 0) and len(value) == 2 and all(type(one) is int for one in value)
+        return numbers(value, 0) and len(value) == 2 and all(type(side) is int for side in value)
     if name in ("mean", "std"):
         return numbers(value, -float("inf") if name == "mean" else 0.0)
     if name == "class_names":
-        return isinstance(value, list) and all(isinstance(one, str) for one in value)
+        return isinstance(value, list) and all(isinstance(label, str) for label in value)
     if name == "options":
         return isinstance(value, dict) and not set(value) & set(ARGUMENTS)
     return isinstance(value, str)

@@ -26,7 +26,7 @@ def _told_otherwise(record: logging.LogRecord) -> bool:
     return record.levelno < logging.ERROR or not of_orbax
 
 
-def _unraisable(before: Callable[[Any], None], found: Any) -> None:
+def _unraisable(before: Callable[[Any], None], unraisable: Any) -> None:
     # TensorStore reports to an event loop of Orbax's that the first failure has closed.
-    if str(found.exc_value) != "Event loop is closed":
-        before(found)
+    if str(unraisable.exc_value) != "Event loop is closed":
+        before(unraisable)

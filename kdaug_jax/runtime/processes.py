@@ -50,19 +50,19 @@ def start(text: str) -> int:
         return 1
     named: dict[str, Any] = {}
     if text != "auto":
-        found = re.fullmatch(r"(\d+)/(\d+)@(.+:\d+)", text)
-        if found is None or int(found[1]) >= int(found[2]):
+        match = re.fullmatch(r"(\d+)/(\d+)@(.+:\d+)", text)
+        if match is None or int(match[1]) >= int(match[2]):
             raise ConfigError("--distributed", f"cannot read '{text}'", FORM)
         named = dict(
-            process_id=int(found[1]), num_processes=int(found[2]), coordinator_address=found[3]
+            process_id=int(match[1]), num_processes=int(match[2]), coordinator_address=match[3]
         )
     # Its handler of SIGTERM would take the place of ours, which is polled at the right moments.
     jax.config.update("jax_enable_preemption_service", False)
     try:
         jax.distributed.initialize(**named)
     except (ValueError, RuntimeError) as error:
-        said = (str(error).splitlines() or [type(error).__name__])[0]
-        raise ConfigError("--distributed", f"'{text}' failed ({said})", FORM) from None
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise ConfigError("--distributed", f"'{text}' failed ({reason})", FORM) from None
     return named.get("num_processes") or jax.process_count()
 
 
@@ -88,8 +88,8 @@ def on_first(function: Callable[[], Any]) -> Any:
             outcome["error"] = type(error).__name__, error.where, error.what, error.remedy
     shared = json.loads(_broadcast(json.dumps(outcome).encode()))
     if "error" in shared:
-        kind, *said = shared["error"]
-        raise getattr(errors, kind)(*said)
+        kind, *arguments = shared["error"]
+        raise getattr(errors, kind)(*arguments)
     return shared["value"]
 
 

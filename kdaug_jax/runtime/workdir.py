@@ -44,15 +44,15 @@ def place(where: str, path: str | Path) -> Path:
       ConfigError: there can be no such path.
     """
     try:
-        found = Path(path).expanduser().absolute()
-        found.stat()
+        absolute = Path(path).expanduser().absolute()
+        absolute.stat()
     except (RuntimeError, ValueError) as error:  # an unknown home, a byte 0
         raise ConfigError(where, f"{str(path)!r} is no path ({error})", "name another") from None
     except OSError as error:
         if error.errno == errno.ENAMETOOLONG:
             what = f"'{str(path)[:40]}…' is too long for a path"
             raise ConfigError(where, what, "name another") from None
-    return found
+    return absolute
 
 
 def write_whole(path: Path, text: str) -> None:
@@ -152,14 +152,14 @@ def require_room(directory: Path, state: Any) -> None:
     Raises:
       CheckpointError: less is free than one checkpoint needs.
     """
-    wanted = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state))
+    needed = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state))
 
     def look() -> None:
         place = next(path for path in (directory, *directory.parents) if path.exists())
         free = shutil.disk_usage(place).free
-        if free < wanted:
+        if free < needed:
             raise CheckpointError(
-                str(directory), f"{free:,} bytes are free, a checkpoint needs {wanted:,}",
+                str(directory), f"{free:,} bytes are free, a checkpoint needs {needed:,}",
                 "make room or name another --workdir",
             )
 
@@ -188,7 +188,7 @@ def locked(path: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _lock(path: Path) -> Iterator[None]:
-    own = {"host": socket.gethostname(), "pid": os.getpid()}
+    this = {"host": socket.gethostname(), "pid": os.getpid()}
     with writing(path), open(path / "lock", "a+", errors="replace") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -201,17 +201,17 @@ def _lock(path: Path) -> Iterator[None]:
             ) from None
         file.seek(0)
         holder = _holder(file.read())
-        elsewhere = holder.get("host", own["host"]) != own["host"]
+        elsewhere = holder.get("host", this["host"]) != this["host"]
         if not free or elsewhere:
             raise ConfigError(
                 "--workdir",
                 f"{path} is in use by process {holder.get('pid', '(unknown)')} "
-                f"on {holder.get('host', own['host'])}",
+                f"on {holder.get('host', this['host'])}",
                 f"if that run is gone, delete {path / 'lock'}" if elsewhere
                 else "use another --workdir, or wait",
             )
         file.truncate(0)
-        file.write(json.dumps(own))
+        file.write(json.dumps(this))
         file.flush()
         try:
             yield
@@ -268,7 +268,7 @@ def read_results(path: Path) -> dict[str, dict[str, float]] | None:
     """
     stored = read_json(path / "results.json")
     if stored is None or (
-        isinstance(stored, dict) and all(isinstance(one, dict) for one in stored.values())
+        isinstance(stored, dict) and all(isinstance(metrics, dict) for metrics in stored.values())
     ):
         return stored
     raise ConfigError(str(path / "results.json"), "is not of this package", "delete it")
@@ -358,10 +358,10 @@ def read_network(where: str, checkpoint: str, name: str = "") -> dict[str, Any]:
             f"{where}.checkpoint", f"'{checkpoint}' is not a working directory of a run",
             "train or import that network first, or leave it empty to have it trained",
         )
-    trained = {own: facts for own, facts in stored["networks"].items() if facts["trainable"]}
-    wanted = name or ("student" if len(trained) > 1 else next(iter(trained)))
-    if wanted not in trained:
+    trained = {key: facts for key, facts in stored["networks"].items() if facts["trainable"]}
+    name = name or ("student" if len(trained) > 1 else next(iter(trained)))
+    if name not in trained:
         raise ConfigError(
-            f"{where}.checkpoint", f"{checkpoint} trained no '{wanted}'", suggest(wanted, trained)
+            f"{where}.checkpoint", f"{checkpoint} trained no '{name}'", suggest(name, trained)
         )
-    return {**trained[wanted], "network": wanted}
+    return {**trained[name], "network": name}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from kdaug_jax.data.dataset import Dataset, in_memory
+from kdaug_jax.data.dataset import Dataset, split_of_arrays
 from kdaug_jax.errors import ConfigError
 
 SIZES = {"train": 1200, "validation": 297, "test": 300}
@@ -47,7 +47,7 @@ def digits(argument: str = "") -> Dataset:
     members = {"train": train, "validation": validation, "test": test}
     names = tuple(str(name) for name in raw.target_names)
     splits = {
-        name: in_memory(image[rows], label[rows], len(names), f"digits ({name})")
+        name: split_of_arrays(image[rows], label[rows], len(names), f"digits ({name})")
         for name, rows in members.items()
     }
     return Dataset(splits, names)

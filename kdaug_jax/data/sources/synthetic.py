@@ -6,7 +6,7 @@ import re
 
 import numpy as np
 
-from kdaug_jax.data.dataset import Dataset, in_memory
+from kdaug_jax.data.dataset import Dataset, split_of_arrays
 from kdaug_jax.errors import ConfigError
 
 
@@ -40,5 +40,5 @@ def synthetic(argument: str) -> Dataset:
         label = np.arange(count, dtype=np.int32) % classes
         noise = random.randint(-64, 64, (count, height, width, 3))
         image = (pattern[label] + noise).astype(np.uint8)
-        splits[name] = in_memory(image, label, classes, f"synthetic ({name})")
+        splits[name] = split_of_arrays(image, label, classes, f"synthetic ({name})")
     return Dataset(splits, tuple(f"class {number}" for number in range(classes)))
