@@ -12,7 +12,7 @@ SIDE = 32
 
 
 def digits(argument: str = "") -> Dataset:
-    """Loads the digits as RGB images of 32×32 pixels, split once and for all.
+    """Returns the digits as RGB images of 32×32 pixels, in a fixed split.
 
     The 8×8 grey levels 0..16 become 0..255 and every pixel a block of 4×4, so nothing is
     interpolated. The split into 1,200 / 297 / 300 images is stratified by class with seed 0.

@@ -1,4 +1,4 @@
-"""Directories of PNG and JPEG files, DIR/SPLIT/CLASS/FILE, decoded when they are asked for."""
+"""Directories of PNG and JPEG files, DIR/SPLIT/CLASS/FILE, decoded on demand."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from kdaug_jax.data.images import decode
 from kdaug_jax.errors import DataError
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".jpe", ".jfif")
-# Images that would be missed without a word if they were passed over like other files.
+# Refused, since skipping them like other files would silently lose images.
 OTHER_IMAGES = (".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".jp2", ".avif", ".heic")
 LAYOUT = "the layout is DIR/SPLIT/CLASS/IMAGE.png, such as DIR/train/cat/1.png"
 
@@ -61,9 +61,9 @@ def folder(argument: str) -> Dataset:
     """Reads a directory of split folders of class folders of images.
 
     Splits and classes are the names of the folders, classes in sorted order; examples are sorted
-    by class, then by file name. Hidden files and files that are no images are passed over. Images
-    are decoded when they are read, see `images.decode`; all must have the size of the first, which
-    alone is looked at here.
+    by class, then by file name. Hidden files and files that are not images are skipped. Images
+    are decoded when they are read, see `images.decode`; all must have the size of the first, the
+    only one decoded here.
 
     Args:
       argument: the directory.

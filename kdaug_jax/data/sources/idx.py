@@ -1,4 +1,4 @@
-"""The idx files of MNIST and the sets made in its likeness, such as Fashion-MNIST."""
+"""The idx files of MNIST and of sets in its format, such as Fashion-MNIST."""
 
 from __future__ import annotations
 

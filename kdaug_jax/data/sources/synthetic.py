@@ -1,4 +1,4 @@
-"""Made-up images of any size, for trying a config without its data."""
+"""Random images of any size, for trying a config without its data."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from kdaug_jax.errors import ConfigError
 
 
 def synthetic(argument: str) -> Dataset:
-    """Draws noisy images around one random pattern a class.
+    """Returns noisy images of one random pattern for each class.
 
     Args:
       argument: "HEIGHTxWIDTH,CLASSES,SIZE", such as "32x32,10,256"; SIZE is the number of

@@ -24,7 +24,7 @@ class RecordReader:
     """Images in records of a prepared set.
 
     Attributes:
-      records: the data source, which gives dicts with undecoded images.
+      records: the data source, whose records are dicts with undecoded images.
       image: name of the image feature.
       index: `i32[N]`, records of the N images.
       size: (height, width) that all must have.
@@ -61,7 +61,7 @@ class RecordReader:
 def tfds(argument: str) -> Dataset:
     """Reads a prepared set of TensorFlow Datasets.
 
-    Nothing is downloaded or prepared, and no builder's code is run: the directory alone counts.
+    Nothing is downloaded or prepared, and no code of a builder runs: only the directory is read.
     Labels are read in one pass over the records of each split that is used; images are decoded
     when they are read, see `images.decode`.
 
@@ -155,7 +155,7 @@ def _split(
 def _records(records: Any, numbers: np.ndarray, where: str) -> list[dict[str, Any]]:
     try:
         return list(records.__getitems__([int(index) for index in numbers]))
-    except Exception as error:  # the reader below raises whatever its C++ gives
+    except Exception as error:  # array_record passes on any error of its C++ code
         raise DataError(
             where, f"records {numbers.min()} to {numbers.max()} cannot be read "
             f"({_first_line(error)})", "prepare it again",
