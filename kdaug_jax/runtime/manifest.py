@@ -1,6 +1,6 @@
-"""Which checkpoints are whole.
+"""Manifests, which tell whole checkpoints from damaged and unfinished ones.
 
-Orbax restores a file with a flipped bit without a word. So a manifest with the SHA-256 of every
+Orbax restores a file with a flipped bit without an error. So a manifest with the SHA-256 of every
 file is written into each step once it is committed, and compared before anything is restored.
 """
 
@@ -19,8 +19,8 @@ UNFINISHED = "it has no manifest: the run ended while it was written, or it was 
 
 
 def _files(step_dir: Path) -> list[str]:
-    found = (path for path in step_dir.rglob("*") if path.is_file())
-    return sorted(str(path.relative_to(step_dir)) for path in found if path.name != MANIFEST)
+    files = (path for path in step_dir.rglob("*") if path.is_file())
+    return sorted(str(path.relative_to(step_dir)) for path in files if path.name != MANIFEST)
 
 
 def write(step_dir: Path) -> None:
@@ -36,7 +36,7 @@ def verify(step_dir: Path) -> str:
       step_dir: `<checkpoints>/<step>`.
 
     Returns:
-      What is wrong with it, in a few words; empty when it is whole.
+      What is wrong with it in a few words; "" if it is whole.
     """
     try:
         sums = json.loads((step_dir / MANIFEST).read_text())
@@ -59,7 +59,7 @@ def verify(step_dir: Path) -> str:
 
 
 def steps(directory: Path) -> list[int]:
-    """Lists the steps of a checkpoint directory, newest first, whole or not."""
+    """Returns the steps of a checkpoint directory, newest first, whole or not."""
     if not directory.is_dir():
         return []
     names = (path.name for path in directory.iterdir() if path.is_dir())
@@ -68,16 +68,16 @@ def steps(directory: Path) -> list[int]:
 
 
 def newest(directory: Path, say: Callable[[str], None], *, set_aside: bool) -> int | None:
-    """Finds the newest step that verifies.
+    """Returns the newest step that verifies.
 
     Args:
       directory: the checkpoint directory.
-      say: told of every step that is passed over.
+      say: prints a line about each step that is passed over.
       set_aside: whether to rename such steps to `<step>.corrupt` or `<step>.unfinished`, out of
         the way of new ones.
 
     Returns:
-      The step, or None when there are no checkpoints but such as were never finished.
+      The step; None if there are no checkpoints, or only unfinished ones.
 
     Raises:
       CheckpointError: some are damaged, and none is whole.

@@ -1,7 +1,7 @@
 """Devices, their mesh, and how arrays lie on them.
 
-One data-parallel axis; every axis is of type Auto, because with explicit axes what mixup, roll
-and sort do to a sharded batch is an error.
+One data-parallel axis; every axis is of type Auto, because with explicit axes mixup, roll and sort
+of a sharded batch raise errors.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from kdaug_jax.errors import ConfigError
 
 DATA = "data"
-# So many collectives that do not depend on each other may wait at once.
+# As many independent collectives may wait at once.
 THREADS_A_DEVICE = 8
 
 
@@ -27,8 +27,8 @@ def use_host_cores(batch_size: int, replica_batch_size: int = 0, parts: int = 1)
     """Makes JAX see one CPU device a core, before it has started its backend.
 
     XLA runs narrow convolutions on one thread, so sharding the batch over virtual devices is
-    faster on a CPU, and exercises the path that accelerators take. Without effect on
-    accelerators, where `XLA_FLAGS` already sets the number, and once JAX has started.
+    faster on a CPU, and exercises the path that accelerators take. No effect on accelerators, if
+    `XLA_FLAGS` sets the number already, or once JAX has started.
 
     Args:
       batch_size: the number of devices is the largest up to the number of cores that divides it.
@@ -64,20 +64,20 @@ def use_virtual_devices(count: int) -> None:
 
 
 def _widen_pool(devices: int) -> None:
-    """Gives XLA's pool a thread for each collective that may wait, unless `NPROC` sets its size.
+    """Widens XLA's thread pool to the collectives that may wait, unless `NPROC` sets its size.
 
-    A collective blocks a thread until each device has come to it. A program that was loaded from
-    the compile cache has lost the order of those that do not depend on each other, so that devices
-    come to different ones first; on too few threads they then wait for each other until XLA ends
-    the process. Two devices do not, with a program that stops four, and on two cores more threads
-    make a step a tenth longer: they keep XLA's pool.
+    A collective blocks a thread until every device has reached it. A program loaded from the
+    compile cache has lost the order of independent collectives, so that devices reach different
+    ones first; with too few threads they wait for each other until XLA ends the process. Two
+    devices did not deadlock in a program that stops four, and on two cores more threads make a step
+    10 % slower, so two devices keep XLA's pool.
     """
     if devices > 2:
         os.environ.setdefault("NPROC", str(THREADS_A_DEVICE * devices))
 
 
 def make_mesh(devices: int, batch_size: int, parts: int = 1) -> Mesh:
-    """Makes the mesh of a run.
+    """Returns the mesh of a run.
 
     Args:
       devices: `mesh.data`, or -1 for all devices.
@@ -114,14 +114,14 @@ def make_mesh(devices: int, batch_size: int, parts: int = 1) -> Mesh:
 
 
 def within(mesh: Mesh, function: Callable[..., Any]) -> Callable[..., Any]:
-    """Lets a function that is going to be traced know the devices that it runs on.
+    """Returns a function that is traced with the mesh in its context.
 
-    What works on the examples of each device apart (see `jax.shard_map`) asks for them by
+    Code that treats the examples of each device apart (`jax.shard_map`) reads the mesh by
     `jax.sharding.get_abstract_mesh`.
 
     Args:
       mesh: the devices.
-      function: whatever is then given to `jax.jit`.
+      function: a function for `jax.jit`.
 
     Returns:
       The same function.
@@ -136,12 +136,12 @@ def within(mesh: Mesh, function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
-    """Gives the sharding of arrays that every device holds whole."""
+    """Returns the sharding of arrays that every device holds whole."""
     return NamedSharding(mesh, PartitionSpec())
 
 
 def local_rows(mesh: Mesh, batch_size: int) -> np.ndarray:
-    """Gives the positions within a batch that this process feeds to its devices.
+    """Returns the positions within a batch that this process feeds to its devices.
 
     Args:
       mesh: the devices of all processes.

@@ -204,7 +204,7 @@ def test_shapes_and_dtypes_are_compared(tmp_path):
         checkpoints.save(1, arrays(1.0), {}, {})
         other = arrays(1.0)
         other["a"] = other["a"].astype("bfloat16")
-        with pytest.raises(CheckpointError, match=r"a is float32\[64\], wanted bfloat16\[64\]"):
+        with pytest.raises(CheckpointError, match=r"a is float32\[64\], not bfloat16\[64\]"):
             checkpoints.restore(other)
 
 
