@@ -1,7 +1,8 @@
 """A schedule of your own: named in a config as `PACKAGE.MODULE:function`.
 
-    config.optim.schedule = dict(name="docs.examples.schedule:triangle", base=0.1, peak=0.25)
-    term("kl", ("x",), teacher="teacher", weight=dict(name="docs.examples.schedule:triangle", base=1.0))
+    triangle = "docs.examples.schedule:triangle"
+    config.optim = optimizer("sgd", dict(name=triangle, base=0.1, peak=0.25))
+    kd = term("kl", ("x",), teacher="teacher", weight=dict(name=triangle, base=1.0))
 
 A schedule is a function `f(span, ...)` that returns the multiplier of the base value: a function
 of the step, `i32[] -> f32[]`. Its options set constants of the compiled program; the base value

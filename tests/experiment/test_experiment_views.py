@@ -27,8 +27,8 @@ def make(expressions, index=range(16), seed=0, epoch=0, step=0, groups=1):
 
 
 def test_numbers_have_paths_and_repeats_are_numbered():
-    plan = views.parse("x", "randaugment(2, 3)|flip|randaugment(1, m=4)", INFO)
-    values, ranges = views.hparams((plan,))
+    spec = views.parse("x", "randaugment(2, 3)|flip|randaugment(1, m=4)", INFO)
+    values, ranges = views.hparams((spec,))
     assert values == {
         "views.x.randaugment.m": 3,
         "views.x.flip.probability": 0.5,
@@ -38,9 +38,9 @@ def test_numbers_have_paths_and_repeats_are_numbered():
 
 
 def test_repeated_stages_draw_differently():
-    plan = views.parse("x", "randaugment(1, 5)|randaugment(1, 5)", INFO)
+    spec = views.parse("x", "randaugment(1, 5)|randaugment(1, 5)", INFO)
     keys = rng.example_keys(Clock(np.uint32(0), np.int32(0), np.int32(0)), "view/x", np.arange(3))
-    first, second = (rng.fold(keys, call.role) for call in plan.calls)
+    first, second = (rng.fold(keys, call.role) for call in spec.calls)
     assert not np.array_equal(jax.random.key_data(first), jax.random.key_data(second))
 
 
@@ -97,7 +97,7 @@ def test_views_start_from_other_views():
 
 def test_sizes_follow_the_stages():
     texts = {"b": 'view("a")|randaugment(1, 9)', "a": "random_resized_crop(9)", "c": ""}
-    sizes = {plan.name: plan.size for plan in views.parse_all(texts, INFO)}
+    sizes = {spec.name: spec.size for spec in views.parse_all(texts, INFO)}
     assert sizes == {"a": (9, 9), "b": (9, 9), "c": (12, 12)}
     assert make(texts)["b"].image.shape == (16, 9, 9, 3)
 
