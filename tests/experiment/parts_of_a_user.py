@@ -1,16 +1,35 @@
-"""Stages, schedules, optimisers and combinations that are wrong in one way each."""
+"""Stages that work, then stages, schedules, optimisers and combinations wrong in one way each."""
 
+import jax
 import jax.numpy as jnp
 import optax
 
 from kdaug_jax.augment import Stage
 from kdaug_jax.errors import ArgumentError
 
-number = 3
+roll = Stage(
+    lambda key, view: jax.tree.map(lambda array: jnp.roll(array, 1, axis=0), view), form="group"
+)
+
+
+def _draw(key):
+    return jax.random.randint(key, (), 0, 9).astype("uint8")
+
+
+def shift_one(key, image):
+    return image + _draw(key)
+
+
+shift = Stage(
+    lambda keys, images: images + jax.vmap(_draw)(keys)[:, None, None, None], form="batch"
+)
 
 
 def flip(key, image):
     return image[:, ::-1]
+
+
+number = 3
 
 
 def unit(key, image):
@@ -37,7 +56,6 @@ rowwise = Stage(lambda key, view: view.replace(target=view.target[:, :-1]), form
 pooled = Stage(flip, form="repeat")
 odd = Stage(lambda keys, images: images[..., :1], form="batch")
 no_policy = Stage(lambda: 3, form="policy")
-bytes_of_all = Stage(lambda keys, images: 255 - images, form="batch")
 
 
 def refusing(key, image, level: int = 3):

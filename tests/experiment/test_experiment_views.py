@@ -8,7 +8,9 @@ from kdaug_jax import rng
 from kdaug_jax.errors import ConfigError
 from kdaug_jax.experiment import config, views
 from kdaug_jax.types import Batch, Clock, Info
+from tests.experiment import parts_of_a_user
 
+PARTS = "tests.experiment.parts_of_a_user"
 INFO = Info(4, (12, 12), np.zeros(16, np.int32), (10.0, 20.0, 30.0), (1.0, 1.0, 1.0))
 
 
@@ -197,28 +199,12 @@ def test_built_views_refuse_arrays_that_do_not_fit():
         views.build_augment("center_crop(1)")(keys, images)
 
 
-def test_group_stages_mix_inside_their_group(monkeypatch):
-    from kdaug_jax.augment.stage import Stage
-
-    def roll(key, view):
-        return jax.tree.map(lambda array: jax.numpy.roll(array, 1, axis=0), view)
-
-    monkeypatch.setitem(views.STAGES, "roll", Stage(roll, form="group"))
-    rolled = make({"x": "roll"}, groups=4)["x"].index
+def test_group_stages_mix_inside_their_group():
+    rolled = make({"x": f"{PARTS}.roll"}, groups=4)["x"].index
     np.testing.assert_array_equal(rolled, np.roll(np.arange(16).reshape(4, 4), 1, axis=1).ravel())
 
 
 def test_batch_stages_get_all_keys(monkeypatch):
-    from kdaug_jax.augment.stage import Stage
-
-    def shift(keys, images):
-        draw = jax.vmap(lambda key: jax.random.randint(key, (), 0, 9))(keys).astype("uint8")
-        return images + draw[:, None, None, None]
-
-    def shift_one(key, image):
-        return image + jax.random.randint(key, (), 0, 9).astype("uint8")
-
-    monkeypatch.setitem(views.STAGES, "shift", Stage(shift, form="batch"))
-    together = make({"x": "shift"})["x"].image
-    monkeypatch.setitem(views.STAGES, "shift", Stage(shift_one))
-    np.testing.assert_array_equal(together, make({"x": "shift"})["x"].image)
+    together = make({"x": f"{PARTS}.shift"})["x"].image
+    monkeypatch.setattr(f"{PARTS}.shift", parts_of_a_user.shift_one)
+    np.testing.assert_array_equal(together, make({"x": f"{PARTS}.shift"})["x"].image)

@@ -100,12 +100,18 @@ def check_outputs(
             where, f"returned {type(returned).__name__}",
             f"return a {'View' if stage.form == 'group' else 'single image array'}",
         )
-    for array, legal in zip(jax.tree.leaves(returned), jax.tree.leaves(result), strict=True):
-        if (array.shape, array.dtype) != (legal.shape, legal.dtype):
+    pairs = zip(jax.tree.leaves_with_path(returned), jax.tree.leaves(result), strict=True)
+    for (path, array), legal in pairs:
+        if (array.shape, array.dtype) == (legal.shape, legal.dtype):
+            continue
+        if legal is not expected:
+            field = jax.tree_util.keystr(path, simple=True)
             raise ConfigError(
-                where, f"returned {shape_text(array)} for {shape_text(images)}",
-                _remedy(array, legal),
+                where, f"returned {shape_text(array)} as {field}", f"return {shape_text(legal)}"
             )
+        raise ConfigError(
+            where, f"returned {shape_text(array)} for {shape_text(images)}", _remedy(array, legal)
+        )
 
 
 def _remedy(array: Any, legal: Any) -> str:
