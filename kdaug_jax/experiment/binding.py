@@ -103,13 +103,18 @@ def check_function(where: str, value: Any, leading: int, remedy: str) -> None:
         parameters = list(inspect.signature(value).parameters.values())
     except (TypeError, ValueError):  # not callable, or built in without a signature
         kind = type(value).__name__
-        raise ConfigError(where, f"is a {kind} without a signature", remedy) from None
+        raise ConfigError(where, f"is of type {kind}, which has no signature", remedy) from None
     first = parameters[:leading]
     if len(first) < leading or any(parameter.kind not in kinds for parameter in first):
         raise ConfigError(where, f"does not take {leading} positional arguments", remedy)
     for parameter in parameters[leading:]:
         if parameter.kind in (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD):
             raise ConfigError(where, f"takes {parameter}", "name each option in its signature")
+
+
+def shape_text(array: Any) -> str:
+    """Returns dtype and shape of an array for messages, as `float32[8,3]`."""
+    return f"{array.dtype}[{','.join(map(str, array.shape))}]"
 
 
 class Option(NamedTuple):

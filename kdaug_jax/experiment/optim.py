@@ -28,6 +28,7 @@ from kdaug_jax.experiment.binding import (
     check_function,
     located,
     read_calls,
+    shape_text,
 )
 from kdaug_jax.experiment.combine import COMBINE, Combine
 from kdaug_jax.experiment.fields import FIELDS
@@ -248,9 +249,7 @@ def _combined(together: Callable[[Any], Any], grads: Mapping[str, Any]) -> Any:
 
 def _check_tree(where: str, tree: Any, like: Any) -> None:
     """Raises ConfigError unless two trees have equal names, shapes and dtypes."""
-    returned, expected = (
-        jax.tree.map(lambda leaf: f"{leaf.dtype}{list(leaf.shape)}", each) for each in (tree, like)
-    )
+    returned, expected = (jax.tree.map(shape_text, each) for each in (tree, like))
     if returned != expected:
         raise ConfigError(
             where, f"returned {returned} for {expected}", "keep names, shapes and dtypes"
@@ -317,7 +316,7 @@ def transformation(
 def _transform(where: str, value: Any) -> optax.GradientTransformation:
     if not isinstance(value, optax.GradientTransformation):
         raise ConfigError(
-            where, f"returned a {type(value).__name__}", "return an optax.GradientTransformation"
+            where, f"returned {type(value).__name__}", "return an optax.GradientTransformation"
         )
     return value
 

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from kdaug_jax.errors import ArgumentError, ConfigError
-from kdaug_jax.experiment.binding import bind, cast, check_function, located
+from kdaug_jax.experiment.binding import bind, cast, check_function, located, shape_text
 from kdaug_jax.registry import resolve
 from kdaug_jax.types import Info, Range
 
@@ -59,7 +59,7 @@ def step_decay(span: Span, every: float, factor: float = 0.5) -> Multiplier:
     return exponential(span, every, factor)
 
 
-def _share(end: float) -> None:
+def _check_end(end: float) -> None:
     if end < 0.0:
         raise ArgumentError(f"end = {end}", "must be at least 0")
 
@@ -69,7 +69,7 @@ def cosine(span: Span, end: float = 0.0, until: float = 0.0) -> Multiplier:
 
     It lasts until the time `until` and stays at `end` from then on; 0 for the end of the run.
     """
-    _share(end)
+    _check_end(end)
     if not 0.0 <= until <= 1e9:
         raise ArgumentError(
             f"until = {until}", "must be a time from 0, which is the end of the run"
@@ -85,7 +85,7 @@ def cosine(span: Span, end: float = 0.0, until: float = 0.0) -> Multiplier:
 
 def linear(span: Span, end: float = 0.0) -> Multiplier:
     """Goes from 1 to `end` along a line over the run."""
-    _share(end)
+    _check_end(end)
 
     def multiplier(step):
         position = jnp.minimum(step.astype(jnp.float32) / np.float32(span.total_steps), 1.0)
@@ -185,7 +185,8 @@ def _check_multiplier(where: str, multiplier: Any) -> None:
     check_function(where, multiplier, 1, "return a function of the step")
     height = jax.eval_shape(multiplier, jax.ShapeDtypeStruct((), jnp.int32))
     if getattr(height, "shape", None) != () or height.dtype != jnp.float32:
-        raise ConfigError(where, f"its function of the step returned {height}", "return float32[]")
+        returned = jax.tree.map(shape_text, height)
+        raise ConfigError(where, f"its multiplier returned {returned}", "return float32[]")
 
 
 def _after_warmup(main: Multiplier, steps: int) -> Multiplier:

@@ -17,7 +17,7 @@ from kdaug_jax.augment import STAGES
 from kdaug_jax.augment.policies import Policy
 from kdaug_jax.augment.stage import Size, Stage
 from kdaug_jax.errors import ConfigError
-from kdaug_jax.experiment.binding import Bound, check_function
+from kdaug_jax.experiment.binding import Bound, check_function, shape_text
 from kdaug_jax.experiment.views.pools import POOLS
 from kdaug_jax.registry import is_import, resolve, short_name
 from kdaug_jax.types import Info, View
@@ -53,7 +53,7 @@ def check_policy(where: str, policy: Any) -> None:
     """Raises ConfigError unless a stage of form "policy" returned a policy."""
     if not isinstance(policy, Policy):
         raise ConfigError(
-            where, f"returned a {type(policy).__name__}",
+            where, f"returned {type(policy).__name__}",
             "return a kdaug_jax.augment.policies.Policy",
         )
 
@@ -97,24 +97,27 @@ def check_outputs(
     returned = jax.eval_shape(trace, given, bound.traced)
     if jax.tree.structure(returned) != jax.tree.structure(result):
         raise ConfigError(
-            where, f"returned a {type(returned).__name__}",
+            where, f"returned {type(returned).__name__}",
             f"return a {'View' if stage.form == 'group' else 'single image array'}",
         )
-    for array, legal in zip(jax.tree.leaves(returned), jax.tree.leaves(result), strict=True):
-        if (array.shape, array.dtype) != (legal.shape, legal.dtype):
+    pairs = zip(jax.tree.leaves_with_path(returned), jax.tree.leaves(result), strict=True)
+    for (path, array), legal in pairs:
+        if (array.shape, array.dtype) == (legal.shape, legal.dtype):
+            continue
+        if legal is not expected:
+            field = jax.tree_util.keystr(path, simple=True)
             raise ConfigError(
-                where, f"returned {_text(array)} for {_text(images)}", _remedy(array, legal)
+                where, f"returned {shape_text(array)} as {field}", f"return {shape_text(legal)}"
             )
+        raise ConfigError(
+            where, f"returned {shape_text(array)} for {shape_text(images)}", _remedy(array, legal)
+        )
 
 
 def _remedy(array: Any, legal: Any) -> str:
     if array.dtype == legal.dtype:
-        return f"return {_text(legal)}, or name a Stage whose `size` declares another size"
+        return f"return {shape_text(legal)}, or name a Stage whose `size` declares another size"
     pixels = "uint8 pixels 0..255" if legal.dtype == jnp.uint8 else str(legal.dtype)
-    resized = "" if array.shape == legal.shape else f" as {_text(legal)}"
+    resized = "" if array.shape == legal.shape else f" as {shape_text(legal)}"
     floats = ", or name a Stage(..., floats=True) for float32 pixels 0..255"
     return f"return {pixels}{resized}" + (floats if array.dtype == jnp.float32 else "")
-
-
-def _text(array: Any) -> str:
-    return f"{array.dtype}[{','.join(map(str, array.shape))}]"
