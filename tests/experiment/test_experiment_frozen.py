@@ -130,12 +130,12 @@ def _function(weight):
     (dict(shape="b, 4, 4, 1"), "takes uint8[b, 4, 4, 1]"),
     (dict(shape="b, 4, 12"), "takes uint8[b, 4, 12]"),
     (dict(dtype=jnp.int32), "takes int32[b, 4, 4, 3]"),
-    (dict(function=lambda image, _: image), "gives uint8[b, 4, 4, 3]"),
+    (dict(function=lambda image, _: image), "returns uint8[b, 4, 4, 3]"),
     (dict(function=lambda image, _: (image, image)), "has 1 inputs and 2 outputs"),
-    (dict(function=lambda image, _: {"logits": image}), "takes or gives arrays by name or in a li"),
+    (dict(function=lambda image, _: {"logits": image}), "takes or returns arrays by name or in a"),
     (dict(shape="b, b, 4, 3"), "takes images of the shape [b, b, 4, 3]"),
     (dict(shape="2*b, 4, 4, 3"), "takes images of the shape [2*b, 4, 4, 3]"),
-    (dict(function=lambda image, _: jnp.zeros((7, 4))), "gives 7 rows for b images"),
+    (dict(function=lambda image, _: jnp.zeros((7, 4))), "returns 7 rows for b images"),
     (dict(platforms=("tpu",)), "was exported for tpu, not for cpu; export it with platforms="),
 ])  # fmt: skip
 def test_functions_of_another_form(tmp_path, settings, said):
@@ -155,7 +155,7 @@ def test_damaged_functions(tmp_path):
     path = tmp_path / "f.stablehlo"
     for cut in (0, 1, 7, 100, len(content) // 2):
         path.write_bytes(content[:cut] if cut else generator.bytes(300))
-        with pytest.raises(CheckpointError, match="is no serialised function"):
+        with pytest.raises(CheckpointError, match="is not a serialised function"):
             functions.read(path)
     with pytest.raises(CheckpointError, match="cannot be read .No such file"):
         functions.read(tmp_path / "absent")
@@ -276,10 +276,10 @@ def test_what_does_not_suit(made, tmp_path):
     assert "could run code; import it: python -m kdaug_jax.models.import_weights" in say(
         _file(tmp_path / "a.pth", b"\x80\x02}q\x00.")
     )
-    assert "holds weights, but not of which network; import them: python" in say(
+    assert "holds weights, but not the name of their architecture; import them: python" in say(
         made / "weights.safetensors"
     )
-    assert "is no serialised function" in say(_file(tmp_path / "a.bin", b"nothing of ours"))
+    assert "is not a serialised function" in say(_file(tmp_path / "a.bin", b"nothing of ours"))
     assert "averages a table of logits; give it a network" in say(
         f"{made / 'card'},{made / 'table.npz'}"
     )
