@@ -84,7 +84,7 @@ def _npz(path: Path) -> dict[str, np.ndarray]:
         with open(path, "rb") as file:
             stored = np.load(file, allow_pickle=False)
             if isinstance(stored, np.ndarray):
-                raise ValueError("it is a single array without a name")
+                raise ValueError("it is one array without a name")
             with stored:
                 return {name: stored[name] for name in ("index", "logits") if name in stored.files}
     except Exception as error:  # zip, its codecs and NumPy raise any exception at damaged bytes
