@@ -47,12 +47,11 @@ from configs.common import (
     autoaugment_recipe,
     autoaugment_view,
     check,
+    finish_cifar,
     one_of,
     parse_arg,
-    put_all,
     read_splits,
     refuse_idle,
-    shrink,
 )
 from kdaug_jax.augment.policies import randaugment_candidates
 from kdaug_jax.experiment.sections import ConfigDict, default, network, term
@@ -77,7 +76,7 @@ SMALL = {
 
 
 def get_config(arg: str = "") -> ConfigDict:
-    """Builds the config of this experiment."""
+    """Returns the config of this experiment."""
     options = parse_arg(
         arg, dataset=one_of("cifar100", "cifar10"), network=one_of(*NETWORKS),
         n_views=one_of(4, 1, 2, 3, 5, 6), form=one_of("kl_norm", *FORMS),
@@ -91,16 +90,12 @@ def get_config(arg: str = "") -> ConfigDict:
     config = default()
     with config.unlocked():
         read_splits(config, f"{options.dataset}:data", "test", holdout=True)
-        put_all(config, autoaugment_recipe(NETWORKS[options.network], CLASSES[options.dataset]))
+        config.update_from_flattened_dict(autoaugment_recipe(NETWORKS[options.network], CLASSES[options.dataset]))
         _put_views(config, options, side)
         _put_networks(config, options)
         if options.runs > 1:
             config.population = (("seed", tuple(range(options.runs))),)
-        config.eval.every_epochs = config.checkpoint.every_epochs = 10.0
-        config.log.every_steps = 100
-        if options.smoke:
-            shrink(config, SMALL, f"synthetic:{side}x{side},10,64")
-    return config.lock()
+        return finish_cifar(config, options, SMALL, side)
 
 
 def _put_views(config: ConfigDict, options: ConfigDict, side: int) -> None:

@@ -56,7 +56,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from configs.common import check, one_of, parse_arg, read_splits, refuse_idle, shrink
+from configs.common import check, finish_cifar, one_of, parse_arg, read_splits, refuse_idle
 from kdaug_jax.experiment.sections import ConfigDict, default, network, optimizer, term
 
 AUGMENTATIONS = (
@@ -75,7 +75,7 @@ SMALL = {
 
 
 def get_config(arg: str = "") -> ConfigDict:
-    """Builds the config of this experiment."""
+    """Returns the config of this experiment."""
     options = parse_arg(
         arg, dataset=one_of("cifar10", "mnist"), student=one_of(*STUDENTS),
         teacher_aug=one_of(*AUGMENTATIONS), student_aug=one_of(*AUGMENTATIONS),
@@ -108,15 +108,11 @@ def get_config(arg: str = "") -> ConfigDict:
         )
         config.optim = sgd(options.student_lr, momentum=0.99, weight_decay=0.0)
         config.train.epochs = options.epochs or (150.0 if mnist else 250.0)
-        config.eval.every_epochs = config.checkpoint.every_epochs = 10.0
         config.eval.metrics = METRICS + (("human",) if options.human else ())
         config.eval.human = options.human
         config.eval.bins = 10
         config.eval.table5 = True
-        config.log.every_steps = 100
-        if options.smoke:
-            shrink(config, SMALL, f"synthetic:{side}x{side},10,64")
-    return config.lock()
+        return finish_cifar(config, options, SMALL, side)
 
 
 def view(name: str, options: ConfigDict, side: int) -> str:

@@ -33,13 +33,10 @@ from configs.common import (
     efficientnet_teacher,
     parse_arg,
 )
-from kdaug_jax.experiment.sections import ConfigDict, default
+from kdaug_jax.experiment.sections import ConfigDict
 
 
 def get_config(arg: str = "") -> ConfigDict:
-    """Builds the config of this experiment."""
+    """Returns the config of this experiment."""
     options = parse_arg(arg, **EFFICIENTNET_OPTIONS, k=50, weight=2.0, magnitude=15)
-    config = default()
-    with config.unlocked():
-        efficientnet(config, "b4", options, efficientnet_teacher("b4", options), devices=32)
-    return config.lock()
+    return efficientnet("b4", options, efficientnet_teacher("b4", options), devices=32).lock()

@@ -36,13 +36,10 @@ from configs.common import (
     efficientnet_teacher,
     parse_arg,
 )
-from kdaug_jax.experiment.sections import ConfigDict, default
+from kdaug_jax.experiment.sections import ConfigDict
 
 
 def get_config(arg: str = "") -> ConfigDict:
-    """Builds the config of this experiment."""
+    """Returns the config of this experiment."""
     options = parse_arg(arg, **EFFICIENTNET_OPTIONS, k=50, weight=2.0, magnitude=28)
-    config = default()
-    with config.unlocked():
-        efficientnet(config, "b7", options, efficientnet_teacher("b7", options), devices=256)
-    return config.lock()
+    return efficientnet("b7", options, efficientnet_teacher("b7", options), devices=256).lock()

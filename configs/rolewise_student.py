@@ -67,7 +67,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from configs.common import check, one_of, parse_arg, read_splits, shrink
+from configs.common import check, finish_cifar, one_of, parse_arg, read_splits
 from kdaug_jax.experiment.sections import ConfigDict, default, network, optimizer, term
 
 CLASSES = {"cifar100": 100, "cifar10": 10}
@@ -96,7 +96,7 @@ SMALL = {
 
 
 def get_config(arg: str = "") -> ConfigDict:
-    """Builds the config of this experiment."""
+    """Returns the config of this experiment."""
     options = parse_arg(
         arg, dataset=one_of(*CLASSES), network=one_of(*QUANTISED), bits=one_of(4, 2, 32),
         method=one_of(*METHODS), schedule="", teacher_schedule="", pair=one_of("none", *PAIRS),
@@ -113,11 +113,7 @@ def get_config(arg: str = "") -> ConfigDict:
         _put_terms(config, options)
         config.optim = _optimizer(options)
         config.train.epochs = 200.0
-        config.eval.every_epochs = config.checkpoint.every_epochs = 10.0
-        config.log.every_steps = 100
-        if options.smoke:
-            shrink(config, SMALL, f"synthetic:{side}x{side},10,64")
-    return config.lock()
+        return finish_cifar(config, options, SMALL, side)
 
 
 def view(schedule: str, side: int) -> str:

@@ -72,11 +72,11 @@ from configs.common import (
     IMAGENET_MEAN,
     IMAGENET_STD,
     check,
+    finish_cifar,
     one_of,
     parse_arg,
     read_splits,
     refuse_idle,
-    shrink,
 )
 from kdaug_jax.experiment.sections import ConfigDict, default, network, optimizer, term
 
@@ -112,7 +112,7 @@ SMALL = {
 
 
 def get_config(arg: str = "") -> ConfigDict:
-    """Builds the config of this experiment."""
+    """Returns the config of this experiment."""
     options = parse_arg(
         arg, dataset=one_of(*SOURCES), pair=one_of(*PAIRS), loss=one_of("kd", "crd", "ce"),
         da=one_of("cutmix-pick", "cutmix", "mixup", "standard", "none"),
@@ -148,14 +148,10 @@ def get_config(arg: str = "") -> ConfigDict:
         config.train.epochs = EPOCHS * options.epoch_factor
         if options.runs > 1:
             config.population = (("seed", tuple(range(options.runs))),)
-        config.eval.every_epochs = config.checkpoint.every_epochs = 10.0
         config.eval.metrics = ("accuracy", "top5", "nll")
-        config.log.every_steps = 100
-        if options.smoke:
-            if options.loss == "crd":
-                config.terms.crd.negatives = 32
-            shrink(config, SMALL, f"synthetic:{side}x{side},10,64")
-    return config.lock()
+        if options.smoke and options.loss == "crd":
+            config.terms.crd.negatives = 32
+        return finish_cifar(config, options, SMALL, side)
 
 
 def _mixed(options: ConfigDict) -> str:

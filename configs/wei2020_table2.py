@@ -47,12 +47,11 @@ from configs.common import (
     autoaugment_recipe,
     autoaugment_view,
     check,
+    finish_cifar,
     one_of,
     parse_arg,
-    put_all,
     read_splits,
     refuse_idle,
-    shrink,
 )
 from kdaug_jax.experiment.sections import ConfigDict, default, network, term
 
@@ -77,7 +76,7 @@ CLEAN_EPOCHS = 50.0
 
 
 def get_config(arg: str = "") -> ConfigDict:
-    """Builds the config of this experiment."""
+    """Returns the config of this experiment."""
     options = parse_arg(
         arg, dataset=one_of("cifar100", "cifar10"), network=one_of(*NETWORKS),
         policy=one_of("autoaugment", "none", "randaugment", "file", "schedule"), file="", n=2,
@@ -95,7 +94,7 @@ def get_config(arg: str = "") -> ConfigDict:
     config = default()
     with config.unlocked():
         read_splits(config, f"{options.dataset}:data", "test", options.holdout)
-        put_all(config, recipe)
+        config.update_from_flattened_dict(recipe)
         config.views.x = autoaugment_view(_policy(options), side, cutout)
         config.networks.student = network(own, trainable=True)
         config.terms.ce = term("cross_entropy", on=("x",), weight=1.0, gradient_group="task")
@@ -110,11 +109,7 @@ def get_config(arg: str = "") -> ConfigDict:
             )
         if extra:
             config.phases = (_clean_phase(options, recipe, side),)
-        config.eval.every_epochs = config.checkpoint.every_epochs = 10.0
-        config.log.every_steps = 100
-        if options.smoke:
-            shrink(config, SMALL, f"synthetic:{side}x{side},10,64")
-    return config.lock()
+        return finish_cifar(config, options, SMALL, side)
 
 
 def _check(options: ConfigDict) -> None:
