@@ -20,7 +20,7 @@ Distillation" (paper 004). One run each, no spread.
 Table 7, `student_aug=...` with the plain teacher, LeNet: .641 augment, .635 cutout, .647 mixup,
 .629 cutmix. Table 8, `teacher_aug=A,student_aug=A`: .641, .636, .626, .635. The teacher of .954 was
 probably trained with crop and flip as well (`teacher_aug=cutmix+augment`): CutMix alone does not
-bring a ResNet-18 there. `mixup+augment` is there for comparison. Never average the two kinds.
+bring a ResNet-18 there. `mixup+augment` is there for comparison. Never average the two forms.
 
 Table 3, `dataset=mnist`, AlexNet to LeNet: teachers .9958, .9960 (mixup), .9938 (cutmix), loss
 .020, .010, .104; students .9868, .9886, .9861, loss .039, .074, .107. Source: idx:DIR.
@@ -116,7 +116,7 @@ def get_config(arg: str = "") -> ConfigDict:
 
 
 def view(name: str, options: ConfigDict, side: int) -> str:
-    """Gives the view of an augmentation of the paper."""
+    """Returns the view of an augmentation of the paper."""
     square = side // 2
     stages = {
         "augment": f"pad_crop({side // 8})|flip",
@@ -129,7 +129,7 @@ def view(name: str, options: ConfigDict, side: int) -> str:
 
 
 def sgd(rate: float, **fields: Any) -> dict[str, Any]:
-    """Gives the optimiser of the code with its milestones."""
+    """Returns the optimiser of the code with its milestones."""
     schedule = dict(
         name="milestones", base=rate, unit="epoch", warmup=0.0, at=(60.0, 80.0, 120.0), factor=0.1
     )

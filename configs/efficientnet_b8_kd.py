@@ -48,7 +48,7 @@ def get_config(arg: str = "") -> ConfigDict:
 
 
 def distilled_teacher(options: ConfigDict) -> dict:
-    """Gives the section of the EfficientNet-B7 that efficientnet_b7_kd.py trains."""
+    """Returns the section of the EfficientNet-B7 that efficientnet_b7_kd.py trains."""
     shared = ("epochs", "space", "teacher_policy", "smoke")
     b7 = efficientnet_b7_kd.get_config(",".join(f"{name}={options[name]}" for name in shared))
     return imagenet_network(

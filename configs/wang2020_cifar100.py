@@ -1,4 +1,4 @@
-"""Distillation with mixed views and picked ones on CIFAR-100 and Tiny ImageNet (paper 001).
+"""Distillation on mixed and picked views of CIFAR-100 and Tiny ImageNet (paper 001).
 
 Wang et al. 2020, "Knowledge Distillation Thrives on Data Augmentation": student accuracies in %,
 mean (standard deviation) of 3 runs, last epoch.
@@ -60,8 +60,8 @@ The teacher is trained first, for 240 epochs on x, into <workdir>/teacher, unles
 --config.networks.teacher.checkpoint names its directory. The paper took RepDistiller's.
 
 Cost of wrn_40_2-wrn_16_2: 0.33 billion multiply-adds an image for the teacher, 3 x 0.10 for the
-student, on x, on the pool of two (forward only) and on x' (its teacher is not asked again): about
-2.2e16 a run. It has not been run here.
+student, on x, on the pool of two (forward only) and on x' (with the teacher's outputs of the pool):
+about 2.2e16 a run. It has not been run here.
 """
 
 from __future__ import annotations
@@ -155,7 +155,7 @@ def get_config(arg: str = "") -> ConfigDict:
 
 
 def _mixed(options: ConfigDict) -> str:
-    """Gives the view x', on which there is no cross entropy."""
+    """Returns the view x', on which there is no cross entropy."""
     cutmix = 'cutmix(1.0, partner="derangement")'
     return {
         "cutmix-pick": f'view("x")|repeat({options.pool})|{cutmix}|pick("{options.by}")',
