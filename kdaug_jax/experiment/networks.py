@@ -22,15 +22,20 @@ __all__ = ["Network", "build_network", "check_init", "run", "start"]
 
 
 def build_network(
-    name: str, config: Mapping[str, Any], info: Info, branches: int, replica_batch_size: int, dtype: str
+    name: str,
+    config: Mapping[str, Any],
+    info: Info,
+    branches: int,
+    replica_batch_size: int,
+    dtype: str,
 ) -> Network:
-    """Builds one network from its config.
+    """Returns the network of a config.
 
     Args:
       name: its name in the experiment.
-      config: a complete section, see `experiment.config.network`.
+      config: a complete section, see `experiment.sections.network`.
       info: facts of the training split; its mean and std hold where the config gives none.
-      branches: how many BatchNorm branches the views of this network use.
+      branches: number of BatchNorm branches that the views of this network use.
       replica_batch_size: see `train.replica_batch_size`.
       dtype: "float32" or "bfloat16", of the computation.
 
@@ -65,8 +70,18 @@ def build_network(
     return Network(model, config["trainable"], config["checkpoint"], facts, config["init"])
 
 
+def variable_shapes(network: Network, size: tuple[int, int]) -> dict[str, Any]:
+    """Returns `{"params", "batch_stats"}` of shapes and dtypes.
+
+    Args:
+      network: whose variables.
+      size: height and width of its input images in pixels.
+    """
+    return jax.eval_shape(lambda key: network.model.init(key, size), jax.random.key(0))
+
+
 def check_init(networks: Mapping[str, Network], size: tuple[int, int]) -> None:
-    """Refuses a network that is to start from the weights of one which it does not resemble.
+    """Validates that networks which start from another's weights have variables like its.
 
     Args:
       networks: by name.
@@ -75,17 +90,13 @@ def check_init(networks: Mapping[str, Network], size: tuple[int, int]) -> None:
     Raises:
       ConfigError: their variables have other names or shapes.
     """
-    for name, one in networks.items():
-        if not one.init:
+    for name, network in networks.items():
+        if not network.init:
             continue
-        wanted, found = (
-            flatten(jax.eval_shape(lambda key, its=its: its.model.init(key, size),
-                                   jax.random.key(0)))
-            for its in (one, networks[one.init])
-        )
-        if wrong := mismatches(found, wanted):
+        expected = flatten(variable_shapes(network, size))
+        if wrong := mismatches(flatten(variable_shapes(networks[network.init], size)), expected):
             raise ConfigError(
-                f"networks.{name}.init", f"the variables of '{one.init}' do not fit: {wrong}",
+                f"networks.{name}.init", f"the variables of '{network.init}' do not fit: {wrong}",
                 "use networks of the same architecture and as many BatchNorm branches",
             )
 
@@ -93,20 +104,20 @@ def check_init(networks: Mapping[str, Network], size: tuple[int, int]) -> None:
 def start(
     network: Network, key: jax.Array, size: tuple[int, int], frozen: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Gives the variables that a trained network starts from.
+    """Returns the variables that a trained network starts from.
 
     Args:
       network: the trained network.
-      key: for random ones.
+      key: for random variables.
       size: height and width of the stored images in pixels.
-      frozen: variables of the frozen networks by name; only that of `network.init` is used.
+      frozen: variables of the frozen networks by name; only those of `network.init` are used.
 
     Returns:
       `{"params", "batch_stats"}`.
     """
     if not network.init:
         return network.model.init(key, size)
-    # Copied: the state is given away step by step, the frozen network stays.
+    # Copied: each step donates the state, but the frozen network stays.
     return jax.tree.map(jnp.copy, dict(frozen[network.init]))
 
 
@@ -117,7 +128,7 @@ def run(
     given: Mapping[str, Outputs],
     context: StepContext,
 ) -> tuple[dict[str, Outputs], dict[str, Any]]:
-    """Runs each network on its views, those of one size in one joint pass.
+    """Runs each network on its views, those of equal size in one joint pass.
 
     Args:
       networks: by name.
@@ -132,14 +143,17 @@ def run(
       training mode each view has its own statistics, as in separate passes.
     """
     views, branches, clock = context.views, context.branches, context.clock
-    outputs = {**_looked_up(networks, pairs, variables, views), **given}
+    outputs = {**_table_outputs(networks, pairs, variables, views), **given}
     batch_stats = {}
     # Mixed views and frozen networks come first: trained ones depend on them only in the loss.
     order = Ordering(clock.step, (view.target for view in views.values()))
     for name, network in sorted(networks.items(), key=lambda item: item[1].trainable):
-        wanted = [view for one, view in pairs if one == name and f"{name}@{view}" not in outputs]
+        pending = [
+            view for network_name, view in pairs
+            if network_name == name and f"{name}@{view}" not in outputs
+        ]
         current = dict(variables[name])
-        for together in _joint(wanted, views):
+        for together in _by_shape(pending, views):
             image = _stack([views[view].image for view in together])
             image = order.after(image) if network.trainable else image
             key = rng.batch_key(clock, f"network/{name}/" + "+".join(together))
@@ -160,23 +174,23 @@ def run(
     return outputs, batch_stats
 
 
-def _looked_up(
+def _table_outputs(
     networks: Mapping[str, Network],
     pairs: Sequence[tuple[str, str]],
     variables: Mapping[str, Any],
     views: Mapping[str, View],
 ) -> dict[str, Outputs]:
-    """Gives what is stored of the pairs whose network is a table of logits."""
+    """Returns the stored logits of the pairs whose network is a table of logits."""
     return {
         f"{name}@{view}": tables.look_up(variables[name], views[view].index)
         for name, view in pairs
-        if name in networks and networks[name].looked_up
+        if name in networks and networks[name].is_table
     }
 
 
-def _joint(wanted: Sequence[str], views: Mapping[str, View]) -> list[list[str]]:
+def _by_shape(names: Sequence[str], views: Mapping[str, View]) -> list[list[str]]:
     by_shape: dict[tuple[int, ...], list[str]] = {}
-    for view in wanted:
+    for view in names:
         by_shape.setdefault(views[view].image.shape, []).append(view)
     return list(by_shape.values())
 

@@ -59,7 +59,7 @@ def optimizer(name: str, schedule: Any, **fields: Any) -> dict[str, Any]:
 
 
 def default() -> ConfigDict:
-    """Returns a config with all defaults, for experiments to fill with views, networks and terms."""
+    """Returns a config of defaults, which an experiment fills with views, networks and terms."""
     config: dict[str, Any] = {"views": {}, "networks": {}, "terms": {}}
     for path, field in FIELDS.items():
         section, _, name = path.rpartition(".")

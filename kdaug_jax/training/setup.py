@@ -208,7 +208,7 @@ def check_teachers(
         network, split = setup.first.networks[name], "validation"
         for line in compatibility.describe(network, info):
             say(f"teacher {name}: {line}")
-        if network.looked_up:
+        if network.is_table:
             split = "train"
             accuracy = tables.check(f"networks.{name}", absolute(network.checkpoint), info)
             found[name] = {f"eval/{split}/{name}/accuracy": accuracy}
