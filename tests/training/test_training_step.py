@@ -62,7 +62,7 @@ class Bench:
 @pytest.fixture
 def frozen_teacher(monkeypatch):
     """Gives frozen networks random weights instead of those of a checkpoint."""
-    build = networks.build
+    build = networks.build_network
 
     def without_checkpoint(name, config, info, branches, replica_batch_size, dtype):
         if config["trainable"]:
@@ -71,7 +71,7 @@ def frozen_teacher(monkeypatch):
         facts = {"name": config["name"], "mean": info.mean, "std": info.std}
         return Network(model, False, "", facts)
 
-    monkeypatch.setattr(networks, "build", without_checkpoint)
+    monkeypatch.setattr(networks, "build_network", without_checkpoint)
 
 
 def distilled(**sections):
