@@ -1,5 +1,4 @@
 import importlib
-import io
 import json
 import os
 import struct

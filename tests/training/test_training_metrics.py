@@ -294,3 +294,61 @@ def test_a_file_of_peoples_answers_that_does_not_fit(distilled, tmp_path, array,
     section = dict(metrics=(*BASE, "human"), human=str(path), views=())
     with pytest.raises(DataError, match=message):
         plan_run(distilled(eval=section), tmp_path, print)
+
+
+USER = "tests.training.metrics_of_a_user"
+
+
+def test_metrics_of_a_user_are_measured(evaluated):
+    names = ("second_guess", "disagreement", "predicted")
+    setup, state = evaluated(1, eval=dict(
+        metrics=(*BASE, "agreement", "top5", *(f"{USER}:{name}" for name in names)),
+        human="", views=(), batch_size=5,
+    ))
+    numbers, arrays = evaluate(setup, state, "test")
+    split = setup.dataset.splits["test"]
+    logits, _ = logits_of(setup, state, "student", split.image)
+    second = np.argsort(-logits, 1)[:, 1]
+    np.testing.assert_allclose(
+        numbers["eval/test/second_guess"], (second == split.label).mean(), rtol=1e-6
+    )
+    differ = 1 - numbers["eval/test/agreement"]
+    np.testing.assert_allclose(numbers["eval/test/disagreement"], differ, rtol=1e-5, atol=1e-6)
+    counts = np.bincount(logits.argmax(1), minlength=6)
+    np.testing.assert_array_equal(arrays["eval/test/predicted"], counts)
+    assert numbers["eval/test/most_predicted"] == counts.max()
+
+
+@pytest.mark.parametrize(
+    "name, message",
+    [
+        ("per_example", "eval.metrics: 'per_example' returned (float32[2], bool[2]); return (sum"),
+        ("no_pair", "eval.metrics: 'no_pair' returned float32[]; return (sum, count)"),
+        ("two_arguments", "two_arguments' is no function of one argument; name a Metric, or a"),
+        ("number", "number' is no function of one argument; name a Metric, or a function f(inputs"),
+        ("unreduced", "unreduced' have a shape that depends on the batch size; sum over the rows"),
+        ("again", f"eval.metrics: 'accuracy' and '{USER}:again' both report 'accuracy'"),
+        ("second_gues", "has no 'second_gues'; did you mean second_guess"),
+    ],
+)
+def test_what_is_no_metric_is_refused_by_name(tmp_path, name, message):
+    config = tiny_config(eval=dict(metrics=(*BASE, f"{USER}:{name}")))
+    with pytest.raises(ConfigError) as caught:
+        plan_run(config, tmp_path, print)
+    assert message in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "name, error",
+    [("value_error", ValueError), ("type_error", TypeError), ("index_error", IndexError)],
+)
+def test_an_error_inside_a_metric_keeps_its_traceback(tmp_path, name, error):
+    with pytest.raises(error) as caught:
+        plan_run(tiny_config(eval=dict(metrics=(*BASE, f"{USER}:{name}"))), tmp_path, print)
+    assert any(frame.name == name for frame in caught.traceback)
+
+
+def test_the_best_checkpoint_may_be_that_of_a_users_metric(tmp_path):
+    best = dict(best="eval/validation/second_guess")
+    metrics = (*BASE, f"{USER}:second_guess")
+    plan_run(tiny_config(eval=dict(metrics=metrics), checkpoint=best), tmp_path, print)
