@@ -6,70 +6,71 @@ import sys
 from absl import flags
 from ml_collections import config_flags
 
+from kdaug_jax import registry
 from kdaug_jax.deploy import export
 from kdaug_jax.errors import ConfigError, UserError
 from kdaug_jax.evaluation.evaluate_run import evaluate_run
 from kdaug_jax.experiment import config as configs
-from kdaug_jax.experiment.command_line import explain
+from kdaug_jax.experiment.command_line import config_file, explain
 from kdaug_jax.runtime import compile_cache, processes, sharding, signals
 from kdaug_jax.training import loop, preview, teachers
 
 
 def parse() -> flags.FlagValues:
-    """Reads the command line; whatever is wrong with it becomes a ConfigError."""
-    argv = sys.argv  # config_flags looks for overrides there and nowhere else
-    own = flags.FlagValues()
-    config_flags.DEFINE_config_file("config", None, "Config file[:options].", flag_values=own)
-    flags.DEFINE_string("workdir", None, "Folder of this run's files.", flag_values=own)
-    flags.DEFINE_enum("mode", None, configs.MODES, "Overrides config.mode.", flag_values=own)
-    flags.DEFINE_string("distributed", "", processes.FORM, flag_values=own)
-    flags.DEFINE_bool("print_config", False, "Print the config and stop.", flag_values=own)
-    flags.DEFINE_bool("allow_config_change", False, "Resume with this config.", flag_values=own)
+    """Parses the command line; an error in it becomes a ConfigError."""
+    argv, values = sys.argv, flags.FlagValues()
+    config_flags.DEFINE_config_file("config", None, "Config file[:options].", flag_values=values)
+    flags.DEFINE_string("workdir", None, "Folder of this run's files.", flag_values=values)
+    flags.DEFINE_enum("mode", None, configs.MODES, "Overrides config.mode.", flag_values=values)
+    flags.DEFINE_string("distributed", "", processes.FORM, flag_values=values)
+    flags.DEFINE_bool("print_config", False, "Print the config and stop.", flag_values=values)
+    flags.DEFINE_bool("allow_config_change", False, "Resume with this config.", flag_values=values)
     if {"--help", "-h"} & set(argv):
-        raise SystemExit(f"{__doc__}\n{own.get_help()}")
+        raise SystemExit(f"{__doc__}\n{values.get_help()}")
     try:
-        rest = own(argv)
-        given = own.config and own.config.copy_and_resolve_references()
+        rest = values(argv)  # config_flags looks for overrides in sys.argv and nowhere else
+        given = values.config and values.config.copy_and_resolve_references()
     except Exception as error:
         raise explain(error, argv) from error
     if given is None:
         raise ConfigError("--config", "is missing", "--config=configs/digits_kd.py")
     if len(rest) > 1:
         raise ConfigError("command line", f"does not know '{rest[1]}'", "options start with --")
-    if not own.workdir and not own.print_config:
+    if not values.workdir and not values.print_config:
         raise ConfigError("--workdir", "is missing", "--workdir=runs/NAME")
-    return own
+    return values
 
 
 @signals.nothing_to_save()
 def main() -> int:
     """Runs what the command line asks for and returns the exit status."""
     try:
-        given = parse()
-        mode = {"mode": given.mode} if given.mode else {}
-        full = configs.validate({**configs.plain(given.config), **mode})
-        if given.print_config:
-            print(json.dumps(full, indent=1))
-            return 0
-        compile_cache.use()
-        count = processes.start(given.distributed)
-        batch, train = full["data"]["batch_size"] // count, full["train"]
-        sharding.use_host_cores(batch, train["replica_batch_size"], train["accumulate"])
-        change = given.allow_config_change
-        if full["mode"] == "evaluate":
-            evaluate_run(full, given.workdir, allow_config_change=change)
-        elif full["mode"] == "preview":
-            preview.preview(full, given.workdir)
-        elif full["mode"] == "export":
-            export.export_run(given.workdir)
-        else:
-            full = teachers.ensure(full, given.workdir, allow_config_change=change)
-            loop.train(full, given.workdir, allow_config_change=change)
+        with registry.importable(config_file(sys.argv)):  # modules beside it may be named
+            given = parse()
+            mode = {"mode": given.mode} if given.mode else {}
+            full = configs.validate({**configs.plain(given.config), **mode})
+            if given.print_config:
+                print(json.dumps(full, indent=1))
+                return 0
+            compile_cache.use()
+            count = processes.start(given.distributed)
+            batch, train = full["data"]["batch_size"] // count, full["train"]
+            sharding.use_host_cores(batch, train["replica_batch_size"], train["accumulate"])
+            directory, change = given.workdir, given.allow_config_change
+            if full["mode"] == "evaluate":
+                evaluate_run(full, directory, allow_config_change=change)
+            elif full["mode"] == "preview":
+                preview.preview(full, directory)
+            elif full["mode"] == "export":
+                export.export_run(directory)
+            else:
+                full = teachers.ensure(full, directory, allow_config_change=change)
+                loop.train(full, directory, allow_config_change=change)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
-        print("interrupted: run again to go on from the last checkpoint", file=sys.stderr)
+        print("interrupted: run again to resume from the last checkpoint", file=sys.stderr)
         return 130
     return 0
 

@@ -112,3 +112,62 @@ def test_a_fresh_process(tmp_path):
     assert done.returncode == 2
     assert done.stderr.startswith("error: networks.teacher.checkpoint: 'missing' is not a working")
     assert "Traceback" not in done.stderr
+
+
+BESIDE = '''
+from kdaug_jax.experiment import config as configs
+
+
+def get_config():
+    config = configs.default()
+    with config.unlocked():
+        config.data.source = "synthetic:8x8,4,16"
+        config.data.batch_size = 8
+        config.views.x = ""
+        config.networks.student = configs.network("tiny", trainable=True)
+        config.terms.own = configs.term("a_loss_beside:squared", on=("x",))
+        config.train.epochs = 1.0
+    return config
+'''
+SQUARED = '''
+import jax.numpy as jnp
+
+
+def squared(student, labels):
+    return jnp.sum((student - labels) ** 2, axis=-1)
+'''
+
+
+def test_a_config_may_name_modules_beside_it_and_in_the_current_directory(
+    run, monkeypatch, tmp_path, capsys
+):
+    before = list(sys.path)
+    for place in ("experiment", "elsewhere"):
+        for folder in ("experiment", "elsewhere"):
+            (tmp_path / folder).mkdir(exist_ok=True)
+        (tmp_path / "experiment" / "a_config.py").write_text(BESIDE)
+        module = tmp_path / place / "a_loss_beside.py"
+        module.write_text(SQUARED)
+        monkeypatch.chdir(tmp_path / "elsewhere")
+        monkeypatch.delitem(sys.modules, "a_loss_beside", raising=False)
+        config = f"--config={tmp_path}/experiment/a_config.py"
+        directory = tmp_path / f"run_{place}"
+        assert run(config, f"--workdir={directory}") == 0, capsys.readouterr().err
+        assert (directory / "results.json").exists()
+        module.unlink()
+    assert sys.path == before
+    monkeypatch.delitem(sys.modules, "a_loss_beside")
+    assert run(config, f"--workdir={tmp_path / 'w'}") == 2
+    error = capsys.readouterr().err
+    assert "there is no module 'a_loss_beside'" in error and "Traceback" not in error
+
+
+def test_the_example_of_a_metric_runs(run, tmp_path, capsys):
+    assert run("--config=docs/examples/metric.py", f"--workdir={tmp_path}") == 0
+    output = capsys.readouterr().out
+    assert "margin" in output and "worse_than_teacher" in output
+    results = json.loads((tmp_path / "results.json").read_text())[""]
+    assert -1 <= results["eval/test/margin"] <= 1
+    assert 0 <= results["eval/test/worse_than_teacher"] <= 1
+    teacher = json.loads((tmp_path / "teacher" / "results.json").read_text())[""]
+    assert "eval/test/margin" in teacher and "eval/test/worse_than_teacher" not in teacher

@@ -24,6 +24,10 @@ def floor_of(room):
     return next(number for number, rooms in enumerate(FLOORS) if room in rooms)
 
 
+def room_of(path):
+    return path.relative_to(ROOT / "kdaug_jax").parts[0].removesuffix(".py")
+
+
 def imports(path):
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
@@ -36,19 +40,53 @@ def is_entry_point(path):
     return 'if __name__ == "__main__":' in path.read_text()
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
-def test_imports_run_downwards(path):
-    room = path.relative_to(ROOT / "kdaug_jax").parts[0].removesuffix(".py")
-    if room == "__init__" or is_entry_point(path):
-        return
-    for name in imports(path):
-        parts = name.split(".")
-        if parts[0] != "kdaug_jax" or len(parts) < 2:
-            continue
-        other = parts[1]
-        assert other == room or floor_of(other) >= floor_of(room), f"{room} imports {name}"
-        entry = ROOT.joinpath(*parts[:-1]).with_suffix(".py")
-        assert not (entry.exists() and is_entry_point(entry)), f"{name} is an entry point"
+def imports_between_rooms():
+    """Lists (path, imported name) of all imports of one room in another; entry points are free."""
+    return [
+        (path, name)
+        for path in FILES if room_of(path) != "__init__" and not is_entry_point(path)
+        for name in imports(path)
+        if name.startswith("kdaug_jax.") and name.split(".")[1] != room_of(path)
+    ]
+
+
+def circles(edges):
+    """Lists pairs of rooms that import each other, directly or through other rooms."""
+    reached = {room: {other for start, other in edges if start == room} for room, _ in edges}
+    for middle in reached:
+        for others in reached.values():
+            others |= reached[middle] if middle in others else set()
+    return sorted(
+        (room, other) for room, others in reached.items() for other in others
+        if room < other and room in reached.get(other, ())
+    )
+
+
+def test_imports_run_downwards():
+    upwards = [
+        f"{path.relative_to(ROOT)} imports {name}" for path, name in imports_between_rooms()
+        if floor_of(name.split(".")[1]) < floor_of(room_of(path))
+    ]
+    assert not upwards
+
+
+def test_no_entry_point_is_imported():
+    imported = []
+    for path in FILES:
+        for name in () if is_entry_point(path) else imports(path):
+            entry = ROOT.joinpath(*name.split(".")[:-1]).with_suffix(".py")
+            if name.startswith("kdaug_jax.") and entry.exists() and is_entry_point(entry):
+                imported.append(f"{path.relative_to(ROOT)} imports {name}")
+    assert not imported
+
+
+def test_rooms_of_a_floor_do_not_import_each_other_in_a_circle():
+    edges = {(room_of(path), name.split(".")[1]) for path, name in imports_between_rooms()}
+    assert ("training", "evaluation") in edges
+    assert not circles(edges)
+    back = {("evaluation", "training"), ("evaluation", "deploy"), ("deploy", "search")}
+    assert circles(edges | back) == [("evaluation", "training")]
+    assert circles({("a", "b"), ("b", "c"), ("c", "a")}) == [("a", "b"), ("a", "c"), ("b", "c")]
 
 
 @pytest.mark.parametrize("library", OWNED)

@@ -25,7 +25,7 @@ from kdaug_jax.errors import ConfigError, UserError
 from kdaug_jax.experiment import config as configs
 from kdaug_jax.experiment import networks, views
 from kdaug_jax.runtime import compile_cache, sharding, workdir
-from kdaug_jax.runtime.writer import table
+from kdaug_jax.runtime.console import table
 from kdaug_jax.training.setup import load
 from kdaug_jax.types import Clock, Info
 

@@ -35,8 +35,8 @@ from kdaug_jax.models.model import Model
 from kdaug_jax.models.variables import flatten, unflatten
 from kdaug_jax.models.weights import to_torch
 from kdaug_jax.runtime import model_card, workdir
+from kdaug_jax.runtime.console import table as aligned
 from kdaug_jax.runtime.digest import sha256_file
-from kdaug_jax.runtime.writer import table as aligned
 
 WEIGHTS, PACKED, SIZES = "weights.safetensors", "packed.safetensors", "sizes.json"
 PLATFORMS = ("cpu", "cuda", "tpu")

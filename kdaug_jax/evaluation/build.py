@@ -1,4 +1,4 @@
-"""From a config to what evaluates its networks."""
+"""Builds the evaluator of a config, and validates what a config says about evaluation."""
 
 from __future__ import annotations
 
@@ -11,63 +11,70 @@ import numpy as np
 from jax.sharding import Mesh
 
 from kdaug_jax.errors import ConfigError, suggest
-from kdaug_jax.evaluation.eval_step import Evaluator, embedding_of
-from kdaug_jax.evaluation.metric_table import METRICS, ON_VIEWS, check
+from kdaug_jax.evaluation.eval_step import EvalSpec, TrainingView, embedding_of
+from kdaug_jax.evaluation.metric_table import (
+    METRICS,
+    ON_VIEWS,
+    Metric,
+    MetricInputs,
+    check_sums,
+    resolve_metrics,
+)
 from kdaug_jax.evaluation.predictors import Predictor, Selection, plan_predictors
+from kdaug_jax.evaluation.run import Evaluator, make_evaluator
 from kdaug_jax.experiment import views
 from kdaug_jax.experiment.networks import Network
 from kdaug_jax.types import Info, Outputs
 
 
-def evaluator_of(
+def build_evaluator(
     config: Mapping[str, Any], networks: Mapping[str, Network], info: Info, mesh: Mesh,
     human: np.ndarray | None,
-) -> tuple[Evaluator, tuple[Selection, ...]]:
-    """Builds what evaluates the trained networks of a run, and what is chosen among.
+) -> Evaluator:
+    """Builds the evaluator of the trained networks of a run.
 
     Args:
       config: the complete plain config.
-      networks: by name, with those that answers are compared with.
+      networks: by name, those that predictors are compared with among them.
       info: facts of the training split.
       mesh: the devices.
-      human: see `Evaluator`.
+      human: see `EvalSpec`.
     """
     section = config["eval"]
-    names = tuple(section["metrics"])
-    trained = {
-        name: networks[name].model.num_branches for name, one in config["networks"].items()
-        if one["trainable"]
+    metrics, settings = resolve_metrics(section, info.num_classes)
+    predictors, selections = plan_predictors(config, _branches(config, networks))
+    spec = EvalSpec(
+        networks, predictors, metrics, settings, views.parse("eval", section["view"], info),
+        _training_views(config, info), info, mesh, human,
+    )
+    return make_evaluator(spec, selections, section["batch_size"] or config["data"]["batch_size"])
+
+
+def _branches(config: Mapping[str, Any], networks: Mapping[str, Network]) -> dict[str, int]:
+    """Returns how many BatchNorm branches each trained network has."""
+    return {
+        name: networks[name].model.num_branches for name, section in config["networks"].items()
+        if section["trainable"]
     }
-    predictors, selections = plan_predictors(config, trained)
-    return Evaluator(
-        networks, predictors, names, check(section, info.num_classes),
-        views.parse("eval", section["view"], info), _more(config, info), info, mesh, human,
-    ), selections
 
 
-def evaluator_alone(evaluator: Evaluator, name: str) -> Evaluator:
-    """Builds what evaluates a frozen network by itself, with the metrics that it has."""
-    names = tuple(one for one in evaluator.names if METRICS[one].needs != "teacher")
-    return evaluator._replace(predictors=(Predictor(name, ((name, 0),)),), names=names, more=())
-
-
-def _more(config: Mapping[str, Any], info: Info) -> tuple[tuple[tuple[views.ViewSpec, ...], int], ...]:
-    """Finds the views of `eval.views`, each after those that it is made from."""
-    texts = {name: one["ops"] for name, one in config["views"].items()}
-    specs = {plan.name: plan for plan in views.parse_all(texts, info)}
-    found = []
+def _training_views(config: Mapping[str, Any], info: Info) -> tuple[TrainingView, ...]:
+    """Returns the views of `eval.views`, each after those that it is made from."""
+    texts = {name: section["ops"] for name, section in config["views"].items()}
+    specs = {spec.name: spec for spec in views.parse_all(texts, info)}
+    chains = []
     for name in config["eval"]["views"]:
         chain = [specs[name]]
         while chain[0].source is not None:
             chain.insert(0, specs[chain[0].source])
-        found.append((tuple(chain), config["views"][name]["branch"]))
-    return tuple(found)
+        chains.append(TrainingView(tuple(chain), config["views"][name]["branch"]))
+    return tuple(chains)
 
 
 def check_evaluation(
     config: Mapping[str, Any], info: Info, networks: Mapping[str, Network]
 ) -> None:
-    """Refuses what `config.eval` and `checkpoint.best` cannot mean.
+    """Validates `config.eval` and `checkpoint.best`.
 
     Args:
       config: the complete plain config.
@@ -75,74 +82,84 @@ def check_evaluation(
       networks: by name.
 
     Raises:
-      ConfigError: a view with other rows, an unknown view or metric, nobody to be compared with.
+      ConfigError: a view that changes the number of rows, an unknown view, an unknown metric or one
+        whose sums are none, or a comparison without a teacher.
     """
     section = config["eval"]
-    settings = check(section, info.num_classes)
-    branches = {
-        name: networks[name].model.num_branches for name, one in config["networks"].items()
-        if one["trainable"]
-    }
+    metrics, settings = resolve_metrics(section, info.num_classes)
     inputs = views.parse("eval", section["view"], info)
     if inputs.source is not None:
         raise ConfigError("eval.view", "starts from another view", "write its stages out")
     if inputs.rows:
         raise ConfigError("eval.view", "changes the number of rows", "leave repeat and pick out")
+    branches = _branches(config, networks)
     predictors, selections = plan_predictors(config, branches)
-    metrics = set(section["metrics"])
-    if "discrimination" in metrics:
+    if any(metric.needs == "embedding" for metric in metrics.values()):
         for name, network in networks.items():
             embedding_of(name, _shapes(network, inputs.size), settings)
-    if not any(one.teachers for one in predictors):
-        for name in section["metrics"]:
-            if METRICS[name].needs == "teacher":
+    if not any(predictor.teachers for predictor in predictors):
+        for name, metric in metrics.items():
+            if metric.needs == "teacher":
                 raise ConfigError("eval.metrics", f"no term has a teacher for '{name}'", "take out")
     for name in section["views"]:
         if name not in config["views"]:
             raise ConfigError("eval.views", f"no view '{name}'", suggest(name, config["views"]))
-    for chain, _ in _more(config, info):
-        if chain[-1].rows:
+    for specs, _ in _training_views(config, info):
+        if specs[-1].rows:
             raise ConfigError(
-                "eval.views", f"'{chain[-1].name}' changes the number of rows",
+                "eval.views", f"'{specs[-1].name}' changes the number of rows",
                 "name views without repeat and pick",
             )
-    if section["views"] and not metrics & set(ON_VIEWS):
+    if section["views"] and not set(metrics) & set(ON_VIEWS):
         raise ConfigError(
             "eval.views", "no metric is measured there",
             "put " + " or ".join(ON_VIEWS) + " into eval.metrics",
         )
-    known = _names(section["metrics"], predictors, selections)
+    known = _names(metrics, predictors, selections)
     best = config["checkpoint"]["best"]
     if best not in ("", *known):
         raise ConfigError("checkpoint.best", f"there is no '{best}'", suggest(best, known))
+    users = {name: metric for name, metric in metrics.items() if name not in METRICS}
+    if users:
+        outputs = _shapes(networks[next(iter(branches))], inputs.size)
+        logits = outputs.logits
+        row = MetricInputs(
+            logits, *(jax.ShapeDtypeStruct((1,), kind) for kind in (jnp.int32, jnp.bool_))
+        )
+        for name, metric in users.items():
+            needed = {
+                "teacher": {"teacher": logits}, "human": {"human": logits},
+                "embedding": {"embedding": embedding_of("", outputs, settings)},
+            }.get(metric.needs, {})
+            check_sums(name, metric, row._replace(**needed), settings)
 
 
 def _shapes(network: Network, size: tuple[int, int]) -> Outputs:
-    """Gives shapes of what a network says of one image, without computing anything."""
+    """Returns the shapes of a network's outputs for one image, without computing anything."""
 
-    def ask(key):
+    def forward(key):
         image = jnp.zeros((1, *size, network.model.channels), jnp.uint8)
         return network.model.apply(network.model.init(key, size), image, train=False)[0]
 
-    return jax.eval_shape(ask, jax.random.key(0))
+    return jax.eval_shape(forward, jax.random.key(0))
 
 
 def _names(
-    metrics: Sequence[str], predictors: Sequence[Predictor], selections: Sequence[Selection]
+    metrics: Mapping[str, Metric], predictors: Sequence[Predictor],
+    selections: Sequence[Selection],
 ) -> list[str]:
-    """Lists the numbers that an evaluation on the validation split gives."""
-    found = []
-    for front, teachers in [
-        *((one.name, one.teachers) for one in predictors), *((one.name, ()) for one in selections)
-    ]:
-        for metric in metrics:
-            row = METRICS[metric]
+    """Returns the full names of the numbers that an evaluation on the validation split gives."""
+    names = []
+    fronts = [(predictor.name, predictor.teachers) for predictor in predictors]
+    fronts += [(selection.name, ()) for selection in selections]
+    for front, teachers in fronts:
+        for metric in metrics.values():
             suffixes = [f"_{name}" for name in teachers] if len(teachers) > 1 else [""]
-            if row.needs == "human" or row.needs == "teacher" and not teachers:
+            if metric.needs == "human" or metric.needs == "teacher" and not teachers:
                 continue
-            found += [
+            names += [
                 "/".join(filter(None, ("eval/validation", front, name + suffix)))
-                for name in row.names
-                for suffix in (suffixes if row.needs == "teacher" else [""])
+                for name in metric.names
+                for suffix in (suffixes if metric.needs == "teacher" else [""])
             ]
-    return found
+    return names

@@ -1,4 +1,4 @@
-"""One batch of an evaluation: networks are asked, what they say is brought together and summed."""
+"""The eval step: one batch through all networks, then sums for every predictor and metric."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from kdaug_jax.errors import ConfigError
-from kdaug_jax.evaluation.metric_table import METRICS, ON_VIEWS, Metric, MetricInputs, Settings
+from kdaug_jax.evaluation.metric_table import ON_VIEWS, Metric, MetricInputs, Settings
 from kdaug_jax.evaluation.predictors import Member, Predictor
 from kdaug_jax.experiment import views
 from kdaug_jax.experiment.loss_registry import resolve
@@ -20,23 +20,34 @@ from kdaug_jax.runtime import sharding
 from kdaug_jax.runtime.ordering import Ordering
 from kdaug_jax.types import Batch, Clock, Info, Outputs, View
 
-# Sums by answer, then by metric and what is added to its name.
+# Sums by predictor, then by metric and the suffix of its name.
 Sums = dict[str, dict[tuple[str, str], Any]]
 # The feature that every network has.
 LOGITS = "logits"
 
 
-class Evaluator(NamedTuple):
-    """What evaluates some answers.
+class TrainingView(NamedTuple):
+    """A view of training on which predictors are compared too.
+
+    Attributes:
+      specs: the view, after those that it is made from.
+      branch: its BatchNorm branch.
+    """
+
+    specs: tuple[views.ViewSpec, ...]
+    branch: int
+
+
+class EvalSpec(NamedTuple):
+    """What an evaluation computes.
 
     Attributes:
       networks: by name; all run in inference mode.
-      answers: who is asked.
-      names: of the metrics, see `scores.METRICS`.
+      predictors: what is evaluated.
+      metrics: by the name in `eval.metrics`.
       settings: of the metrics.
-      view: what is done to the images first, see `eval.view`.
-      more: other views on which answers are compared, each after those that it is made from, and
-        its BatchNorm branch.
+      view: how evaluation images are made, see `eval.view`.
+      training_views: see `eval.views`.
       info: facts of the training split.
       mesh: the devices.
       human: `f32[N,C]`, people's answers by position in the test split's base split, or None.
@@ -44,47 +55,56 @@ class Evaluator(NamedTuple):
 
     networks: Mapping[str, Network]
     predictors: tuple[Predictor, ...]
-    names: tuple[str, ...]
+    metrics: Mapping[str, Metric]
     settings: Settings
     view: views.ViewSpec
-    more: tuple[tuple[tuple[views.ViewSpec, ...], int], ...]
+    training_views: tuple[TrainingView, ...]
     info: Info
     mesh: Mesh
     human: np.ndarray | None = None
 
     @property
     def teachers(self) -> tuple[str, ...]:
-        """Names the networks that answers are compared with, if a metric does."""
-        if not any(METRICS[name].needs == "teacher" for name in self.names):
+        """Names of the networks that predictors are compared with, if a metric compares."""
+        if not any(metric.needs == "teacher" for metric in self.metrics.values()):
             return ()
-        return tuple(dict.fromkeys(name for one in self.predictors for name in one.teachers))
+        names = (name for predictor in self.predictors for name in predictor.teachers)
+        return tuple(dict.fromkeys(names))
 
     @property
-    def asked(self) -> tuple[str, ...]:
-        """Names the networks whose variables are needed."""
-        own = {network for predictor in self.predictors for network, _ in predictor.members}
-        return tuple(name for name in self.networks if name in own | set(self.teachers))
-
-    def metrics_of(self, human: bool, first: bool = False) -> dict[str, Metric]:
-        """Gives the metrics of a split of which people's answers are known or not.
-
-        Args:
-          human: whether they are known.
-          first: whether only those that need a pass before are wanted.
-        """
-        return {
-            name: METRICS[name] for name in self.names
-            if (human or METRICS[name].needs != "human") and (METRICS[name].first or not first)
-        }
+    def needed_networks(self) -> tuple[str, ...]:
+        """Names of the networks whose variables are needed."""
+        members = {name for predictor in self.predictors for name, _ in predictor.members}
+        return tuple(name for name in self.networks if name in members | set(self.teachers))
 
     @property
     def embeds(self) -> bool:
-        """Whether a metric looks at activations."""
-        return any(METRICS[name].needs == "embedding" for name in self.names)
+        """Whether a metric needs activations."""
+        return any(metric.needs == "embedding" for metric in self.metrics.values())
+
+    def metrics_of(self, human: bool, first: bool = False) -> dict[str, Metric]:
+        """Returns the metrics of a split.
+
+        Args:
+          human: whether people's answers are known for the split.
+          first: whether to return only those that need a first pass.
+        """
+        return {
+            name: metric for name, metric in self.metrics.items()
+            if (human or metric.needs != "human") and (metric.first or not first)
+        }
 
 
 class ViewOutputs(NamedTuple):
-    """What networks say of one view: logits and embeddings by member, and the view's own."""
+    """Outputs of networks on one view.
+
+    Attributes:
+      logits: `f32[B,C]` by (network, BatchNorm branch).
+      embedding: `[B,...]` likewise, empty where no metric needs it.
+      label: `i32[B]` of the view.
+      mask: `bool[B]` of the view.
+      human: `f32[B,C]`, shares of people's answers, or None.
+    """
 
     logits: dict[Member, jax.Array]
     embedding: dict[Member, jax.Array]
@@ -93,99 +113,101 @@ class ViewOutputs(NamedTuple):
     human: jax.Array | None
 
 
-def make_eval(evaluator: Evaluator, human: bool, first: bool = False) -> Callable[..., Sums]:
+def make_eval_step(spec: EvalSpec, first: bool = False) -> Callable[..., Sums]:
     """Makes the jitted function that evaluates one batch.
 
     Args:
-      evaluator: who is asked for what.
-      human: whether people's answers are known.
-      first: whether only what has to be known before is gathered.
+      spec: what to compute.
+      first: whether this is the first pass, which gathers what some metrics need beforehand.
 
     Returns:
       `f(variables, params, batch, human, number, before) -> sums`; `variables` and `params` by
-      network and term, `human` `f32[B,C]` or None, `number` `i32[]` of the batch, `before` the
-      joined first pass or `{}`.
+      network and term, `human` `f32[B,C]` or None where people's answers are not known, `number`
+      `i32[]` of the batch, `before` the joined first pass or `{}`.
     """
-    every = evaluator.metrics_of(human, first)
 
-    def one(variables, params, batch: Batch, human, number, before) -> Sums:
-        view = _views((evaluator.view,), batch, evaluator.info, number)
-        wanted = [member for predictor in evaluator.predictors for member in predictor.members]
-        said = [_ask(evaluator, variables, view, [*wanted, *_compared(evaluator)], human)]
-        for specs, branch in () if first else evaluator.more:
-            view = _views(specs, batch, evaluator.info, number)
-            after = Ordering(number, said[-1].logits.values()).after(view.image)
-            wanted = [_on_branch(evaluator, predictor, branch) for predictor in _networks(evaluator)]
-            wanted = [*wanted, *_compared(evaluator)]
-            said.append(_ask(evaluator, variables, view.replace(image=after), wanted, None))
+    def evaluate_batch(variables, params, batch: Batch, human, number, before) -> Sums:
+        metrics = spec.metrics_of(human is not None, first)
+        view = _make_view((spec.view,), batch, spec.info, number)
+        members = [member for predictor in spec.predictors for member in predictor.members]
+        outputs = [_run_networks(spec, variables, view, [*members, *_teachers(spec)], human)]
+        for specs, branch in () if first else spec.training_views:
+            view = _make_view(specs, batch, spec.info, number)
+            after = Ordering(number, outputs[-1].logits.values()).after(view.image)
+            members = [_on_branch(spec, predictor, branch) for predictor in _main(spec)]
+            members = [*members, *_teachers(spec)]
+            outputs.append(_run_networks(spec, variables, view.replace(image=after), members, None))
         # Every metric is then the same sum in the same order on every device.
-        said = _everywhere(evaluator.mesh, said)
+        outputs = _everywhere(spec.mesh, outputs)
         if first:
             return {
-                predictor.name: {key: score.first(inputs) for key, score, inputs in rows}
-                for predictor, rows, _ in _measured(evaluator, said[0], params, every)
+                predictor.name: {key: metric.first(inputs) for key, metric, inputs in rows}
+                for predictor, rows, _ in _measured(spec, outputs[0], params, metrics)
             }
         sums: Sums = {}
-        for predictor, rows, facts in _measured(evaluator, said[0], params, every):
+        for predictor, rows, facts in _measured(spec, outputs[0], params, metrics):
             known = before.get(predictor.name, {})
             sums[predictor.name] = {
-                key: score.sums(inputs, evaluator.settings, known.get(key))
-                for key, score, inputs in rows
+                key: metric.sums(inputs, spec.settings, known.get(key))
+                for key, metric, inputs in rows
             } | {("", name): (value, jnp.float32(1)) for name, value in facts.items()}
-        for (specs, branch), own in zip(evaluator.more, said[1:], strict=True):
-            sums |= _on_view(evaluator, own, specs[-1].name, branch, every)
+        for (specs, branch), on_view in zip(spec.training_views, outputs[1:], strict=True):
+            sums |= _on_view(spec, on_view, specs[-1].name, branch, metrics)
         return sums
 
-    whole = sharding.replicated(evaluator.mesh)
-    return jax.jit(sharding.within(evaluator.mesh, one), out_shardings=whole)
+    whole = sharding.replicated(spec.mesh)
+    return jax.jit(sharding.within(spec.mesh, evaluate_batch), out_shardings=whole)
 
 
-def _views(specs: Sequence[views.ViewSpec], batch: Batch, info: Info, number) -> View:
-    """Makes the last of some views, the same in every epoch and for every seed."""
+def _make_view(specs: Sequence[views.ViewSpec], batch: Batch, info: Info, number) -> View:
+    """Returns the last of some views, the same in every epoch and for every seed."""
     values, _ = views.hparams(specs)
     clock = Clock(np.zeros((), np.uint32), np.zeros((), np.int32), number)
     return views.make(specs, clock, batch, values, info, 1)[specs[-1].name]
 
 
-def _compared(evaluator: Evaluator) -> list[Member]:
-    return [(name, 0) for name in evaluator.teachers]
+def _teachers(spec: EvalSpec) -> list[Member]:
+    return [(name, 0) for name in spec.teachers]
 
 
-def _networks(evaluator: Evaluator) -> list[Predictor]:
-    """Gives one answer a network: no single branches and no ensembles."""
-    found = {one.members[0][0]: one for one in reversed(evaluator.predictors) if not one.term}
-    return list(reversed(found.values()))
+def _main(spec: EvalSpec) -> list[Predictor]:
+    """Returns one predictor for each network: no single branches and no ensembles."""
+    main = {
+        predictor.members[0][0]: predictor
+        for predictor in reversed(spec.predictors) if not predictor.term
+    }
+    return list(reversed(main.values()))
 
 
-def _on_branch(evaluator: Evaluator, predictor: Predictor, branch: int) -> Member:
+def _on_branch(spec: EvalSpec, predictor: Predictor, branch: int) -> Member:
     network = predictor.members[0][0]
-    return network, min(branch, evaluator.networks[network].model.num_branches - 1)
+    return network, min(branch, spec.networks[network].model.num_branches - 1)
 
 
-def _ask(
-    evaluator: Evaluator, variables: Mapping[str, Any], view: View, wanted: Sequence[Member], human
+def _run_networks(
+    spec: EvalSpec, variables: Mapping[str, Any], view: View, members: Sequence[Member], human
 ) -> ViewOutputs:
     """Runs each network once on a view, all its branches side by side."""
     logits, embedding = {}, {}
     image = view.image
-    for name in dict.fromkeys(network for network, _ in wanted):
-        branches = tuple(dict.fromkeys(branch for network, branch in wanted if network == name))
+    for name in dict.fromkeys(network for network, _ in members):
+        branches = tuple(dict.fromkeys(branch for network, branch in members if network == name))
         shape = (image.shape[0], len(branches), *image.shape[1:])
         rows = jnp.broadcast_to(image[:, None], shape).reshape(-1, *image.shape[1:])
-        outputs, _ = evaluator.networks[name].model.apply(
+        outputs, _ = spec.networks[name].model.apply(
             variables[name], rows, train=False, branches=branches
         )
         parts = [(logits, outputs.logits)]
-        if evaluator.embeds:
-            parts.append((embedding, embedding_of(name, outputs, evaluator.settings)))
-        for found, array in parts:
+        if spec.embeds:
+            parts.append((embedding, embedding_of(name, outputs, spec.settings)))
+        for by_member, array in parts:
             apart = array.reshape(-1, len(branches), *array.shape[1:])
-            found |= {(name, branch): apart[:, i] for i, branch in enumerate(branches)}
+            by_member |= {(name, branch): apart[:, i] for i, branch in enumerate(branches)}
     return ViewOutputs(logits, embedding, view.label, view.mask, human)
 
 
 def embedding_of(network: str, outputs: Outputs, settings: Settings) -> jax.Array:
-    """Gives the activations that classes are told apart in.
+    """Returns the activations that `eval.embedding` names.
 
     Raises:
       ConfigError: the network has no such feature.
@@ -200,7 +222,7 @@ def embedding_of(network: str, outputs: Outputs, settings: Settings) -> jax.Arra
 
 
 def _everywhere(mesh: Mesh, tree: Any) -> Any:
-    """Brings all rows to all devices, in one piece: whole numbers below 2^24 stay what they are."""
+    """Copies all rows to all devices in one array: integers below 2^24 stay exact as float32."""
     leaves, structure = jax.tree.flatten(tree)
     rows = leaves[0].shape[0]
     flat = [leaf.reshape(rows, -1).astype(jnp.float32) for leaf in leaves]
@@ -219,53 +241,58 @@ Rows = list[tuple[tuple[str, str], Metric, MetricInputs]]
 
 
 def _measured(
-    evaluator: Evaluator, said: ViewOutputs, params: Mapping[str, Any], every: Mapping[str, Metric]
+    spec: EvalSpec, outputs: ViewOutputs, params: Mapping[str, Any], metrics: Mapping[str, Metric]
 ) -> Iterator[tuple[Predictor, Rows, dict[str, jax.Array]]]:
-    """Gives each answer, what is to be measured of it, and facts told with it."""
-    for predictor in evaluator.predictors:
-        logits, embedding = said.logits[predictor.members[0]], said.embedding.get(predictor.members[0])
+    """Yields each predictor, its metrics with their inputs, and facts of its ensemble."""
+    for predictor in spec.predictors:
+        member = predictor.members[0]
+        logits, embedding = outputs.logits[member], outputs.embedding.get(member)
         facts: dict[str, jax.Array] = {}
         if predictor.term:
-            together = jnp.stack([said.logits[member] for member in predictor.members])
-            loss, own = resolve(predictor.term, predictor.loss)[0], params.get(predictor.term, {})
-            logits, facts = loss.predict_ensemble(own, together, **dict(predictor.options))
+            stacked = jnp.stack([outputs.logits[member] for member in predictor.members])
+            loss = resolve(predictor.term, predictor.loss)[0]
+            logits, facts = loss.predict_ensemble(
+                params.get(predictor.term, {}), stacked, **dict(predictor.options)
+            )
             embedding = None
-        inputs = MetricInputs(logits, said.label, said.mask, None, said.human, embedding)
-        yield predictor, _rows(evaluator, said, predictor.teachers, inputs, every), facts
+        inputs = MetricInputs(
+            logits, outputs.label, outputs.mask, None, outputs.human, embedding
+        )
+        yield predictor, _rows(outputs, predictor.teachers, inputs, metrics), facts
 
 
 def _rows(
-    evaluator: Evaluator, said: ViewOutputs, teachers: Sequence[str], inputs: MetricInputs,
-    every: Mapping[str, Metric],
+    outputs: ViewOutputs, teachers: Sequence[str], inputs: MetricInputs,
+    metrics: Mapping[str, Metric],
 ) -> Rows:
-    """Lists what is measured: a metric and what is added to its name, its row, its arguments."""
-    found: Rows = []
-    for name, score in every.items():
-        if score.needs == "teacher":
+    """Lists what is measured: a metric and the suffix of its name, its row, its inputs."""
+    rows: Rows = []
+    for name, metric in metrics.items():
+        if metric.needs == "teacher":
             for teacher in teachers:
-                own = inputs._replace(teacher=said.logits[teacher, 0])
+                compared = inputs._replace(teacher=outputs.logits[teacher, 0])
                 suffix = "" if len(teachers) == 1 else f"_{teacher}"
-                found.append(((name, suffix), score, own))
-        elif not score.needs or getattr(inputs, score.needs) is not None:
-            found.append(((name, ""), score, inputs))
-    return found
+                rows.append(((name, suffix), metric, compared))
+        elif not metric.needs or getattr(inputs, metric.needs) is not None:
+            rows.append(((name, ""), metric, inputs))
+    return rows
 
 
 def _on_view(
-    evaluator: Evaluator, said: ViewOutputs, name: str, branch: int, every: Mapping[str, Metric]
+    spec: EvalSpec, outputs: ViewOutputs, name: str, branch: int, metrics: Mapping[str, Metric]
 ) -> Sums:
-    """Measures what needs no label, of networks on a view of training."""
-    every = {metric: score for metric, score in every.items() if metric in ON_VIEWS}
-    asked = [
-        (predictor.name, _on_branch(evaluator, predictor, branch), predictor.teachers)
-        for predictor in _networks(evaluator)
+    """Computes the metrics that need no label, of networks on a view of training."""
+    metrics = {key: metric for key, metric in metrics.items() if key in ON_VIEWS}
+    rows_of = [
+        (predictor.name, _on_branch(spec, predictor, branch), predictor.teachers)
+        for predictor in _main(spec)
     ]
-    asked += [(teacher, (teacher, 0), ()) for teacher in evaluator.teachers]
+    rows_of += [(teacher, (teacher, 0), ()) for teacher in spec.teachers]
     sums: Sums = {}
-    for front, member, teachers in asked:
-        inputs = MetricInputs(said.logits[member], said.label, said.mask)
+    for front, member, teachers in rows_of:
+        inputs = MetricInputs(outputs.logits[member], outputs.label, outputs.mask)
         sums["/".join(filter(None, (f"view_{name}", front)))] = {
-            key: score.sums(given, evaluator.settings, None)
-            for key, score, given in _rows(evaluator, said, teachers, inputs, every)
+            key: metric.sums(compared, spec.settings, None)
+            for key, metric, compared in _rows(outputs, teachers, inputs, metrics)
         }
     return sums

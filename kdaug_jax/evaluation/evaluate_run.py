@@ -1,4 +1,4 @@
-"""Evaluates a run that was trained before, from its working directory alone."""
+"""`--mode=evaluate`: evaluates a trained run from its working directory alone."""
 
 from __future__ import annotations
 
@@ -8,16 +8,17 @@ from typing import Any, TextIO
 
 from kdaug_jax import data
 from kdaug_jax.errors import ConfigError
-from kdaug_jax.evaluation import run
-from kdaug_jax.evaluation.build import check_evaluation, evaluator_of
-from kdaug_jax.evaluation.eval_step import Evaluator
-from kdaug_jax.evaluation.metric_table import METRICS
+from kdaug_jax.evaluation.build import build_evaluator, check_evaluation
+from kdaug_jax.evaluation.eval_step import EvalSpec
+from kdaug_jax.evaluation.metric_table import resolve_metric
 from kdaug_jax.evaluation.predictors import with_selected
+from kdaug_jax.evaluation.run import Results, evaluate_split
+from kdaug_jax.evaluation.tables import results_tables
 from kdaug_jax.experiment import config as configs
 from kdaug_jax.experiment import networks
 from kdaug_jax.experiment.frozen.stored import load, located
 from kdaug_jax.runtime import checkpoint, sharding, workdir
-from kdaug_jax.training.console import Console, Results, measures_table, results_table
+from kdaug_jax.runtime.console import Console
 from kdaug_jax.types import Info
 
 
@@ -31,8 +32,8 @@ def evaluate_run(
     """Evaluates the newest whole checkpoint on validation and test; changes nothing.
 
     Args:
-      config: a ConfigDict or nested dicts, of which `data`, `eval`, `mesh` and `precision` count;
-        networks and population are those that the run recorded.
+      config: a ConfigDict or nested dicts, of which `data`, `eval`, `mesh` and `precision` are
+        used; networks, terms and population are those that the run recorded.
       directory: the working directory of the run; its teachers are only needed where a metric
         compares with them.
       allow_config_change: whether `data` may be other than what the run was trained on.
@@ -53,36 +54,29 @@ def evaluate_run(
         rows = max(dataset.splits["test"].index) + 1
         human = data.read_human(full["eval"]["human"], info.num_classes, rows)
     mesh = sharding.make_mesh(full["mesh"]["data"], full["data"]["batch_size"])
-    # Whose answers are compared with whom, and what joint terms are, the run has written down.
-    config = {**stored["config"], "eval": full["eval"], "checkpoint": {"best": ""}}
+    # Teachers and ensembles follow from the terms, which are those of the run.
+    config = {
+        **stored["config"], "data": full["data"], "eval": full["eval"], "checkpoint": {"best": ""}
+    }
     trained = configs.natural_sort(
         name for name, facts in stored["networks"].items() if facts["trainable"]
     )
-    compares = any(METRICS[name].needs == "teacher" for name in full["eval"]["metrics"]
-                   if name in METRICS)
+    compares = any(resolve_metric(name).needs == "teacher" for name in full["eval"]["metrics"])
     built = {
         name: _network(config, name, directory, info, full["precision"], name in trained)
         for name in configs.natural_sort(config["networks"]) if name in trained or compares
     }
     check_evaluation(config, info, built)
-    evaluator, selections = evaluator_of(config, built, info, mesh, human)
+    evaluator = build_evaluator(config, built, info, mesh, human)
     results: Results = {}
-    compiled: dict[Any, Any] = {}
     for number, member in enumerate(stored["members"]):
-        variables, params = _member(evaluator, directory, number, trained, console.say)
-        found = {}
-        for split in ("validation", "test"):
-            numbers = run.evaluate_split(
-                evaluator, compiled, variables, params, dataset.splits[split],
-                full["eval"]["batch_size"] or full["data"]["batch_size"], human=split == "test",
-            ).numbers
-            found |= {f"eval/{split}/{name}": one for name, one in numbers.items()}
-        results[member] = with_selected(found, selections)
-    architectures = {name: one.model.name for name, one in built.items()}
-    console.say(results_table(architectures, evaluator.predictors, selections, results, {}))
-    more = measures_table(results)
-    if more:
-        console.say(more)
+        variables, params = _member(evaluator.spec, directory, number, trained, console.say)
+        numbers = {}
+        for use in ("validation", "test"):
+            numbers |= evaluate_split(evaluator, variables, params, dataset.splits, use).numbers
+        results[member] = with_selected(numbers, evaluator.selections)
+    for table in results_tables(evaluator, results, {}):
+        console.say(table)
     return results
 
 
@@ -103,35 +97,34 @@ def _dataset(
 
 
 def _member(
-    evaluator: Evaluator, directory: Path, number: int, trained: Sequence[str],
-    say: Callable[[str], None],
+    spec: EvalSpec, directory: Path, number: int, trained: Sequence[str], say: Callable[[str], None]
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Loads the variables that are asked for, and the parameters of terms that answer."""
-    networks, mesh = evaluator.networks, evaluator.mesh
+    """Loads the variables of the needed networks, and the parameters of terms with ensembles."""
     variables = {
-        name: sharding.put_whole(mesh, load(
-            f"networks.{name}", networks[name], evaluator.info, say,
+        name: sharding.put_whole(spec.mesh, load(
+            f"networks.{name}", spec.networks[name], spec.info, say,
             number if name in trained else 0,
         ))
-        for name in evaluator.asked
+        for name in spec.needed_networks
     }
-    averaged = ("ema",) if networks[trained[0]].facts["averaged"] else ()
+    averaged = ("ema",) if spec.networks[trained[0]].facts["averaged"] else ()
+    front = (str(number), *averaged, "params", "terms")
     params = {
         predictor.term: checkpoint.load_subtree(
-            directory / "checkpoints", (str(number), *averaged, "params", "terms", predictor.term), say
+            directory / "checkpoints", (*front, predictor.term), say
         )
-        for predictor in evaluator.predictors if predictor.term
+        for predictor in spec.predictors if predictor.term
     }
-    return variables, sharding.put_whole(mesh, params)
+    return variables, sharding.put_whole(spec.mesh, params)
 
 
 def _network(
-    config: Mapping[str, Any], name: str, directory: Path, info: Info, precision: str, own: bool
+    config: Mapping[str, Any], name: str, directory: Path, info: Info, precision: str, trained: bool
 ) -> networks.Network:
-    """Builds a network of the run, or one that it was taught by, from where its weights lie."""
+    """Builds a network of the run, or a teacher of it from where its weights are stored."""
     section = config["networks"][name]
     where, source = str(directory), name
-    if not own:
+    if not trained:
         where, source = located(section["checkpoint"], directory), section["source"]
     frozen = {"name": "", "trainable": False, "checkpoint": where, "source": source}
     return networks.build_network(name, configs.network(**frozen), info, 1, 0, precision)

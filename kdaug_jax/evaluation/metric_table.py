@@ -1,24 +1,28 @@
-"""What `eval.metrics` can name: each metric as sums over batches and what follows from them."""
+"""The table of metrics for `eval.metrics`: sums over batches, and numbers computed from the sums.
+
+The formulas are in `kdaug_jax.metrics`.
+"""
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
-from kdaug_jax import metrics
-from kdaug_jax.errors import ConfigError, suggest
+from kdaug_jax import metrics, registry
+from kdaug_jax.errors import ArgumentError, ConfigError
 
 
 class Settings(NamedTuple):
-    """What metrics depend on beside the answers.
+    """Settings of the metrics.
 
     Attributes:
       classes: C.
       bins: of confidence.
-      embedding: the feature that classes are told apart in, or "logits".
+      embedding: name of the feature that class discrimination is measured in, or "logits".
       table5: see `metrics.class_discrimination`.
     """
 
@@ -29,15 +33,15 @@ class Settings(NamedTuple):
 
 
 class MetricInputs(NamedTuple):
-    """What one network, or an ensemble, says of a batch, and what it is compared with.
+    """Outputs of one predictor on a batch, and what they are compared with.
 
     Attributes:
       logits: `f32[B,C]`.
       label: `i32[B]`.
       mask: `bool[B]`, False on rows that do not count.
-      teacher: `f32[B,C]`, logits of the other network, or None.
-      human: `f32[B,C]`, shares of people's answers, or None.
-      embedding: `[B,...]`, or None.
+      teacher: `f32[B,C]`, logits of the teacher; None unless the metric needs "teacher".
+      human: `f32[B,C]`, shares of people's answers, or None where they are not known.
+      embedding: `[B,...]`, or None where no metric needs it.
     """
 
     logits: jax.Array
@@ -49,15 +53,15 @@ class MetricInputs(NamedTuple):
 
 
 class Metric(NamedTuple):
-    """One row of the table.
+    """A metric: one row of the table, or a user's.
 
     Attributes:
-      sums: `sums(seen, settings, before)`: a tree of sums that add up over batches.
+      sums: `sums(inputs, settings, before)`: a tree of sums that add up over batches.
       finish: `finish(sums, settings) -> {name: value}` on the host; numbers, and arrays for plots.
       names: of the numbers.
-      needs: the field of `Seen` that it needs beside logits and labels.
-      first: `first(seen)`: what a pass over the whole split gathers before, joined by
-        `metrics.merge_moments`.
+      needs: the field of `MetricInputs` that it needs beside logits and labels, "" for none.
+      first: `first(inputs)`: what a first pass over the whole split computes, joined by
+        `metrics.merge_moments` and passed to `sums` as `before`.
     """
 
     sums: Callable[[MetricInputs, Settings, Any], Any]
@@ -67,11 +71,38 @@ class Metric(NamedTuple):
     first: Callable[[MetricInputs], Any] | None = None
 
 
-def _mean_of(name: str, sums: Callable[[MetricInputs], Any], needs: str = "") -> Metric:
+def mean_metric(
+    name: str, function: Callable[[MetricInputs], tuple[Any, Any]], needs: str = ""
+) -> Metric:
+    """Makes a metric that is a mean over examples.
+
+    Args:
+      name: of the number.
+      function: `f(inputs) -> (sum, count)`, both `f32[]`, over the rows where `inputs.mask` is True.
+      needs: see `Metric`.
+    """
+
+    def sums(inputs: MetricInputs, settings: Settings, before: Any):
+        pair = function(inputs)
+        if not isinstance(pair, tuple) or [np.shape(part) for part in pair] != [(), ()]:
+            raise ArgumentError(
+                f"'{name}' returned {_describe(pair)}",
+                "return (sum, count), two numbers over the rows where inputs.mask is True",
+            )
+        return pair
+
     def finish(pair, settings: Settings) -> dict[str, Any]:
         return {name: float(pair[0]) / float(pair[1])}
 
-    return Metric(lambda inputs, settings, before: sums(inputs), finish, (name,), needs)
+    return Metric(sums, finish, (name,), needs)
+
+
+def _describe(value: Any) -> str:
+    if isinstance(value, tuple):
+        return "(" + ", ".join(map(_describe, value)) + ")"
+    if isinstance(value, jax.Array | np.ndarray):
+        return f"{value.dtype}[{','.join(map(str, value.shape))}]"
+    return f"a {type(value).__name__}"
 
 
 def _rows(inputs: MetricInputs) -> tuple[jax.Array, jax.Array, jax.Array]:
@@ -108,7 +139,7 @@ def _human(inputs: MetricInputs, settings: Settings, before: Any):
     )
 
 
-def _told_by_humans(sums, settings: Settings) -> dict[str, Any]:
+def _human_numbers(sums, settings: Settings) -> dict[str, Any]:
     kl, cross_entropy, human, network = sums
     matrix = metrics.kl_matrix(metrics.class_means(human), metrics.class_means(network))
     return {
@@ -120,10 +151,10 @@ def _told_by_humans(sums, settings: Settings) -> dict[str, Any]:
 
 
 METRICS: dict[str, Metric] = {
-    "accuracy": _mean_of("accuracy", lambda inputs: metrics.accuracy(*_rows(inputs))),
-    "top5": _mean_of("top5", lambda inputs: metrics.top_k_accuracy(*_rows(inputs), 5)),
-    "nll": _mean_of("nll", lambda inputs: metrics.nll(*_rows(inputs))),
-    "brier": _mean_of("brier", lambda inputs: metrics.brier(*_rows(inputs))),
+    "accuracy": mean_metric("accuracy", lambda inputs: metrics.accuracy(*_rows(inputs))),
+    "top5": mean_metric("top5", lambda inputs: metrics.top_k_accuracy(*_rows(inputs), 5)),
+    "nll": mean_metric("nll", lambda inputs: metrics.nll(*_rows(inputs))),
+    "brier": mean_metric("brier", lambda inputs: metrics.brier(*_rows(inputs))),
     "macro": Metric(
         _confusion, lambda sums, settings: metrics.precision_recall_f1(sums),
         ("precision", "recall", "f1"),
@@ -146,62 +177,131 @@ METRICS: dict[str, Metric] = {
         _unit_sums, _discrimination, ("cohesion", "adhesion", "discrimination"), "embedding",
         first=lambda inputs: metrics.moments(inputs.embedding, inputs.mask),
     ),
-    "effective_classes": _mean_of(
+    "effective_classes": mean_metric(
         "effective_classes", lambda inputs: metrics.effective_classes(inputs.logits, inputs.mask)
     ),
-    "agreement": _mean_of(
-        "agreement", lambda inputs: metrics.agreement(inputs.logits, inputs.teacher, inputs.mask), "teacher"
+    "agreement": mean_metric(
+        "agreement",
+        lambda inputs: metrics.agreement(inputs.logits, inputs.teacher, inputs.mask), "teacher",
     ),
-    "predictive_kl": _mean_of(
+    "predictive_kl": mean_metric(
         "predictive_kl",
         lambda inputs: metrics.predictive_kl(inputs.logits, inputs.teacher, inputs.mask), "teacher",
     ),
     "human": Metric(
-        _human, _told_by_humans, ("human_kl", "human_cross_entropy", "human_kl_class"), "human"
+        _human, _human_numbers, ("human_kl", "human_cross_entropy", "human_kl_class"), "human"
     ),
 }
-# What is measured on views of training too, where there is no label of their own.
+# Metrics that need no label, so that they are computed on views of training too.
 ON_VIEWS = ("agreement", "predictive_kl", "effective_classes")
 
 
-def check(section: Mapping[str, Any], classes: int) -> Settings:
-    """Checks `config.eval` as far as it concerns metrics.
+def resolve_metric(name: str) -> Metric:
+    """Returns the metric that a name in `eval.metrics` stands for.
+
+    Args:
+      name: a row of `METRICS`, or `package.module:attribute`: a `Metric`, or a function
+        `f(inputs: MetricInputs) -> (sum, count)` whose mean is reported under its own name.
+
+    Raises:
+      ConfigError: there is no such metric.
+    """
+    row = registry.resolve("eval.metrics", "metric", name, METRICS)
+    if isinstance(row, Metric):
+        return row
+    try:
+        inspect.signature(row).bind(None)
+    except (TypeError, ValueError):  # not callable, without a signature, or of other arguments
+        raise ConfigError(
+            "eval.metrics", f"'{name}' is no function of one argument",
+            "name a Metric, or a function f(inputs: MetricInputs) -> (sum, count)",
+        ) from None
+    return mean_metric(registry.short_name(name), row)
+
+
+def resolve_metrics(
+    section: Mapping[str, Any], num_classes: int
+) -> tuple[dict[str, Metric], Settings]:
+    """Resolves the metrics of `config.eval`.
 
     Args:
       section: the complete section.
-      classes: C of the data.
+      num_classes: C of the data.
 
     Returns:
-      The settings of the metrics.
+      The metrics by the name in `eval.metrics`, and their settings.
 
     Raises:
       ConfigError: an unknown metric, one that does not fit the data, or bad settings.
     """
-    for name in section["metrics"]:
-        if name not in METRICS:
-            raise ConfigError("eval.metrics", f"unknown metric '{name}'", suggest(name, METRICS))
-    if not {"accuracy", "nll"} <= set(section["metrics"]):
+    rows = {name: resolve_metric(name) for name in section["metrics"]}
+    if not {"accuracy", "nll"} <= set(rows):
         raise ConfigError(
             "eval.metrics", "leaves out accuracy or nll", "runs are compared by them: name both"
         )
-    if "top5" in section["metrics"] and classes < 5:
-        raise ConfigError("eval.metrics", f"top5 of {classes} classes", "leave it out")
-    if ("human" in section["metrics"]) != bool(section["human"]):
+    reported: dict[str, str] = {}
+    for name, row in rows.items():
+        for number in row.names:
+            if number in reported:
+                raise ConfigError(
+                    "eval.metrics", f"'{reported[number]}' and '{name}' both report '{number}'",
+                    "give one of them another name",
+                )
+            reported[number] = name
+    if "top5" in rows and num_classes < 5:
+        raise ConfigError("eval.metrics", f"top5 of {num_classes} classes", "leave it out")
+    if ("human" in rows) != bool(section["human"]):
         raise ConfigError(
             "eval.human", f"is {section['human']!r}",
             "name a file of answers here and 'human' in eval.metrics, or neither",
         )
-    return Settings(classes, section["bins"], section["embedding"], section["table5"])
+    return rows, Settings(num_classes, section["bins"], section["embedding"], section["table5"])
 
 
-def numbers(found: Mapping[str, Any]) -> dict[str, float]:
-    """Gives the finite numbers among finished values; where nothing was counted there is NaN."""
+def check_sums(name: str, metric: Metric, inputs: MetricInputs, settings: Settings) -> None:
+    """Validates the sums of a user's metric by tracing it, without computing anything.
+
+    Args:
+      name: in `eval.metrics`.
+      metric: the metric.
+      inputs: shapes and dtypes of a batch.
+      settings: of the metrics.
+
+    Raises:
+      ConfigError: the shapes of the sums are not those of a sum.
+    """
+
+    def traced(inputs: MetricInputs):
+        before = None
+        if metric.first is not None:
+            moments = metric.first(inputs)
+            before = metrics.merge_moments(moments, moments)
+        return metric.sums(inputs, settings, before)
+
+    def rows(count: int) -> MetricInputs:
+        return jax.tree.map(
+            lambda leaf: jax.ShapeDtypeStruct((count, *leaf.shape[1:]), leaf.dtype), inputs
+        )
+
+    try:
+        few, more = (jax.eval_shape(traced, rows(count)) for count in (2, 3))
+    except ArgumentError as error:
+        raise ConfigError("eval.metrics", error.what, error.remedy) from None
+    if not jax.tree.leaves(few) or few != more:
+        raise ConfigError(
+            "eval.metrics", f"the sums of '{name}' have a shape that depends on the batch size",
+            "sum over the rows where inputs.mask is True",
+        )
+
+
+def numbers(values: Mapping[str, Any]) -> dict[str, float]:
+    """Returns the finite numbers among finished values; a mean over no rows is NaN."""
     return {
-        name: float(value) for name, value in found.items()
+        name: float(value) for name, value in values.items()
         if np.ndim(value) == 0 and np.isfinite(value)
     }
 
 
-def arrays(found: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    """Gives the arrays among finished values."""
-    return {name: np.asarray(value) for name, value in found.items() if np.ndim(value)}
+def arrays(values: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """Returns the arrays among finished values."""
+    return {name: np.asarray(value) for name, value in values.items() if np.ndim(value)}

@@ -1,4 +1,4 @@
-"""Who is asked when a run is evaluated: networks, their BatchNorm branches, and ensembles."""
+"""Predictors of an evaluation: networks, their BatchNorm branches, ensembles, selections."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ Member = tuple[str, int]
 
 
 class Predictor(NamedTuple):
-    """One that is evaluated.
+    """A network on one BatchNorm branch, or the ensemble that a term forms.
 
     Attributes:
       name: part of its metrics' names: "" for the run's main network, "branch_1", "two",
         "two/branch_1", or the name of a term.
-      members: the (network, BatchNorm branch) pairs that are asked.
-      term: the term that makes one answer of several, "" for a single member.
-      loss: its loss.
-      options: its options.
+      members: (network, BatchNorm branch) pairs; one unless it is an ensemble.
+      term: the term that forms the ensemble, "" for a single network.
+      loss: of the term.
+      options: of the loss.
       teachers: the networks that it is compared with.
     """
 
@@ -32,17 +32,13 @@ class Predictor(NamedTuple):
     options: Mapping[str, Any] = {}
     teachers: tuple[str, ...] = ()
 
-    def path(self, metric: str) -> str:
-        """Gives a metric of it its name below the split."""
-        return f"{self.name}/{metric}" if self.name else metric
-
 
 class Selection(NamedTuple):
-    """One of several answers, to be chosen by accuracy on the validation split.
+    """Predictors of which the most accurate one on the validation split is selected.
 
     Attributes:
       name: part of its metrics' names, such as "chosen" or "two/chosen".
-      options: names of the answers.
+      options: names of the predictors.
     """
 
     name: str
@@ -50,14 +46,14 @@ class Selection(NamedTuple):
 
 
 def main_network(trained: Sequence[str]) -> str:
-    """Gives the network whose results carry no name of their own: the student, or the first."""
+    """Returns the network whose metrics carry no network name: the student, or the first."""
     return "student" if "student" in trained else trained[0]
 
 
 def plan_predictors(
     config: Mapping[str, Any], branches: Mapping[str, int]
 ) -> tuple[tuple[Predictor, ...], tuple[Selection, ...]]:
-    """Lists who is evaluated, from a config alone.
+    """Lists the predictors and selections of a config.
 
     Args:
       config: the complete plain config.
@@ -65,19 +61,21 @@ def plan_predictors(
 
     Returns:
       Every trained network, on branch 0; where a network has several branches, each of them; and
-      what joint terms say. And what is chosen among: the branches of a network, and the networks
-      of a joint term.
+      the ensembles that terms form. Selections are among the branches of a network, and among the
+      networks of an ensemble.
     """
     trained = natural_sort(branches)
     main = main_network(trained)
-    compared = _compared(config)
+    teachers_of = _teachers(config)
     predictors, selections = [], []
     for network in trained:
-        teachers = tuple(name for name in natural_sort(compared.get(network, ())) if name != network)
-        own = "" if network == main else network
-        predictors.append(Predictor(own, ((network, 0),), teachers=teachers))
+        teachers = tuple(
+            name for name in natural_sort(teachers_of.get(network, ())) if name != network
+        )
+        label = "" if network == main else network
+        predictors.append(Predictor(label, ((network, 0),), teachers=teachers))
         if branches[network] > 1:
-            front = f"{own}/" if own else ""
+            front = f"{label}/" if label else ""
             names = tuple(f"{front}branch_{number}" for number in range(branches[network]))
             predictors += [
                 Predictor(name, ((network, number),), teachers=teachers)
@@ -85,35 +83,36 @@ def plan_predictors(
             ]
             selections.append(Selection(f"{front}chosen", names))
     for name in natural_sort(config["terms"]):
-        predictor = _of_term(config, name)
+        predictor = _ensemble(config, name)
         if predictor is None:
             continue
         predictors.append(predictor)
-        asked = list(dict.fromkeys(network for network, _ in predictor.members))
-        if len(asked) > 1:
-            own = tuple("" if network == main else network for network in asked)
-            selections.append(Selection(f"{name}/chosen", own))
+        networks = dict.fromkeys(network for network, _ in predictor.members)
+        if len(networks) > 1:
+            options = tuple("" if network == main else network for network in networks)
+            selections.append(Selection(f"{name}/chosen", options))
     return tuple(predictors), tuple(selections)
 
 
 def _students(term: Mapping[str, Any]) -> tuple[str, ...]:
-    one = term["student"]
-    return (one,) * len(term["on"]) if isinstance(one, str) else tuple(one)
+    student = term["student"]
+    return (student,) * len(term["on"]) if isinstance(student, str) else tuple(student)
 
 
-def _compared(config: Mapping[str, Any]) -> dict[str, set[str]]:
-    """Finds the teachers of each learning network."""
-    found: dict[str, set[str]] = {}
+def _teachers(config: Mapping[str, Any]) -> dict[str, set[str]]:
+    """Returns the names of the teachers of each student."""
+    teachers: dict[str, set[str]] = {}
     for term in config["terms"].values():
-        named = (term["teacher"],) if isinstance(term["teacher"], str) else term["teacher"]
+        names = (term["teacher"],) if isinstance(term["teacher"], str) else term["teacher"]
         for student in _students(term):
-            found.setdefault(student, set()).update(
-                name.partition("@")[0] for name in named if name
+            teachers.setdefault(student, set()).update(
+                name.partition("@")[0] for name in names if name
             )
-    return found
+    return teachers
 
 
-def _of_term(config: Mapping[str, Any], name: str) -> Predictor | None:
+def _ensemble(config: Mapping[str, Any], name: str) -> Predictor | None:
+    """Returns the ensemble that a term forms, None for a term that forms none."""
     term = config["terms"][name]
     if resolve(f"terms.{name}.loss", term["loss"])[0].predict_ensemble is None:
         return None
@@ -125,26 +124,28 @@ def _of_term(config: Mapping[str, Any], name: str) -> Predictor | None:
     return Predictor(name, members, name, term["loss"], options)
 
 
-def with_selected(found: Mapping[str, float], selections: Sequence[Selection]) -> dict[str, float]:
-    """Adds what was chosen on the validation split, on every split that was evaluated.
+def with_selected(
+    numbers: Mapping[str, float], selections: Sequence[Selection]
+) -> dict[str, float]:
+    """Adds the metrics of selections, on every split that was evaluated.
 
     Args:
-      found: metrics by full name.
-      choices: see `plan_answers`.
+      numbers: metrics by full name, those of the validation split among them.
+      selections: see `plan_predictors`.
 
     Returns:
-      `found` with `eval/<split>/<choice>/<metric>`, and the number of the option that was chosen as
-      `eval/validation/<choice>/number`; of equal ones the first.
+      `numbers` with `eval/<split>/<selection>/<metric>`, and the position of the selected option as
+      `eval/validation/<selection>/number`; of equally accurate ones the first.
     """
-    result = dict(found)
+    result = dict(numbers)
     for selection in selections:
         accuracy = [
-            found[f"eval/validation/{f'{name}/' if name else ''}accuracy"]
+            numbers[f"eval/validation/{f'{name}/' if name else ''}accuracy"]
             for name in selection.options
         ]
         best = max(range(len(accuracy)), key=accuracy.__getitem__)
         option = selection.options[best]
-        for path, value in found.items():
+        for path, value in numbers.items():
             _, split, name = path.split("/", 2)
             front, _, metric = name.rpartition("/")
             if front == option:

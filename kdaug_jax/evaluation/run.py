@@ -1,4 +1,4 @@
-"""Evaluates networks on a split, exactly, on any number of devices."""
+"""Evaluates predictors on whole splits, exactly, on any number of devices."""
 
 from __future__ import annotations
 
@@ -11,85 +11,166 @@ import numpy as np
 from kdaug_jax import metrics
 from kdaug_jax.data import Split, eval_batches
 from kdaug_jax.evaluation import metric_table
-from kdaug_jax.evaluation.eval_step import Evaluator, Sums, make_eval
+from kdaug_jax.evaluation.eval_step import EvalSpec, Sums, make_eval_step
+from kdaug_jax.evaluation.predictors import Predictor, Selection, with_selected
 from kdaug_jax.runtime import sharding
 from kdaug_jax.types import TrainState
 
+# Metrics by name, for each member of a population.
+Results = dict[str, dict[str, float]]
+
+
+class Evaluator(NamedTuple):
+    """Evaluates a set of predictors; its jitted steps compile once and are used for all members.
+
+    Attributes:
+      spec: what is computed.
+      selections: what is selected among on the validation split.
+      batch_size: rows a batch.
+      first_pass: jitted, for metrics that need a pass beforehand.
+      step: jitted, for all metrics.
+    """
+
+    spec: EvalSpec
+    selections: tuple[Selection, ...]
+    batch_size: int
+    first_pass: Callable[..., Sums]
+    step: Callable[..., Sums]
+
 
 class Evaluation(NamedTuple):
-    """What an evaluation found, by name: numbers, and arrays for plots."""
+    """Results of an evaluation by full name: numbers, and arrays for plots."""
 
     numbers: dict[str, float]
     arrays: dict[str, np.ndarray]
 
 
-def evaluate_split(
-    evaluator: Evaluator,
-    compiled: dict[Any, Callable[..., Sums]],
-    variables: Mapping[str, Any],
-    params: Mapping[str, Any],
-    split: Split,
-    batch_size: int,
-    check: Callable[[], None] = lambda: None,
-    human: bool = False,
-) -> Evaluation:
-    """Evaluates on a whole split.
+def make_evaluator(
+    spec: EvalSpec, selections: tuple[Selection, ...], batch_size: int
+) -> Evaluator:
+    """Makes an evaluator; nothing is compiled before it is used.
 
     Args:
-      evaluator: who is asked for what.
-      compiled: what `make_eval` made before, kept here between calls.
-      variables: of the networks that are asked.
-      params: of the terms that answer.
-      split: the examples.
-      batch_size: rows a batch, at most as many as the split has, rounded up to what the devices
-        share evenly; the last batch is filled up with rows that do not count.
+      spec: what to compute.
+      selections: what to select among.
+      batch_size: rows a batch; the last batch of a split is filled up with masked rows.
+    """
+    return Evaluator(
+        spec, selections, batch_size, make_eval_step(spec, first=True), make_eval_step(spec)
+    )
+
+
+def make_network_evaluator(evaluator: Evaluator, network: str) -> Evaluator:
+    """Makes the evaluator of one network alone, without metrics that compare it with a teacher."""
+    spec = evaluator.spec
+    alone = {name: row for name, row in spec.metrics.items() if row.needs != "teacher"}
+    predictor = Predictor(network, ((network, 0),))
+    spec = spec._replace(predictors=(predictor,), metrics=alone, training_views=())
+    return make_evaluator(spec, (), evaluator.batch_size)
+
+
+def evaluate_state(
+    evaluator: Evaluator,
+    state: TrainState,
+    frozen: Mapping[str, Any],
+    splits: Mapping[str, Split],
+    use: str,
+    check: Callable[[], None] = lambda: None,
+    validation: Mapping[str, float] | None = None,
+) -> Evaluation:
+    """Evaluates a training state on a split: networks, branches, ensembles and selections.
+
+    Args:
+      evaluator: of the run.
+      state: of the run; its averaged weights are evaluated where they are kept.
+      frozen: variables of the frozen networks.
+      splits: examples by use.
+      use: "validation" or "test".
       check: called before each batch; may raise to end the evaluation.
-      human: whether the evaluator's table of people's answers is of this split.
+      validation: numbers of the validation split, by which branches and networks are selected;
+        needed where `use` is another split.
 
     Returns:
-      Values by name below the split; numbers that are not finite are left out.
+      Values by full name, `eval/<use>/...`.
     """
-    mesh, human = evaluator.mesh, human and evaluator.human is not None
-    batch_size = -(-min(batch_size, len(split)) // mesh.size) * mesh.size
+    networks = evaluator.spec.networks
+    variables = {
+        name: variables_of(state, name) if networks[name].trainable else frozen[name]
+        for name in evaluator.spec.needed_networks
+    }
+    values = evaluate_split(evaluator, variables, params_of(state), splits, use, check)
+    numbers = with_selected({**(validation or {}), **values.numbers}, evaluator.selections)
+    front = f"eval/{use}/"
+    return values._replace(
+        numbers={name: value for name, value in numbers.items() if name.startswith(front)}
+    )
+
+
+def evaluate_split(
+    evaluator: Evaluator,
+    variables: Mapping[str, Any],
+    params: Mapping[str, Any],
+    splits: Mapping[str, Split],
+    use: str,
+    check: Callable[[], None] = lambda: None,
+) -> Evaluation:
+    """Evaluates all predictors on a whole split.
+
+    Args:
+      evaluator: of the predictors.
+      variables: of the networks that the predictors need.
+      params: of the terms that form ensembles.
+      splits: examples by use.
+      use: "validation" or "test"; people's answers are known for the latter.
+      check: called before each batch; may raise to end the evaluation.
+
+    Returns:
+      Values by full name, `eval/<use>/...`; numbers that are not finite are left out.
+    """
+    spec, split = evaluator.spec, splits[use]
+    mesh, human = spec.mesh, spec.human if use == "test" else None
+    batch_size = -(-min(evaluator.batch_size, len(split)) // mesh.size) * mesh.size
     rows = sharding.local_rows(mesh, batch_size)
 
-    def over(first: bool, before: Sums, merge: Callable[[Any, Any], Any]) -> Sums:
-        if (human, first) not in compiled:
-            compiled[human, first] = make_eval(evaluator, human, first)
+    def over(step: Callable[..., Sums], before: Sums, merge: Callable[[Any, Any], Any]) -> Sums:
         total = None
         for number, batch in enumerate(eval_batches(split, batch_size, rows)):
             check()
-            people = evaluator.human[batch.index] if human else None
+            people = None if human is None else human[batch.index]
             batch, people = sharding.put_batch(mesh, (batch, people))
-            part = sharding.settle(compiled[human, first](
-                variables, params, batch, people, np.int32(number), before
-            ))
+            part = sharding.settle(
+                step(variables, params, batch, people, np.int32(number), before)
+            )
             total = part if total is None else merge(total, part)
         return total
 
-    before = over(True, {}, _join) if evaluator.metrics_of(human, first=True) else {}
-    sums, every = jax.device_get(over(False, before, metrics.merge)), evaluator.metrics_of(human)
-    found: dict[str, Any] = {}
-    for front, own in sums.items():
-        for (metric, suffix), value in own.items():
-            if metric:
-                values = every[metric].finish(value, evaluator.settings)
+    before = {}
+    if spec.metrics_of(human is not None, first=True):
+        before = over(evaluator.first_pass, {}, _join)
+    sums = jax.device_get(over(evaluator.step, before, metrics.merge))
+    values: dict[str, Any] = {}
+    for front, by_metric in sums.items():
+        for (name, suffix), total in by_metric.items():
+            if name:
+                finished = spec.metrics[name].finish(total, spec.settings)
             else:
-                values = {"": float(value[0]) / float(value[1])}
-            for name, one in values.items():
-                found["/".join(filter(None, (front, name + suffix)))] = one
-    return Evaluation(metric_table.numbers(found), metric_table.arrays(found))
+                finished = {"": float(total[0]) / float(total[1])}
+            values |= {
+                "/".join(filter(None, (f"eval/{use}", front, part + suffix))): value
+                for part, value in finished.items()
+            }
+    return Evaluation(metric_table.numbers(values), metric_table.arrays(values))
 
 
 def _join(a: Sums, b: Sums) -> Sums:
     return {
-        name: {key: metrics.merge_moments(a[name][key], b[name][key]) for key in own}
-        for name, own in a.items()
+        name: {key: metrics.merge_moments(a[name][key], b[name][key]) for key in by_metric}
+        for name, by_metric in a.items()
     }
 
 
 def variables_of(state: TrainState, network: str) -> Mapping[str, Any]:
-    """Gives a trained network's variables for inference: the averaged ones where they are kept."""
+    """Returns a trained network's variables for inference, averaged where averages are kept."""
     source = state.ema or {"params": state.params, "network_state": state.network_state}
     return {
         "params": source["params"][network], "batch_stats": source["network_state"][network]
@@ -97,5 +178,5 @@ def variables_of(state: TrainState, network: str) -> Mapping[str, Any]:
 
 
 def params_of(state: TrainState) -> Mapping[str, Any]:
-    """Gives the terms' own parameters: the averaged ones where they are kept."""
+    """Returns the terms' parameters, averaged where averages are kept."""
     return (state.ema or {"params": state.params})["params"]["terms"]

@@ -59,6 +59,11 @@ def _line_of(file: str, error: BaseException) -> int | None:
     return lines[-1] if lines else None
 
 
+def config_file(argv: Sequence[str]) -> str | None:
+    """Returns the path of the config file that the words of a command line name, None for none."""
+    return _config_word(argv).partition(":")[0] or None
+
+
 def _config_word(argv: Sequence[str]) -> str:
     for word, following in zip(argv, [*argv[1:], ""], strict=True):
         name, equals, value = word.lstrip("-").partition("=")

@@ -1,4 +1,4 @@
-"""Metrics out: `metrics.jsonl`, TensorBoard events and the console, from process 0 only."""
+"""Writes metrics to `metrics.jsonl` and TensorBoard, from process 0 only."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 import jax
 
@@ -38,7 +38,7 @@ def read_rows(workdir: Path) -> list[dict[str, Any]]:
 
 @contextlib.contextmanager
 def _absent(module: str) -> Iterator[None]:
-    """Makes importing a module fail that nobody has imported yet, as if it were not installed."""
+    """Makes the import of a module fail, as if it were not installed, unless it is imported."""
     if module in sys.modules:
         yield
         return
@@ -57,8 +57,8 @@ class _Events:
     """
 
     def __init__(self, directory: Path, start: int):
-        # Where PyTorch is installed, tensorboardX loads all of it to know its tensors: a second
-        # before the first step, for nothing.
+        # Where PyTorch is installed, tensorboardX imports it to recognise its tensors, which takes
+        # a second and is not needed here.
         with _absent("torch"):
             from tensorboardX.proto import event_pb2
             from tensorboardX.record_writer import RecordWriter
@@ -90,29 +90,24 @@ class _Events:
 
 
 class Writer:
-    """Writes rows and progress; use it as a context manager."""
+    """Writes rows of metrics; use it as a context manager."""
 
-    def __init__(
-        self, workdir: Path, members: Sequence[str], start: int, stream: TextIO | None = None
-    ):
+    def __init__(self, workdir: Path, members: Sequence[str], start: int):
         """Opens the files; rows after step `start` are dropped, the run will write them again.
 
         Args:
           workdir: absolute path.
           members: names of the runs of a population, `("",)` for a plain run.
           start: the step a run resumes from, 0 for a new one.
-          stream: console, by default standard output.
         """
         self._main = jax.process_index() == 0
-        self._stream = stream or sys.stdout
-        self._bar = False
-        self._there: set[tuple[int, str, str]] = set()
+        self._written: set[tuple[int, str, str]] = set()
         if not self._main:
             return
         path = Path(workdir) / METRICS
         kept = [row for row in read_rows(workdir) if row["step"] <= start] if start else []
         # A run that was stopped after its last checkpoint writes the rows of that step again.
-        self._there = {
+        self._written = {
             (row["step"], row.get("member", ""), name)
             for row in kept
             if row["step"] == start
@@ -132,16 +127,15 @@ class Writer:
     def __exit__(self, *error: Any) -> None:
         if not self._main:
             return
-        self._end_bar()
-        # When another error is under way, a full disk is told as that or not at all.
-        told = () if error[0] is None else (OSError,)
-        with contextlib.suppress(*told), contextlib.ExitStack() as files:
+        # While another error propagates, a full disk must not replace it.
+        suppressed = () if error[0] is None else (OSError,)
+        with contextlib.suppress(*suppressed), contextlib.ExitStack() as files:
             for file in (self._rows, *self._events.values()):
                 files.callback(file.close)
 
     def wrote(self, step: int, prefix: str) -> bool:
-        """Says whether the run that is resumed wrote such a metric at the step it is resumed at."""
-        return any(row == step and name.startswith(prefix) for row, _, name in self._there)
+        """Returns whether the resumed run wrote a metric of that prefix at the step it resumes from."""
+        return any(row == step and name.startswith(prefix) for row, _, name in self._written)
 
     def row(self, step: int, member: str, values: Mapping[str, float]) -> None:
         """Writes the metrics of a step; flushed, so that a killed run keeps them.
@@ -151,52 +145,9 @@ class Writer:
           member: name within the population, "" for a plain run.
           values: by metric name.
         """
-        if not self._main or all((step, member, name) in self._there for name in values):
+        if not self._main or all((step, member, name) in self._written for name in values):
             return
         named = {"member": member} if member else {}
         self._rows.write(json.dumps({"step": step, **named, **values}) + "\n")
         self._rows.flush()
         self._events[member].add(step, values)
-
-    def say(self, text: str) -> None:
-        """Prints a line."""
-        if self._main:
-            self._end_bar()
-            print(text, file=self._stream, flush=True)
-
-    def progress(self, done: float, text: str) -> None:
-        """Prints a line of progress; on a terminal a bar that overwrites itself.
-
-        Args:
-          done: share of the run, 0..1.
-          text: step, epoch, loss, speed and time left.
-        """
-        if not self._main:
-            return
-        if self._stream.isatty():
-            filled = round(20 * done)
-            bar = "█" * filled + "·" * (20 - filled)
-            self._stream.write(f"\r\x1b[K{bar} {text}")
-            self._stream.flush()
-            self._bar = True
-        else:
-            print(text, file=self._stream, flush=True)
-
-    def _end_bar(self) -> None:
-        if self._bar:
-            self._stream.write("\n")
-            self._bar = False
-
-
-def table(rows: Sequence[Sequence[str]]) -> str:
-    """Aligns rows of text under their first row, numbers to the right."""
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-
-    def line(row, fill=" "):
-        cells = [
-            cell.ljust(width, fill) if column == 0 else cell.rjust(width, fill)
-            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ]
-        return "  ".join(cells).rstrip()
-
-    return "\n".join([line(rows[0]), line([""] * len(widths), "-"), *map(line, rows[1:])])

@@ -1,4 +1,4 @@
-"""How long the steps of a run are going to take, as soon as that can be measured."""
+"""Estimates the duration of a run from its first steps."""
 
 from __future__ import annotations
 
@@ -11,33 +11,33 @@ SHORT_SECONDS = 60.0  # a run that is over sooner needs no estimate
 
 
 class Estimate:
-    """Measures steps from the second call on, and tells once what they say of the whole run.
+    """Measures steps from the second call on, and reports once what they mean for the whole run.
 
-    The first call is left out, since memory is found and pages are loaded in it. What follows is
-    measured after twice, four times, eight times as many steps and so on: so the devices are
-    waited for seldom, and a run of slow steps is told of after its second call.
+    The first call is left out, since it allocates memory and loads pages. Time is taken after
+    twice, four times, eight times as many steps and so on: so the host seldom waits for the
+    devices, and a run of slow steps is reported after its second call.
     """
 
     def __init__(self, intervals: Intervals, step: int, checkpoint_bytes: int, kept: int):
         """Starts before the first call.
 
         Args:
-          marks: of the run.
+          intervals: of the run.
           step: steps taken before.
           checkpoint_bytes: size of a checkpoint.
           kept: how many checkpoints are kept at most.
         """
-        self._marks, self._start = intervals, step
+        self._intervals, self._start = intervals, step
         self._bytes, self._kept = checkpoint_bytes, kept
         self._next: float = step + 1
         self._since: tuple[int, float] | None = None
 
-    def wants(self, step: int) -> bool:
-        """Says whether `measure` is to be called, now that so many steps are taken."""
+    def due(self, step: int) -> bool:
+        """Returns whether `measure` is to be called after so many steps."""
         return step >= self._next
 
     def measure(self, step: int, seconds: float) -> str:
-        """Takes down the time at which the devices are done with a step.
+        """Records the time at which the devices are done with a step.
 
         Args:
           step: steps taken.
@@ -55,10 +55,10 @@ class Estimate:
             return ""
         self._next = math.inf
         each = (seconds - before) / (step - first)
-        count = self._marks.total - self._start
+        count = self._intervals.total - self._start
         if each * count < SHORT_SECONDS:
             return ""
-        saves = self._marks.saves(self._start, each)
+        saves = self._intervals.saves(self._start, each)
         return (
             f"estimate  about {duration(each * count)} for {count:,} steps"
             f" ({_milliseconds(each)} a step), without evaluation;"
@@ -68,7 +68,7 @@ class Estimate:
 
 
 def duration(seconds: float) -> str:
-    """Writes a time as "2h10m" or "1m05s"."""
+    """Returns a time as "2h10m" or "1m05s"."""
     minutes, seconds = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}h{minutes:02d}m" if hours else f"{minutes}m{seconds:02d}s"

@@ -1,4 +1,4 @@
-"""When the loop does what, in steps."""
+"""Intervals of logging, evaluation and checkpoints, in optimiser steps."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from kdaug_jax.training import population
 
 
 class Intervals(NamedTuple):
-    """The marks of a run, in optimiser steps.
+    """Where phases begin and what happens how often, in optimiser steps.
 
     Attributes:
       total: where the run ends.
@@ -31,11 +31,11 @@ class Intervals(NamedTuple):
     per_call: int
 
     def phase(self, step: int) -> int:
-        """Gives the number of the phase that a step belongs to."""
+        """Returns the number of the phase that a step belongs to."""
         return max(number for number, start in enumerate(self.starts) if start <= step)
 
     def call_length(self, step: int) -> int:
-        """Gives how many steps the next call takes: none crosses the end of a phase."""
+        """Returns how many steps the next call takes: none crosses the end of a phase."""
         ends = [start for start in self.starts if start > step]
         return min(self.per_call, min([*ends, self.total]) - step)
 
@@ -63,7 +63,7 @@ class Intervals(NamedTuple):
 
 
 def plan_intervals(programs: Sequence[Program]) -> Intervals:
-    """Reads the marks of a run from its phases."""
+    """Computes the intervals of a run from its phases."""
     first = programs[0]
     config, per_epoch = first.config, first.steps_per_epoch
     section = config["checkpoint"]
@@ -84,10 +84,10 @@ def plan_intervals(programs: Sequence[Program]) -> Intervals:
 
 
 def _interval(epochs: float, steps_per_epoch: int) -> int:
-    """Steps between two events; a very short interval is every step, 0 is never."""
+    """Returns the steps between two events, at least 1; 0, which means never, stays 0."""
     return max(round(epochs * steps_per_epoch), 1) if epochs else 0
 
 
 def due(before: int, step: int, every: int) -> bool:
-    """Says whether a multiple of `every` lies in before+1..step; never for 0."""
+    """Returns whether a multiple of `every` lies in before+1..step; False for 0."""
     return every > 0 and step // every > before // every

@@ -12,19 +12,22 @@ from typing import Any, TextIO
 import jax
 import numpy as np
 
-from kdaug_jax.errors import CheckpointError, ConfigError, Preempted
+from kdaug_jax.errors import CheckpointError, Preempted
+from kdaug_jax.evaluation.run import Results, evaluate_state
 from kdaug_jax.runtime import sharding, workdir
 from kdaug_jax.runtime.checkpoint import Checkpoints
+from kdaug_jax.runtime.console import Console
 from kdaug_jax.runtime.goodput import Goodput
 from kdaug_jax.runtime.processes import on_first
 from kdaug_jax.runtime.signals import Interrupted, Preemption
 from kdaug_jax.runtime.writer import Writer
 from kdaug_jax.training import population
-from kdaug_jax.training.console import Console, Results
 from kdaug_jax.training.intervals import due, plan_intervals
+from kdaug_jax.training.progress import Progress
 from kdaug_jax.training.setup import Setup, check_teachers, prepare
-from kdaug_jax.training.state import as_tree, from_tree, initial_states
+from kdaug_jax.training.state import as_tree, restore_states
 from kdaug_jax.training.window import Window
+from kdaug_jax.types import TrainState
 
 
 def train(
@@ -34,7 +37,7 @@ def train(
     allow_config_change: bool = False,
     stream: TextIO | None = None,
 ) -> Results:
-    """Runs an experiment, or takes it up where it was left.
+    """Runs an experiment, or resumes it from its newest checkpoint.
 
     Args:
       config: a ConfigDict or nested dicts; its frozen networks have checkpoints (see
@@ -47,7 +50,7 @@ def train(
       Final metrics by member name; a plain run is the member "".
 
     Raises:
-      UserError: whatever a user can mend; nothing is left half-written.
+      UserError: an error that a user can mend; nothing is left half-written.
       Preempted: SIGTERM came; the run is saved.
     """
     time = Goodput()
@@ -66,10 +69,11 @@ def train(
             directory / "checkpoints", keep=settings["keep"], best=settings["best"],
             say=console.say,
         ))
-        run = _Run(setup, checkpoints, console, time, check)
+        states, sums = restore_states(setup, checkpoints, time)
         names = [member.name for member in setup.members]
-        writer = stack.enter_context(Writer(directory, names, run.step, stream))
-        run.writer = console.writer = writer
+        writer = stack.enter_context(Writer(directory, names, int(states[0].step)))
+        stack.callback(console.end_bar)
+        run = _Run(setup, states, sums, checkpoints, writer, console, time, check)
         try:
             run.go()
             stored = workdir.read_results(directory)
@@ -79,56 +83,40 @@ def train(
         if jax.process_index() == 0:
             workdir.write_json(directory / "results.json", results)
             workdir.write_arrays(directory / "results.npz", run.arrays)
-        console.results(setup, results, run.teachers)
+        run.progress.results(setup, results, run.teachers)
         return results
 
 
 class _Run:
-    """The mutable part of a run: its states, its step, and when what is due."""
+    """The mutable part of a run: its states, its step, and what is due when."""
 
-    writer: Writer
-
-    def __init__(self, setup: Setup, checkpoints: Checkpoints, console: Console, time: Goodput,
-                 check: Callable[[], None]):
-        self.setup, self.checkpoints, self.console, self.time = setup, checkpoints, console, time
-        self.check = check
+    def __init__(
+        self, setup: Setup, states: list[TrainState], sums: Any, checkpoints: Checkpoints,
+        writer: Writer, console: Console, time: Goodput, check: Callable[[], None],
+    ):
+        self.setup, self.states, self.checkpoints = setup, states, checkpoints
+        self.writer, self.time, self.check = writer, time, check
+        self.window = Window(len(states), setup.first.term_names, sums, checkpoints.last)
+        self.progress = Progress(console)
         self.calls: dict[tuple[int, int], Any] = {}
         self.intervals = plan_intervals(setup.programs)
-        with time("compile"):
-            self.states = initial_states(setup)
-        self.step, sums = 0, None
-        with time("checkpoint"):
-            restored = checkpoints.restore(as_tree(self.states))
-            if restored is not None:
-                tree, notes = restored
-                self.states, sums = from_tree(tree), notes["window"]
-                self.step = int(self.states[0].step)
-        if self.step > self.intervals.total:
-            raise ConfigError(
-                "train.epochs",
-                f"the run ends at step {self.intervals.total} but stands at {self.step}",
-                "use another --workdir",
-            )
+        self.step = int(states[0].step)
         self.resumed_finished = self.step == self.intervals.total
-        if not self.resumed_finished:
-            workdir.require_room(checkpoints.directory, self.states)
-        terms = setup.first.term_names
-        self.window = Window(len(self.states), terms, sums, checkpoints.last)
         self.scores: tuple[int, list[dict[str, float]]] = (-1, [])
         self.arrays: dict[str, np.ndarray] = {}
         self.saved_at = monotonic()
 
     def go(self) -> None:
-        """Runs the steps that are left."""
-        self.console.start(self.setup, self.states[0], self.step)
+        """Runs the remaining steps."""
+        self.progress.start(self.setup, self.states[0], self.step)
         with self.time("evaluation"):
-            self.teachers = check_teachers(self.setup, self.console.say, self.check)
+            self.teachers = check_teachers(self.setup, self.progress.say, self.check)
         for member in self.setup.members if self.step == 0 and self.teachers else ():
             self.writer.row(0, member.name, dict(ChainMap(*self.teachers.values())))
         if self.step == 0 and jax.process_index() == 0:
-            workdir.begin(self.setup.directory, self.console.say)
+            workdir.begin(self.setup.directory, self.progress.say)
         self.setup.write_record()
-        self.console.clock(self.step, self.time.seconds["step"])
+        self.progress.start_clock(self.step, self.time.seconds["step"])
         if self.step and due(self.step - 1, self.step, self.intervals.evaluate):
             if not on_first(lambda: self.writer.wrote(self.step, "eval/")):
                 self._evaluate("validation")  # it was stopped in between
@@ -136,9 +124,9 @@ class _Run:
             while self.step < self.intervals.total:
                 before = self.step
                 self._advance()
-                if self.console.measures(self.step):
+                if self.progress.needs_time(self.step):
                     self.window.fetch()  # a call returns before the devices are done
-                    self.console.measure(self.step, self.time.stepping())
+                    self.progress.estimate(self.step, self.time.stepping())
                 finished = self.step == self.intervals.total
                 if finished or due(before, self.step, self.intervals.log):
                     self._log()
@@ -156,7 +144,7 @@ class _Run:
 
     def _advance(self) -> None:
         phase, count = self.intervals.phase(self.step), self.intervals.call_length(self.step)
-        feed, numbers = self.setup.feed, self.setup.hparams[phase]
+        feed, hparams = self.setup.feed, self.setup.hparams[phase]
         with self.time("data_wait"):
             items = [feed.item(self.step + offset) for offset in range(count)]
             items = sharding.put_batch(self.setup.mesh, jax.tree.map(_stack, *items), axis=1)
@@ -166,11 +154,11 @@ class _Run:
                     self.setup.programs[phase], feed, count, sharding.replicated(self.setup.mesh)
                 )
                 self.calls[phase, count] = call.lower(
-                    self.states[0], self.setup.frozen, feed.constants, items, numbers[0]
+                    self.states[0], self.setup.frozen, feed.constants, items, hparams[0]
                 ).compile()
         self.states, metrics = population.advance(
             self.calls[phase, count], self.states, self.setup.frozen, feed.constants, items,
-            numbers,
+            hparams,
         )
         self.window.add(self.step, metrics)
         self.step += count
@@ -180,42 +168,44 @@ class _Run:
         means = self.window.means()
         perf = self.time.report()
         examples = self.setup.first.config["data"]["batch_size"] * len(self.states)
-        perf["perf/images_per_second"] = self.console.speed(
+        perf["perf/images_per_second"] = self.progress.speed(
             self.step, self.time.stepping(), examples
         )
         for member, values in zip(self.setup.members, means, strict=True):
             self.writer.row(self.step, member.name, {**values, **perf})
-        self.console.progress(self.setup.first, self.step, means, perf)
+        self.progress.log(self.setup.first, self.step, means, perf)
 
-    def _evaluate(self, split: str, beside: Sequence[Any] = ()) -> list[dict[str, float]]:
+    def _evaluate(self, split: str, validation: Sequence[Any] = ()) -> list[dict[str, float]]:
         with self.time("evaluation"):
-            found = []
+            metrics = []
             for number, member in enumerate(self.setup.members):
-                values, arrays = self.setup.evaluate(
-                    self.states[number], split, self.check, beside[number] if beside else {}
+                values, arrays = evaluate_state(
+                    self.setup.evaluator, self.states[number], self.setup.frozen,
+                    self.setup.dataset.splits, split, self.check,
+                    validation[number] if validation else None,
                 )
                 self.writer.row(self.step, member.name, values)
-                found.append(values)
-                self.arrays |= {"/".join((str(number), name)): one for name, one in arrays.items()}
-        self.console.evaluation(self.step, self.setup.members, found)
-        return found
+                metrics.append(values)
+                self.arrays |= {f"{number}/{name}": array for name, array in arrays.items()}
+        self.progress.evaluation(self.step, self.setup.members, metrics)
+        return metrics
 
     def _save(self) -> None:
         """Saves in the background, once all losses up to here are known to be finite."""
         self.window.fetch()
         with self.time("checkpoint"):
-            step, found = self.scores
-            # A metric of an earlier step says nothing of this one.
-            names = set.intersection(*map(set, found)) if step == self.step else ()
+            step, scores = self.scores
+            # Metrics of an earlier step do not belong to this checkpoint.
+            names = set.intersection(*map(set, scores)) if step == self.step else ()
             metrics = {
-                name: float(np.mean([values[name] for values in found])) for name in names
+                name: float(np.mean([values[name] for values in scores])) for name in names
             }
             notes = {"window": self.window.state()}
             self.checkpoints.save(self.step, as_tree(self.states), metrics, notes)
             self.saved_at = monotonic()
 
     def leave(self) -> Preempted:
-        """Saves where the run stands and gives the error to end it with."""
+        """Saves the current step and returns the error to end the run with."""
         if self.step == 0:
             return Preempted("SIGTERM", "nothing was trained yet", "run again to start")
         self._save()

@@ -11,7 +11,7 @@ import numpy as np
 from kdaug_jax import data
 from kdaug_jax.errors import ConfigError
 from kdaug_jax.evaluation.build import check_evaluation
-from kdaug_jax.evaluation.metric_table import METRICS
+from kdaug_jax.evaluation.metric_table import resolve_metric
 from kdaug_jax.experiment import config as configs
 from kdaug_jax.experiment import views
 from kdaug_jax.experiment.frozen import compatibility
@@ -26,7 +26,7 @@ class RunPlan(NamedTuple):
     """What a config resolves to before any device work.
 
     Attributes:
-      full: the complete plain config, with `workdir:` in front of checkpoints of its own.
+      full: the complete plain config; checkpoints in the working directory begin with `workdir:`.
       dataset: the splits.
       programs: one a phase.
       members: the runs of the population.
@@ -44,7 +44,7 @@ class RunPlan(NamedTuple):
     human: np.ndarray | None
 
 
-def plan(
+def plan_run(
     config: Mapping[str, Any],
     directory: Path,
     say: Callable[[str], None],
@@ -62,13 +62,13 @@ def plan(
       say: prints a line.
       allow_config_change: whether the directory may hold another config.
       record: whether a config that the directory holds must be this one.
-      beside: a plan whose data are not read again where they are the same.
+      beside: a plan whose data are used where they are the same, instead of reading them again.
 
     Returns:
       The plan.
 
     Raises:
-      UserError: whatever does not fit.
+      UserError: the config, the data or the directory do not fit.
     """
     full = configs.validate(config)
     section = full["data"]
@@ -85,7 +85,9 @@ def plan(
     human = full["eval"]["human"] or None
     if human is not None:
         human = data.read_human(human, info.num_classes, max(dataset.splits["test"].index) + 1)
-    compares = [name for name in full["eval"]["metrics"] if METRICS[name].needs == "teacher"]
+    compares = [
+        name for name in full["eval"]["metrics"] if resolve_metric(name).needs == "teacher"
+    ]
     for name, network in first.networks.items():
         if not network.trainable:
             compatibility.check_evaluated(f"networks.{name}", network, full, info, compares)
@@ -94,14 +96,14 @@ def plan(
     members = population.members(full["population"])
     hparams = population.hparams(programs, members)
     written = {**first.config, "networks": {
-        name: {**one, "checkpoint": full["networks"][name]["checkpoint"] or WORKDIR + name}
-        if not one["trainable"] else one
-        for name, one in first.config["networks"].items()
+        name: {**section, "checkpoint": full["networks"][name]["checkpoint"] or WORKDIR + name}
+        if not section["trainable"] else section
+        for name, section in first.config["networks"].items()
     }}
     facts = {
-        name: {**one.facts, "num_branches": one.model.num_branches, "trainable": one.trainable,
-               "averaged": first.optimizer.averages}
-        for name, one in first.networks.items()
+        name: {**network.facts, "num_branches": network.model.num_branches,
+               "trainable": network.trainable, "averaged": first.optimizer.averages}
+        for name, network in first.networks.items()
     }
     for use, count in data.overlaps(dataset.splits, splits).items():
         say(f"warning: data.{use} and data.train share {count:,} examples")
@@ -131,16 +133,21 @@ def _compare(
         say(f"config changed: {line}")
 
 
+def teacher_label(name: str) -> str:
+    """Returns how the console names a frozen network: "teacher", "teacher big"."""
+    return name if name.startswith("teacher") else f"teacher {name}"
+
+
 def _locate(full: Mapping[str, Any], directory: Path) -> dict[str, Any]:
     networks = {
-        name: {**one, "checkpoint": located(one["checkpoint"], directory)}
-        for name, one in full["networks"].items()
+        name: {**section, "checkpoint": located(section["checkpoint"], directory)}
+        for name, section in full["networks"].items()
     }
     return {**full, "networks": networks}
 
 
 def teacher_config(config: Mapping[str, Any], name: str) -> dict[str, Any]:
-    """Derives the config that trains a network which an experiment wants frozen.
+    """Returns the config that trains a teacher of an experiment.
 
     The network becomes the student of an experiment with the same data, one cross entropy on the
     first view that is not made from another one, and whatever its `recipe` says. A recipe may
@@ -155,7 +162,7 @@ def teacher_config(config: Mapping[str, Any], name: str) -> dict[str, Any]:
       A complete config.
     """
     section = config["networks"][name]
-    texts = {view: one["ops"] for view, one in config["views"].items()}
+    texts = {view: spec["ops"] for view, spec in config["views"].items()}
     first_view = next(
         view for view in configs.natural_sort(texts) if views.source_of(view, texts[view]) is None
     )
@@ -165,10 +172,9 @@ def teacher_config(config: Mapping[str, Any], name: str) -> dict[str, Any]:
         "networks": {"student": {**section, "trainable": True, "recipe": ()}},
         "terms": {"ce": configs.term("cross_entropy", (first_view,))},
         "optim": {**config["optim"], "combine": "sum()"},
-        # Nobody teaches it.
+        # It has no teacher to be compared with.
         "eval": {**config["eval"], "views": (), "metrics": tuple(
-            name for name in config["eval"]["metrics"]
-            if name not in METRICS or METRICS[name].needs != "teacher"
+            name for name in config["eval"]["metrics"] if resolve_metric(name).needs != "teacher"
         )},
         # The experiment's best may be that of a network which this run does not have.
         "checkpoint": {**config["checkpoint"], "best": "eval/validation/accuracy"},

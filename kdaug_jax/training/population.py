@@ -37,8 +37,8 @@ def members(grid: Sequence[tuple[str, Sequence[Any]]]) -> tuple[Member, ...]:
       grid: pairs of (path of a traced number, its values).
 
     Returns:
-      One member for each combination, the last path varying fastest; one nameless member for an
-      empty grid.
+      One member for each combination, the last path varying fastest; for an empty grid one member
+      named "".
 
     Raises:
       ConfigError: a path without values or given twice.
@@ -54,16 +54,17 @@ def members(grid: Sequence[tuple[str, Sequence[Any]]]) -> tuple[Member, ...]:
         if len(set(map(repr, values))) < len(values):
             raise ConfigError("population", f"'{path}' repeats a value", "name each value once")
     combinations = itertools.product(*(values for _, values in grid))
-    found = [dict(zip(paths, combination, strict=True)) for combination in combinations]
+    overrides = [dict(zip(paths, combination, strict=True)) for combination in combinations]
     return tuple(
-        Member(",".join(f"{path}={value}" for path, value in one.items()), one) for one in found
+        Member(",".join(f"{path}={value}" for path, value in member.items()), member)
+        for member in overrides
     )
 
 
 def hparams(
     programs: Sequence[Program], population: Sequence[Member]
 ) -> list[list[dict[str, np.ndarray]]]:
-    """Gives each member's traced hparams in each phase.
+    """Returns each member's traced hparams in each phase.
 
     What a phase overrides holds for all members from then on.
 
@@ -80,7 +81,7 @@ def hparams(
     first = programs[0]
     for member in population:
         overlay(first.hparams, first.ranges, member.overrides)
-    found = []
+    by_phase = []
     for program in programs:
         # A weight or rate lies at its own path or, with a schedule, at `.base`.
         fixed = [f"{path.removesuffix('.base')}." for path in program.overridden]
@@ -92,22 +93,22 @@ def hparams(
             }
             for member in population
         ]
-        found.append([overlay(program.hparams, program.ranges, own) for own in kept])
-    return found
+        by_phase.append([overlay(program.hparams, program.ranges, changes) for changes in kept])
+    return by_phase
 
 
-def steps_per_call(wanted: int, intervals: Sequence[int]) -> int:
+def steps_per_call(configured: int, intervals: Sequence[int]) -> int:
     """Chooses how many optimiser steps one call takes.
 
     Args:
-      wanted: `train.steps_per_call`; 0 chooses.
-      marks: steps, or intervals of steps, at which the loop has something to do.
+      configured: `train.steps_per_call`; 0 chooses.
+      intervals: steps, or intervals of steps, at which the loop has something to do.
 
     Returns:
-      1 on a CPU, see `make_call`; elsewhere the largest number up to 100 that meets every mark.
+      1 on a CPU, see `make_call`; elsewhere the largest number up to 100 that divides them all.
     """
-    if wanted or jax.default_backend() == "cpu":
-        return wanted or 1
+    if configured or jax.default_backend() == "cpu":
+        return configured or 1
     common = math.gcd(*intervals)
     return max(n for n in range(1, min(common, 100) + 1) if common % n == 0)
 
@@ -115,7 +116,7 @@ def steps_per_call(wanted: int, intervals: Sequence[int]) -> int:
 def make_call(
     program: Program, feed: Feed, steps: int, replicated: jax.sharding.NamedSharding
 ) -> Callable[..., tuple[TrainState, Any]]:
-    """Makes the jitted function that takes one member some steps further.
+    """Makes the jitted function that runs some steps of one member.
 
     Args:
       program: the phase.
@@ -133,14 +134,14 @@ def make_call(
     step = make_train_step(program)
 
     def call(state: TrainState, frozen, constants, items, hparams: Hparams, given=None):
-        def body(state, one):
-            item, given = one
+        def body(state, inputs):
+            item, given = inputs
             return step(state, frozen, feed.batch(constants, item), hparams, given)
 
-        each = items, given or {}
+        inputs = items, given or {}
         if steps > 1:
-            return jax.lax.scan(body, state, each)
-        state, metrics = body(state, jax.tree.map(lambda array: array[0], each))
+            return jax.lax.scan(body, state, inputs)
+        state, metrics = body(state, jax.tree.map(lambda array: array[0], inputs))
         return state, jax.tree.map(lambda array: array[None], metrics)
 
     within = sharding.within(replicated.mesh, call)
@@ -156,7 +157,7 @@ def advance(
     hparams: Sequence[Hparams],
     given: Mapping[str, Outputs] | None = None,
 ) -> tuple[list[TrainState], list[Any]]:
-    """Takes every member one call further on the same examples.
+    """Runs one call of every member on the same examples.
 
     Args:
       call: what `make_call` made, compiled or not.
@@ -173,7 +174,7 @@ def advance(
     """
     extra = () if given is None else (given,)
     results = [
-        sharding.settle(call(state, frozen, constants, items, own, *extra))
-        for state, own in zip(states, hparams, strict=True)
+        sharding.settle(call(state, frozen, constants, items, member, *extra))
+        for state, member in zip(states, hparams, strict=True)
     ]
     return [state for state, _ in results], [metrics for _, metrics in results]

@@ -1,4 +1,4 @@
-"""A look before training: the first batch's views, their labels, what the teachers say of them."""
+"""`--mode=preview`: draws the first batch's views, their labels and the teachers' predictions."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from kdaug_jax.experiment import config as configs
 from kdaug_jax.experiment import networks
 from kdaug_jax.experiment import views as view_room
 from kdaug_jax.runtime import manifest, sharding, workdir
-from kdaug_jax.training.console import Console
-from kdaug_jax.training.plan import WORKDIR
+from kdaug_jax.runtime.console import Console
+from kdaug_jax.training.plan import WORKDIR, teacher_label
 from kdaug_jax.training.setup import Setup, prepare
 
 EXAMPLES = 8
@@ -29,32 +29,33 @@ def preview(
     """Writes `preview.png` into the working directory, and nothing else.
 
     Args:
-      config: a ConfigDict or nested dicts; networks that are not trained yet say nothing.
+      config: a ConfigDict or nested dicts; predictions of teachers that are not trained yet
+        are left out.
       directory: the working directory.
       stream: console, by default standard output.
 
     Returns:
       The file: one row a view, one column an example of the first step; below each image its
-      label and, for each frozen network that sees the view, the two likeliest classes.
+      label and, for each frozen network that is run on the view, the two likeliest classes.
 
     Raises:
-      UserError: whatever does not fit.
+      UserError: the config or the data do not fit.
     """
     console = Console(stream)
     directory = workdir.make(directory)
     full = configs.validate(config)
-    for name, one in full["networks"].items():
-        if not one["trainable"] and not one["checkpoint"]:
+    for name, section in full["networks"].items():
+        if not section["trainable"] and not section["checkpoint"]:
             if manifest.steps(directory / name / "checkpoints"):
-                one["checkpoint"] = WORKDIR + name
+                section["checkpoint"] = WORKDIR + name
             else:
                 console.say(
-                    f"{name} is not trained yet, so its answers are left out, and what it is to "
-                    "choose is chosen by initial weights"
+                    f"{teacher_label(name)} is not trained yet: its predictions are left out, and"
+                    " views that it selects are selected with initial weights"
                 )
     setup = prepare(full, directory, console.say, record=False, untrained=True)
     with contextlib.closing(setup.feed):
-        views, answers = first_batch(setup)
+        views, predictions = first_batch(setup)
     names = setup.dataset.class_names
     titles, images, captions = [], [], []
     for view, made in views.items():
@@ -63,8 +64,8 @@ def preview(
             lines = ["label " + _likeliest(made.target[row], names)]
             lines += [
                 f"{network} " + _likeliest(probabilities[row], names)
-                for (network, seen), probabilities in answers.items()
-                if seen == view
+                for (network, shown), probabilities in predictions.items()
+                if shown == view
             ]
             texts.append("\n".join(lines))
         ops = setup.first.config["views"][view]["ops"] or "as stored"
@@ -80,7 +81,7 @@ def preview(
 
 
 def first_batch(setup: Setup) -> tuple[dict[str, Any], dict[tuple[str, str], np.ndarray]]:
-    """Makes the views of step 0 and asks the frozen networks.
+    """Makes the views of step 0 and runs the frozen networks on them.
 
     Args:
       setup: the run.
@@ -91,7 +92,7 @@ def first_batch(setup: Setup) -> tuple[dict[str, Any], dict[tuple[str, str], np.
     program = setup.first
     frozen = {name: program.networks[name] for name in setup.frozen}
     pairs = [pair for pair in program.pairs if pair[0] in frozen]
-    choosing = {
+    selecting = {
         name for _, call in view_room.picks(program.view_specs)
         for name in view_room.networks_of(call)
         if name in program.networks
@@ -103,28 +104,27 @@ def first_batch(setup: Setup) -> tuple[dict[str, Any], dict[tuple[str, str], np.
             name: program.networks[name].model.init(
                 rng.init_key(hparams["seed"], "networks/" + name), program.info.size
             )
-            for name in choosing - set(variables)
+            for name in selecting - set(variables)
         }
         made, given, _ = program.make_views(
             clock, setup.feed.batch(constants, item), hparams, {**initial, **variables}, {}
         )
         outputs, _ = networks.run(
             frozen, pairs, variables,
-            {pair: said for pair, said in given.items() if pair.split("@")[0] in frozen},
+            {pair: known for pair, known in given.items() if pair.split("@")[0] in frozen},
             program.context(made, clock, hparams),
         )
-        said = {name: jax.nn.softmax(output.logits) for name, output in outputs.items()}
-        return made, said
+        return made, {pair: jax.nn.softmax(output.logits) for pair, output in outputs.items()}
 
     item = sharding.put_batch(setup.mesh, setup.feed.item(0))
-    made, said = jax.device_get(
+    made, predictions = jax.device_get(
         jax.jit(
             sharding.within(setup.mesh, look), out_shardings=sharding.replicated(setup.mesh)
         )(
             setup.feed.constants, item, setup.frozen, setup.hparams[0][0]
         )
     )
-    return made, {tuple(pair.split("@")): probabilities for pair, probabilities in said.items()}
+    return made, {tuple(pair.split("@")): rows for pair, rows in predictions.items()}
 
 
 def _likeliest(probabilities: np.ndarray, names: Sequence[str]) -> str:

@@ -2,30 +2,25 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from jax.sharding import Mesh
 
 from kdaug_jax import data
 from kdaug_jax.errors import ConfigError
-from kdaug_jax.evaluation import run
-from kdaug_jax.evaluation.build import evaluator_alone, evaluator_of
-from kdaug_jax.evaluation.eval_step import Evaluator
-from kdaug_jax.evaluation.predictors import Selection, main_network, with_selected
+from kdaug_jax.evaluation.build import build_evaluator
+from kdaug_jax.evaluation.run import Evaluator, evaluate_split, make_network_evaluator
 from kdaug_jax.experiment.frozen import compatibility, tables
 from kdaug_jax.experiment.frozen.stored import absolute, load
 from kdaug_jax.experiment.program import Program
 from kdaug_jax.runtime import sharding, workdir
 from kdaug_jax.training import population
-from kdaug_jax.training.plan import plan
-from kdaug_jax.types import TrainState
+from kdaug_jax.training.plan import plan_run
 
 
-@dataclasses.dataclass(frozen=True)
-class Setup:
+class Setup(NamedTuple):
     """What the loop works with.
 
     Attributes:
@@ -35,12 +30,10 @@ class Setup:
       programs: one a phase.
       members: the runs of the population.
       mesh: the devices.
-      feed: training batches; its constants lie on the devices, and it is to be closed.
+      feed: training batches; its constants are on the devices, and it has to be closed.
       frozen: variables of the frozen networks, on the devices.
-      hparams: for each phase each member's traced numbers, on the devices.
-      evaluator: what evaluates the trained networks.
-      choices: what is chosen among on the validation split.
-      compiled: jitted evaluations, by who is evaluated.
+      hparams: for each phase each member's traced hparams, on the devices.
+      evaluator: of the trained networks, their branches and ensembles.
     """
 
     record: dict[str, Any]
@@ -53,69 +46,15 @@ class Setup:
     frozen: dict[str, Any]
     hparams: list[list[dict[str, Any]]]
     evaluator: Evaluator
-    selections: tuple[Selection, ...]
-    compiled: dict[str, dict[Any, Callable[..., Any]]]
 
     def write_record(self) -> None:
-        """Writes down what the run is made with, once nothing can refuse it any more."""
+        """Writes config.json, once nothing can refuse the run any more."""
         workdir.record(self.directory, self.record, self.dataset.class_names)
 
     @property
     def first(self) -> Program:
         """The first phase."""
         return self.programs[0]
-
-    @property
-    def student(self) -> str:
-        """The network whose results carry no name of their own."""
-        return main_network(self.first.trainable)
-
-    def evaluate(
-        self, state: TrainState, split: str, check: Callable[[], None],
-        beside: Mapping[str, float],
-    ) -> run.Evaluation:
-        """Evaluates all trained networks, their branches and ensembles on one split.
-
-        Args:
-          state: of the run.
-          split: "validation" or "test".
-          check: called before each batch; may raise to end the evaluation.
-          beside: the numbers of the validation split, by which branches are chosen, where this is
-            another split.
-
-        Returns:
-          Values by full name, `eval/<split>/...`.
-        """
-        variables = {
-            name: run.variables_of(state, name)
-            if self.first.networks[name].trainable else self.frozen[name]
-            for name in self.evaluator.asked
-        }
-        found = self._run("", self.evaluator, variables, run.params_of(state), split, check)
-        numbers = with_selected({**beside, **found.numbers}, self.selections)
-        front = f"eval/{split}/"
-        return found._replace(
-            numbers={name: one for name, one in numbers.items() if name.startswith(front)}
-        )
-
-    def evaluate_frozen(
-        self, network: str, split: str, check: Callable[[], None]
-    ) -> run.Evaluation:
-        """Evaluates one frozen network on one split; see `evaluate`."""
-        alone = evaluator_alone(self.evaluator, network)
-        variables = {network: self.frozen[network]}
-        return self._run(network, alone, variables, {}, split, check)
-
-    def _run(self, who: str, evaluator: Evaluator, variables, params, split: str, check):
-        config = self.first.config
-        batch_size = config["eval"]["batch_size"] or config["data"]["batch_size"]
-        found = run.evaluate_split(
-            evaluator, self.compiled.setdefault(who, {}), variables, params,
-            self.dataset.splits[split], batch_size, check, human=split == "test",
-        )
-        return run.Evaluation(*(
-            {f"eval/{split}/{name}": one for name, one in part.items()} for part in found
-        ))
 
 
 def prepare(
@@ -143,7 +82,7 @@ def prepare(
     Raises:
       UserError: whatever does not fit.
     """
-    planned = plan(
+    planned = plan_run(
         config, directory, say, allow_config_change=allow_config_change, record=record
     )
     first, section = planned.programs[0], planned.full["data"]
@@ -151,18 +90,15 @@ def prepare(
         planned.full["mesh"]["data"], section["batch_size"], planned.full["train"]["accumulate"]
     )
     frozen = {
-        name: sharding.put_whole(mesh, load(f"networks.{name}", one, first.info, say))
-        for name, one in first.networks.items()
-        if not one.trainable and (one.checkpoint or not untrained)
+        name: sharding.put_whole(mesh, load(f"networks.{name}", network, first.info, say))
+        for name, network in first.networks.items()
+        if not network.trainable and (network.checkpoint or not untrained)
     }
     split = planned.dataset.splits["train"]
     feed = data.make_feed(
         split, section["seed"], section["batch_size"],
         device_bytes=round(1e9 * section["device_gb"]), workers=section["workers"],
         rows=sharding.local_rows(mesh, section["batch_size"]),
-    )
-    evaluator, selections = evaluator_of(
-        planned.full, first.networks, first.info, mesh, planned.human
     )
     return Setup(
         record=planned.record,
@@ -174,22 +110,22 @@ def prepare(
         feed=feed._replace(constants=sharding.put_whole(mesh, feed.constants)),
         frozen=frozen,
         hparams=[
-            [sharding.put_whole(mesh, own) for own in phase] for phase in planned.hparams
+            [sharding.put_whole(mesh, hparams) for hparams in phase] for phase in planned.hparams
         ],
-        evaluator=evaluator,
-        selections=selections,
-        compiled={},
+        evaluator=build_evaluator(
+            planned.full, first.networks, first.info, mesh, planned.human
+        ),
     )
 
 
 def check_teachers(
     setup: Setup, say: Callable[[str], None], check: Callable[[], None]
 ) -> dict[str, dict[str, float]]:
-    """Evaluates the frozen networks and refuses one that is not better than chance.
+    """Evaluates the frozen networks; raises ConfigError for one that is not better than chance.
 
     Wrong normalisation, class order or channel order show here. Chance is 1/C plus three standard
     errors on the validation split. A table of logits is compared with the labels of the training
-    split instead, whose examples it knows.
+    split instead, since it holds logits of no other examples.
 
     Args:
       setup: the run.
@@ -202,22 +138,26 @@ def check_teachers(
     Raises:
       ConfigError: near chance, and `train.allow_weak_teacher` is off.
     """
-    info, found = setup.first.info, {}
+    info, metrics = setup.first.info, {}
+    splits = setup.dataset.splits
     chance = 1.0 / info.num_classes
-    for name in setup.frozen:
-        network, split = setup.first.networks[name], "validation"
+    for name, variables in setup.frozen.items():
+        network, use = setup.first.networks[name], "validation"
         for line in compatibility.describe(network, info):
             say(f"teacher {name}: {line}")
         if network.is_table:
-            split = "train"
+            use = "train"
             accuracy = tables.check(f"networks.{name}", absolute(network.checkpoint), info)
-            found[name] = {f"eval/{split}/{name}/accuracy": accuracy}
+            metrics[name] = {f"eval/{use}/{name}/accuracy": accuracy}
         else:
-            found[name] = setup.evaluate_frozen(name, split, check).numbers
-        accuracy = found[name][f"eval/{split}/{name}/accuracy"]
-        shown = "validation accuracy" if split == "validation" else "accuracy on the training split"
+            evaluator = make_network_evaluator(setup.evaluator, name)
+            metrics[name] = evaluate_split(
+                evaluator, {name: variables}, {}, splits, use, check
+            ).numbers
+        accuracy = metrics[name][f"eval/{use}/{name}/accuracy"]
+        shown = "validation accuracy" if use == "validation" else "accuracy on the training split"
         say(f"teacher {name}: {shown} {100 * accuracy:.2f} %")
-        size = len(setup.dataset.splits[split].label)
+        size = len(splits[use].label)
         if accuracy > chance + 3.0 * (chance * (1.0 - chance) / size) ** 0.5:
             continue
         what = f"its {shown} {accuracy:.3f} is near chance ({chance:.3f})"
@@ -227,4 +167,4 @@ def check_teachers(
                 "check its normalisation and class order, or set train.allow_weak_teacher",
             )
         say(f"warning: networks.{name}: {what}")
-    return found
+    return metrics

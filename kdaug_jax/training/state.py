@@ -1,4 +1,4 @@
-"""The training state of step 0, and the form in which states are stored."""
+"""The training states of step 0 or of a checkpoint, and the form in which they are stored."""
 
 from __future__ import annotations
 
@@ -7,8 +7,11 @@ from typing import Any
 
 import jax
 
+from kdaug_jax.errors import ConfigError
 from kdaug_jax.experiment.program import Program
-from kdaug_jax.runtime import sharding
+from kdaug_jax.runtime import sharding, workdir
+from kdaug_jax.runtime.checkpoint import Checkpoints
+from kdaug_jax.runtime.goodput import Goodput
 from kdaug_jax.training.setup import Setup
 from kdaug_jax.types import Hparams, TrainState
 
@@ -16,7 +19,7 @@ from kdaug_jax.types import Hparams, TrainState
 def make_init(
     program: Program, frozen: Mapping[str, Any], sharding: jax.sharding.Sharding | None = None
 ) -> Callable[[Hparams], TrainState]:
-    """Makes the one function that initialises every run of a program.
+    """Makes the function that initialises every run of a program.
 
     Args:
       program: the first phase of an experiment.
@@ -27,7 +30,9 @@ def make_init(
     Returns:
       `init(hparams) -> TrainState`, jitted once for all seeds.
     """
-    sources = {one.init: frozen[one.init] for one in program.networks.values() if one.init}
+    sources = {
+        network.init: frozen[network.init] for network in program.networks.values() if network.init
+    }
     shapes = jax.tree.map(lambda array: jax.ShapeDtypeStruct(array.shape, array.dtype), frozen)
     # Random initialisers compile slowly and run once, so XLA need not optimise them. The option
     # is only accepted by a jit that is not inside another.
@@ -42,11 +47,11 @@ def make_init(
 def initial_states(setup: Setup) -> list[TrainState]:
     """Makes every member's state of step 0."""
     init = make_init(setup.first, setup.frozen, sharding.replicated(setup.mesh))
-    return [sharding.settle(init(own)) for own in setup.hparams[0]]
+    return [sharding.settle(init(hparams)) for hparams in setup.hparams[0]]
 
 
 def as_tree(states: list[TrainState]) -> dict[str, Any]:
-    """Gives the stored form: `{"0": {"step": ..., "params": ...}, "1": ...}`, members by number."""
+    """Returns the stored form: `{"0": {"step": ..., "params": ...}, ...}`, members by number."""
     return {
         str(number): {field: getattr(state, field) for field in state.__dataclass_fields__}
         for number, state in enumerate(states)
@@ -54,5 +59,40 @@ def as_tree(states: list[TrainState]) -> dict[str, Any]:
 
 
 def from_tree(tree: dict[str, Any]) -> list[TrainState]:
-    """Gives the states back that `as_tree` took."""
+    """Returns the states of a tree that `as_tree` made."""
     return [TrainState(**tree[str(number)]) for number in range(len(tree))]
+
+
+def restore_states(
+    setup: Setup, checkpoints: Checkpoints, time: Goodput
+) -> tuple[list[TrainState], Any]:
+    """Returns every member's state of the newest checkpoint, or of step 0.
+
+    Args:
+      setup: the run.
+      checkpoints: of the run.
+      time: measures where time goes.
+
+    Returns:
+      The states, and the sums of metrics that were not logged yet (see `Window.state`) or None.
+
+    Raises:
+      ConfigError: the checkpoint lies behind the end of the run.
+      CheckpointError: the disk has no room for a checkpoint.
+    """
+    with time("compile"):
+        states, sums = initial_states(setup), None
+    with time("checkpoint"):
+        restored = checkpoints.restore(as_tree(states))
+        if restored is not None:
+            tree, notes = restored
+            states, sums = from_tree(tree), notes["window"]
+    step, total = int(states[0].step), setup.first.total_steps
+    if step > total:
+        raise ConfigError(
+            "train.epochs", f"the run ends at step {total} but stands at {step}",
+            "use another --workdir",
+        )
+    if step < total:
+        workdir.require_room(checkpoints.directory, states)
+    return states, sums

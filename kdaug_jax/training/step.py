@@ -20,7 +20,7 @@ from kdaug_jax.types import Batch, Hparams, Outputs, TrainState
 Metrics = dict[str, tuple[jax.Array, jax.Array]]
 Step = Callable[..., tuple[TrainState, Metrics]]
 
-# Metric that says what went wrong: 0 nothing, t+1 the t-th term, T+1 the gradient or the update.
+# Metric that names what is not finite: 0 nothing, t+1 the t-th term, T+1 gradient or update.
 FAULT = "fault"
 
 
@@ -35,7 +35,7 @@ def make_train_step(program: Program) -> Step:
       variables of the networks that are not trained, `hparams` every traced number by path, and
       `given` outputs of `network@view` pairs that are then not run. Metrics are pairs
       (sum, count). A step whose loss, gradient or update is not finite changes nothing but the step
-      counter and says so in `metrics["fault"]`.
+      counter and is reported in `metrics["fault"]`.
     """
 
     def step(
@@ -47,7 +47,9 @@ def make_train_step(program: Program) -> Step:
     ) -> tuple[TrainState, Metrics]:
         clock = program.clock(state.step, hparams)
         variables = program.variables(state.params, state.network_state, frozen)
-        views, given, seen = program.make_views(clock, batch, hparams, variables, given or {})
+        views, given, view_metrics = program.make_views(
+            clock, batch, hparams, variables, given or {}
+        )
 
         def gradients(network_state, term_state, part):
             number, views, given = part
@@ -85,16 +87,16 @@ def make_train_step(program: Program) -> Step:
 
         grad_norm, update_norm = optax.tree.norm(grads), optax.tree.norm(updates)
         fault = _fault(raw, grad_norm + update_norm)
-        kept = _kept(updated, state, fault == 0)
+        kept = _keep(updated, state, fault == 0)
         loss = sum(sums.values())
         metrics = {
-            "train/loss": _one(loss),
-            **{f"train/{name}": _one(raw[i]) for i, name in enumerate(program.term_names)},
-            **{f"train/{name}": pair for name, pair in {**seen, **metrics}.items()},
-            "optim/lr": _one(program.learning_rate(hparams, state.step)),
-            "optim/grad_norm": _one(grad_norm),
-            "optim/update_norm": _one(update_norm),
-            FAULT: _one(fault),
+            "train/loss": _single(loss),
+            **{f"train/{name}": _single(raw[i]) for i, name in enumerate(program.term_names)},
+            **{f"train/{name}": pair for name, pair in {**view_metrics, **metrics}.items()},
+            "optim/lr": _single(program.learning_rate(hparams, state.step)),
+            "optim/grad_norm": _single(grad_norm),
+            "optim/update_norm": _single(update_norm),
+            FAULT: _single(fault),
         }
         return kept.replace(step=state.step + 1), metrics
 
@@ -113,8 +115,8 @@ def _over_parts(program: Program, gradients, state: TrainState, views, given):
 
     def add(carry, part):
         totals, network_state, term_state = carry
-        found, network_state, term_state = gradients(network_state, term_state, part)
-        return (jax.tree.map(jnp.add, totals, found), network_state, written(term_state)), None
+        results, network_state, term_state = gradients(network_state, term_state, part)
+        return (jax.tree.map(jnp.add, totals, results), network_state, written(term_state)), None
 
     # Rolled up, gradients of convolutions are about 29 times slower on a CPU.
     unroll = jax.default_backend() == "cpu"
@@ -125,8 +127,8 @@ def _over_parts(program: Program, gradients, state: TrainState, views, given):
     return (grads, sums, raw, metrics), *states
 
 
-def _kept(updated: TrainState, state: TrainState, keep: jax.Array) -> TrainState:
-    """Gives the new state, or the old one where it is not to be kept."""
+def _keep(updated: TrainState, state: TrainState, keep: jax.Array) -> TrainState:
+    """Returns the updated state, or the old one where `keep` is False."""
 
     def choose(new, old):
         return written(new, keep) if is_update(new) else jnp.where(keep, new, old)
@@ -139,5 +141,5 @@ def _fault(raw: jax.Array, norm: jax.Array) -> jax.Array:
     return jnp.where(jnp.all(finite), 0, 1 + jnp.argmin(finite)).astype(jnp.int32)
 
 
-def _one(value: jax.Array) -> tuple[jax.Array, jax.Array]:
+def _single(value: jax.Array) -> tuple[jax.Array, jax.Array]:
     return value, jnp.ones((), jnp.float32)

@@ -10,9 +10,9 @@ from kdaug_jax.errors import ConfigError
 from kdaug_jax.experiment import config as configs
 from kdaug_jax.experiment.frozen.stored import load
 from kdaug_jax.runtime import processes, sharding, workdir
-from kdaug_jax.training.console import Console
+from kdaug_jax.runtime.console import Console
 from kdaug_jax.training.loop import train
-from kdaug_jax.training.plan import WORKDIR, RunPlan, plan, teacher_config
+from kdaug_jax.training.plan import WORKDIR, RunPlan, plan_run, teacher_config, teacher_label
 
 
 def ensure(
@@ -24,9 +24,8 @@ def ensure(
 ) -> dict[str, Any]:
     """Trains each frozen network without a checkpoint into `<workdir>/<its name>`.
 
-    A network that was trained there before is used again; one that was being trained is taken up
-    where it was left. Where the experiment that trains a network wants frozen networks itself, they
-    come first, into `<workdir>/<its name>/<their name>`.
+    A network that was trained there before is used again; training that was interrupted is
+    resumed. Teachers of a teacher are trained first, into `<workdir>/<its name>/<their name>`.
 
     Args:
       config: a ConfigDict or nested dicts.
@@ -53,7 +52,7 @@ def _ensure(
 ) -> dict[str, Any]:
     missing = _missing(full)
     for name in missing:
-        Console(stream).say(f"--- training {name} into {root / name}")
+        Console(stream).say(f"--- training {teacher_label(name)} into {root / name}")
         derived = teacher_config(full, name)
         train(
             _ensure(derived, root / name, allow_config_change, stream), root / name,
@@ -76,9 +75,9 @@ def _missing(full: Mapping[str, Any]) -> list[str]:
 def _check(
     full: Mapping[str, Any], root: Path, allow_config_change: bool, beside: RunPlan | None = None
 ) -> None:
-    """Tells what is wrong with the experiment or any of its teachers before one is trained.
+    """Validates the experiment and all of its teachers before any of them is trained.
 
-    What merely changed is said when it is their turn.
+    Lines such as changes of the config are printed later, when each of them is trained.
     """
     def quiet(line: str) -> None:
         del line
@@ -87,12 +86,12 @@ def _check(
         batch_size, parts = config["data"]["batch_size"], config["train"]["accumulate"]
         sharding.make_mesh(config["mesh"]["data"], batch_size, parts)
 
-    planned = plan(full, root, quiet, allow_config_change=allow_config_change, beside=beside)
+    planned = plan_run(full, root, quiet, allow_config_change=allow_config_change, beside=beside)
     first = planned.programs[0]
     share_devices(full)
-    for name, one in first.networks.items():
-        if not one.trainable and one.checkpoint:
-            load(f"networks.{name}", one, first.info, quiet)
+    for name, network in first.networks.items():
+        if not network.trainable and network.checkpoint:
+            load(f"networks.{name}", network, first.info, quiet)
     for name in _missing(full):
         try:
             _check(teacher_config(full, name), root / name, allow_config_change, planned)

@@ -1,4 +1,4 @@
-"""Metrics between two rows of the log: fetched when the log blocks, summed in double precision."""
+"""Metrics between two rows of the log: fetched when a row is written, summed in float64."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ class Window:
         self, members: int, terms: Sequence[str], sums: Any = None,
         saved: Callable[[], int | None] = lambda: None,
     ):
-        """Starts empty, or with the sums that `state` gave.
+        """Starts empty, or with the sums that `state` returned.
 
         Args:
           members: size of the population.
           terms: names of the terms, for messages.
           sums: what `state` returned.
-          saved: gives the step of the last checkpoint, for messages.
+          saved: returns the step of the last checkpoint, for messages.
         """
         self._saved = saved
         self._terms = tuple(terms)
@@ -36,7 +36,7 @@ class Window:
         self._pending: list[tuple[int, list[Any]]] = []
 
     def add(self, step: int, metrics: list[Any]) -> None:
-        """Takes the metrics of one call, still on the devices.
+        """Adds the metrics of one call, still on the devices.
 
         Args:
           step: steps taken before the call.
@@ -45,7 +45,7 @@ class Window:
         self._pending.append((step, metrics))
 
     def fetch(self) -> None:
-        """Waits for the devices and adds what is pending.
+        """Waits for the devices and sums the pending metrics.
 
         Raises:
           NonFiniteError: a loss term or a gradient was not finite; names step and term.
@@ -78,7 +78,7 @@ class Window:
                 )
 
     def means(self) -> list[dict[str, float]]:
-        """Gives the means of each member and starts a new window."""
+        """Returns the means of each member and starts a new window."""
         means = [
             {name: total / count for name, (total, count) in sums.items()} for sums in self._sums
         ]
@@ -86,5 +86,5 @@ class Window:
         return means
 
     def state(self) -> list[dict[str, list[float]]]:
-        """Gives a copy of the sums so far: it is stored in the background while they grow."""
+        """Returns a copy of the sums so far: it is stored in the background while they grow."""
         return copy.deepcopy(self._sums)

@@ -19,7 +19,7 @@ from kdaug_jax.models import export_weights, import_weights
 from kdaug_jax.models.foreign import safetensors_file
 from kdaug_jax.runtime import model_card
 from kdaug_jax.training import loop
-from kdaug_jax.training.plan import plan
+from kdaug_jax.training.plan import plan_run
 from tests.conftest import tiny_config
 
 SOURCE = "synthetic:8x8,4,40"
@@ -263,7 +263,7 @@ def test_wide_logits_become_float32(tmp_path):
 def refusal(made, tmp_path, checkpoint, **settings):
     """Plans an experiment that must be refused; returns the message."""
     with pytest.raises(UserError) as caught:
-        plan(config(checkpoint, **settings), tmp_path / "w", print)
+        plan_run(config(checkpoint, **settings), tmp_path / "w", print)
     assert "\n" not in str(caught.value) and not (tmp_path / "w").exists()
     return str(caught.value)
 
@@ -335,10 +335,10 @@ def test_other_statistics_and_sizes_need_trust(made, tmp_path):
     line = refusal(made, tmp_path, black)
     assert "normalises with mean (0.5, 0.5, 0.5) and std (0.25, 0.25, 0.25), the data" in line
     assert line.endswith("or set networks.teacher.trust")
-    plan(config(black, teacher=dict(trust=True)), tmp_path / "w", print)
+    plan_run(config(black, teacher=dict(trust=True)), tmp_path / "w", print)
     small = changed(made, tmp_path, "small", size=[6, 6])
     assert "was made for images of 6×6 pixels" in refusal(made, tmp_path, small)
-    plan(config(small, teacher=dict(trust=True)), tmp_path / "w", print)
+    plan_run(config(small, teacher=dict(trust=True)), tmp_path / "w", print)
 
 
 def test_class_names_and_their_order(made):
@@ -369,12 +369,12 @@ def test_classes_are_compared_before_anything_is_trained(made, tmp_path, monkeyp
     monkeypatch.setitem(data.SOURCES, "named", lambda argument: named)
     source = dict(data=dict(source="named"))
     right = changed(made, tmp_path, "right", class_names=NAMES)
-    plan(config(right, **source), tmp_path / "w", print)
+    plan_run(config(right, **source), tmp_path / "w", print)
     wrong = changed(made, tmp_path, "wrong", class_names=[*NAMES[1:], NAMES[0]])
     for checkpoint in (wrong, f"{right},{wrong}"):
         line = refusal(made, tmp_path, checkpoint, **source)
         assert "its classes are in another order: class 0 is 'bee' there and 'ant' in the" in line
-    plan(config(wrong, teacher=dict(trust=True), **source), tmp_path / "w", print)
+    plan_run(config(wrong, teacher=dict(trust=True), **source), tmp_path / "w", print)
 
 
 def test_near_chance_is_refused(made, tmp_path):

@@ -317,11 +317,11 @@ def test_a_memory_of_examples_takes_each_once(frozen_teacher):
 
 
 def test_views_that_change_the_rows_are_not_for_evaluation_or_notebooks(tmp_path):
-    from kdaug_jax.training.plan import plan
+    from kdaug_jax.training.plan import plan_run
     from tests.conftest import tiny_config
 
     with pytest.raises(ConfigError, match="eval.view: changes the number of rows"):
-        plan(tiny_config(eval=dict(view="repeat(2)|flip")), tmp_path, print)
+        plan_run(tiny_config(eval=dict(view="repeat(2)|flip")), tmp_path, print)
     with pytest.raises(ConfigError, match="needs a batch"):
         views.build_augment("repeat(2)|flip")
 

@@ -1,5 +1,4 @@
 import importlib
-import io
 import json
 import os
 import struct
@@ -13,12 +12,7 @@ import kdaug_jax
 from kdaug_jax.errors import CheckpointError, ConfigError, UserError, suggest
 from kdaug_jax.runtime import checkpoint, manifest, model_card, sharding, workdir
 from kdaug_jax.runtime.goodput import Goodput
-from kdaug_jax.runtime.writer import Writer, read_rows, table
-
-
-class Terminal(io.StringIO):
-    def isatty(self):
-        return True
+from kdaug_jax.runtime.writer import Writer, read_rows
 
 
 def arrays(value):
@@ -209,12 +203,12 @@ def test_shapes_and_dtypes_are_compared(tmp_path):
 
 
 def test_rows_after_the_restored_step_are_dropped(tmp_path):
-    with Writer(tmp_path, ("",), 0, io.StringIO()) as writer:
+    with Writer(tmp_path, ("",), 0) as writer:
         for step in (1, 2, 3):
             writer.row(step, "", {"train/loss": float(step)})
     with open(tmp_path / "metrics.jsonl", "a") as file:
         file.write('{"step": 4, "train/lo')
-    with Writer(tmp_path, ("",), 2, io.StringIO()) as writer:
+    with Writer(tmp_path, ("",), 2) as writer:
         writer.row(2, "", {"train/loss": 2.0})
         writer.row(3, "", {"train/loss": 9.0})
     assert [(row["step"], row["train/loss"]) for row in read_rows(tmp_path)] == [
@@ -240,7 +234,7 @@ def events(folder):
 
 def test_tensorboard_gets_the_rows_and_where_a_run_was_taken_up(tmp_path):
     for start, steps in ((0, (1, 2, 3)), (2, (3,))):
-        with Writer(tmp_path, ("", "a/b"), start, io.StringIO()) as writer:
+        with Writer(tmp_path, ("", "a/b"), start) as writer:
             for step in steps:
                 writer.row(step, "", {"train/loss": float(step), "optim/lr": 0.5})
                 writer.row(step, "a/b", {"train/loss": 7.0})
@@ -265,35 +259,18 @@ def test_a_failing_write_leaves_no_part(tmp_path, monkeypatch):
             open(tmp_path)
 
 
-def test_a_bar_only_on_a_terminal(tmp_path):
-    for stream, mark in ((io.StringIO(), "\n"), (Terminal(), "█")):
-        with Writer(tmp_path, ("",), 0, stream) as writer:
-            writer.progress(0.5, "step 1/2")
-            writer.say("done")
-        assert mark in stream.getvalue() and stream.getvalue().endswith("done\n")
-        assert ("\r" in stream.getvalue()) == stream.isatty()
-
-
 def test_a_writer_does_not_load_pytorch(tmp_path, monkeypatch):
     for name in list(sys.modules):
         if name.split(".")[0] in ("tensorboardX", "torch"):
             monkeypatch.delitem(sys.modules, name)
     (tmp_path / "torch.py").write_text("loaded = True")
     monkeypatch.syspath_prepend(tmp_path)
-    with Writer(tmp_path, ("",), 0, io.StringIO()) as writer:
+    with Writer(tmp_path, ("",), 0) as writer:
         writer.row(1, "", {"train/loss": 1.0})
     assert "tensorboardX" in sys.modules and "torch" not in sys.modules
     # It is hidden for that moment only.
     assert importlib.import_module("torch").loaded
     del sys.modules["torch"]
-
-
-def test_table_aligns():
-    assert table([("a", "value"), ("long name", "1.5")]).splitlines() == [
-        "a          value",
-        "---------  -----",
-        "long name    1.5",
-    ]
 
 
 def test_time_is_always_in_one_phase():

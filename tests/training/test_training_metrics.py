@@ -12,17 +12,17 @@ from kdaug_jax import metrics
 from kdaug_jax.errors import ConfigError, DataError
 from kdaug_jax.evaluation.evaluate_run import evaluate_run
 from kdaug_jax.evaluation.metric_table import METRICS
+from kdaug_jax.evaluation.run import evaluate_state, variables_of
 from kdaug_jax.experiment import config as configs
 from kdaug_jax.runtime.writer import read_rows
 from kdaug_jax.training import loop, teachers
-from kdaug_jax.training.plan import plan
+from kdaug_jax.training.plan import plan_run
 from kdaug_jax.training.setup import prepare
 from kdaug_jax.training.state import initial_states
 from tests.conftest import tiny_config
 
 EVERY = tuple(METRICS)
 SOURCE = "synthetic:8x8,6,52"  # test and validation are 13 examples: never whole batches
-CHECK = lambda: None  # noqa: E731
 
 
 @pytest.fixture(scope="module")
@@ -79,23 +79,26 @@ def evaluated(distilled, tmp_path_factory):
     return on
 
 
+def evaluate(setup, state, use):
+    splits = setup.dataset.splits
+    return evaluate_state(setup.evaluator, state, setup.frozen, splits, use)
+
+
 @pytest.fixture(scope="module")
-def one(evaluated):
+def tested(evaluated):
     setup, state = evaluated(1)
-    return setup, state, setup.evaluate(state, "test", CHECK, {})
+    return setup, state, evaluate(setup, state, "test")
 
 
 def logits_of(setup, state, name, images):
-    from kdaug_jax.training.evaluate import variables_of
-
     network = setup.first.networks[name]
     variables = variables_of(state, name) if network.trainable else setup.frozen[name]
     outputs, _ = network.model.apply(variables, images, train=False)
     return np.asarray(outputs.logits), np.asarray(outputs.features["pooled"])
 
 
-def test_values_are_those_of_numpy_and_scikit_learn(one, human):
-    setup, state, (numbers, arrays) = one
+def test_values_are_those_of_numpy_and_scikit_learn(tested, human):
+    setup, state, (numbers, arrays) = tested
     split = setup.dataset.splits["test"]
     (logits, pooled), (taught, _) = (
         logits_of(setup, state, name, split.image) for name in ("student", "teacher")
@@ -144,13 +147,13 @@ def test_values_are_those_of_numpy_and_scikit_learn(one, human):
         )
 
 
-def test_devices_and_batches_do_not_matter(one, evaluated):
-    human = one[0].first.config["eval"]["human"]
+def test_devices_and_batches_do_not_matter(tested, evaluated):
+    human = tested[0].first.config["eval"]["human"]
     setup, state = evaluated(4, eval=dict(
         metrics=EVERY, bins=5, human=human, batch_size=3,
     ))
-    found = setup.evaluate(state, "test", CHECK, {})
-    for part, other in zip(found, one[2], strict=True):
+    found = evaluate(setup, state, "test")
+    for part, other in zip(found, tested[2], strict=True):
         kept = {name for name in other if "/view_" not in name}
         assert set(part) == kept
         for name in kept:
@@ -159,8 +162,8 @@ def test_devices_and_batches_do_not_matter(one, evaluated):
             )
 
 
-def test_views_of_training_are_compared_too(one):
-    numbers = one[2].numbers
+def test_views_of_training_are_compared_too(tested):
+    numbers = tested[2].numbers
     for view in ("x", "m"):
         for metric in ("agreement", "predictive_kl", "effective_classes"):
             assert f"eval/test/view_{view}/{metric}" in numbers
@@ -170,13 +173,13 @@ def test_views_of_training_are_compared_too(one):
     assert not any(name.startswith("eval/test/view_x/accuracy") for name in numbers)
 
 
-def test_the_view_is_the_one_that_a_run_would_make(one):
+def test_the_view_is_the_one_that_a_run_would_make(tested):
     """An unmixed view draws by index and epoch 0, so its answers can be had from the view."""
     from kdaug_jax import rng
     from kdaug_jax.experiment import views
     from kdaug_jax.types import Clock
 
-    setup, state, (numbers, _) = one
+    setup, state, (numbers, _) = tested
     split = setup.dataset.splits["test"]
     keys = rng.example_keys(Clock(np.uint32(0), np.int32(0), np.int32(0)), "view/x", split.index)
     images = views.build_augment("pad_crop(2)|flip")(keys, split.image)
@@ -221,7 +224,7 @@ def test_several_teachers_are_told_apart(distilled, teacher, evaluated):
     terms = {"kd": configs.term("kl", ("x",), teacher=("t1", "t2"))}
     setup, state = evaluated(1, networks=networks, terms=terms,
                              eval=dict(metrics=("accuracy", "nll", "agreement")))
-    numbers = setup.evaluate(state, "validation", CHECK, {}).numbers
+    numbers = evaluate(setup, state, "validation").numbers
     first = numbers["eval/validation/agreement_t1"]
     assert first == numbers["eval/validation/agreement_t2"]
     assert "eval/validation/agreement" not in numbers
@@ -262,7 +265,7 @@ BASE = ("accuracy", "nll")
 def test_what_does_not_fit_is_told_before_any_work(distilled, tmp_path, section, message):
     section = {**dict(metrics=BASE, human="", views=()), **section}
     with pytest.raises(ConfigError) as caught:
-        plan(distilled(eval=section), tmp_path, print)
+        plan_run(distilled(eval=section), tmp_path, print)
     assert message in str(caught.value) and "\n" not in str(caught.value)
 
 
@@ -271,7 +274,7 @@ def test_what_needs_a_teacher_or_many_classes_is_told(tmp_path):
         ("agreement", "no term has a teacher for 'agreement'"), ("top5", "top5 of 4 classes"),
     ):
         with pytest.raises(ConfigError, match=message):
-            plan(tiny_config(eval=dict(metrics=(*BASE, metric))), tmp_path, print)
+            plan_run(tiny_config(eval=dict(metrics=(*BASE, metric))), tmp_path, print)
 
 
 @pytest.mark.parametrize(
@@ -290,4 +293,62 @@ def test_a_file_of_peoples_answers_that_does_not_fit(distilled, tmp_path, array,
         np.save(path, array)
     section = dict(metrics=(*BASE, "human"), human=str(path), views=())
     with pytest.raises(DataError, match=message):
-        plan(distilled(eval=section), tmp_path, print)
+        plan_run(distilled(eval=section), tmp_path, print)
+
+
+USER = "tests.training.metrics_of_a_user"
+
+
+def test_metrics_of_a_user_are_measured(evaluated):
+    names = ("second_guess", "disagreement", "predicted")
+    setup, state = evaluated(1, eval=dict(
+        metrics=(*BASE, "agreement", "top5", *(f"{USER}:{name}" for name in names)),
+        human="", views=(), batch_size=5,
+    ))
+    numbers, arrays = evaluate(setup, state, "test")
+    split = setup.dataset.splits["test"]
+    logits, _ = logits_of(setup, state, "student", split.image)
+    second = np.argsort(-logits, 1)[:, 1]
+    np.testing.assert_allclose(
+        numbers["eval/test/second_guess"], (second == split.label).mean(), rtol=1e-6
+    )
+    differ = 1 - numbers["eval/test/agreement"]
+    np.testing.assert_allclose(numbers["eval/test/disagreement"], differ, rtol=1e-5, atol=1e-6)
+    counts = np.bincount(logits.argmax(1), minlength=6)
+    np.testing.assert_array_equal(arrays["eval/test/predicted"], counts)
+    assert numbers["eval/test/most_predicted"] == counts.max()
+
+
+@pytest.mark.parametrize(
+    "name, message",
+    [
+        ("per_example", "eval.metrics: 'per_example' returned (float32[2], bool[2]); return (sum"),
+        ("no_pair", "eval.metrics: 'no_pair' returned float32[]; return (sum, count)"),
+        ("two_arguments", "two_arguments' is no function of one argument; name a Metric, or a"),
+        ("number", "number' is no function of one argument; name a Metric, or a function f(inputs"),
+        ("unreduced", "unreduced' have a shape that depends on the batch size; sum over the rows"),
+        ("again", f"eval.metrics: 'accuracy' and '{USER}:again' both report 'accuracy'"),
+        ("second_gues", "has no 'second_gues'; did you mean second_guess"),
+    ],
+)
+def test_what_is_no_metric_is_refused_by_name(tmp_path, name, message):
+    config = tiny_config(eval=dict(metrics=(*BASE, f"{USER}:{name}")))
+    with pytest.raises(ConfigError) as caught:
+        plan_run(config, tmp_path, print)
+    assert message in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "name, error",
+    [("value_error", ValueError), ("type_error", TypeError), ("index_error", IndexError)],
+)
+def test_an_error_inside_a_metric_keeps_its_traceback(tmp_path, name, error):
+    with pytest.raises(error) as caught:
+        plan_run(tiny_config(eval=dict(metrics=(*BASE, f"{USER}:{name}"))), tmp_path, print)
+    assert any(frame.name == name for frame in caught.traceback)
+
+
+def test_the_best_checkpoint_may_be_that_of_a_users_metric(tmp_path):
+    best = dict(best="eval/validation/second_guess")
+    metrics = (*BASE, f"{USER}:second_guess")
+    plan_run(tiny_config(eval=dict(metrics=metrics), checkpoint=best), tmp_path, print)

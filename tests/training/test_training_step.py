@@ -313,6 +313,11 @@ def test_a_sweep_of_weight_magnitude_k_and_seed_compiles_once(frozen_teacher):
     assert bench.step._cache_size() == 1
 
 
+def not_numbers(tree):
+    """Variables of the same form that would spoil whatever is computed from them."""
+    return jax.tree.map(lambda leaf: jnp.full_like(leaf, jnp.nan), tree)
+
+
 def test_given_outputs_are_not_run(frozen_teacher):
     bench = Bench(distilled())
     hparams, batch = bench.program.hparams, bench.batch(0)
@@ -322,13 +327,17 @@ def test_given_outputs_are_not_run(frozen_teacher):
     teacher = bench.program.networks["teacher"].model
     outputs, _ = teacher.apply(bench.frozen["teacher"], image, train=False)
     live, _ = bench.step(state, bench.frozen, batch, hparams)
-    given, _ = bench.step(state, {"teacher": {}}, batch, hparams, {"teacher@x": outputs})
+    spoilt = not_numbers(bench.frozen)
+    given, metrics = bench.step(state, spoilt, batch, hparams, {"teacher@x": outputs})
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), live, given)
+    assert metrics[FAULT][0] == 0
     wrong = Outputs(outputs.logits[:, ::-1], outputs.features)
-    other, _ = bench.step(state, {"teacher": {}}, batch, hparams, {"teacher@x": wrong})
+    other, _ = bench.step(state, spoilt, batch, hparams, {"teacher@x": wrong})
     assert not np.allclose(
         other.params["student"]["fc"]["bias"], live.params["student"]["fc"]["bias"]
     )
+    _, metrics = bench.step(state, spoilt, batch, hparams)
+    assert bench.program.term_names[int(metrics[FAULT][0]) - 1] == "kd"
 
 
 def test_teachers_may_see_another_view_and_be_several(frozen_teacher):
@@ -463,20 +472,21 @@ def test_given_outputs_reach_the_step_through_a_call(frozen_teacher):
     bench = Bench(distilled())
     program, whole = bench.program, sharding.replicated(bench.mesh)
     teacher = program.networks["teacher"].model
-    said = []
+    outputs = []
     for step in range(2):
         clock = program.clock(jnp.int32(step), program.hparams)
         views, *_ = program.make_views(clock, bench.batch(step), program.hparams, {}, {})
-        said.append(teacher.apply(bench.frozen["teacher"], views["x"].image, train=False)[0])
+        outputs.append(teacher.apply(bench.frozen["teacher"], views["x"].image, train=False)[0])
     items = np.stack([bench.feed.item(step) for step in range(2)])
-    given = {"teacher@x": jax.tree.map(lambda *one: jnp.stack(one), *said)}
+    given = {"teacher@x": jax.tree.map(lambda *leaves: jnp.stack(leaves), *outputs)}
     ends = []
-    for frozen, extra in ((bench.frozen, None), ({"teacher": {}}, given)):
+    for frozen, extra in ((bench.frozen, None), (not_numbers(bench.frozen), given)):
         call = population.make_call(program, bench.feed, 2, whole)
-        states, _ = population.advance(
+        states, metrics = population.advance(
             call, [bench.init(program.hparams)], frozen, bench.feed.constants, items,
             [program.hparams], extra,
         )
+        assert not np.any(metrics[0][FAULT][0])
         ends.append(states)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), *ends)
 

@@ -1,0 +1,154 @@
+"""Console lines of a training run: what is trained, progress, evaluations, results."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Mapping, Sequence
+
+import jax
+from clu import parameter_overview
+
+from kdaug_jax.evaluation.run import Results
+from kdaug_jax.evaluation.tables import results_tables
+from kdaug_jax.experiment.program import Program
+from kdaug_jax.runtime.console import Console
+from kdaug_jax.training.estimate import Estimate, duration
+from kdaug_jax.training.intervals import plan_intervals
+from kdaug_jax.training.population import Member
+from kdaug_jax.training.setup import Setup
+from kdaug_jax.types import TrainState
+
+
+class Progress:
+    """Prints what a training run does, and measures its speed."""
+
+    _estimate: Estimate
+
+    def __init__(self, console: Console):
+        self._console, self.say = console, console.say
+        self._step, self._seconds, self._wall = 0, 0.0, time.perf_counter()
+        self._first_step = 0
+
+    def start(self, setup: Setup, state: TrainState, step: int) -> None:
+        """Prints what is trained, on which devices, and the parameters of the networks."""
+        first = setup.first
+        config = first.config
+        splits = ", ".join(
+            f"{len(split.label):,} {use}" for use, split in setup.dataset.splits.items()
+        )
+        rows = [
+            ("data", f"{config['data']['source']}: {splits}; {first.info.num_classes} classes, "
+                     f"{first.info.size[1]}×{first.info.size[0]} pixels"),
+            ("devices", f"{setup.mesh.size} × {jax.devices()[0].device_kind}, "
+                        f"batch {config['data']['batch_size']}, {config['precision']}"),
+            ("length", f"{config['train']['epochs']:g} epochs of {first.steps_per_epoch} steps"
+                       f" = {first.total_steps:,} steps"),
+        ]
+        rows += [(f"view {name}", section["ops"] or "(as stored)")
+                 for name, section in config["views"].items()]
+        for name, network in first.networks.items():
+            origin = "trained" if network.trainable else f"frozen, from {network.checkpoint}"
+            rows.append((f"network {name}", f"{network.model.name}, {origin}"))
+        for spec in first.term_specs:
+            weight = float(spec.weight.base)
+            rows.append((f"term {spec.name}", f"{weight:g} × {config['terms'][spec.name]['loss']}"
+                         f" on {', '.join(spec.views)}"))
+        if len(setup.members) > 1:
+            rows.append(("population", f"{len(setup.members)} runs through one compiled step"))
+        size = sum(leaf.nbytes for leaf in jax.tree.leaves(state)) * len(setup.members)
+        free = shutil.disk_usage(setup.directory).free
+        rows.append(("checkpoint", f"{size / 1e6:,.1f} MB each, {free / 1e6:,.0f} MB free"))
+        kept = config["checkpoint"]["keep"] + bool(config["checkpoint"]["best"])
+        self._estimate = Estimate(plan_intervals(setup.programs), step, size, kept)
+        if step == first.total_steps:
+            rows.append(("finished", f"before, at step {step:,}"))
+        elif step:
+            rows.append(("resumed", f"at step {step:,}"))
+        width = max(len(name) for name, _ in rows)
+        self.say("\n".join(f"{name.ljust(width)}  {text}" for name, text in rows))
+        for name in first.trainable:
+            self.say(f"parameters of {name} ({first.networks[name].model.name})")
+            self.say(parameter_overview.get_parameter_overview(
+                state.params[name], include_stats=False
+            ))
+
+    def needs_time(self, step: int) -> bool:
+        """Returns whether `estimate` is to be called once the devices are done with a step."""
+        return self._estimate.due(step)
+
+    def estimate(self, step: int, seconds: float) -> None:
+        """Prints how long the run will take, once that is known and if it takes long.
+
+        Args:
+          step: steps taken, which the devices are done with.
+          seconds: see `speed`.
+        """
+        line = self._estimate.measure(step, seconds)
+        if line:
+            self.say(line)
+
+    def start_clock(self, step: int, seconds: float) -> None:
+        """Starts measuring speed at a step, `seconds` of stepping after the start."""
+        self._step = self._first_step = step
+        self._seconds, self._wall = seconds, time.perf_counter()
+
+    def speed(self, step: int, seconds: float, examples: int) -> float:
+        """Returns images per second since the last call, without compiling and evaluating.
+
+        Args:
+          step: steps taken.
+          seconds: seconds of stepping and waiting for data since the start of the run.
+          examples: images per step, over all members.
+        """
+        speed = examples * (step - self._step) / max(seconds - self._seconds, 1e-9)
+        self._step, self._seconds = step, seconds
+        return speed
+
+    def log(
+        self,
+        program: Program,
+        step: int,
+        means: Sequence[Mapping[str, float]],
+        perf: Mapping[str, float],
+    ) -> None:
+        """Prints one line: step, epoch, loss, images per second, remaining time."""
+        done = step - self._first_step
+        wall = time.perf_counter() - self._wall
+        remaining = wall / done * (program.total_steps - step) if done else 0.0
+        loss = sum(values["train/loss"] for values in means) / len(means)
+        self._console.progress(
+            step / program.total_steps,
+            f"step {step:,}/{program.total_steps:,}  epoch {step / program.steps_per_epoch:.1f}"
+            f"  loss {loss:.4f}  {perf['perf/images_per_second']:,.0f} images/s"
+            f"  {duration(remaining)} left",
+        )
+
+    def evaluation(
+        self, step: int, members: Sequence[Member], numbers: Sequence[Mapping[str, float]]
+    ) -> None:
+        """Prints one line of evaluation, means over the population where there is one."""
+        names = sorted(set.intersection(*map(set, numbers)))
+        means = {name: sum(values[name] for values in numbers) / len(numbers) for name in names}
+        # Of branches and ensembles the accuracy alone, to keep the line short.
+        fronts = {name: name.split("/")[2:-1] for name in names}
+        shown = [
+            name for name in names
+            if name.endswith("/accuracy") or name.endswith("/nll") and not fronts[name]
+        ]
+        text = "  ".join(f"{name.removeprefix('eval/')} {means[name]:.4f}" for name in shown)
+        if len(shown) < len(names):
+            text += f"  ({len(names) - len(shown)} more in metrics.jsonl)"
+        average = f"  (mean of {len(members)} runs)" if len(members) > 1 else ""
+        self.say(f"evaluation at step {step:,}: {text}{average}")
+
+    def results(
+        self, setup: Setup, results: Results, teachers: Mapping[str, Mapping[str, float]]
+    ) -> None:
+        """Prints the tables of final results, and where the files of the run are."""
+        for table in results_tables(setup.evaluator, results, teachers):
+            self.say(table)
+        self.say(
+            f"checkpoints, metrics.jsonl, tensorboard/, config.json, results.json: "
+            f"{setup.directory}"
+        )
