@@ -762,8 +762,7 @@ def test_sigterm(tiny, straight, tmp_path, capsys, monkeypatch):
 def fresh(tmp_path, sections, directory):
     """Starts a run in a process of its own."""
     text = SECTIONS.format(sections=sections).replace("def get", (
-        "from kdaug_jax import models\nfrom tests import tiny\n"
-        "models._FAMILIES = (*models._FAMILIES, tiny)\ndef get"
+        "from tests import tiny\ntiny.register()\ndef get"
     ))
     (tmp_path / "fresh.py").write_text(text)
     words = [f"--config={tmp_path / 'fresh.py'}", f"--workdir={directory}"]

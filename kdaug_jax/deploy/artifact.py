@@ -90,7 +90,10 @@ def write(directory: Path, loaded: Loaded, view: str, mean: tuple[float, ...]) -
       CheckpointError: it could not be written.
     """
     card, model = loaded.card, loaded.model
-    bits = pack.quantized_kernels(model, loaded.variables, card.size)
+    # A network without that option cannot be created for kernels that are rounded already.
+    bits = {}
+    if "bits" in card.options:
+        bits = pack.quantized_kernels(model, loaded.variables, card.size)
     if bits:  # BatchNorm stays: what is folded is rounded otherwise
         model = _of_rounded(card)
         leaves = flatten(loaded.variables)
@@ -181,7 +184,9 @@ def _packed(directory: Path, card: model_card.ModelCard) -> Callable[..., jax.Ar
 def _of_rounded(card: model_card.ModelCard) -> Model:
     """Creates the network whose kernels are rounded already; activations still are to be."""
     options = {**card.options, "bits": (FULL, card.options["bits"][1])}
-    return models.create(card.arch, card.num_classes, mean=card.mean, std=card.std, **options)
+    return models.create(
+        card.arch, card.num_classes, normalize=(card.mean, card.std), **options
+    )
 
 
 def table(sizes: Mapping[str, Any]) -> str:

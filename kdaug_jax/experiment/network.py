@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from kdaug_jax import models
+from kdaug_jax import models, registry
 from kdaug_jax.errors import ConfigError
 from kdaug_jax.models.model import Model
 
@@ -57,22 +57,26 @@ def create(
       The model.
 
     Raises:
-      ConfigError: unknown architecture, or images too small.
+      ConfigError: unknown architecture, images too small, or a network of the user's own that is
+        not as it must be.
     """
     try:
         model = models.create(
-            facts["name"], facts["num_classes"], mean=tuple(facts["mean"]),
-            std=tuple(facts["std"]), **settings, **facts["options"],
+            facts["name"], facts["num_classes"], normalize=(facts["mean"], facts["std"]),
+            **settings, **facts["options"],
         )
+        if min(size) < model.min_size:
+            raise ConfigError(
+                "name",
+                f"{facts['name']} needs images of at least {model.min_size} pixels a side, "
+                f"the data set has {size[1]}×{size[0]}",
+                "use larger images or another network",
+            )
+        if registry.is_import(facts["name"]):
+            models.check(model, size, train=config["trainable"])
     except ConfigError as error:
-        field = f"options.{error.where}" if error.where in facts["options"] else error.where
+        field = error.where.removeprefix("normalize.")
+        field = f"options.{field}" if field in facts["options"] else field
         field = field if field.split(".")[0] in config else "name"
         raise ConfigError(f"{where}.{field}", error.what, error.remedy) from None
-    if min(size) < model.min_size:
-        raise ConfigError(
-            f"{where}.name",
-            f"{facts['name']} needs images of at least {model.min_size} pixels a side, "
-            f"the data set has {size[1]}×{size[0]}",
-            "use larger images or another network",
-        )
     return model

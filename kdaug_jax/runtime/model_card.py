@@ -20,7 +20,7 @@ from kdaug_jax.runtime import checkpoint, workdir
 
 CARD = "card.json"
 # Arguments of every network, so not options of an architecture.
-ARGUMENTS = ("name", "num_classes", "mean", "std", "num_branches", "replica_batch_size", "dtype")
+ARGUMENTS = ("name", "num_classes", "normalize", "num_branches", "replica_batch_size", "dtype")
 
 
 @dataclasses.dataclass(frozen=True)

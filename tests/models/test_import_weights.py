@@ -15,6 +15,7 @@ from kdaug_jax.models.variables import flatten
 from kdaug_jax.models.weights import to_torch, torch_name
 from kdaug_jax.runtime import checkpoint, model_card
 from kdaug_jax.runtime.digest import sha256_file
+from tests.tiny import RAW
 
 STATISTICS = ["--mean=0.5,0.5,0.5", "--std=0.25,0.25,0.25"]
 
@@ -218,7 +219,7 @@ def test_branches_and_folded_weights_do_not_go_out(initialised):
     model, variables = initialised("tiny", 4, size=8, num_branches=2)
     with pytest.raises(CheckpointError, match="2 BatchNorm branches; take one"):
         to_torch(variables)
-    model = models.create("resnet8", 4)
+    model = models.create("resnet8", 4, normalize=RAW)
     shapes = jax.eval_shape(lambda key: model.init(key, (32, 32)), jax.random.key(0))
     ones = jax.tree.map(lambda leaf: np.ones(leaf.shape, leaf.dtype), shapes)
     folded = models.fold_batchnorm(model, ones)

@@ -67,7 +67,7 @@ def frozen_teacher(monkeypatch):
     def without_checkpoint(name, config, info, branches, replica_batch_size, dtype):
         if config["trainable"]:
             return build(name, config, info, branches, replica_batch_size, dtype)
-        model = models.create(config["name"], info.num_classes, mean=info.mean, std=info.std)
+        model = models.create(config["name"], info.num_classes, normalize=(info.mean, info.std))
         facts = {"name": config["name"], "mean": info.mean, "std": info.std}
         return Network(model, False, "", facts)
 

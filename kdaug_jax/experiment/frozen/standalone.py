@@ -99,7 +99,7 @@ def _facts_of_run(path: Path, network: str, member: int) -> dict[str, Any]:
 
 def _create(facts: Mapping[str, Any], branches: int) -> Model:
     return models.create(
-        facts["name"], facts["num_classes"], mean=tuple(facts["mean"]), std=tuple(facts["std"]),
+        facts["name"], facts["num_classes"], normalize=(facts["mean"], facts["std"]),
         num_branches=branches, **facts["options"],
     )
 
