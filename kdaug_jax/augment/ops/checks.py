@@ -80,7 +80,7 @@ def check_keys(keys: Any, images: Any) -> None:
 
 
 def is_host(number: Any) -> bool:
-    """Says whether a number is known before anything is traced.
+    """Returns whether a number is known before anything is traced.
 
     Args:
       number: a Python or NumPy number, or an array of JAX.
@@ -127,7 +127,7 @@ def check_host(name: str, number: Any, limit: float = math.inf) -> float:
       limit: largest legal size, positive or negative.
 
     Returns:
-      The number as a double.
+      The number as a Python float.
 
     Raises:
       TypeError: traced, or not a number.

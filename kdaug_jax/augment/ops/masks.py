@@ -11,6 +11,8 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from kdaug_jax.augment.ops.checks import check_fill, check_image, check_number
+from kdaug_jax.augment.ops.kernel import Context, Row
+from kdaug_jax.augment.ops.squares import box
 from kdaug_jax.errors import ArgumentError
 from kdaug_jax.types import Fill, Level
 
@@ -36,7 +38,7 @@ def paint(image: jax.Array, mask: jax.Array, fill: ArrayLike) -> jax.Array:
 
 
 def in_box(height: int, width: int, top, bottom, left, right) -> jax.Array:
-    """Gives `bool[height,width]`, True on rows top..bottom-1 and columns left..right-1."""
+    """Returns `bool[height,width]`, True on rows top..bottom-1 and columns left..right-1."""
     rows, columns = jnp.arange(height), jnp.arange(width)
     inside_rows = (rows >= top) & (rows < bottom)
     inside_columns = (columns >= left) & (columns < right)
@@ -84,6 +86,13 @@ def erase_square(
     check_image(image)
     check_number("size", size, 0, np.inf, whole=True)
     return paint(image, in_box(*image.shape[:2], top, top + size, left, left + size), fill)
+
+
+def erase_kernel(packed: jax.Array, row: Row, context: Context) -> jax.Array:
+    """Erases the square of a row from packed pixels, at the place that was drawn for it."""
+    top, bottom, left, right = box(row.square_offset, *row.squares, packed.shape)
+    inside = in_box(*packed.shape, top, bottom, left, right)
+    return jnp.where(inside, context.packed_erase, packed)
 
 
 def random_cutout(

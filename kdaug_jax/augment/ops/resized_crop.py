@@ -156,7 +156,7 @@ def _middle_square(image: jax.Array, size: int, padding: int) -> jax.Array:
 
 
 def middle(height: int, width: int, size: int, padding: int) -> tuple[int, int, int]:
-    """Gives the square of `center_box`: its first row, its first column and its side.
+    """Returns the square of `center_box`: its first row, its first column and its side.
 
     Args:
       height: of the image in pixels.

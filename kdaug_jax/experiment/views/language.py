@@ -154,11 +154,11 @@ def _bind_policy(where, stage: Stage, args, kwargs, info: Info, size, epochs) ->
     static = bind(where, stage.apply, args, own, tuple(context), info).static
     policy = stage.apply(**static, **taken)
     fill = colour(f"{where}.fill", kwargs.get("fill", policy.fill), info)
-    numbers = {name: one for name, one in policy.numbers.items() if name != EPOCH}
+    hparams = {name: spec for name, spec in policy.hparams.items() if name != EPOCH}
     return Bound(
         {"policy": policy, "fill": fill},
-        {name: one.default for name, one in numbers.items()},
-        {name: one.range for name, one in numbers.items()},
+        {name: spec.default for name, spec in hparams.items()},
+        {name: spec.range for name, spec in hparams.items()},
     )
 
 
