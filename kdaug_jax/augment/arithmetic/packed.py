@@ -22,7 +22,7 @@ def pack(image: ArrayLike) -> jax.Array:
     """Returns `u32[...]`, the words of `u8[...,C]`; the bytes of channels that are not there are 0.
 
     Raises:
-      ValueError: more than four channels.
+      ArgumentError: more than four channels.
     """
     image = jnp.asarray(image, jnp.uint8)
     missing = 4 - image.shape[-1]

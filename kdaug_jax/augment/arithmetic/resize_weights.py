@@ -137,7 +137,7 @@ def weight_table(longest: int, out: int, kind: str) -> ResizeWeights:
       `[longest+1,out]` and `[longest+1,out,count]`; row 0 is empty.
 
     Raises:
-      ValueError: the table would take more than 64 MiB.
+      ArgumentError: the table would take more than 64 MiB.
     """
     count = _weights(longest, out, kind).weight.shape[1]
     if (longest + 1) * out * count * 4 > _LARGEST_TABLE:

@@ -40,7 +40,7 @@ def split_alpha(factor: ArrayLike) -> tuple[ArrayLike, ArrayLike]:
 
     Raises:
       TypeError: not a number.
-      ValueError: negative or not finite.
+      ArgumentError: negative or not finite.
     """
     if is_host(factor):
         for number in np.ravel(factor):

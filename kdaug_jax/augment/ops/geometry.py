@@ -42,7 +42,7 @@ def affine_coefficients(a: float, b: float, c: float, d: float, e: float, f: flo
       `i32[6]`, for `affine_nearest`.
 
     Raises:
-      ValueError: a coefficient is 32768 or more in size, which 16.16 does not hold.
+      ArgumentError: a coefficient is 32768 or more in size, which 16.16 does not hold.
 
     Source: `ImagingTransform`, method AFFINE, filter NEAREST, of Pillow.
     """
@@ -68,7 +68,7 @@ def affine_nearest(image: jax.Array, coefficients: ArrayLike, fill: ArrayLike) -
 
     Raises:
       TypeError: the image is not uint8.
-      ValueError: the image is not `[H,W,C]`.
+      ArgumentError: the image is not `[H,W,C]`.
     """
     height, width, channels = check_image(image)
     check_fill(fill, channels)
@@ -210,7 +210,7 @@ def rotate(
 
     Raises:
       TypeError: `degrees` is traced, or the image is not uint8.
-      ValueError: an unknown method, or the image is not `[H,W,C]`.
+      ArgumentError: an unknown method, or the image is not `[H,W,C]`.
     """
     height, width, _ = check_image(image)
     degrees = check_host("degrees", degrees) % 360
@@ -234,7 +234,7 @@ def shear_x(image: jax.Array, v: float, fill: ArrayLike, method: Method = "neare
 
     Raises:
       TypeError: `v` is traced, or the image is not uint8.
-      ValueError: an unknown method, or too large a `v` for 16.16 fixed point.
+      ArgumentError: an unknown method, or too large a `v` for 16.16 fixed point.
     """
     height, width, _ = check_image(image)
     return affine(image, shear_x_matrix(check_host("v", v), height, width), fill, method)
@@ -254,7 +254,7 @@ def shear_y(image: jax.Array, v: float, fill: ArrayLike, method: Method = "neare
 
     Raises:
       TypeError: `v` is traced, or the image is not uint8.
-      ValueError: an unknown method, or too large a `v` for 16.16 fixed point.
+      ArgumentError: an unknown method, or too large a `v` for 16.16 fixed point.
     """
     height, width, _ = check_image(image)
     return affine(image, shear_y_matrix(check_host("v", v), height, width), fill, method)
@@ -276,7 +276,7 @@ def translate_x(
 
     Raises:
       TypeError: `p` is traced, or the image is not uint8.
-      ValueError: an unknown method, or too large a `p` for 16.16 fixed point.
+      ArgumentError: an unknown method, or too large a `p` for 16.16 fixed point.
     """
     height, width, _ = check_image(image)
     return affine(image, translate_x_matrix(check_host("p", p), height, width), fill, method)
@@ -298,7 +298,7 @@ def translate_y(
 
     Raises:
       TypeError: `p` is traced, or the image is not uint8.
-      ValueError: an unknown method, or too large a `p` for 16.16 fixed point.
+      ArgumentError: an unknown method, or too large a `p` for 16.16 fixed point.
     """
     height, width, _ = check_image(image)
     return affine(image, translate_y_matrix(check_host("p", p), height, width), fill, method)

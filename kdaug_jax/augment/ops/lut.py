@@ -41,7 +41,7 @@ def solarize_lut(threshold: ArrayLike) -> ArrayLike:
 
     Raises:
       TypeError: not a number.
-      ValueError: out of range.
+      ArgumentError: out of range.
     """
     check_number("threshold", threshold, 0, 256)
     xp = arrays_of(threshold)
@@ -60,7 +60,7 @@ def solarize_add_lut(addition: ArrayLike, threshold: ArrayLike = 128) -> ArrayLi
 
     Raises:
       TypeError: not a number.
-      ValueError: out of range or a fraction.
+      ArgumentError: out of range or a fraction.
     """
     check_number("addition", addition, -1024, 1024, whole=True)
     check_number("threshold", threshold, 0, 256)
@@ -80,7 +80,7 @@ def posterize_lut(bits: ArrayLike) -> ArrayLike:
 
     Raises:
       TypeError: not a number.
-      ValueError: out of range or a fraction.
+      ArgumentError: out of range or a fraction.
     """
     check_number("bits", bits, 0, 8, whole=True)
     xp = arrays_of(bits)
@@ -99,7 +99,7 @@ def brightness_lut(factor: ArrayLike) -> ArrayLike:
 
     Raises:
       TypeError: not a number.
-      ValueError: negative or not finite.
+      ArgumentError: negative or not finite.
     """
     return blend_lut(0, *split_alpha(factor))
 
@@ -132,7 +132,7 @@ def apply_lut(image: jax.Array, lut: ArrayLike) -> jax.Array:
 
     Raises:
       TypeError: the image is not uint8.
-      ValueError: the image is not `[H,W,C]`, or the table is of another shape.
+      ArgumentError: the image is not `[H,W,C]`, or the table is of another shape.
     """
     channels = check_image(image)[2]
     if np.shape(lut) not in ((256,), (channels, 256)):
@@ -178,7 +178,7 @@ def apply_rgb_lut(image: jax.Array, lut: ArrayLike, opaque: bool = True) -> jax.
 
     Raises:
       TypeError: the image is not uint8.
-      ValueError: the image is not `[H,W,3]` or `[H,W,4]`.
+      ArgumentError: the image is not `[H,W,3]` or `[H,W,4]`.
     """
     channels = check_image(image, RGB)[2]
     return apply_lut(image, with_alpha(lut, opaque) if channels == 4 else lut)

@@ -30,7 +30,7 @@ def paint(image: jax.Array, mask: jax.Array, fill: ArrayLike) -> jax.Array:
 
     Raises:
       TypeError: `fill` is a name; names are turned into colours by the view language.
-      ValueError: `fill` is not a colour of the image's channels.
+      ArgumentError: `fill` is not a colour of the image's channels.
     """
     check_fill(fill, image.shape[2])
     colour = jnp.broadcast_to(jnp.asarray(fill, image.dtype), image.shape)
@@ -129,7 +129,7 @@ def check_cutout(arguments: Mapping[str, Any], size: tuple[int, int]) -> None:
       size: height and width of the images in pixels.
 
     Raises:
-      ValueError: (what is wrong, what would be right).
+      ArgumentError: what is wrong, and what to write.
     """
     height, width = size
     if arguments["length"] > max(size):

@@ -205,7 +205,7 @@ def affine_bilinear(image: jax.Array, coefficients: ArrayLike, fill: ArrayLike) 
 
     Raises:
       TypeError: the image is not uint8.
-      ValueError: the image is not `[H,W,C]`.
+      ArgumentError: the image is not `[H,W,C]`.
 
     Source: `ImagingTransform`, method AFFINE, filter BILINEAR, of Pillow.
     """
@@ -243,7 +243,7 @@ def affine_bicubic(image: jax.Array, coefficients: ArrayLike, fill: ArrayLike) -
 
     Raises:
       TypeError: the image is not uint8.
-      ValueError: the image is not `[H,W,C]`.
+      ArgumentError: the image is not `[H,W,C]`.
 
     Source: `ImagingTransform`, method AFFINE, filter BICUBIC (a = -1), of Pillow.
     """

@@ -93,7 +93,7 @@ def resize(image: jax.Array, size: Size, method: Method = "bilinear") -> jax.Arr
 
     Raises:
       TypeError: the image is not uint8.
-      ValueError: the image is not `[H,W,C]`, or an unknown method.
+      ArgumentError: the image is not `[H,W,C]`, or an unknown method.
 
     Source: `Image.resize` of Pillow 13.
     """
@@ -136,7 +136,7 @@ def resize_box(
 
     Raises:
       TypeError: the image is not uint8.
-      ValueError: the image is not `[H,W,C]`, the box reaches beyond it, an unknown method, or
+      ArgumentError: the image is not `[H,W,C]`, the box reaches beyond it, an unknown method, or
         the table of weights would take more than 64 MiB.
 
     Source: `Image.crop` and `Image.resize` of Pillow 13.
@@ -233,7 +233,7 @@ def resize_tensorflow(image: jax.Array, size: Size, version: Literal[1, 2] = 1) 
 
     Raises:
       TypeError: the image is not uint8.
-      ValueError: the image is not `[H,W,C]`, or an unknown version.
+      ArgumentError: the image is not `[H,W,C]`, or an unknown version.
     """
     height, width, _ = check_image(image)
     _check(size)
@@ -269,7 +269,7 @@ def resize_box_tensorflow(
 
     Raises:
       TypeError: the image is not uint8.
-      ValueError: the image is not `[H,W,C]`, the box reaches beyond it, or an unknown version.
+      ArgumentError: the image is not `[H,W,C]`, the box reaches beyond it, or an unknown version.
     """
     check_image(image)
     _check(size)
@@ -299,7 +299,7 @@ def check_box(
 
     Raises:
       TypeError: not numbers.
-      ValueError: out of range.
+      ArgumentError: out of range.
     """
     names = (("height", height, "top", top), ("width", width, "left", left))
     for side, (length_name, length, start_name, start) in zip(image.shape, names, strict=False):

@@ -113,7 +113,17 @@ def lut_op(
     function: Callable[..., jax.Array], table: Callable[..., np.ndarray],
     values: Values | None = None, opaque: bool = True,
 ) -> OpRow:
-    """Returns the row of an op that is a lookup table, `table([value]) -> u8[256]`."""
+    """Returns the row of an op that is a lookup table of each colour's own value.
+
+    Args:
+      function: the op on one image.
+      table: `f()` or `f(value)` that returns `u8[256]`, computed on the host.
+      values: what values are legal; None for an op without a strength.
+      opaque: whether alpha becomes 255.
+
+    Returns:
+      A row for `OPS`, or to be named as `package.module:attribute`.
+    """
 
     def layout(op: Op, size: Size, variant: str) -> Columns:
         arguments = () if op.value is None else (op.value,)
@@ -123,7 +133,15 @@ def lut_op(
 
 
 def statistics_op(function: Callable[..., jax.Array], lut_source: Kernel) -> OpRow:
-    """Returns the row of an op that is a lookup table made from each image."""
+    """Returns the row of an op that is a lookup table made from each image.
+
+    Args:
+      function: the op on one image.
+      lut_source: `f(packed u32[H,W], row, context) -> u8[3,256]`, see `ops.kernel`.
+
+    Returns:
+      A row for `OPS`, or to be named as `package.module:attribute`.
+    """
 
     def layout(op: Op, size: Size, variant: str) -> Columns:
         return Columns(lut.lut_kernel, lut_source, opaque=True)
@@ -134,7 +152,15 @@ def statistics_op(function: Callable[..., jax.Array], lut_source: Kernel) -> OpR
 def stencil_op(
     function: Callable[[jax.Array], jax.Array], packed_function: Callable[[jax.Array], jax.Array]
 ) -> OpRow:
-    """Returns the row of an op without a strength, computed by `f(u32[H,W]) -> u32[H,W]`."""
+    """Returns the row of an op without a strength that runs on packed pixels.
+
+    Args:
+      function: the op on one image.
+      packed_function: `f(packed u32[H,W]) -> u32[H,W]`, see `arithmetic.packed`.
+
+    Returns:
+      A row for `OPS`, or to be named as `package.module:attribute`.
+    """
 
     def kernel(packed: jax.Array, row: Row, context: Context) -> jax.Array:
         return packed_function(packed)
@@ -157,6 +183,9 @@ def geometric_op(
       function: the op on one image; by default `geometry.affine` with the matrix.
       tpu_matrix: the map of the TPU variants, by default the same.
       whole: `f(value, height, width)`, whether whole pixels move, so that no filter is needed.
+
+    Returns:
+      A row for `OPS`, or to be named as `package.module:attribute`.
     """
 
     def affine(image: jax.Array, value: float, fill: Any, method: str = "nearest") -> jax.Array:
@@ -186,15 +215,19 @@ def geometric_op(
     return OpRow(function or affine, layout, (*FILTERS.values(),), values=values, geometric=True)
 
 
-def function_op(function: Callable[..., jax.Array]) -> OpRow:
+@functools.cache  # one kernel, however often a function is named
+def function_op(function: Callable[..., jax.Array], name: str) -> OpRow:
     """Returns the row of a deterministic function of one image, which is called as it is.
 
     Args:
       function: `f(image u8[H,W,C]) -> u8[H,W,C]`, or `f(image, level f32[]) -> u8[H,W,C]` with
         the level 0..1 that a policy applies.
+      name: of the op, for messages.
+
+    Returns:
+      Its row; the kernel unpacks an image, calls the function and packs what it returns.
     """
     levels = len(inspect.signature(function).parameters) > 1
-    name = f"{function.__module__}:{function.__qualname__}"
 
     def kernel(packed: jax.Array, row: Row, context: Context) -> jax.Array:
         image = unpack(packed, context.channels)
@@ -358,16 +391,12 @@ def op_row(name: str) -> OpRow:
         raise ArgumentError(error.what, error.remedy) from error
     if isinstance(attribute, OpRow):
         return attribute
-    if not inspect.isfunction(attribute):
+    if not callable(attribute) or inspect.isclass(attribute):
         raise ArgumentError(
             f"op {name} is a {type(attribute).__name__}",
             "must be a function f(image) or f(image, level), or an OpRow",
         )
-    return _function_op(attribute)
-
-
-# One row, and so one kernel, however often a function is named.
-_function_op = functools.cache(function_op)
+    return function_op(attribute, name)
 
 
 def check_op(name: str, size: Size) -> OpRow:

@@ -62,7 +62,7 @@ def autoaugment(
       A policy without traced hyper-parameters.
 
     Raises:
-      ValueError: (what is wrong, what would be right).
+      ArgumentError: what is wrong, and what to write.
 
     Source: Cubuk et al. 2019 (AutoAugment); Lim et al. 2019 (Fast AutoAugment) for files.
     """
@@ -98,7 +98,7 @@ def read(path: str, levels: str | None = None) -> Table:
       Its table; entries are checked by `autoaugment`.
 
     Raises:
-      ValueError: (what is wrong, what would be right).
+      ArgumentError: what is wrong, and what to write.
     """
     content, way = read_json(path), ("sub_policies",)
     if isinstance(content, list):

@@ -17,7 +17,7 @@ def read_json(path: str) -> Any:
     """Reads a JSON file.
 
     Raises:
-      ValueError: (what is wrong, with the line; what would be right).
+      ArgumentError: what is wrong, with the line, and what to write.
     """
     try:
         text = Path(path).read_text(encoding="utf-8")
@@ -52,7 +52,7 @@ def check_keys(path: str, content: Any, needed: Sequence[str]) -> None:
     """Refuses content that is not a mapping of the needed keys, and perhaps `source`.
 
     Raises:
-      ValueError: (what is wrong, what would be right).
+      ArgumentError: what is wrong, and what to write.
     """
     if not isinstance(content, dict):
         raise ArgumentError(f"{path} holds no object", "must be {" + ", ".join(needed) + "}")
@@ -73,7 +73,7 @@ def told_line(path: str, *steps: str | int) -> Iterator[None]:
       steps: the way to the part from the whole content: keys and places.
 
     Raises:
-      ValueError: the one raised within, with the line after the path.
+      ArgumentError: the one raised within, with the line after the path.
     """
     try:
         yield

@@ -64,7 +64,7 @@ def pba(
       A policy with the traced hyper-parameter `policy`, `i32[60]`.
 
     Raises:
-      ValueError: (what is wrong, what would be right).
+      ArgumentError: what is wrong, and what to write.
 
     Source: Ho et al. 2019 (PBA); `apply_policy` of augmentation_transforms_hp.py, arcelien/pba.
     """
@@ -96,7 +96,7 @@ def schedule(
       beyond the last repeat it.
 
     Raises:
-      ValueError: (what is wrong, what would be right).
+      ArgumentError: what is wrong, and what to write.
     """
     table = read_schedule(path, epochs)
     draw, source, rows = _parts(size, levels)
@@ -125,7 +125,7 @@ def read_schedule(path: str, epochs: int | None = None) -> np.ndarray:
       `i32[epochs,60]`.
 
     Raises:
-      ValueError: (what is wrong, with line, segment and op; what would be right).
+      ArgumentError: what is wrong, with line, segment and op, and what to write.
 
     Source: Ho et al. 2019 (PBA); `parse_log_schedule` of pba/utils.py.
     """
@@ -171,7 +171,7 @@ def check_policy(
       `i32[60]`.
 
     Raises:
-      ValueError: (what is wrong, with the op; what would be right).
+      ArgumentError: what is wrong, with the op, and what to write.
     """
     if not isinstance(policy, list | tuple | np.ndarray) or len(policy) != LENGTH:
         found = len(policy) if isinstance(policy, list | tuple | np.ndarray) else repr(policy)

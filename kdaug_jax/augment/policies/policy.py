@@ -112,7 +112,7 @@ def named(what: str, name: Any, known: Any, where: str = "") -> Any:
     """Returns `known[name]`, or says which name was probably meant.
 
     Raises:
-      ValueError: (what is wrong, what would be right).
+      ArgumentError: what is wrong, and what to write.
     """
     if not isinstance(name, str) or name not in known:
         where = f"{where}: " if where else ""
@@ -124,7 +124,7 @@ def whole(what: str, value: Any, low: int, high: int) -> int:
     """Returns `value` if it is a whole number in low..high.
 
     Raises:
-      ValueError: (what is wrong, what would be right).
+      ArgumentError: what is wrong, and what to write.
     """
     fits = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
     if not fits or not low <= value <= high:
@@ -136,7 +136,7 @@ def check_squares(where: str, pair: Pair, size: tuple[int, int], remedy: str) ->
     """Refuses a square that is larger than the image.
 
     Raises:
-      ValueError: (what is wrong, what would be right).
+      ArgumentError: what is wrong, and what to write.
     """
     side = pair[0].value if pair[0].name in SQUARES else 0
     if side > max(size):

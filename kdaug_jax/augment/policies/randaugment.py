@@ -143,7 +143,7 @@ def randaugment(
       A policy with the traced hyper-parameter `m`, `i32[]`.
 
     Raises:
-      ValueError: (what is wrong, what would be right).
+      ArgumentError: what is wrong, and what to write.
 
     Source: Cubuk et al. 2020 (RandAugment); `distort_image_with_randaugment` of
     tensorflow/tpu; `RandAugment` of torchvision.

@@ -68,7 +68,7 @@ def parse(text: str) -> Config:
       Its numbers, defaults filled in.
 
     Raises:
-      ValueError: (what is wrong, what would be right).
+      ArgumentError: what is wrong, and what to write.
     """
     start, *parts = text.split("-")
     if start != "rand":
@@ -141,7 +141,7 @@ def timm(
       it is more than 0 and at most 100.
 
     Raises:
-      ValueError: (what is wrong, what would be right).
+      ArgumentError: what is wrong, and what to write.
 
     Source: Wightman, `rand_augment_transform` of timm; the 2021 recipes of
     "ResNet strikes back".

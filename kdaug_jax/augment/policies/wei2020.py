@@ -112,7 +112,7 @@ def wei2020(
       A policy with the traced hyper-parameter `m`, `i32[]`.
 
     Raises:
-      ValueError: (what is wrong, what would be right).
+      ArgumentError: what is wrong, and what to write.
 
     Source: Wei et al. 2020, Table 1.
     """

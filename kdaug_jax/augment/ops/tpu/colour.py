@@ -39,7 +39,7 @@ def solarize_lut(threshold: ArrayLike, clean: bool = False) -> ArrayLike:
 
     Raises:
       TypeError: not a number.
-      ValueError: negative or a fraction.
+      ArgumentError: negative or a fraction.
     """
     check_number("threshold", threshold, 0, np.inf, whole=True)
     xp = np if is_host(threshold) else jnp
@@ -58,7 +58,7 @@ def posterize_lut(bits: ArrayLike, clean: bool = False) -> ArrayLike:
 
     Raises:
       TypeError: not a number.
-      ValueError: negative or a fraction.
+      ArgumentError: negative or a fraction.
     """
     check_number("bits", bits, 0, np.inf, whole=True)
     xp = np if is_host(bits) else jnp

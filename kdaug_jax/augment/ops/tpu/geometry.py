@@ -50,7 +50,7 @@ def affine_nearest(image: jax.Array, transform: ArrayLike, fill: ArrayLike) -> j
 
     Raises:
       TypeError: the image is not uint8.
-      ValueError: the image is not `[H,W,C]`.
+      ArgumentError: the image is not `[H,W,C]`.
     """
     height, width, channels = check_image(image)
     check_fill(fill, channels)
