@@ -159,11 +159,11 @@ def _bind_policy(where, stage: Stage, args, kwargs, info: Info, size, epochs) ->
     policy = stage.apply(**static, **given)
     check_policy(where, policy)
     fill = colour(f"{where}.fill", kwargs.get("fill", policy.fill), info)
-    numbers = {name: number for name, number in policy.numbers.items() if name != EPOCH}
+    hparams = {name: spec for name, spec in policy.hparams.items() if name != EPOCH}
     return Bound(
         {"policy": policy, "fill": fill},
-        {name: number.default for name, number in numbers.items()},
-        {name: number.range for name, number in numbers.items()},
+        {name: spec.default for name, spec in hparams.items()},
+        {name: spec.range for name, spec in hparams.items()},
     )
 
 

@@ -166,7 +166,7 @@ def _augment(
     apply, static = call.stage.apply, call.bound.static
     if call.stage.form == "policy":
         policy = static["policy"]
-        traced = {**traced, EPOCH: epoch} if EPOCH in policy.numbers else traced
+        traced = {**traced, EPOCH: epoch} if EPOCH in policy.hparams else traced
         return apply_policy(policy, keys, image, static["fill"], traced)
     if call.stage.form == "batch":
         return apply(keys, image, **static, **traced)
