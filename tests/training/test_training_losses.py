@@ -75,7 +75,7 @@ def test_what_does_not_fit_is_told_in_one_line_before_any_work(
     assert message in str(caught.value) and "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("name, least", [("sp", 2), ("rkd_angle", 3), ("ii_kd", 3), ("dist", 2)])
+@pytest.mark.parametrize("name, min_group", [("sp", 2), ("rkd_angle", 3), ("ii_kd", 3), ("dist", 2)])
 def test_groups_that_are_too_small_are_refused(frozen_teacher, name, min_group):
     for train, path in (
         (dict(replica_batch_size=min_group // 2 or 1), "train.replica_batch_size"), (dict(accumulate=8), "data.batch_"),
