@@ -222,14 +222,14 @@ def events(folder):
     """Reads TensorBoard's files, oldest first: records of length, two checksums and content."""
     from tensorboardX.proto.event_pb2 import Event
 
-    found = []
+    records = []
     for path in sorted(folder.iterdir(), key=lambda path: path.stat().st_mtime_ns):
         content, place = path.read_bytes(), 0
         while place < len(content):
             (length,) = struct.unpack("<Q", content[place : place + 8])
-            found.append(Event.FromString(content[place + 12 : place + 12 + length]))
+            records.append(Event.FromString(content[place + 12 : place + 12 + length]))
             place += length + 16
-    return found
+    return records
 
 
 def test_tensorboard_gets_the_rows_and_where_a_run_was_taken_up(tmp_path):
@@ -240,10 +240,13 @@ def test_tensorboard_gets_the_rows_and_where_a_run_was_taken_up(tmp_path):
                 writer.row(step, "a/b", {"train/loss": 7.0})
     plain = [path for path in (tmp_path / "tensorboard").iterdir() if path.is_dir()]
     assert [path.name for path in plain] == ["a_b"]
-    own = [(one.step, [(v.tag, v.simple_value) for v in one.summary.value], one.session_log.status)
-           for one in events(tmp_path / "tensorboard" / "a_b")]
+    of_member = [
+        (event.step, [(v.tag, v.simple_value) for v in event.summary.value],
+         event.session_log.status)
+        for event in events(tmp_path / "tensorboard" / "a_b")
+    ]
     rows = [(step, [("train/loss", 7.0)], 0) for step in (1, 2, 3)]
-    assert own == [(0, [], 0), *rows, (0, [], 0), (3, [], 1), rows[2]]
+    assert of_member == [(0, [], 0), *rows, (0, [], 0), (3, [], 1), rows[2]]
 
 
 def test_a_failing_write_leaves_no_part(tmp_path, monkeypatch):
