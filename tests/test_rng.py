@@ -91,7 +91,7 @@ def test_random_wrappers_take_the_key_first():
 
 
 def everything_that_draws():
-    """Views with a stage twice, group stages, copies and a pick; networks; terms with parameters."""
+    """Views with a stage twice, group stages, copies and a pick; two networks; terms."""
     pick = 'pick("kl", student="student", teacher="peer")'
     both = {"student": "student", "teacher": "peer"}
     return tiny_config(

@@ -138,7 +138,7 @@ def _check_signature(where: str, loss: str, function: Any) -> None:
 
 
 def defaults(loss: str) -> dict[str, Any]:
-    """Returns the options of a loss of the table that have defaults, so that a config shows them."""
+    """Returns the options of a loss of the table that have defaults, for the config to show."""
     if loss not in LOSSES:
         return {}
     term, signature, skip = resolve("terms", loss)

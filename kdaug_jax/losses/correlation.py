@@ -74,7 +74,7 @@ def gram_of_examples(
     student: jax.Array, teacher: jax.Array, *, temperature: Positive = 4.0,
     standardize: bool = False,
 ) -> jax.Array:
-    """Squared differences of P P', the similarity of predictions of two examples, summed over B^2 / B.
+    """Squared differences of P P', the similarity of two examples' predictions, over B^2 / B.
 
     Args:
       student: `[B,C]`, logits.
@@ -83,7 +83,7 @@ def gram_of_examples(
       standardize: standardise each row of logits first.
 
     Returns:
-      `f32[B]`, whose mean is the loss of the group.
+      `f32[B]`, sums over a row; their mean is the loss of the group.
 
     Source: Jin et al. 2023, "Multi-Level Logit Distillation".
     """
@@ -95,7 +95,7 @@ def gram_of_classes(
     student: jax.Array, teacher: jax.Array, *, temperature: Positive = 4.0,
     standardize: bool = False,
 ) -> jax.Array:
-    """Squared differences of P' P, the co-occurrence of classes in predictions, summed over C^2 / C.
+    """Squared differences of P' P, the co-occurrence of classes in predictions, over C^2 / C.
 
     Args:
       student: `[B,C]`, logits.
@@ -104,7 +104,7 @@ def gram_of_classes(
       standardize: standardise each row of logits first.
 
     Returns:
-      `f32[C]`, whose mean is the loss of the group.
+      `f32[C]`, sums over a row; their mean is the loss of the group.
 
     Source: Jin et al. 2023, "Multi-Level Logit Distillation".
     """

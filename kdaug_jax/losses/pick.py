@@ -89,7 +89,7 @@ def kept_ratio(score: jax.Array, kept: jax.Array) -> jax.Array:
 
 
 def label_disagreement(teacher: jax.Array, target: jax.Array) -> jax.Array:
-    """Returns whether the teacher's likeliest class is not the label's; of equal ones the first counts.
+    """Returns whether the teacher's likeliest class is not the label's; of equal ones the first.
 
     Args:
       teacher: `[B,C]`, logits.

@@ -140,7 +140,7 @@ def kl(
       temperature: `f32[]`, T > 0.
       times_t2: multiply by T^2, which keeps the size of the gradient.
       class_mean: divide by C, as the public code of paper 004 does.
-      standardize: standardise each row of logits first, see `standardize`.
+      standardize: standardise each row of logits first.
 
     Returns:
       `f32[B]`.

@@ -5,7 +5,8 @@ your own (see `kdaug_jax.registry`); both may be of any of three forms.
 
 A **plain function** is a loss whose argument names are roles:
 
-    f(student, [teacher,] [labels,] [student_features,] [teacher_features,] *, options) -> f32[B] or f32[]
+    f(student, [teacher,] [labels,] [student_features,] [teacher_features,] *, options)
+      -> f32[B] or f32[]
 
 - `student`, `teacher`: logits `f32[B,C]`,
 - `labels`: class probabilities `f32[B,C]`,
