@@ -45,12 +45,12 @@ def timed(run: Callable[[int], None], steps: int) -> Turn:
 
 
 def source(batch: int) -> str:
-    """Names made-up images, enough for four steps and one of every class."""
+    """Returns the source of made-up images, enough for four steps and one of every class."""
     return f"synthetic:{SIZE}x{SIZE},{CLASSES},{max(4 * batch, CLASSES)}"
 
 
 def get_config(batch: int, distill: bool, ema: float = 0.0) -> ConfigDict:
-    """Makes the experiment: images as stored, cross entropy, and KL to the teacher if wanted."""
+    """Makes the experiment: images as stored, cross entropy, and KL to the teacher if `distill`."""
     config = default()
     with config.unlocked():
         config.data.source = source(batch)
@@ -121,14 +121,14 @@ class Ours:
         return sharding.put_batch(self.mesh, item[None], axis=1)
 
     def advance(self, items: jax.Array) -> dict[str, Any]:
-        """Takes one step and gives its metrics."""
+        """Runs one step and returns its metrics."""
         self.state, metrics = self.step(
             self.state, self.frozen, self.constants, items, self.hparams
         )
         return metrics
 
     def __call__(self, steps: int) -> None:
-        """Takes some steps and waits for them."""
+        """Runs some steps and waits for them."""
         for _ in range(steps):
             metrics = self.advance(self.items())
         assert int(metrics["fault"][0][0]) == 0, "the loss is not finite"
@@ -163,8 +163,8 @@ def parse(
     return options
 
 
-def ask(connection: Connection) -> Callable[[int], Turn]:
-    """Gives the side of `compare` that a process at the other end serves."""
+def remote(connection: Connection) -> Callable[[int], Turn]:
+    """Returns the side of `compare` that a process at the other end serves."""
 
     def turn(steps: int) -> Turn:
         connection.send(steps)
@@ -185,7 +185,7 @@ def compare(
       name: of the benchmark.
       sides: two functions by name that take some steps and time them; ratios are first to second.
       options: of `parse`.
-      packages: whose versions to tell.
+      packages: whose versions to report.
 
     Returns:
       What is to be reported, and the turns of each side, those of a round at the same place.
@@ -197,15 +197,15 @@ def compare(
             turns[side].append(sides[side](options.steps))
     ratios = {
         field: [
-            getattr(one, field) / getattr(other, field)
-            for one, other in zip(*turns.values(), strict=True)
+            getattr(first, field) / getattr(second, field)
+            for first, second in zip(*turns.values(), strict=True)
         ]
         for field in Turn._fields
     }
     medians = {
         field: {
-            side: float(f"{statistics.median(getattr(turn, field) for turn in own):.4g}")
-            for side, own in turns.items()
+            side: float(f"{statistics.median(getattr(turn, field) for turn in rounds):.4g}")
+            for side, rounds in turns.items()
         }
         for field in Turn._fields
     }
@@ -220,7 +220,7 @@ def compare(
         "batch": options.batch,
         "spread": [round(min(ratios["wall"]), 4), round(max(ratios["wall"]), 4)],
         "machine": machine(),
-        "load": [round(one, 2) for one in load],
+        "load": [round(average, 2) for average in load],
         "versions": {"python": platform.python_version()}
         | {package: importlib.metadata.version(package) for package in packages},
     }
@@ -243,12 +243,12 @@ def report(result: Mapping[str, Any], target: float | None, held: str = "ratio")
 
 
 def cores() -> int:
-    """Gives the number of cores that this process may use."""
+    """Returns the number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
 
 
 def machine() -> str:
-    """Names the processor and its cores."""
+    """Returns the name of the processor and its cores."""
     model = platform.processor() or platform.machine()
     try:
         with open("/proc/cpuinfo") as file:

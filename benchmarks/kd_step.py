@@ -96,8 +96,8 @@ def make_torch(batch: int) -> Callable[[int], None]:
         with torch.no_grad():
             taught = functional.softmax(teacher(image) / common.TEMPERATURE, dim=1)
         logits = student(image)
-        said = functional.log_softmax(logits / common.TEMPERATURE, dim=1)
-        kl = functional.kl_div(said, taught, reduction="batchmean") * common.TEMPERATURE**2
+        log_p = functional.log_softmax(logits / common.TEMPERATURE, dim=1)
+        kl = functional.kl_div(log_p, taught, reduction="batchmean") * common.TEMPERATURE**2
         ce = functional.cross_entropy(logits, labels[index])
         loss = common.CE_WEIGHT * ce + common.KD_WEIGHT * kl
         optimizer.zero_grad()
@@ -114,11 +114,11 @@ def make_torch(batch: int) -> Callable[[int], None]:
 
 
 def serve(connection: Connection, make: Callable[[int], Callable[[int], None]], batch: int):
-    """Works in a process of its own: prepares a side, then answers numbers of steps with times."""
+    """Prepares a side in its process, then receives numbers of steps and sends times."""
     run = make(batch)
     run(WARM_UP)
     connection.send(None)
-    # The parent closes its end when it has seen enough.
+    # The parent closes its end after the last turn.
     with contextlib.suppress(EOFError):
         while True:
             connection.send(common.timed(run, connection.recv()))
@@ -148,7 +148,7 @@ def main() -> int:
         return 2
 
     with worker(make_ours, options.batch) as ours, worker(make_torch, options.batch) as torch:
-        sides = {"ours": common.ask(ours), "torch": common.ask(torch)}
+        sides = {"ours": common.remote(ours), "torch": common.remote(torch)}
         result, _ = common.compare("kd_step", sides, options, ("jax", "flax", "torch"))
     common.report(result, TARGET)
     return 0

@@ -155,7 +155,7 @@ def main() -> int:
             ours = functools.partial(make_ours, name, kind, ours_options)
             torch = functools.partial(make_torch, name, kind, parameters)
             with worker(ours, options.batch) as one, worker(torch, options.batch) as other:
-                sides = {"ours": common.ask(one), "torch": common.ask(other)}
+                sides = {"ours": common.remote(one), "torch": common.remote(other)}
                 result, _ = common.compare(
                     f"models/{name}/{kind}", sides, options, ("jax", "flax", "torch")
                 )

@@ -84,7 +84,7 @@ def test_preview_chooses_with_initial_weights(tmp_path):
     said = io.StringIO()
     assert preview(config, tmp_path, stream=said).exists()
     assert "teacher is not trained yet" in said.getvalue()
-    assert "chosen by initial weights" in said.getvalue()
+    assert "selected with initial weights" in said.getvalue()
 
 
 def test_sigterm_where_there_is_nothing_to_save(run, monkeypatch, tmp_path, capsys):

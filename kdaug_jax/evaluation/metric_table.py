@@ -78,7 +78,8 @@ def mean_metric(
 
     Args:
       name: of the number.
-      function: `f(inputs) -> (sum, count)`, both `f32[]`, over the rows where `inputs.mask` is True.
+      function: `f(inputs) -> (sum, count)`, both `f32[]`, over the rows where `inputs.mask` is
+        True.
       needs: see `Metric`.
     """
 

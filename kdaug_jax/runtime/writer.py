@@ -134,7 +134,7 @@ class Writer:
                 files.callback(file.close)
 
     def wrote(self, step: int, prefix: str) -> bool:
-        """Returns whether the resumed run wrote a metric of that prefix at the step it resumes from."""
+        """Returns whether the resumed run wrote such a metric at the step it resumes from."""
         return any(row == step and name.startswith(prefix) for row, _, name in self._written)
 
     def row(self, step: int, member: str, values: Mapping[str, float]) -> None:

@@ -25,8 +25,8 @@ def run(made, frozen, steps=STEPS):
     (program,) = build_phases(made, INFO)
     mesh = sharding.make_mesh(1, BATCH)
     whole = sharding.replicated(mesh)
-    frozen = {name: frozen[one.model.name] for name, one in program.networks.items()
-              if not one.trainable}
+    frozen = {name: frozen[network.model.name] for name, network in program.networks.items()
+              if not network.trainable}
     first = state = make_init(program, frozen, whole)(program.hparams)
     step = jax.jit(make_train_step(program), out_shardings=whole)
     rows = []
@@ -64,10 +64,10 @@ def method(names, **sections):
 
 def falls(name, values):
     """Whether a loss is less at the end of the run than at its beginning."""
-    own = values[f"train/{name}"]
+    losses = values[f"train/{name}"]
     start = 20 if name == "ft" else 0  # it has another loss in its first epoch
-    begin, end = own[start : start + 10].mean(), own[-10:].mean()
-    assert np.isfinite(own).all() and not values["fault"].any()
+    begin, end = losses[start : start + 10].mean(), losses[-10:].mean()
+    assert np.isfinite(losses).all() and not values["fault"].any()
     return end < begin - 0.01 * abs(begin)
 
 

@@ -50,7 +50,7 @@ def finished(tmp_path_factory):
 def test_every_branch_and_the_ensemble_are_evaluated(finished):
     directory, results, _ = finished
     root = ("0", "ema")
-    params, statistics, own = (
+    params, statistics, term_params = (
         checkpoint.load_subtree(directory / "checkpoints", (*root, *path), print)
         for path in (("params", "student"), ("network_state", "student"),
                      ("params", "terms", "joint"))
@@ -63,14 +63,14 @@ def test_every_branch_and_the_ensemble_are_evaluated(finished):
         for branch in range(3)
     ])
     assert not np.allclose(logits[0], logits[1], atol=1e-3)
-    weights = np.asarray(jax.nn.softmax(own["mu"]))
-    every = {f"branch_{i}/": one for i, one in enumerate(logits)}
+    weights = np.asarray(jax.nn.softmax(term_params["mu"]))
+    every = {f"branch_{i}/": branch for i, branch in enumerate(logits)}
     every |= {"": logits[0], "joint/": np.tensordot(weights, logits, 1)}
-    for front, one in every.items():
-        log_p = np.asarray(jax.nn.log_softmax(one))
+    for front, predicted in every.items():
+        log_p = np.asarray(jax.nn.log_softmax(predicted))
         nll = -log_p[np.arange(len(split)), split.label].mean()
         np.testing.assert_allclose(results[f"eval/test/{front}nll"], nll, rtol=1e-5)
-        right = (one.argmax(-1) == split.label).mean()
+        right = (predicted.argmax(-1) == split.label).mean()
         np.testing.assert_allclose(results[f"eval/test/{front}accuracy"], right, rtol=1e-6)
     for i, weight in enumerate(weights):
         np.testing.assert_allclose(results[f"eval/test/joint/weight_{i}"], weight, rtol=1e-6)
@@ -88,13 +88,13 @@ def test_the_branch_that_counts_is_chosen_on_the_validation_split(finished):
             assert results[f"eval/{split}/chosen/{metric}"] == expected
 
 
-def test_a_choice_looks_at_validation_only_and_takes_the_first_of_equals():
+def test_a_selection_uses_validation_only_and_takes_the_first_of_equals():
     names = ("branch_0", "branch_1", "branch_2")
-    found = {f"eval/validation/{name}/accuracy": one
-             for name, one in zip(names, (0.1, 0.6, 0.6), strict=True)}
-    found |= {f"eval/test/{name}/accuracy": one
-              for name, one in zip(names, (0.9, 0.2, 0.8), strict=True)}
-    result = with_selected(found, (Selection("chosen", names),))
+    numbers = {f"eval/validation/{name}/accuracy": value
+               for name, value in zip(names, (0.1, 0.6, 0.6), strict=True)}
+    numbers |= {f"eval/test/{name}/accuracy": value
+                for name, value in zip(names, (0.9, 0.2, 0.8), strict=True)}
+    result = with_selected(numbers, (Selection("chosen", names),))
     assert result["eval/test/chosen/accuracy"] == 0.2
     assert result["eval/validation/chosen/number"] == 1
 
@@ -126,9 +126,9 @@ def test_independent_networks_learn_from_their_ensemble(tmp_path):
     front = ("", "n1/", "n2/")[best]
     assert results["eval/test/joint/chosen/nll"] == results[f"eval/test/{front}nll"]
     assert "eval/test/joint/accuracy" in results and "eval/test/branch_0/accuracy" not in results
-    answers, _ = plan_predictors(configs.validate(made), dict.fromkeys(names, 1))
-    assert [one.name for one in answers] == ["", "n1", "n2", "joint"]
-    assert answers[-1].members == (("n0", 0), ("n1", 0), ("n2", 0))
+    predictors, _ = plan_predictors(configs.validate(made), dict.fromkeys(names, 1))
+    assert [predictor.name for predictor in predictors] == ["", "n1", "n2", "joint"]
+    assert predictors[-1].members == (("n0", 0), ("n1", 0), ("n2", 0))
 
 
 def step_of(**options):
@@ -156,7 +156,9 @@ def test_mu_learns_unless_the_ensemble_is_the_average():
 
 
 def test_branches_may_be_shared():
-    shared = {name: one if isinstance(one, str) else one["ops"] for name, one in VIEWS.items()}
+    shared = {
+        name: view if isinstance(view, str) else view["ops"] for name, view in VIEWS.items()
+    }
     _, state, rows = step_of(views=shared)
     assert state.network_state["student"]["bn"]["mean"].shape[0] == 1
     assert np.isfinite(rows[1]["train/loss"])

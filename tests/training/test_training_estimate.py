@@ -1,4 +1,4 @@
-"""The estimate at the start of a run: when it is told, and what it says."""
+"""The estimate at the start of a run: when it is printed, and its numbers."""
 
 import io
 
@@ -17,27 +17,27 @@ def intervals(total=91_000, save=(), save_minutes=0.0, per_call=1):
     )
 
 
-def follow(one, seconds, start=0, per_call=1, total=200_000, cold=0.5):
+def follow(measured, seconds, start=0, per_call=1, total=200_000, cold=0.5):
     """Takes steps of so many seconds, the first call `cold` longer, until a line comes.
 
     Returns:
       The line, the seconds until then, and after how many steps something was measured.
     """
-    step, clock, asked = start, cold, []
+    step, clock, steps = start, cold, []
     while step < total:
         step += per_call
         clock += seconds * per_call
-        if one.wants(step):
-            asked.append(step - start)
-            line = one.measure(step, clock)
+        if measured.due(step):
+            steps.append(step - start)
+            line = measured.measure(step, clock)
             if line:
-                return line, clock, asked
-    return "", clock, asked
+                return line, clock, steps
+    return "", clock, steps
 
 
-def test_it_says_how_long_and_what_is_stored():
-    one = estimate.Estimate(intervals(save=(467,)), 0, 12_300_000, 3)
-    line, _, _ = follow(one, 0.086)
+def test_it_names_duration_and_checkpoints():
+    measured = estimate.Estimate(intervals(save=(467,)), 0, 12_300_000, 3)
+    line, _, _ = follow(measured, 0.086)
     assert line == (
         "estimate  about 2h10m for 91,000 steps (86 ms a step), without evaluation; "
         "195 checkpoints of 12.3 MB, at most 3 kept"
@@ -48,11 +48,11 @@ def test_it_says_how_long_and_what_is_stored():
     "seconds, latest", [(0.0005, 5), (0.086, 5), (0.7, 5), (5.0, 11), (60.0, 121)]
 )
 def test_it_comes_early_and_once_and_waits_seldom(seconds, latest):
-    one = estimate.Estimate(intervals(total=200_000), 0, 1, 1)
-    line, clock, asked = follow(one, seconds)
+    measured = estimate.Estimate(intervals(total=200_000), 0, 1, 1)
+    line, clock, steps = follow(measured, seconds)
     assert line and clock < latest
-    assert asked == [2**n for n in range(len(asked))]
-    assert not any(one.wants(step) for step in range(asked[-1], 200_001))
+    assert steps == [2**n for n in range(len(steps))]
+    assert not any(measured.due(step) for step in range(steps[-1], 200_001))
 
 
 def test_the_first_call_does_not_count():
@@ -62,23 +62,23 @@ def test_the_first_call_does_not_count():
 
 
 def test_a_resumed_run_is_told_of_what_is_left():
-    one = estimate.Estimate(intervals(total=1_000), 900, 1, 1)
-    line, _, asked = follow(one, 2.5, start=900)
-    assert line.startswith("estimate  about 4m10s for 100 steps") and asked == [1, 2]
+    measured = estimate.Estimate(intervals(total=1_000), 900, 1, 1)
+    line, _, steps = follow(measured, 2.5, start=900)
+    assert line.startswith("estimate  about 4m10s for 100 steps") and steps == [1, 2]
 
 
 def test_a_short_run_needs_none():
-    one = estimate.Estimate(intervals(total=1_000), 0, 1, 1)
-    assert follow(one, 0.05, total=1_000)[0] == ""
-    assert not one.wants(1_000)
+    measured = estimate.Estimate(intervals(total=1_000), 0, 1, 1)
+    assert follow(measured, 0.05, total=1_000)[0] == ""
+    assert not measured.due(1_000)
     assert follow(estimate.Estimate(intervals(total=1), 0, 1, 1), 300.0, total=1)[0] == ""
 
 
 def test_several_steps_a_call():
-    one = estimate.Estimate(intervals(total=10_000, per_call=50), 0, 1, 1)
-    line, clock, asked = follow(one, 0.0071, per_call=50)
+    measured = estimate.Estimate(intervals(total=10_000, per_call=50), 0, 1, 1)
+    line, clock, steps = follow(measured, 0.0071, per_call=50)
     assert line.startswith("estimate  about 1m11s for 10,000 steps (7.1 ms a step)")
-    assert clock < 5 and asked == [50, 100, 200, 400]
+    assert clock < 5 and steps == [50, 100, 200, 400]
 
 
 @pytest.mark.parametrize("save", [(), (7,), (10,), (7, 10), (10, 15), (500,)])

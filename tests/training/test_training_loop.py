@@ -17,6 +17,7 @@ from PIL import Image
 
 from kdaug_jax import data
 from kdaug_jax.errors import CheckpointError, ConfigError, NonFiniteError, Preempted
+from kdaug_jax.evaluation import run as evaluation_run
 from kdaug_jax.evaluation.evaluate_run import evaluate_run
 from kdaug_jax.experiment import config as configs
 from kdaug_jax.losses.term import Term
@@ -316,13 +317,14 @@ def test_a_teacher_is_trained_once(images, teacher, monkeypatch):
 
 def test_a_teacher_near_chance_is_refused(with_teacher, tmp_path, monkeypatch):
     config = with_teacher(train=dict(allow_weak_teacher=False))
-    evaluate = setup.Setup.evaluate
+    evaluate_split = setup.evaluate_split
 
-    def at_chance(self, network, variables, split, check):
-        found = evaluate(self, network, variables, split, check)
-        return {name: 0.25 if name.endswith("accuracy") else v for name, v in found.items()}
+    def at_chance(*args):
+        evaluation = evaluate_split(*args)
+        accuracy = {name: 0.25 for name in evaluation.numbers if name.endswith("accuracy")}
+        return evaluation._replace(numbers={**evaluation.numbers, **accuracy})
 
-    monkeypatch.setattr(setup.Setup, "evaluate", at_chance)
+    monkeypatch.setattr(setup, "evaluate_split", at_chance)
     with pytest.raises(ConfigError, match="near chance"):
         loop.train(config, tmp_path, stream=io.StringIO())
     assert read_rows(tmp_path) == []
@@ -351,8 +353,8 @@ def test_sigterm_saves_and_the_run_goes_on_bitwise(
     owner, name, when = {
         "step": (loop.population, "advance", 3),
         "compile": (loop.population, "make_call", 1),
-        "evaluation": (setup.evaluate, "eval_batches", 2),
-        "last": (setup.evaluate, "eval_batches", 4),
+        "evaluation": (evaluation_run, "eval_batches", 2),
+        "last": (evaluation_run, "eval_batches", 4),
     }[moment]
     called, original = [], getattr(owner, name)
 

@@ -38,12 +38,15 @@ def test_every_kind_of_loss_trains_through_the_step(frozen_teacher):
     [
         ("sp", dict(features=("f9",)),
          "terms.own.features: student@x has no feature 'f9'; it has logits, f0, f1, pooled"),
-        ("sp", dict(features=("f1:f9",)), "teacher@x has no feature 'f9'; it has logits, f0, f1, pooled"),
-        ("sp", dict(features=()), "terms.own.features: 'sp' works on activations; name them as features="),
+        ("sp", dict(features=("f1:f9",)),
+         "teacher@x has no feature 'f9'; it has logits, f0, f1, pooled"),
+        ("sp", dict(features=()),
+         "terms.own.features: 'sp' works on activations; name them as features="),
         ("kl", dict(features=("f1",)), "'kl' takes no features; leave them out"),
         ("sp", dict(features=3), "terms.own.features: got 3; must be names"),
         ("fsp", {}, "terms.own: needs equal widths, the student has [4] and the teacher [8]"),
-        ("fsp", dict(features=("f1",)), "compares neighbouring features and got 1; name at least 2"),
+        ("fsp", dict(features=("f1",)),
+         "compares neighbouring features and got 1; name at least 2"),
         ("kd_svd", dict(adapter=False),
          "needs equal widths, the student has 4 channels and the teacher 8; choose other features"),
         ("kd_svd", dict(k=9), "9 singular vectors of 16 pixels with 8 channels"),
@@ -51,7 +54,8 @@ def test_every_kind_of_loss_trains_through_the_step(frozen_teacher):
         ("kd_svd", dict(features=("f1",)), "name at least 2"),
         ("mhgd", dict(features=("f1",)), "name at least 2"),
         ("mhgd", dict(heads=0), "got heads=0; must be at least 1"),
-        ("at", dict(features=("pooled",)), "works on maps [B,H,W,C], got [8, 4]; choose a feature before"),
+        ("at", dict(features=("pooled",)),
+         "works on maps [B,H,W,C], got [8, 4]; choose a feature before"),
         ("at", dict(p=0), "got p=0; must be at least 1"),
         ("fitnet", dict(features=("pooled",)), "works on maps [B,H,W,C]"),
         ("ft", dict(share=0.0), "must be more than 0 and at most 1"),
@@ -75,10 +79,13 @@ def test_what_does_not_fit_is_told_in_one_line_before_any_work(
     assert message in str(caught.value) and "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("name, min_group", [("sp", 2), ("rkd_angle", 3), ("ii_kd", 3), ("dist", 2)])
+@pytest.mark.parametrize(
+    "name, min_group", [("sp", 2), ("rkd_angle", 3), ("ii_kd", 3), ("dist", 2)]
+)
 def test_groups_that_are_too_small_are_refused(frozen_teacher, name, min_group):
     for train, path in (
-        (dict(replica_batch_size=min_group // 2 or 1), "train.replica_batch_size"), (dict(accumulate=8), "data.batch_"),
+        (dict(replica_batch_size=min_group // 2 or 1), "train.replica_batch_size"),
+        (dict(accumulate=8), "data.batch_"),
     ):
         with pytest.raises(ConfigError) as caught:
             build_phases(config((name,), train=train), INFO)

@@ -140,10 +140,10 @@ def test_values_are_those_of_numpy_and_scikit_learn(tested, human):
     assert arrays["eval/test/human_kl_matrix"].shape == (6, 6)
     mask = np.ones(13, bool)
     sums = metrics.unit_sums(pooled, label, mask, metrics.moments(pooled, mask), 6)
-    told = metrics.class_discrimination(sums)
+    expected = metrics.class_discrimination(sums)
     for name in ("cohesion", "adhesion", "discrimination"):
         np.testing.assert_allclose(
-            numbers[f"eval/test/{name}"], getattr(told, name), rtol=1e-4, atol=1e-6
+            numbers[f"eval/test/{name}"], getattr(expected, name), rtol=1e-4, atol=1e-6
         )
 
 
@@ -152,8 +152,7 @@ def test_devices_and_batches_do_not_matter(tested, evaluated):
     setup, state = evaluated(4, eval=dict(
         metrics=EVERY, bins=5, human=human, batch_size=3,
     ))
-    found = evaluate(setup, state, "test")
-    for part, other in zip(found, tested[2], strict=True):
+    for part, other in zip(evaluate(setup, state, "test"), tested[2], strict=True):
         kept = {name for name in other if "/view_" not in name}
         assert set(part) == kept
         for name in kept:

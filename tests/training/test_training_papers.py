@@ -115,7 +115,8 @@ def test_each_method_has_its_optimiser_and_decay(
     options = {"heads": 2} if loss in ("mhgd", "ii_kd") else {}
     options |= {"features": features} if features else {}
     terms = {"ce": configs.term("cross_entropy", ("x",)),
-             "kd": configs.term(loss, ("x",), teacher="teacher", gradient_group="distill", **options)}
+             "kd": configs.term(
+                 loss, ("x",), teacher="teacher", gradient_group="distill", **options)}
     made = distilled(terms=terms, views={"x": ""})
     with made.unlocked():
         own = {key: value for key, value in optimiser.items() if key != "name"}

@@ -39,9 +39,9 @@ class Bench:
     def frozen_variables(self):
         networks = self.programs[0].networks
         return {
-            name: one.model.init(jax.random.key(5), INFO.size)
-            for name, one in networks.items()
-            if not one.trainable
+            name: network.model.init(jax.random.key(5), INFO.size)
+            for name, network in networks.items()
+            if not network.trainable
         }
 
     def batch(self, number):
@@ -106,7 +106,9 @@ def test_one_step_runs_everything_at_once():
             "two_from_one": configs.term(
                 "kl", ("a1",), student="two", teacher="one@a2", gradient_group="distill"
             ),
-            "own": configs.term(f"{USER}:adapter", ("a2",), student="one", gradient_group="distill"),
+            "own": configs.term(
+                f"{USER}:adapter", ("a2",), student="one", gradient_group="distill"
+            ),
         },
         optim=dict(combine="clip_per_variable()", weight_decay=1e-3),
         phases=((1, {"views.a1": "flip", "terms.own.weight": 0.5}),),
@@ -125,7 +127,7 @@ def test_one_step_runs_everything_at_once():
         state, later = after.run(1, state=state)
         assert all(np.isfinite(value) for row in (*rows, *later) for value in row.values())
         assert int(state.term_state["own"]["calls"]) == 3
-        assert {len(one["bn"]["mean"]) for one in state.network_state.values()} == {1, 2}
+        assert {len(state.network_state[name]["bn"]["mean"]) for name in ("one", "two")} == {1, 2}
         ends.append(tuple(np.asarray(state.params["two"]["fc"]["bias"]).tolist()))
     assert len(set(ends)) == len(ends)
     assert before.step._cache_size() == after.step._cache_size() == 1
@@ -195,7 +197,8 @@ def test_a_phase_changes_views_and_weights_but_not_the_state():
 def numbers_of(phases, path, **sections):
     config = tiny_config(views={"x": "randaugment(1, 3)"}, phases=phases, **sections)
     config.train.epochs = 4.0
-    return [float(one.hparams[path]) for one in build_phases(config, INFO) if path in one.hparams]
+    programs = build_phases(config, INFO)
+    return [float(program.hparams[path]) for program in programs if path in program.hparams]
 
 
 def test_later_phases_replace_what_earlier_ones_set():
@@ -215,11 +218,11 @@ def test_what_a_phase_sets_holds_for_all_members():
     config.train.epochs = 4.0
     built = build_phases(config, INFO)
     members = population.members(((paths[0], (1, 7)), (paths[1], (1.0, 0.5))))
-    found = population.hparams(built, members)
-    assert [own.get(paths[0], None) for own in found[0]] == [1, 1, 7, 7]
-    assert all(paths[0] not in own for own in found[1])
-    assert [own[paths[1]] for own in found[1]] == [1.0, 0.5, 1.0, 0.5]
-    assert [own[paths[1]] for own in found[2]] == [0.0] * 4
+    phases = population.hparams(built, members)
+    assert [hparams.get(paths[0], None) for hparams in phases[0]] == [1, 1, 7, 7]
+    assert all(paths[0] not in hparams for hparams in phases[1])
+    assert [hparams[paths[1]] for hparams in phases[1]] == [1.0, 0.5, 1.0, 0.5]
+    assert [hparams[paths[1]] for hparams in phases[2]] == [0.0] * 4
 
 
 @pytest.mark.parametrize(
@@ -297,7 +300,7 @@ def test_a_loss_of_another_form_is_refused(loss, gave, group):
 
 def test_a_sweep_of_weight_magnitude_k_and_seed_compiles_once(frozen_teacher):
     bench = Bench(distilled())
-    seen = set()
+    losses = set()
     for overrides in (
         {},
         {"terms.kd.weight": 0.5},
@@ -308,8 +311,8 @@ def test_a_sweep_of_weight_magnitude_k_and_seed_compiles_once(frozen_teacher):
     ):
         hparams = configs.overlay(bench.program.hparams, bench.program.ranges, overrides)
         _, rows = bench.run(2, hparams)
-        seen.add(rows[1]["train/loss"])
-    assert len(seen) == 6
+        losses.add(rows[1]["train/loss"])
+    assert len(losses) == 6
     assert bench.step._cache_size() == 1
 
 
@@ -430,8 +433,8 @@ def test_averaged_weights_follow_with_a_ramp():
     for number, state in enumerate(states[1:]):
         decay = min(0.9, (1 + number) / (10 + number))
         expected = decay * expected + (1 - decay) * state.params["student"]["fc"]["kernel"]
-    found = states[-1].ema["params"]["student"]["fc"]["kernel"]
-    np.testing.assert_allclose(found, expected, rtol=1e-5)
+    averaged = states[-1].ema["params"]["student"]["fc"]["kernel"]
+    np.testing.assert_allclose(averaged, expected, rtol=1e-5)
     statistics = [state.ema["network_state"]["student"]["bn"]["mean"] for state in states]
     assert not np.array_equal(statistics[0], statistics[-1])
     assert not np.array_equal(statistics[-1], states[-1].network_state["student"]["bn"]["mean"])
@@ -439,9 +442,9 @@ def test_averaged_weights_follow_with_a_ramp():
 
 def test_one_and_four_devices_agree(frozen_teacher):
     config = distilled(train=dict(replica_batch_size=4))
-    one, four = Bench(config, devices=1), Bench(config, devices=4)
+    benches = [Bench(config, devices=count) for count in (1, 4)]
     images = []
-    for bench in (one, four):
+    for bench in benches:
         clock = bench.program.clock(jnp.int32(0), bench.program.hparams)
         run = jax.jit(
             lambda batch, bench=bench, clock=clock: (
@@ -450,7 +453,7 @@ def test_one_and_four_devices_agree(frozen_teacher):
         )
         images.append(np.asarray(run(bench.batch(0))))
     np.testing.assert_array_equal(*images)
-    results = [bench.run(3) for bench in (one, four)]
+    results = [bench.run(3) for bench in benches]
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=2e-5), *results)
 
 
