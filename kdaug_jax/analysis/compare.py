@@ -17,8 +17,8 @@ from scipy import stats
 
 from kdaug_jax.errors import ConfigError, UserError, suggest
 from kdaug_jax.experiment.config import flatten
-from kdaug_jax.runtime.workdir import read_json, read_results
 from kdaug_jax.runtime.console import table
+from kdaug_jax.runtime.workdir import read_json, read_results
 
 DEFAULT_METRICS = ("eval/test/accuracy", "eval/test/nll")
 
