@@ -54,7 +54,7 @@ class Sides:
         self.keys = jax.random.split(jax.random.key(0, impl="threefry2x32"), batch)
         self.batch = batch
         draw = jax.jit(jax.vmap(lambda key: self.policy.draw(
-            key, {name: one.default for name, one in self.policy.hparams.items()}
+            key, {name: hparam.default for name, hparam in self.policy.hparams.items()}
         )))
         self.ops = [
             [self.policy.ops[row] for row in rows] for rows in np.asarray(draw(self.keys)).tolist()
@@ -84,13 +84,14 @@ class Sides:
         defaults = {name: hparam.default for name, hparam in self.policy.hparams.items()}
 
         def of(name: str) -> Callable[..., jax.Array]:
-            own = np.flatnonzero(branch == names.index(name))
-            place = np.searchsorted(own, np.arange(len(branch))).clip(0, len(own) - 1)
-            rows = engine.build_table([self.policy.ops[row] for row in own], table.size, table.variant)
+            ids = np.flatnonzero(branch == names.index(name))
+            place = np.searchsorted(ids, np.arange(len(branch))).clip(0, len(ids) - 1)
+            ops = [self.policy.ops[row] for row in ids]
+            rows = engine.build_table(ops, table.size, table.variant)
 
-            def apply(image, row, spot):
+            def apply(image, row, offset):
                 return engine.apply_ops(
-                    image[None], jnp.asarray(place, jnp.int32)[row][None, None], spot[None, None],
+                    image[None], jnp.asarray(place, jnp.int32)[row][None, None], offset[None, None],
                     rows, colours, implementation="switch",
                 )[0]
 
@@ -98,13 +99,13 @@ class Sides:
 
         branches = [of(name) for name in names]
 
-        def one(key, image):
-            spots = policies.square_offsets(key, self.policy.stages)
-            for row, spot in zip(self.policy.draw(key, defaults), spots, strict=True):
-                image = jax.lax.switch(jnp.asarray(branch)[row], branches, image, row, spot)
+        def augment(key, image):
+            offsets = policies.square_offsets(key, self.policy.stages)
+            for row, offset in zip(self.policy.draw(key, defaults), offsets, strict=True):
+                image = jax.lax.switch(jnp.asarray(branch)[row], branches, image, row, offset)
             return image
 
-        return jax.vmap(one)(keys, images)
+        return jax.vmap(augment)(keys, images)
 
     def pillow(self, steps: int) -> None:
         """Applies the same rows with Pillow."""

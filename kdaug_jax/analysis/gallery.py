@@ -74,22 +74,22 @@ def draw_ops(path: Path, space: str, images: np.ndarray) -> None:
     if space not in SPACES:
         raise ConfigError("--ops", f"unknown space '{space}'", suggest(space, SPACES))
     size = images.shape[1:3]
-    found = SPACES[space](size, None, None)
-    levels = np.linspace(0, found.highest, LEVELS).round().astype(int).tolist()
+    op_space = SPACES[space](size, None, None)
+    levels = np.linspace(0, op_space.highest, LEVELS).round().astype(int).tolist()
     titles, rows, captions = [], [], []
-    for number, (name, op) in enumerate(found.levels.items()):
-        ops = [op(level, size)[0] for level in levels]
+    for number, (name, pair) in enumerate(op_space.levels.items()):
+        ops = [pair(level, size)[0] for level in levels]
         image = np.repeat(images[number % len(images)][None], LEVELS, axis=0)
-        fill = fill_colour("fill", found.fill, _info(images))
+        fill = fill_colour("fill", op_space.fill, _info(images))
         rows.append(np.asarray(apply_ops(
             image, np.arange(LEVELS, dtype=np.int32)[:, None],
-            np.full((LEVELS, 1, 2), 1 << 31, np.uint32), build_table(ops, size, found.variant),
+            np.full((LEVELS, 1, 2), 1 << 31, np.uint32), build_table(ops, size, op_space.variant),
             Colours(fill, fill), implementation="loop",
         )))
         titles.append(name)
         captions.append([
-            f"m={level}" + ("" if one.value is None else f": {one.value:.4g}")
-            for level, one in zip(levels, ops, strict=True)
+            f"m={level}" + ("" if op.value is None else f": {op.value:.4g}")
+            for level, op in zip(levels, ops, strict=True)
         ])
     image_grid(path, titles, rows, captions)
 

@@ -1,11 +1,12 @@
 """Augmentation of uint8 images on the device: deterministic ops and thin random wrappers.
 
-An op takes one image `u8[H,W,C]` and gives one; map it over a batch with `jax.vmap`. C is 3, or 4
+An op takes one image `u8[H,W,C]` and returns one; map it over a batch with `jax.vmap`. C is 3, or 4
 with alpha. The ops here are those of Pillow, pixel for pixel; `tpu` holds those of the
 EfficientNet code. Under each op lie the pieces that a batched engine needs, which take what
 differs between images as arrays: `apply_lut` with the tables of `lut` and `statistics`,
 `affine_nearest` and its like with coefficients, `blend` with a split factor.
 
+`OPS` is the op table: one row an op, from which engine, policies and documentation derive.
 `STAGES` maps the names of the view language to the random wrappers.
 """
 

@@ -202,7 +202,7 @@ def random_mixup_or_cutmix(
 
 
 def check_mixing(arguments: Mapping[str, Any], size: tuple[int, int]) -> None:
-    """Refuses unknown words.
+    """Validates `per` and `partner`.
 
     Args:
       arguments: what a user wrote for a mixing stage.
@@ -214,7 +214,9 @@ def check_mixing(arguments: Mapping[str, Any], size: tuple[int, int]) -> None:
     del size
     for name, known in (("per", PER), ("partner", PARTNERS)):
         if arguments[name] not in known:
-            raise ArgumentError(f"unknown {name} {arguments[name]!r}", suggest(arguments[name], known))
+            raise ArgumentError(
+                f"unknown {name} {arguments[name]!r}", suggest(arguments[name], known)
+            )
 
 
 def _shape(per: str, view: View) -> tuple[int, ...]:

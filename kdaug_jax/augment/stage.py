@@ -20,13 +20,13 @@ class Stage(NamedTuple):
         over examples but may be computed for the batch as a whole;
         "group": `apply(key, View, ...) -> View`, for stages that mix examples of one group;
         "policy": `apply(..., size=(height, width)) -> Policy`, called once when the view is read;
-        its traced numbers are the policy's, and `fill` is understood beside its own arguments.
+        its hyper-parameters are the policy's, and `fill` is understood beside its arguments.
         A policy that depends on the epoch takes `epochs`, how many the run has;
         "repeat" and "pick": a signature only, for stages that the view language carries out
         itself because they change the number of rows.
       check: `check(arguments, size)` raises ArgumentError for
         arguments that do not suit images of `size` (height, width), or None.
-      size: `size(arguments, size)` gives the size of what comes out of the stage, or None where
+      size: `size(arguments, size)` returns the size of what comes out of the stage, or None where
         it is that of what goes in.
       floats: whether float32 images come out, in pixel units, which only stages of form "group"
         take.

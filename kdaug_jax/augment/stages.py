@@ -97,7 +97,7 @@ def _square(arguments: Mapping[str, Any], size: Size) -> Size:
 
 
 def check_crop(arguments: Mapping[str, Any], size: Size) -> None:
-    """Refuses a result without pixels, an unknown filter, and ranges or a middle that are none.
+    """Validates size, filter, ranges and padding of a stage that crops and resizes.
 
     Args:
       arguments: what a user wrote for a stage that crops and resizes.

@@ -8,8 +8,8 @@ from kdaug_jax.analysis import gallery
 def test_ops_and_views_are_drawn(tmp_path, capsys):
     ops, views = tmp_path / "ops.png", tmp_path / "views.png"
     assert gallery.main([str(ops), "--ops=torchvision", "--size=24"]) == 0
-    words = ["--view=flip", "--view=pad_crop(2)|wei2020(1, 5)", "--size=16", "--samples=2"]
-    assert gallery.main([str(views), *words]) == 0
+    flags = ["--view=flip", "--view=pad_crop(2)|wei2020(1, 5)", "--size=16", "--samples=2"]
+    assert gallery.main([str(views), *flags]) == 0
     assert capsys.readouterr().out.split() == [str(ops), str(views)]
     for file in (ops, views):
         with Image.open(file) as picture:
@@ -19,22 +19,22 @@ def test_ops_and_views_are_drawn(tmp_path, capsys):
 def test_a_picture_of_your_own(tmp_path):
     file = tmp_path / "wide.png"
     Image.fromarray(np.arange(8 * 20, dtype=np.uint8).reshape(8, 20)).save(file)
-    (found,) = gallery.photographs([file], 4)
-    assert found.shape == (4, 4, 3) and (found[..., 0] == found[..., 1]).all()
+    (image,) = gallery.photographs([file], 4)
+    assert image.shape == (4, 4, 3) and (image[..., 0] == image[..., 1]).all()
 
 
 @pytest.mark.parametrize(
-    "words, message",
+    "flags, message",
     [
         (["--ops=papre"], "error: --ops: unknown space 'papre'; did you mean paper?"),
         (["--view=flipp"], "error: views.x: unknown stage 'flipp'; did you mean flip"),
         (["--view=mixup(1.0)"], "needs a batch with labels"),
-        (["--view=cutout(99)", "--size=8"], "is larger than the 8x8 image"),
+        (["--view=cutout(99)", "--size=8"], "is larger than the 8×8 image"),
         (["--view=flip", "--image=/proc/none.png"], "error: --image: /proc/none.png cannot be rea"),
     ],
 )
-def test_what_cannot_be_drawn(tmp_path, capsys, words, message):
-    assert gallery.main([str(tmp_path / "x.png"), *words]) == 2
+def test_what_cannot_be_drawn(tmp_path, capsys, flags, message):
+    assert gallery.main([str(tmp_path / "x.png"), *flags]) == 2
     error = capsys.readouterr().err
     assert message in error and len(error.splitlines()) == 1
     assert not (tmp_path / "x.png").exists()

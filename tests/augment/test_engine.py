@@ -79,7 +79,8 @@ def test_the_rows_above_are_all_ops():
 def test_variants_do_what_their_ops_do(variant):
     ops = tuple(op for op in OPS if op.name not in ("smooth", "blur"))
     images, op_ids, offsets = batch(len(ops), ops=ops)
-    made = run(build_table(ops, SIZE, variant), Colours(FILL, FILL), "loop")(images, op_ids, offsets)
+    table = build_table(ops, SIZE, variant)
+    made = run(table, Colours(FILL, FILL), "loop")(images, op_ids, offsets)
     module = augment.torchvision if variant == "torchvision" else augment.tpu
     for op, image, found in zip(ops, images, np.asarray(made), strict=True):
         if op.name in SQUARES:

@@ -66,13 +66,13 @@ def test_repeated_stages_draw_differently():
         ("autoaugment('no.json')", "views.x.autoaugment: no file no.json"),
         ("schedule('no.json')", "views.x.schedule: no file no.json"),
         ("pba((1, 2))", "views.x.pba: policy: the policy is 2; must be 60 whole numbers"),
-        ("pba()", "a square of 18 pixels is larger than the 12x12 image; take levels="),
+        ("pba()", "a square of 18 pixels is larger than the 12×12 image; take levels="),
         ("trivialaugment_wide(3)", "got 1 arguments"),
         ("efficientnet_crop(8)|flip", "views.x.flip: comes after a stage that returns floats"),
         ("random_resized_crop(0)", "got size=0"),
-        ("random_resized_crop(8)|cutout(9)", "larger than the 8x8 image"),
+        ("random_resized_crop(8)|cutout(9)", "larger than the 8×8 image"),
         ("randaugment(2, 3, n_ops=1)", "has no argument 'n_ops'"),
-        ("cutout(99)", "larger than the 12x12 image"),
+        ("cutout(99)", "larger than the 12×12 image"),
         ("cutout(4, fill='meen')", "must be 'mean', 'black'"),
         ("flip|", "cannot read"),
         ("flip + flip", "cannot read"),
@@ -167,7 +167,7 @@ def test_build_gives_what_a_run_gives():
         ("randaugment(2, 31)", "m is 31; must be a whole number, 0..30"),
         ("flip(1.5)", "flip.probability: got 1.5"),
         ("flip(probability=0.5, probability=0.6)", "flip: argument 'probability' is given twice"),
-        ("random_resized_crop(8)|cutout(9)", "larger than the 8x8 image"),
+        ("random_resized_crop(8)|cutout(9)", "larger than the 8×8 image"),
         ("random_resized_crop(8, scale=(0.5, 0.1))", "scale=.0.5, 0.1.; must be two fractions"),
         ("random_resized_crop(8, ratio=3)", "ratio=3; must be two numbers"),
         ("center_crop(8, method='cubic')", "unknown method 'cubic'; did you mean bicubic"),
@@ -193,9 +193,9 @@ def test_built_views_refuse_arrays_that_do_not_fit():
     for few in (keys[:1], keys[0], jax.random.split(jax.random.PRNGKey(0), 2), 3):
         with pytest.raises(ValueError, match="must be one key for each image"):
             flip(few, images)
-    with pytest.raises(ConfigError, match="9 is larger than the 8x8 image"):
+    with pytest.raises(ConfigError, match="9 is larger than the 8×8 image"):
         views.build_augment("cutout(9)")(keys, images)
-    with pytest.raises(ConfigError, match="padding=32 leave nothing of the 8x8 image"):
+    with pytest.raises(ConfigError, match="padding=32 leave nothing of the 8×8 image"):
         views.build_augment("center_crop(1)")(keys, images)
 
 

@@ -1,1 +1,1 @@
-"""Low-level arithmetic under the ops: packed pixels, emulated float64, wide products, resize weights."""
+"""Arithmetic under the ops: packed pixels, emulated float64, wide products, resize weights."""

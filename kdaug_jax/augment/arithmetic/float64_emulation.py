@@ -144,8 +144,8 @@ def add(x: Float64, y: Float64) -> Float64:
     Returns:
       `[...]`.
     """
-    one, other = x.upper & ~_SIGN, y.upper & ~_SIGN
-    larger = (one > other) | ((one == other) & (x.lower > y.lower))
+    x_size, y_size = x.upper & ~_SIGN, y.upper & ~_SIGN
+    larger = (x_size > y_size) | ((x_size == y_size) & (x.lower > y.lower))
     a = Float64(jnp.where(larger, x.upper, y.upper), jnp.where(larger, x.lower, y.lower))
     b = Float64(jnp.where(larger, y.upper, x.upper), jnp.where(larger, y.lower, x.lower))
     by = jnp.minimum(_exponent(a) - _exponent(b), 62).astype(jnp.uint32)
@@ -171,9 +171,9 @@ def multiply(x: Float64, y: Float64) -> Float64:
       `[...]`.
     """
     (x_high, x_low), (y_high, y_low) = _significand(x), _significand(y)
-    one, other = x_high * y_low, x_low * y_high
-    middle = one + other
-    carry = (middle < one).astype(jnp.uint32)
+    cross, other_cross = x_high * y_low, x_low * y_high
+    middle = cross + other_cross
+    carry = (middle < cross).astype(jnp.uint32)
     rest = middle + mulhi(x_low, y_low)
     carry = carry + (rest < middle).astype(jnp.uint32)
     rest = rest | (x_low * y_low)

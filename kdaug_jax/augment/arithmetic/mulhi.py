@@ -23,6 +23,6 @@ def mulhi(x: jax.Array, y: jax.Array) -> jax.Array:
     """
     x_low, x_high, y_low, y_high = x & _LOWER, x >> 16, y & _LOWER, y >> 16
     # No sum overflows: (2^16 - 1)^2 + 2^16 - 1 < 2^32.
-    one = x_high * y_low + (x_low * y_low >> 16)
-    other = x_low * y_high + (one & _LOWER)
-    return x_high * y_high + (one >> 16) + (other >> 16)
+    upper = x_high * y_low + (x_low * y_low >> 16)
+    lower = x_low * y_high + (upper & _LOWER)
+    return x_high * y_high + (upper >> 16) + (lower >> 16)

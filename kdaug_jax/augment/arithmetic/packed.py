@@ -1,8 +1,8 @@
-"""Pixels as words: the bytes of a pixel in one `u32`, the first channel lowest.
+"""Packed pixels: the bytes of a pixel in one `u32`, the first channel lowest.
 
-A pixel in a word is fetched once instead of once a channel, and two channels are added at a time,
-with 16 bits of room each. What is in a word stays whole numbers, so no bit of a result depends on
-whether an op was given bytes or words.
+A packed pixel is fetched once instead of once a channel, and two channels are added at a time,
+with 16 bits of room each. What is packed stays whole numbers, so no bit of a result depends on
+whether an op was given bytes or packed pixels.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _LANES = np.uint32(0x00FF00FF)  # of every other channel
 
 
 def pack(image: ArrayLike) -> jax.Array:
-    """Returns `u32[...]`, the words of `u8[...,C]`; the bytes of channels that are not there are 0.
+    """Returns the packed pixels `u32[...]` of `u8[...,C]`; the bytes of absent channels are 0.
 
     Raises:
       ArgumentError: more than four channels.
@@ -27,7 +27,7 @@ def pack(image: ArrayLike) -> jax.Array:
     image = jnp.asarray(image, jnp.uint8)
     missing = 4 - image.shape[-1]
     if missing < 0:
-        raise ArgumentError(f"image has {image.shape[-1]} channels; must be at most 4")
+        raise ArgumentError(f"image has {image.shape[-1]} channels", "must be at most 4")
     widths = [(0, 0)] * (image.ndim - 1) + [(0, missing)]
     return jax.lax.bitcast_convert_type(jnp.pad(image, widths), jnp.uint32)
 

@@ -2,8 +2,8 @@
 
 The weights of a line depend only on its lengths before and after. They are worked out in double
 precision for Pillow and in single for TensorFlow, and stored as tables by length, so that a box
-whose edges are traced only looks its row up. A table takes longest side * output side * weights * 4
-bytes: 20 KB from and to 32 pixels, 5 MB from 500 to 224 (bicubic).
+whose edges are traced only looks its row up. A table takes longest side * output side * weights of
+a pixel * 4 bytes: 20 KB from and to 32 pixels, 5 MB from 500 to 224 (bicubic).
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ VERSIONS = {"tf1": 1, "tf2": 2}
 
 
 def pillow_weights(length: int, out: int, method: str) -> ResizeWeights:
-    """Works out the weights of one line, as Pillow does.
+    """Computes the weights of one line, as Pillow does.
 
     Args:
       length: of the line before, in pixels.
@@ -83,7 +83,7 @@ def pillow_weights(length: int, out: int, method: str) -> ResizeWeights:
 
 
 def tensorflow_weights(length: int, out: int, version: Literal[1, 2]) -> ResizeWeights:
-    """Works out the bicubic weights of one line, as TensorFlow does, without antialiasing.
+    """Computes the bicubic weights of one line, as TensorFlow does, without antialiasing.
 
     Args:
       length: of the line before, in pixels.
@@ -118,7 +118,7 @@ def tensorflow_weights(length: int, out: int, version: Literal[1, 2]) -> ResizeW
 
 
 def _weights(length: int, out: int, kind: str) -> ResizeWeights:
-    """Works out the weights of one line, by any kind of resizing."""
+    """Computes the weights of one line, by any kind of resizing."""
     if kind in FILTERS:
         return pillow_weights(length, out, kind)
     return tensorflow_weights(length, out, VERSIONS[kind])
@@ -143,7 +143,7 @@ def weight_table(longest: int, out: int, kind: str) -> ResizeWeights:
     if (longest + 1) * out * count * 4 > _LARGEST_TABLE:
         raise ArgumentError(
             f"the table of boxes of up to {longest} pixels resized to {out} takes more than "
-            f"{_LARGEST_TABLE >> 20} MiB; the images must be stored smaller"
+            f"{_LARGEST_TABLE >> 20} MiB", "store the images smaller"
         )
     first = np.zeros((longest + 1, out), np.int32)
     weight = np.zeros((longest + 1, out, count), np.float32 if kind in VERSIONS else np.int32)

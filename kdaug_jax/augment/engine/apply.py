@@ -92,7 +92,7 @@ def apply_ops(
     if images.shape[1:3] != table.size:
         (height, width), (rows, columns) = images.shape[1:3], table.size
         raise ArgumentError(
-            f"images are {width}x{height}; the table is for {columns}x{rows}",
+            f"images are {width}×{height}; the table is for {columns}×{rows}",
             "build the table for the size of the images",
         )
     implementation = resolved(implementation)

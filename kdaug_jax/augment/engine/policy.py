@@ -61,7 +61,7 @@ def apply_policy(
     fill = jnp.broadcast_to(jnp.asarray(fill, jnp.uint8), images.shape[3:])
     erase = fill if policy.cutout_fill is None else jnp.asarray(policy.cutout_fill, jnp.uint8)
     colours = Colours(fill, erase)
-    if policy.channels == 4:  # what comes in is transparent, and told by that from what was there
+    if policy.channels == 4:  # what comes in is transparent, unlike what was there
         colours = Colours(jnp.zeros(4, jnp.uint8), jnp.append(erase, jnp.uint8(0)), fill)
     implementation = resolved(implementation)
     return apply_ops(

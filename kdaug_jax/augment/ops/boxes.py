@@ -41,7 +41,7 @@ def _pick(fits: jax.Array, drawn: Box, otherwise: Box) -> Box:
     """Takes the first of `[TRIES]` boxes that fits, or the other one."""
     first, some = jnp.argmax(fits), fits.any()
     return Box(
-        *(jnp.where(some, many[first], one) for many, one in zip(drawn, otherwise, strict=True))
+        *(jnp.where(some, tries[first], side) for tries, side in zip(drawn, otherwise, strict=True))
     )
 
 
@@ -142,23 +142,25 @@ def draw_inception_box(
     bits = jax.random.bits(key, (4, TRIES))
     steps = ((np.arange(_SHAPES) + 0.5) / _SHAPES).astype(np.float32)
     shapes = (steps * np.float32(ratio[1] - ratio[0]) + np.float32(ratio[0])).astype(np.float32)
-    least, most = (np.float32(one) * np.float32(width) * np.float32(height) for one in area)
+    least, most = (
+        np.float32(share) * np.float32(width) * np.float32(height) for share in area
+    )
     low, high = _heights(shapes, least, most, height, width)
     shape = _below(bits[0], _SHAPES)
-    own = jnp.asarray(shapes)[shape]
+    box_shape = jnp.asarray(shapes)[shape]
     low, high = jnp.asarray(low)[shape], jnp.asarray(high)[shape]
     heights = low + _below(bits[1], high - low + 1)
 
     def widths(heights: jax.Array) -> jax.Array:
-        return jnp.round(heights.astype(jnp.float32) * own).astype(jnp.int32)
+        return jnp.round(heights.astype(jnp.float32) * box_shape).astype(jnp.int32)
 
     def pixels(heights: jax.Array) -> jax.Array:
         return (heights * widths(heights)).astype(jnp.float32)
 
     heights = heights + (pixels(heights) < least).astype(jnp.int32)
     heights = heights - (pixels(heights) > most).astype(jnp.int32)
-    found, wide = pixels(heights), widths(heights)
-    fits = (found >= least) & (found <= most) & (wide >= 1) & (wide <= width)
+    areas, wide = pixels(heights), widths(heights)
+    fits = (areas >= least) & (areas <= most) & (wide >= 1) & (wide <= width)
     fits &= (heights >= 1) & (heights <= height)
     fits &= heights * wide >= _least_covered(covered, height * width)
     rows = _below(bits[2], jnp.maximum(height - heights, 1))

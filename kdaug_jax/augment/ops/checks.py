@@ -1,4 +1,4 @@
-"""What every op refuses, in one line that says what would be right."""
+"""Validation of what ops are given; every message says what would be right."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from kdaug_jax.errors import ArgumentError
 
 
 def check_image(image: Any, channels: tuple[int, ...] | None = None) -> tuple[int, int, int]:
-    """Refuses what is not an image of bytes; looks at shape and dtype only.
+    """Validates the shape and dtype of an image of bytes.
 
     Args:
       image: should be `u8[H,W,C]`.
@@ -25,22 +25,22 @@ def check_image(image: Any, channels: tuple[int, ...] | None = None) -> tuple[in
       TypeError: not an array of uint8.
       ArgumentError: not three axes, an empty one, or another number of channels.
     """
-    wanted = "C" if channels is None else " or ".join(map(str, channels))
-    right = f"must be uint8 [H,W,{wanted}]"
+    legal = "C" if channels is None else " or ".join(map(str, channels))
+    right = f"must be uint8 [H,W,{legal}]"
     if not isinstance(image, (np.ndarray, jax.Array)):
         raise TypeError(f"image is a {type(image).__name__}; {right}")
-    found = f"image is {image.dtype}{list(image.shape)}"
+    description = f"image is {image.dtype}{list(image.shape)}"
     if image.dtype != np.uint8:
-        raise TypeError(f"{found}; {right}")
+        raise TypeError(f"{description}; {right}")
     if image.ndim != 3:
-        raise ArgumentError(f"{found}; {right}, map over a batch with jax.vmap")
+        raise ArgumentError(description, f"{right}, map over a batch with jax.vmap")
     if 0 in image.shape or (channels and image.shape[2] not in channels):
-        raise ArgumentError(f"{found}; {right}")
+        raise ArgumentError(description, right)
     return image.shape
 
 
 def check_batch(images: Any, channels: tuple[int, ...] = (3, 4)) -> None:
-    """Refuses what is not a batch of images of bytes; looks at shape and dtype only.
+    """Validates the shape and dtype of a batch of images of bytes.
 
     Args:
       images: should be `u8[B,H,W,C]`.
@@ -53,15 +53,15 @@ def check_batch(images: Any, channels: tuple[int, ...] = (3, 4)) -> None:
     right = f"must be uint8 [B,H,W,{' or '.join(map(str, channels))}]"
     if not isinstance(images, (np.ndarray, jax.Array)):
         raise TypeError(f"images are a {type(images).__name__}; {right}")
-    found = f"images are {images.dtype}{list(images.shape)}"
+    description = f"images are {images.dtype}{list(images.shape)}"
     if images.dtype != np.uint8:
-        raise TypeError(f"{found}; {right}")
+        raise TypeError(f"{description}; {right}")
     if images.ndim != 4 or 0 in images.shape[1:] or images.shape[3] not in channels:
-        raise ArgumentError(f"{found}; {right}")
+        raise ArgumentError(description, right)
 
 
 def check_keys(keys: Any, images: Any) -> None:
-    """Refuses what is not one key for each image.
+    """Validates that there is one key for each image.
 
     Args:
       keys: should be `key[B]`.
@@ -72,9 +72,10 @@ def check_keys(keys: Any, images: Any) -> None:
     """
     typed = isinstance(keys, jax.Array) and jax.dtypes.issubdtype(keys.dtype, jax.dtypes.prng_key)
     if not typed or keys.shape != images.shape[:1]:
-        found = f"{keys.dtype}{list(keys.shape)}" if hasattr(keys, "shape") else repr(keys)
+        description = f"{keys.dtype}{list(keys.shape)}" if hasattr(keys, "shape") else repr(keys)
         raise ArgumentError(
-            f"{len(images)} images with keys {found}; must be one key for each image, as "
+            f"{len(images)} images with keys {description}",
+            "must be one key for each image, as "
             "jax.random.split(jax.random.key(0), len(images)) gives"
         )
 
@@ -92,7 +93,7 @@ def is_host(number: Any) -> bool:
 
 
 def check_number(name: str, number: Any, low: float, high: float, whole: bool = False) -> None:
-    """Refuses a magnitude out of range; what is traced cannot be looked at and passes.
+    """Validates the range of a magnitude; traced values cannot be seen and pass.
 
     Args:
       name: of the argument.
@@ -115,11 +116,11 @@ def check_number(name: str, number: Any, low: float, high: float, whole: bool = 
     if value.dtype.kind not in "iuf" or value.ndim:
         raise TypeError(f"{name} is {number!r}; must be {kind} {reach}")
     if not (low <= value <= high and np.isfinite(value) and (not whole or value == int(value))):
-        raise ArgumentError(f"{name}={number}; must be {kind} {reach}")
+        raise ArgumentError(f"{name}={number}", f"must be {kind} {reach}")
 
 
 def check_host(name: str, number: Any, limit: float = math.inf) -> float:
-    """Refuses traced magnitudes where tables are built on the host.
+    """Validates a magnitude that must be known on the host, where tables are built.
 
     Args:
       name: of the argument.
@@ -143,7 +144,7 @@ def check_host(name: str, number: Any, limit: float = math.inf) -> float:
 
 
 def check_fill(fill: Any, channels: int) -> None:
-    """Refuses what is not a colour; of traced ones, only by shape.
+    """Validates a colour; of traced ones, only the shape.
 
     Args:
       fill: should be `u8[channels]`, or one level for all channels.
@@ -155,8 +156,10 @@ def check_fill(fill: Any, channels: int) -> None:
     """
     if isinstance(fill, str):
         raise TypeError(f"fill={fill!r} is a name; an op takes a colour, u8[C]")
-    wanted = f"must be {channels} whole numbers 0..255, one for each channel"
+    right = f"must be {channels} whole numbers 0..255, one for each channel"
     if np.shape(fill) not in ((), (channels,)):
-        raise ArgumentError(f"fill has shape {np.shape(fill)}; {wanted}")
-    if is_host(fill) and not all(0 <= one <= 255 and one == int(one) for one in np.ravel(fill)):
-        raise ArgumentError(f"fill={fill}; {wanted}")
+        raise ArgumentError(f"fill has shape {np.shape(fill)}", right)
+    if is_host(fill) and not all(
+        0 <= level <= 255 and level == int(level) for level in np.ravel(fill)
+    ):
+        raise ArgumentError(f"fill={fill}", right)

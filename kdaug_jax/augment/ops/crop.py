@@ -51,11 +51,11 @@ def pad_crop(
       `u8[H,W,C]`.
     """
     # A move by whole pixels: the padded image is never made.
-    one, half = jnp.int32(1 << 16), jnp.int32(1 << 15)
+    unit, half = jnp.int32(1 << 16), jnp.int32(1 << 15)
     zero = jnp.int32(0)
-    x = jnp.asarray(left - padding, jnp.int32) * one + half
-    y = jnp.asarray(top - padding, jnp.int32) * one + half
-    return affine_nearest(image, jnp.stack([one, zero, x, zero, one, y]), fill)
+    x = jnp.asarray(left - padding, jnp.int32) * unit + half
+    y = jnp.asarray(top - padding, jnp.int32) * unit + half
+    return affine_nearest(image, jnp.stack([unit, zero, x, zero, unit, y]), fill)
 
 
 def random_pad_crop(
@@ -82,7 +82,7 @@ def random_pad_crop(
 
 
 def check_pad_crop(arguments: Mapping[str, Any], size: tuple[int, int]) -> None:
-    """Refuses a padding that is negative or larger than the image.
+    """Validates that a padding is neither negative nor larger than the image.
 
     Args:
       arguments: what a user wrote for `random_pad_crop`.

@@ -51,7 +51,9 @@ def affine_coefficients(a: float, b: float, c: float, d: float, e: float, f: flo
         c, f = math.floor(c + 0.5), math.floor(f + 0.5)
     exact = (a, b, c + 0.5 * a + 0.5 * b, d, e, f + 0.5 * d + 0.5 * e)
     if max(map(abs, exact)) >= 1 << 15:
-        raise ArgumentError(f"affine coefficients {exact} reach beyond 32768 pixels")
+        raise ArgumentError(
+            f"affine coefficients {exact} reach beyond 32768 pixels", "take a smaller strength"
+        )
     return np.array([math.floor(value * _ONE + 0.5) for value in exact], np.int32)
 
 
@@ -190,7 +192,9 @@ def affine(
     a, b, c, d, e, f = matrix
     for x, y in ((0, 0), (width, 0), (0, height), (width, height)):
         if max(abs(a * x + b * y + c), abs(d * x + e * y + f)) >= 1 << 15:
-            raise ArgumentError(f"affine map {matrix} reaches beyond 32768 pixels")
+            raise ArgumentError(
+                f"affine map {matrix} reaches beyond 32768 pixels", "take a smaller strength"
+            )
     return affine_nearest(image, affine_coefficients(*matrix), fill)
 
 

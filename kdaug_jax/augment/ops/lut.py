@@ -136,7 +136,9 @@ def apply_lut(image: jax.Array, lut: ArrayLike) -> jax.Array:
     """
     channels = check_image(image)[2]
     if np.shape(lut) not in ((256,), (channels, 256)):
-        raise ArgumentError(f"lut has shape {np.shape(lut)}; must be (256,) or ({channels}, 256)")
+        raise ArgumentError(
+            f"lut has shape {np.shape(lut)}", f"must be (256,) or ({channels}, 256)"
+        )
     index = jnp.asarray(image).astype(jnp.int32)
     if np.ndim(lut) == 2:
         index = index + 256 * np.arange(channels, dtype=np.int32)[None, None]

@@ -122,7 +122,7 @@ def random_cutout(
 
 
 def check_cutout(arguments: Mapping[str, Any], size: tuple[int, int]) -> None:
-    """Refuses squares larger than the image, and no or a negative number of them.
+    """Validates that squares fit the image and that there is at least one.
 
     Args:
       arguments: what a user wrote for `random_cutout`.
@@ -134,7 +134,7 @@ def check_cutout(arguments: Mapping[str, Any], size: tuple[int, int]) -> None:
     height, width = size
     if arguments["length"] > max(size):
         raise ArgumentError(
-            f"length {arguments['length']} is larger than the {height}x{width} image",
+            f"length {arguments['length']} is larger than the {width}×{height} image",
             f"must be at most {max(size)}",
         )
     if arguments["n_holes"] < 1:

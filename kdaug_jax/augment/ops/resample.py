@@ -82,7 +82,7 @@ def _places(
         # Inside the image a coordinate less a half is at least -0.5.
         floor = jnp.where(f64.is_negative(total), -1, f64.truncate(total))
         below = f64.from_int(-floor)
-        term = jax.tree.map(lambda other, own: jnp.where(last, other, own), below, term)
+        term = jax.tree.map(lambda *fields: jnp.where(last, *fields), below, term)
         total = f64.add(total, term)
         return total, (total, floor)
 
@@ -225,8 +225,8 @@ def affine_bilinear(image: jax.Array, coefficients: ArrayLike, fill: ArrayLike) 
         return f64.add(f64.multiply(value, factor), term), None
 
     # The difference of the rows, times the distance, added to the upper one.
-    one = f64.from_int(jnp.ones_like(dy.upper, jnp.int32))
-    value = lax.scan(step, lower, (_stack(one, dy), _stack(-upper, upper)))[0]
+    unit = f64.from_int(jnp.ones_like(dy.upper, jnp.int32))
+    value = lax.scan(step, lower, (_stack(unit, dy), _stack(-upper, upper)))[0]
     return _finish(value, inside, fill, channels)
 
 

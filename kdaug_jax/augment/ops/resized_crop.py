@@ -59,7 +59,7 @@ def random_resized_crop(
 
 
 def check_ranges(scale: tuple[float, float], ratio: tuple[float, float]) -> None:
-    """Refuses ranges from which no box can be drawn.
+    """Validates the ranges that boxes are drawn from.
 
     Args:
       scale: see `draw_box`.
@@ -69,15 +69,15 @@ def check_ranges(scale: tuple[float, float], ratio: tuple[float, float]) -> None
       ArgumentError: not two numbers, not in order, or out of range.
     """
     if not _is_pair(scale) or not 0 < scale[0] <= scale[1] <= 1:
-        raise ArgumentError(f"scale={scale}; must be two fractions above 0, the smaller first")
+        raise ArgumentError(f"scale={scale}", "must be two fractions above 0, the smaller first")
     if not _is_pair(ratio) or not 0 < ratio[0] <= ratio[1] < math.inf:
-        raise ArgumentError(f"ratio={ratio}; must be two numbers above 0, the smaller first")
+        raise ArgumentError(f"ratio={ratio}", "must be two numbers above 0, the smaller first")
 
 
 def _is_pair(value: Any) -> bool:
     numbers = isinstance(value, tuple | list) and len(value) == 2
     return numbers and all(
-        isinstance(one, int | float) and not isinstance(one, bool) for one in value
+        isinstance(number, int | float) and not isinstance(number, bool) for number in value
     )
 
 
@@ -103,7 +103,7 @@ def inception_crop(key: jax.Array, image: jax.Array, size: int) -> jax.Array:
     drawn = draw_inception_box(key, height, width)
     whole = (drawn.height == height) & (drawn.width == width)
     middle = center_box(height, width, size)
-    box = (jnp.where(whole, one, other) for one, other in zip(middle, drawn, strict=True))
+    box = (jnp.where(whole, *pair) for pair in zip(middle, drawn, strict=True))
     return to_bytes(resize_box_tensorflow(image, *box, (size, size)))
 
 
@@ -168,11 +168,13 @@ def middle(height: int, width: int, size: int, padding: int) -> tuple[int, int, 
       ArgumentError: numbers out of range, or a square without pixels.
     """
     if size < 1 or padding < 0:
-        raise ArgumentError(f"size={size}, padding={padding}; must be at least 1 and 0 pixels")
+        raise ArgumentError(
+            f"size={size}, padding={padding}", "must be at least 1 and 0 pixels"
+        )
     top, left, side, _ = center_box(height, width, size, padding)
     if side < 1:
         raise ArgumentError(
-            f"size={size}, padding={padding} leave nothing of the {height}x{width} image; "
-            "take a smaller padding"
+            f"size={size}, padding={padding} leave nothing of the {width}×{height} image",
+            "take a smaller padding",
         )
     return top, left, side

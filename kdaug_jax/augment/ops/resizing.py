@@ -157,7 +157,7 @@ def resize_box(
 def _weighted(
     image: jax.Array, same: ArrayLike
 ) -> tuple[jax.Array, Callable[[jax.Array], jax.Array]]:
-    """Weighs colours by alpha if there is one, and gives what undoes it in the end.
+    """Weighs colours by alpha if there is one, and returns a function that undoes it.
 
     Where the size stays the `same` Pillow copies, without the loss of going there and back.
     """
@@ -238,7 +238,7 @@ def resize_tensorflow(image: jax.Array, size: Size, version: Literal[1, 2] = 1) 
     height, width, _ = check_image(image)
     _check(size)
     if version not in (1, 2):
-        raise ArgumentError(f"version={version}; must be 1 or 2")
+        raise ArgumentError(f"version={version}", "must be 1 or 2")
     rows = Line(tensorflow_weights(height, size[0], version), 0, height)
     columns = Line(tensorflow_weights(width, size[1], version), 0, width)
     return _across(_down(jnp.asarray(image), rows), columns)
@@ -274,7 +274,7 @@ def resize_box_tensorflow(
     check_image(image)
     _check(size)
     if version not in (1, 2):
-        raise ArgumentError(f"version={version}; must be 1 or 2")
+        raise ArgumentError(f"version={version}", "must be 1 or 2")
     check_box(image, top, left, height, width)
     rows, columns = _lines(image, top, left, height, width, size, f"tf{version}")
     return _across(_down(jnp.asarray(image), rows), columns)
@@ -288,7 +288,7 @@ def to_bytes(image: jax.Array) -> jax.Array:
 def check_box(
     image: jax.Array, top: ArrayLike, left: ArrayLike, height: ArrayLike, width: ArrayLike
 ) -> None:
-    """Refuses a box that does not lie inside an image; traced edges cannot be looked at.
+    """Validates that a box lies inside an image; traced edges cannot be looked at.
 
     Args:
       image: `u8[H,W,C]`.
@@ -310,6 +310,6 @@ def check_box(
 
 def _check(size: Size, method: str = "bilinear") -> None:
     if len(size) != 2 or min(size) < 1:
-        raise ArgumentError(f"size={size}; must be (height, width) in pixels")
+        raise ArgumentError(f"size={size}", "must be (height, width) in pixels")
     if method not in FILTERS:
-        raise ArgumentError(f"method={method!r}; {suggest(str(method), FILTERS)}")
+        raise ArgumentError(f"method={method!r}", suggest(str(method), FILTERS))

@@ -192,15 +192,15 @@ def colour_luts(
 
     Args:
       packed: `u32[H,W]`, see `packed.pack`.
-      measure: gives a tuple of facts of the values `i32[H,W]` of one colour.
-      lut_of: gives a table `u8[256]` of such facts.
+      measure: returns a tuple of facts of the values `i32[H,W]` of one colour.
+      lut_of: returns a table `u8[256]` of such facts.
 
     Returns:
       `u8[3,256]`.
     """
-    found = [measure(plane) for plane in planes(packed)]
+    facts = [measure(plane) for plane in planes(packed)]
     # All three in one expression: put together of three tables, they took a CPU 10 us.
-    return jax.vmap(lut_of)(*jax.tree.map(lambda *colours: jnp.stack(colours), *found))
+    return jax.vmap(lut_of)(*jax.tree.map(lambda *colours: jnp.stack(colours), *facts))
 
 
 def contrast(image: jax.Array, factor: ArrayLike) -> jax.Array:

@@ -422,7 +422,7 @@ def check_op(name: str, size: Size) -> OpRow:
     shared = (shaped(jnp.uint8, 3), shaped(jnp.uint32), shaped(jnp.uint32), shaped(jnp.uint8, 256))
     sources = (row.lut_source,) if row.lut_source else ()
     expected = [packed] * len(row.kernels) + [shaped(jnp.uint8, 3, 256)] * len(sources)
-    for kernel, wanted in zip((*row.kernels, *sources), expected, strict=True):
+    for kernel, result in zip((*row.kernels, *sources), expected, strict=True):
         made = jax.eval_shape(
             lambda packed, row, shared, kernel=kernel: kernel(
                 packed, row, Context(ARITHMETIC["pillow"], 3, *shared)
@@ -430,10 +430,10 @@ def check_op(name: str, size: Size) -> OpRow:
             packed, engine_row, shared,
         )
         if (getattr(made, "shape", None), getattr(made, "dtype", None)) != (
-            wanted.shape, wanted.dtype
+            result.shape, result.dtype
         ):
             raise ArgumentError(
-                f"op {name}: its kernel returned {_array(made)}", f"must return {_array(wanted)}"
+                f"op {name}: its kernel returned {_array(made)}", f"must return {_array(result)}"
             )
     return row
 

@@ -15,7 +15,7 @@ import numpy as np
 from kdaug_jax import rng
 from kdaug_jax.augment.ops.table import IDENTITY
 from kdaug_jax.augment.policies import tables
-from kdaug_jax.augment.policies.files import check_keys, read_json, told_line
+from kdaug_jax.augment.policies.files import check_keys, read_json, with_line
 from kdaug_jax.augment.policies.levels import FIXED, SOURCES, Source, op_levels
 from kdaug_jax.augment.policies.policy import (
     Policy,
@@ -30,7 +30,7 @@ from kdaug_jax.errors import ArgumentError
 class Table(NamedTuple):
     """Sub-policies and the source that reads their levels, a name in `levels.SOURCES`.
 
-    `way` is where the sub-policies are in the file that they come from, see `files.told_line`.
+    `way` is where the sub-policies are in the file that they come from, see `files.with_line`.
     """
 
     levels: str
@@ -66,14 +66,14 @@ def autoaugment(
 
     Source: Cubuk et al. 2019 (AutoAugment); Lim et al. 2019 (Fast AutoAugment) for files.
     """
-    told = _nowhere
+    add_line = _nowhere
     if isinstance(policy, str) and policy.endswith(".json"):
         table = read(policy, levels)
-        told = functools.partial(told_line, policy, *table.way)
+        add_line = functools.partial(with_line, policy, *table.way)
     else:
         table = named("policy", policy, TABLES)
     source = named("levels", table.levels if levels is None else levels, SOURCES, policy)
-    return _build(policy, table.sub_policies, source, size, told)
+    return _build(policy, table.sub_policies, source, size, add_line)
 
 
 def _nowhere(*steps: int) -> contextlib.AbstractContextManager[None]:
@@ -113,7 +113,7 @@ def read(path: str, levels: str | None = None) -> Table:
 
 def _build(
     where: str, sub_policies: Sequence, source: Source, size: tuple[int, int],
-    told: Callable[..., contextlib.AbstractContextManager[None]],
+    add_line: Callable[..., contextlib.AbstractContextManager[None]],
 ) -> Policy:
     if not sub_policies:
         raise ArgumentError(f"{where} is empty", "must hold at least one sub-policy")
@@ -121,10 +121,10 @@ def _build(
     for number, sub_policy in enumerate(sub_policies):
         place, entries = f"{where}, sub-policy {number + 1}", []
         if not isinstance(sub_policy, list | tuple) or not sub_policy:
-            with told(number):
+            with add_line(number):
                 raise ArgumentError(f"{place} is {sub_policy!r}", "must be a list of ops")
         for position, entry in enumerate(sub_policy):
-            with told(number, position):
+            with add_line(number, position):
                 entries.append(_entry(f"{place}, op {position + 1}", entry, source, size))
         pairs.append([pair for pair, _ in entries])
         probabilities.append([probability for _, probability in entries])

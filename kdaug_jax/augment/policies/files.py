@@ -1,4 +1,4 @@
-"""Policy files of users: reading JSON, and telling the line of whatever is wrong in it."""
+"""Policy files of users: reading JSON, with the line of whatever is wrong in it."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def _unrepeated(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def check_keys(path: str, content: Any, needed: Sequence[str]) -> None:
-    """Refuses content that is not a mapping of the needed keys, and perhaps `source`.
+    """Validates that content is a mapping of the needed keys, and perhaps `source`.
 
     Raises:
       ArgumentError: what is wrong, and what to write.
@@ -65,7 +65,7 @@ def check_keys(path: str, content: Any, needed: Sequence[str]) -> None:
 
 
 @contextlib.contextmanager
-def told_line(path: str, *steps: str | int) -> Iterator[None]:
+def with_line(path: str, *steps: str | int) -> Iterator[None]:
     """Adds the line of one part of a file to errors about that part.
 
     Args:
@@ -79,7 +79,7 @@ def told_line(path: str, *steps: str | int) -> Iterator[None]:
         yield
     except ArgumentError as error:
         what, right = error.what, error.remedy
-        if what.startswith(f"{path}, line "):  # an inner part has told it
+        if what.startswith(f"{path}, line "):  # an inner part has added it
             raise
         line = _line(Path(path).read_text(encoding="utf-8"), steps)
         raise ArgumentError(what.replace(path, f"{path}, line {line}", 1), right) from None

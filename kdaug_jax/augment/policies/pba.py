@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from kdaug_jax import rng
-from kdaug_jax.augment.policies.files import check_keys, read_json, told_line
+from kdaug_jax.augment.policies.files import check_keys, read_json, with_line
 from kdaug_jax.augment.policies.levels import SOURCES, Source
 from kdaug_jax.augment.policies.policy import (
     HparamSpec,
@@ -54,8 +54,8 @@ def pba(
 
     Args:
       policy: 60 whole numbers, traced under the name `policy`; None for all 0, which applies
-        nothing. HparamSpec 2i is the probability of op i in tenths, 2i + 1 its magnitude; the ops are
-        `OPS`, then `OPS` again.
+        nothing. Number 2i is the probability of op i in tenths, 2i + 1 its magnitude; the ops
+        are `OPS`, then `OPS` again.
       size: height and width of the images in pixels.
       levels: `released`, whose distances are pixels of 32x32 images, or `released_scaled`, which
         scales them to the images.
@@ -70,8 +70,8 @@ def pba(
     """
     default = np.zeros(LENGTH, np.int32) if policy is None else check_policy("policy", policy)
     draw, source, rows = _parts(size, levels)
-    number = HparamSpec(default, Range(np.int32, 0, HIGHEST_TENTHS))
-    return _policy(rows, lambda key, hparams: draw(key, hparams["policy"]), source, policy=number)
+    hparam = HparamSpec(default, Range(np.int32, 0, HIGHEST_TENTHS))
+    return _policy(rows, lambda key, hparams: draw(key, hparams["policy"]), source, policy=hparam)
 
 
 def schedule(
@@ -92,8 +92,8 @@ def schedule(
       flatten: draw the policy of a random epoch for each image instead.
 
     Returns:
-      A policy with the traced hyper-parameter `epoch`, `i32[]`, which is ignored with `flatten`; epochs
-      beyond the last repeat it.
+      A policy with the traced hyper-parameter `epoch`, `i32[]`, which is ignored with `flatten`;
+      epochs beyond the last repeat it.
 
     Raises:
       ArgumentError: what is wrong, and what to write.
@@ -105,8 +105,8 @@ def schedule(
         epoch = below(key, "epoch", len(table)) if flatten else hparams["epoch"]
         return draw(key, jnp.asarray(table).at[epoch].get(mode="clip"))
 
-    number = HparamSpec(np.zeros((), np.int32), Range(np.int32, 0))
-    return _policy(rows, scheduled, source, epoch=number)
+    hparam = HparamSpec(np.zeros((), np.int32), Range(np.int32, 0))
+    return _policy(rows, scheduled, source, epoch=hparam)
 
 
 def read_schedule(path: str, epochs: int | None = None) -> np.ndarray:
@@ -138,13 +138,13 @@ def read_schedule(path: str, epochs: int | None = None) -> np.ndarray:
         raise ArgumentError(f"{path} has no segments", "must hold at least one [epochs, policy]")
     lengths, policies = [], []
     for number, segment in enumerate(segments):
-        where, told = f"{path}, segment {number + 1}", (path, "segments", number)
-        with told_line(*told):
+        where, steps = f"{path}, segment {number + 1}", (path, "segments", number)
+        with with_line(*steps):
             if not isinstance(segment, list) or len(segment) != 2:
                 raise ArgumentError(f"{where} is no pair", "must be [epochs, [60 whole numbers]]")
             lengths.append(whole(f"{where}: epochs", segment[0], 0, 1_000_000))
             policies.append(
-                check_policy(where, segment[1], functools.partial(told_line, *told, 1))
+                check_policy(where, segment[1], functools.partial(with_line, *steps, 1))
             )
     total = sum(lengths)
     if total == 0:
@@ -158,14 +158,14 @@ def read_schedule(path: str, epochs: int | None = None) -> np.ndarray:
 def check_policy(
     where: str,
     policy: Any,
-    told: Callable[[int], AbstractContextManager] = lambda position: nullcontext(),
+    add_line: Callable[[int], AbstractContextManager] = lambda position: nullcontext(),
 ) -> np.ndarray:
     """Returns a policy as an array, or says which of its numbers is wrong.
 
     Args:
       where: starts the message.
       policy: 60 whole numbers.
-      told: gives what adds the line of a number to its error, see `files.told_line`.
+      add_line: returns what adds the line of a number to its error, see `files.with_line`.
 
     Returns:
       `i32[60]`.
@@ -174,14 +174,14 @@ def check_policy(
       ArgumentError: what is wrong, with the op, and what to write.
     """
     if not isinstance(policy, list | tuple | np.ndarray) or len(policy) != LENGTH:
-        found = len(policy) if isinstance(policy, list | tuple | np.ndarray) else repr(policy)
-        raise ArgumentError(f"{where}: the policy is {found}", f"must be {LENGTH} whole numbers")
+        held = len(policy) if isinstance(policy, list | tuple | np.ndarray) else repr(policy)
+        raise ArgumentError(f"{where}: the policy is {held}", f"must be {LENGTH} whole numbers")
     for position, value in enumerate(policy):
         slot, kind = divmod(position, 2)
         copy, op = divmod(slot, len(OPS))
         what = ("probability", "magnitude")[kind]
         highest = (HIGHEST_TENTHS, HIGHEST_MAGNITUDE)[kind]
-        with told(position):
+        with add_line(position):
             whole(f"{where}: {what} of {OPS[op]} (copy {copy + 1}, number {position + 1})", value,
                   0, highest)
     return np.array(policy, np.int32)

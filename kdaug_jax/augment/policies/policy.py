@@ -133,7 +133,7 @@ def whole(what: str, value: Any, low: int, high: int) -> int:
 
 
 def check_squares(where: str, pair: Pair, size: tuple[int, int], remedy: str) -> None:
-    """Refuses a square that is larger than the image.
+    """Validates that a square is not larger than the image.
 
     Raises:
       ArgumentError: what is wrong, and what to write.
@@ -141,6 +141,6 @@ def check_squares(where: str, pair: Pair, size: tuple[int, int], remedy: str) ->
     side = pair[0].value if pair[0].name in SQUARES else 0
     if side > max(size):
         raise ArgumentError(
-            f"{where}: a square of {side:g} pixels is larger than the {size[1]}x{size[0]} image",
+            f"{where}: a square of {side:g} pixels is larger than the {size[1]}×{size[0]} image",
             remedy,
         )

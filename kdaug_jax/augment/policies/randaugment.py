@@ -162,7 +162,7 @@ def randaugment(
     highest = _highest(chosen, op_space.highest, size)
     if m > highest:
         raise ArgumentError(
-            f"m is {m}, but from m={highest + 1} on squares hide {size[1]}x{size[0]} images whole",
+            f"m is {m}, but from m={highest + 1} on squares hide {size[1]}×{size[0]} images whole",
             f"take m up to {highest}, a smaller cutout_const, or ops without Cutout",
         )
     rows = Rows()

@@ -73,7 +73,7 @@ def parse(text: str) -> Config:
     start, *parts = text.split("-")
     if start != "rand":
         raise ArgumentError(f"{text!r} starts with {start!r}", "write rand-m9-mstd0.5-inc1")
-    found: dict[str, float] = {}
+    numbers: dict[str, float] = {}
     for part in parts:
         match = re.fullmatch(r"([a-z]*)(\d+(?:\.\d*)?|\.\d+)", part)
         name = match[1] if match else re.match(r"[a-zA-Z]*", part)[0]
@@ -83,12 +83,12 @@ def parse(text: str) -> Config:
         if not match or (kind is int and not match[2].isdigit()):
             number = "a whole number" if kind is int else "a number"
             raise ArgumentError(f"{text!r}: cannot read {part!r}", f"write {name} and {number}")
-        if name in found:
+        if name in numbers:
             raise ArgumentError(f"{text!r}: {name} is given twice", "give it once")
-        found[name] = kind(match[2])
-        if not low <= found[name] <= high:
+        numbers[name] = kind(match[2])
+        if not low <= numbers[name] <= high:
             raise ArgumentError(f"{text!r}: {part!r}", f"{name} must be {low}..{high}")
-    return Config(**{name: found.get(name, part[1]) for name, part in PARTS.items()})
+    return Config(**{name: numbers.get(name, part[1]) for name, part in PARTS.items()})
 
 
 def ops(increasing: bool) -> Levels:
@@ -137,8 +137,8 @@ def timm(
       resample: filters of which each geometric op draws one.
 
     Returns:
-      A policy with the traced hyper-parameters `m`, `i32[]`, and `p`, `f32[]`; with `mstd`, `f32[]`, if
-      it is more than 0 and at most 100.
+      A policy with the traced hyper-parameters `m`, `i32[]`, and `p`, `f32[]`; with `mstd`,
+      `f32[]`, if it is more than 0 and at most 100.
 
     Raises:
       ArgumentError: what is wrong, and what to write.
