@@ -47,6 +47,24 @@ def tiny_family():
 
 
 @pytest.fixture
+def frozen_teacher(monkeypatch):
+    """Gives frozen networks random weights instead of those of a checkpoint."""
+    from kdaug_jax import models
+    from kdaug_jax.experiment import networks
+
+    build = networks.build_network
+
+    def without_checkpoint(name, config, info, branches, replica_batch_size, dtype):
+        if config["trainable"]:
+            return build(name, config, info, branches, replica_batch_size, dtype)
+        model = models.create(config["name"], info.num_classes, normalize=(info.mean, info.std))
+        facts = {"name": config["name"], "mean": info.mean, "std": info.std}
+        return networks.Network(model, False, "", facts)
+
+    monkeypatch.setattr(networks, "build_network", without_checkpoint)
+
+
+@pytest.fixture
 def run(monkeypatch):
     """Calls main with the words of a command line; gives the exit status."""
     import main

@@ -12,10 +12,9 @@ from kdaug_jax.experiment import views
 from kdaug_jax.experiment.phases import build_programs as build_phases
 from kdaug_jax.experiment.views import Rows, draws_of, rows_after
 from kdaug_jax.types import Batch, Clock, Info, Outputs
-from tests.training.test_training_step import INFO as DATA
-from tests.training.test_training_step import Bench, distilled, frozen_teacher
+from tests.training.bench import INFO as DATA
+from tests.training.bench import Bench, distilled
 
-__all__ = ["frozen_teacher"]
 INFO = Info(4, (12, 12), np.zeros(16, np.int32), (10.0, 20.0, 30.0), (1.0, 1.0, 1.0))
 
 

@@ -12,9 +12,8 @@ from kdaug_jax.experiment import config as configs
 from kdaug_jax.experiment import optim, schedules, views
 from kdaug_jax.types import Batch, Clock, Info, Range
 from tests.conftest import tiny_config
-from tests.training.test_training_step import Bench, distilled, frozen_teacher
+from tests.training.bench import Bench, distilled
 
-__all__ = ["frozen_teacher"]
 INFO = Info(4, (8, 8), np.zeros(16, np.int32), (10.0, 20.0, 30.0), (1.0, 1.0, 1.0))
 EXAMPLES, PARTS = "docs.examples", "tests.experiment.parts_of_a_user"
 POSITIVE = Range(np.float32, 0.0)

@@ -9,7 +9,7 @@ from kdaug_jax import losses
 from kdaug_jax.errors import ArgumentError
 from kdaug_jax.losses.arrays import need_logits
 from kdaug_jax.types import Outputs, features_of, select_features
-from tests.losses.test_response import PLAIN
+from tests.losses.made import PLAIN
 
 OF_LABELS = [name for name in PLAIN if name in ("cross_entropy", "binary_cross_entropy")]
 OTHERS = {"kl_score": losses.kl_score} | {

@@ -5,70 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from kdaug_jax import rng
-from kdaug_jax.experiment.loss_registry import as_term
-from kdaug_jax.losses import LOSSES, Loss
-from kdaug_jax.losses.term import Context, TermInput
+from kdaug_jax.losses import LOSSES
 from kdaug_jax.runtime import sharding
-from kdaug_jax.types import Clock, Info, Outputs, View
-from tests.losses_through_step import OPTIONS
-
-INFO = Info(5, (4, 4), np.arange(16, dtype=np.int32) % 5, (0.0,), (1.0,))
-ROWS = [name for name, row in LOSSES.items() if not callable(row)]
-# Those that compare examples (ii_kd is made of three of them), and one of each other kind.
-SHARDED = [
-    name for name in ROWS
-    if LOSSES[name].min_group > 1 and name != "ii_kd" or name in ("fitnet", "kd_svd", "crd", "a2aug")
-]
-SHAPES = {"f0": (4, 4, 5), "f1": (4, 4, 6), "pooled": (7,), "logits": (5,)}
-
-
-def arrays(seed, size=8, **changed):
-    own = np.random.default_rng(seed)
-    made = {
-        name: own.normal(0, 1, (size, *changed.get(name, shape))).astype(np.float32)
-        for name, shape in SHAPES.items()
-    }
-    return made
-
-
-def taps_of(name):
-    return [tuple(feature.split(":") * 2)[:2] for feature in OPTIONS[name].get("features", ())]
-
-
-def make(name, size=8):
-    """A function of arrays that gives the value of a term on one view, and its arrays."""
-    row = LOSSES[name]
-    term = as_term(row) if isinstance(row, Loss) else row
-    options = {key: value for key, value in OPTIONS.get(name, {}).items() if key != "features"}
-    wide = {} if name == "fsp" else {"f0": (4, 4, 6), "f1": (4, 4, 8), "pooled": (9,)}
-    student, teacher = arrays(0, size), arrays(1, size, **wide)
-    own, others = zip(*taps_of(name), strict=True) if term.features else ((), ())
-
-    def inputs(student, teacher):
-        target = jax.nn.one_hot(jnp.arange(size) % 5, 5)
-        view = View(None, target, jnp.arange(size), jnp.arange(size), jnp.ones(size, bool))
-        outputs = [Outputs(one["logits"], {}) for one in (student, teacher)]
-        features = (tuple(student[feature] for feature in own), tuple(teacher[feature] for feature in others))
-        count = 2 if name == "a2aug" else 1
-        return (TermInput(*outputs, view, *features),) * count
-
-    shapes = jax.eval_shape(inputs, student, teacher)
-    filled = {**defaults(row), **options}
-    params, state = term.init(jax.random.key(2), shapes, INFO, **filled)
-
-    def value(student, teacher, groups=1, epoch=50):
-        zero = jnp.int32(0)
-        clock = Clock(jnp.uint32(0), jnp.int32(epoch), zero)
-        context = Context(clock, rng.batch_key(clock, "terms/own"), INFO, groups)
-        return term.apply(params, state, inputs(student, teacher), context, **filled)[0]
-
-    return value, student, teacher
-
-
-def defaults(row):
-    function = row.function if isinstance(row, Loss) else row.apply
-    return dict(function.__kwdefaults__ or {})
+from tests.losses.made import ROWS, SHARDED, make
 
 
 def test_the_value_does_not_depend_on_how_the_batch_lies_on_devices():

@@ -8,8 +8,7 @@ import pytest
 from kdaug_jax import losses
 from kdaug_jax.losses import LOSSES, Loss
 from kdaug_jax.runtime import sharding
-from tests.losses.test_losses_grouped import SHARDED, make
-from tests.losses.test_response import PLAIN, RELATIONAL, arguments
+from tests.losses.made import PLAIN, RELATIONAL, SHARDED, arguments, make
 
 RNG = np.random.default_rng(0)
 STUDENT, TEACHER = (jnp.asarray(RNG.normal(0, 3, (8, 10)), jnp.float32) for _ in range(2))

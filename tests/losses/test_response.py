@@ -7,15 +7,11 @@ import pytest
 from jax.test_util import check_grads
 
 from kdaug_jax import losses
+from tests.losses.made import PLAIN, RELATIONAL, arguments, logits
 
 topk_kl = jax.jit(losses.topk_kl, static_argnames="renormalize")
 
 
-OPTIONS = {"topk_kl": {"k": 3}}
-
-
-def logits(seed, shape=(4, 6)):
-    return jnp.asarray(np.random.default_rng(seed).normal(0, 3, shape), jnp.float32)
 
 
 @pytest.mark.parametrize("renormalize", [False, True])
@@ -72,29 +68,6 @@ def test_a_teacher_that_is_nan_is_not_hidden():
     for loss in (losses.kl, partial(losses.topk_kl, k=2)):
         value = np.isnan(loss(logits(0), teacher))
         assert value.tolist() == [False, False, True, False]
-
-
-PLAIN = {
-    name: partial(row.function if isinstance(row, losses.Loss) else row, **OPTIONS.get(name, {}))
-    for name, row in losses.LOSSES.items()
-    if not isinstance(row, losses.Term) and not getattr(row, "features", "")
-}
-# With other options than the defaults.
-PLAIN |= {
-    "renormalized": partial(losses.topk_kl, k=2, renormalize=True),
-    "kl_standardized": partial(losses.kl, temperature=2.0, standardize=True),
-    "dml_symmetric": partial(losses.dml, symmetric=True),
-    "dml_eps": partial(losses.dml, eps=1e-8),
-    "mlkd_masked": partial(losses.mlkd, temperatures=(4.0,), masked=True),
-    "kl_T20": partial(losses.kl, temperature=20.0),
-    "dkd_T20": partial(losses.dkd, temperature=20.0),
-    "dist_T20": partial(losses.dist, temperature=20.0),
-}
-RELATIONAL = ("dist", "dist_T20", "mlkd", "mlkd_masked")
-
-
-def arguments(name, student, other):
-    return (student, other, other) if name.startswith("dkd") else (student, other)
 
 
 @pytest.mark.parametrize("name", PLAIN)

@@ -3,9 +3,7 @@
 import pytest
 
 from tests.training.digits import ALL, falls, method, run
-from tests.training.test_training_step import frozen_teacher
 
-__all__ = ["frozen_teacher"]
 pytestmark = pytest.mark.slow
 
 

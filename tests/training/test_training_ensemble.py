@@ -17,7 +17,7 @@ from kdaug_jax.experiment.phases import build_programs as build_phases
 from kdaug_jax.runtime import checkpoint
 from kdaug_jax.training import loop
 from tests.conftest import tiny_config
-from tests.training.test_training_step import INFO, Bench
+from tests.training.bench import INFO, Bench
 
 VIEWS = {
     "a0": "pad_crop(1)",

@@ -9,9 +9,7 @@ from kdaug_jax.experiment import config as configs
 from kdaug_jax.experiment.phases import build_programs as build_phases
 from kdaug_jax.losses import LOSSES
 from tests.losses_through_step import OPTIONS, config, term
-from tests.training.test_training_step import INFO, Bench, frozen_teacher
-
-__all__ = ["frozen_teacher"]
+from tests.training.bench import INFO, Bench
 
 
 def test_every_kind_of_loss_trains_through_the_step(frozen_teacher):

@@ -4,9 +4,6 @@ import jax
 import numpy as np
 
 from tests.training.digits import falls, method, run
-from tests.training.test_training_step import frozen_teacher
-
-__all__ = ["frozen_teacher"]
 
 
 def moved(first, last):

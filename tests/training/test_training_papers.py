@@ -19,9 +19,8 @@ from kdaug_jax.runtime.writer import read_rows
 from kdaug_jax.training import loop, teachers
 from tests.conftest import tiny_config
 from tests.losses_through_step import MAPS
-from tests.training.test_training_step import INFO, USER, Bench, distilled, frozen_teacher
+from tests.training.bench import INFO, USER, Bench, distilled
 
-__all__ = ["frozen_teacher"]
 PEERS = {name: configs.network("tiny", trainable=True) for name in ("student", "peer")}
 
 

@@ -12,9 +12,7 @@ from kdaug_jax.experiment.phases import build_programs as build_phases
 from kdaug_jax.runtime import checkpoint
 from kdaug_jax.training import loop, teachers
 from tests.conftest import tiny_config
-from tests.training.test_training_step import INFO, Bench, distilled, frozen_teacher
-
-__all__ = ["frozen_teacher"]
+from tests.training.bench import INFO, Bench, distilled
 
 SAME = dict(
     student=configs.network("tiny", trainable=True, init="teacher"),
