@@ -1,7 +1,7 @@
 """Compares finished runs: `python -m kdaug_jax.analysis.compare WORKDIR... --vary=PATH`.
 
-Runs that differ in `--vary` and agree in everything else that varies (such as the seed) are
-paired, so that what they share does not count as spread.
+Runs that differ in `--vary` and agree in all other settings (such as the seed) are paired, so that
+the variance that they share cancels.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ DEFAULT_METRICS = ("eval/test/accuracy", "eval/test/nll")
 
 
 class Run(NamedTuple):
-    """A finished run: where it varies (config path to value, as text) and its final metrics."""
+    """A finished run: the settings in which runs differ, as text by path, and its final metrics."""
 
     settings: dict[str, str]
     metrics: dict[str, float]
@@ -43,8 +43,8 @@ def paired(first: Sequence[float], second: Sequence[float]) -> Difference:
     """Compares paired samples.
 
     Args:
-      first: one value a pair.
-      second: the other value of each pair.
+      first: first value of each pair.
+      second: second value of each pair.
 
     Returns:
       The difference second − first.
@@ -58,36 +58,36 @@ def paired(first: Sequence[float], second: Sequence[float]) -> Difference:
 
 
 def read_runs(directories: Sequence[Path], vary: str) -> list[Run]:
-    """Reads finished runs: one a working directory, or one for each member of a population.
+    """Reads finished runs: one for each working directory, or for each member of a population.
 
     Args:
       directories: working directories.
-      vary: a config path that must be known of every run.
+      vary: a config path that each run must have.
 
     Returns:
-      The runs, with a setting for each path in which any two of them differ.
+      The runs, with the settings of the paths in which any two of them differ.
 
     Raises:
-      ConfigError: a run is not finished, has no setting `vary`, or is there twice.
+      ConfigError: a run is not finished, has no setting `vary`, or is given twice.
     """
-    found = []
+    configs = []
     for directory in directories:
         results = read_results(directory)
         stored = read_json(directory / "config.json")
         if results is None or stored is None:
-            raise ConfigError(str(directory), "holds no finished run", "let it run to its end")
+            raise ConfigError(str(directory), "holds no finished run", "train it to its end first")
         for member, metrics in results.items():
             config = {path: str(value) for path, value in flatten(stored["config"]).items()}
             config.pop("population", None)
             config |= dict(part.split("=", 1) for part in member.split(",") if part)
             if vary not in config:
                 raise ConfigError(vary, f"is not in {directory}", suggest(vary, config))
-            found.append((config, metrics))
-    paths = sorted(set.union(*(set(config) for config, _ in found)))
-    differing = [path for path in paths if len({config.get(path) for config, _ in found}) > 1]
+            configs.append((config, metrics))
+    paths = sorted(set.union(*(set(config) for config, _ in configs)))
+    differing = [path for path in paths if len({config.get(path) for config, _ in configs}) > 1]
     runs = [
         Run({path: config.get(path, "") for path in {*differing, vary}}, metrics)
-        for config, metrics in found
+        for config, metrics in configs
     ]
     keys = [tuple(sorted(run.settings.items())) for run in runs]
     for run, key in zip(runs, keys, strict=True):
@@ -97,18 +97,18 @@ def read_runs(directories: Sequence[Path], vary: str) -> list[Run]:
 
 
 def report(runs: Sequence[Run], vary: str, metrics: Sequence[str]) -> str:
-    """Writes the comparison as text.
+    """Returns the comparison as text.
 
     Args:
       runs: finished runs.
-      vary: the config path whose values are compared, the first value with each other one.
-      metrics: what is compared.
+      vary: the config path whose values are compared, the first value with each of the others.
+      metrics: names of the metrics to compare.
 
     Returns:
-      A table with mean ± standard deviation a value, then one line a paired difference.
+      A table with mean ± standard deviation for each value, then a line for each paired difference.
 
     Raises:
-      ConfigError: a metric that no run has.
+      ConfigError: a metric that not all runs have.
     """
     for metric in metrics:
         if any(metric not in run.metrics for run in runs):
@@ -128,12 +128,14 @@ def report(runs: Sequence[Run], vary: str, metrics: Sequence[str]) -> str:
     for value in others:
         shared = [rest for rest in groups[base] if rest in groups[value]]
         if not shared:
-            lines.append(f"{vary} {value} against {base}: no two runs agree in all else")
+            lines.append(
+                f"{vary} {value} against {base}: no two runs agree in all other settings"
+            )
             continue
         for metric in metrics:
-            found = paired(*([groups[which][rest].metrics[metric] for rest in shared]
-                             for which in (base, value)))
-            lines.append(f"{metric}, {vary} {value} against {base}: {_said(metric, found)}")
+            difference = paired(*([groups[which][rest].metrics[metric] for rest in shared]
+                                  for which in (base, value)))
+            lines.append(f"{metric}, {vary} {value} against {base}: {_text(metric, difference)}")
     return "\n".join(lines)
 
 
@@ -149,14 +151,14 @@ def _spread(metric: str, values: Sequence[float]) -> str:
     return f"{mean} ± {scale * np.std(values, ddof=1):.{digits}f}{unit}"
 
 
-def _said(metric: str, found: Difference) -> str:
+def _text(metric: str, difference: Difference) -> str:
     scale, digits, unit = _unit(metric)
     unit = " points" if unit else ""  # a difference of percentages
-    mean, low, high = (f"{scale * value:+.{digits}f}" for value in found[:3])
-    if found.pairs < 2:
+    mean, low, high = (f"{scale * value:+.{digits}f}" for value in difference[:3])
+    if difference.pairs < 2:
         return f"{mean}{unit} (one pair, no interval)"
-    resolved = "" if found.low * found.high > 0 else "; includes 0, so not resolved"
-    return f"{mean}{unit}, 95 % interval {low} to {high} over {found.pairs} pairs{resolved}"
+    resolved = "" if difference.low * difference.high > 0 else "; includes 0, so not resolved"
+    return f"{mean}{unit}, 95 % interval {low} to {high} over {difference.pairs} pairs{resolved}"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -164,7 +166,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="compare", description=__doc__.splitlines()[0])
     parser.add_argument("workdir", nargs="+", type=Path)
     parser.add_argument("--vary", required=True, help="config path, such as terms.kd.weight")
-    parser.add_argument("--metric", action="append", help="metric, may be repeated")
+    parser.add_argument("--metric", action="append", help="metric; may be repeated")
     options = parser.parse_args(argv)
     try:
         runs = read_runs(options.workdir, options.vary)

@@ -1,4 +1,4 @@
-"""Pictures from arrays, as PNG files."""
+"""Draws arrays as PNG files."""
 
 from __future__ import annotations
 
@@ -31,17 +31,17 @@ def image_grid(
     figure = Figure(figsize=(1.6 * columns, height), dpi=100, layout="constrained")
     FigureCanvasAgg(figure)
     rows = figure.subfigures(len(titles), 1, squeeze=False)[:, 0]
-    for row, title, shown, texts in zip(rows, titles, images, captions, strict=True):
+    for row, title, pictures, texts in zip(rows, titles, images, captions, strict=True):
         row.suptitle(_readable(title), fontsize=10)
-        for one, image, text in zip(row.subplots(1, columns, squeeze=False)[0], shown, texts,
-                                    strict=True):
-            one.imshow(np.clip(np.asarray(image, np.float32) / 255.0, 0.0, 1.0))
-            one.set_xticks([])
-            one.set_yticks([])
-            one.set_xlabel(_readable(text), fontsize=7)
+        axes = row.subplots(1, columns, squeeze=False)[0]
+        for axis, picture, text in zip(axes, pictures, texts, strict=True):
+            axis.imshow(np.clip(np.asarray(picture, np.float32) / 255.0, 0.0, 1.0))
+            axis.set_xticks([])
+            axis.set_yticks([])
+            axis.set_xlabel(_readable(text), fontsize=7)
     figure.savefig(path)
 
 
 def _readable(text: str) -> str:
-    """Replaces what cannot be drawn, such as bytes of a file name that are not UTF-8."""
+    """Replaces characters that cannot be drawn, such as bytes of a file name that are not UTF-8."""
     return text.encode(errors="replace").decode()

@@ -3,8 +3,8 @@
     python -m kdaug_jax.analysis.rank_da runs/digits_kd/teacher "" "flip" "pad_crop(4)|cutmix(1.0)"
 
 WORKDIR is the working directory of a run that trained the teacher; the views, written as in a
-config, are made of the training images of that run. A view's T. stddev is how much the teacher's
-mean answer differs from one sample of views to the next (Wang et al. 2022).
+config, are made of the training images of that run. A view's T. stddev is the standard deviation of
+the teacher's mean prediction between samples of views (Wang et al. 2022).
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ TEACHER = "teacher"
 
 
 class Ranked(NamedTuple):
-    """What the teacher says of one view.
+    """The teacher's predictions on one view.
 
     Attributes:
       text: the view.
       stddev: T. stddev.
-      error: its standard error, by leaving out one sample of views in turn.
-      agreement: share of views on which the teacher names the likeliest class of the label.
-      classes: mean number of classes that an answer is spread over.
+      error: its standard error, by the jackknife over samples of views.
+      agreement: share of views on which the teacher predicts the likeliest class of the label.
+      classes: mean effective number of classes of a prediction.
     """
 
     text: str
@@ -62,7 +62,7 @@ def measure(
     group: int = metrics.GROUP,
     seed: int = 0,
 ) -> Ranked:
-    """Runs a teacher on views of a training split.
+    """Measures the predictions of a teacher on views of a training split.
 
     Args:
       text: the view, as in a config.
@@ -70,85 +70,87 @@ def measure(
       variables: its variables.
       split: the training split.
       info: facts of it.
-      epochs: how often each image is seen.
+      epochs: number of views of each image.
       batch_size: examples a batch; views that mix examples depend on it.
-      group: views whose mean is one sample.
-      seed: of views and order.
+      group: views in a sample.
+      seed: seed of views and order.
 
     Returns:
-      What it says.
+      T. stddev and what is reported beside it.
 
     Raises:
-      ConfigError: the view does not fit, needs a student, or gives less than two samples.
+      ConfigError: the view does not fit, needs a student, or results in less than two samples.
     """
-    plan = _plan(text, info, max(int(np.ceil(epochs)), 1))
+    spec = _view_spec(text, info, max(int(np.ceil(epochs)), 1))
     batch_size = min(batch_size, len(split))
-    per_epoch, rows = len(split) // batch_size, views.rows_after(plan.rows, batch_size)
+    per_epoch, rows = len(split) // batch_size, views.rows_after(spec.rows, batch_size)
     steps = round(epochs * per_epoch)
     groups = steps * rows // group
     if groups < 2:
         raise ConfigError(
             "--epochs", f"{steps * rows} views of '{text}' are {groups} samples of {group}",
-            "2 are needed: more epochs or a smaller --group",
+            "2 are needed: give more --epochs or a smaller --group",
         )
     feed = data.make_feed(split, seed, batch_size, device_bytes=2 * 10**9)
-    look = _look(plan, feed.batch, teacher, info, groups, group, per_epoch)
+    sum_batch = _make_sums(spec, feed.batch, teacher, info, groups, group, per_epoch)
     total = None
     with contextlib.closing(feed):
         for step in range(-(-groups * group // rows)):
-            part = look(variables, feed.constants, feed.item(step), np.int32(step), np.uint32(seed))
-            total = part if total is None else metrics.merge(total, part)
+            batch_sums = sum_batch(
+                variables, feed.constants, feed.item(step), np.int32(step), np.uint32(seed)
+            )
+            total = batch_sums if total is None else metrics.merge(total, batch_sums)
     sums, agreement, classes = jax.device_get(total)
     others = [np.delete(sums, number, axis=0) for number in range(groups)] if groups > 2 else []
-    left_out = [metrics.t_stddev(part, group) for part in others]
-    spread = np.var(left_out) * (groups - 1) if left_out else np.nan
+    jackknife = [metrics.t_stddev(part, group) for part in others]
+    variance = np.var(jackknife) * (groups - 1) if jackknife else np.nan
     return Ranked(
-        text, metrics.t_stddev(sums, group), float(np.sqrt(spread)),
+        text, metrics.t_stddev(sums, group), float(np.sqrt(variance)),
         float(metrics.mean(agreement)), float(metrics.mean(classes)),
     )
 
 
-def _plan(text: str, info: Info, epochs: int) -> views.ViewSpec:
-    plan = views.parse("view", text, info, epochs=epochs)
-    if plan.source is not None:
+def _view_spec(text: str, info: Info, epochs: int) -> views.ViewSpec:
+    spec = views.parse("view", text, info, epochs=epochs)
+    if spec.source is not None:
         raise ConfigError("VIEW", f"'{text}' starts from another view", "write its stages out")
     calls = tuple(
         call._replace(bound=call.bound._replace(static={**call.bound.static, "ratio": False}))
-        if call.stage.form == "pick" else call for call in plan.calls
+        if call.stage.form == "pick" else call for call in spec.calls
     )
-    plan = plan._replace(calls=calls)
-    for _, call in views.picks((plan,)):
+    spec = spec._replace(calls=calls)
+    for _, call in views.picks((spec,)):
         if views.networks_of(call) != (TEACHER,):
             raise ConfigError(
                 "VIEW", f"'{text}' picks by a student", 'pick("teacher_entropy") needs none'
             )
-    return plan
+    return spec
 
 
-def _look(
-    plan: views.ViewSpec, batch: Callable[..., Any], teacher: networks.Network, info: Info, groups: int,
-    group: int, per_epoch: int,
+def _make_sums(
+    spec: views.ViewSpec, batch: Callable[..., Any], teacher: networks.Network, info: Info,
+    groups: int, group: int, per_epoch: int,
 ) -> Callable[..., Any]:
-    """Makes the jitted function of one batch: sums by group, agreement, effective classes."""
-    numbers, _ = views.hparams((plan,))
+    """Returns the jitted function of one batch: sums by group, agreement, effective classes."""
+    hparams, _ = views.hparams((spec,))
 
     @jax.jit
-    def look(variables, constants, item, step, seed):
+    def sum_batch(variables, constants, item, step, seed):
         clock = Clock(seed, step // per_epoch, step)
-        scorer = views.Scorer({TEACHER: teacher}, {TEACHER: variables}, {plan.name: 0}, clock)
+        scorer = views.Scorer({TEACHER: teacher}, {TEACHER: variables}, {spec.name: 0}, clock)
         examples = batch(constants, item)
-        made = views.make_all((plan,), clock, examples, numbers, info, 1, scorer).views[plan.name]
-        said, _ = teacher.model.apply(variables, made.image, train=False)
-        first = step * made.mask.shape[0]
-        probabilities = jax.nn.softmax(said.logits)
-        likeliest = jnp.argmax(made.target, axis=-1)
+        made = views.make_all((spec,), clock, examples, hparams, info, 1, scorer)
+        view = made.views[spec.name]
+        logits = teacher.model.apply(variables, view.image, train=False)[0].logits
+        first = step * view.mask.shape[0]
+        likeliest = jnp.argmax(view.target, axis=-1)
         return (
-            metrics.group_sums(probabilities, first, made.mask, groups, group),
-            metrics.accuracy(said.logits, likeliest, made.mask),
-            metrics.effective_classes(said.logits, made.mask),
+            metrics.group_sums(jax.nn.softmax(logits), first, view.mask, groups, group),
+            metrics.accuracy(logits, likeliest, view.mask),
+            metrics.effective_classes(logits, view.mask),
         )
 
-    return look
+    return sum_batch
 
 
 def rank(options: argparse.Namespace, say: Callable[[str], None]) -> list[Ranked]:
@@ -166,27 +168,27 @@ def rank(options: argparse.Namespace, say: Callable[[str], None]) -> list[Ranked
     variables = sharding.put_whole(sharding.make_mesh(1, options.batch), variables)
     split = dataset.splits["train"]
     for text in options.view:
-        _plan(text, info, 1)  # what does not fit is told before the first is measured
+        _view_spec(text, info, 1)  # refuse a view before the first is measured
     if len(split) < 4 * options.group:
-        say(f"warning: {len(split):,} images are few beside samples of {options.group}: the same "
-            "images come again in each, and views that change little look too good")
-    found = []
+        say(f"warning: {len(split):,} images are few for samples of {options.group} views: each "
+            "sample repeats the same images, so that weak augmentations rank too high")
+    ranked = []
     for text in dict.fromkeys(options.view):
-        found.append(measure(
+        ranked.append(measure(
             text, teacher, variables, split, info, epochs=options.epochs, batch_size=options.batch,
             group=options.group, seed=options.seed,
         ))
-        say(f"{found[-1].stddev:.6f}  {text or '(as stored)'}")
-    return sorted(found, key=lambda one: one.stddev)
+        say(f"{ranked[-1].stddev:.6f}  {text or '(as stored)'}")
+    return sorted(ranked, key=lambda view: view.stddev)
 
 
-def report(found: Sequence[Ranked]) -> str:
-    """Writes ranked views as a table."""
-    rows = [("view, best first", "T. stddev", "± error", "teacher right", "classes said")]
+def report(ranked: Sequence[Ranked]) -> str:
+    """Returns ranked views as a table."""
+    rows = [("view, best first", "T. stddev", "± error", "accuracy", "effective classes")]
     rows += [
-        (one.text or "(as stored)", f"{one.stddev:.6f}", f"{one.error:.6f}",
-         f"{100 * one.agreement:.1f} %", f"{one.classes:.2f}")
-        for one in found
+        (view.text or "(as stored)", f"{view.stddev:.6f}", f"{view.error:.6f}",
+         f"{100 * view.agreement:.1f} %", f"{view.classes:.2f}")
+        for view in ranked
     ]
     return table(rows)
 
@@ -199,21 +201,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("workdir", type=Path, metavar="WORKDIR", help="of the teacher's run")
     parser.add_argument("view", nargs="+", metavar="VIEW", help='as in a config; "" for none')
     parser.add_argument("--network", default="", help="which network of that run, if several")
-    parser.add_argument("--epochs", type=float, default=10.0, help="how often an image is seen")
+    parser.add_argument("--epochs", type=float, default=10.0, help="number of views of each image")
     parser.add_argument("--batch", type=int, default=64, help="examples a batch")
     parser.add_argument("--group", type=int, default=metrics.GROUP, help="views in a sample")
-    parser.add_argument("--seed", type=int, default=0, help="of views and order")
+    parser.add_argument("--seed", type=int, default=0, help="seed of views and order")
     options = parser.parse_args(argv)
     small = min(options.epochs, options.batch, options.group) <= 0 or options.seed < 0
     if small or not np.isfinite(options.epochs):
-        parser.error("epochs, batch and group are more than 0, seed at least 0")
+        parser.error("--epochs, --batch and --group must be more than 0, --seed at least 0")
     compile_cache.use()
     try:
-        found = rank(options, lambda line: print(line, file=sys.stderr))
+        ranked = rank(options, lambda line: print(line, file=sys.stderr))
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
-    print(report(found))
+    print(report(ranked))
     return 0
 
 

@@ -88,8 +88,8 @@ def _mean(
             f"a {type(value).__name__}"
         )
         raise ArgumentError(
-            f"{getattr(function, '__name__', 'the loss')} returned {result} for examples"
-            f" {list(mask.shape)}",
+            f"{getattr(function, '__name__', 'the loss')} returned {result} for a batch of "
+            f"{list(mask.shape)}",
             "return an array of one value an example, or of one value",
         )
     return masked_mean(value, mask) if value.shape == mask.shape else jnp.mean(value)
@@ -132,7 +132,7 @@ def _check_signature(where: str, loss: str, function: Any) -> None:
         ) from error
     if not roles:
         raise ConfigError(
-            where, f"'{loss}' has no argument that is a role",
+            where, f"'{loss}' has no argument that it could be given",
             "name at least one of " + ", ".join(ROLES),
         )
 

@@ -113,7 +113,7 @@ def _check(inputs: tuple[TermInput, ...], form: str, logit_scale: Any) -> None:
             f"got logit_scale={logit_scale!r}", f"must be a number more than 0, or {known}"
         )
     if len(inputs) < 2:
-        raise ArgumentError(f"is on {len(inputs)} view", "an ensemble needs at least 2 in `on`")
+        raise ArgumentError(f"is put on {len(inputs)} view", "an ensemble needs at least 2 in `on`")
 
 
 def _mu(params, adaptive: bool) -> jax.Array:

@@ -81,7 +81,7 @@ def _smoothed(labels: jax.Array, classes: int, label_smoothing: Fraction) -> jax
 
 
 def standardize(logits: jax.Array) -> jax.Array:
-    """Standardises each row to mean 0 and deviation 1: (z - mean) / (std + 1e-7), std with divisor C - 1.
+    """Standardises each row: (z - mean) / (std + 1e-7), std with divisor C - 1.
 
     Args:
       logits: `[B,C]`.

@@ -1,4 +1,4 @@
-"""Metrics as sums that add up over batches, devices and processes, and what follows from them."""
+"""Metrics as sums that add up over batches, devices and processes, and values derived from them."""
 
 from kdaug_jax.metrics.agreement import agreement, effective_classes, predictive_kl
 from kdaug_jax.metrics.calibration import Reliability, brier, ece, gaps, mce, reliability

@@ -1,4 +1,4 @@
-"""How much a student answers as its teacher does, and how much a teacher's answer tells."""
+"""Agreement of a student with its teacher, and the entropy of a teacher's predictions."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from kdaug_jax.metrics.classification import Pair, clean, total
 
 
 def agreement(student: jax.Array, teacher: jax.Array, mask: jax.Array) -> Pair:
-    """Counts examples of which student and teacher name the same class.
+    """Counts examples for which student and teacher predict the same class.
 
     Args:
       student: `[B,C]`, logits; of equal ones the first counts.
@@ -17,7 +17,7 @@ def agreement(student: jax.Array, teacher: jax.Array, mask: jax.Array) -> Pair:
       mask: `bool[B]`, False on rows that do not count.
 
     Returns:
-      (number alike `f32[]`, number counted `f32[]`).
+      (number of equal predictions `f32[]`, number counted `f32[]`).
 
     Source: Stanton et al. 2021, "Does Knowledge Distillation Really Work?", section 3.
     """
@@ -44,7 +44,7 @@ def predictive_kl(student: jax.Array, teacher: jax.Array, mask: jax.Array) -> Pa
 
 
 def effective_classes(logits: jax.Array, mask: jax.Array) -> Pair:
-    """Sums exp(entropy): the number of classes that an answer is spread over.
+    """Sums exp(entropy), the effective number of classes of a prediction.
 
     Args:
       logits: `[B,C]`.

@@ -1,4 +1,4 @@
-"""Whether a network is right as often as it says: reliability, ECE, MCE, Brier score."""
+"""Calibration: reliability diagram, ECE, MCE and Brier score."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class Reliability(NamedTuple):
 
     Attributes:
       count: `f32[M]`, examples.
-      right: `f32[M]`, of them those answered right.
+      right: `f32[M]`, correctly predicted examples.
       confidence: `f32[M]`, sum of the largest probabilities.
     """
 
@@ -57,7 +57,7 @@ def reliability(
 
 
 def gaps(sums: Reliability) -> tuple[np.ndarray, np.ndarray]:
-    """Gives each bin's |accuracy - mean confidence| and its share of the examples.
+    """Returns each bin's |accuracy - mean confidence| and its share of the examples.
 
     Args:
       sums: see `reliability`.

@@ -1,6 +1,8 @@
 """Metrics of classifiers as (sum, count) pairs, so that any split of a data set adds up.
 
-Rows that only fill a batch up are masked: they do not count, whatever they hold.
+Rows that only fill a batch up are masked: they do not count, whatever they hold. Labels are class
+numbers 0..C-1 and are not checked: with others, accuracies count the example as wrong and `nll` is
+NaN.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ def total(value: jax.Array, mask: jax.Array) -> Pair:
 
 
 def clean(logits: jax.Array, mask: jax.Array) -> jax.Array:
-    """Gives `f32[B,C]` with zeros in masked rows, so that nothing they hold can spread."""
+    """Returns logits in float32 with zeros in masked rows, so that no NaN of theirs can spread."""
     return jnp.where(mask[:, None], logits.astype(jnp.float32), 0.0)
 
 
@@ -37,9 +39,9 @@ def top_k_accuracy(logits: jax.Array, label: jax.Array, mask: jax.Array, k: Arra
       (number right `f32[]`, number counted `f32[]`). Logits that are NaN are never right.
     """
     logits = clean(logits, mask)
-    own = jnp.take_along_axis(logits, label[:, None], axis=-1)
+    logit = jnp.take_along_axis(logits, label[:, None], axis=-1)
     first = jnp.arange(logits.shape[-1])[None, :] >= label[:, None]
-    behind = (logits < own) | ((logits == own) & first)
+    behind = (logits < logit) | ((logits == logit) & first)
     ahead = jnp.sum(~behind, axis=-1, dtype=jnp.int32)
     return total((ahead < k).astype(jnp.float32), mask)
 
@@ -70,15 +72,15 @@ def nll(logits: jax.Array, label: jax.Array, mask: jax.Array) -> Pair:
       (sum `f32[]`, number counted `f32[]`).
     """
     log_p = jax.nn.log_softmax(clean(logits, mask), axis=-1)
-    own = jnp.take_along_axis(log_p, label[:, None], axis=-1)
-    return total(-own[:, 0], mask)
+    log_p_label = jnp.take_along_axis(log_p, label[:, None], axis=-1)
+    return total(-log_p_label[:, 0], mask)
 
 
 def merge(a: Any, b: Any) -> Any:
-    """Adds what two sets of examples gave for the same metric: pairs, or other sums."""
+    """Adds the sums of two sets of examples for the same metric, pairs or other trees."""
     return jax.tree.map(jnp.add, a, b)
 
 
 def mean(pair: Pair) -> jax.Array:
-    """Gives sum / count, `f32[]`; NaN where nothing was counted."""
+    """Returns sum / count, `f32[]`; NaN where nothing was counted."""
     return jnp.divide(pair[0], pair[1])

@@ -1,7 +1,7 @@
-"""How a network groups classes: cohesion within, adhesion between, and discrimination.
+"""Class structure of embeddings: cohesion within, adhesion between, and discrimination.
 
 Two passes over a split: `moments` of the embeddings first, then `unit_sums` of the standardised
-ones, from which all mean cosines follow in O(N d), without forming pairs.
+embeddings, from which all mean cosines follow in O(N d) without computing pairs.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from kdaug_jax.metrics.human import ClassSums, class_sums
 
 
 class Moments(NamedTuple):
-    """Moments of each dimension; those of batches are joined by `merge_moments`.
+    """Moments of each dimension; `merge_moments` combines those of batches.
 
     Attributes:
       count: `f32[]`.
@@ -30,20 +30,20 @@ class Moments(NamedTuple):
 
 
 def moments(embedding: jax.Array, mask: jax.Array) -> Moments:
-    """Computes the moments of a batch.
+    """Returns the moments of a batch.
 
     Args:
       embedding: `[B,...]`, flattened to `[B,D]`.
       mask: `bool[B]`, False on rows that do not count.
 
     Returns:
-      Its moments.
+      Mean and squared deviations by dimension.
     """
     rows = _rows(embedding, mask)
     count = jnp.sum(mask, dtype=jnp.float32)
     mean = jnp.sum(rows, axis=0) / jnp.maximum(count, 1.0)
-    apart = jnp.where(mask[:, None], rows - mean[None, :], 0.0)
-    return Moments(count, mean, jnp.sum(apart * apart, axis=0))
+    deviation = jnp.where(mask[:, None], rows - mean[None, :], 0.0)
+    return Moments(count, mean, jnp.sum(deviation * deviation, axis=0))
 
 
 def _rows(embedding: jax.Array, mask: jax.Array) -> jax.Array:
@@ -52,16 +52,16 @@ def _rows(embedding: jax.Array, mask: jax.Array) -> jax.Array:
 
 
 def merge_moments(a: Moments, b: Moments) -> Moments:
-    """Joins the moments of two sets of examples.
+    """Combines the moments of two sets of examples.
 
     Source: Chan et al. 1979, "Updating Formulae and a Pairwise Algorithm for Computing Sample
     Variances".
     """
     count = a.count + b.count
     share = b.count / jnp.maximum(count, 1.0)
-    apart = b.mean - a.mean
-    square = a.square + b.square + apart * apart * (a.count * share)
-    return Moments(count, a.mean + apart * share, square)
+    difference = b.mean - a.mean
+    square = a.square + b.square + difference * difference * (a.count * share)
+    return Moments(count, a.mean + difference * share, square)
 
 
 class UnitSums(NamedTuple):
@@ -77,7 +77,7 @@ class UnitSums(NamedTuple):
 
 
 def unit_sums(
-    embedding: jax.Array, label: jax.Array, mask: jax.Array, seen: Moments, classes: int
+    embedding: jax.Array, label: jax.Array, mask: jax.Array, moments: Moments, classes: int
 ) -> UnitSums:
     """Standardises embeddings with the moments of the whole split and sums their directions.
 
@@ -85,17 +85,17 @@ def unit_sums(
       embedding: `[B,...]`, flattened to `[B,D]`.
       label: `i32[B]`.
       mask: `bool[B]`, False on rows that do not count.
-      seen: moments of the split; the deviation is that of the population. A dimension that never
-        changes counts as 0.
+      moments: moments of the split; the deviation is that of the population. A constant dimension
+        becomes 0.
       classes: K.
 
     Returns:
       Sums by class.
     """
-    deviation = jnp.sqrt(seen.square / jnp.maximum(seen.count, 1.0))
-    changes = deviation > 0
-    scale = jnp.where(changes, 1.0 / jnp.where(changes, deviation, 1.0), 0.0)
-    rows = (_rows(embedding, mask) - seen.mean[None, :]) * scale[None, :]
+    deviation = jnp.sqrt(moments.square / jnp.maximum(moments.count, 1.0))
+    varies = deviation > 0
+    scale = jnp.where(varies, 1.0 / jnp.where(varies, deviation, 1.0), 0.0)
+    rows = (_rows(embedding, mask) - moments.mean[None, :]) * scale[None, :]
     length = jnp.sqrt(jnp.sum(rows * rows, axis=1, keepdims=True))
     unit = jnp.where(length > 0, rows / jnp.where(length > 0, length, 1.0), 0.0)
     square = class_sums(unit * unit, label, mask, classes).total
@@ -103,7 +103,7 @@ def unit_sums(
 
 
 class Discrimination(NamedTuple):
-    """What `class_discrimination` gives.
+    """The result of `class_discrimination`.
 
     Attributes:
       cohesion: mean over classes of the mean cosine of pairs within a class.
@@ -125,14 +125,14 @@ def class_discrimination(
 ) -> Discrimination:
     """Computes cohesion, adhesion and discrimination, on the host in float64.
 
-    Paper 004 calls cohesion inter-class and adhesion intra-class in its text, which is the wrong
-    way round. Its formula would give half the mean cohesion; its Table 5 has the mean, half the
-    mean adhesion, and the divisor sqrt(K) = sqrt(10).
+    The text of paper 004 swaps the names: it calls cohesion inter-class and adhesion intra-class.
+    Its formula is half the mean cohesion; its Table 5 has the mean, half the mean adhesion, and the
+    divisor sqrt(K) = sqrt(10).
 
     Args:
       sums: see `unit_sums`.
       dim: d, by default the embedding's width.
-      table5: what reproduces Table 5: (cohesion - adhesion / 2) / sqrt(K), of the last features
+      table5: reproduce Table 5: (cohesion - adhesion / 2) / sqrt(K), of the last features
         before the classifier.
 
     Returns:

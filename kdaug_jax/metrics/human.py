@@ -1,4 +1,4 @@
-"""Answers against the distribution of people's answers, and mean answers class by class."""
+"""Predictions compared with the distribution of human labels, and mean predictions by class."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ import numpy as np
 
 from kdaug_jax.metrics.classification import Pair, clean, total
 
-# What probabilities that float32 has lost are taken for in a logarithm.
+# Lower bound of probabilities in a logarithm, where float32 has underflowed.
 TINY = float(np.finfo(np.float32).tiny)
 
 
 def human_kl(logits: jax.Array, human: jax.Array) -> jax.Array:
-    """KL(people || network) of each example, in nats.
+    """KL(human || network) of each example, in nats.
 
-    The paper prints the reverse, KL(network || people), which is infinite wherever nobody chose a
-    class, and a sum over 10,000 images that cannot be as small as its table: its text calls it a
-    cross entropy, which this is up to a constant.
+    The paper prints the reverse, KL(network || human), which is infinite where nobody chose a
+    class, and a sum over 10,000 images, which contradicts the values of its table. Its text calls
+    it a cross entropy, which this is up to a constant.
 
     Args:
       logits: `[B,C]`.
-      human: `f32[B,C]`, shares of people's answers.
+      human: `f32[B,C]`, shares of human labels.
 
     Returns:
       `f32[B]`.
@@ -42,11 +42,11 @@ def human_kl_total(logits: jax.Array, human: jax.Array, mask: jax.Array) -> Pair
 
 
 def human_cross_entropy(logits: jax.Array, human: jax.Array, mask: jax.Array) -> Pair:
-    """Sums the cross entropy -sum_c h_c log p_c, in nats.
+    """Sums the cross entropy -sum_c h_c log p_c with the human shares h, in nats.
 
     Args:
       logits: `[B,C]`.
-      human: `f32[B,C]`, shares of people's answers.
+      human: `f32[B,C]`, shares of human labels.
       mask: `bool[B]`, False on rows that do not count.
 
     Returns:
@@ -88,22 +88,22 @@ def class_sums(vector: jax.Array, label: jax.Array, mask: jax.Array, classes: in
 
 
 def class_means(sums: ClassSums) -> np.ndarray:
-    """Gives `f64[K,D]`, the mean vector of each class; NaN for a class without examples."""
+    """Returns `f64[K,D]`, the mean vector of each class; NaN for a class without examples."""
     count = np.asarray(sums.count, np.float64)[:, None]
     with np.errstate(invalid="ignore"):
         return np.asarray(sums.total, np.float64) / count
 
 
 def kl_matrix(p: np.ndarray, q: np.ndarray) -> np.ndarray:
-    """Gives KL(p_i || q_j) for every row i of p and j of q, in nats.
+    """Returns KL(p_i || q_j) of each row i of p and j of q, in nats.
 
     Args:
       p: `f64[K,C]`, probabilities.
-      q: `f64[L,C]`, probabilities; below the smallest float32 they are taken for it.
+      q: `f64[L,C]`, probabilities, at least the smallest normal float32 in the logarithm.
 
     Returns:
-      `f64[K,L]`; for class means of people and network this is Figure 6 of paper 004, and the mean
-      of its diagonal the class-level KL.
+      `f64[K,L]`; for class means of humans and network this is Figure 6 of paper 004, and the mean
+      of its diagonal is the class-level KL.
 
     Source: Das et al. 2020, Figure 6.
     """
@@ -112,31 +112,31 @@ def kl_matrix(p: np.ndarray, q: np.ndarray) -> np.ndarray:
 
 
 def human_kl_class(human: ClassSums, network: ClassSums) -> float:
-    """Mean over classes of KL(mean people's answer || mean network's answer).
+    """Mean over classes of KL(mean human labels || mean prediction).
 
     Args:
-      human: sums of people's shares by true class.
+      human: sums of human shares by true class.
       network: sums of the network's probabilities by true class.
 
     Returns:
-      Nats; the mean over the classes that have examples. The minima and maxima that the paper's
-      figure is scaled by are left to the figure.
+      Nats; the mean over the classes that have examples, without the scaling of the paper's figure
+      by minima and maxima.
 
     Source: Das et al. 2020, as in its public code.
     """
-    seen = np.asarray(human.count) > 0
-    matrix = kl_matrix(class_means(human)[seen], class_means(network)[seen])
+    occurs = np.asarray(human.count) > 0
+    matrix = kl_matrix(class_means(human)[occurs], class_means(network)[occurs])
     return _mean(np.diag(matrix))
 
 
 def class_separability(sums: ClassSums) -> float:
-    """Mean over all pairs of classes of KL between mean answers; a class with itself counts as 0.
+    """Mean over all pairs of classes, including equal ones (0), of KL between mean predictions.
 
     Args:
       sums: sums of probabilities by true class.
 
     Returns:
-      Nats; over the classes that have examples.
+      Nats, over the classes that have examples.
 
     Source: Das et al. 2020, section 4.
     """

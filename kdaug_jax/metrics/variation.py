@@ -1,4 +1,4 @@
-"""How evenly a teacher answers over an augmentation's views: T. stddev."""
+"""T. stddev: how much a teacher's mean prediction varies over samples of augmented views."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 
 from kdaug_jax.errors import ArgumentError
 
-# Rows a mean is taken of; 10 batches of 64 in the public code.
+# Rows of a sample; 10 batches of 64 in the public code.
 GROUP = 640
 
 
@@ -19,9 +19,9 @@ def group_sums(
 
     Args:
       probabilities: `f32[B,C]`.
-      first: `i32[]`, how many rows came before this batch, padding not counted.
+      first: `i32[]`, number of rows before this batch, without padding.
       mask: `bool[B]`, False on rows that do not count, all at the end.
-      groups: G, how many groups are filled; rows after them are left out.
+      groups: G, number of groups; rows after them are skipped.
       group: rows in a group.
 
     Returns:
@@ -34,25 +34,25 @@ def group_sums(
 
 
 def t_stddev(sums: np.ndarray, group: int = GROUP) -> float:
-    """Mean over classes of the deviation, over groups of views, of the teacher's mean probability.
+    """Mean over classes of the standard deviation, over groups of views, of the mean probability.
 
-    The lower, the better an augmentation is for distillation: the teacher's answer varies less with
-    the sample of views. It needs no student.
+    The lower the value, the better an augmentation is for distillation: the teacher's mean
+    prediction depends less on the sample of views. It needs no student.
 
     Args:
       sums: `f32[G,C]`, see `group_sums`; at least 2 full groups.
       group: rows in a group.
 
     Returns:
-      The mean over classes of the standard deviation with G - 1 below, as PyTorch's.
+      The mean over classes of the standard deviation with divisor G - 1, as PyTorch's.
 
     Raises:
-      ValueError: (what is wrong, what would be right).
+      ArgumentError: less than 2 groups.
 
     Source: Wang et al. 2022, "What Makes a 'Good' Data Augmentation in Knowledge Distillation",
-    section 3, and its public code, which however mixes in the views before augmentation.
+    section 3, and its public code, which also includes the views before augmentation.
     """
     means = np.asarray(sums, np.float64) / group
     if len(means) < 2:
-        raise ArgumentError(f"has {len(means)} groups of {group} views", "needs at least 2")
+        raise ArgumentError(f"got {len(means)} groups of {group} views", "needs at least 2")
     return float(np.mean(np.std(means, axis=0, ddof=1)))

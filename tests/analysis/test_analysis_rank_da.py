@@ -24,7 +24,7 @@ def ranked(capsys, teacher, *words):
 def test_views_are_ranked_by_the_teacher_alone(teacher, capsys):
     texts = ("", "cutout(8)", "flip", 'repeat(2)|cutmix(1.0)|pick("teacher_entropy")')
     status, out, err = ranked(capsys, teacher, *texts, "--epochs=4", "--group=40")
-    assert status == 0 and "40 images are few beside samples of 40" in err
+    assert status == 0 and "40 images are few for samples of 40" in err
     head, line, *rows = out.splitlines()
     assert head.split()[:2] == ["view,", "best"] and len(rows) == 4
     values = [float(row.split()[-5]) for row in rows]

@@ -64,7 +64,7 @@ def test_the_larger_map_is_pooled_whoever_has_it():
     )
     with pytest.raises(ValueError) as caught:
         feature.at(maps(4, 5), maps(3, 5))
-    assert caught.value.args[0] == "cannot pool maps of 4x4 to 3x3"
+    assert caught.value.args[0] == "cannot pool maps of 4×4 to 3×3"
 
 
 @pytest.mark.parametrize("margin", [0.0, 0.5])

@@ -103,7 +103,7 @@ def test_names_that_stand_for_no_loss_are_refused(name_as):
         "math:pi": "'math:pi' is a float whose arguments cannot be read; name a function, a Loss",
         "math:nothing": "module math has no 'nothing'",
         "no_module.of_mine:loss": "cannot import 'no_module.of_mine:loss': there is no module",
-        name_as(lambda logits: logits): "has no argument that is a role; name at least one of stu",
+        name_as(lambda logits: logits): "has no argument that it could be given; name at least one",
     }.items():
         with pytest.raises(ConfigError) as caught:
             resolve("terms.own.loss", name)

@@ -216,12 +216,12 @@ def test_masked_rows_do_not_count():
 
 @pytest.mark.parametrize("group", [0, 4])
 @pytest.mark.parametrize(
-    "loss, gave", [("unreduced", r"an array of shape .*4\)"), ("with_more", "a tuple")]
+    "loss, gave", [("unreduced", r"an array of shape .*4\]"), ("with_more", "a tuple")]
 )
 def test_a_loss_of_another_form_is_refused(loss, gave, group):
     terms = {"own": configs.term(f"{USER}:{loss}", ("x",))}
     bench = Bench(tiny_config(terms=terms, train=dict(replica_batch_size=group)))
-    with pytest.raises(ConfigError, match=f"^terms.own: {loss} gave {gave} for a batch of"):
+    with pytest.raises(ConfigError, match=f"^terms.own: {loss} returned {gave} for a batch of"):
         bench.run(1)
 
 
