@@ -112,7 +112,7 @@ FIELDS = (
 
 
 class Optimizer(NamedTuple):
-    """Everything `config.optim` says, resolved.
+    """`config.optim`, resolved.
 
     Attributes:
       schedule: the learning rate.
