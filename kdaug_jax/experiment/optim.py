@@ -109,7 +109,7 @@ DECAY: dict[str, Callable[[str, Any], bool]] = {
 
 
 class Optimizer(NamedTuple):
-    """Everything `config.optim` says, resolved.
+    """`config.optim`, resolved.
 
     Attributes:
       schedule: the learning rate.

@@ -56,8 +56,7 @@ def make_all(
       batch: the stored examples.
       hparams: traced numbers by path.
       info: facts of the training split.
-      groups: into how many equal groups the batch is split for stages that mix examples or choose
-        among them.
+      groups: into how many equal groups the batch is split for stages that mix or pick examples.
       scorer: the networks that score pools; None where no view picks.
 
     Returns:
@@ -178,6 +177,7 @@ def _mix(
     draws: int,
 ) -> View:
     """Mixes within each group and draw; rows `[groups,size,draws]` keep their places."""
+
     def apart(array: jax.Array) -> jax.Array:
         return rearrange(array, "(g s d) ... -> g d s ...", g=groups, d=draws)
 
