@@ -28,7 +28,7 @@ Inputs = tuple[TermInput, ...]
 
 def _stages(item: TermInput) -> Iterator[tuple[str, jax.Array, jax.Array]]:
     """Gives the name of its parameters and both networks' features for each chosen feature."""
-    pairs = zip(item.student_features, item.teacher_features, strict=True)
+    pairs = zip(item.chosen_student, item.chosen_teacher, strict=True)
     return ((str(i), *pair) for i, pair in enumerate(pairs))
 
 
@@ -142,7 +142,7 @@ def _ab(
     """
     value = jnp.zeros((), jnp.float32)
     for item in inputs:
-        weights = feature.stage_weights(len(item.student_features))
+        weights = feature.stage_weights(len(item.chosen_student))
         for (name, student, teacher), weight in zip(_stages(item), weights, strict=True):
             if name in params:
                 student = adapters.regress(

@@ -133,15 +133,15 @@ def moved(
 
 def _embeddings_init(key, inputs: Inputs, dim: int) -> Params:
     item = inputs[0]
-    if len(item.student_features) != 1:
-        raise ArgumentError(f"works on one feature and got {len(item.student_features)}", "name one")
+    if len(item.chosen_student) != 1:
+        raise ArgumentError(f"works on one feature and got {len(item.chosen_student)}", "name one")
     if dim < 1:
         raise ArgumentError(f"got dim={dim}", "must be at least 1")
     keys = jax.random.split(key)
     return {
         name: adapters.linear_init(one, features.size // features.shape[0], dim)
         for name, one, features in zip(
-            ("student", "teacher"), keys, (*item.student_features, *item.teacher_features),
+            ("student", "teacher"), keys, (*item.chosen_student, *item.chosen_teacher),
             strict=True,
         )
     }
@@ -149,8 +149,8 @@ def _embeddings_init(key, inputs: Inputs, dim: int) -> Params:
 
 def _embeddings(params: Params, item: TermInput) -> tuple[jax.Array, jax.Array]:
     return (
-        embed(params["student"], item.student_features[0]),
-        embed(params["teacher"], item.teacher_features[0]),
+        embed(params["student"], item.chosen_student[0]),
+        embed(params["teacher"], item.chosen_teacher[0]),
     )
 
 

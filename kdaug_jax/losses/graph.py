@@ -139,7 +139,7 @@ def attention_init(key: jax.Array, width: int, before: int, heads: int) -> tuple
 
 def _vectors(item: TermInput, maps: Sequence[jax.Array]) -> tuple[list[jax.Array], ...]:
     """Gives the leading vector `f32[B,D]` of each feature, the student's and the teacher's."""
-    found = [aligned_vectors(s, t, 1) for s, t in zip(maps, item.teacher_features, strict=True)]
+    found = [aligned_vectors(s, t, 1) for s, t in zip(maps, item.chosen_teacher, strict=True)]
     return [own[..., 0] for own, _, _ in found], [other[..., 0] for _, other, _ in found]
 
 
@@ -181,7 +181,7 @@ def _distil(params, state, student, teacher, heads: int, groups: int) -> jax.Arr
 def _init(key, inputs: Inputs, info, *, heads, adapter, **options):
     if heads < 1:
         raise ArgumentError(f"got heads={heads}", "must be at least 1")
-    widths = [maps.shape[-1] for maps in inputs[0].teacher_features]
+    widths = [maps.shape[-1] for maps in inputs[0].chosen_teacher]
     if len(widths) < 2:
         raise ArgumentError(f"compares neighbouring features and got {len(widths)}", "name at least 2")
     made = {
@@ -227,7 +227,7 @@ def _apply(
     attention, begun = params["attention"], context.clock.epoch >= init_epochs
     distance = learned = jnp.zeros((), jnp.float32)
     for number, item in enumerate(inputs):
-        maps = adapt(params.get("adapters", {}), item.student_features, context.groups)
+        maps = adapt(params.get("adapters", {}), item.chosen_student, context.groups)
         student, teacher = _vectors(item, maps)
         distance += _distil(attention, state, student, teacher, heads, context.groups)
         own, seen = _learn(
@@ -290,8 +290,8 @@ def _ii_kd(
             lambda s, t: rkd_role(s, t, distance=distance, angle=angle), context.groups,
             item.student.logits, item.teacher.logits,
         )
-        maps = adapt(params.get("adapters", {}), item.student_features, context.groups)
-        parts = sum(kd_svd_parts(maps, item.teacher_features))
+        maps = adapt(params.get("adapters", {}), item.chosen_student, context.groups)
+        parts = sum(kd_svd_parts(maps, item.chosen_teacher))
         flow += masked_mean(parts, item.view.mask) * (parts.shape[0] // context.groups)
     value += rkd * relation + vectors * flow
     return value, state, {**metrics, "relation": (relation, one), "flow": (flow, one)}

@@ -67,9 +67,9 @@ def moved_margin(state: dict[str, jax.Array], teacher: jax.Array) -> dict[str, j
 
 def _init(key, inputs: Inputs, info, **options):
     item = inputs[0]
-    need_maps(*item.student_features, *item.teacher_features)
+    need_maps(*item.chosen_student, *item.chosen_teacher)
     params, state = {}, {}
-    for i, (s, t) in enumerate(zip(item.student_features, item.teacher_features, strict=True)):
+    for i, (s, t) in enumerate(zip(item.chosen_student, item.chosen_teacher, strict=True)):
         params[str(i)] = adapters.widen_init(
             jax.random.fold_in(key, i), s.shape[-1], t.shape[-1]
         )
@@ -100,8 +100,8 @@ def _apply(
     """
     value = jnp.zeros((), jnp.float32)
     for item in inputs:
-        count = len(item.student_features)
-        pairs = zip(item.student_features, item.teacher_features, strict=True)
+        count = len(item.chosen_student)
+        pairs = zip(item.chosen_student, item.chosen_teacher, strict=True)
         for i, (student, teacher) in enumerate(pairs):
             name = str(i)
             state = {**state, name: moved_margin(state[name], teacher)}

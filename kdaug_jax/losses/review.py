@@ -152,8 +152,8 @@ def _as_map(features: jax.Array) -> jax.Array:
 def _init(key, inputs: Inputs, info, *, middle, **options):
     if middle < 1:
         raise ArgumentError(f"got middle={middle}", "must be at least 1")
-    student = [maps.shape[-1] for maps in inputs[0].student_features]
-    teacher = [maps.shape[-1] for maps in inputs[0].teacher_features]
+    student = [maps.shape[-1] for maps in inputs[0].chosen_student]
+    teacher = [maps.shape[-1] for maps in inputs[0].chosen_teacher]
     middle = min(middle, student[-1])
     pairs = enumerate(zip(student, teacher, strict=True))
     return {
@@ -184,8 +184,8 @@ def _apply(params, state, inputs: Inputs, context: Context, *, middle: int = 512
     """
     value = jnp.zeros((), jnp.float32)
     for item in inputs:
-        student = [_as_map(one) for one in item.student_features]
-        teacher = [_as_map(one) for one in item.teacher_features]
+        student = [_as_map(one) for one in item.chosen_student]
+        teacher = [_as_map(one) for one in item.chosen_teacher]
         found, handed = [], None
         for i in reversed(range(len(student))):
             own, handed = fuse(

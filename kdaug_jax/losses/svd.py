@@ -256,8 +256,8 @@ def adapters_init(key: jax.Array, item: TermInput, adapter: bool) -> adapters.Pa
     Returns:
       `{position: parameters}`.
     """
-    need_maps(*item.student_features, *item.teacher_features)
-    pairs = zip(item.student_features, item.teacher_features, strict=True)
+    need_maps(*item.chosen_student, *item.chosen_teacher)
+    pairs = zip(item.chosen_student, item.chosen_teacher, strict=True)
     widths = ((s.shape[-1], t.shape[-1]) for s, t in pairs)
     return {
         str(i): adapters.widen_init(jax.random.fold_in(key, i), own, wanted)
@@ -304,8 +304,8 @@ def _apply(
     """
     value = jnp.zeros((), jnp.float32)
     for item in inputs:
-        maps = adapt(params, item.student_features, context.groups)
-        parts = kd_svd_parts(maps, item.teacher_features, k, mode)
+        maps = adapt(params, item.chosen_student, context.groups)
+        parts = kd_svd_parts(maps, item.chosen_teacher, k, mode)
         value += masked_mean(sum(parts), item.view.mask)
     return value, state, {}
 
