@@ -297,7 +297,7 @@ def test_fields(told, override, message):
         (dict(phases=((2, {"views.x": ""}),)), "phases.0: starts at epoch 2; phases follow each"),
         (
             dict(phases=((1, {"terms.ce.weigth": 0.5}),)),
-            "phases.0 (terms.ce.weigth): is not a field; did you mean weight?",
+            "phases.0 (terms.ce.weigth): is not a field; did you mean weight",
         ),
         (
             dict(terms={"joint": configs.term("a2aug", ("x",))}),
