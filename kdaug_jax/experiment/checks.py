@@ -60,7 +60,7 @@ def check_joint(term: TermSpec, specs: Mapping[str, ViewSpec], branches: Mapping
     if len(members) not in (1, len(term.views)):
         raise ConfigError(
             f"{where}.on", f"its {len(term.views)} views have {len(members)} BatchNorm branches",
-            "give each view its branch, or all views the same",
+            "give each view a branch of its own, or all views the same",
         )
 
 

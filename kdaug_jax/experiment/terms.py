@@ -17,14 +17,12 @@ from kdaug_jax.experiment import schedules
 from kdaug_jax.experiment.binding import Bound, bind, options
 from kdaug_jax.experiment.context import StepContext
 from kdaug_jax.experiment.fields import FIELDS, check_known, section_fields
-from kdaug_jax.experiment.frozen.functions import average_teachers
 from kdaug_jax.experiment.loss_registry import resolve
+from kdaug_jax.losses.response import average_teachers
 from kdaug_jax.losses.term import Context, Term, TermInput
-from kdaug_jax.types import Hparams, Info, Outputs, Range, View
+from kdaug_jax.types import Hparams, Info, Outputs, Range, View, select_features
 
 GROUPS = FIELDS["terms.*.gradient_group"].legal
-# The feature that every network has.
-LOGITS = "logits"
 
 
 class TermSpec(NamedTuple):
@@ -170,15 +168,10 @@ def _inputs(spec: TermSpec, outputs: Mapping[str, Outputs], views: Mapping[str, 
 
 
 def _features(term: str, pairs: Sequence[str], outputs: Outputs, names: Sequence[str]):
-    features = {LOGITS: outputs.logits, **outputs.features}
-    it, has = ("it", "has") if len(pairs) == 1 else ("they", "have")
-    for name in names:
-        if name not in features:
-            raise ConfigError(
-                f"terms.{term}.features", f"{' and '.join(pairs)} {has} no feature '{name}'",
-                f"{it} {has} " + ", ".join(features),
-            )
-    return tuple(features[name] for name in names)
+    try:
+        return select_features(outputs, names, pairs)
+    except ArgumentError as error:
+        raise ConfigError(f"terms.{term}.features", error.what, error.remedy) from None
 
 
 @contextlib.contextmanager

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from jax import export
 
 from kdaug_jax.errors import CheckpointError, ConfigError
+from kdaug_jax.losses.response import average_teachers
 from kdaug_jax.models.foreign.safetensors_file import shown
 from kdaug_jax.models.model import Model
 from kdaug_jax.types import Outputs
@@ -134,12 +135,6 @@ def model(where: str, function: export.Exported) -> Model:
     classes = function.out_avals[0].shape[1]
     side = min(size) if size else 1
     return Model(init, apply, "function", classes, side, 1, max(size) if size else side, 3)
-
-
-def average_teachers(logits: Sequence[jax.Array]) -> jax.Array:
-    """Returns the logarithm of the mean of the probabilities of several teachers, `f32[B,C]`."""
-    logs = jnp.stack([jax.nn.log_softmax(array) for array in logits])
-    return jax.nn.logsumexp(logs, axis=0) - jnp.log(float(len(logits)))
 
 
 def average(models: Sequence[Model]) -> Model:
