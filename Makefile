@@ -3,11 +3,17 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help install install-dev demo test slow lint clean
+# A test for each core; `make test T=tests/losses` runs a part.
+WORKERS ?= $(shell $(PYTHON) -c "import os; print(len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count())")
+T ?= tests
+QUICK := tests/losses/test_response.py
+
+.PHONY: help install install-dev demo test quick slow lint clean
 
 help:
 	@echo "make demo    install into .venv, train a teacher and a student, compare with and without it"
-	@echo "make test    install the test tools into .venv and run the tests"
+	@echo "make test    install the test tools into .venv and run the tests; T=tests/losses for a part"
+	@echo "make quick   losses, ops, views and one tiny run, in a minute with a warm compile cache"
 	@echo "make slow    the tests that take minutes"
 	@echo "make lint    ruff"
 
@@ -33,7 +39,10 @@ demo: install
 	$(BIN)/python -m kdaug_jax.analysis.compare runs/digits_compare --vary=terms.kd.weight
 
 test: install-dev
-	$(BIN)/python -m pytest -n 2 -m "not slow" --durations=10
+	$(BIN)/python -m pytest -n $(WORKERS) -m "not slow" --durations=10 $(T)
+
+quick: install-dev
+	$(BIN)/python -m pytest -n $(WORKERS) -m "not slow" $(QUICK)
 
 slow: install-dev
 	$(BIN)/python -m pytest -m slow --durations=10

@@ -54,14 +54,14 @@ class Sides:
         self.keys = jax.random.split(jax.random.key(0, impl="threefry2x32"), batch)
         self.batch = batch
         draw = jax.jit(jax.vmap(lambda key: self.policy.draw(
-            key, {name: one.default for name, one in self.policy.numbers.items()}
+            key, {name: one.default for name, one in self.policy.hparams.items()}
         )))
         self.ops = [
             [self.policy.ops[row] for row in rows] for rows in np.asarray(draw(self.keys)).tolist()
         ]
 
     def compiled(self, apply: Callable[..., jax.Array], count: int) -> Callable[[int], None]:
-        """Gives what augments `count` images over all devices that divide them."""
+        """Returns what augments `count` images over all devices that divide them."""
         devices = jax.device_count() if count % jax.device_count() == 0 else 1
         mesh = jax.make_mesh(
             (devices,), ("data",), axis_types=(AxisType.Auto,), devices=jax.devices()[:devices]
@@ -77,21 +77,21 @@ class Sides:
 
     def naive(self, keys: jax.Array, images: jax.Array) -> jax.Array:
         """Applies the policy image by image under `vmap`, with a branch for each op."""
-        table = engine.build(self.policy.ops, images.shape[1:3], self.policy.variant)
+        table = engine.build_table(self.policy.ops, images.shape[1:3], self.policy.variant)
         colours = engine.Colours(FILL, FILL)
         names = sorted({op.name for op in self.policy.ops})
         branch = np.array([names.index(op.name) for op in self.policy.ops], np.int32)
-        defaults = {name: number.default for name, number in self.policy.numbers.items()}
+        defaults = {name: hparam.default for name, hparam in self.policy.hparams.items()}
 
         def of(name: str) -> Callable[..., jax.Array]:
             own = np.flatnonzero(branch == names.index(name))
             place = np.searchsorted(own, np.arange(len(branch))).clip(0, len(own) - 1)
-            rows = engine.build([self.policy.ops[row] for row in own], table.size, table.variant)
+            rows = engine.build_table([self.policy.ops[row] for row in own], table.size, table.variant)
 
             def apply(image, row, spot):
                 return engine.apply_ops(
                     image[None], jnp.asarray(place, jnp.int32)[row][None, None], spot[None, None],
-                    rows, colours, implementation="all",
+                    rows, colours, implementation="switch",
                 )[0]
 
             return apply
@@ -99,7 +99,7 @@ class Sides:
         branches = [of(name) for name in names]
 
         def one(key, image):
-            spots = policies.places(key, self.policy.stages)
+            spots = policies.square_offsets(key, self.policy.stages)
             for row, spot in zip(self.policy.draw(key, defaults), spots, strict=True):
                 image = jax.lax.switch(jnp.asarray(branch)[row], branches, image, row, spot)
             return image
@@ -116,7 +116,7 @@ class Sides:
             ])
 
     def torch(self) -> Callable[[int], None]:
-        """Gives what applies the same rows with PyTorch."""
+        """Returns what applies the same rows with PyTorch."""
         import torch
         import torch_ops
 

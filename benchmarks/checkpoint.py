@@ -65,7 +65,7 @@ class Saved:
 def costs(
     blocking: Sequence[float], turns: Mapping[str, Sequence[common.Turn]], steps: int, batch: int
 ) -> dict[str, Any]:
-    """Gives what a save costs.
+    """Returns the cost of a save.
 
     Args:
       blocking: seconds of each save.

@@ -45,7 +45,7 @@ def make_teacher(batch: int, directory: Path) -> None:
 
 
 def get_command(batch: int, teacher: Path) -> list[str]:
-    """Gives the command of a turn, but for its working directory."""
+    """Returns the command of a turn without its working directory."""
     overrides = {
         "data.source": common.source(batch),
         "data.batch_size": batch,

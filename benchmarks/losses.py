@@ -36,6 +36,7 @@ from jax.extend.core import jaxprs_in_params
 
 from kdaug_jax import data
 from kdaug_jax.experiment import terms
+from kdaug_jax.experiment.context import StepContext
 from kdaug_jax.experiment.phases import build_programs
 from kdaug_jax.experiment.sections import ConfigDict, network, optimizer, term
 from kdaug_jax.losses import LOSSES
@@ -136,8 +137,8 @@ class Alone:
         def cost(params, student, state, outputs, views, step):
             clock = Clock(jnp.uint32(0), step // 100, step)
             outputs = {**outputs, "student@x": student}
-            found = terms.apply(specs, params, state, outputs, views, clock, values, info, 1)
-            sums, _, state, _ = found
+            context = StepContext(views, {}, clock, values, info, 1)
+            sums, _, state, _ = terms.apply(specs, params, state, outputs, context)
             return sum(sums.values()), state
 
         whole = sharding.replicated(mesh)
@@ -170,7 +171,7 @@ def outputs_of(ours: common.Ours) -> tuple[dict, dict]:
         variables = program.variables(state.params, state.network_state, frozen)
         made, given, _ = program.make_views(clock, batch, hparams, variables, {})
         outputs, _ = program.run_networks(
-            state.params, state.network_state, frozen, made, clock, given
+            state.params, state.network_state, frozen, given, program.context(made, clock, hparams)
         )
         return outputs, made
 

@@ -30,6 +30,8 @@ from kd_step import worker
 from kdaug_jax import models
 from kdaug_jax.runtime import compile_cache, sharding
 
+# Images are made with mean 0 and deviation 1.
+RAW = (0.0,) * 3, (1.0,) * 3
 CLASSES = 100
 KINDS = ("forward", "train")
 NAMES = (
@@ -52,7 +54,7 @@ def make_ours(name: str, kind: str, options: dict[str, Any], batch: int) -> Call
     """Prepares our side."""
     compile_cache.use()
     sharding.use_host_cores(batch)
-    model = models.create(name, CLASSES, **options)
+    model = models.create(name, CLASSES, normalize=RAW, **options)
     mesh = sharding.make_mesh(-1, batch)
     image, label = sharding.put_batch(mesh, make_inputs(name, batch))
     init = jax.jit(
@@ -145,7 +147,7 @@ def main() -> int:
 
     for name in options.network or NAMES:
         ours_options = torch_networks.OPTIONS.get(name, {})
-        model = models.create(name, CLASSES, **ours_options)
+        model = models.create(name, CLASSES, normalize=RAW, **ours_options)
         side = make_inputs(name, 1)[0].shape[1]
         tree = jax.eval_shape(lambda m=model, s=side: m.init(jax.random.key(0), (s, s)))
         parameters = sum(leaf.size for leaf in jax.tree.leaves(tree["params"]))

@@ -1,7 +1,7 @@
-"""Several augmentations at once, each with its own BatchNorm, taught by their ensemble (paper 002).
+"""Several augmented views, each with its own BatchNorm, taught by their ensemble (paper 002).
 
 Li et al. 2021, "A2-Aug: Adaptive Automated Data Augmentation", Table 2: accuracies in %, mean and
-deviation as printed (their number of runs is not told).
+deviation as printed (the number of runs is not given).
 
 | data | `network=` | baseline | Cutout | AA | PBA | FAA | RA | DADA | A2-Aug |
 |---|---|---|---|---|---|---|---|---|---|
@@ -22,8 +22,8 @@ two columns; the others are quoted in the paper, see wei2020_table2.py for AA, F
 Figure 4 is `network=wrn_40_2,n_views=1` ... `6` with `runs=10`. The ablations are ImageNet's in the
 paper and choices here: Table 5 `networks=independent` and `bn=shared`, Table 7 `ensemble=average`,
 Table 8 `form=joint_ce`, `l2_norm`, `kl`, `kl_norm`. The run reports every branch, the ensemble and
-its weights (Table 6); the branch is chosen on 2 % of the training split, kept apart for it, as the
-paper keeps some apart.
+its weights (Table 6); the branch is chosen on 2 % of the training split that are kept for it, as
+the paper keeps some.
 
 Other options: `dataset`; `logit_scale`, the length of normalised logits, `sqrt_classes`,
 `mean_norm` or a number: 1.0 as printed makes the KL vanish; `draw`, seed of the views' strengths;
@@ -33,9 +33,9 @@ In the paper: 4 views on CIFAR, N augmentations sampled from RandAugment's space
 AA and RA". Our readings: view i keeps its (n, m), drawn once from n of 1, 2, 3 and m of 3, 6, ...
 30; each has its own crop and flip; the three parts of the loss weigh the same and are summed over
 views; mu starts at 0 and does not decay. Recipe by network: AUTOAUGMENT_RECIPES in common.py; decay
-of wrn_40_2 is 2e-4 (Fast AutoAugment) there, AutoAugment's own is 5e-4.
+of wrn_40_2 is 2e-4 (Fast AutoAugment) there, 5e-4 in AutoAugment.
 
-Cost: 4 x 3 x 0.33 billion multiply-adds an image for wrn_40_2, 3.9e16 a run; the paper tells 1.8
+Cost: 4 x 3 x 0.33 billion multiply-adds an image for wrn_40_2, 3.9e16 a run; the paper gives 1.8
 times the time of one view with 3 views (ImageNet). It has not been run here.
 """
 
@@ -47,12 +47,11 @@ from configs.common import (
     autoaugment_recipe,
     autoaugment_view,
     check,
+    finish_cifar,
     one_of,
     parse_arg,
-    put_all,
     read_splits,
     refuse_idle,
-    shrink,
 )
 from kdaug_jax.augment.policies import randaugment_candidates
 from kdaug_jax.experiment.sections import ConfigDict, default, network, term
@@ -77,7 +76,7 @@ SMALL = {
 
 
 def get_config(arg: str = "") -> ConfigDict:
-    """Builds the config of this experiment."""
+    """Returns the config of this experiment."""
     options = parse_arg(
         arg, dataset=one_of("cifar100", "cifar10"), network=one_of(*NETWORKS),
         n_views=one_of(4, 1, 2, 3, 5, 6), form=one_of("kl_norm", *FORMS),
@@ -91,16 +90,14 @@ def get_config(arg: str = "") -> ConfigDict:
     config = default()
     with config.unlocked():
         read_splits(config, f"{options.dataset}:data", "test", holdout=True)
-        put_all(config, autoaugment_recipe(NETWORKS[options.network], CLASSES[options.dataset]))
+        config.update_from_flattened_dict(
+            autoaugment_recipe(NETWORKS[options.network], CLASSES[options.dataset])
+        )
         _put_views(config, options, side)
         _put_networks(config, options)
         if options.runs > 1:
             config.population = (("seed", tuple(range(options.runs))),)
-        config.eval.every_epochs = config.checkpoint.every_epochs = 10.0
-        config.log.every_steps = 100
-        if options.smoke:
-            shrink(config, SMALL, f"synthetic:{side}x{side},10,64")
-    return config.lock()
+        return finish_cifar(config, options, SMALL, side)
 
 
 def _put_views(config: ConfigDict, options: ConfigDict, side: int) -> None:
@@ -115,14 +112,16 @@ def _put_views(config: ConfigDict, options: ConfigDict, side: int) -> None:
 
 
 def _put_networks(config: ConfigDict, options: ConfigDict) -> None:
-    """Gives one network all views, or each view a network, and puts the terms on them."""
+    """Adds one network for all views, or a network for each view, and the terms."""
     views = tuple(f"a{number}" for number in range(len(config.views)))
-    alone = options.networks == "joint" or len(views) == 1
-    names = ("student",) if alone else tuple(f"n{number}" for number in range(len(views)))
+    shared = options.networks == "joint" or len(views) == 1
+    names = ("student",) if shared else tuple(f"n{number}" for number in range(len(views)))
     for name in names:
         config.networks[name] = network(NETWORKS[options.network], trainable=True)
-    students = names[0] if alone else names
-    config.terms.ce = term("cross_entropy", on=views, student=students, weight=1.0, gradient_group="task")
+    students = names[0] if shared else names
+    config.terms.ce = term(
+        "cross_entropy", on=views, student=students, weight=1.0, gradient_group="task"
+    )
     if len(views) > 1:
         config.terms.ensemble = term(
             "a2aug", on=views, student=students, form=options.form,

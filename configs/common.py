@@ -1,4 +1,4 @@
-"""What the experiments share: reading the text after the colon, data, recipes, the smoke form."""
+"""Shared by the experiments: options after the colon, data, recipes, the smoke form."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from ml_collections import ConfigDict
 
 from kdaug_jax.errors import ConfigError, suggest
-from kdaug_jax.experiment.sections import network, optimizer, term
+from kdaug_jax.experiment.sections import default, network, optimizer, term
 
 IMAGENET_MEAN = (123.675, 116.28, 103.53)
 IMAGENET_STD = (58.395, 57.12, 57.375)
@@ -24,27 +24,28 @@ class OneOf(NamedTuple):
 
 
 def one_of(*values: Any) -> OneOf:
-    """Lists the legal values of an option of `parse_arg`, its default first."""
+    """Returns the legal values of an option for `parse_arg`, its default first."""
     return OneOf(values)
 
 
 def parse_arg(arg: str, **choices: Any) -> ConfigDict:
-    """Reads `smoke,magnitude=3` after the colon of `--config=FILE:...`.
+    """Reads the options `smoke,magnitude=3` after the colon of `--config=FILE:...`.
 
     Args:
-      arg: the text; a bare name means True.
-      **choices: the options of an experiment with their defaults, or with `one_of(...)` their
-        values; `smoke` is always one.
+      arg: the text; a name alone means True.
+      **choices: default of each option, or `one_of(...)` its legal values; every experiment also
+        has `smoke`.
 
     Returns:
-      The options, and as `given` the names of those that the text has.
+      The options by name, and in `given` the names that the text contains.
 
     Raises:
       ConfigError: an unknown option, or a value that is not legal or not of its default's type.
     """
     choices = {"smoke": False, **choices}
     options = {
-        name: one.values[0] if isinstance(one, OneOf) else one for name, one in choices.items()
+        name: choice.values[0] if isinstance(choice, OneOf) else choice
+        for name, choice in choices.items()
     }
     given = []
     for word in filter(None, (part.strip() for part in arg.split(","))):
@@ -70,33 +71,27 @@ def _value(name: str, text: str, choice: Any) -> Any:
         kind = type(default).__name__
         raise ConfigError("--config", f"option {name}={value!r}", f"must be a {kind}")
     if isinstance(choice, OneOf) and value not in choice.values:
-        listed = "must be one of " + ", ".join(map(str, choice.values))
-        known = suggest(value, choice.values) if isinstance(value, str) else listed
-        raise ConfigError("--config", f"option {name}={value!r}", known)
+        remedy = "must be one of " + ", ".join(map(str, choice.values))
+        if isinstance(value, str):
+            remedy = suggest(value, choice.values)
+        raise ConfigError("--config", f"option {name}={value!r}", remedy)
     return value
 
 
-def check(right: bool, what: str, remedy: str) -> None:
-    """Refuses options that do not fit each other.
-
-    Raises:
-      ConfigError: `right` is False.
-    """
-    if not right:
+def check(condition: bool, what: str, remedy: str) -> None:
+    """Raises ConfigError unless a condition on the options holds."""
+    if not condition:
         raise ConfigError("--config", what, remedy)
 
 
 def refuse_idle(options: ConfigDict, when: bool, names: tuple[str, ...], because: str) -> None:
-    """Refuses options that were given although nothing depends on them.
+    """Raises ConfigError if options were given that change nothing.
 
     Args:
       options: of `parse_arg`.
-      when: whether nothing does.
-      names: the options.
+      when: whether the options change nothing.
+      names: names of the options.
       because: the reason, such as "with kd=False".
-
-    Raises:
-      ConfigError: one of them was given.
     """
     for name in names:
         check(not (when and name in options.given), f"option {name} changes nothing {because}",
@@ -104,15 +99,15 @@ def refuse_idle(options: ConfigDict, when: bool, names: tuple[str, ...], because
 
 
 def read_splits(config: ConfigDict, source: str, test: str, holdout: bool) -> None:
-    """Sets the data: all of the training split, as the papers have it, or 98 % of it.
+    """Sets data source and splits: all of the training split, as in the papers, or 98 % of it.
 
     Args:
       config: changed in place.
       source: a data source.
-      test: its split whose accuracy is reported.
-      holdout: whether 2 % of each class is kept apart for validation, so that something can be
-        chosen there. Otherwise the test split is looked at during training, as in the papers, and
-        nothing is chosen by it.
+      test: split whose accuracy is reported.
+      holdout: whether 2 % of each class are kept for validation, where choices may be made.
+        Otherwise the test split is evaluated during training, as in the papers, and no checkpoint
+        is chosen by it.
     """
     config.data.source, config.data.test = source, test
     if holdout:
@@ -138,7 +133,7 @@ AUTOAUGMENT_RECIPES = {
 
 
 def autoaugment_recipe(name: str, classes: int, clean_epochs: float = 0.0) -> dict[str, Any]:
-    """Gives the recipe of AutoAugment's CIFAR code for a network: pairs of config path and value.
+    """Returns the recipe of AutoAugment's CIFAR code for a network, by config path.
 
     SGD with Nesterov momentum 0.9, cosine to 0 step by step, gradients clipped to norm 5, weight
     decay on every parameter.
@@ -146,14 +141,14 @@ def autoaugment_recipe(name: str, classes: int, clean_epochs: float = 0.0) -> di
     Args:
       name: of the network.
       classes: of the data set.
-      clean_epochs: how many epochs follow after the cosine.
+      clean_epochs: epochs after the cosine.
 
     Returns:
       `{path: value}`.
     """
     epochs, batch_size, rate, decay = next(
-        row for (start, wanted), row in AUTOAUGMENT_RECIPES.items()
-        if name.startswith(start) and wanted in (0, classes)
+        row for (start, row_classes), row in AUTOAUGMENT_RECIPES.items()
+        if name.startswith(start) and row_classes in (0, classes)
     )
     schedule = dict(name="cosine", base=rate, unit="epoch", warmup=0.0, end=0.0)
     if clean_epochs:
@@ -167,18 +162,8 @@ def autoaugment_recipe(name: str, classes: int, clean_epochs: float = 0.0) -> di
     }
 
 
-def put_all(config: ConfigDict, values: Mapping[str, Any]) -> None:
-    """Puts values at their paths, in place."""
-    for path, value in values.items():
-        *parents, last = path.split(".")
-        section = config
-        for parent in parents:
-            section = section[parent]
-        section[last] = value
-
-
 def autoaugment_view(policy: str, side: int = 32, cutout: int = 16) -> str:
-    """Gives the view of AutoAugment's CIFAR code: policy, crop, flip, Cutout.
+    """Returns the view of AutoAugment's CIFAR code: policy, crop, flip, Cutout.
 
     Args:
       policy: a stage, "" for none.
@@ -186,7 +171,8 @@ def autoaugment_view(policy: str, side: int = 32, cutout: int = 16) -> str:
       cutout: side of Cutout's square at 32 pixels, 0 for none.
 
     Returns:
-      The view. The crop has places 0..7 and, as it was done on normalised images, the mean around.
+      The view. Its crop has offsets 0..7 and pads with the mean, because the code crops
+      normalised images.
     """
     stages = [policy, f'pad_crop({side // 8}, "mean", False)', "flip"]
     if cutout:
@@ -195,7 +181,7 @@ def autoaugment_view(policy: str, side: int = 32, cutout: int = 16) -> str:
 
 
 EFFICIENTNET_SIDES = {"b0": 224, "b4": 380, "b7": 600, "b8": 672}
-# What the blocks of the larger ones keep for the backward pass; the results are the same.
+# What the blocks recompute in the backward pass to save memory; results are the same.
 REMAT = {"b0": "none", "b4": "none", "b7": "blocks", "b8": "blocks"}
 SMALL_EFFICIENTNETS = {
     f"efficientnet_{name}": (f"efficientnet_{name}", dict(width=0.25, depth=0.1)) for name in REMAT
@@ -208,16 +194,15 @@ EFFICIENTNET_OPTIONS = dict(
 
 
 def efficientnet(
-    config: ConfigDict, variant: str, options: ConfigDict, teacher: Mapping[str, Any], devices: int
-) -> None:
-    """Fills a config with paper 000's training of an EfficientNet on ImageNet.
+    variant: str, options: ConfigDict, teacher: Mapping[str, Any], devices: int
+) -> ConfigDict:
+    """Returns the config of paper 000's training of an EfficientNet on ImageNet.
 
     Args:
-      config: changed in place.
       variant: "b0" to "b8".
       options: of `parse_arg`: `EFFICIENTNET_OPTIONS`, magnitude, k, weight and smoke.
       teacher: complete section of the teacher.
-      devices: on how many the paper trained; with the batch of 4,096 they decide the groups of
+      devices: number of devices in the paper; with the batch of 4,096 they set the groups of
         BatchNorm by the cited code's rule.
     """
     refuse_idle(options, not options.kd, ("k", "weight", "teacher_policy"), "with kd=False")
@@ -227,6 +212,7 @@ def efficientnet(
     check(options.epochs > 0.0, f"option epochs={options.epochs}", "more than 0")
     side = efficientnet_side(variant, options)
     batch = SMOKE_BATCH if options.smoke else 4096
+    config = default()
     read_splits(config, "folder:data/imagenet", "validation", options.holdout)
     config.data.batch_size = 4096
     config.views.x = imagenet_view(side, randaugment(options, side))
@@ -249,25 +235,26 @@ def efficientnet(
         ema_ramp=True,
     )
     config.train.epochs = options.epochs
-    # BatchNorm across replicas: alone up to 8 shards, else groups of max(8, shards / 8) shards.
+    # BatchNorm of one replica up to 8 devices, else over groups of max(8, devices / 8).
     shards = max(8, devices // 8) if devices > 8 else 1
     config.train.replica_batch_size = 4096 // devices * shards
     config.eval.every_epochs = config.checkpoint.every_epochs = 5.0
     if options.smoke:
         shrink(config, SMALL_EFFICIENTNETS, f"synthetic:40x40,{SMOKE_CLASSES},64")
+    return config
 
 
 def efficientnet_side(variant: str, options: ConfigDict) -> int:
-    """Gives the side of the views in pixels."""
+    """Returns the side of the views in pixels."""
     return SMOKE_SIDE if options.smoke else EFFICIENTNET_SIDES[variant]
 
 
 def efficientnet_teacher(variant: str, options: ConfigDict) -> dict[str, Any]:
-    """Gives the teacher that is like its student, trained without distillation.
+    """Returns a teacher of the student's architecture, trained without distillation.
 
     Args:
       variant: see `efficientnet`.
-      options: see `efficientnet`; `teacher_policy` says what its images go through.
+      options: see `efficientnet`; `teacher_policy` is the augmentation of its training.
 
     Returns:
       A complete section.
@@ -289,30 +276,51 @@ def efficientnet_teacher(variant: str, options: ConfigDict) -> dict[str, Any]:
 
 
 def imagenet_network(name: str, **fields: Any) -> dict[str, Any]:
-    """Gives the section of a network that normalises as ImageNet's do."""
+    """Returns the section of a network that normalises with ImageNet's statistics."""
     return network(name, mean=IMAGENET_MEAN, std=IMAGENET_STD, **fields)
 
 
 def imagenet_view(side: int, policy: str) -> str:
-    """Gives the view of EfficientNet's code: crop, flip, policy."""
+    """Returns the view of EfficientNet's code: crop, flip, policy."""
     return "|".join(filter(None, (f"inception_crop({side})", "flip", policy)))
 
 
 def randaugment(options: ConfigDict, side: int) -> str:
-    """Gives the stage of EfficientNet's RandAugment, whose distances are pixels of large images."""
+    """Returns EfficientNet's RandAugment, its distances in proportion for small images."""
     pixels = "" if side >= 224 else f", translate_const={side // 2}.0, cutout_const={side // 6}.0"
     return f'randaugment(2, {options.magnitude}, "{options.space}"{pixels})'
 
 
+def finish_cifar(
+    config: ConfigDict, options: ConfigDict, networks: Mapping[str, Any], side: int
+) -> ConfigDict:
+    """Sets the intervals of long runs, makes the smoke form if wanted, and locks the config.
+
+    Args:
+      config: changed in place.
+      options: of `parse_arg`.
+      networks: see `shrink`.
+      side: of the smoke form's images in pixels.
+
+    Returns:
+      The config.
+    """
+    config.eval.every_epochs = config.checkpoint.every_epochs = 10.0
+    config.log.every_steps = 100
+    if options.smoke:
+        shrink(config, networks, f"synthetic:{side}x{side},10,64")
+    return config.lock()
+
+
 def shrink(config: ConfigDict, networks: Mapping[str, Any], source: str) -> None:
-    """Makes the smoke form: synthetic data, two short epochs, small networks of the same family.
+    """Turns a config into its smoke form: synthetic data, two short epochs, small networks.
 
     Times of schedules and phases shrink in proportion, in the recipes of teachers too.
 
     Args:
       config: changed in place.
-      networks: for architectures a smaller one of the family, or that and its options.
-      source: a synthetic data source of the experiment's kind.
+      networks: `{architecture: smaller one of the family, or (smaller one, its options)}`.
+      source: a synthetic data source with images like the experiment's.
     """
     factor = SMOKE_EPOCHS / config.train.epochs
     splits = {"train": "train", "validation": "validation", "test": "test"}
@@ -324,8 +332,8 @@ def shrink(config: ConfigDict, networks: Mapping[str, Any], source: str) -> None
     config.log.every_steps = 2
     config.eval.every_epochs = config.checkpoint.every_epochs = 1.0
     config.optim.schedule = _sooner(config.optim.schedule, factor)
-    for one in config.terms.values():
-        one.weight = _sooner(one.weight, factor)
+    for section in config.terms.values():
+        section.weight = _sooner(section.weight, factor)
     config.phases = tuple(
         (epoch * factor, {path: _sooner(value, factor) for path, value in changes.items()})
         for epoch, changes in config.phases
@@ -337,19 +345,20 @@ def shrink(config: ConfigDict, networks: Mapping[str, Any], source: str) -> None
 def _small(section: dict[str, Any], networks: Mapping[str, Any], factor: float) -> dict[str, Any]:
     small = networks.get(section["name"], section["name"])
     name, options = (small, {}) if isinstance(small, str) else small
-    own = {path: value for path, value in section["recipe"]}
-    factor = SMOKE_EPOCHS / own["train.epochs"] if "train.epochs" in own else factor
+    recipe = dict(section["recipe"])
+    if "train.epochs" in recipe:
+        factor = SMOKE_EPOCHS / recipe["train.epochs"]
     return {
         **section, "name": name, "options": {**section["options"], **options},
         "recipe": tuple(
-            (path, _small_value(path, value, networks, factor)) for path, value in own.items()
+            (path, _small_value(path, value, networks, factor)) for path, value in recipe.items()
         ),
     }
 
 
 def _small_value(path: str, value: Any, networks: Mapping[str, Any], factor: float) -> Any:
     if path == "networks":
-        return {name: _small(one, networks, factor) for name, one in value.items()}
+        return {name: _small(section, networks, factor) for name, section in value.items()}
     if path == "optim":
         return {**value, "schedule": _sooner(value["schedule"], factor)}
     fixed = {"train.epochs": SMOKE_EPOCHS, "data.batch_size": SMOKE_BATCH}
@@ -357,7 +366,7 @@ def _small_value(path: str, value: Any, networks: Mapping[str, Any], factor: flo
 
 
 def _sooner(schedule: Any, factor: float) -> Any:
-    """Multiplies the times of a schedule; anything else stays."""
+    """Returns a schedule with its times multiplied; any other value as it is."""
     if not isinstance(schedule, Mapping | ConfigDict) or "base" not in schedule:
         return schedule
     times = {

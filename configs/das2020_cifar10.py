@@ -20,7 +20,7 @@ Distillation" (paper 004). One run each, no spread.
 Table 7, `student_aug=...` with the plain teacher, LeNet: .641 augment, .635 cutout, .647 mixup,
 .629 cutmix. Table 8, `teacher_aug=A,student_aug=A`: .641, .636, .626, .635. The teacher of .954 was
 probably trained with crop and flip as well (`teacher_aug=cutmix+augment`): CutMix alone does not
-bring a ResNet-18 there. `mixup+augment` is there for comparison. Never average the two kinds.
+bring a ResNet-18 there. `mixup+augment` is there for comparison. Never average the two forms.
 
 Table 3, `dataset=mnist`, AlexNet to LeNet: teachers .9958, .9960 (mixup), .9938 (cutmix), loss
 .020, .010, .104; students .9868, .9886, .9861, loss .039, .074, .107. Source: idx:DIR.
@@ -56,7 +56,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from configs.common import check, one_of, parse_arg, read_splits, refuse_idle, shrink
+from configs.common import check, finish_cifar, one_of, parse_arg, read_splits, refuse_idle
 from kdaug_jax.experiment.sections import ConfigDict, default, network, optimizer, term
 
 AUGMENTATIONS = (
@@ -75,7 +75,7 @@ SMALL = {
 
 
 def get_config(arg: str = "") -> ConfigDict:
-    """Builds the config of this experiment."""
+    """Returns the config of this experiment."""
     options = parse_arg(
         arg, dataset=one_of("cifar10", "mnist"), student=one_of(*STUDENTS),
         teacher_aug=one_of(*AUGMENTATIONS), student_aug=one_of(*AUGMENTATIONS),
@@ -108,19 +108,15 @@ def get_config(arg: str = "") -> ConfigDict:
         )
         config.optim = sgd(options.student_lr, momentum=0.99, weight_decay=0.0)
         config.train.epochs = options.epochs or (150.0 if mnist else 250.0)
-        config.eval.every_epochs = config.checkpoint.every_epochs = 10.0
         config.eval.metrics = METRICS + (("human",) if options.human else ())
         config.eval.human = options.human
         config.eval.bins = 10
         config.eval.table5 = True
-        config.log.every_steps = 100
-        if options.smoke:
-            shrink(config, SMALL, f"synthetic:{side}x{side},10,64")
-    return config.lock()
+        return finish_cifar(config, options, SMALL, side)
 
 
 def view(name: str, options: ConfigDict, side: int) -> str:
-    """Gives the view of an augmentation of the paper."""
+    """Returns the view of an augmentation of the paper."""
     square = side // 2
     stages = {
         "augment": f"pad_crop({side // 8})|flip",
@@ -133,7 +129,7 @@ def view(name: str, options: ConfigDict, side: int) -> str:
 
 
 def sgd(rate: float, **fields: Any) -> dict[str, Any]:
-    """Gives the optimiser of the code with its milestones."""
+    """Returns the optimiser of the code with its milestones."""
     schedule = dict(
         name="milestones", base=rate, unit="epoch", warmup=0.0, at=(60.0, 80.0, 120.0), factor=0.1
     )

@@ -22,7 +22,7 @@ from kdaug_jax.experiment.sections import ConfigDict, default, network, term
 
 
 def get_config(arg: str = "") -> ConfigDict:
-    """Builds the config of this experiment."""
+    """Returns the config of this experiment."""
     options = parse_arg(arg, compare=False, magnitude=3)
     config = default()
     with config.unlocked():

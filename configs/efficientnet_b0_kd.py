@@ -47,14 +47,14 @@ from configs.common import (
     parse_arg,
     refuse_idle,
 )
-from kdaug_jax.experiment.sections import ConfigDict, default
+from kdaug_jax.experiment.sections import ConfigDict
 
 WEIGHTS, AT_K = (0.1, 0.2, 0.5, 1.0, 2.0), 10
 KS, AT_WEIGHT = (2, 5, 10, 25, 50), 0.5
 
 
 def get_config(arg: str = "") -> ConfigDict:
-    """Builds the config of this experiment."""
+    """Returns the config of this experiment."""
     options = parse_arg(
         arg, **EFFICIENTNET_OPTIONS, k=5, weight=0.5, magnitude=9,
         sweep=one_of("none", "weight", "k"),
@@ -63,13 +63,11 @@ def get_config(arg: str = "") -> ConfigDict:
     refuse_idle(
         options, options.sweep != "none", ("weight", "k"), f"with sweep={options.sweep}"
     )
-    config = default()
-    with config.unlocked():
-        efficientnet(config, "b0", options, efficientnet_teacher("b0", options), devices=32)
-        if options.sweep == "weight":
-            config.terms.kd.k = AT_K
-            config.population = (("terms.kd.weight", WEIGHTS),)
-        if options.sweep == "k":
-            config.terms.kd.weight = AT_WEIGHT
-            config.population = (("terms.kd.k", KS),)
+    config = efficientnet("b0", options, efficientnet_teacher("b0", options), devices=32)
+    if options.sweep == "weight":
+        config.terms.kd.k = AT_K
+        config.population = (("terms.kd.weight", WEIGHTS),)
+    if options.sweep == "k":
+        config.terms.kd.weight = AT_WEIGHT
+        config.population = (("terms.kd.k", KS),)
     return config.lock()

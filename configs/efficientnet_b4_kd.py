@@ -12,8 +12,8 @@ Wei et al. 2020, "Circumventing Outliers of AutoAugment with Knowledge Distillat
 
 One run each, no spread. AA (83.0) and AdvProp (83.3) in the table are quoted there.
 
-Options: `kd`; `k` (50); `weight`, λ (2.0); `magnitude` (15); `epochs`, of which the paper tells
-those of B0 only (500; the cited code's default is 350); `space`, `teacher_policy` and `holdout` as
+Options: `kd`; `k` (50); `weight`, λ (2.0); `magnitude` (15); `epochs`, which the paper gives
+for B0 only (500; the cited code's default is 350); `space`, `teacher_policy` and `holdout` as
 in efficientnet_b0_kd.py, where the recipe, what of it is from the cited code, and how ImageNet is
 to be prepared stand too (here: squares of at least 412 pixels); `smoke`.
 
@@ -33,13 +33,10 @@ from configs.common import (
     efficientnet_teacher,
     parse_arg,
 )
-from kdaug_jax.experiment.sections import ConfigDict, default
+from kdaug_jax.experiment.sections import ConfigDict
 
 
 def get_config(arg: str = "") -> ConfigDict:
-    """Builds the config of this experiment."""
+    """Returns the config of this experiment."""
     options = parse_arg(arg, **EFFICIENTNET_OPTIONS, k=50, weight=2.0, magnitude=15)
-    config = default()
-    with config.unlocked():
-        efficientnet(config, "b4", options, efficientnet_teacher("b4", options), devices=32)
-    return config.lock()
+    return efficientnet("b4", options, efficientnet_teacher("b4", options), devices=32).lock()

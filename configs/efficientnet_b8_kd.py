@@ -33,24 +33,22 @@ from __future__ import annotations
 
 from configs import efficientnet_b7_kd
 from configs.common import EFFICIENTNET_OPTIONS, efficientnet, imagenet_network, one_of, parse_arg
-from kdaug_jax.experiment.sections import ConfigDict, default
+from kdaug_jax.experiment.sections import ConfigDict
 
 
 def get_config(arg: str = "") -> ConfigDict:
-    """Builds the config of this experiment."""
+    """Returns the config of this experiment."""
     options = parse_arg(
         arg, **EFFICIENTNET_OPTIONS, k=50, weight=2.0, magnitude=28, test_side=one_of(672, 800)
     )
-    config = default()
-    with config.unlocked():
-        efficientnet(config, "b8", options, distilled_teacher(options), devices=256)
-        if options.test_side != 672 and not options.smoke:
-            config.eval.view = f"efficientnet_crop({options.test_side})"
+    config = efficientnet("b8", options, distilled_teacher(options), devices=256)
+    if options.test_side != 672 and not options.smoke:
+        config.eval.view = f"efficientnet_crop({options.test_side})"
     return config.lock()
 
 
 def distilled_teacher(options: ConfigDict) -> dict:
-    """Gives the section of the EfficientNet-B7 that efficientnet_b7_kd.py trains."""
+    """Returns the section of the EfficientNet-B7 that efficientnet_b7_kd.py trains."""
     shared = ("epochs", "space", "teacher_policy", "smoke")
     b7 = efficientnet_b7_kd.get_config(",".join(f"{name}={options[name]}" for name in shared))
     return imagenet_network(

@@ -53,8 +53,8 @@ and 80 % for RKD and DML and without effect on clipped gradients; soft labels at
 without T^2; attention is never trained; DML trains the teacher too (both at once here, in turns
 there).
 
-The experiments of Table 4 are not in the code; where widths differ, features pass an adapter, and they
-are the sums at the end of each stage.
+The experiments of Table 4 are not in the code; their features are the sums at the end of each
+stage, and pass an adapter where widths differ.
 
 Teachers are trained first, into <workdir>/teacher, unless --config.networks.teacher.checkpoint
 names a directory.
@@ -67,7 +67,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from configs.common import check, one_of, parse_arg, read_splits, shrink
+from configs.common import check, finish_cifar, one_of, parse_arg, read_splits
 from kdaug_jax.experiment.sections import ConfigDict, default, network, optimizer, term
 
 CLASSES = {"cifar100": 100, "cifar10": 10}
@@ -96,7 +96,7 @@ SMALL = {
 
 
 def get_config(arg: str = "") -> ConfigDict:
-    """Builds the config of this experiment."""
+    """Returns the config of this experiment."""
     options = parse_arg(
         arg, dataset=one_of(*CLASSES), network=one_of(*QUANTISED), bits=one_of(4, 2, 32),
         method=one_of(*METHODS), schedule="", teacher_schedule="", pair=one_of("none", *PAIRS),
@@ -113,15 +113,11 @@ def get_config(arg: str = "") -> ConfigDict:
         _put_terms(config, options)
         config.optim = _optimizer(options)
         config.train.epochs = 200.0
-        config.eval.every_epochs = config.checkpoint.every_epochs = 10.0
-        config.log.every_steps = 100
-        if options.smoke:
-            shrink(config, SMALL, f"synthetic:{side}x{side},10,64")
-    return config.lock()
+        return finish_cifar(config, options, SMALL, side)
 
 
 def view(schedule: str, side: int) -> str:
-    """Gives crop and flip after the policy of a schedule file, if there is one."""
+    """Returns crop and flip, after the policy of a schedule file if there is one."""
     levels = "" if side == 32 else ', levels="released_scaled"'
     policy = f'schedule("{schedule}"{levels})|' if schedule else ""
     return f'{policy}pad_crop({side // 8}, "mean", False)|flip'
@@ -164,9 +160,9 @@ def _put_terms(config: ConfigDict, options: ConfigDict) -> None:
     shared = dict(on=("x",), teacher="teacher", weight=_weight(options), gradient_group="distill")
     learn = dict(train_attention=not code)
     config.terms.kd = {
-        "ii_kd": lambda: term("ii_kd", features=_taps(options), heads=4, **learn, **shared),
-        "mhgd": lambda: term("mhgd", features=_taps(options), heads=4, **learn, **shared),
-        "kd_svd": lambda: term("kd_svd", features=_taps(options), k=1, **shared),
+        "ii_kd": lambda: term("ii_kd", features=_features(options), heads=4, **learn, **shared),
+        "mhgd": lambda: term("mhgd", features=_features(options), heads=4, **learn, **shared),
+        "kd_svd": lambda: term("kd_svd", features=_features(options), k=1, **shared),
         "rkd": lambda: term("rkd_role", features=("logits",), distance=50.0, angle=100.0, **shared),
         "dml": lambda: term("dml", symmetric=True, **shared),
         "soft": lambda: _soft_labels(code, shared),
@@ -174,9 +170,12 @@ def _put_terms(config: ConfigDict, options: ConfigDict) -> None:
     if method == "soft" and code:
         config.terms.ce.weight = 0.7
     if _peers(options):
-        config.terms.ce_teacher = term("cross_entropy", on=("x",), student="teacher", gradient_group="task")
+        config.terms.ce_teacher = term(
+            "cross_entropy", on=("x",), student="teacher", gradient_group="task"
+        )
         config.terms.kd_teacher = term(
-            "dml", on=("x",), student="teacher", teacher="student", symmetric=True, gradient_group="distill"
+            "dml", on=("x",), student="teacher", teacher="student", symmetric=True,
+            gradient_group="distill",
         )
 
 
@@ -198,7 +197,7 @@ def _weight(options: ConfigDict) -> Any:
     )
 
 
-def _taps(options: ConfigDict) -> tuple[str, ...]:
+def _features(options: ConfigDict) -> tuple[str, ...]:
     if options.pair == "none":
         return FEATS
     names = [
@@ -222,16 +221,16 @@ def _teacher_optimizer(options: ConfigDict) -> dict[str, Any]:
 
 def _optimizer(options: ConfigDict) -> dict[str, Any]:
     if _full_precision(options):
-        made = _teacher_optimizer(options)
+        section = _teacher_optimizer(options)
     else:
         schedule = _milestones(1e-3, options)
         if options.mode == "official_code" and options.method in ADAM:
-            made = optimizer("adam", schedule, eps=1e-5, weight_decay=1e-5, decay="kernels")
+            section = optimizer("adam", schedule, eps=1e-5, weight_decay=1e-5, decay="kernels")
         else:
-            made = optimizer("sgd", schedule, momentum=0.9, nesterov=True, weight_decay=1e-5)
+            section = optimizer("sgd", schedule, momentum=0.9, nesterov=True, weight_decay=1e-5)
     if options.method in CLIPPED:
-        made["combine"] = "clip_per_variable()"
-    return made
+        section["combine"] = "clip_per_variable()"
+    return section
 
 
 def _check(options: ConfigDict) -> None:

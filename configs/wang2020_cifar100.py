@@ -1,4 +1,4 @@
-"""Distillation with mixed views and picked ones on CIFAR-100 and Tiny ImageNet (paper 001).
+"""Distillation on mixed and picked views of CIFAR-100 and Tiny ImageNet (paper 001).
 
 Wang et al. 2020, "Knowledge Distillation Thrives on Data Augmentation": student accuracies in %,
 mean (standard deviation) of 3 runs, last epoch.
@@ -60,8 +60,8 @@ The teacher is trained first, for 240 epochs on x, into <workdir>/teacher, unles
 --config.networks.teacher.checkpoint names its directory. The paper took RepDistiller's.
 
 Cost of wrn_40_2-wrn_16_2: 0.33 billion multiply-adds an image for the teacher, 3 x 0.10 for the
-student, on x, on the pool of two (forward only) and on x' (its teacher is not asked again): about
-2.2e16 a run. It has not been run here.
+student, on x, on the pool of two (forward only) and on x' (with the teacher's outputs of the pool):
+about 2.2e16 a run. It has not been run here.
 """
 
 from __future__ import annotations
@@ -72,11 +72,11 @@ from configs.common import (
     IMAGENET_MEAN,
     IMAGENET_STD,
     check,
+    finish_cifar,
     one_of,
     parse_arg,
     read_splits,
     refuse_idle,
-    shrink,
 )
 from kdaug_jax.experiment.sections import ConfigDict, default, network, optimizer, term
 
@@ -112,7 +112,7 @@ SMALL = {
 
 
 def get_config(arg: str = "") -> ConfigDict:
-    """Builds the config of this experiment."""
+    """Returns the config of this experiment."""
     options = parse_arg(
         arg, dataset=one_of(*SOURCES), pair=one_of(*PAIRS), loss=one_of("kd", "crd", "ce"),
         da=one_of("cutmix-pick", "cutmix", "mixup", "standard", "none"),
@@ -148,18 +148,14 @@ def get_config(arg: str = "") -> ConfigDict:
         config.train.epochs = EPOCHS * options.epoch_factor
         if options.runs > 1:
             config.population = (("seed", tuple(range(options.runs))),)
-        config.eval.every_epochs = config.checkpoint.every_epochs = 10.0
         config.eval.metrics = ("accuracy", "top5", "nll")
-        config.log.every_steps = 100
-        if options.smoke:
-            if options.loss == "crd":
-                config.terms.crd.negatives = 32
-            shrink(config, SMALL, f"synthetic:{side}x{side},10,64")
-    return config.lock()
+        if options.smoke and options.loss == "crd":
+            config.terms.crd.negatives = 32
+        return finish_cifar(config, options, SMALL, side)
 
 
 def _mixed(options: ConfigDict) -> str:
-    """Gives the view x', on which there is no cross entropy."""
+    """Returns the view x', on which there is no cross entropy."""
     cutmix = 'cutmix(1.0, partner="derangement")'
     return {
         "cutmix-pick": f'view("x")|repeat({options.pool})|{cutmix}|pick("{options.by}")',

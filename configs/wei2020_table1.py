@@ -40,12 +40,11 @@ from configs.common import (
     autoaugment_recipe,
     autoaugment_view,
     check,
+    finish_cifar,
     one_of,
     parse_arg,
-    put_all,
     read_splits,
     refuse_idle,
-    shrink,
 )
 from kdaug_jax.experiment.sections import ConfigDict, default, network, term
 
@@ -55,7 +54,7 @@ SMALL = {"wrn_28_10": "wrn_10_1", "wrn_28_10_aa": "wrn_10_1_aa", "wrn_28_10_faa"
 
 
 def get_config(arg: str = "") -> ConfigDict:
-    """Builds the config of this experiment."""
+    """Returns the config of this experiment."""
     options = parse_arg(
         arg, magnitude=one_of(3, 0, 1, 2, 4, 5, 6, 7), kd=True, table=False, base_cutout=16,
         teacher_policy=one_of("autoaugment", "none", "same"), variant=one_of(*NETWORKS),
@@ -74,7 +73,7 @@ def get_config(arg: str = "") -> ConfigDict:
     config = default()
     with config.unlocked():
         read_splits(config, "cifar100:data", "test", options.holdout)
-        put_all(config, autoaugment_recipe("wrn_28_10", 100))
+        config.update_from_flattened_dict(autoaugment_recipe("wrn_28_10", 100))
         config.views.x = autoaugment_view(policies["same"], side, options.base_cutout)
         config.networks.student = network(name, trainable=True)
         config.terms.ce = term("cross_entropy", on=("x",), weight=1.0, gradient_group="task")
@@ -88,8 +87,4 @@ def get_config(arg: str = "") -> ConfigDict:
             config.population = (
                 ("views.x.wei2020.m", MAGNITUDES), ("terms.kd.weight", (0.0, 1.0))
             )
-        config.eval.every_epochs = config.checkpoint.every_epochs = 10.0
-        config.log.every_steps = 100
-        if options.smoke:
-            shrink(config, SMALL, f"synthetic:{side}x{side},10,64")
-    return config.lock()
+        return finish_cifar(config, options, SMALL, side)

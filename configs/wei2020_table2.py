@@ -25,7 +25,7 @@ network. The files are not part of this repository.
 
 Section 3.4, WRN-28-10 on CIFAR-100 with 50 more epochs on clean images: 16.8 with
 `clean=ce,kd=False`; 16.2 with `clean=kd`, distillation in the clean epochs alone. The rate of these
-epochs is not told; here it is constant, 0.001 of the first.
+epochs is not given; here it is constant, 0.001 of the first.
 
 Options: `dataset`, `network`, `policy`, `file`, `n`, `magnitude`, `kd`, `clean`; `subpolicies`,
 `cifar10` (25, the paper's) or `cifar10_released` (95, the code's); `variant=aa`, the networks of
@@ -47,12 +47,11 @@ from configs.common import (
     autoaugment_recipe,
     autoaugment_view,
     check,
+    finish_cifar,
     one_of,
     parse_arg,
-    put_all,
     read_splits,
     refuse_idle,
-    shrink,
 )
 from kdaug_jax.experiment.sections import ConfigDict, default, network, term
 
@@ -77,7 +76,7 @@ CLEAN_EPOCHS = 50.0
 
 
 def get_config(arg: str = "") -> ConfigDict:
-    """Builds the config of this experiment."""
+    """Returns the config of this experiment."""
     options = parse_arg(
         arg, dataset=one_of("cifar100", "cifar10"), network=one_of(*NETWORKS),
         policy=one_of("autoaugment", "none", "randaugment", "file", "schedule"), file="", n=2,
@@ -88,21 +87,21 @@ def get_config(arg: str = "") -> ConfigDict:
     _check(options)
     side = 16 if options.smoke else 32
     cutout = 0 if options.policy == "none" else 16
-    own, taught = _networks(options)
+    student, teacher = _networks(options)
     classes = CLASSES[options.dataset]
     extra = 0.0 if options.clean == "no" else CLEAN_EPOCHS
-    recipe = autoaugment_recipe(own, classes, extra)
+    recipe = autoaugment_recipe(student, classes, extra)
     config = default()
     with config.unlocked():
         read_splits(config, f"{options.dataset}:data", "test", options.holdout)
-        put_all(config, recipe)
+        config.update_from_flattened_dict(recipe)
         config.views.x = autoaugment_view(_policy(options), side, cutout)
-        config.networks.student = network(own, trainable=True)
+        config.networks.student = network(student, trainable=True)
         config.terms.ce = term("cross_entropy", on=("x",), weight=1.0, gradient_group="task")
         if options.kd:
-            config.networks.teacher = network(taught, recipe=(
+            config.networks.teacher = network(teacher, recipe=(
                 ("views.x", autoaugment_view(f'autoaugment("{options.subpolicies}")', side)),
-                *autoaugment_recipe(taught, classes).items(),
+                *autoaugment_recipe(teacher, classes).items(),
             ))
             config.terms.kd = term(
                 "topk_kl", on=("x",), teacher="teacher", k=TOP_K[options.dataset],
@@ -110,11 +109,7 @@ def get_config(arg: str = "") -> ConfigDict:
             )
         if extra:
             config.phases = (_clean_phase(options, recipe, side),)
-        config.eval.every_epochs = config.checkpoint.every_epochs = 10.0
-        config.log.every_steps = 100
-        if options.smoke:
-            shrink(config, SMALL, f"synthetic:{side}x{side},10,64")
-    return config.lock()
+        return finish_cifar(config, options, SMALL, side)
 
 
 def _check(options: ConfigDict) -> None:
@@ -137,11 +132,11 @@ def _check(options: ConfigDict) -> None:
 
 
 def _networks(options: ConfigDict) -> tuple[str, str]:
-    """Gives the architectures of student and teacher."""
+    """Returns the architectures of student and teacher."""
     suffix = "_aa" if options.variant == "aa" else ""
-    own, wide = NETWORKS[options.network] + suffix, NETWORKS["wrn_28_10"] + suffix
-    itself = options.network == "pyramidnet272" and options.dataset == "cifar100"
-    return own, own if itself else wide
+    student, teacher = NETWORKS[options.network] + suffix, NETWORKS["wrn_28_10"] + suffix
+    teaches_itself = options.network == "pyramidnet272" and options.dataset == "cifar100"
+    return student, student if teaches_itself else teacher
 
 
 def _policy(options: ConfigDict) -> str:
@@ -156,7 +151,7 @@ def _policy(options: ConfigDict) -> str:
 
 
 def _clean_phase(options: ConfigDict, recipe: dict, side: int) -> tuple[float, dict]:
-    """Gives the epochs on clean images, crop and flip, which follow the cosine."""
+    """Returns the phase on clean images, crop and flip, which follows the cosine."""
     schedule = recipe["optim"]["schedule"]
     changes = {
         "views.x": autoaugment_view("", side, 0),

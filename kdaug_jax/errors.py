@@ -1,7 +1,7 @@
-"""Errors that a user can cause or mend, and the exit status of each.
+"""Errors that a user can cause or correct, and the exit status of each.
 
-`main.py` prints such an error as one line, `error: <where>: <what>; <what would be right>`, and
-ends with its status. Any other exception is a programming error and keeps its traceback.
+`main.py` prints a `UserError` as one line, `error: <where>: <what>; <remedy>`, and exits with its
+status. Any other exception is a programming error and keeps its traceback.
 """
 
 from __future__ import annotations
@@ -11,7 +11,13 @@ from collections.abc import Iterable
 
 
 class UserError(Exception):
-    """An error with a remedy, told in one line."""
+    """An error that is printed in one line.
+
+    Attributes:
+      where: a config path, a flag or a file.
+      what: what is wrong.
+      remedy: what to type or do instead; may be empty.
+    """
 
     exit_code = 2
 
@@ -24,14 +30,14 @@ class UserError(Exception):
 
 
 class ArgumentError(ValueError):
-    """An argument that a pure function refuses, with a remedy.
+    """An invalid argument of a function that knows no config path.
 
-    Functions that know no config path raise it; whoever called them for a config turns it, and
-    nothing but it, into a `ConfigError` with the path. So any other ValueError keeps its traceback.
+    A caller that builds from a config turns it, and no other exception, into a `ConfigError` with
+    the path. So any other ValueError keeps its traceback.
 
     Attributes:
       what: what is wrong.
-      remedy: what would be right.
+      remedy: what to write instead; may be empty.
     """
 
     def __init__(self, what: str, remedy: str = ""):
@@ -49,38 +55,35 @@ class ConfigError(UserError):
 
 
 class DataError(UserError):
-    """A data set is absent or holds what it should not."""
+    """A data set is absent, damaged or does not fit together."""
 
     exit_code = 3
 
 
 class CheckpointError(UserError):
-    """No checkpoint can be read or written, or the disk takes nothing more."""
+    """A checkpoint cannot be read or written, or the disk is full."""
 
     exit_code = 4
 
 
 class NonFiniteError(UserError):
-    """A loss term or a gradient became infinite or not a number."""
+    """A loss term or a gradient is infinite or NaN."""
 
     exit_code = 5
 
 
 class Preempted(UserError):
-    """The run was asked to end, has saved, and can be taken up again."""
+    """The run received SIGTERM, has saved, and can be resumed."""
 
     exit_code = 75
 
 
 def suggest(name: str, known: Iterable[str]) -> str:
-    """Says which of `known` was probably meant by `name`, or lists them all.
+    """Returns a remedy that names the close matches of a name, or all names if none is close.
 
     Args:
-      name: what was written.
+      name: an unknown name.
       known: the names that exist.
-
-    Returns:
-      A phrase for the remedy of an error.
     """
     known = list(known)
     close = difflib.get_close_matches(name, known, n=3, cutoff=0.5)

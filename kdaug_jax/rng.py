@@ -1,4 +1,4 @@
-"""Every PRNG key of the package: keys are functions of where they are used, never carried.
+"""PRNG keys: each is a function of the place where it is used; none is carried along.
 
 A key depends on `(seed, role, epoch, index)` for what is drawn per example, and on
 `(seed, role, epoch, step)` for what is drawn per batch. Roles are strings, hashed by CRC-32 so
@@ -17,12 +17,12 @@ from kdaug_jax.types import Clock
 
 
 def root(seed: ArrayLike) -> jax.Array:
-    """Gives the root key of a seed (`u32[]`, traced or not); threefry on every backend."""
+    """Returns the root key of a seed (`u32[]`, traced or not); threefry on every backend."""
     return jax.random.key(jnp.asarray(seed, jnp.uint32), impl="threefry2x32")
 
 
 def fold(key: jax.Array, role: str) -> jax.Array:
-    """Derives the key of `role` from one key or from an array of keys, elementwise.
+    """Derives the key of `role` from a key or, elementwise, from an array of keys.
 
     Args:
       key: `key[...]`.
@@ -39,12 +39,12 @@ def fold(key: jax.Array, role: str) -> jax.Array:
 
 
 def init_key(seed: ArrayLike, role: str) -> jax.Array:
-    """Gives the key that initialises `role`'s parameters."""
+    """Returns the key that initialises the parameters of `role`."""
     return fold(root(seed), "init/" + role)
 
 
 def example_keys(clock: Clock, role: str, index: jax.Array) -> jax.Array:
-    """Gives one key per example, the same wherever and in whatever batch the example lies.
+    """Returns a key per example, independent of the batch and the place in which it lies.
 
     Args:
       clock: only its seed and epoch are used.
@@ -59,7 +59,7 @@ def example_keys(clock: Clock, role: str, index: jax.Array) -> jax.Array:
 
 
 def redraw(keys: jax.Array, draw: jax.Array) -> jax.Array:
-    """Gives the keys of another draw for the same examples; draw 0 keeps the keys.
+    """Returns the keys of another draw for the same examples; draw 0 keeps the keys.
 
     Args:
       keys: `key[N]`.
@@ -72,6 +72,6 @@ def redraw(keys: jax.Array, draw: jax.Array) -> jax.Array:
 
 
 def batch_key(clock: Clock, role: str) -> jax.Array:
-    """Gives the key of what `role` draws once for the whole batch (or micro-batch) of a step."""
+    """Returns the key for what `role` draws once per batch, or micro-batch, of a step."""
     key = jax.random.fold_in(fold(root(clock.seed), "batch/" + role), clock.epoch)
     return jax.random.fold_in(jax.random.fold_in(key, clock.step), clock.part)

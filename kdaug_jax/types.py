@@ -1,8 +1,8 @@
-"""The nouns that every room of the package shares: plain structs, no logic."""
+"""Structs that every part of the package shares, and how features are chosen by name."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, NamedTuple
 
 import flax.struct
@@ -10,10 +10,15 @@ import jax
 import numpy as np
 from jax.typing import ArrayLike
 
+from kdaug_jax.errors import ArgumentError
+
+# The feature that every network has.
+LOGITS = "logits"
+
 
 @flax.struct.dataclass
 class Batch:
-    """One batch of stored examples, as a data source gives it.
+    """One batch of stored examples, as a data source returns it.
 
     Attributes:
       image: `u8[B,H,W,C]`, RGB pixels 0..255.
@@ -49,20 +54,52 @@ class View:
 
 @flax.struct.dataclass
 class Outputs:
-    """What a network says of a view.
+    """Outputs of a network on a view.
 
     Attributes:
       logits: `f32[B,C]`.
-      features: intermediate activations by name, as listed in each network's docstring.
+      features: activations by name, as listed in each network's docstring.
     """
 
     logits: jax.Array
     features: dict[str, jax.Array]
 
 
+def features_of(outputs: Outputs) -> dict[str, jax.Array]:
+    """Returns a network's logits, as "logits", and its activations by name."""
+    return {LOGITS: outputs.logits, **outputs.features}
+
+
+def select_features(
+    outputs: Outputs, names: Sequence[str], networks: Sequence[str]
+) -> tuple[jax.Array, ...]:
+    """Selects activations by name.
+
+    Args:
+      outputs: outputs of one network, or the average of several.
+      names: of the activations, or "logits".
+      networks: who computed the outputs, for messages.
+
+    Returns:
+      The activations in the order of `names`.
+
+    Raises:
+      ArgumentError: there is no such feature.
+    """
+    features = features_of(outputs)
+    it, has = ("it", "has") if len(networks) == 1 else ("they", "have")
+    for name in names:
+        if name not in features:
+            raise ArgumentError(
+                f"{' and '.join(networks)} {has} no feature '{name}'",
+                f"{it} {has} " + ", ".join(features),
+            )
+    return tuple(features[name] for name in names)
+
+
 @flax.struct.dataclass
 class Clock:
-    """The position in a run that randomness and schedules may depend on (all traced).
+    """The position in a run, on which randomness and schedules depend (all traced).
 
     Attributes:
       seed: `u32[]`, seed of the views and of dropout.
@@ -78,7 +115,7 @@ class Clock:
 
 
 class Info(NamedTuple):
-    """What is known of the training split before anything is traced.
+    """Facts of the training split that are known before anything is traced.
 
     Attributes:
       num_classes: number of classes, C.
@@ -99,13 +136,13 @@ class Info(NamedTuple):
 
 @flax.struct.dataclass
 class TrainState:
-    """Everything that a training step changes, and all that a checkpoint holds.
+    """The state that a training step updates and a checkpoint stores.
 
     Attributes:
       step: `i32[]`, optimiser steps taken; the position in the data follows from it.
-      params: `{network: tree, ..., "terms": {term: tree}}`, what gradients reach.
-      network_state: `{network: tree}`, running statistics of the trained networks.
-      term_state: `{term: tree}`, such as memory banks.
+      params: `{network: tree, ..., "terms": {term: tree}}`, the trained parameters.
+      network_state: `{network: tree}`, BatchNorm statistics of the trained networks.
+      term_state: `{term: tree}`, state of the loss terms, such as memory banks.
       opt_state: the state of the optax chain.
       ema: `{"params": tree, "network_state": tree}`, averaged weights, or `{}` when off.
     """
@@ -126,7 +163,7 @@ class Range(NamedTuple):
       low: smallest legal value.
       high: largest legal value: a number, or the name of a field of `Info`.
       open: True when `low` itself is not legal.
-      hint: what to do instead of a value that is too low, for messages.
+      hint: remedy for a value that is too low, for messages.
     """
 
     dtype: Any
@@ -136,9 +173,9 @@ class Range(NamedTuple):
     hint: str = ""
 
 
-# Annotations of keyword arguments that a program traces. An argument annotated with one of them
-# may be swept without a new compilation; every other argument sets a shape, a loop count or a
-# table, and is part of the compiled program.
+# Annotations of keyword arguments that a program traces: they may be swept without a new
+# compilation. Every other argument sets a shape, a loop count or a table and is part of the
+# compiled program.
 NonNegative = Annotated[ArrayLike, Range(np.float32, low=0.0)]
 Positive = Annotated[ArrayLike, Range(np.float32, low=0.0, open=True)]
 Fraction = Annotated[ArrayLike, Range(np.float32, low=0.0, high=1.0)]

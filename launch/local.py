@@ -2,10 +2,10 @@
 
     python launch/local.py --processes=2 --devices=2 -- python main.py --config=... --workdir=...
 
-For trying out, without a cluster, what several hosts would do. Each process gets
-`--distributed=NUMBER/COUNT@127.0.0.1:PORT` behind the command. When one fails the others are killed
-and its exit status is returned; 75, preempted and saved, is no failure. SIGTERM, SIGHUP and Ctrl-C
-are passed on, a second one kills.
+For trying a run over several hosts without a cluster. Each process gets
+`--distributed=NUMBER/COUNT@127.0.0.1:PORT` appended to the command. When a process fails the others
+are killed and its exit status is returned; 75, preempted and saved, is not a failure. SIGTERM,
+SIGHUP and Ctrl-C are passed on, a second signal kills.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ import subprocess
 import sys
 import time
 
-# Once one was preempted, the others have this long, in seconds, to save and end too.
+# Seconds that the other processes have to save and end once one was preempted.
 SAVING = 120.0
 
 
 def free_port() -> int:
-    """Finds a port of the loopback interface that nobody listens on."""
+    """Returns a free port of the loopback interface."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
@@ -35,10 +35,10 @@ def start(
     """Starts the processes, all in one process group of their own.
 
     Args:
-      command: what to run.
-      processes: how many.
-      devices: virtual CPU devices each sees.
-      started: gets the processes, by number.
+      command: the command of each process.
+      processes: number of processes.
+      devices: virtual CPU devices of each process.
+      started: list to which the processes are appended.
     """
     others = os.environ.get("XLA_FLAGS", "").split()
     flags = [flag for flag in others if "force_host_platform_device_count" not in flag]
@@ -53,7 +53,7 @@ def start(
 
 
 def pass_on(started: list[subprocess.Popen]) -> None:
-    """Sends SIGTERM, SIGINT and SIGHUP to the processes; the second one kills them."""
+    """Passes SIGTERM, SIGINT and SIGHUP on to the processes; a second signal kills them."""
     got: list[int] = []
 
     def send(number: int, frame: object) -> None:
@@ -66,14 +66,14 @@ def pass_on(started: list[subprocess.Popen]) -> None:
 
 
 def wait(started: list[subprocess.Popen], grace: float) -> int:
-    """Waits until all have ended, or kills those that are left after one has failed.
+    """Waits until all processes have ended, or kills the rest after one has failed.
 
     Args:
       started: the processes.
-      grace: seconds that the others have to fail by themselves.
+      grace: seconds that the others have to end by themselves.
 
     Returns:
-      0, or the exit status of the first that did not end well; 128 + N for signal N.
+      0, or the exit status of the first that failed; 128 + N for signal N.
     """
     status, ends = 0, float("inf")
     while None in (states := [process.poll() for process in started]):
@@ -99,11 +99,13 @@ def main() -> int:
         "--grace", type=float, default=10.0,
         help="seconds that the others have to end by themselves once one has failed",
     )
-    parser.add_argument("command", nargs=argparse.REMAINDER, help="-- and the command to run")
+    parser.add_argument(
+        "command", nargs=argparse.REMAINDER, help="-- and the command of each process"
+    )
     given = parser.parse_args()
     command = given.command[1:] if given.command[:1] == ["--"] else given.command
     if not command:
-        parser.error("no command; put it behind --")
+        parser.error("no command; write it after --")
     if given.processes < 1 or given.devices < 1:
         parser.error("--processes and --devices must be at least 1")
     started: list[subprocess.Popen] = []

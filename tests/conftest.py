@@ -41,10 +41,9 @@ def torch():
 @pytest.fixture(scope="session", autouse=True)
 def tiny_family():
     """Adds the networks "tiny" and "tiny_wide"."""
-    from kdaug_jax import models
     from tests import tiny
 
-    models._FAMILIES = (*models._FAMILIES, tiny)
+    tiny.register()
 
 
 @pytest.fixture

@@ -21,6 +21,7 @@ import numpy as np
 
 from kdaug_jax import models
 from kdaug_jax.models.weights import from_torch
+from tests.tiny import RAW
 
 STORED = Path(__file__).parent / "golden" / "models"
 
@@ -131,7 +132,7 @@ def forward(
 ) -> Any:
     """Gives what our network says of the stored input with the given, perhaps changed, weights."""
     image = jnp.asarray(content["input"].transpose(0, 2, 3, 1))
-    model = models.create(name, content["logits"].shape[1])
+    model = models.create(name, content["logits"].shape[1], normalize=RAW)
     expected = jax.eval_shape(lambda key: model.init(key, image.shape[1:3]), jax.random.key(0))
     variables = change(model, from_torch(state, expected))
 

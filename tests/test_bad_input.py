@@ -1,6 +1,7 @@
 """What a user can get wrong: one line on stderr, the right exit status, nothing half-written."""
 
 import errno
+import hashlib
 import io
 import json
 import os
@@ -297,7 +298,7 @@ def test_fields(told, override, message):
         (dict(phases=((2, {"views.x": ""}),)), "phases.0: starts at epoch 2; phases follow each"),
         (
             dict(phases=((1, {"terms.ce.weigth": 0.5}),)),
-            "phases.0 (terms.ce): has no argument 'weigth'",
+            "phases.0 (terms.ce.weigth): is not a field; did you mean weight?",
         ),
         (
             dict(terms={"joint": configs.term("a2aug", ("x",))}),
@@ -453,10 +454,10 @@ def test_no_whole_checkpoint_ends_the_run(told, finished):
 
 
 def test_a_checkpoint_that_cannot_be_read_is_passed_over(finished, monkeypatch):
-    def unreadable(path):
+    def unreadable(file, name):
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
 
-    monkeypatch.setattr(manifest, "_digest", unreadable)
+    monkeypatch.setattr(hashlib, "file_digest", unreadable)
     step = finished / "checkpoints" / "10"
     assert manifest.verify(step).endswith("cannot be read (Permission denied)")
 
@@ -701,7 +702,7 @@ def deep(file):
         (transparent, "train/bee/005.png: image 5 is partly transparent; put it on a background"),
         (
             lambda file: Image.new("RGB", (6, 7)).save(file),
-            "train/bee/005.png: image 5 has 7x6 pixels, the first one 6x6; bring all to one size",
+            "train/bee/005.png: image 5 has 6×7 pixels, the first one 6×6; bring all to one size",
         ),
     ],
 )
@@ -761,8 +762,7 @@ def test_sigterm(tiny, straight, tmp_path, capsys, monkeypatch):
 def fresh(tmp_path, sections, directory):
     """Starts a run in a process of its own."""
     text = SECTIONS.format(sections=sections).replace("def get", (
-        "from kdaug_jax import models\nfrom tests import tiny\n"
-        "models._FAMILIES = (*models._FAMILIES, tiny)\ndef get"
+        "from tests import tiny\ntiny.register()\ndef get"
     ))
     (tmp_path / "fresh.py").write_text(text)
     words = [f"--config={tmp_path / 'fresh.py'}", f"--workdir={directory}"]

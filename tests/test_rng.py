@@ -3,8 +3,44 @@ import inspect
 import jax
 import numpy as np
 
-from kdaug_jax import augment, rng
+from kdaug_jax import augment, data, rng
+from kdaug_jax.experiment import config as configs
+from kdaug_jax.experiment.phases import build_programs
 from kdaug_jax.types import Clock
+from tests.conftest import tiny_config
+
+# Every role of the program below. Runs and stored teacher outputs depend on each letter of them.
+ROLES = [
+    "apply",
+    "batch/network/peer/weak+mixed",
+    "batch/network/student/weak+strong+mixed",
+    "batch/terms/ce",
+    "batch/terms/hint",
+    "batch/terms/kd",
+    "batch/terms/peer_ce",
+    "batch/view/mixed/cutmix",
+    "batch/view/mixed/mixup",
+    "batch/view/mixed/pick/peer",
+    "batch/view/mixed/pick/student",
+    "box",
+    "example/view/strong",
+    "example/view/weak",
+    "flip",
+    "init/networks/peer",
+    "init/networks/student",
+    "init/terms/ce",
+    "init/terms/hint",
+    "init/terms/kd",
+    "init/terms/peer_ce",
+    "lam",
+    "op",
+    "pad_crop",
+    "pad_crop_1",
+    "partner",
+    "place",
+    "randaugment",
+    "sign",
+]
 
 
 def clock(seed=0, epoch=0, step=0):
@@ -52,3 +88,40 @@ def test_random_wrappers_take_the_key_first():
         if stage.form == "policy":  # builds what draws, and draws nothing
             continue
         assert next(iter(inspect.signature(stage.apply).parameters)) in ("key", "keys")
+
+
+def everything_that_draws():
+    """Views with a stage twice, group stages, copies and a pick; two networks; terms."""
+    pick = 'pick("kl", student="student", teacher="peer")'
+    both = {"student": "student", "teacher": "peer"}
+    return tiny_config(
+        views={
+            "weak": "pad_crop(1)|flip|pad_crop(2)",
+            "strong": dict(ops='view("weak")|randaugment(2, 3)', branch=1),
+            "mixed": f'view("weak")|repeat(2)|mixup(1.0)|cutmix|{pick}',
+        },
+        networks={name: configs.network("tiny", trainable=True) for name in ("student", "peer")},
+        terms={
+            "ce": configs.term("cross_entropy", ("weak", "strong", "mixed")),
+            "peer_ce": configs.term("cross_entropy", ("weak",), student="peer"),
+            "kd": configs.term("kl", ("mixed",), **both),
+            "hint": configs.term("fitnet", ("weak",), features=("f1",), **both),
+        },
+        train=dict(replica_batch_size=4),
+    )
+
+
+def test_role_strings_are_frozen(monkeypatch):
+    info = data.describe(
+        data.load("synthetic:8x8,4,40", {name: name for name in ("train", "validation", "test")})
+    )
+    (program,) = build_programs(everything_that_draws(), info)
+    roles, fold = set(), rng.fold
+
+    def recording(key, role):
+        roles.add(role)
+        return fold(key, role)
+
+    monkeypatch.setattr(rng, "fold", recording)
+    program.check_terms()  # initialises and makes one step of everything, by shapes alone
+    assert sorted(roles) == ROLES

@@ -1,25 +1,29 @@
 """Small networks with BatchNorm and features, so that tests of the machinery compile in a second."""
 
+import functools
 from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
 
+from kdaug_jax import models
 from kdaug_jax.models.layers import BatchNorm, Conv, Linear, global_average
 from kdaug_jax.types import Outputs
 
-NAMES = ("tiny", "tiny_wide", "tapped", "tapped_wide")
+# Statistics that leave pixels as they are.
+RAW = (0.0,) * 3, (1.0,) * 3
+
+_WIDTHS = {"tiny": 4, "tiny_wide": 8, "tapped": 8, "tapped_wide": 16}
 
 
-def sizes(name):
-    return 4, 8
+def register():
+    """Makes the networks known by name in this process."""
+    for name, width in _WIDTHS.items():
+        models.register(name, functools.partial(_make, width, name.startswith("tapped")))
 
 
-def build_module(name, num_classes, num_branches, dtype):
-    widths = {"tiny": 4, "tiny_wide": 8, "tapped": 8, "tapped_wide": 16}
-    if name not in widths:
-        return None
-    return Tiny(num_classes, num_branches, widths[name], dtype, deep=name.startswith("tapped"))
+def _make(width, deep, num_classes, num_branches=1, dtype=jnp.float32):
+    return Tiny(num_classes, num_branches, width, dtype, deep)
 
 
 class Tiny(nn.Module):
@@ -30,6 +34,8 @@ class Tiny(nn.Module):
     width: int
     dtype: Any = jnp.float32
     deep: bool = False
+    min_size = 4
+    native_size = 8
 
     @nn.compact
     def __call__(self, x, mode):

@@ -8,16 +8,17 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from scipy import stats
 
 from kdaug_jax.errors import ConfigError, UserError, suggest
-from kdaug_jax.runtime.workdir import read_json, read_results
+from kdaug_jax.experiment.config import flatten
 from kdaug_jax.runtime.console import table
+from kdaug_jax.runtime.workdir import read_json, read_results
 
 DEFAULT_METRICS = ("eval/test/accuracy", "eval/test/nll")
 
@@ -76,7 +77,7 @@ def read_runs(directories: Sequence[Path], vary: str) -> list[Run]:
         if results is None or stored is None:
             raise ConfigError(str(directory), "holds no finished run", "let it run to its end")
         for member, metrics in results.items():
-            config = {path: str(value) for path, value in _flat(stored["config"])}
+            config = {path: str(value) for path, value in flatten(stored["config"]).items()}
             config.pop("population", None)
             config |= dict(part.split("=", 1) for part in member.split(",") if part)
             if vary not in config:
@@ -93,14 +94,6 @@ def read_runs(directories: Sequence[Path], vary: str) -> list[Run]:
         if keys.count(key) > 1:
             raise ConfigError("workdir", f"two runs have {run.settings}", "name each run once")
     return runs
-
-
-def _flat(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for name, value in config.items():
-        if isinstance(value, Mapping) and value:
-            yield from _flat(value, f"{prefix}{name}.")
-        else:
-            yield prefix + name, value
 
 
 def report(runs: Sequence[Run], vary: str, metrics: Sequence[str]) -> str:

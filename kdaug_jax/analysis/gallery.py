@@ -17,7 +17,7 @@ from PIL import Image
 
 from kdaug_jax.analysis.pictures import image_grid
 from kdaug_jax.augment import Colours, apply_ops
-from kdaug_jax.augment.engine import build
+from kdaug_jax.augment.engine import build_table
 from kdaug_jax.augment.policies import SPACES
 from kdaug_jax.errors import ConfigError, UserError, suggest
 from kdaug_jax.experiment import views
@@ -83,8 +83,8 @@ def draw_ops(path: Path, space: str, images: np.ndarray) -> None:
         fill = fill_colour("fill", found.fill, _info(images))
         rows.append(np.asarray(apply_ops(
             image, np.arange(LEVELS, dtype=np.int32)[:, None],
-            np.full((LEVELS, 1, 2), 1 << 31, np.uint32), build(ops, size, found.variant),
-            Colours(fill, fill), implementation="map",
+            np.full((LEVELS, 1, 2), 1 << 31, np.uint32), build_table(ops, size, found.variant),
+            Colours(fill, fill), implementation="loop",
         )))
         titles.append(name)
         captions.append([

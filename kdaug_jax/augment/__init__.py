@@ -39,6 +39,7 @@ from kdaug_jax.augment.ops.colour import (
 from kdaug_jax.augment.ops.crop import flip, pad_crop, random_flip, random_pad_crop
 from kdaug_jax.augment.ops.filters import blur, sharpness, smooth
 from kdaug_jax.augment.ops.geometry import (
+    affine,
     affine_coefficients,
     affine_nearest,
     rotate,
@@ -80,14 +81,31 @@ from kdaug_jax.augment.ops.statistics import (
     mean_luma,
     stretch_lut,
 )
+from kdaug_jax.augment.ops.table import (
+    OPS,
+    Op,
+    OpRow,
+    Values,
+    describe_ops,
+    function_op,
+    geometric_op,
+    lut_op,
+    statistics_op,
+    stencil_op,
+)
 from kdaug_jax.augment.stage import Stage
 from kdaug_jax.augment.stages import STAGES
 
 __all__ = [
+    "OPS",
     "STAGES",
     "Box",
     "Colours",
+    "Op",
+    "OpRow",
     "Stage",
+    "Values",
+    "affine",
     "affine_bicubic",
     "affine_bilinear",
     "affine_coefficients",
@@ -109,6 +127,7 @@ __all__ = [
     "contrast_lut",
     "cutmix",
     "cutout",
+    "describe_ops",
     "draw_box",
     "draw_inception_box",
     "efficientnet_crop",
@@ -117,12 +136,15 @@ __all__ = [
     "erase_square",
     "exact_coefficients",
     "flip",
+    "function_op",
+    "geometric_op",
     "histogram",
     "identity",
     "inception_crop",
     "invert",
     "luma",
     "lut",
+    "lut_op",
     "mean_luma",
     "mixup",
     "pad_crop",
@@ -150,6 +172,8 @@ __all__ = [
     "solarize",
     "solarize_add",
     "split_alpha",
+    "statistics_op",
+    "stencil_op",
     "stretch_lut",
     "to_bytes",
     "torchvision",

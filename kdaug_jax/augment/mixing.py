@@ -209,7 +209,7 @@ def check_mixing(arguments: Mapping[str, Any], size: tuple[int, int]) -> None:
       size: height and width of the images in pixels.
 
     Raises:
-      ValueError: (what is wrong, what would be right).
+      ArgumentError: what is wrong, and what to write.
     """
     del size
     for name, known in (("per", PER), ("partner", PARTNERS)):

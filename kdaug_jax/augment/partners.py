@@ -74,7 +74,7 @@ def _valid_first(mask: jax.Array) -> jax.Array:
 
 
 def _matched(rows: jax.Array, partners: jax.Array) -> jax.Array:
-    """Gives each of `rows` its partner, by row."""
+    """Returns each of `rows` its partner, by row."""
     return jnp.zeros_like(rows).at[rows].set(partners).astype(jnp.int32)
 
 

@@ -24,7 +24,7 @@ class Stage(NamedTuple):
         A policy that depends on the epoch takes `epochs`, how many the run has;
         "repeat" and "pick": a signature only, for stages that the view language carries out
         itself because they change the number of rows.
-      check: `check(arguments, size)` raises ValueError (what, what would be right) for
+      check: `check(arguments, size)` raises ArgumentError for
         arguments that do not suit images of `size` (height, width), or None.
       size: `size(arguments, size)` gives the size of what comes out of the stage, or None where
         it is that of what goes in.

@@ -40,7 +40,7 @@ def randaugment(
       A policy with the traced number `m`.
 
     Raises:
-      ValueError: (what is wrong, what would be right).
+      ArgumentError: what is wrong, and what to write.
     """
     if isinstance(n, str):
         if (m, space, ops, translate_const, cutout_const) != (None, "paper", None, None, None):
@@ -104,7 +104,7 @@ def check_crop(arguments: Mapping[str, Any], size: Size) -> None:
       size: height and width of the images in pixels.
 
     Raises:
-      ValueError: (what is wrong, what would be right), or both in one.
+      ArgumentError: what is wrong, and what to write.
     """
     if arguments["size"] < 1:
         raise ArgumentError(f"got size={arguments['size']}", "must be at least 1 pixel")

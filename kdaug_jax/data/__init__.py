@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import numpy as np
 
-from kdaug_jax.data.dataset import Dataset, Split
+from kdaug_jax.data.dataset import ArrayReader, Dataset, Reader, Split, checked
 from kdaug_jax.data.feed import Feed, eval_batches, make_feed, resident, streamed
 from kdaug_jax.data.human import read_human
 from kdaug_jax.data.order import indices
-from kdaug_jax.data.sources import SOURCES, from_arrays, register
+from kdaug_jax.data.sources import SOURCES, find_source, from_arrays, register
 from kdaug_jax.data.splits import choose, overlaps
-from kdaug_jax.errors import ConfigError, DataError, suggest
+from kdaug_jax.errors import DataError
 from kdaug_jax.types import Info
 
 # Mean and deviation of larger splits are those of as many images, evenly spaced, as fit into it.
@@ -26,7 +26,7 @@ def load(source: str, splits: dict[str, str]) -> Dataset:
     """Loads a data set and picks the splits that a run uses.
 
     Args:
-      source: `name` or `name:argument`, as in `data.source`; see `SOURCES`.
+      source: `data.source`, see `sources.find_source`.
       splits: base split, or part of one, to use for each of "train", "validation" and "test"; see
         `kdaug_jax.data.splits`.
 
@@ -35,20 +35,19 @@ def load(source: str, splits: dict[str, str]) -> Dataset:
 
     Raises:
       ConfigError: unknown source or split.
-      DataError: the data are absent or not as they should be.
+      DataError: the data are absent, cannot be read or do not fit together. Other exceptions of a
+        user's own source are passed on.
     """
-    name, _, argument = source.partition(":")
-    if name not in SOURCES:
-        raise ConfigError("data.source", f"unknown source '{name}'", suggest(name, SOURCES))
+    function, argument = find_source(source)
     try:
-        base = SOURCES[name](argument)
+        base = checked(function(argument), source)
         chosen = {use: choose(base.splits, use, text, source) for use, text in splits.items()}
     except OSError as error:
-        what = f"cannot be read ({error.strerror})"
+        what = f"cannot be read ({error.strerror or error})"
         raise DataError(source, what, "check the path and who may read it") from None
     except MemoryError as error:
         raise DataError(source, f"does not fit into memory ({error})", "use less of it") from None
-    sizes = {use: "{}x{}".format(*split.size) for use, split in chosen.items()}
+    sizes = {use: "{1}×{0}".format(*split.size) for use, split in chosen.items()}
     if len(set(sizes.values())) > 1:
         raise DataError(
             source, "images have " + ", ".join(f"{size} in {use}" for use, size in sizes.items()),
@@ -90,8 +89,10 @@ def describe(dataset: Dataset) -> Info:
 
 __all__ = [
     "SOURCES",
+    "ArrayReader",
     "Dataset",
     "Feed",
+    "Reader",
     "Split",
     "describe",
     "eval_batches",

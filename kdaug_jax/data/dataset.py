@@ -1,17 +1,19 @@
-"""What a data source returns: splits whose images lie in memory or are read when asked for."""
+"""The data set that a source returns: splits whose images lie in memory or are read on demand."""
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 
 from kdaug_jax.errors import ConfigError, DataError
 
 
+@runtime_checkable
 class Reader(Protocol):
     """Random access to the images of a split, all of one size; picklable for worker processes.
 
@@ -25,7 +27,7 @@ class Reader(Protocol):
         """Reads the images `rows`, `i[n]`, as `u8[n,H,W,3]`; DataError where one is corrupt."""
 
     def take(self, rows: np.ndarray) -> Reader:
-        """Gives a reader of the images `rows`, `i[n]`, in this order; nothing is read."""
+        """Returns a reader of the images `rows`, `i[n]`, in this order; nothing is read."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,11 +46,11 @@ class ArrayReader:
         return self.image.shape[1], self.image.shape[2]
 
     def read(self, rows: np.ndarray) -> np.ndarray:
-        """Copies the images `rows`."""
+        """Returns a copy of the images `rows`."""
         return self.image.take(rows, axis=0)
 
     def take(self, rows: np.ndarray) -> ArrayReader:
-        """Gives the images `rows`: a view where they follow each other, else a copy."""
+        """Returns a reader of the images `rows`: a view if they are contiguous, else a copy."""
         rows = np.asarray(rows)
         if len(rows) and np.array_equal(rows, np.arange(rows[0], rows[0] + len(rows))):
             return ArrayReader(self.image[rows[0] : rows[0] + len(rows)])
@@ -60,7 +62,7 @@ class Split:
     """The N examples of one split.
 
     Attributes:
-      reader: gives the images.
+      reader: reads the images.
       label: `i32[N]`, class numbers.
       index: `i32[N]`, position of each example in its base split: 0..N-1 unless this is a part
         of one.
@@ -85,7 +87,7 @@ class Split:
 
     @property
     def in_memory(self) -> bool:
-        """Whether `image` costs nothing."""
+        """Whether the images lie in memory, so that `image` costs nothing."""
         return isinstance(self.reader, ArrayReader)
 
     @property
@@ -110,16 +112,16 @@ class Split:
         return self.reader.read(np.asarray(rows))
 
     def take(self, rows: np.ndarray) -> Split:
-        """Gives the part of this split that `rows`, `i[n]`, points at; base indices are kept."""
+        """Returns the examples `rows`, `i[n]`, of this split; their base indices are kept."""
         return Split(self.reader.take(rows), self.label[rows], self.index[rows])
 
     def loaded(self) -> Split:
-        """Gives the same split with its images in memory."""
+        """Returns the same split with its images in memory."""
         return self if self.in_memory else dataclasses.replace(self, reader=ArrayReader(self.image))
 
 
 class Deferred(Mapping[str, Split]):
-    """Splits by name, each read when it is first asked for: what a run does not use costs nothing.
+    """Splits by name, each read on first access: splits that a run does not use cost nothing.
 
     Args:
       readers: for each split a function that reads it.
@@ -148,7 +150,7 @@ class Dataset(NamedTuple):
 
 
 def directory(source: str, argument: str) -> Path:
-    """Turns the text after the colon into the directory of a source that needs one.
+    """Returns the directory that the argument of a source names.
 
     Raises:
       ConfigError: the text is empty.
@@ -159,15 +161,15 @@ def directory(source: str, argument: str) -> Path:
 
 
 def numbered(count: int) -> tuple[str, ...]:
-    """Names classes of which nothing is known by their numbers, "0" to "count-1"."""
+    """Returns the class names "0" to "count-1", for data without any."""
     return tuple(str(number) for number in range(count))
 
 
-def whole(reader: Reader, label: Any, classes: int, where: str) -> Split:
-    """Makes a base split of checked labels.
+def make_split(reader: Reader, label: Any, classes: int, where: str) -> Split:
+    """Returns a base split, and validates its labels.
 
     Args:
-      reader: gives N images.
+      reader: reads N images.
       label: `i[N]`, class numbers.
       classes: number of classes, C.
       where: file or source, for messages.
@@ -195,8 +197,8 @@ def whole(reader: Reader, label: Any, classes: int, where: str) -> Split:
     return Split(reader, label.astype(np.int32), np.arange(len(label), dtype=np.int32))
 
 
-def in_memory(image: Any, label: Any, classes: int, where: str) -> Split:
-    """Makes a base split of arrays.
+def split_of_arrays(image: Any, label: Any, classes: int, where: str) -> Split:
+    """Returns a base split of arrays, and validates them.
 
     Args:
       image: `u8[N,H,W,3]`, or grey `u8[N,H,W]` or `u8[N,H,W,1]`, which become three equal channels.
@@ -208,7 +210,7 @@ def in_memory(image: Any, label: Any, classes: int, where: str) -> Split:
       A `Split`.
 
     Raises:
-      DataError: another dtype or shape, unequal lengths, or labels that `whole` refuses.
+      DataError: another dtype or shape, unequal lengths, or labels as in `make_split`.
     """
     image = np.asarray(image)
     if image.dtype != np.uint8:
@@ -227,4 +229,65 @@ def in_memory(image: Any, label: Any, classes: int, where: str) -> Split:
             where, f"{len(image)} images and {len(np.atleast_1d(label))} labels",
             "one label an image is wanted",
         )
-    return whole(ArrayReader(image), label, classes, where)
+    return make_split(ArrayReader(image), label, classes, where)
+
+
+def checked(dataset: Any, source: str) -> Dataset:
+    """Validates what a source returned, each split on first access.
+
+    Args:
+      dataset: the value that the source returned.
+      source: `data.source`, for messages.
+
+    Returns:
+      A `Dataset` whose splits pass the checks of `make_split` and `split_of_arrays`.
+
+    Raises:
+      DataError: it is not a `Dataset`, or its class names are not texts; on access to a split, that
+        split is not a `Split`, or its images, labels and indices do not fit together.
+    """
+    if not isinstance(dataset, Dataset):
+        raise DataError(
+            source, f"returned {type(dataset).__name__}, not a Dataset",
+            "return kdaug_jax.data.from_arrays(...) or kdaug_jax.data.Dataset(splits, class_names)",
+        )
+    names = dataset.class_names
+    if not isinstance(names, tuple | list) or not all(isinstance(name, str) for name in names):
+        raise DataError(source, f"has class_names {names!r}", "give one text for each class")
+    if not isinstance(dataset.splits, Mapping) or not dataset.splits:
+        raise DataError(
+            source, f"has splits {type(dataset.splits).__name__}", 'give {"train": Split, ...}'
+        )
+
+    def read(name: str) -> Split:
+        return _checked_split(dataset.splits[name], len(names), f"{source} ({name})")
+
+    return Dataset(
+        Deferred({name: functools.partial(read, name) for name in dataset.splits}), tuple(names)
+    )
+
+
+def _checked_split(split: Any, classes: int, where: str) -> Split:
+    if not isinstance(split, Split) or not isinstance(split.reader, Reader):
+        kind = f"a Split of {type(split.reader).__name__}" if isinstance(split, Split) else (
+            type(split).__name__
+        )
+        raise DataError(where, f"is {kind}", "make it with kdaug_jax.data.from_arrays, or give a "
+                        "Split whose reader has size, read and take")
+    if isinstance(split.reader, ArrayReader):
+        base = split_of_arrays(split.reader.image, split.label, classes, where)
+    else:
+        base = make_split(split.reader, split.label, classes, where)
+        image = split.read(np.arange(1))
+        if image.dtype != np.uint8 or image.shape != (1, *split.size, 3):
+            raise DataError(
+                where, f"image 0 is read as {image.dtype}{list(image.shape)}",
+                f"uint8 {[1, *split.size, 3]} is wanted",
+            )
+    index = np.asarray(split.index)
+    if index.shape != base.label.shape or index.dtype.kind not in "iu":
+        raise DataError(
+            where, f"index is {index.dtype} of shape {index.shape}",
+            f"numbers 0..{len(base) - 1} are wanted, one for each label",
+        )
+    return dataclasses.replace(base, index=index.astype(np.int32))

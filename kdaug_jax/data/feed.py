@@ -1,4 +1,4 @@
-"""How batches reach the step: what lies on the device, what is sent for each step."""
+"""How batches reach the step: arrays that stay on the devices, and arrays sent for each step."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ class Feed(NamedTuple):
 
     Attributes:
       constants: arrays that stay on the devices for the whole run.
-      item: `item(step)` gives the arrays sent for one step, examples along axis 0; a function of
+      item: `item(step)` returns the arrays sent for one step, examples along axis 0; a function of
         the step, fastest for one step after another.
       batch: `batch(constants, item) -> Batch`, pure, called inside the compiled step.
-      close: ends what reads ahead.
+      close: ends reading ahead.
     """
 
     constants: Any
@@ -39,7 +39,7 @@ class Feed(NamedTuple):
     close: Callable[[], None] = _nothing
 
 
-# Two are enough: batches never cross epochs, but what is read ahead does.
+# Two are enough: batches never cross epochs, but reading ahead does.
 _epoch_order = functools.lru_cache(maxsize=2)(indices)
 
 
@@ -62,7 +62,7 @@ def make_feed(
     split: Split, seed: int, batch_size: int, *, device_bytes: int, workers: int = 0,
     rows: slice | np.ndarray = _ALL,
 ) -> Feed:
-    """Gives `resident` batches of a split that fits on the devices, `streamed` ones otherwise.
+    """Returns a `resident` feed of a split that fits on the devices, a `streamed` one otherwise.
 
     Args:
       split: the training split.
@@ -113,18 +113,18 @@ def streamed(
       seed: `data.seed`, of the order.
       batch_size: examples a step, 1..N.
       rows: the positions within a batch that this process feeds to its devices.
-      workers: processes that read and decode what is not in memory, 0 for threads of this one.
+      workers: processes that read and decode images on disk, 0 for threads of this process.
 
     Returns:
-      A `Feed` of the same batches as `resident`. It is to be closed.
+      A `Feed` of the same batches as `resident`; the caller closes it.
     """
     order = _Order(seed, len(split), batch_size, rows)
     ahead = None if split.in_memory else _Ahead(split, order, workers)
 
     def item(step: int) -> dict[str, np.ndarray]:
-        found = order(step)
-        image = split.read(found) if ahead is None else ahead.images(step)
-        return {"image": image, "label": split.label[found], "index": split.index[found]}
+        positions = order(step)
+        image = split.read(positions) if ahead is None else ahead.images(step)
+        return {"image": image, "label": split.label[positions], "index": split.index[positions]}
 
     def batch(constants, item) -> Batch:
         mask = jnp.ones(item["label"].shape, bool)
@@ -134,7 +134,7 @@ def streamed(
 
 
 class _Ahead:
-    """The images of steps, from a stream that starts anew where steps do not follow each other."""
+    """The images of steps, from a stream that restarts where steps are not consecutive."""
 
     def __init__(self, split: Split, order: _Order, workers: int):
         self._open = functools.partial(Stream, split, order, workers=workers)
@@ -160,7 +160,7 @@ def eval_batches(
     """Yields a split in order, the last batch filled up with masked copies of its first example.
 
     Args:
-      split: the split to evaluate; what is not in memory is read ahead.
+      split: the split to evaluate; images on disk are read ahead.
       batch_size: rows of every batch, over all processes.
       rows: the positions within a batch that this process feeds to its devices.
 
@@ -169,20 +169,20 @@ def eval_batches(
     """
     size = len(split)
 
-    def positions(number: int) -> np.ndarray:
+    def unbounded(number: int) -> np.ndarray:
         return (number * batch_size + np.arange(batch_size, dtype=np.int32))[rows]
 
-    def found(number: int) -> np.ndarray:
-        wanted = positions(number)
-        return np.where(wanted < size, wanted, 0).astype(np.int32)
+    def filled(number: int) -> np.ndarray:
+        positions = unbounded(number)
+        return np.where(positions < size, positions, 0).astype(np.int32)
 
-    stream = None if split.in_memory else Stream(split, found, 0)
+    stream = None if split.in_memory else Stream(split, filled, 0)
     try:
         for number in range(-(-size // batch_size)):
-            here = found(number)
-            image = split.read(here) if stream is None else stream.next()
-            mask = positions(number) < size
-            yield Batch(image, split.label[here], split.index[here], mask)
+            positions = filled(number)
+            image = split.read(positions) if stream is None else stream.next()
+            mask = unbounded(number) < size
+            yield Batch(image, split.label[positions], split.index[positions], mask)
     finally:
         if stream is not None:
             stream.close()

@@ -1,4 +1,4 @@
-"""People's answers to the images of a split, such as CIFAR-10H's."""
+"""Human label distributions of a split, such as CIFAR-10H's."""
 
 from __future__ import annotations
 
@@ -6,17 +6,18 @@ from pathlib import Path
 
 import numpy as np
 
+from kdaug_jax.data.sources.arrays import UNREADABLE
 from kdaug_jax.errors import DataError
 
 
 def read_human(file: str | Path, classes: int, rows: int) -> np.ndarray:
-    """Reads how often people named each class.
+    """Reads how often people chose each class.
 
     Args:
       file: a NumPy file (`.npy`, or `.npz` with one array) of counts or shares `[N,C]`, by position
         in the base split, as CIFAR-10H's `cifar10h-counts.npy` is.
       classes: C of the data.
-      rows: how many positions are asked for, at most N.
+      rows: how many positions the split needs, at most N.
 
     Returns:
       `f32[N,C]`, shares; each row sums to 1.
@@ -29,10 +30,12 @@ def read_human(file: str | Path, classes: int, rows: int) -> np.ndarray:
         loaded = np.load(path, allow_pickle=False)
         if not isinstance(loaded, np.ndarray):
             with loaded:
-                found = [loaded[name] for name in loaded.files]
-            loaded = found[0] if len(found) == 1 else np.zeros(0)
-    except (OSError, ValueError) as error:
-        raise DataError("eval.human", f"{path} cannot be read ({error})", "name a .npy") from None
+                arrays = [loaded[name] for name in loaded.files]
+            loaded = arrays[0] if len(arrays) == 1 else np.zeros(0)
+    except UNREADABLE as error:
+        raise DataError(
+            "eval.human", f"{path} cannot be read ({error})", "give a .npy file of numbers"
+        ) from None
     if loaded.ndim != 2 or loaded.shape[1] != classes or loaded.dtype.kind not in "iuf":
         raise DataError(
             "eval.human", f"{path} holds {loaded.dtype}{list(loaded.shape)}",
@@ -45,5 +48,8 @@ def read_human(file: str | Path, classes: int, rows: int) -> np.ndarray:
     counts = loaded.astype(np.float64)
     total = counts.sum(axis=1, keepdims=True)
     if not np.isfinite(counts).all() or (counts < 0).any() or (total == 0).any():
-        raise DataError("eval.human", f"{path} holds rows that are no counts", "0 or more, not all")
+        raise DataError(
+            "eval.human", f"{path} has rows with negative or infinite counts, or with 0 only",
+            "give counts of at least 0, not all 0 in a row",
+        )
     return (counts / total).astype(np.float32)

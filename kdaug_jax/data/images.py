@@ -1,4 +1,4 @@
-"""Turns image files into RGB pixels; what cannot be shown as opaque RGB is refused by name."""
+"""Decodes image files into RGB pixels; images that are not opaque are refused by name."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def decode(content: bytes, where: str, index: int) -> np.ndarray:
         ) from None
     if image.mode == "I" or image.mode.startswith("I;16"):  # 16-bit grey, whatever Pillow calls it
         wide = np.asarray(image)
-        clear = wide == image.info.get("transparency", -1)  # the one level that is not seen
+        clear = wide == image.info.get("transparency", -1)  # the one transparent level
         pixels = np.repeat((wide >> 8).astype(np.uint8)[..., None], 3, axis=-1)
     elif image.has_transparency_data:
         pixels = np.asarray(image.convert("RGBA"))
@@ -57,7 +57,7 @@ def decode(content: bytes, where: str, index: int) -> np.ndarray:
     else:
         return np.array(image.convert("RGB"))
     if clear.any():
-        # What lies behind it is for the user to say: black and white make different images.
+        # The background is the user's choice: black and white make different images.
         raise DataError(
             where, f"image {index} is partly transparent", "put it on a background first"
         )

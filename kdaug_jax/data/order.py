@@ -6,7 +6,7 @@ import numpy as np
 
 
 def indices(seed: int, epoch: int, size: int) -> np.ndarray:
-    """Gives the order in which an epoch visits the training split.
+    """Returns the order in which an epoch visits the training split.
 
     Args:
       seed: `data.seed`, 0..2**32-1.

@@ -1,4 +1,4 @@
-"""The words that name a part of a base split: slices, stratified slices, PBA's reduced sets.
+"""The expressions that select a part of a base split: slices, stratified slices, PBA's subsets.
 
 - `train`: the whole base split
 - `train[:90%]`, `train[90%:]`: by percent
@@ -30,12 +30,12 @@ EXAMPLES = "write it like train[:90%], stratified(train[90%:]) or pba_reduced(40
 
 
 def choose(splits: Mapping[str, Split], use: str, text: str, source: str) -> Split:
-    """Picks the examples that a text names.
+    """Returns the part of a base split that an expression selects.
 
     Args:
       splits: the base splits.
-      use: "train", "validation" or "test": what the part is for.
-      text: as in the list above.
+      use: "train", "validation" or "test", the purpose of the part.
+      text: an expression of the list above.
       source: where the splits come from, for messages.
 
     Returns:
@@ -75,22 +75,22 @@ def choose(splits: Mapping[str, Split], use: str, text: str, source: str) -> Spl
 
 
 def overlaps(chosen: Mapping[str, Split], texts: Mapping[str, str]) -> dict[str, int]:
-    """Counts the examples of other parts that are in the training part too.
+    """Returns how many examples of other parts are in the training part too.
 
     Args:
       chosen: parts by use, one of them "train".
-      texts: the texts that they were picked by.
+      texts: the expressions that selected them.
 
     Returns:
       `{use: count}` of those that share any.
     """
     train = _base_name(texts["train"])
-    found = {
+    counts = {
         use: int(np.isin(split.index, chosen["train"].index).sum())
         for use, split in chosen.items()
         if use != "train" and _base_name(texts[use]) == train
     }
-    return {use: count for use, count in found.items() if count}
+    return {use: count for use, count in counts.items() if count}
 
 
 def _base_name(text: str) -> str:
@@ -101,7 +101,7 @@ def _base_name(text: str) -> str:
 
 
 def stratified_order(label: np.ndarray) -> np.ndarray:
-    """Orders examples so that every slice of the order holds all classes in proportion.
+    """Returns an order of which every slice holds all classes in proportion.
 
     Example j of the n of its class stands at (j + 1/2) / n of the whole. So a slice of L out of N
     examples holds L·n/N of each class, give or take rounding, and takes them in base order.

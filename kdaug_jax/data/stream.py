@@ -1,4 +1,4 @@
-"""Images that do not lie in memory: read and decoded ahead of the step, by Grain."""
+"""Images on disk, read and decoded ahead of the step by Grain."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from absl import flags
 from kdaug_jax.data.dataset import Reader, Split
 from kdaug_jax.errors import DataError
 
-# What is read at once: enough to make Grain's own work small beside it, and little enough that
-# the threads share a batch and the first one comes soon.
+# Bytes read at once: enough to outweigh Grain's overhead, and little enough that the threads share
+# a batch and the first batch comes soon.
 CHUNK_BYTES = 1 << 20
 MAX_THREADS = 16
 
@@ -43,11 +43,11 @@ class Stream:
     def __init__(
         self, split: Split, rows: Callable[[int], np.ndarray], start: int, workers: int = 0
     ):
-        """Starts to read.
+        """Starts reading ahead.
 
         Args:
-          split: where the images are.
-          rows: `rows(batch number)` gives `i[n]`, positions in the split, as many for each batch;
+          split: the images.
+          rows: `rows(batch number)` returns `i[n]`, positions in the split, as many for each batch;
             pure, and picklable if there are workers.
           start: number of the first batch.
           workers: processes that read and decode; 0 for threads of this process, which is enough
@@ -71,11 +71,11 @@ class Stream:
                 grain.MultiprocessingOptions(workers, per_worker_buffer_size=2 * parts),
                 worker_init_fn=_end_with_parent,
             )
-        # After the workers, so that their number does not change what is in a batch.
+        # After the workers, so that their number does not change the contents of a batch.
         self._iterator = iter(stream.batch(parts, batch_fn=_join))
 
     def next(self) -> np.ndarray:
-        """Gives the images of the next batch, `u8[n,H,W,3]`.
+        """Returns the images of the next batch, `u8[n,H,W,3]`.
 
         Raises:
           DataError: an image is corrupt, or a worker process died.
@@ -88,7 +88,7 @@ class Stream:
                 raise
             raise DataError(
                 "data.workers", f"a worker process died with exit code {died[1]}",
-                "is there enough memory? Run again to go on from the last checkpoint",
+                "check that memory suffices, and run again to go on from the last checkpoint",
             ) from None
 
     def close(self) -> None:
@@ -106,10 +106,10 @@ def _join(chunks: Any) -> np.ndarray:
 
 
 def _end_with_parent(number: int, count: int) -> None:
-    """Lets a worker live exactly as long as its parent.
+    """Makes a worker live exactly as long as its parent.
 
-    Signals to the whole process group must not end it: the parent still needs batches to save in
-    order. And a parent that is killed cannot end it, so it watches.
+    Signals to the process group must not end it: the parent still needs batches until it has saved.
+    A parent that is killed cannot end it, so the worker watches its parent.
     """
     del number, count
     signal.signal(signal.SIGTERM, signal.SIG_IGN)

@@ -36,6 +36,7 @@ from kdaug_jax.models.variables import flatten, unflatten
 from kdaug_jax.models.weights import to_torch
 from kdaug_jax.runtime import model_card, workdir
 from kdaug_jax.runtime.console import table as aligned
+from kdaug_jax.runtime.digest import sha256_file
 
 WEIGHTS, PACKED, SIZES = "weights.safetensors", "packed.safetensors", "sizes.json"
 PLATFORMS = ("cpu", "cuda", "tpu")
@@ -89,7 +90,10 @@ def write(directory: Path, loaded: Loaded, view: str, mean: tuple[float, ...]) -
       CheckpointError: it could not be written.
     """
     card, model = loaded.card, loaded.model
-    bits = pack.quantized_kernels(model, loaded.variables, card.size)
+    # A network without that option cannot be created for kernels that are rounded already.
+    bits = {}
+    if "bits" in card.options:
+        bits = pack.quantized_kernels(model, loaded.variables, card.size)
     if bits:  # BatchNorm stays: what is folded is rounded otherwise
         model = _of_rounded(card)
         leaves = flatten(loaded.variables)
@@ -108,8 +112,8 @@ def write(directory: Path, loaded: Loaded, view: str, mean: tuple[float, ...]) -
         safetensors_file.write(partial / WEIGHTS, to_torch(loaded.variables), metadata)
         if bits:
             pack.write_packed(partial / PACKED, loaded.variables, bits, {"kdaug_jax": told})
-        known = dataclasses.replace(card, sha256=model_card.digest(partial / FUNCTION))
-        workdir.write_json(partial / FUNCTION_CARD, dataclasses.asdict(known))
+        known = dataclasses.replace(card, sha256=sha256_file(partial / FUNCTION))
+        model_card.write_card(partial / FUNCTION_CARD, known)
         files = {path.name: path.stat().st_size for path in sorted(partial.iterdir())}
         sizes = {"files": files, "weights": pack.sizes(loaded.variables, bits), "view": view,
                  "mean": list(mean)}
@@ -151,7 +155,7 @@ def read(directory: Path, packed: bool = False) -> tuple[model_card.ModelCard, C
         )
     if packed:
         return card, _packed(directory, card)
-    if model_card.digest(directory / FUNCTION) != card.sha256:
+    if sha256_file(directory / FUNCTION) != card.sha256:
         raise CheckpointError(
             str(directory / FUNCTION), "is not the file that its card names", "export it again"
         )
@@ -180,7 +184,9 @@ def _packed(directory: Path, card: model_card.ModelCard) -> Callable[..., jax.Ar
 def _of_rounded(card: model_card.ModelCard) -> Model:
     """Creates the network whose kernels are rounded already; activations still are to be."""
     options = {**card.options, "bits": (FULL, card.options["bits"][1])}
-    return models.create(card.arch, card.num_classes, mean=card.mean, std=card.std, **options)
+    return models.create(
+        card.arch, card.num_classes, normalize=(card.mean, card.std), **options
+    )
 
 
 def table(sizes: Mapping[str, Any]) -> str:

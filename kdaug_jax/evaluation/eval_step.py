@@ -17,6 +17,7 @@ from kdaug_jax.experiment import views
 from kdaug_jax.experiment.loss_registry import resolve
 from kdaug_jax.experiment.networks import Network
 from kdaug_jax.runtime import sharding
+from kdaug_jax.runtime.ordering import Ordering
 from kdaug_jax.types import Batch, Clock, Info, Outputs, View
 
 # Sums by predictor, then by metric and the suffix of its name.
@@ -132,7 +133,7 @@ def make_eval_step(spec: EvalSpec, first: bool = False) -> Callable[..., Sums]:
         outputs = [_run_networks(spec, variables, view, [*members, *_teachers(spec)], human)]
         for specs, branch in () if first else spec.training_views:
             view = _make_view(specs, batch, spec.info, number)
-            after = sharding.after(view.image, list(outputs[-1].logits.values()), number)
+            after = Ordering(number, outputs[-1].logits.values()).after(view.image)
             members = [_on_branch(spec, predictor, branch) for predictor in _main(spec)]
             members = [*members, *_teachers(spec)]
             outputs.append(_run_networks(spec, variables, view.replace(image=after), members, None))

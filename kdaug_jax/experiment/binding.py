@@ -8,14 +8,16 @@ Python value and is part of the compiled program.
 from __future__ import annotations
 
 import ast
+import contextlib
 import inspect
 import typing
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from kdaug_jax.errors import ConfigError, suggest
+from kdaug_jax.errors import ArgumentError, ConfigError, suggest
+from kdaug_jax.registry import short_name
 from kdaug_jax.types import Info, Range
 
 
@@ -24,7 +26,7 @@ def read_calls(where: str, text: str) -> list[tuple[str, list[Any], dict[str, An
 
     Args:
       where: config path, for messages.
-      text: the expression; empty gives no calls.
+      text: the expression; empty gives no calls. A name may have dots: `package.module.function`.
 
     Returns:
       A list of (name, positional arguments, named arguments).
@@ -45,26 +47,74 @@ def read_calls(where: str, text: str) -> list[tuple[str, list[Any], dict[str, An
         stages.append(node)
         return [_call(where, stage) for stage in reversed(stages)]
     except (SyntaxError, ValueError) as error:
-        raise ConfigError(
-            where, f"cannot read {text!r}", "write name(values)|name(values)"
-        ) from error
+        remedy = "write name(values)|name(values)"
+        if ":" in text:
+            remedy += ", and a name of your own as package.module.function, with a dot for a colon"
+        raise ConfigError(where, f"cannot read {text!r}", remedy) from error
 
 
 def _call(where: str, node: ast.expr) -> tuple[str, list[Any], dict[str, Any]]:
-    if isinstance(node, ast.Name):
-        return node.id, [], {}
-    if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Name):
-        raise ValueError(ast.dump(node))
+    if not isinstance(node, ast.Call):
+        return _dotted(node), [], {}
+    name = _dotted(node.func)
     if any(keyword.arg is None for keyword in node.keywords):
         raise ValueError("** is not part of the language")
     args = [ast.literal_eval(argument) for argument in node.args]
     kwargs = {}
     for word in node.keywords:
         if word.arg in kwargs:
-            where = f"{where}.{node.func.id}"
+            where = f"{where}.{short_name(name)}"
             raise ConfigError(where, f"argument '{word.arg}' is given twice", "give it once")
         kwargs[word.arg] = ast.literal_eval(word.value)
-    return node.func.id, args, kwargs
+    return name, args, kwargs
+
+
+def _dotted(node: ast.expr) -> str:
+    if isinstance(node, ast.Attribute):
+        return f"{_dotted(node.value)}.{node.attr}"
+    if not isinstance(node, ast.Name):
+        raise ValueError(ast.dump(node))
+    return node.id
+
+
+@contextlib.contextmanager
+def located(where: str) -> Iterator[None]:
+    """Turns an `ArgumentError`, and nothing else, into a ConfigError of the config path `where`."""
+    try:
+        yield
+    except ArgumentError as error:
+        raise ConfigError(where, error.what, error.remedy) from None
+
+
+def check_function(where: str, value: Any, leading: int, remedy: str) -> None:
+    """Validates the form of what a user's name stands for.
+
+    Args:
+      where: config path, for messages.
+      value: what was imported.
+      leading: how many positional arguments the program gives it.
+      remedy: what it should be, for messages.
+
+    Raises:
+      ConfigError: not a function whose signature starts with so many positional parameters.
+    """
+    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    try:
+        parameters = list(inspect.signature(value).parameters.values())
+    except (TypeError, ValueError):  # not callable, or built in without a signature
+        kind = type(value).__name__
+        raise ConfigError(where, f"is of type {kind}, which has no signature", remedy) from None
+    first = parameters[:leading]
+    if len(first) < leading or any(parameter.kind not in kinds for parameter in first):
+        raise ConfigError(where, f"does not take {leading} positional arguments", remedy)
+    for parameter in parameters[leading:]:
+        if parameter.kind in (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD):
+            raise ConfigError(where, f"takes {parameter}", "name each option in its signature")
+
+
+def shape_text(array: Any) -> str:
+    """Returns dtype and shape of an array for messages, as `float32[8,3]`."""
+    return f"{array.dtype}[{','.join(map(str, array.shape))}]"
 
 
 class Option(NamedTuple):
@@ -85,7 +135,7 @@ class Bound(NamedTuple):
 
 
 def options(function: Callable[..., Any], skip: Sequence[str] | int) -> dict[str, Option]:
-    """Lists the parameters of `function` that a user may write.
+    """Returns the parameters of `function` that a user may write.
 
     Args:
       function: a stage, a loss or a schedule.
@@ -100,7 +150,7 @@ def options(function: Callable[..., Any], skip: Sequence[str] | int) -> dict[str
         parameters = parameters[skip:]
     else:
         parameters = [parameter for parameter in parameters if parameter.name not in skip]
-    found = {}
+    known = {}
     for parameter in parameters:
         hint = hints.get(parameter.name, Any)
         marks = getattr(hint, "__metadata__", ())
@@ -108,8 +158,8 @@ def options(function: Callable[..., Any], skip: Sequence[str] | int) -> dict[str
         if hint is Any and isinstance(parameter.default, float):
             traced = Range(np.float32)
         plain = hint if hint in (bool, int, float, str, tuple) else None
-        found[parameter.name] = Option(traced, "fill" in marks, plain, parameter.default)
-    return found
+        known[parameter.name] = Option(traced, "fill" in marks, plain, parameter.default)
+    return known
 
 
 def bind(
@@ -120,7 +170,7 @@ def bind(
     skip: Sequence[str] | int,
     info: Info,
 ) -> Bound:
-    """Binds written arguments to a signature and checks their types and ranges.
+    """Binds written arguments to a signature and validates their types and ranges.
 
     Args:
       where: config path, for messages.
@@ -168,21 +218,21 @@ def _takes(known: Mapping[str, Option]) -> str:
     return "(" + ", ".join(known) + ")" if known else "no arguments"
 
 
-def _plain(path: str, value: Any, wanted: type | None) -> Any:
-    if wanted is float:
+def _plain(path: str, value: Any, kind: type | None) -> Any:
+    if kind is float:
         cast(path, value, Range(np.float32))  # what it becomes in the program
         return float(value)
     if isinstance(value, float) and not np.isfinite(value):
         raise ConfigError(path, f"got {value}", "must be finite")
-    if wanted is None or isinstance(value, wanted) and (wanted is bool) == isinstance(value, bool):
+    if kind is None or isinstance(value, kind) and (kind is bool) == isinstance(value, bool):
         return value
-    if wanted is tuple and isinstance(value, list):  # what JSON makes of it
+    if kind is tuple and isinstance(value, list):  # what JSON makes of it
         return tuple(value)
-    raise ConfigError(path, f"got {value!r}", f"must be a {wanted.__name__}")
+    raise ConfigError(path, f"got {value!r}", f"must be a {kind.__name__}")
 
 
 def cast(path: str, value: Any, legal: Range, info: Info | None = None) -> np.ndarray:
-    """Turns a written number into the array that is traced, and checks its range.
+    """Converts a written number to the array that is traced, and validates its range.
 
     Args:
       path: config path, for messages.
@@ -208,16 +258,15 @@ def cast(path: str, value: Any, legal: Range, info: Info | None = None) -> np.nd
         high = np.inf if info is None else getattr(info, high)
     try:
         with np.errstate(over="ignore"):
-            found = np.asarray(value).astype(legal.dtype)
-        lost = integer and int(found) != value
+            number = np.asarray(value).astype(legal.dtype)
+        inexact = integer and int(number) != value
     except OverflowError:
-        found, lost = np.asarray(np.inf), True
-    below = found <= legal.low if legal.open else found < legal.low
-    if lost or not np.isfinite(found) or below or found > high:
+        number, inexact = np.asarray(np.inf), True
+    below = number <= legal.low if legal.open else number < legal.low
+    if inexact or not np.isfinite(number) or below or number > high:
         hint = f"; {legal.hint}" if below and legal.hint else ""
-        wanted = _interval(legal, high, value)
-        raise ConfigError(path, f"got {value}", f"must be {wanted}{hint}")
-    return found
+        raise ConfigError(path, f"got {value}", f"must be {_interval(legal, high, value)}{hint}")
+    return number
 
 
 def _interval(legal: Range, high: float, value: int | float) -> str:

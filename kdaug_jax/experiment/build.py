@@ -1,4 +1,4 @@
-"""`build_phase(config, info, start)`: resolves one phase of an experiment into a program."""
+"""`build_phase(config, info, start)`: the program of one phase of an experiment."""
 
 from __future__ import annotations
 
@@ -9,65 +9,64 @@ from typing import Any
 import numpy as np
 
 from kdaug_jax.errors import ConfigError, suggest
-from kdaug_jax.experiment import networks as network_room
 from kdaug_jax.experiment import optim, terms, views
 from kdaug_jax.experiment.checks import check_picks, check_pools, check_term
-from kdaug_jax.experiment.config import SEED, natural_sort
+from kdaug_jax.experiment.config import natural_sort
+from kdaug_jax.experiment.fields import FIELDS
 from kdaug_jax.experiment.frozen import compatibility
+from kdaug_jax.experiment.networks import Network, build_network, check_init
 from kdaug_jax.experiment.program import Program
 from kdaug_jax.types import Info, Range
 
 
 def build_phase(full: dict[str, Any], info: Info, start_step: int) -> Program:
-    """Resolves one phase of an experiment.
+    """Returns the program of one phase of an experiment.
 
     Args:
       full: the complete plain config of the phase.
       info: facts of the training split.
-      start_step: where the phase begins.
-
-    Returns:
-      Its program.
+      start_step: the step at which the phase begins.
 
     Raises:
-      ConfigError: whatever does not fit, named by its config path.
+      ConfigError: the first thing that does not fit, named by its config path.
     """
     steps_per_epoch, total_steps = _steps(full, len(info.labels))
-    specs = natural_sort(full["views"])
+    view_names = natural_sort(full["views"])
     view_specs = views.parse_all(
-        {name: full["views"][name]["ops"] for name in specs}, info,
+        {name: full["views"][name]["ops"] for name in view_names}, info,
         max(math.ceil(full["train"]["epochs"]), 1),
     )
-    branches = {name: full["views"][name]["branch"] for name in specs}
-    names = natural_sort(full["networks"])
+    branches = {name: full["views"][name]["branch"] for name in view_names}
+    network_names = natural_sort(full["networks"])
     term_specs = tuple(
         terms.build_term(
-            name, full["terms"][name], list(specs), names, steps_per_epoch, total_steps, info
+            name, full["terms"][name], view_names, network_names, steps_per_epoch, total_steps,
+            info,
         )
         for name in natural_sort(full["terms"])
     )
     made = views.views_to_make(view_specs, terms.pairs(term_specs))
-    check_picks(made, names)
+    check_picks(made, network_names)
     check_pools(made, full)
-    asked = tuple(
+    scored = tuple(
         (name, spec.name) for spec, call in views.picks(made)
         for name in views.networks_of(call)
     )
-    needed = (*terms.pairs(term_specs), *asked)
-    networks = _networks(full, info, needed, branches)
-    compatibility.check_views(networks, needed, view_specs, full)
-    for spec in term_specs:
-        _check_students(spec, networks)
-        check_term(spec, {one.name: one for one in view_specs}, branches, full)
+    pairs = (*terms.pairs(term_specs), *scored)
+    networks = _networks(full, info, pairs, branches)
+    compatibility.check_views(networks, pairs, view_specs, full)
+    for term in term_specs:
+        _check_students(term, networks)
+        check_term(term, {spec.name: spec for spec in view_specs}, branches, full)
     optimizer = optim.build_optimizer(full["optim"], steps_per_epoch, total_steps, info)
     hparams, ranges = _traced(
         full, views.hparams(view_specs), terms.hparams(term_specs),
         (optimizer.hparams, optimizer.ranges),
     )
-    # What every later reader needs to build the networks again without the data.
+    # With mean and std filled in, the networks can be built again without the data.
     resolved = {**full, "networks": {
-        name: {**full["networks"][name], "mean": one.facts["mean"], "std": one.facts["std"]}
-        for name, one in networks.items()
+        name: full["networks"][name] | {part: network.facts[part] for part in ("mean", "std")}
+        for name, network in networks.items()
     }}
     program = Program(
         config=resolved,
@@ -91,7 +90,7 @@ def build_phase(full: dict[str, Any], info: Info, start_step: int) -> Program:
 
 
 def _steps(full: Mapping[str, Any], size: int) -> tuple[int, int]:
-    """Gives the steps of an epoch of `size` examples, and of the whole run."""
+    """Returns the steps of an epoch of `size` examples, and of the whole run."""
     batch_size = full["data"]["batch_size"]
     if batch_size > size:
         raise ConfigError(
@@ -115,9 +114,9 @@ def _groups(full: Mapping[str, Any]) -> int:
 def _traced(
     full: Mapping[str, Any], *parts: tuple[Mapping[str, np.ndarray], Mapping[str, Range]]
 ) -> tuple[dict[str, np.ndarray], dict[str, Range]]:
-    """Gathers the traced numbers by path, and their ranges."""
+    """Returns all traced numbers and their ranges, both by path."""
     hparams: dict[str, np.ndarray] = {"seed": np.asarray(full["seed"], np.uint32)}
-    ranges: dict[str, Range] = {"seed": SEED}
+    ranges: dict[str, Range] = {"seed": FIELDS["seed"].legal}
     for values, legal in parts:
         hparams |= values
         ranges |= legal
@@ -125,14 +124,14 @@ def _traced(
 
 
 def _networks(
-    full: Mapping[str, Any], info: Info, needed: Sequence[tuple[str, str]],
+    full: Mapping[str, Any], info: Info, pairs: Sequence[tuple[str, str]],
     branches: Mapping[str, int],
-) -> dict[str, network_room.Network]:
+) -> dict[str, Network]:
     """Builds the networks, each with the BatchNorm branches that its views use."""
-    found, sources = {}, {one["init"] for one in full["networks"].values()}
+    networks, sources = {}, {section["init"] for section in full["networks"].values()}
     for name in natural_sort(full["networks"]):
         section = full["networks"][name]
-        used = [branches[view] for network, view in needed if network == name]
+        used = [branches[view] for network, view in pairs if network == name]
         if not used and name in sources:
             used = [0]
         if not used:
@@ -148,18 +147,19 @@ def _networks(
                 f"networks.{name}", f"no view of it trains BatchNorm branch {min(unused)} of the "
                 f"{1 + max(used)} that would be evaluated", "number branches without gaps",
             )
-        found[name] = network_room.build_network(
-            name, section, info, 1 + max(used), full["train"]["replica_batch_size"], full["precision"]
+        networks[name] = build_network(
+            name, section, info, 1 + max(used), full["train"]["replica_batch_size"],
+            full["precision"],
         )
-    network_room.check_init(found, info.size)
-    return found
+    check_init(networks, info.size)
+    return networks
 
 
-def _check_students(spec: terms.TermSpec, networks: Mapping[str, network_room.Network]) -> None:
-    """Refuses frozen networks that are to learn."""
+def _check_students(spec: terms.TermSpec, networks: Mapping[str, Network]) -> None:
+    """Raises ConfigError if a term trains a frozen network."""
     for network in {pair.split("@")[0] for pair in spec.student}:
         if not networks[network].trainable:
             raise ConfigError(
                 f"terms.{spec.name}.student", f"'{network}' is frozen",
-                suggest("", [name for name, one in networks.items() if one.trainable]),
+                suggest("", [name for name in networks if networks[name].trainable]),
             )

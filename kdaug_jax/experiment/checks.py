@@ -1,4 +1,4 @@
-"""Whether views, networks and terms fit each other, told in one line before any device work."""
+"""Validates that views, networks and terms fit each other, before any device work."""
 
 from __future__ import annotations
 
@@ -11,30 +11,20 @@ from kdaug_jax.experiment.views import ViewSpec, networks_of, picks, rows_after
 
 
 def check_picks(specs: Sequence[ViewSpec], networks: Sequence[str]) -> None:
-    """Refuses networks that are not there.
-
-    Raises:
-      ConfigError: see above.
-    """
+    """Raises ConfigError if a stage `pick` names a network that does not exist."""
     for spec, call in picks(specs):
         for name in networks_of(call):
             if name not in networks:
-                raise ConfigError(
-                    f"views.{spec.name}.{call.role}", f"no network '{name}'", suggest(name, networks)
-                )
+                where = f"views.{spec.name}.{call.role}"
+                raise ConfigError(where, f"no network '{name}'", suggest(name, networks))
 
 
 def check_pools(specs: Sequence[ViewSpec], full: Mapping[str, Any]) -> None:
-    """Refuses pools of which nothing is left, and rows that micro-batches cannot share.
-
-    Raises:
-      ConfigError: see above.
-    """
+    """Raises ConfigError if a `pick` keeps no row, or micro-batches cannot share the rows."""
     batch, group = full["data"]["batch_size"], full["train"]["replica_batch_size"]
     for spec in specs:
         for end, last in enumerate(spec.rows, 1):
-            left = rows_after(spec.rows[:end], group or batch)
-            if left < 1:
+            if rows_after(spec.rows[:end], group or batch) < 1:
                 before = rows_after(spec.rows[: end - 1], group or batch)
                 raise ConfigError(
                     f"{last.pick}.keep", f"{last.factor:g} of {before} rows leaves none",
@@ -50,10 +40,9 @@ def check_pools(specs: Sequence[ViewSpec], full: Mapping[str, Any]) -> None:
 
 
 def check_joint(term: TermSpec, specs: Mapping[str, ViewSpec], branches: Mapping[str, int]) -> None:
-    """Refuses views with other examples or other labels, and members alike only in part.
+    """Raises ConfigError unless all views of a joint term have the same examples and labels.
 
-    Raises:
-      ConfigError: see above.
+    Its members must be one network branch, or one for each view.
     """
     where, first = f"terms.{term.name}", term.views[0]
     for view in term.views:
@@ -71,24 +60,34 @@ def check_joint(term: TermSpec, specs: Mapping[str, ViewSpec], branches: Mapping
     if len(members) not in (1, len(term.views)):
         raise ConfigError(
             f"{where}.on", f"its {len(term.views)} views have {len(members)} BatchNorm branches",
-            "give each view a branch of its own, or all one",
+            "give each view its branch, or all views the same",
         )
 
 
 def _labelled_by(spec: ViewSpec, specs: Mapping[str, ViewSpec]) -> str:
-    """Names the view that mixed a view's labels last, "" if they are those of the data."""
+    """Returns the view that mixed a view's labels last, "" if they are those of the data."""
     while spec.mixes and all(call.stage.form != "group" for call in spec.calls):
         spec = specs[spec.source]
     return spec.name if spec.mixes else ""
 
 
 def check_term(
-    term: TermSpec, specs: Mapping[str, ViewSpec], branches: Mapping[str, int], full: Mapping[str, Any]
+    term: TermSpec,
+    specs: Mapping[str, ViewSpec],
+    branches: Mapping[str, int],
+    full: Mapping[str, Any],
 ) -> None:
-    """Refuses views that do not suit a term: other rows for its teacher, too small groups.
+    """Validates the views of a term.
+
+    Args:
+      term: the term.
+      specs: the views by name.
+      branches: BatchNorm branch of each view.
+      full: the complete config.
 
     Raises:
-      ConfigError: see above.
+      ConfigError: its teacher's view has different examples, a view repeats or mixes the examples
+        of a term that needs unique ones, or groups are too small.
     """
     where = f"terms.{term.name}"
     if term.term.joint:
@@ -96,18 +95,18 @@ def check_term(
     for view in term.views:
         if term.term.unique_examples and specs[view].rows:
             raise ConfigError(
-                f"{where}.on", f"view '{view}' may hold an example twice",
-                "put it on a view without repeat and pick",
+                f"{where}.on", f"view '{view}' may hold an example twice, but the loss keeps a row "
+                "for each example", "put it on a view without repeat and pick",
             )
         if term.term.unique_examples and specs[view].mixes:
             raise ConfigError(
-                f"{where}.on", f"images of view '{view}' are mixed, and what is kept for an "
-                "example is of one image", "put it on a view without mixing",
+                f"{where}.on", f"view '{view}' mixes images, but the loss keeps a row for each "
+                "example", "put it on a view without mixing",
             )
     for view, teachers in zip(term.views, term.teachers, strict=True):
         for pair in teachers:
-            other = pair.split("@")[1]
-            if specs[view].rows != specs[other].rows:
+            taught = pair.split("@")[1]
+            if specs[view].rows != specs[taught].rows:
                 raise ConfigError(
                     f"{where}.teacher", f"'{pair}' sees other rows than view '{view}' has",
                     f'start both from one pool, as view("{view}")',
@@ -115,11 +114,11 @@ def check_term(
     group = full["train"]["replica_batch_size"]
     size = group or full["data"]["batch_size"] // full["train"]["accumulate"]
     view = min(term.views, key=lambda name: rows_after(specs[name].rows, size))
-    left = rows_after(specs[view].rows, size)
-    if left < term.term.min_group:
+    rows = rows_after(specs[view].rows, size)
+    if rows < term.term.min_group:
         path = "train.replica_batch_size" if group else "data.batch_size"
-        picked = f", which is what view '{view}' keeps of {size}" if left < size else ""
+        picked = f" (view '{view}' keeps {rows} of {size})" if rows < size else ""
         raise ConfigError(
             where, f"'{full['terms'][term.name]['loss']}' compares examples and "
-            f"{path} gives it groups of {left}{picked}", f"it needs at least {term.term.min_group}",
+            f"{path} gives it groups of {rows}{picked}", f"it needs at least {term.term.min_group}",
         )

@@ -1,4 +1,8 @@
-"""How the gradients of task and distillation become one gradient."""
+"""How the gradients of task and distillation become one gradient.
+
+A user's combination, written `package.module.name(options)` in `optim.combine`, is a function
+`f(epoch, ...)` like `clip_per_variable`, which gets the groups apart, or a row `Combine`.
+"""
 
 from __future__ import annotations
 
@@ -20,17 +24,18 @@ class Combine(NamedTuple):
     Attributes:
       make: `make(epoch, **options) -> f(grads: {group: tree}) -> tree`; with `momentum`,
         `make(decay, momentum, **options) -> GradientTransformation` from such grads to a tree.
-      separate: whether it needs the groups apart, which costs one backward pass a group.
+      separate: whether it needs the groups "task" and "distill" apart, which costs one backward
+        pass a group.
       momentum: whether it takes weight decay and momentum over from the optimiser.
     """
 
     make: Callable[..., Any]
-    separate: bool
+    separate: bool = True
     momentum: bool = False
 
     @property
     def skip(self) -> int:
-        """How many leading parameters of `make` are not the user's."""
+        """How many leading parameters of `make` are not options."""
         return 2 if self.momentum else 1
 
 
@@ -74,7 +79,7 @@ def clip_per_variable(epoch: jax.Array, start: NonNegative = 0.0) -> Callable[[G
 def dot(
     decay: optax.GradientTransformation, momentum: jax.Array, delta: Fraction = 0.075
 ) -> optax.GradientTransformation:
-    """Gives task and distillation a momentum each: m − δ and m + δ (distillation-oriented).
+    """Adds task and distillation with momenta m − δ and m + δ (distillation-oriented).
 
     u = (m − δ) u + g_task + decay; v = (m + δ) v + g_distill; the gradient is u + v. It takes the
     place of plain SGD's momentum m.
@@ -99,8 +104,8 @@ def dot(
         task, decayed = decay.update(grads["task"], state["decay"], params)
         now = {"task": task, "distill": grads["distill"]}
         moved = {
-            name: jax.tree.map(lambda old, g, rate=rates[name]: rate * old + g, state[name], own)
-            for name, own in now.items()
+            name: jax.tree.map(lambda old, g, rate=rates[name]: rate * old + g, state[name], new)
+            for name, new in now.items()
         }
         together = jax.tree.map(jnp.add, moved["task"], moved["distill"])
         return together, {"decay": decayed, **moved}

@@ -1,4 +1,4 @@
-"""What is wrong with a command line or a config file, in one line."""
+"""Explains errors of the command line and of config files in one line."""
 
 from __future__ import annotations
 
@@ -16,16 +16,17 @@ REMEDY = "see --print_config for the fields"
 
 
 def explain(error: Exception, argv: Sequence[str]) -> UserError:
-    """Turns what reading the command line raised into an error for the user.
+    """Returns the error to show for one that was raised while the command line was read.
 
-    A config file is a program of the user's and may fail in any way.
+    A config file is a program of the user's and may fail in any way. A `ConfigError`, such as that
+    of a name which cannot be resolved, is returned as it is.
 
     Args:
-      error: whatever was raised.
+      error: the exception.
       argv: the words of the command line.
 
     Returns:
-      The error to raise instead: it names a file and line of the user's, an override, or a flag.
+      An error that names the file and line, the override or the flag.
     """
     if isinstance(error, UserError):
         return error
@@ -33,26 +34,29 @@ def explain(error: Exception, argv: Sequence[str]) -> UserError:
     within: BaseException | None = error
     while within is not None:  # a ValueError of the file comes wrapped, as if it were the flag's
         if line := _line_of(file, within):
-            return ConfigError(f"{file}:{line}", _said(within), "mend the file")
+            return ConfigError(f"{file}:{line}", _summary(within), "mend the file")
         within = within.__context__
     if isinstance(error, flags.Error):
         return ConfigError("command line", " ".join(str(error).split()), REMEDY)
     if not os.path.isfile(file):
         return ConfigError("--config", f"there is no file '{file}'", "see the folder configs/")
     if isinstance(error, SyntaxError):
-        return ConfigError(f"{error.filename}:{error.lineno}", _said(error), "mend the file")
-    return _override(argv, file, arg) or ConfigError("command line", _said(error), REMEDY)
+        return ConfigError(f"{error.filename}:{error.lineno}", _summary(error), "mend the file")
+    return _override(argv, file, arg) or ConfigError("command line", _summary(error), REMEDY)
 
 
-def _said(error: BaseException) -> str:
+def _summary(error: BaseException) -> str:
     return f"{type(error).__name__}: " + " ".join(str(error).split())
 
 
 def _line_of(file: str, error: BaseException) -> int | None:
-    """Gives the line of a file that an error comes from, directly or not."""
+    """Returns the last line of a file in the traceback of an error, or None."""
     frames = traceback.extract_tb(error.__traceback__)
-    own = [frame for frame in frames if os.path.abspath(frame.filename) == os.path.abspath(file)]
-    return own[-1].lineno if own else None
+    lines = [
+        frame.lineno for frame in frames
+        if os.path.abspath(frame.filename) == os.path.abspath(file)
+    ]
+    return lines[-1] if lines else None
 
 
 def config_file(argv: Sequence[str]) -> str | None:
@@ -69,7 +73,7 @@ def _config_word(argv: Sequence[str]) -> str:
 
 
 def _override(argv: Sequence[str], file: str, arg: str) -> ConfigError | None:
-    """Finds the override of a field that the config does not have."""
+    """Returns the error of the first override of a field that the config does not have."""
     try:
         config = plain(runpy.run_path(file)["get_config"](*[arg] if arg else ()))
     except (TypeError, KeyError, AttributeError, ValueError):

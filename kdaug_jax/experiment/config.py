@@ -1,4 +1,4 @@
-"""Checks of a config, overrides by path, differences, fingerprint."""
+"""Validation of a config, overrides by path, differences, fingerprint."""
 
 from __future__ import annotations
 
@@ -14,20 +14,33 @@ from ml_collections import ConfigDict
 
 from kdaug_jax.errors import ConfigError, suggest
 from kdaug_jax.experiment.binding import cast
-from kdaug_jax.experiment.sections import check_known, default, network, optimizer, term
+from kdaug_jax.experiment.fields import (
+    FIELDS,
+    REQUIRED,
+    Field,
+    check_known,
+    defaults,
+    section_fields,
+    value_at,
+)
+from kdaug_jax.experiment.sections import default, network, optimizer, term
 from kdaug_jax.types import Range
 
-MODES = ("train", "evaluate", "preview", "export")
-SEED = Range(np.uint32, 0, 2**32 - 1)
-COUNT = Range(np.int64, 0)
-# No interval of time or data is longer, in whatever it is counted.
-LONGEST = 1e9
+__all__ = [
+    "FREE", "MODES", "canonical", "check_field", "default", "difference", "fingerprint", "flatten",
+    "natural_sort", "network", "optimizer", "overlay", "plain", "set_path", "term", "validate",
+]
+
+MODES = FIELDS["mode"].legal
 # A run may be resumed with other values of these.
 FREE = ("mode", "data.workers", "data.device_gb")
+# What a value of each type may be in Python; a field of another type is checked by who reads it.
+TYPES = {"float": (int, float), "int": int, "bool": bool, "str": str, "tuple": (tuple, list),
+         "dict": dict}
 
 
 def plain(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Turns a config into plain nested dicts, tuples and numbers."""
+    """Returns a config as plain nested dicts, tuples and numbers."""
     return config.to_dict() if isinstance(config, ConfigDict) else copy.deepcopy(dict(config))
 
 
@@ -42,7 +55,7 @@ def natural_sort(names) -> list[str]:
 
 
 def validate(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Checks all that can be checked without data and devices.
+    """Validates all of a config that needs neither data nor devices.
 
     Args:
       config: a ConfigDict or nested dicts.
@@ -58,70 +71,67 @@ def validate(config: Mapping[str, Any]) -> dict[str, Any]:
     full = {**schema, **given}
     for section in ("views", "networks", "terms"):
         full[section] = _section(section, full[section], ())
-    for section, fields in schema.items():
-        if isinstance(fields, dict) and fields:
+    for section, values in schema.items():
+        if isinstance(values, dict) and values:
             if not isinstance(full[section], dict):
                 raise ConfigError(section, f"got {full[section]!r}", "must be a section")
-            if section == "optim":  # an optimiser has options of its own
-                fields = {name: fields[name] for name in optimizer("", 0.0)}
+            if section == "optim":  # an optimiser has further options
+                values = defaults("optim")
             else:
-                check_known(section, full[section], fields)
-            full[section] = {**fields, **full[section]}
-            for name, value in fields.items():
-                _same_type(f"{section}.{name}", full[section][name], value)
+                check_known(section, full[section], values)
+            full[section] = {**values, **full[section]}
+    for path, field in FIELDS.items():
+        if "*" not in path:
+            check_field(path, value_at(full, path), field)
     for name in ("metrics", "views"):
-        listed = full["eval"][name]
-        if any(not isinstance(one, str) for one in listed) or len(set(listed)) < len(listed):
-            raise ConfigError(f"eval.{name}", f"got {listed!r}", "must be names, each once")
-    if full["mode"] not in MODES:
-        raise ConfigError("mode", f"got '{full['mode']}'", suggest(str(full["mode"]), MODES))
-    if full["precision"] not in ("float32", "bfloat16"):
-        raise ConfigError("precision", f"got {full['precision']!r}", "must be float32 or bfloat16")
-    cast("seed", full["seed"], SEED)
-    cast("data.seed", full["data"]["seed"], SEED)
-    for path, low in (
-        ("data.batch_size", 1), ("data.workers", 0),
-        ("train.replica_batch_size", 0), ("train.steps_per_call", 0), ("train.accumulate", 1),
-        ("eval.batch_size", 0), ("eval.bins", 1), ("checkpoint.every_steps", 0),
-        ("checkpoint.keep", 2), ("log.every_steps", 1), ("mesh.data", -1),
-    ):
-        section, name = path.split(".")
-        cast(path, full[section][name], Range(np.int64, low))
-    for path in (
-        "data.device_gb", "eval.every_epochs", "checkpoint.every_epochs", "checkpoint.every_minutes"
-    ):
-        section, name = path.split(".")
-        cast(path, full[section][name], Range(np.float64, 0.0, LONGEST))
-    cast("train.epochs", full["train"]["epochs"], Range(np.float64, 0.0, LONGEST, open=True))
-    group, batch = full["train"]["replica_batch_size"], full["data"]["batch_size"]
-    if group and batch % group:
+        names = full["eval"][name]
+        if any(not isinstance(item, str) for item in names) or len(set(names)) < len(names):
+            raise ConfigError(f"eval.{name}", f"got {names!r}", "must be names, each once")
+    replica_batch, batch = full["train"]["replica_batch_size"], full["data"]["batch_size"]
+    if replica_batch and batch % replica_batch:
         raise ConfigError(
-            "train.replica_batch_size", f"{group} does not divide data.batch_size {batch}",
+            "train.replica_batch_size", f"{replica_batch} does not divide data.batch_size {batch}",
             f"use a divisor of {batch}",
         )
     parts = full["train"]["accumulate"]
-    units, what = (batch // group, "groups") if group else (batch, "data.batch_size")
+    units = batch // replica_batch if replica_batch else batch
     if units % parts:
+        what = "groups" if replica_batch else "data.batch_size"
         raise ConfigError(
             "train.accumulate", f"{parts} micro-batches cannot share {what} {units} evenly",
             f"use a divisor of {units}",
         )
-    full["views"] = {name: _view(name, value) for name, value in full["views"].items()}
-    full["networks"] = {
-        name: _network(f"networks.{name}", value) for name, value in full["networks"].items()
-    }
-    full["terms"] = {name: _term(f"terms.{name}", value) for name, value in full["terms"].items()}
-    _whole(full)
+    for section, complete in (("views", _view), ("networks", _network), ("terms", _term)):
+        full[section] = {
+            name: complete(f"{section}.{name}", value) for name, value in full[section].items()
+        }
+    _check_sections(full)
     return full
 
 
-def _same_type(path: str, value: Any, example: Any) -> None:
-    kinds = {float: (int, float), int: (int,), bool: (bool,), str: (str,), tuple: (tuple, list)}
-    if path == "optim.schedule":
+def check_field(path: str, value: Any, field: Field) -> None:
+    """Validates the type and the range of one value.
+
+    Args:
+      path: its config path, for messages.
+      value: what the config holds there.
+      field: its row of the table.
+
+    Raises:
+      ConfigError: another type, or not a legal value.
+    """
+    kind = field.type or type(field.default).__name__
+    if kind not in TYPES:
         return
-    wanted = kinds.get(type(example), (type(example),))
-    if not isinstance(value, wanted) or isinstance(value, bool) != isinstance(example, bool):
-        raise ConfigError(path, f"got {value!r}", f"must be a {type(example).__name__}")
+    if not isinstance(value, TYPES[kind]) or isinstance(value, bool) != (kind == "bool"):
+        raise ConfigError(path, f"got {value!r}", f"must be a {kind}")
+    if isinstance(field.legal, Range):
+        if field.off is None or value != field.off:
+            for number in value if kind == "tuple" else (value,):
+                cast(path, number, field.legal)
+    elif field.legal and value not in field.legal:
+        listed = "must be " + " or ".join(field.legal) if len(field.legal) == 2 else ""
+        raise ConfigError(path, f"got {value!r}", listed or suggest(value, field.legal))
 
 
 def _section(where: str, value: Any, required: tuple[str, ...]) -> dict[str, Any]:
@@ -136,56 +146,58 @@ def _section(where: str, value: Any, required: tuple[str, ...]) -> dict[str, Any
     return section
 
 
+def _complete(where: str, kind: str, value: Any) -> dict[str, Any]:
+    """Returns a checked section such as `networks.student` with all its fields."""
+    fields = section_fields(kind)
+    required = tuple(name for name, field in fields.items() if field.default is REQUIRED)
+    section = _section(where, value, required)
+    check_known(where, section, fields)
+    section = defaults(kind, **section)
+    for name, field in fields.items():
+        check_field(f"{where}.{name}", section[name], field)
+    return section
+
+
 def _network(where: str, value: Any) -> dict[str, Any]:
-    section = _section(where, value, ("name",))
-    check_known(where, section, network(""))
-    section = network(**section)
-    several = section["checkpoint"]
-    if isinstance(several, list | tuple) and several and all(isinstance(s, str) for s in several):
-        section["checkpoint"] = tuple(several)
-    else:
-        _same_type(f"{where}.checkpoint", several, "")
-    for name, example in network("").items():
-        if name != "checkpoint":
-            _same_type(f"{where}.{name}", section[name], example)
-    for name, legal in (("mean", Range(np.float32, 0.0, 255.0)),
-                        ("std", Range(np.float32, 0.0, open=True))):
-        section[name] = tuple(section[name])
-        for number in section[name]:
-            cast(f"{where}.{name}", number, legal)
-    _pairs(f"{where}.recipe", section["recipe"], (str,))
+    section = _complete(where, "networks.*", value)
+    checkpoint = section["checkpoint"]
+    if not isinstance(checkpoint, str):
+        if not checkpoint or not _is_names(checkpoint):
+            raise ConfigError(
+                f"{where}.checkpoint", f"got {checkpoint!r}", "must be a str or a tuple of str"
+            )
+        section["checkpoint"] = tuple(checkpoint)
+    section.update(mean=tuple(section["mean"]), std=tuple(section["std"]))
+    _check_pairs(f"{where}.recipe", section["recipe"], (str,))
     return section
 
 
 def _term(where: str, value: Any) -> dict[str, Any]:
+    fields = section_fields("terms.*")
     section = _section(where, value, ("loss", "on"))
-    if not isinstance(section["loss"], str):
-        raise ConfigError(f"{where}.loss", f"got {section['loss']!r}", "must be a str")
+    check_field(f"{where}.loss", section["loss"], fields["loss"])
     if not isinstance(section["on"], list | tuple):
         raise ConfigError(f"{where}.on", f"got {section['on']!r}", "must be names of views")
     section = term(**section)
-    for name in ("gradient_group", "detach"):
-        _same_type(f"{where}.{name}", section[name], term("", ())[name])
-    for name in ("on", "student", "teacher", "features"):
+    for name, field in fields.items():
         if name not in section:
             continue
-        listed = section[name] if isinstance(section[name], list | tuple) else (section[name],)
-        if any(not isinstance(one, str) for one in listed):
-            raise ConfigError(f"{where}.{name}", f"got {section[name]!r}", "must be names")
+        check_field(f"{where}.{name}", section[name], field)
+        if "tuple" in field.type and not isinstance(section[name], str):
+            if not _is_names(section[name]):
+                raise ConfigError(f"{where}.{name}", f"got {section[name]!r}", "must be names")
     return section
 
 
-def _view(name: str, value: Any) -> dict[str, Any]:
-    value = {"ops": value} if isinstance(value, str) else value
-    section = _section(f"views.{name}", value, ("ops",))
-    check_known(f"views.{name}", section, {"ops": "", "branch": 0})
-    section = {"branch": 0, **section}
-    _same_type(f"views.{name}.ops", section["ops"], "")
-    cast(f"views.{name}.branch", section["branch"], COUNT)
-    return section
+def _is_names(value: Any) -> bool:
+    return isinstance(value, list | tuple) and all(isinstance(name, str) for name in value)
 
 
-def _whole(full: Mapping[str, Any]) -> None:
+def _view(where: str, value: Any) -> dict[str, Any]:
+    return _complete(where, "views.*", {"ops": value} if isinstance(value, str) else value)
+
+
+def _check_sections(full: Mapping[str, Any]) -> None:
     for section in ("views", "networks", "terms"):
         if not full[section]:
             raise ConfigError(section, "is empty", "an experiment needs at least one entry")
@@ -194,28 +206,30 @@ def _whole(full: Mapping[str, Any]) -> None:
                 raise ConfigError(
                     f"{section}.{name}", "is not a usable name", "use letters, digits and _"
                 )
-    if not any(one["trainable"] for one in full["networks"].values()):
+    networks = full["networks"]
+    frozen = [name for name, section in networks.items() if not section["trainable"]]
+    if len(frozen) == len(networks):
         raise ConfigError("networks", "none is trainable", "set trainable=True for the student")
-    for name, one in full["networks"].items():
-        if one["trainable"] and one["checkpoint"]:
+    for name, section in networks.items():
+        if section["trainable"] and section["checkpoint"]:
             raise ConfigError(
                 f"networks.{name}.checkpoint", "is given for a trained network",
                 "leave it empty, or name a frozen network of that checkpoint in `init`",
             )
-        frozen = [other for other, its in full["networks"].items() if not its["trainable"]]
-        if one["init"] and not one["trainable"]:
-            raise ConfigError(f"networks.{name}.init", "is given for a frozen network",
-                              "leave it empty")
-        if one["init"] and one["init"] not in frozen:
+        if section["init"] and not section["trainable"]:
             raise ConfigError(
-                f"networks.{name}.init", f"no frozen network '{one['init']}'",
-                suggest(one["init"], frozen),
+                f"networks.{name}.init", "is given for a frozen network", "leave it empty"
+            )
+        if section["init"] and section["init"] not in frozen:
+            raise ConfigError(
+                f"networks.{name}.init", f"no frozen network '{section['init']}'",
+                suggest(section["init"], frozen),
             )
     for field in ("phases", "population"):
-        _pairs(field, full[field], (object,))
+        _check_pairs(field, full[field], (object,))
 
 
-def _pairs(where: str, entries: Any, first: tuple[type, ...]) -> None:
+def _check_pairs(where: str, entries: Any, first: tuple[type, ...]) -> None:
     if not isinstance(entries, list | tuple) or any(
         not isinstance(entry, list | tuple) or len(entry) != 2 or not isinstance(entry[0], first)
         for entry in entries
@@ -225,7 +239,7 @@ def _pairs(where: str, entries: Any, first: tuple[type, ...]) -> None:
 
 
 def set_path(config: Mapping[str, Any], path: str, value: Any) -> dict[str, Any]:
-    """Gives a copy of a plain config with the value at `path` replaced.
+    """Returns a copy of a plain config with the value at `path` replaced.
 
     Raises:
       ConfigError: there is no such path.
@@ -251,7 +265,7 @@ def overlay(
     ranges: Mapping[str, Range],
     overrides: Mapping[str, Any],
 ) -> dict[str, np.ndarray]:
-    """Replaces traced numbers by path.
+    """Returns traced numbers with some of them replaced.
 
     Args:
       hparams: traced numbers by path.
@@ -275,36 +289,28 @@ def overlay(
 
 
 def _like(path: str, value: Any, old: np.ndarray, legal: Range) -> np.ndarray:
-    """Casts a number, or as many as the old array has."""
+    """Returns a number as array, or as many numbers as the old array has."""
     if not np.ndim(old):
         return cast(path, value, legal)
     if not isinstance(value, list | tuple | np.ndarray) or np.shape(value) != np.shape(old):
         raise ConfigError(path, f"got {value!r}", f"must be {np.size(old)} numbers")
-    return np.stack([cast(path, one, legal) for one in np.asarray(value)])
+    return np.stack([cast(path, number, legal) for number in np.asarray(value)])
 
 
 def canonical(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Gives a config as JSON would give it back (tuples become lists)."""
+    """Returns a config as it is after a way through JSON: tuples are lists."""
     return json.loads(json.dumps(config, sort_keys=True))
 
 
 def fingerprint(config: Mapping[str, Any]) -> str:
-    """Gives 16 hexadecimal digits that change whenever a field changes."""
+    """Returns 16 hexadecimal digits that change whenever a field changes."""
     text = json.dumps(config, sort_keys=True).encode()
     return hashlib.sha256(text).hexdigest()[:16]
 
 
 def difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
-    """Lists, one line a path, where two configs differ; fields in `FREE` do not count."""
-
-    def flatten(value, prefix=""):
-        if isinstance(value, dict) and value:
-            for name, inner in value.items():
-                yield from flatten(inner, f"{prefix}.{name}" if prefix else name)
-        else:
-            yield prefix, value
-
-    before, after = dict(flatten(canonical(old))), dict(flatten(canonical(new)))
+    """Returns a line for each path where two configs differ, apart from the fields in `FREE`."""
+    before, after = flatten(canonical(old)), flatten(canonical(new))
     lines = []
     for path in sorted({*before, *after} - set(FREE)):
         if before.get(path, "(absent)") != after.get(path, "(absent)"):
@@ -312,3 +318,14 @@ def difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
                 f"{path}: {before.get(path, '(absent)')!r} -> {after.get(path, '(absent)')!r}"
             )
     return lines
+
+
+def flatten(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns `{"train.epochs": 1.0, ...}` of a plain config; empty sections are values."""
+    flat: dict[str, Any] = {}
+    for name, value in config.items():
+        if isinstance(value, Mapping) and value:
+            flat |= {f"{name}.{path}": inner for path, inner in flatten(value).items()}
+        else:
+            flat[name] = value
+    return flat

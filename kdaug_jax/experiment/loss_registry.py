@@ -1,19 +1,23 @@
-"""Finds losses by name and lifts plain ones to terms, so that the step knows one form."""
+"""Resolves losses by name and turns plain ones into terms, so that the step knows one form.
+
+The forms of a loss, and what their arguments mean, are described in `kdaug_jax.losses.term`.
+"""
 
 from __future__ import annotations
 
-import importlib
 import inspect
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import zip_longest
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from kdaug_jax.errors import ArgumentError, ConfigError, suggest
+from kdaug_jax import registry
+from kdaug_jax.errors import ArgumentError, ConfigError
 from kdaug_jax.experiment.binding import options
 from kdaug_jax.losses import LOSSES
+from kdaug_jax.losses.arrays import masked_mean, split_groups
 from kdaug_jax.losses.term import Loss, Term, TermInput
 
 ROLES: dict[str, Callable[[TermInput], Any]] = {
@@ -26,13 +30,13 @@ ROLES: dict[str, Callable[[TermInput], Any]] = {
 
 
 def as_term(loss: Loss) -> Term:
-    """Makes a term of a plain loss: summed over views and features, averaged over examples or groups.
+    """Returns a plain loss as a term: summed over views and features, averaged over examples.
 
     Args:
-      loss: the function, and what it is given.
+      loss: the function, and what it works on.
 
     Returns:
-      A term without parameters or state.
+      A term without parameters or state; a loss of one value a group is averaged over groups.
     """
     roles = _roles(loss.function)
 
@@ -47,108 +51,99 @@ def as_term(loss: Loss) -> Term:
         return total, state, {}
 
     plain = not loss.features and loss.min_group == 1
-    return Term(init, apply, roles, features=bool(loss.features), min_group=loss.min_group, plain=plain)
+    return Term(
+        init, apply, roles, features=bool(loss.features), min_group=loss.min_group, plain=plain
+    )
 
 
-def _arguments(use: str, roles: Sequence[str], item: TermInput) -> Iterator[tuple[Any, ...]]:
-    """Gives the arguments of each call that a view takes: one, or one a feature."""
-    features = {"student": item.student_features, "teacher": item.teacher_features}
+def _arguments(use: str, roles: Sequence[str], item: TermInput) -> Iterator[dict[str, Any]]:
+    """Yields the arguments by role of each call on a view: one call, or one a feature."""
+    chosen = {"student": item.chosen_student, "teacher": item.chosen_teacher}
     if use == "each":
-        calls = [
-            dict(zip(features, pair, strict=True)) for pair in zip_longest(*features.values())
-        ]
+        calls = [dict(zip(chosen, pair, strict=True)) for pair in zip_longest(*chosen.values())]
     else:
-        calls = [features if use else {}]
-    for own in calls:
-        yield tuple(own[role] if role in own else ROLES[role](item) for role in roles)
+        calls = [chosen if use else {}]
+    for call in calls:
+        yield {role: call[role] if role in call else ROLES[role](item) for role in roles}
 
 
-def _mean(function, arrays, mask, groups: int, options) -> jax.Array:
-    call = lambda *arrays: function(*arrays, **options)  # noqa: E731
+def _mean(
+    function: Callable[..., Any], arrays: Mapping[str, Any], mask: jax.Array, groups: int,
+    options: Mapping[str, Any],
+) -> jax.Array:
+    """Averages a loss over examples or, where it returns one value a group, over groups."""
+
+    def call(*values: Any) -> Any:
+        return function(**dict(zip(arrays, values, strict=True)), **options)
+
     if groups > 1:
         # Relational losses compare examples, and may do so only inside their group.
-        split = lambda array: array.reshape(groups, -1, *array.shape[1:])  # noqa: E731
-        value = jax.vmap(call)(*jax.tree.map(split, arrays))
-        mask = mask.reshape(groups, -1)
+        value = jax.vmap(call)(*split_groups(tuple(arrays.values()), groups))
+        mask = split_groups(mask, groups)
     else:
-        value = call(*arrays)
+        value = call(*arrays.values())
     legal = (mask.shape, mask.shape[:1] if groups > 1 else ())
     if not isinstance(value, jax.Array) or value.shape not in legal:
-        gave = f"an array of shape {value.shape}" if isinstance(value, jax.Array) else (
+        result = f"an array of shape {list(value.shape)}" if isinstance(value, jax.Array) else (
             f"a {type(value).__name__}"
         )
         raise ArgumentError(
-            f"{getattr(function, '__name__', 'the loss')} gave {gave} for a batch of {mask.shape}",
-            "it must be an array, of one value an example or of none",
+            f"{getattr(function, '__name__', 'the loss')} returned {result} for examples"
+            f" {list(mask.shape)}",
+            "return an array of one value an example, or of one value",
         )
-    if value.shape != mask.shape:
-        return jnp.mean(value)
-    kept = mask.astype(jnp.float32)
-    return jnp.sum(jnp.where(mask, value, 0.0)) / jnp.maximum(jnp.sum(kept), 1.0)
+    return masked_mean(value, mask) if value.shape == mask.shape else jnp.mean(value)
 
 
 def _roles(function: Callable[..., Any]) -> tuple[str, ...]:
-    parameters = inspect.signature(function).parameters.values()
-    return tuple(parameter.name for parameter in parameters if parameter.name in ROLES)
+    return tuple(name for name in inspect.signature(function).parameters if name in ROLES)
 
 
 def resolve(where: str, loss: str) -> tuple[Term, Callable[..., Any], Sequence[str] | int]:
-    """Finds a loss by its name in the table or by `package.module:name`.
+    """Resolves a loss by its name in the table, or `package.module:attribute`.
+
+    Args:
+      where: config path of the name, for messages.
+      loss: the name.
 
     Returns:
       The term, the function whose signature holds the options, and the leading parameters that
       are not options.
 
     Raises:
-      ConfigError: there is no such loss.
+      ConfigError: there is no such loss, or the name stands for something else.
     """
-    if ":" in loss:
-        module, _, attribute = loss.partition(":")
-        try:
-            found = getattr(importlib.import_module(module), attribute)
-        except Exception as error:  # whatever a user's module does when it is imported
-            raise ConfigError(
-                where, f"cannot import '{loss}' ({error})", "package.module:function"
-            ) from error
-        _check_form(where, loss, found)
-    elif loss in LOSSES:
-        found = LOSSES[loss]
-    else:
-        known = [*LOSSES, "package.module:function"]
-        raise ConfigError(where, f"unknown loss '{loss}'", suggest(loss, known))
-    if isinstance(found, Term):
-        return found, found.apply, 4
-    row = found if isinstance(found, Loss) else Loss(found)
+    row = registry.resolve(where, "loss", loss, LOSSES)
+    if isinstance(row, Term):
+        return row, row.apply, 4
+    row = row if isinstance(row, Loss) else Loss(row)
+    _check_signature(where, loss, row.function)
     return as_term(row), row.function, tuple(ROLES)
 
 
-def _check_form(where: str, loss: str, found: Any) -> None:
-    """Refuses what a user's name stands for unless it is a term, a loss or a readable function."""
-    if isinstance(found, Term):
-        return
-    function = found.function if isinstance(found, Loss) else found
+def _check_signature(where: str, loss: str, function: Any) -> None:
+    """Validates that a function has readable arguments, at least one of which is a role."""
     try:
         roles = _roles(function)
     except (TypeError, ValueError) as error:  # not callable, or built in without a signature
         raise ConfigError(
-            where, f"'{loss}' is a {type(found).__name__} whose arguments cannot be read",
+            where, f"'{loss}' is a {type(function).__name__} whose arguments cannot be read",
             "name a function, a Loss or a Term",
         ) from error
     if not roles:
         raise ConfigError(
-            where, f"'{loss}' has no argument that it could be given",
+            where, f"'{loss}' has no argument that is a role",
             "name at least one of " + ", ".join(ROLES),
         )
 
 
 def defaults(loss: str) -> dict[str, Any]:
-    """Gives the options of a loss of the table that have defaults, so that a config shows them."""
+    """Returns the options of a loss of the table that have defaults, for the config to show."""
     if loss not in LOSSES:
         return {}
     term, signature, skip = resolve("terms", loss)
-    found = options(signature, skip)
     shown = {
-        name: one.default for name, one in found.items()
-        if one.default is not inspect.Parameter.empty
+        name: option.default for name, option in options(signature, skip).items()
+        if option.default is not inspect.Parameter.empty
     }
     return {"features": (), **shown} if term.features else shown

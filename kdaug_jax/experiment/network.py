@@ -1,11 +1,11 @@
-"""What one network of an experiment is."""
+"""One network of an experiment, and the model that it is made of."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from kdaug_jax import models
+from kdaug_jax import models, registry
 from kdaug_jax.errors import ConfigError
 from kdaug_jax.models.model import Model
 
@@ -16,12 +16,12 @@ class Network(NamedTuple):
     Attributes:
       model: its pure functions.
       trainable: whether gradients reach it; a frozen one runs in inference mode.
-      checkpoint: where a frozen network comes from, see `experiment.frozen.stored`; several
-        directories as a tuple.
-      facts: `{"name", "mean", "std", "num_classes", "options", "size"}`, what it takes to build it
-        again; and "kind", what `experiment.frozen.stored` found where its checkpoint points.
+      checkpoint: what a frozen network is loaded from, see `experiment.frozen.stored`; a tuple for
+        an average of several.
+      facts: `{"name", "mean", "std", "num_classes", "options", "size"}`, with which it can be
+        built again, and "kind", the form of its checkpoint in `experiment.frozen.stored`.
       init: the frozen network whose weights a trained one starts from, "" for random ones.
-      members: the networks that this one averages, for several directories.
+      members: the networks whose probabilities this one averages.
     """
 
     model: Model
@@ -32,8 +32,8 @@ class Network(NamedTuple):
     members: tuple[Network, ...] = ()
 
     @property
-    def looked_up(self) -> bool:
-        """Whether it is a table of logits, which is given and not run."""
+    def is_table(self) -> bool:
+        """Whether it is a table of logits, which are looked up by example."""
         return self.facts.get("kind") == "table"
 
 
@@ -44,35 +44,39 @@ def create(
     size: tuple[int, int],
     **settings: Any,
 ) -> Model:
-    """Creates the model that facts describe.
+    """Returns the model that facts describe.
 
     Args:
       where: config path of the network, for messages.
       config: its section.
       facts: see `Network`.
-      size: (height, width) in pixels of the images that it is going to see.
-      **settings: of `models.create` besides.
+      size: (height, width) in pixels of its input images.
+      **settings: further arguments of `models.create`.
 
     Returns:
       The model.
 
     Raises:
-      ConfigError: unknown architecture, or images too small.
+      ConfigError: unknown architecture, images too small, or a network of the user's own that is
+        not as it must be.
     """
     try:
         model = models.create(
-            facts["name"], facts["num_classes"], mean=tuple(facts["mean"]),
-            std=tuple(facts["std"]), **settings, **facts["options"],
+            facts["name"], facts["num_classes"], normalize=(facts["mean"], facts["std"]),
+            **settings, **facts["options"],
         )
+        if min(size) < model.min_size:
+            raise ConfigError(
+                "name",
+                f"{facts['name']} needs images of at least {model.min_size} pixels a side, "
+                f"the data set has {size[1]}×{size[0]}",
+                "use larger images or another network",
+            )
+        if registry.is_import(facts["name"]):
+            models.check(model, size, train=config["trainable"])
     except ConfigError as error:
-        field = f"options.{error.where}" if error.where in facts["options"] else error.where
+        field = error.where.removeprefix("normalize.")
+        field = f"options.{field}" if field in facts["options"] else field
         field = field if field.split(".")[0] in config else "name"
         raise ConfigError(f"{where}.{field}", error.what, error.remedy) from None
-    if min(size) < model.min_size:
-        raise ConfigError(
-            f"{where}.name",
-            f"{facts['name']} needs images of at least {model.min_size} pixels a side, "
-            f"the data set has {size[0]}×{size[1]}",
-            "use larger images or another network",
-        )
     return model

@@ -7,28 +7,35 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from einops import rearrange
 
 from kdaug_jax import rng
 from kdaug_jax.errors import ConfigError
+from kdaug_jax.experiment.context import StepContext
 from kdaug_jax.experiment.frozen import stored, tables
 from kdaug_jax.experiment.network import Network, create
 from kdaug_jax.models.variables import flatten, mismatches
-from kdaug_jax.runtime import sharding
-from kdaug_jax.types import Clock, Info, Outputs, View
+from kdaug_jax.runtime.ordering import Ordering
+from kdaug_jax.types import Info, Outputs, View
 
 __all__ = ["Network", "build_network", "check_init", "run", "start"]
 
 
 def build_network(
-    name: str, config: Mapping[str, Any], info: Info, branches: int, replica_batch_size: int, dtype: str
+    name: str,
+    config: Mapping[str, Any],
+    info: Info,
+    branches: int,
+    replica_batch_size: int,
+    dtype: str,
 ) -> Network:
-    """Builds one network from its config.
+    """Returns the network of a config.
 
     Args:
       name: its name in the experiment.
-      config: a complete section, see `experiment.config.network`.
+      config: a complete section, see `experiment.sections.network`.
       info: facts of the training split; its mean and std hold where the config gives none.
-      branches: how many BatchNorm branches the views of this network use.
+      branches: number of BatchNorm branches that the views of this network use.
       replica_batch_size: see `train.replica_batch_size`.
       dtype: "float32" or "bfloat16", of the computation.
 
@@ -63,8 +70,18 @@ def build_network(
     return Network(model, config["trainable"], config["checkpoint"], facts, config["init"])
 
 
+def variable_shapes(network: Network, size: tuple[int, int]) -> dict[str, Any]:
+    """Returns `{"params", "batch_stats"}` of shapes and dtypes.
+
+    Args:
+      network: whose variables.
+      size: height and width of its input images in pixels.
+    """
+    return jax.eval_shape(lambda key: network.model.init(key, size), jax.random.key(0))
+
+
 def check_init(networks: Mapping[str, Network], size: tuple[int, int]) -> None:
-    """Refuses a network that is to start from the weights of one which it does not resemble.
+    """Validates that networks which start from another's weights have variables like its.
 
     Args:
       networks: by name.
@@ -73,17 +90,13 @@ def check_init(networks: Mapping[str, Network], size: tuple[int, int]) -> None:
     Raises:
       ConfigError: their variables have other names or shapes.
     """
-    for name, one in networks.items():
-        if not one.init:
+    for name, network in networks.items():
+        if not network.init:
             continue
-        wanted, found = (
-            flatten(jax.eval_shape(lambda key, its=its: its.model.init(key, size),
-                                   jax.random.key(0)))
-            for its in (one, networks[one.init])
-        )
-        if wrong := mismatches(found, wanted):
+        expected = flatten(variable_shapes(network, size))
+        if wrong := mismatches(flatten(variable_shapes(networks[network.init], size)), expected):
             raise ConfigError(
-                f"networks.{name}.init", f"the variables of '{one.init}' do not fit: {wrong}",
+                f"networks.{name}.init", f"the variables of '{network.init}' do not fit: {wrong}",
                 "use networks of the same architecture and as many BatchNorm branches",
             )
 
@@ -91,20 +104,20 @@ def check_init(networks: Mapping[str, Network], size: tuple[int, int]) -> None:
 def start(
     network: Network, key: jax.Array, size: tuple[int, int], frozen: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Gives the variables that a trained network starts from.
+    """Returns the variables that a trained network starts from.
 
     Args:
       network: the trained network.
-      key: for random ones.
+      key: for random variables.
       size: height and width of the stored images in pixels.
-      frozen: variables of the frozen networks by name; only that of `network.init` is used.
+      frozen: variables of the frozen networks by name; only those of `network.init` are used.
 
     Returns:
       `{"params", "batch_stats"}`.
     """
     if not network.init:
         return network.model.init(key, size)
-    # Copied: the state is given away step by step, the frozen network stays.
+    # Copied: each step donates the state, but the frozen network stays.
     return jax.tree.map(jnp.copy, dict(frozen[network.init]))
 
 
@@ -112,40 +125,37 @@ def run(
     networks: Mapping[str, Network],
     pairs: Sequence[tuple[str, str]],
     variables: Mapping[str, Any],
-    views: Mapping[str, View],
-    branches: Mapping[str, int],
-    clock: Clock,
     given: Mapping[str, Outputs],
-    groups: int = 0,
+    context: StepContext,
 ) -> tuple[dict[str, Outputs], dict[str, Any]]:
-    """Runs each network on its views, those of one size in one joint pass.
+    """Runs each network on its views, those of equal size in one joint pass.
 
     Args:
       networks: by name.
       pairs: the (network, view) pairs that are needed, in order.
       variables: `{network: {"params", "batch_stats"}}`.
-      views: by name.
-      branches: `{view: BatchNorm branch}` for trained networks; frozen ones use branch 0.
-      clock: position in the run, for dropout.
-      given: `{"network@view": Outputs}`; these pairs are not run, nor are those of networks of
-        which only a table of logits is known.
-      groups: into how many groups each view falls for statistics; 0 for groups of `replica_batch_size`.
+      given: `{"network@view": Outputs}`; these pairs are not run, nor are those of tables of
+        logits, which are looked up.
+      context: the views and the position in the run.
 
     Returns:
       `{"network@view": Outputs}` and `{network: batch_stats}` of the trained networks. In
       training mode each view has its own statistics, as in separate passes.
     """
-    outputs = {**_looked_up(networks, pairs, variables, views), **given}
+    views, branches, clock = context.views, context.branches, context.clock
+    outputs = {**_table_outputs(networks, pairs, variables, views), **given}
     batch_stats = {}
-    # Frozen networks first: the trained ones do not depend on them but for the loss.
-    # So is what views were mixed and chosen by.
-    first = [view.target for view in views.values()]
+    # Mixed views and frozen networks come first: trained ones depend on them only in the loss.
+    order = Ordering(clock.step, (view.target for view in views.values()))
     for name, network in sorted(networks.items(), key=lambda item: item[1].trainable):
-        wanted = [view for one, view in pairs if one == name and f"{name}@{view}" not in outputs]
+        pending = [
+            view for network_name, view in pairs
+            if network_name == name and f"{name}@{view}" not in outputs
+        ]
         current = dict(variables[name])
-        for together in _joint(wanted, views):
+        for together in _by_shape(pending, views):
             image = _stack([views[view].image for view in together])
-            image = sharding.after(image, first if network.trainable else (), clock.step)
+            image = order.after(image) if network.trainable else image
             key = rng.batch_key(clock, f"network/{name}/" + "+".join(together))
             result, current["batch_stats"] = network.model.apply(
                 current,
@@ -153,10 +163,10 @@ def run(
                 train=network.trainable,
                 branches=tuple(branches[view] if network.trainable else 0 for view in together),
                 key=key,
-                groups=groups if network.trainable else 0,
+                groups=context.groups if network.trainable else 0,
             )
             if not network.trainable:
-                first.append(result.logits)
+                order.done(result.logits)
             for position, view in enumerate(together):
                 outputs[f"{name}@{view}"] = _unstack(result, position, len(together))
         if network.trainable:
@@ -164,23 +174,23 @@ def run(
     return outputs, batch_stats
 
 
-def _looked_up(
+def _table_outputs(
     networks: Mapping[str, Network],
     pairs: Sequence[tuple[str, str]],
     variables: Mapping[str, Any],
     views: Mapping[str, View],
 ) -> dict[str, Outputs]:
-    """Gives what is stored of the pairs whose network is a table of logits."""
+    """Returns the stored logits of the pairs whose network is a table of logits."""
     return {
         f"{name}@{view}": tables.look_up(variables[name], views[view].index)
         for name, view in pairs
-        if name in networks and networks[name].looked_up
+        if name in networks and networks[name].is_table
     }
 
 
-def _joint(wanted: Sequence[str], views: Mapping[str, View]) -> list[list[str]]:
+def _by_shape(names: Sequence[str], views: Mapping[str, View]) -> list[list[str]]:
     by_shape: dict[tuple[int, ...], list[str]] = {}
-    for view in wanted:
+    for view in names:
         by_shape.setdefault(views[view].image.shape, []).append(view)
     return list(by_shape.values())
 
@@ -191,13 +201,12 @@ def _stack(images: Sequence[jax.Array]) -> jax.Array:
     if len({image.dtype for image in images}) > 1:
         images = [image.astype(jnp.float32) for image in images]
     # On axis 1 every device keeps its own examples; on axis 0 the data would move.
-    stacked = jnp.stack(images, axis=1)
-    return stacked.reshape(-1, *stacked.shape[2:])
+    return rearrange(jnp.stack(images, axis=1), "b v ... -> (b v) ...")
 
 
 def _unstack(outputs: Outputs, position: int, count: int) -> Outputs:
     if count == 1:
         return outputs
     return jax.tree.map(
-        lambda array: array.reshape(-1, count, *array.shape[1:])[:, position], outputs
+        lambda array: rearrange(array, "(b v) ... -> b v ...", v=count)[:, position], outputs
     )

@@ -1,5 +1,8 @@
 """`config.optim` as an optax chain whose numbers are traced.
 
+A user's optimiser, named `package.module:name`, is a function `f(rate, decay, *, ...)` like `adam`
+or a row `Method`.
+
 The chain is made anew inside the step from the traced numbers; its state does not depend on them.
 Order of the links: combine the gradient groups, add weight decay (unless the optimiser decouples
 it), clip by global norm, the optimiser with its learning rate. Decay before clipping is what the
@@ -18,9 +21,19 @@ import optax
 
 from kdaug_jax.errors import ConfigError, suggest
 from kdaug_jax.experiment import schedules
-from kdaug_jax.experiment.binding import Bound, bind, cast, read_calls
+from kdaug_jax.experiment.binding import (
+    Bound,
+    bind,
+    cast,
+    check_function,
+    located,
+    read_calls,
+    shape_text,
+)
 from kdaug_jax.experiment.combine import COMBINE, Combine
+from kdaug_jax.experiment.fields import FIELDS
 from kdaug_jax.experiment.terms import GROUPS
+from kdaug_jax.registry import is_import, resolve, short_name
 from kdaug_jax.types import Fraction, Hparams, Info, Positive, Range, TrainState
 
 
@@ -35,7 +48,7 @@ class Method(NamedTuple):
     """
 
     make: Callable[..., optax.GradientTransformation]
-    decoupled: bool
+    decoupled: bool = False
 
 
 def sgd(rate, decay, *, momentum: Fraction = 0.9, nesterov: bool = False):
@@ -94,10 +107,6 @@ DECAY: dict[str, Callable[[str, Any], bool]] = {
     "not_batchnorm": lambda name, parent: not _is_batchnorm(parent),
 }
 
-FIELDS = (
-    "name", "weight_decay", "decay", "clip_norm", "combine", "ema", "ema_ramp", "schedule",
-)
-
 
 class Optimizer(NamedTuple):
     """Everything `config.optim` says, resolved.
@@ -106,6 +115,7 @@ class Optimizer(NamedTuple):
       schedule: the learning rate.
       method: the optimiser's function and its options.
       combine: how gradient groups are combined, and its options.
+      combine_path: config path of these options.
       groups: `{term group: gradient group}`; equal gradient groups share a backward pass.
       decay: which parameters decay.
       clips: whether gradients are clipped.
@@ -117,6 +127,7 @@ class Optimizer(NamedTuple):
     schedule: schedules.Schedule
     method: tuple[Method, Bound]
     combine: tuple[Combine, Bound]
+    combine_path: str
     groups: dict[str, str]
     decay: Callable[[str, Any], bool]
     clips: bool
@@ -138,33 +149,40 @@ def build_optimizer(
       info: facts of the training split.
 
     Returns:
-      The plan from which `transformation` makes the optax chain.
+      The spec from which `transformation` makes the optax chain.
 
     Raises:
       ConfigError: unknown optimiser, schedule, decay scope or combination, or a bad number.
     """
-    name = config["name"]
-    if name not in OPTIMIZERS:
-        raise ConfigError("optim.name", f"unknown optimiser '{name}'", suggest(name, OPTIMIZERS))
+    name = str(config["name"])
+    method = _row("optim.name", "optimiser", name, OPTIMIZERS, Method)
+    check_function("optim.name", method.make, 2, "name a function f(rate, decay, ...) or a Method")
     if config["decay"] not in DECAY:
         raise ConfigError(
             "optim.decay", f"unknown scope '{config['decay']}'", suggest(config["decay"], DECAY)
         )
-    options = {key: value for key, value in config.items() if key not in FIELDS}
-    method = bind("optim", OPTIMIZERS[name].make, (), options, 2, info)
+    options = {
+        option: value for option, value in config.items() if f"optim.{option}" not in FIELDS
+    }
+    method_bound = bind("optim", method.make, (), options, 2, info)
     calls = read_calls("optim.combine", config["combine"])
-    if len(calls) != 1 or calls[0][0] not in COMBINE:
-        wrong = config["combine"]
-        raise ConfigError("optim.combine", f"unknown combination '{wrong}'", suggest(wrong, COMBINE))
+    if len(calls) != 1:
+        raise ConfigError(
+            "optim.combine", f"got {len(calls)} calls", "write one, such as 'sum()'"
+        )
     combine_name, args, kwargs = calls[0]
-    combine = COMBINE[combine_name]
-    combine_bound = bind(f"optim.{combine_name}", combine.make, args, kwargs, combine.skip, info)
-    if combine.momentum and (name != "sgd" or method.static["nesterov"]):
+    combine = _row("optim.combine", "combination", combine_name, COMBINE, Combine)
+    check_function(
+        "optim.combine", combine.make, combine.skip, "name a function f(epoch, ...) or a Combine"
+    )
+    combine_path = f"optim.{short_name(combine_name)}"
+    combine_bound = bind(combine_path, combine.make, args, kwargs, combine.skip, info)
+    if combine.momentum and (name != "sgd" or method_bound.static["nesterov"]):
         raise ConfigError(
             "optim.combine", f"'{combine_name}' splits the momentum of plain SGD",
             "use name='sgd' with nesterov=False",
         )
-    positive = Range(np.float32, 0.0)
+    positive = FIELDS["optim.weight_decay"].legal
     schedule = schedules.build_schedule(
         "optim.schedule", config["schedule"], steps_per_epoch, total_steps, positive, info
     )
@@ -175,20 +193,21 @@ def build_optimizer(
     }
     # 0 switches these two off and is part of the compiled program; any other value is traced.
     for field, legal in (
-        ("clip_norm", Range(np.float32, 0.0, open=True)),
-        ("ema", Range(np.float32, 0.0, 0.999999, open=True)),
+        ("clip_norm", FIELDS["optim.clip_norm"].legal),
+        ("ema", FIELDS["optim.ema"].legal),
     ):
         if config[field] != 0:
             path = f"optim.{field}"
             hparams[path], ranges[path] = cast(path, config[field], legal), legal
-    for prefix, bound in (("optim", method), (f"optim.{combine_name}", combine_bound)):
+    for prefix, bound in (("optim", method_bound), (combine_path, combine_bound)):
         for option, value in bound.traced.items():
             hparams[f"{prefix}.{option}"] = value
             ranges[f"{prefix}.{option}"] = bound.ranges[option]
-    return Optimizer(
+    spec = Optimizer(
         schedule=schedule,
-        method=(OPTIMIZERS[name], method),
+        method=(method, method_bound),
         combine=(combine, combine_bound),
+        combine_path=combine_path,
         groups={group: group if combine.separate else "all" for group in GROUPS},
         decay=DECAY[config["decay"]],
         clips="optim.clip_norm" in hparams,
@@ -197,15 +216,53 @@ def build_optimizer(
         hparams=hparams,
         ranges=ranges,
     )
+    if is_import(name) or is_import(combine_name):
+        _check_forms(spec)
+    return spec
 
 
-def learning_rate(plan: Optimizer, hparams: Hparams, step: jax.Array) -> jax.Array:
-    """Gives the learning rate of a step, `f32[]`."""
-    return hparams[plan.schedule.path] * plan.schedule.multiplier(step)
+def _row(where: str, kind: str, name: str, table: Mapping[str, Any], row: type) -> Any:
+    """Returns the row that a name stands for, one of its defaults around a user's function."""
+    value = resolve(where, kind, name, table)
+    return value if isinstance(value, row) else row(value)
+
+
+def _check_forms(spec: Optimizer) -> None:
+    """Traces what a user brought on a small tree, and validates what it returns."""
+    leaf = jax.ShapeDtypeStruct((2, 3), jnp.float32)
+    params = {"student": {"kernel": leaf}, "terms": {}}
+    scalar = jax.ShapeDtypeStruct((), jnp.int32)
+
+    def update(params, grads, hparams, step):
+        chain = transformation(spec, hparams, step, step, {})
+        return chain.update(grads, chain.init(params), params)[0]
+
+    grads = {group: params for group in spec.groups.values()}
+    _check_tree("optim.name", jax.eval_shape(update, params, grads, spec.hparams, scalar), params)
+
+
+def _combined(together: Callable[[Any], Any], grads: Mapping[str, Any]) -> Any:
+    gradient = together(grads)
+    _check_tree("optim.combine", gradient, next(iter(grads.values())))
+    return gradient
+
+
+def _check_tree(where: str, tree: Any, like: Any) -> None:
+    """Raises ConfigError unless two trees have equal names, shapes and dtypes."""
+    returned, expected = (jax.tree.map(shape_text, each) for each in (tree, like))
+    if returned != expected:
+        raise ConfigError(
+            where, f"returned {returned} for {expected}", "keep names, shapes and dtypes"
+        )
+
+
+def learning_rate(spec: Optimizer, hparams: Hparams, step: jax.Array) -> jax.Array:
+    """Returns the learning rate of a step, `f32[]`."""
+    return hparams[spec.schedule.path] * spec.schedule.multiplier(step)
 
 
 def transformation(
-    plan: Optimizer,
+    spec: Optimizer,
     hparams: Hparams,
     step: jax.Array,
     epoch: jax.Array,
@@ -214,7 +271,7 @@ def transformation(
     """Makes the optax chain of a step.
 
     Args:
-      plan: the resolved section.
+      spec: the resolved section.
       hparams: traced numbers by path.
       step: `i32[]`, optimiser steps so far.
       epoch: `i32[]`, whole epochs so far.
@@ -222,30 +279,46 @@ def transformation(
 
     Returns:
       A chain whose `update` takes `{gradient group: tree}`.
+
+    Raises:
+      ConfigError: a user's optimiser or combination returned something of another form.
     """
-    combine, combine_bound = plan.combine
-    method, method_bound = plan.method
-    name = next(name for name, row in COMBINE.items() if row is combine)
-    options = {
+    combine, combine_bound = spec.combine
+    method, method_bound = spec.method
+    combine_options = {
         **combine_bound.static,
-        **{option: hparams[f"optim.{name}.{option}"] for option in combine_bound.traced},
+        **{name: hparams[f"{spec.combine_path}.{name}"] for name in combine_bound.traced},
     }
-    own = {option: hparams[f"optim.{option}"] for option in method_bound.traced}
+    options = {name: hparams[f"optim.{name}"] for name in method_bound.traced}
     decay = optax.add_decayed_weights(
-        hparams["optim.weight_decay"], lambda params: _decay_mask(params, plan.decay, no_decay)
+        hparams["optim.weight_decay"], lambda params: _decay_mask(params, spec.decay, no_decay)
     )
-    if combine.momentum:
-        links = [combine.make(decay, own["momentum"], **options)]
-        own["momentum"] = jnp.zeros_like(own["momentum"])
-    else:
-        together = combine.make(epoch, **options)
-        links = [optax.stateless(lambda grads, params: together(grads))]
-        if not method.decoupled:
-            links.append(decay)
-    if plan.clips:
+    with located("optim.combine"):
+        if combine.momentum:
+            links = [_transform(
+                "optim.combine", combine.make(decay, options["momentum"], **combine_options)
+            )]
+            options["momentum"] = jnp.zeros_like(options["momentum"])
+        else:
+            together = combine.make(epoch, **combine_options)
+            check_function("optim.combine", together, 1, "return a function of the gradients")
+            links = [optax.stateless(lambda grads, params: _combined(together, grads))]
+            if not method.decoupled:
+                links.append(decay)
+    if spec.clips:
         links.append(optax.clip_by_global_norm(hparams["optim.clip_norm"]))
-    rate = learning_rate(plan, hparams, step)
-    return optax.chain(*links, method.make(rate, decay, **method_bound.static, **own))
+    rate = learning_rate(spec, hparams, step)
+    with located("optim"):
+        update = method.make(rate, decay, **method_bound.static, **options)
+    return optax.chain(*links, _transform("optim.name", update))
+
+
+def _transform(where: str, value: Any) -> optax.GradientTransformation:
+    if not isinstance(value, optax.GradientTransformation):
+        raise ConfigError(
+            where, f"returned {type(value).__name__}", "return an optax.GradientTransformation"
+        )
+    return value
 
 
 def _decay_mask(params, scope: Callable[[str, Any], bool], no_decay):
@@ -257,29 +330,29 @@ def _decay_mask(params, scope: Callable[[str, Any], bool], no_decay):
     masks = mask(params, "", None)
     for term, names in no_decay.items():
         for name in names:
-            own = masks["terms"][term]
-            own[name] = jax.tree.map(lambda _: False, own[name])
+            mask_of_term = masks["terms"][term]
+            mask_of_term[name] = jax.tree.map(lambda _: False, mask_of_term[name])
     return masks
 
 
-def average(plan: Optimizer, hparams: Hparams, state: TrainState) -> dict[str, Any]:
+def average(spec: Optimizer, hparams: Hparams, state: TrainState) -> dict[str, Any]:
     """Moves the averaged weights and running statistics towards the current ones.
 
     ema = d·ema + (1−d)·current with d = min(decay, (1+t)/(10+t)) when the ramp is on, t being the
     number of steps before this one, as TensorFlow's `ExponentialMovingAverage` does.
 
     Args:
-      plan: the resolved section.
+      spec: the resolved section.
       hparams: traced numbers by path.
       state: the state after the update, its `ema` and `step` still from before it.
 
     Returns:
       The new `ema`, `{}` when averaging is off.
     """
-    if not plan.averages:
+    if not spec.averages:
         return {}
     decay = hparams["optim.ema"]
-    if plan.ramp:
+    if spec.ramp:
         step = state.step.astype(jnp.float32)
         decay = jnp.minimum(decay, (1.0 + step) / (10.0 + step))
     current = {"params": state.params, "network_state": state.network_state}

@@ -1,4 +1,4 @@
-"""From a config to its programs: one a phase, all with the same state."""
+"""The programs of a config: one for each phase, all with the same state."""
 
 from __future__ import annotations
 
@@ -7,22 +7,22 @@ from collections.abc import Mapping
 from typing import Any
 
 import jax
-import numpy as np
 
 from kdaug_jax.errors import ConfigError
 from kdaug_jax.experiment.binding import cast
 from kdaug_jax.experiment.build import build_phase
-from kdaug_jax.experiment.config import LONGEST, overlay, set_path, validate
+from kdaug_jax.experiment.config import overlay, set_path, validate
+from kdaug_jax.experiment.fields import INTERVAL
 from kdaug_jax.experiment.program import Program
-from kdaug_jax.types import Info, Range
+from kdaug_jax.types import Info
 
-# What phases may change, and what of it they may not.
+# Sections that phases may change, and fields of them that they may not.
 PHASED = ("views", "terms", "optim")
 NOT_PHASED = ("optim.name", "optim.ema_ramp")
 
 
 def build_programs(config: Mapping[str, Any], info: Info) -> tuple[Program, ...]:
-    """Resolves a config into one program a phase, all with the same state tree.
+    """Returns one program for each phase of a config, all with the same state tree.
 
     Args:
       config: a ConfigDict or nested dicts.
@@ -32,7 +32,7 @@ def build_programs(config: Mapping[str, Any], info: Info) -> tuple[Program, ...]
       The programs in order of their `start_step`; the first starts at 0.
 
     Raises:
-      ConfigError: whatever does not fit, named by its config path.
+      ConfigError: the first thing that does not fit, named by its config path.
     """
     full = validate(config)
     programs = [build_phase(full, info, 0)]
@@ -55,7 +55,7 @@ def build_programs(config: Mapping[str, Any], info: Info) -> tuple[Program, ...]
 
 
 def _phase_start(where: str, epoch, overrides, before: Program, first: Program) -> int:
-    epoch = float(cast(f"{where}.epoch", epoch, Range(np.float64, 0.0, LONGEST)))
+    epoch = float(cast(f"{where}.epoch", epoch, INTERVAL))
     start = round(epoch * first.steps_per_epoch)
     if not before.start_step < start < first.total_steps:
         epochs = first.config["train"]["epochs"]
@@ -69,12 +69,15 @@ def _phase_start(where: str, epoch, overrides, before: Program, first: Program) 
 
 
 def _override(path: str, value, current, traced, before: Program):
-    """Applies one override of a phase: to the config, or to a number inside a view."""
+    """Returns config and traced numbers after one override of a phase."""
     parts = path.split(".") if isinstance(path, str) else [""]
     if parts[0] not in PHASED or path.startswith(NOT_PHASED):
         raise ConfigError(str(path), "cannot be changed", "phases change " + ", ".join(PHASED))
     # A later override replaces what an earlier one set at the path or below it.
-    traced = {own: kept for own, kept in traced.items() if not f"{own}.".startswith(f"{path}.")}
+    traced = {
+        earlier: number for earlier, number in traced.items()
+        if not f"{earlier}.".startswith(f"{path}.")
+    }
     if path in before.hparams and parts[0] == "views":
         return current, {**traced, path: value}
     if parts[0] == "terms" and len(parts) == 3 and parts[1] in current["terms"]:
@@ -84,10 +87,12 @@ def _override(path: str, value, current, traced, before: Program):
 
 
 def _same_state(where: str, first: Program, program: Program) -> None:
-    """Refuses a phase whose state is another tree than the run's."""
+    """Raises ConfigError if the state of a phase has another tree than the run's."""
     before, after = (
         {jax.tree_util.keystr(path): (leaf.shape, leaf.dtype) for path, leaf in leaves}
-        for leaves in (jax.tree.leaves_with_path(one.state_shapes()) for one in (first, program))
+        for leaves in (
+            jax.tree.leaves_with_path(phase.state_shapes()) for phase in (first, program)
+        )
     )
     differing = sorted(
         path for path in {*before, *after} if before.get(path) != after.get(path)
@@ -95,5 +100,5 @@ def _same_state(where: str, first: Program, program: Program) -> None:
     if differing:
         raise ConfigError(
             where, f"changes what the run stores (at {differing[0]})",
-            "phases keep networks, branches, and what is switched on",
+            "phases keep networks, branches, clipping and averaging",
         )

@@ -1,4 +1,4 @@
-"""A program: everything of an experiment resolved and planned, so that the step only executes."""
+"""A program: an experiment with every name resolved and every number planned."""
 
 from __future__ import annotations
 
@@ -10,24 +10,25 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from einops import rearrange
 
 from kdaug_jax import rng
-from kdaug_jax.experiment import networks as network_room
-from kdaug_jax.experiment import optim, terms, views
-from kdaug_jax.experiment.measures import disagreement
+from kdaug_jax.experiment import networks, optim, terms, views
+from kdaug_jax.experiment.context import StepContext
+from kdaug_jax.experiment.view_metrics import disagreement
 from kdaug_jax.types import Batch, Clock, Hparams, Info, Outputs, Range, TrainState, View
 
 
 @dataclasses.dataclass(frozen=True)
 class Program:
-    """An experiment, or one phase of it, ready to be executed.
+    """An experiment, or one phase of it, ready for the training step.
 
     Attributes:
       config: the complete plain config.
       info: facts of the training split.
       steps_per_epoch, total_steps, start_step: steps of the whole run, and where a phase begins.
-      groups: into how many groups the batch is split.
-      accumulate: into how many micro-batches a step splits the batch, each with whole groups.
+      groups: number of groups of `train.replica_batch_size` in the batch; 1 for the whole batch.
+      accumulate: number of micro-batches of a step; none of them cuts a group.
       view_specs, branches: the views in order, and the BatchNorm branch of each.
       networks: by name, in order.
       term_specs: the terms in order.
@@ -45,7 +46,7 @@ class Program:
     accumulate: int
     view_specs: tuple[views.ViewSpec, ...]
     branches: dict[str, int]
-    networks: dict[str, network_room.Network]
+    networks: dict[str, networks.Network]
     term_specs: tuple[terms.TermSpec, ...]
     optimizer: optim.Optimizer
     hparams: dict[str, np.ndarray]
@@ -55,7 +56,7 @@ class Program:
     @property
     def trainable(self) -> tuple[str, ...]:
         """Names of the trained networks."""
-        return tuple(name for name, one in self.networks.items() if one.trainable)
+        return tuple(name for name, network in self.networks.items() if network.trainable)
 
     @property
     def term_names(self) -> tuple[str, ...]:
@@ -68,19 +69,26 @@ class Program:
         return terms.pairs(self.term_specs)
 
     def clock(self, step: jax.Array, hparams: Hparams) -> Clock:
-        """Gives the position in the run at a step."""
+        """Returns the position in the run at a step."""
         return Clock(hparams["seed"], step // self.steps_per_epoch, step)
 
     def variables(
         self, params: Mapping[str, Any], network_state: Mapping[str, Any], frozen: Mapping[str, Any]
     ) -> dict[str, Any]:
-        """Gives `{network: {"params", "batch_stats"}}` of the trained and the frozen networks."""
+        """Returns `{network: {"params", "batch_stats"}}` of trained and frozen networks."""
         return {
             name: {"params": params[name], "batch_stats": network_state[name]}
-            if one.trainable
+            if network.trainable
             else frozen[name]
-            for name, one in self.networks.items()
+            for name, network in self.networks.items()
         }
+
+    def context(
+        self, views_made: Mapping[str, View], clock: Clock, hparams: Hparams
+    ) -> StepContext:
+        """Returns what networks and terms are computed with for the views of a micro-batch."""
+        groups = max(self.groups // self.accumulate, 1)
+        return StepContext(views_made, self.branches, clock, hparams, self.info, groups)
 
     def make_views(
         self, clock: Clock, batch: Batch, hparams: Hparams, variables: Mapping[str, Any],
@@ -92,11 +100,11 @@ class Program:
           clock: position in the run.
           batch: the stored examples.
           hparams: traced numbers by path.
-          variables: see `variables`; only networks that choose among views are used.
+          variables: see `variables`; only those of networks that `pick` names are used.
           given: outputs of `network@view` pairs that are not to be run.
 
         Returns:
-          The views; `given` and what was found on the way; metrics as (sum, count).
+          The views; `given` and the outputs that `pick` computed; metrics as (sum, count).
         """
         scorer = views.Scorer(self.networks, variables, self.branches, clock)
         made = views.make_all(
@@ -110,23 +118,17 @@ class Program:
         params: Mapping[str, Any],
         network_state: Mapping[str, Any],
         frozen: Mapping[str, Any],
-        made: Mapping[str, View],
-        clock: Clock,
         given: Mapping[str, Outputs],
+        context: StepContext,
     ) -> tuple[dict[str, Outputs], dict[str, Any]]:
         """Runs every needed pair that is not given; returns outputs and new running statistics."""
-        return network_room.run(
-            self.networks, self.pairs, self.variables(params, network_state, frozen), made,
-            self.branches, clock, given, max(self.groups // self.accumulate, 1),
-        )
+        variables = self.variables(params, network_state, frozen)
+        return networks.run(self.networks, self.pairs, variables, given, context)
 
-    def compute_terms(self, params, state, outputs, made, clock, hparams):
+    def compute_terms(self, params, state, outputs, context: StepContext):
         """Computes all terms, see `experiment.terms.apply`; sums are by the optimiser's groups."""
-        sums, raw, state, metrics = terms.apply(
-            self.term_specs, params, state, outputs, made, clock, hparams, self.info,
-            max(self.groups // self.accumulate, 1),
-        )
-        metrics |= disagreement(self.view_specs, self.term_specs, outputs, made)
+        sums, raw, state, metrics = terms.apply(self.term_specs, params, state, outputs, context)
+        metrics |= disagreement(self.view_specs, self.term_specs, outputs, context.views)
         grouped: dict[str, jax.Array] = {
             group: jnp.zeros((), jnp.float32) for group in self.optimizer.groups.values()
         }
@@ -142,43 +144,44 @@ class Program:
         """
         count, grouped = self.accumulate, self.config["train"]["replica_batch_size"] > 0
 
-        def one(array: jax.Array) -> jax.Array:
-            unit = array.shape[0] // self.groups if grouped else 1
-            parts = array.reshape(-1, count, unit, *array.shape[1:])
-            return jnp.moveaxis(parts, 1, 0).reshape(count, -1, *array.shape[1:])
+        def split_array(array: jax.Array) -> jax.Array:
+            group = array.shape[0] // self.groups if grouped else 1
+            return rearrange(
+                array, "(unit part group) ... -> part (unit group) ...", part=count, group=group
+            )
 
-        return jax.tree.map(one, tree)
+        return jax.tree.map(split_array, tree)
 
     def transformation(self, hparams: Hparams, clock: Clock) -> optax.GradientTransformation:
-        """Makes the optax chain of a step."""
+        """Returns the optax chain of a step."""
         no_decay = {spec.name: spec.term.no_decay for spec in self.term_specs}
         return optim.transformation(self.optimizer, hparams, clock.step, clock.epoch, no_decay)
 
     def learning_rate(self, hparams: Hparams, step: jax.Array) -> jax.Array:
-        """Gives the learning rate of a step, `f32[]`."""
+        """Returns the learning rate of a step, `f32[]`."""
         return optim.learning_rate(self.optimizer, hparams, step)
 
     def average(self, hparams: Hparams, state: TrainState) -> dict[str, Any]:
-        """Gives the averaged weights after an update, see `experiment.optim.average`."""
+        """Returns the averaged weights after an update, see `experiment.optim.average`."""
         return optim.average(self.optimizer, hparams, state)
 
     def init(self, hparams: Hparams, frozen: Mapping[str, Any]) -> TrainState:
-        """Makes the state of step 0; to be jitted at top level by `training.state`.
+        """Returns the state of step 0; `training.state` jits it at top level.
 
         Args:
           hparams: traced numbers by path; the seed decides.
-          frozen: `{network: variables}`, arrays or shapes; only shapes are used, except of those
-            that a trained network starts from.
+          frozen: `{network: variables}`, arrays or shapes; values are used only of networks that
+            a trained one starts from (`init`).
         """
         seed = hparams["seed"]
-        made = {
-            name: network_room.start(
+        variables = {
+            name: networks.start(
                 self.networks[name], rng.init_key(seed, "networks/" + name), self.info.size, frozen
             )
             for name in self.trainable
         }
-        params = {name: variables["params"] for name, variables in made.items()}
-        network_state = {name: variables["batch_stats"] for name, variables in made.items()}
+        params = {name: parts["params"] for name, parts in variables.items()}
+        network_state = {name: parts["batch_stats"] for name, parts in variables.items()}
         outputs, views_made = self._shapes(params, network_state, frozen, hparams)
         params["terms"], term_state = terms.init(
             self.term_specs, seed, outputs, views_made, hparams, self.info
@@ -192,31 +195,30 @@ class Program:
         )
 
     def state_shapes(self) -> TrainState:
-        """Gives shapes and dtypes of the state, without computing anything."""
+        """Returns shapes and dtypes of the state, without computing anything."""
         return jax.eval_shape(self.init, self.hparams, self._frozen_shapes())
 
     def _frozen_shapes(self) -> dict[str, Any]:
         return {
-            name: jax.eval_shape(lambda key, one=one: one.model.init(key, self.info.size),
-                                 jax.random.key(0))
-            for name, one in self.networks.items()
-            if not one.trainable
+            name: networks.variable_shapes(network, self.info.size)
+            for name, network in self.networks.items()
+            if not network.trainable
         }
 
     def check_terms(self) -> None:
-        """Traces the terms, without computing anything.
+        """Traces the terms, so that shapes which do not fit are named before training.
 
         Raises:
           ConfigError: an unknown feature, or shapes that a term refuses.
         """
         state, frozen = self.state_shapes(), self._frozen_shapes()
-        outputs, made = self._shapes(state.params, state.network_state, frozen, self.hparams)
+        outputs, views_made = self._shapes(state.params, state.network_state, frozen, self.hparams)
         jax.eval_shape(
-            lambda state, outputs, made, hparams: self.compute_terms(
-                state.params["terms"], state.term_state, outputs, made,
-                self.clock(state.step, hparams), hparams,
+            lambda state, outputs, views_made, hparams: self.compute_terms(
+                state.params["terms"], state.term_state, outputs,
+                self.context(views_made, self.clock(state.step, hparams), hparams),
             ),
-            state, outputs, made, self.hparams,
+            state, outputs, views_made, self.hparams,
         )
 
     def _shapes(self, params, network_state, frozen, hparams):
@@ -230,7 +232,8 @@ class Program:
         def forward(params, network_state, frozen, hparams, batch):
             clock = self.clock(jnp.zeros((), jnp.int32), hparams)
             variables = self.variables(params, network_state, frozen)
-            made, given, _ = self.make_views(clock, batch, hparams, variables, {})
-            return self.run_networks(params, network_state, frozen, made, clock, given)[0], made
+            views_made, given, _ = self.make_views(clock, batch, hparams, variables, {})
+            context = self.context(views_made, clock, hparams)
+            return self.run_networks(params, network_state, frozen, given, context)[0], views_made
 
         return jax.eval_shape(forward, params, network_state, frozen, hparams, batch)

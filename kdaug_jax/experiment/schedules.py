@@ -1,7 +1,8 @@
 """Schedules as multipliers of height 1, so that their base value stays traced.
 
 A schedule's options are written in epochs or steps (`unit`) and set a table on the host; the step
-gathers from it or evaluates one smooth formula.
+gathers from it or evaluates one smooth formula. A user's schedule is a function like those here,
+`f(span, **options) -> multiplier`, named `package.module:function`.
 """
 
 from __future__ import annotations
@@ -13,8 +14,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from kdaug_jax.errors import ArgumentError, ConfigError, suggest
-from kdaug_jax.experiment.binding import bind, cast
+from kdaug_jax.errors import ArgumentError, ConfigError
+from kdaug_jax.experiment.binding import bind, cast, check_function, located, shape_text
+from kdaug_jax.registry import resolve
 from kdaug_jax.types import Info, Range
 
 Multiplier = Callable[[jax.Array], jax.Array]
@@ -46,7 +48,9 @@ def milestones(span: Span, at: tuple, factor: float = 0.1) -> Multiplier:
     with np.errstate(over="ignore"):
         heights = np.float32(factor) ** np.arange(len(at) + 1, dtype=np.float32)
     if factor < 0 or not np.isfinite(heights).all():
-        raise ArgumentError(f"factor = {factor}", f"must be at least 0 and its power {len(at)} finite")
+        raise ArgumentError(
+            f"factor = {factor}", f"must be at least 0 and its power {len(at)} finite"
+        )
     return lambda step: jnp.asarray(heights)[jnp.sum(step >= times, dtype=jnp.int32)]
 
 
@@ -55,7 +59,7 @@ def step_decay(span: Span, every: float, factor: float = 0.5) -> Multiplier:
     return exponential(span, every, factor)
 
 
-def _share(end: float) -> None:
+def _check_end(end: float) -> None:
     if end < 0.0:
         raise ArgumentError(f"end = {end}", "must be at least 0")
 
@@ -65,9 +69,11 @@ def cosine(span: Span, end: float = 0.0, until: float = 0.0) -> Multiplier:
 
     It lasts until the time `until` and stays at `end` from then on; 0 for the end of the run.
     """
-    _share(end)
+    _check_end(end)
     if not 0.0 <= until <= 1e9:
-        raise ArgumentError(f"until = {until}", "must be a time from 0, which is the end of the run")
+        raise ArgumentError(
+            f"until = {until}", "must be a time from 0, which is the end of the run"
+        )
     last = np.float32(max(round(until * span.steps_per_unit), 1) if until else span.total_steps)
 
     def multiplier(step):
@@ -79,7 +85,7 @@ def cosine(span: Span, end: float = 0.0, until: float = 0.0) -> Multiplier:
 
 def linear(span: Span, end: float = 0.0) -> Multiplier:
     """Goes from 1 to `end` along a line over the run."""
-    _share(end)
+    _check_end(end)
 
     def multiplier(step):
         position = jnp.minimum(step.astype(jnp.float32) / np.float32(span.total_steps), 1.0)
@@ -156,18 +162,15 @@ def build_schedule(
     if "base" not in spec:
         raise ConfigError(where, "has no base value", "give base=...")
     base = cast(f"{where}.base", spec.pop("base"), legal)
-    if not isinstance(name, str) or name not in SCHEDULES:
-        raise ConfigError(
-            f"{where}.name", f"unknown schedule '{name}'", suggest(str(name), SCHEDULES)
-        )
+    make = resolve(f"{where}.name", "schedule", str(name), SCHEDULES)
+    check_function(f"{where}.name", make, 1, "name a function f(span, ...)")
     if unit not in ("epoch", "step"):
         raise ConfigError(f"{where}.unit", f"got {unit!r}", "must be 'epoch' or 'step'")
     span = Span(steps_per_epoch if unit == "epoch" else 1, total_steps)
-    bound = bind(where, SCHEDULES[name], (), spec, 1, info)
-    try:
-        main = SCHEDULES[name](span, **bound.static, **bound.traced)
-    except ArgumentError as error:
-        raise ConfigError(where, error.what, error.remedy) from None
+    bound = bind(where, make, (), spec, 1, info)
+    with located(where):
+        main = make(span, **bound.static, **bound.traced)
+        _check_multiplier(f"{where}.name", main)
     warmup_steps = round(float(cast(f"{where}.warmup", warmup, Range(np.float32, 0.0)))
                          * span.steps_per_unit)
     if warmup_steps > total_steps:
@@ -175,6 +178,15 @@ def build_schedule(
             f"{where}.warmup", f"lasts {warmup_steps} steps of {total_steps}", "make it shorter"
         )
     return Schedule(f"{where}.base", base, legal, _after_warmup(main, warmup_steps))
+
+
+def _check_multiplier(where: str, multiplier: Any) -> None:
+    """Raises ConfigError unless a schedule returned `f(step: i32[]) -> f32[]`."""
+    check_function(where, multiplier, 1, "return a function of the step")
+    height = jax.eval_shape(multiplier, jax.ShapeDtypeStruct((), jnp.int32))
+    if getattr(height, "shape", None) != () or height.dtype != jnp.float32:
+        returned = jax.tree.map(shape_text, height)
+        raise ConfigError(where, f"its multiplier returned {returned}", "return float32[]")
 
 
 def _after_warmup(main: Multiplier, steps: int) -> Multiplier:

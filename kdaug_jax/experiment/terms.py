@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -13,30 +14,32 @@ import numpy as np
 from kdaug_jax import rng
 from kdaug_jax.errors import ArgumentError, ConfigError, suggest
 from kdaug_jax.experiment import schedules
-from kdaug_jax.experiment.binding import Bound, bind
+from kdaug_jax.experiment.binding import Bound, bind, options
+from kdaug_jax.experiment.context import StepContext
+from kdaug_jax.experiment.fields import FIELDS, check_known, section_fields
+from kdaug_jax.experiment.frozen.functions import average_teachers
 from kdaug_jax.experiment.loss_registry import resolve
 from kdaug_jax.losses.term import Context, Term, TermInput
-from kdaug_jax.types import Clock, Hparams, Info, Outputs, Range, View
+from kdaug_jax.types import Hparams, Info, Outputs, Range, View
 
-GROUPS = ("task", "distill")
-FIELDS = ("loss", "on", "student", "teacher", "weight", "gradient_group", "detach", "features")
+GROUPS = FIELDS["terms.*.gradient_group"].legal
 # The feature that every network has.
 LOGITS = "logits"
 
 
 class TermSpec(NamedTuple):
-    """One term of an experiment, everything resolved.
+    """One loss term of an experiment, all names resolved.
 
     Attributes:
       name: its name in the config.
       term: its functions.
       bound: its options.
-      gradient_group: the gradient group it belongs to.
+      gradient_group: the gradient group that it belongs to.
       detach: whether the teacher's outputs are constants.
       student, teachers: for each view it is on, the pair of the learning network, and the pairs
         of its teachers (several are averaged, none for a term without teacher).
       views: the views it is on, whose labels it sees.
-      features: the activations that it works on, as names of (student, teacher).
+      features: names of the activations that it compares, pairs of (student's, teacher's).
       weight: the schedule of its weight.
     """
 
@@ -68,13 +71,15 @@ def build_term(
     """
     where = f"terms.{name}"
     term, signature, skip = resolve(f"{where}.loss", config["loss"])
-    written = {key: value for key, value in config.items() if key not in FIELDS}
+    fields = section_fields("terms.*")
+    check_known(where, config, [*fields, *options(signature, skip)])
+    written = {key: value for key, value in config.items() if key not in fields}
     bound = bind(where, signature, (), written, skip, info)
     on = tuple(config["on"])
     if not on or len(set(on)) < len(on):
         raise ConfigError(f"{where}.on", "names no view, or one twice", suggest("", views))
-    learning = config["student"]
-    students = (learning,) * len(on) if isinstance(learning, str) else tuple(learning)
+    students = config["student"]
+    students = (students,) * len(on) if isinstance(students, str) else tuple(students)
     if any("@" in student for student in students):
         raise ConfigError(f"{where}.student", "names a view", "write the view in `on`")
     if len(students) != len(on):
@@ -82,63 +87,64 @@ def build_term(
             f"{where}.student", f"names {len(students)} networks for {len(on)} views",
             "name one, or one for each view in `on`",
         )
-    if config["gradient_group"] not in GROUPS:
-        raise ConfigError(f"{where}.gradient_group", f"got {config['gradient_group']!r}", suggest("", GROUPS))
-    named = config["teacher"]
-    teachers = (named,) if isinstance(named, str) else tuple(named)
-    teachers = tuple(teacher for teacher in teachers if teacher)
+    teachers = tuple(filter(None, _listed(config["teacher"])))
     needs = any(role.startswith("teacher") for role in term.roles)
     if needs != bool(teachers):
         what = "needs a teacher" if needs else "takes no teacher"
         raise ConfigError(f"{where}.teacher", f"'{config['loss']}' {what}", suggest("", networks))
 
     def pair(field: str, text: str, view: str) -> str:
-        network, _, own_view = text.partition("@")
+        network, _, named_view = text.partition("@")
         if network not in networks:
             known = suggest(network, networks)
             raise ConfigError(f"{where}.{field}", f"no network '{network}'", known)
-        view = own_view or view
+        view = named_view or view
         if view not in views:
             raise ConfigError(f"{where}.on", f"no view '{view}'", suggest(view, views))
         return f"{network}@{view}"
 
     weight = schedules.build_schedule(
         f"{where}.weight", config["weight"], steps_per_epoch, total_steps,
-        Range(np.float32, 0.0), info,
+        fields["weight"].legal, info,
     )
     return TermSpec(
         name, term, bound, config["gradient_group"], config["detach"],
         tuple(pair("student", *both) for both in zip(students, on, strict=True)),
         tuple(tuple(pair("teacher", text, view) for text in teachers) for view in on),
-        on, _taps(where, config, term.features), weight,
+        on, _feature_names(where, config, term.features), weight,
     )
 
 
-def _taps(where: str, config: Mapping[str, Any], wanted: bool) -> tuple[tuple[str, str], ...]:
+def _listed(names: str | Sequence[str]) -> tuple[str, ...]:
+    return (names,) if isinstance(names, str) else tuple(names)
+
+
+def _feature_names(
+    where: str, config: Mapping[str, Any], required: bool
+) -> tuple[tuple[str, str], ...]:
     """Reads `features=("f1", "f2:g2")` as pairs of the student's and the teacher's names."""
-    named = config.get("features", ())
-    named = (named,) if isinstance(named, str) else tuple(named)
-    if wanted != bool(named):
-        what = "works on activations" if wanted else "takes no features"
+    names = _listed(config.get("features", ()))
+    if required != bool(names):
+        what = "works on activations" if required else "takes no features"
         raise ConfigError(
             f"{where}.features", f"'{config['loss']}' {what}",
-            'name them as features=("f1", ...)' if wanted else "leave them out",
+            'name them as features=("f1", ...)' if required else "leave them out",
         )
-    pairs = (text.partition(":") for text in named)
+    pairs = (text.partition(":") for text in names)
     return tuple((student, teacher or student) for student, _, teacher in pairs)
 
 
 def pairs(specs: Sequence[TermSpec]) -> tuple[tuple[str, str], ...]:
-    """Lists the (network, view) pairs that the terms need, each once, in order of mention."""
-    found: dict[str, None] = {}
+    """Returns the (network, view) pairs that the terms need, each once, in order of mention."""
+    names: dict[str, None] = {}
     for spec in specs:
         for student, teachers in zip(spec.student, spec.teachers, strict=True):
-            found.update(dict.fromkeys((student, *teachers)))
-    return tuple(tuple(pair.split("@")) for pair in found)
+            names.update(dict.fromkeys((student, *teachers)))
+    return tuple(tuple(name.split("@")) for name in names)
 
 
 def hparams(specs: Sequence[TermSpec]) -> tuple[dict[str, np.ndarray], dict[str, Range]]:
-    """Collects the traced numbers of terms and their ranges, by path."""
+    """Returns the traced numbers of terms and their ranges, both by path."""
     values, ranges = {}, {}
     for spec in specs:
         values[spec.weight.path], ranges[spec.weight.path] = spec.weight.base, spec.weight.range
@@ -149,34 +155,35 @@ def hparams(specs: Sequence[TermSpec]) -> tuple[dict[str, np.ndarray], dict[str,
 
 
 def _inputs(spec: TermSpec, outputs: Mapping[str, Outputs], views: Mapping[str, View]):
-    items = []
+    inputs = []
     for view, student, teachers in zip(spec.views, spec.student, spec.teachers, strict=True):
         teacher = _average([outputs[pair] for pair in teachers]) if teachers else None
         if spec.detach:
             teacher = jax.lax.stop_gradient(teacher)
-        own, others = zip(*spec.features, strict=True) if spec.features else ((), ())
-        features = [_features(spec.name, (student,), outputs[student], own)]
+        names = zip(*spec.features, strict=True) if spec.features else ((), ())
+        student_names, teacher_names = names
+        features = [_features(spec.name, (student,), outputs[student], student_names)]
         if teachers:
-            features.append(_features(spec.name, teachers, teacher, others))
-        items.append(TermInput(outputs[student], teacher, views[view], *features))
-    return tuple(items)
+            features.append(_features(spec.name, teachers, teacher, teacher_names))
+        inputs.append(TermInput(outputs[student], teacher, views[view], *features))
+    return tuple(inputs)
 
 
-def _features(name: str, pairs: Sequence[str], outputs: Outputs, features: Sequence[str]):
-    found = {LOGITS: outputs.logits, **outputs.features}
+def _features(term: str, pairs: Sequence[str], outputs: Outputs, names: Sequence[str]):
+    features = {LOGITS: outputs.logits, **outputs.features}
     it, has = ("it", "has") if len(pairs) == 1 else ("they", "have")
-    for feature in features:
-        if feature not in found:
+    for name in names:
+        if name not in features:
             raise ConfigError(
-                f"terms.{name}.features", f"{' and '.join(pairs)} {has} no feature '{feature}'",
-                f"{it} {has} " + ", ".join(found),
+                f"terms.{term}.features", f"{' and '.join(pairs)} {has} no feature '{name}'",
+                f"{it} {has} " + ", ".join(features),
             )
-    return tuple(found[feature] for feature in features)
+    return tuple(features[name] for name in names)
 
 
 @contextlib.contextmanager
 def _named(spec: TermSpec) -> Iterator[None]:
-    """Says which term refuses the shapes it is given."""
+    """Adds the term's config path to an `ArgumentError` of its loss."""
     try:
         yield
     except ArgumentError as error:
@@ -186,24 +193,23 @@ def _named(spec: TermSpec) -> Iterator[None]:
 def _average(outputs: Sequence[Outputs]) -> Outputs:
     if len(outputs) == 1:
         return outputs[0]
-    logs = jnp.stack([jax.nn.log_softmax(output.logits) for output in outputs])
-    return Outputs(jax.nn.logsumexp(logs, axis=0) - jnp.log(float(len(outputs))), {})
+    return Outputs(average_teachers([output.logits for output in outputs]), {})
 
 
-def _options(spec: TermSpec, values: Hparams) -> dict[str, Any]:
-    traced = {name: values[f"terms.{spec.name}.{name}"] for name in spec.bound.traced}
+def _options(spec: TermSpec, hparams: Hparams) -> dict[str, Any]:
+    traced = {name: hparams[f"terms.{spec.name}.{name}"] for name in spec.bound.traced}
     return {**spec.bound.static, **traced}
 
 
-def init(specs: Sequence[TermSpec], seed, outputs, views, values: Hparams, info: Info):
-    """Initialises parameters and state of all terms.
+def init(specs: Sequence[TermSpec], seed, outputs, views, hparams: Hparams, info: Info):
+    """Returns the initial parameters and state of all terms.
 
     Args:
       specs: the terms.
       seed: `u32[]`.
       outputs: `{"network@view": Outputs}`; only their shapes are used.
       views: by name; only their shapes are used.
-      values: traced numbers by path.
+      hparams: traced numbers by path.
       info: facts of the training split.
 
     Returns:
@@ -212,13 +218,13 @@ def init(specs: Sequence[TermSpec], seed, outputs, views, values: Hparams, info:
     params, state = {}, {}
     for spec in specs:
         key = rng.init_key(seed, "terms/" + spec.name)
-        inputs = jax.eval_shape(lambda *given, spec=spec: _inputs(spec, *given), outputs, views)
+        inputs = jax.eval_shape(functools.partial(_inputs, spec), outputs, views)
         with _named(spec):
-            own, own_state = spec.term.init(key, inputs, info, **_options(spec, values))
-        if jax.tree.leaves(own):
-            params[spec.name] = own
-        if jax.tree.leaves(own_state):
-            state[spec.name] = own_state
+            term_params, term_state = spec.term.init(key, inputs, info, **_options(spec, hparams))
+        if jax.tree.leaves(term_params):
+            params[spec.name] = term_params
+        if jax.tree.leaves(term_state):
+            state[spec.name] = term_state
     return params, state
 
 
@@ -227,24 +233,16 @@ def apply(
     params: Mapping[str, Any],
     state: Mapping[str, Any],
     outputs: Mapping[str, Outputs],
-    views: Mapping[str, View],
-    clock: Clock,
-    values: Hparams,
-    info: Info,
-    groups: int,
+    context: StepContext,
 ):
     """Computes all terms.
 
     Args:
       specs: the terms.
-      params: by term name, as `init` gave them.
-      state: by term name, as `init` gave it.
+      params: by term name, see `init`.
+      state: by term name, see `init`.
       outputs: `{"network@view": Outputs}`.
-      views: by name.
-      clock: position in the run.
-      values: traced numbers by path.
-      info: facts of the training split.
-      groups: into how many groups the batch is split.
+      context: the views, the position in the run and the traced numbers.
 
     Returns:
       `{gradient group: f32[]}` weighted sums, `f32[T]` the values without weights, the new state,
@@ -252,17 +250,19 @@ def apply(
     """
     sums: dict[str, jax.Array] = {}
     raw, new_state, metrics = [], dict(state), {}
+    views, clock, hparams = context.views, context.clock, context.hparams
     for spec in specs:
         key = rng.batch_key(clock, "terms/" + spec.name)
         with _named(spec):
-            value, own_state, own_metrics = spec.term.apply(
+            value, term_state, term_metrics = spec.term.apply(
                 params.get(spec.name, {}), state.get(spec.name, {}), _inputs(spec, outputs, views),
-                Context(clock, key, info, groups), **_options(spec, values),
+                Context(clock, key, context.info, context.groups), **_options(spec, hparams),
             )
-        weight = values[spec.weight.path] * spec.weight.multiplier(clock.step)
-        sums[spec.gradient_group] = sums.get(spec.gradient_group, jnp.zeros((), jnp.float32)) + weight * value
+        weight = hparams[spec.weight.path] * spec.weight.multiplier(clock.step)
+        group_sum = sums.get(spec.gradient_group, jnp.zeros((), jnp.float32))
+        sums[spec.gradient_group] = group_sum + weight * value
         raw.append(value)
         if spec.name in state:
-            new_state[spec.name] = own_state
-        metrics.update({f"{spec.name}/{name}": pair for name, pair in own_metrics.items()})
+            new_state[spec.name] = term_state
+        metrics.update({f"{spec.name}/{name}": pair for name, pair in term_metrics.items()})
     return sums, jnp.stack(raw), new_state, metrics

@@ -1,4 +1,4 @@
-"""Objectives: pure functions, and terms with parameters. `LOSSES` maps their names in configs."""
+"""Losses: pure functions, and terms with parameters. `LOSSES` maps their names in configs."""
 
 from kdaug_jax.losses.adapted import ab, cc, fitnet, ft, vid
 from kdaug_jax.losses.contrastive import crd, info_nce, info_nce_term
@@ -23,6 +23,7 @@ from kdaug_jax.losses.pick import (
 )
 from kdaug_jax.losses.relation import pkt, rkd, rkd_angle, rkd_distance, rkd_role, sp
 from kdaug_jax.losses.response import (
+    average_teachers,
     binary_cross_entropy,
     cross_entropy,
     cross_entropy_kd,
@@ -83,6 +84,7 @@ __all__ = [
     "a2aug",
     "ab",
     "at",
+    "average_teachers",
     "binary_cross_entropy",
     "cc",
     "crd",

@@ -1,7 +1,7 @@
 """Feature losses with trained layers between student and teacher: FitNet, VID, AB, FT, CC.
 
-Each is a `Term` on the features that the config chooses, summed over them; parameters are kept by the
-position of the feature. They are trained with the student, by the same optimiser and decay.
+Each is a `Term` on the features that the config chooses, summed over them, with parameters by the
+position of the feature. They are trained with the student, by the same optimiser and weight decay.
 """
 
 from __future__ import annotations
@@ -26,21 +26,21 @@ from kdaug_jax.types import Level, NonNegative
 Inputs = tuple[TermInput, ...]
 
 
-def _stages(item: TermInput) -> Iterator[tuple[str, jax.Array, jax.Array]]:
-    """Gives the name of its parameters and both networks' features for each chosen feature."""
-    pairs = zip(item.student_features, item.teacher_features, strict=True)
+def _features(item: TermInput) -> Iterator[tuple[str, jax.Array, jax.Array]]:
+    """Yields name of its parameters, student's and teacher's activation of each chosen feature."""
+    pairs = zip(item.chosen_student, item.chosen_teacher, strict=True)
     return ((str(i), *pair) for i, pair in enumerate(pairs))
 
 
-def _init_stages(make: Callable[..., adapters.Params]) -> Callable[..., tuple[dict, dict]]:
-    """Makes the `init` of a term from that of one feature, `make(key, student, teacher, **options)`."""
+def _init_features(make: Callable[..., adapters.Params]) -> Callable[..., tuple[dict, dict]]:
+    """Returns a term's `init` from `make(key, student, teacher, **options)` of one feature."""
 
     def init(key, inputs: Inputs, info, **options):
-        made = {
+        params = {
             name: make(jax.random.fold_in(key, int(name)), student, teacher, **options)
-            for name, student, teacher in _stages(inputs[0])
+            for name, student, teacher in _features(inputs[0])
         }
-        return {name: own for name, own in made.items() if own}, {}
+        return {name: layers for name, layers in params.items() if layers}, {}
 
     return init
 
@@ -52,39 +52,39 @@ def _fitnet_init(key, student, teacher):
 def _fitnet(params, state, inputs: Inputs, context: Context):
     """Hint: mean squared difference of a regressed student's map from the teacher's.
 
-    The regressor is a convolution that fits the sizes, BatchNorm and ReLU. RepDistiller puts it on
-    one feature, f2, with weight 100.
+    The regressor is a convolution that matches the sizes, BatchNorm and ReLU. RepDistiller has one
+    feature, f2, and weight 100.
 
     Source: Romero et al. 2015, "FitNets", eq. 3.
     """
     value = jnp.zeros((), jnp.float32)
     for item in inputs:
-        for name, student, teacher in _stages(item):
-            found = adapters.regress(
+        for name, student, teacher in _features(item):
+            regressed = adapters.regress(
                 params[name], student, teacher.shape, context.groups, relu=True
             )
-            value += masked_mean(feature.hint(found, teacher), item.view.mask)
+            value += masked_mean(feature.hint(regressed, teacher), item.view.mask)
     return value, state, {}
 
 
 def _vid_init(key, student, teacher):
-    jax.eval_shape(pooled_alike, student, teacher)  # refuses sizes that do not fit
-    width, wanted = student.shape[-1], teacher.shape[-1]
+    jax.eval_shape(pooled_alike, student, teacher)  # raises ArgumentError for unequal sizes
+    width, target = student.shape[-1], teacher.shape[-1]
     keys = jax.random.split(key, 3)
-    widths = (width, wanted, wanted)
+    widths = (width, target, target)
     convs = {
-        f"conv{i}": adapters.linear_init(keys[i], widths[i], wanted, bias=False) for i in range(3)
+        f"conv{i}": adapters.linear_init(keys[i], widths[i], target, bias=False) for i in range(3)
     }
-    # softplus of it is 5 - 1e-5, so the first variance is 5.
+    # softplus(start) = 5 - 1e-5, so that the initial variance is 5.
     start = jnp.log(jnp.expm1(jnp.float32(5.0 - 1e-5)))
-    return {**convs, "log_scale": jnp.full(wanted, start)}
+    return {**convs, "log_scale": jnp.full(target, start)}
 
 
-def vid_tap(params: adapters.Params, student: jax.Array, teacher: jax.Array) -> jax.Array:
+def vid_nll(params: adapters.Params, student: jax.Array, teacher: jax.Array) -> jax.Array:
     """Negative log likelihood of a teacher's map under a Gaussian regressed from the student's.
 
     Args:
-      params: "conv0", "conv1", "conv2", 1x1 convolutions `{"kernel": f32[C,C']}` with a ReLU
+      params: "conv0", "conv1", "conv2", 1×1 convolutions `{"kernel": f32[C,C']}` with a ReLU
         between them, and "log_scale" `f32[C']`, see `feature.gaussian_nll`.
       student: `[B,H,W,C]`.
       teacher: `[B,H',W',C']`; the larger map is averaged down to the smaller.
@@ -101,14 +101,14 @@ def vid_tap(params: adapters.Params, student: jax.Array, teacher: jax.Array) -> 
 
 
 def _vid(params, state, inputs: Inputs, context: Context):
-    """Variational information distillation, see `vid_tap`; weight 1 in RepDistiller.
+    """Variational information distillation, see `vid_nll`; weight 1 in RepDistiller.
 
-    Regressors and variances all decay, as there.
+    Weight decay applies to regressors and variances, as there.
     """
     value = jnp.zeros((), jnp.float32)
     for item in inputs:
-        for name, student, teacher in _stages(item):
-            value += masked_mean(vid_tap(params[name], student, teacher), item.view.mask)
+        for name, student, teacher in _features(item):
+            value += masked_mean(vid_nll(params[name], student, teacher), item.view.mask)
     return value, state, {}
 
 
@@ -122,18 +122,18 @@ def _ab(
     params, state, inputs: Inputs, context: Context, *,
     margin: NonNegative = 1.0, scale: NonNegative = 0.003,
 ):
-    """Activation boundaries on features before the ReLU, each feature weighing twice the one before it.
+    """Activation boundaries on features before the ReLU, each weighted twice the one before it.
 
-    A connector (convolution and BatchNorm) stands where shapes differ. It is for an initial stage
-    without other terms, 30 epochs in RepDistiller, with weight 1: use phases.
+    Features of different shapes get a connector (convolution and BatchNorm). It is meant for an
+    initial phase without other terms, 30 epochs in RepDistiller, with weight 1.
 
     Args:
       params: connectors.
       state: empty.
-      inputs: one a view.
+      inputs: one for each view.
       context: its groups are those of BatchNorm.
-      margin: how far beyond 0 the student is to lie.
-      scale: the loss is multiplied by this; 3/1000 in the public code.
+      margin: of the hinge.
+      scale: factor of the loss; 3/1000 in the public code.
 
     Returns:
       Value, state, no metrics.
@@ -142,14 +142,14 @@ def _ab(
     """
     value = jnp.zeros((), jnp.float32)
     for item in inputs:
-        weights = feature.stage_weights(len(item.student_features))
-        for (name, student, teacher), weight in zip(_stages(item), weights, strict=True):
+        weights = feature.feature_weights(len(item.chosen_student))
+        for (name, student, teacher), weight in zip(_features(item), weights, strict=True):
             if name in params:
                 student = adapters.regress(
                     params[name], student, teacher.shape, context.groups, relu=False
                 )
-            each = feature.ab(student, teacher, margin=margin)
-            value += weight * masked_mean(each, item.view.mask)
+            hinge = feature.ab(student, teacher, margin=margin)
+            value += weight * masked_mean(hinge, item.view.mask)
     return jnp.asarray(scale, jnp.float32) * value, state, {}
 
 
@@ -171,18 +171,20 @@ def _ft_init(key, student, teacher, *, share, **options):
         ]
 
     width = student.shape[-1]
-    made = {
+    convs = {
         "encoder": chain(wide, wide, narrow, narrow),
         "decoder": chain(narrow, narrow, wide, wide),
         "translator": chain(width, width, narrow, narrow),
     }
-    norms = {f"bn{i}": adapters.norm_init(one) for i, one in enumerate((width, narrow, narrow))}
-    layers = {part: {f"conv{i}": one for i, one in enumerate(own)} for part, own in made.items()}
-    return {**layers, "translator": {**layers["translator"], **norms}}
+    norms = {f"bn{i}": adapters.norm_init(size) for i, size in enumerate((width, narrow, narrow))}
+    params = {
+        part: {f"conv{i}": conv for i, conv in enumerate(layers)} for part, layers in convs.items()
+    }
+    return {**params, "translator": {**params["translator"], **norms}}
 
 
 def _convolve(params: adapters.Params, maps: jax.Array, groups: int) -> jax.Array:
-    """Three 3x3 convolutions, each with a leaky ReLU and perhaps a BatchNorm before it."""
+    """Applies three 3×3 convolutions, each with BatchNorm, where it has one, and a leaky ReLU."""
     x = maps.astype(jnp.float32)
     for i in range(3):
         x = adapters.conv(params[f"conv{i}"], x, padding=1)
@@ -195,18 +197,18 @@ def _ft(
     params, state, inputs: Inputs, context: Context, *,
     share: float = 0.5, init_epochs: Level = 30,
 ):
-    """Factor transfer: a translator of the student's map follows a paraphraser of the teacher's.
+    """Factor transfer: a translator of the student's map matches a paraphraser of the teacher's.
 
-    In the first epochs only the paraphraser learns, to give the teacher's map back; then it is held
-    fixed. RepDistiller puts it on the last map, with weight 200.
+    In the first epochs only the paraphraser is trained, to reconstruct the teacher's map; then it
+    is fixed. RepDistiller has the last map, and weight 200.
 
     Args:
       params: paraphraser ("encoder", "decoder") and "translator" of each feature.
       state: empty.
-      inputs: one a view.
-      context: its epoch decides which part learns.
-      share: width of the factors as a share of the teacher's.
-      init_epochs: `i32[]`, epochs of the paraphraser.
+      inputs: one for each view.
+      context: its epoch decides which part is trained.
+      share: channels of the factors as a share of the teacher's.
+      init_epochs: `i32[]`, epochs in which the paraphraser is trained.
 
     Returns:
       Value, state, no metrics.
@@ -216,17 +218,17 @@ def _ft(
     value = jnp.zeros((), jnp.float32)
     begun = context.clock.epoch >= init_epochs
     for item in inputs:
-        for name, student, teacher in _stages(item):
-            own, groups = params[name], context.groups
-            factor = _convolve(own["encoder"], teacher, groups)
-            again = _convolve(own["decoder"], factor, groups)
-            translated = _convolve(own["translator"], student, groups)
-            each = jnp.where(
+        for name, student, teacher in _features(item):
+            layers, groups = params[name], context.groups
+            factor = _convolve(layers["encoder"], teacher, groups)
+            reconstructed = _convolve(layers["decoder"], factor, groups)
+            translated = _convolve(layers["translator"], student, groups)
+            distance = jnp.where(
                 begun,
                 feature.factor_distance(translated, jax.lax.stop_gradient(factor)),
-                feature.hint(again, teacher),
+                feature.hint(reconstructed, teacher),
             )
-            value += masked_mean(each, item.view.mask)
+            value += masked_mean(distance, item.view.mask)
     return value, state, {}
 
 
@@ -235,21 +237,21 @@ def _cc_init(key, student, teacher, *, dim):
         raise ArgumentError(f"got dim={dim}", "must be at least 1")
     keys = jax.random.split(key)
     widths = (student.size // student.shape[0], teacher.size // teacher.shape[0])
-    made = (
-        adapters.linear_init(one, width, dim) for one, width in zip(keys, widths, strict=True)
-    )
-    return dict(zip(("student", "teacher"), made, strict=True))
+    return {
+        network: adapters.linear_init(layer_key, width, dim)
+        for network, layer_key, width in zip(("student", "teacher"), keys, widths, strict=True)
+    }
 
 
 def _cc(params, state, inputs: Inputs, context: Context, *, dim: int = 128):
     """Correlation congruence of embeddings, both of which are trained; see `relation.cc`.
 
-    RepDistiller puts it on the pooled vector, with weight 0.02.
+    RepDistiller has the pooled vector, and weight 0.02.
 
     Args:
       params: a dense layer for each network and feature.
       state: empty.
-      inputs: one a view.
+      inputs: one for each view.
       context: examples are compared within its groups.
       dim: width of the embeddings.
 
@@ -260,18 +262,18 @@ def _cc(params, state, inputs: Inputs, context: Context, *, dim: int = 128):
     """
     value = jnp.zeros((), jnp.float32)
     for item in inputs:
-        for name, student, teacher in _stages(item):
-            own = params[name]
+        for name, student, teacher in _features(item):
+            layers = params[name]
             pair = (
-                adapters.linear(own["student"], flat(student)),
-                adapters.linear(own["teacher"], flat(teacher)),
+                adapters.linear(layers["student"], flat(student)),
+                adapters.linear(layers["teacher"], flat(teacher)),
             )
             value += over_groups(relation.cc, context.groups, *pair)
     return value, state, {}
 
 
-fitnet = Term(_init_stages(_fitnet_init), _fitnet, features=True)
-vid = Term(_init_stages(_vid_init), _vid, features=True)
-ab = Term(_init_stages(_ab_init), _ab, features=True)
-ft = Term(_init_stages(_ft_init), _ft, features=True)
-cc = Term(_init_stages(_cc_init), _cc, features=True, min_group=2)
+fitnet = Term(_init_features(_fitnet_init), _fitnet, features=True)
+vid = Term(_init_features(_vid_init), _vid, features=True)
+ab = Term(_init_features(_ab_init), _ab, features=True)
+ft = Term(_init_features(_ft_init), _ft, features=True)
+cc = Term(_init_features(_cc_init), _cc, features=True, min_group=2)

@@ -1,8 +1,8 @@
 """Small trained layers between a student's and a teacher's activations, as pure functions.
 
-Parameters are named as in the networks ("kernel", "bias", "scale"), so that scopes of weight decay
-reach them alike. BatchNorm always has the statistics of each group: adapters are not there when the
-student is evaluated.
+Parameters are named as in the networks ("kernel", "bias", "scale"), so that the scopes of weight
+decay apply to both. BatchNorm always uses the statistics of each group, because adapters are not
+part of the evaluated student.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ def uniform(key: jax.Array, shape: tuple[int, ...], bound: float) -> jax.Array:
 
 
 def linear_init(key: jax.Array, inputs: int, outputs: int, bias: bool = True) -> Params:
-    """Gives PyTorch's initial dense layer, U(-1/sqrt(inputs), 1/sqrt(inputs))."""
+    """Initialises a dense layer as PyTorch, U(-1/sqrt(inputs), 1/sqrt(inputs))."""
     kernel_key, bias_key = jax.random.split(key)
     bound = 1.0 / math.sqrt(inputs)
-    made = {"kernel": uniform(kernel_key, (inputs, outputs), bound)}
-    return {**made, "bias": uniform(bias_key, (outputs,), bound)} if bias else made
+    params = {"kernel": uniform(kernel_key, (inputs, outputs), bound)}
+    return {**params, "bias": uniform(bias_key, (outputs,), bound)} if bias else params
 
 
 def linear(params: Params, x: jax.Array) -> jax.Array:
-    """Maps the last axis of `f32[...,D]`."""
+    """Applies a dense layer to the last axis of `f32[...,D]`."""
     y = matmul(x, params["kernel"])
     return y + _last(params["bias"], y) if "bias" in params else y
 
@@ -41,11 +41,11 @@ def linear(params: Params, x: jax.Array) -> jax.Array:
 def conv_init(
     key: jax.Array, size: int, inputs: int, outputs: int, bias: bool = True
 ) -> Params:
-    """Gives PyTorch's initial convolution, U(-b, b) with b = 1/sqrt(size^2 inputs)."""
+    """Initialises a convolution as PyTorch, U(-b, b) with b = 1/sqrt(size^2 inputs)."""
     kernel_key, bias_key = jax.random.split(key)
     bound = 1.0 / math.sqrt(size * size * inputs)
-    made = {"kernel": uniform(kernel_key, (size, size, inputs, outputs), bound)}
-    return {**made, "bias": uniform(bias_key, (outputs,), bound)} if bias else made
+    params = {"kernel": uniform(kernel_key, (size, size, inputs, outputs), bound)}
+    return {**params, "bias": uniform(bias_key, (outputs,), bound)} if bias else params
 
 
 def conv(
@@ -58,7 +58,8 @@ def conv(
       x: `f32[B,H,W,C]`.
       stride: step in both directions.
       padding: zeros on each side.
-      dilation: zeros put between pixels, plus one; 2 makes a transposed convolution of stride 2.
+      dilation: distance of the input's pixels after zeros are inserted between them; 2 makes a
+        transposed convolution of stride 2.
 
     Returns:
       `f32[B,H',W',C']`.
@@ -72,7 +73,7 @@ def conv(
 
 
 def norm_init(channels: int) -> Params:
-    """Gives BatchNorm's initial scale 1 and bias 0."""
+    """Initialises BatchNorm with scale 1 and bias 0."""
     return {"scale": jnp.ones(channels, jnp.float32), "bias": jnp.zeros(channels, jnp.float32)}
 
 
@@ -82,7 +83,7 @@ def norm(params: Params, x: jax.Array, groups: int, eps: float = 1e-5) -> jax.Ar
     Args:
       params: see `norm_init`.
       x: `f32[B,...,C]`.
-      groups: into how many groups the batch is split.
+      groups: number of groups in the batch.
       eps: added to the variance.
 
     Returns:
@@ -102,11 +103,11 @@ def _last(vector: jax.Array, like: jax.Array) -> jax.Array:
 def regressor_init(
     key: jax.Array, student: tuple[int, ...], teacher: tuple[int, ...]
 ) -> Params:
-    """Makes the layer that gives a student's map the teacher's shape.
+    """Initialises the layer that maps a student's map to the teacher's shape.
 
-    It is a 3x3 convolution of stride 2 where the student's side is twice the teacher's, a
-    transposed 4x4 one of stride 2 where it is half, else one without padding that is as large as
-    the sides ask for (1x1 where they are equal); then BatchNorm.
+    A 3×3 convolution of stride 2 where the student's side is twice the teacher's, a transposed 4×4
+    one of stride 2 where it is half, else one without padding whose kernel is the difference of the
+    sides plus 1 (1×1 where they are equal); then BatchNorm.
 
     Args:
       key: for the convolution.
@@ -117,9 +118,9 @@ def regressor_init(
       `{"conv": ..., "bn": ...}`.
 
     Raises:
-      ValueError: (what is wrong, what would be right).
+      ArgumentError: not maps, or the teacher's map is larger in another ratio than 2.
     """
-    size = _plan(student, teacher)[0]
+    size = _geometry(student, teacher)[0]
     conv_params = conv_init(key, size, student[-1], teacher[-1])
     return {"conv": conv_params, "bn": norm_init(teacher[-1])}
 
@@ -127,49 +128,51 @@ def regressor_init(
 def regress(
     params: Params, student: jax.Array, teacher: tuple[int, ...], groups: int, relu: bool
 ) -> jax.Array:
-    """Applies what `regressor_init` made.
+    """Applies the layer of `regressor_init`.
 
     Args:
-      params: its parameters.
+      params: parameters of `regressor_init`.
       student: `[B,H,W,C]`.
       teacher: shape `[B,H',W',C']`.
-      groups: into how many groups the batch is split.
-      relu: whether a ReLU ends it.
+      groups: number of groups in the batch.
+      relu: whether a ReLU follows.
 
     Returns:
       `f32[B,H',W',C']`.
     """
-    _, stride, padding, dilation = _plan(student.shape, teacher)
+    _, stride, padding, dilation = _geometry(student.shape, teacher)
     y = conv(params["conv"], student.astype(jnp.float32), stride, padding, dilation)
     y = norm(params["bn"], y, groups)
     return jax.nn.relu(y) if relu else y
 
 
-def _plan(student: tuple[int, ...], teacher: tuple[int, ...]) -> tuple[int, int, int, int]:
-    """Gives size, stride, padding and dilation of the convolution between two maps."""
+def _geometry(student: tuple[int, ...], teacher: tuple[int, ...]) -> tuple[int, int, int, int]:
+    """Returns size, stride, padding and dilation of the convolution between two maps."""
     if len(student) != 4 or len(teacher) != 4:
-        what = f"got {list(student)} and {list(teacher)}"
-        raise ArgumentError(f"works on maps [B,H,W,C], {what}", "choose a feature before the pooling")
-    own, other = student[1], teacher[1]
-    if own == 2 * other:
-        return 3, 2, 1, 1
-    if 2 * own == other:
-        return 4, 1, 2, 2  # as a transposed convolution of stride 2 and padding 1
-    if own < other:
         raise ArgumentError(
-            f"cannot enlarge maps of side {own} to {other}",
-            "choose a feature of equal, double or larger side",
+            f"works on maps [B,H,W,C], got {list(student)} and {list(teacher)}",
+            "choose a feature before the pooling",
         )
-    return 1 + own - other, 1, 0, 1
+    side, target = student[1], teacher[1]
+    if side == 2 * target:
+        return 3, 2, 1, 1
+    if 2 * side == target:
+        return 4, 1, 2, 2  # as a transposed convolution of stride 2 and padding 1
+    if side < target:
+        raise ArgumentError(
+            f"cannot enlarge maps of {side}×{side} to {target}×{target}",
+            "choose a feature of the student that is as large, half as large, or larger",
+        )
+    return 1 + side - target, 1, 0, 1
 
 
 def widen_init(key: jax.Array, inputs: int, outputs: int) -> Params:
-    """Makes a 1x1 convolution (He normal) with BatchNorm, which changes the width only."""
+    """Initialises a 1×1 convolution (He normal) with BatchNorm, which changes the channels only."""
     deviation = math.sqrt(2.0 / inputs)
     kernel = deviation * jax.random.normal(key, (1, 1, inputs, outputs), jnp.float32)
     return {"conv": {"kernel": kernel}, "bn": norm_init(outputs)}
 
 
 def widen(params: Params, maps: jax.Array, groups: int) -> jax.Array:
-    """Applies what `widen_init` made to `[B,H,W,C]`."""
+    """Applies the layer of `widen_init` to `[B,H,W,C]`."""
     return norm(params["bn"], conv(params["conv"], maps.astype(jnp.float32)), groups)

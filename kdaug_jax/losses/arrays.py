@@ -1,11 +1,14 @@
-"""What several losses compute with: exact products, lengths, pooling. All in float32."""
+"""Helpers that several losses share: products, lengths, pooling, shape checks; in float32."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
+import einops
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from kdaug_jax.errors import ArgumentError
 
@@ -24,7 +27,7 @@ def matmul(a: jax.Array, b: jax.Array) -> jax.Array:
 
 
 def flat(features: jax.Array) -> jax.Array:
-    """Gives `f32[B,D]` of `[B,...]`."""
+    """Returns `[B,...]` as rows `f32[B,D]`."""
     return features.reshape(features.shape[0], -1).astype(jnp.float32)
 
 
@@ -47,13 +50,13 @@ def normalized(x: jax.Array, axis: int = -1, eps: float = 1e-12) -> jax.Array:
 
 
 def huber(difference: jax.Array) -> jax.Array:
-    """Gives d^2 / 2 up to 1 and |d| - 1/2 beyond, elementwise (smooth L1 with beta = 1)."""
+    """Returns d^2 / 2 up to |d| = 1 and |d| - 1/2 beyond, elementwise (smooth L1, beta = 1)."""
     size = jnp.abs(difference)
     return jnp.where(size < 1.0, 0.5 * difference * difference, size - 0.5)
 
 
 def pool_to(features: jax.Array, side: int) -> jax.Array:
-    """Averages over windows, so that maps become `side` x `side`.
+    """Averages maps over windows to `side` × `side`.
 
     Args:
       features: `f32[B,H,H,C]`, H a multiple of `side`.
@@ -63,15 +66,15 @@ def pool_to(features: jax.Array, side: int) -> jax.Array:
       `f32[B,side,side,C]`.
 
     Raises:
-      ValueError: (what is wrong, what would be right).
+      ArgumentError: H is no multiple of `side`.
     """
     batch, height, width, channels = features.shape
     if height == width == side:
         return features
     if height % side or width % side:
         raise ArgumentError(
-            f"cannot pool maps of {height}x{width} to {side}x{side}",
-            "choose features of which one divides the other",
+            f"cannot pool maps of {width}×{height} to {side}×{side}",
+            "choose features where one size divides the other",
         )
     windows = features.reshape(batch, side, height // side, side, width // side, channels)
     return jnp.mean(windows, axis=(2, 4))
@@ -88,7 +91,7 @@ def pooled_alike(a: jax.Array, b: jax.Array) -> tuple[jax.Array, jax.Array]:
       Both in float32, with equal height and width.
 
     Raises:
-      ValueError: (what is wrong, what would be right).
+      ArgumentError: not maps, or one size does not divide the other.
     """
     need_maps(a, b)
     side = min(a.shape[1], b.shape[1])
@@ -96,20 +99,24 @@ def pooled_alike(a: jax.Array, b: jax.Array) -> tuple[jax.Array, jax.Array]:
 
 
 def need_maps(*features: jax.Array) -> None:
-    """Refuses what is not a batch of maps.
+    """Validates that features are batches of maps.
+
+    Args:
+      *features: `[B,H,W,C]`.
 
     Raises:
-      ValueError: (what is wrong, what would be right).
+      ArgumentError: a feature has another number of axes.
     """
-    for one in features:
-        if one.ndim != 4:
+    for feature in features:
+        if feature.ndim != 4:
             raise ArgumentError(
-                f"works on maps [B,H,W,C], got {list(one.shape)}", "choose a feature before the pooling"
+                f"works on maps [B,H,W,C], got {list(feature.shape)}",
+                "choose a feature before the pooling",
             )
 
 
 def need_equal(what: str, student: jax.Array, teacher: jax.Array) -> None:
-    """Refuses a student and a teacher whose activations have different shapes.
+    """Validates that a student's and a teacher's activations have equal shapes.
 
     Args:
       what: what has to be equal, for the message.
@@ -117,7 +124,7 @@ def need_equal(what: str, student: jax.Array, teacher: jax.Array) -> None:
       teacher: `[B,...]`.
 
     Raises:
-      ValueError: (what is wrong, what would be right).
+      ArgumentError: they differ.
     """
     if student.shape != teacher.shape:
         raise ArgumentError(
@@ -127,18 +134,79 @@ def need_equal(what: str, student: jax.Array, teacher: jax.Array) -> None:
         )
 
 
-def masked_mean(value: jax.Array, mask: jax.Array) -> jax.Array:
-    """Averages `f32[B]` over the rows that count; 0 where none does.
+def need_logits(
+    student: jax.Array, teacher: jax.Array | None = None, labels: jax.Array | None = None
+) -> None:
+    """Validates that logits and labels have the same classes and the same examples.
+
+    The values of class numbers are checked where they are known, outside of traced code. Traced
+    class numbers outside of 0..C-1 count as a label without any class: a one-hot row of zeros.
 
     Args:
-      value: `f32[B]`.
-      mask: `bool[B]`.
+      student: `[...,C]`, logits.
+      teacher: `[...,C]`, logits.
+      labels: `f32[...,C]`, class probabilities, or `i32[...]`, class numbers.
+
+    Raises:
+      ArgumentError: the numbers of classes or of examples differ, or a class number is out of
+        range.
+    """
+    *batch, classes = student.shape
+    if teacher is not None:
+        _need_shape("the student has", "the teacher", student.shape, teacher.shape)
+    if labels is None:
+        return
+    if not jnp.issubdtype(labels.dtype, jnp.integer):
+        _need_shape("the logits have", "the labels", student.shape, labels.shape)
+        return
+    if list(labels.shape) != batch:
+        raise ArgumentError(
+            f"got logits {list(student.shape)} and class numbers {list(labels.shape)}",
+            f"class numbers must be {batch}",
+        )
+    if isinstance(labels, jax.core.Tracer) or not getattr(labels, "is_fully_addressable", True):
+        return
+    values = np.asarray(labels)
+    illegal = values[(values < 0) | (values >= classes)]
+    if illegal.size:
+        raise ArgumentError(
+            f"got class number {illegal.flat[0]} with {classes} classes",
+            f"must be 0..{classes - 1}",
+        )
+
+
+def _need_shape(has: str, other: str, shape: tuple[int, ...], given: tuple[int, ...]) -> None:
+    if given == shape:
+        return
+    if len(given) == len(shape) and given[-1] != shape[-1]:
+        raise ArgumentError(
+            f"{has} {shape[-1]} classes and {other} {given[-1]}", "both must have the same classes"
+        )
+    raise ArgumentError(
+        f"{has} the shape {list(shape)} and {other} {list(given)}",
+        "both must be of the same examples and classes",
+    )
+
+
+def masked_mean(value: jax.Array, mask: jax.Array) -> jax.Array:
+    """Averages a loss over the examples that count; 0 where none does.
+
+    Args:
+      value: `f32[...]`.
+      mask: `bool[...]`, of the same shape.
 
     Returns:
       `f32[]`.
     """
-    kept = jnp.sum(mask, dtype=jnp.float32)
-    return jnp.sum(jnp.where(mask, value, 0.0)) / jnp.maximum(kept, 1.0)
+    counts = mask.astype(jnp.float32)
+    return jnp.sum(jnp.where(mask, value, 0.0)) / jnp.maximum(jnp.sum(counts), 1.0)
+
+
+def split_groups(tree: Any, groups: int) -> Any:
+    """Splits arrays `[B,...]` of a tree into groups, `[groups,B/groups,...]`."""
+    return jax.tree.map(
+        lambda array: einops.rearrange(array, "(g b) ... -> g b ...", g=groups), tree
+    )
 
 
 def over_groups(
@@ -156,5 +224,4 @@ def over_groups(
     """
     if groups == 1:
         return function(*arrays)
-    split = jax.tree.map(lambda array: array.reshape(groups, -1, *array.shape[1:]), arrays)
-    return jnp.mean(jax.vmap(function)(*split))
+    return jnp.mean(jax.vmap(function)(*split_groups(arrays, groups)))

@@ -18,8 +18,8 @@ Params = dict[str, Any]
 Inputs = tuple[TermInput, ...]
 EPS = 1e-7
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
-# All scores at once while there are at most this many times as many rows as are asked for: one
-# matrix product then costs less than fetching rows.
+# Banks of at most this many times the requested rows are scored as a whole: one matrix product then
+# costs less than gathering rows.
 DENSE = 8
 
 
@@ -37,37 +37,37 @@ def embed(params: Params, features: jax.Array) -> jax.Array:
 
 
 def bank_scores(bank: jax.Array, query: jax.Array, rows: jax.Array, chunk: int) -> jax.Array:
-    """Gives inner products of each query with its own rows of a bank.
+    """Returns the inner products of each query with its rows of a bank.
 
     Args:
       bank: `[N,D]`, float32 or bfloat16; no gradient flows to it.
       query: `f32[B,D]`.
       rows: `i32[B,K]`, 0..N-1.
-      chunk: how many rows a query are fetched at once, when fetching is cheaper than the product
-        with the whole bank. It bounds the memory: B chunk D numbers.
+      chunk: rows per query that are gathered at once, where gathering is cheaper than the product
+        with the whole bank; bounds the memory to B chunk D numbers.
 
     Returns:
       `f32[B,K]`.
     """
     bank = jax.lax.stop_gradient(bank)
     if bank.shape[0] <= DENSE * rows.shape[1]:
-        every = matmul(query, bank.astype(jnp.float32).T)
-        return jnp.take_along_axis(every, rows, axis=1)
+        scores = matmul(query, bank.astype(jnp.float32).T)
+        return jnp.take_along_axis(scores, rows, axis=1)
     count = rows.shape[1]
     padded = jnp.pad(rows, ((0, 0), (0, -count % chunk)))
     parts = jnp.moveaxis(padded.reshape(rows.shape[0], -1, chunk), 1, 0)
 
-    @jax.checkpoint  # fetch again in the backward pass instead of keeping what was fetched
-    def one(query, part):
-        fetched = bank[part].astype(jnp.float32)
-        return matmul(fetched, query[:, :, None])[..., 0]
+    @jax.checkpoint  # gather again in the backward pass instead of storing the rows
+    def score(query, part):
+        gathered = bank[part].astype(jnp.float32)
+        return matmul(gathered, query[:, :, None])[..., 0]
 
-    _, found = jax.lax.scan(lambda carry, part: (carry, one(query, part)), None, parts)
-    return jnp.moveaxis(found, 0, 1).reshape(rows.shape[0], -1)[:, :count]
+    _, scores = jax.lax.scan(lambda carry, part: (carry, score(query, part)), None, parts)
+    return jnp.moveaxis(scores, 0, 1).reshape(rows.shape[0], -1)[:, :count]
 
 
 def nce(score: jax.Array, z: jax.Array, size: int, temperature: Positive):
-    """Noise-contrastive loss of telling the first score of a row from the others.
+    """Noise-contrastive loss of the first score of a row, the positive, against the others.
 
     Args:
       score: `f32[B,1+K]`, inner products, the positive one first.
@@ -76,7 +76,7 @@ def nce(score: jax.Array, z: jax.Array, size: int, temperature: Positive):
       temperature: `f32[]`, more than 0.
 
     Returns:
-      `f32[B]` and the normaliser, which is a constant.
+      `f32[B]` and the normaliser, without a gradient.
     """
     out = jnp.exp(score / jnp.asarray(temperature, jnp.float32))
     z = jax.lax.stop_gradient(jnp.where(z < 0, jnp.mean(out) * size, z))
@@ -90,7 +90,7 @@ def crd_loss(
     state: Params, student: jax.Array, teacher: jax.Array, contrast: jax.Array,
     temperature: Positive, chunk: int,
 ) -> tuple[jax.Array, jax.Array]:
-    """CRD of embeddings against the banks: the teacher's with the student's bank and reversed.
+    """CRD loss: the student's embeddings against the teacher's bank, and the reverse.
 
     Args:
       state: "student" and "teacher" banks `[N,D]`, "z" `f32[2]`.
@@ -101,14 +101,14 @@ def crd_loss(
       chunk: see `bank_scores`.
 
     Returns:
-      `f32[B]`, the sum of both sides, and the normalisers `f32[2]` for student and teacher.
+      `f32[B]`, the sum of both, and the normalisers `f32[2]` for student and teacher.
     """
     size = state["student"].shape[0]
     of_student = bank_scores(state["teacher"], student, contrast, chunk)
     of_teacher = bank_scores(state["student"], teacher, contrast, chunk)
-    own, z_student = nce(of_student, state["z"][0], size, temperature)
-    other, z_teacher = nce(of_teacher, state["z"][1], size, temperature)
-    return own + other, jnp.stack([z_student, z_teacher])
+    student_loss, z_student = nce(of_student, state["z"][0], size, temperature)
+    teacher_loss, z_teacher = nce(of_teacher, state["z"][1], size, temperature)
+    return student_loss + teacher_loss, jnp.stack([z_student, z_teacher])
 
 
 def moved(
@@ -118,12 +118,12 @@ def moved(
 
     Args:
       bank: `[N,D]`.
-      rows: `i32[B]`; those out of range are left out. A row that is there twice takes one of both.
+      rows: `i32[B]`; those out of range are skipped. A row given twice takes one of both values.
       embedded: `f32[B,D]`, of length 1; no gradient flows to them.
       momentum: `f32[]`, m, 0..1.
 
     Returns:
-      The rows, to be written by `term.written`.
+      The rows, which `term.written` writes.
     """
     momentum = jnp.asarray(momentum, jnp.float32)
     old = bank.at[rows].get(mode="fill", fill_value=0).astype(jnp.float32)
@@ -133,15 +133,16 @@ def moved(
 
 def _embeddings_init(key, inputs: Inputs, dim: int) -> Params:
     item = inputs[0]
-    if len(item.student_features) != 1:
-        raise ArgumentError(f"works on one feature and got {len(item.student_features)}", "name one")
+    count = len(item.chosen_student)
+    if count != 1:
+        raise ArgumentError(f"works on one feature and got {count}", "name one")
     if dim < 1:
         raise ArgumentError(f"got dim={dim}", "must be at least 1")
     keys = jax.random.split(key)
     return {
-        name: adapters.linear_init(one, features.size // features.shape[0], dim)
-        for name, one, features in zip(
-            ("student", "teacher"), keys, (*item.student_features, *item.teacher_features),
+        network: adapters.linear_init(layer_key, features.size // features.shape[0], dim)
+        for network, layer_key, features in zip(
+            ("student", "teacher"), keys, (*item.chosen_student, *item.chosen_teacher),
             strict=True,
         )
     }
@@ -149,8 +150,8 @@ def _embeddings_init(key, inputs: Inputs, dim: int) -> Params:
 
 def _embeddings(params: Params, item: TermInput) -> tuple[jax.Array, jax.Array]:
     return (
-        embed(params["student"], item.student_features[0]),
-        embed(params["teacher"], item.teacher_features[0]),
+        embed(params["student"], item.chosen_student[0]),
+        embed(params["teacher"], item.chosen_teacher[0]),
     )
 
 
@@ -163,8 +164,8 @@ def _crd_init(key, inputs: Inputs, info: Info, *, dim, negatives, dtype, chunk, 
     params = _embeddings_init(layers_key, inputs, dim)
     shape, bound = (len(info.labels), dim), (3.0 / dim) ** 0.5
     banks = {
-        name: adapters.uniform(one, shape, bound).astype(DTYPES[dtype])
-        for name, one in (("student", student_key), ("teacher", teacher_key))
+        network: adapters.uniform(bank_key, shape, bound).astype(DTYPES[dtype])
+        for network, bank_key in (("student", student_key), ("teacher", teacher_key))
     }
     return params, {**banks, "z": jnp.full(2, -1.0), **sampling_state(info, negatives)}
 
@@ -174,26 +175,26 @@ def _crd(
     dim: int = 128, negatives: int = 16384, temperature: Positive = 0.07,
     momentum: Fraction = 0.5, positive: str = "exact", dtype: str = "float32", chunk: int = 1024,
 ):
-    """Contrastive representation distillation on one feature, the pooled vector as a rule.
+    """Contrastive representation distillation on one feature, usually the pooled vector.
 
-    Each example's teacher is told from the students of `negatives` examples of other classes as
-    they were when last seen, and the other way round. Both dense layers are trained, so there are
-    two banks. Their normalisers are set by the first batch and then stay. Banks lie in the state:
-    a checkpoint holds them. Put it on views of one example each (CutMix has no row of its own); the
-    weight is 0.8, beside KL with weight 0 or 1.
+    Each example's embedding by the student is contrasted with the teacher's embeddings of
+    `negatives` examples of other classes, as of the last visit to each, and the reverse. Both dense
+    layers are trained, so that there are two banks. Their normalisers are set by the first batch
+    and kept. The banks are part of the state and of checkpoints. Views must hold unmixed, unique
+    examples, because each example has one row. The weight is 0.8, beside KL with weight 0 or 1.
 
     Args:
       params: dense layers of student and teacher.
-      state: banks, normalisers, and what negatives are drawn from.
-      inputs: one a view.
-      context: its key draws the negatives, on the device, for each example its own.
+      state: banks, normalisers, and tables of the classes from which negatives are drawn.
+      inputs: one for each view.
+      context: its key draws each example's negatives, on the device.
       dim: width of the embeddings.
-      negatives: K, how many an example; without repetition while there are as many.
+      negatives: K, number of negatives per example; without repetition where there are as many.
       temperature: of the inner products.
-      momentum: how much of a bank's row stays when its example is seen.
+      momentum: share of the old row in the update of a bank.
       positive: "exact" for the example itself, "relax" for a random one of its class.
       dtype: of the banks, "float32" or "bfloat16".
-      chunk: rows that are fetched at once from a bank, see `bank_scores`.
+      chunk: rows that are gathered at once from a bank, see `bank_scores`.
 
     Returns:
       Value, state, no metrics.
@@ -203,17 +204,17 @@ def _crd(
     """
     value = jnp.zeros((), jnp.float32)
     for number, item in enumerate(inputs):
-        state = written(state)  # of the view before
+        state = written(state)  # rows of the previous view
         student, teacher = _embeddings(params, item)
         rows = rows_of(state, item.view.index)
         key = jax.random.fold_in(context.key, number)
         contrast = contrast_rows(state, key, rows, item.view.index, negatives, positive)
-        each, z = crd_loss(state, student, teacher, contrast, temperature, chunk)
-        value += masked_mean(each, item.view.mask)
-        seen = jnp.where(item.view.mask, rows, state["student"].shape[0])
+        losses, z = crd_loss(state, student, teacher, contrast, temperature, chunk)
+        value += masked_mean(losses, item.view.mask)
+        updated = jnp.where(item.view.mask, rows, state["student"].shape[0])
         banks = {
-            "student": moved(state["student"], seen, student, momentum),
-            "teacher": moved(state["teacher"], seen, teacher, momentum),
+            "student": moved(state["student"], updated, student, momentum),
+            "teacher": moved(state["teacher"], updated, teacher, momentum),
         }
         state = {**state, **banks, "z": z}
     return value, state, {}
@@ -223,15 +224,15 @@ def info_nce(
     student: jax.Array, teacher: jax.Array, labels: jax.Array, *,
     temperature: Positive = 0.07, symmetric: bool = False, ignore_same_class: bool = False,
 ) -> jax.Array:
-    """Cross entropy of finding each student's own teacher among those of its group.
+    """InfoNCE: cross entropy of matching each student's embedding with its teacher's in the group.
 
     Args:
       student: `f32[B,D]`, of length 1.
       teacher: `f32[B,D]`, of length 1.
-      labels: `i32[B]`, only used to ignore examples of the same class.
+      labels: `i32[B]`, only used by `ignore_same_class`.
       temperature: `f32[]`, more than 0.
-      symmetric: average with finding each teacher's own student.
-      ignore_same_class: leave other examples of the same class out of the negatives.
+      symmetric: average with the loss of matching each teacher's embedding with its student's.
+      ignore_same_class: exclude other examples of the same class from the negatives.
 
     Returns:
       `f32[B]`.
@@ -243,10 +244,10 @@ def info_nce(
     if ignore_same_class:
         same = (labels[:, None] == labels[None, :]) & ~jnp.eye(labels.shape[0], dtype=bool)
         score = jnp.where(same, -1e30, score)
-    forth = -jnp.diagonal(jax.nn.log_softmax(score, axis=1))
+    forward = -jnp.diagonal(jax.nn.log_softmax(score, axis=1))
     if not symmetric:
-        return forth
-    return 0.5 * (forth - jnp.diagonal(jax.nn.log_softmax(score, axis=0)))
+        return forward
+    return 0.5 * (forward - jnp.diagonal(jax.nn.log_softmax(score, axis=0)))
 
 
 def _info_nce_init(key, inputs: Inputs, info, *, dim, **options):
@@ -258,12 +259,12 @@ def _info_nce(
     dim: int = 128, temperature: Positive = 0.07, symmetric: bool = False,
     ignore_same_class: bool = False,
 ):
-    """In-batch contrastive distillation on one feature: CRD's aim without its banks.
+    """In-batch contrastive distillation on one feature, without memory banks.
 
     Args:
       params: dense layers of student and teacher, both trained.
       state: empty.
-      inputs: one a view.
+      inputs: one for each view.
       context: negatives come from the same group.
       dim: width of the embeddings.
       temperature: of the inner products.

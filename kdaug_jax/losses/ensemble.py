@@ -1,7 +1,7 @@
-"""The ensemble of one network's views, which teaches each of them (A2-Aug).
+"""A2-Aug: the ensemble of a network's views is the teacher of each of them.
 
 Of the paper's loss, sum_i CE(Q_i) + CE(ensemble) + sum_i KL(ensemble || i), the first sum is a
-plain cross entropy put on all views; the term `a2aug` is the rest.
+plain cross entropy on all views; the term `a2aug` is the rest.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from kdaug_jax.errors import ArgumentError
-from kdaug_jax.losses.arrays import masked_mean
+from kdaug_jax.losses.arrays import masked_mean, need_logits
 from kdaug_jax.losses.response import cross_entropy, kl
 from kdaug_jax.losses.term import Context, Term, TermInput
 
@@ -21,12 +21,12 @@ SCALES = ("sqrt_classes", "mean_norm")
 
 
 def l2_normalized(logits: jax.Array, scale: Any = 1.0) -> jax.Array:
-    """Gives rows of length s: s z / sqrt(|z|^2 + 1e-12).
+    """Scales rows to length s: s z / sqrt(|z|^2 + 1e-12).
 
     Args:
       logits: `[B,C]`.
-      scale: `f32[]`, s > 0. The paper prints 1, at which softmax is all but uniform for many
-        classes and the KL teaches next to nothing.
+      scale: `f32[]`, s > 0. The paper prints 1, at which the softmax over many classes is almost
+        uniform and the KL has almost no gradient.
 
     Returns:
       `f32[B,C]`.
@@ -59,14 +59,14 @@ def ensemble_logits(logits: jax.Array, mu: jax.Array) -> jax.Array:
 def ensemble_distance(
     student: jax.Array, teacher: jax.Array, *, form: str = "kl_norm", scale: Any = 1.0
 ) -> jax.Array:
-    """How far a view's logits are from the ensemble's.
+    """Distance of a view's logits from the ensemble's.
 
     Args:
       student: `[B,C]`, logits of a view.
       teacher: `[B,C]`, logits of the ensemble; no gradient flows to them.
       form: "kl", divergence of the logits as they are; "kl_norm", of normalised logits; "l2_norm",
-        mean squared difference of normalised logits. Table 8's rows, of which the one with
-        normalisation but without KL can only mean one of the last and none.
+        mean squared difference of normalised logits. These are rows of Table 8; its row with
+        normalisation but without KL is taken to be "l2_norm".
       scale: length of normalised logits, see `l2_normalized`.
 
     Returns:
@@ -74,6 +74,7 @@ def ensemble_distance(
 
     Source: Li et al. 2021 (A2-Aug), eq. 5 and 8.
     """
+    need_logits(student, teacher)
     teacher = jax.lax.stop_gradient(teacher)
     if form == "kl":
         return kl(student, teacher)
@@ -84,11 +85,11 @@ def ensemble_distance(
 
 
 def scale_of(scale: Any, teacher: jax.Array) -> jax.Array:
-    """Resolves the length of normalised logits.
+    """Returns the length of normalised logits.
 
     Args:
       scale: a number, "sqrt_classes" (rows of unit mean square) or "mean_norm" (the ensemble's mean
-        length, which leaves its confidence as it is).
+        length, which keeps its confidence).
       teacher: `[B,C]`, logits of the ensemble.
 
     Returns:
@@ -112,7 +113,7 @@ def _check(inputs: tuple[TermInput, ...], form: str, logit_scale: Any) -> None:
             f"got logit_scale={logit_scale!r}", f"must be a number more than 0, or {known}"
         )
     if len(inputs) < 2:
-        raise ArgumentError(f"is put on {len(inputs)} view", "an ensemble needs at least 2 in `on`")
+        raise ArgumentError(f"is on {len(inputs)} view", "an ensemble needs at least 2 in `on`")
 
 
 def _mu(params, adaptive: bool) -> jax.Array:
@@ -140,10 +141,10 @@ def _apply(
     branch_mean: bool = False,
     adaptive: bool = True,
 ):
-    """CE(ensemble) + sum over views of `ensemble_distance`; mu starts at 0 and does not decay.
+    """CE(ensemble) + sum over views of `ensemble_distance`; mu starts at 0, without weight decay.
 
-    The ensemble answers for the labels of the first view. Its members are the views of one network,
-    each with its own BatchNorm branch or all with one, or networks of their own
+    The cross entropy of the ensemble is with the labels of the first view. Its members are views of
+    one network, with a BatchNorm branch each or with one branch for all, or one network a view
     (`student=("n0", "n1", ...)`). Table 8's rows are: no such term; and `form` "joint_ce",
     "l2_norm", "kl", "kl_norm".
 
@@ -154,21 +155,21 @@ def _apply(
       context: not used.
       form: "joint_ce" for the first part only, or see `ensemble_distance`.
       logit_scale: length of normalised logits, see `scale_of`.
-      branch_mean: average over the views instead of summing, as printed, over them.
-      adaptive: whether mu is learnt; otherwise all views weigh the same.
+      branch_mean: average over the views instead of the sum that the paper prints.
+      adaptive: whether mu is trained; otherwise all views have equal weights.
 
     Returns:
       Value, state, and the weights softmax(mu) as metrics.
     """
     logits = jnp.stack([item.student.logits for item in inputs])
     mu = _mu(params, adaptive)
-    together, mask = ensemble_logits(logits, mu), inputs[0].view.mask
-    value = masked_mean(cross_entropy(together, inputs[0].view.target), mask)
+    ensemble, mask = ensemble_logits(logits, mu), inputs[0].view.mask
+    value = masked_mean(cross_entropy(ensemble, inputs[0].view.target), mask)
     if form != "joint_ce":
-        scale = scale_of(logit_scale, together)
+        scale = scale_of(logit_scale, ensemble)
         parts = [
-            masked_mean(ensemble_distance(own, together, form=form, scale=scale), mask)
-            for own in logits
+            masked_mean(ensemble_distance(view_logits, ensemble, form=form, scale=scale), mask)
+            for view_logits in logits
         ]
         value += sum(parts) / len(parts) if branch_mean else sum(parts)
     metrics = {name: (weight, jnp.float32(1)) for name, weight in _weights(mu).items()}
@@ -181,5 +182,6 @@ def _predict_ensemble(params, logits: jax.Array, *, adaptive: bool = True, **opt
 
 
 a2aug = Term(
-    _init, _apply, roles=("student", "labels"), no_decay=("mu",), joint=True, predict_ensemble=_predict_ensemble
+    _init, _apply, roles=("student", "labels"), no_decay=("mu",), joint=True,
+    predict_ensemble=_predict_ensemble,
 )

@@ -1,4 +1,4 @@
-"""Losses on feature maps, one value an example. Sums over features are the caller's, unless said."""
+"""Losses on feature maps, one value an example; unless stated, of one feature, not summed."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from kdaug_jax.types import NonNegative
 
 
 def hint(student: jax.Array, teacher: jax.Array) -> jax.Array:
-    """Mean squared difference of equal features; the regressor of FitNet is the caller's.
+    """Mean squared difference of features of equal shape; the caller applies FitNet's regressor.
 
     Args:
       student: `[B,...]`.
@@ -30,7 +30,7 @@ def hint(student: jax.Array, teacher: jax.Array) -> jax.Array:
       `f32[B]`.
 
     Raises:
-      ValueError: (what is wrong, what would be right).
+      ArgumentError: shapes that do not fit.
 
     Source: Romero et al. 2015, "FitNets", eq. 3, without the factor 1/2.
     """
@@ -39,7 +39,7 @@ def hint(student: jax.Array, teacher: jax.Array) -> jax.Array:
 
 
 def attention(features: jax.Array, p: int) -> jax.Array:
-    """Gives the map mean_c f^p as a row of length 1.
+    """Returns the attention map mean_c f^p as a row of length 1.
 
     Args:
       features: `f32[B,H,W,C]`.
@@ -54,19 +54,19 @@ def attention(features: jax.Array, p: int) -> jax.Array:
 def at(student: jax.Array, teacher: jax.Array, *, p: int = 2) -> jax.Array:
     """Attention transfer: mean squared difference of attention maps of length 1.
 
-    The larger map is averaged down to the smaller. The paper has a factor 1/2 and a sum where the
-    public code, followed here, has a mean over pixels.
+    The larger map is averaged down to the smaller. The mean over pixels is that of the public code;
+    the paper has half the sum.
 
     Args:
       student: `[B,H,W,C]`.
       teacher: `[B,H',W',C']`.
-      p: the power that channels are raised to.
+      p: exponent of the activations.
 
     Returns:
       `f32[B]`.
 
     Raises:
-      ValueError: (what is wrong, what would be right).
+      ArgumentError: shapes that do not fit.
 
     Source: Zagoruyko and Komodakis 2017, "Paying More Attention to Attention", eq. 2.
     """
@@ -89,7 +89,7 @@ def nst(student: jax.Array, teacher: jax.Array) -> jax.Array:
       `f32[B]`.
 
     Raises:
-      ValueError: (what is wrong, what would be right).
+      ArgumentError: shapes that do not fit.
 
     Source: Huang and Wang 2017, "Like What You Like", with the polynomial kernel.
     """
@@ -102,7 +102,7 @@ def nst(student: jax.Array, teacher: jax.Array) -> jax.Array:
 
 
 def _channels(maps: jax.Array) -> jax.Array:
-    """Gives `f32[B,C,H*W]` of length 1 along the last axis."""
+    """Returns channels `f32[B,C,H*W]` of length 1 along the last axis."""
     batch, height, width, channels = maps.shape
     return normalized(jnp.swapaxes(maps.reshape(batch, height * width, channels), -1, -2))
 
@@ -110,8 +110,8 @@ def _channels(maps: jax.Array) -> jax.Array:
 def fsp(student: Sequence[jax.Array], teacher: Sequence[jax.Array]) -> jax.Array:
     """Flow between layers: mean squared difference of the Grams of neighbouring features, summed.
 
-    The Gram of features i and i+1 is mean_pixels f_i f_i+1, the larger map averaged down. Widths of
-    student and teacher have to be equal. It is meant for an initial stage (see phases).
+    The Gram of features i and i+1 is mean_pixels f_i f_i+1, the larger map averaged down. Student
+    and teacher need equal channels. It is meant for an initial phase.
 
     Args:
       student: at least two `[B,H,W,C]`.
@@ -121,7 +121,7 @@ def fsp(student: Sequence[jax.Array], teacher: Sequence[jax.Array]) -> jax.Array
       `f32[B]`.
 
     Raises:
-      ValueError: (what is wrong, what would be right).
+      ArgumentError: shapes that do not fit.
 
     Source: Yim et al. 2017, "A Gift from Knowledge Distillation", eq. 1-2.
     """
@@ -129,10 +129,12 @@ def fsp(student: Sequence[jax.Array], teacher: Sequence[jax.Array]) -> jax.Array
 
 
 def fsp_parts(student: Sequence[jax.Array], teacher: Sequence[jax.Array]) -> list[jax.Array]:
-    """Gives the parts of `fsp`, `f32[B]` for each pair of neighbouring features."""
+    """Returns the parts of `fsp`, `f32[B]` for each pair of neighbouring features."""
     need_maps(*student, *teacher)
     if len(student) < 2:
-        raise ArgumentError(f"compares neighbouring features and got {len(student)}", "name at least 2")
+        raise ArgumentError(
+            f"compares neighbouring features and got {len(student)}", "name at least 2"
+        )
     for s, t in zip(student, teacher, strict=True):
         need_equal("widths", s[:, 0, 0], t[:, 0, 0])
     parts = []
@@ -143,7 +145,7 @@ def fsp_parts(student: Sequence[jax.Array], teacher: Sequence[jax.Array]) -> lis
 
 
 def _flow(below: jax.Array, above: jax.Array) -> jax.Array:
-    """Gives `f32[B,C,C']`, the mean over pixels of products of channels."""
+    """Returns `f32[B,C,C']`, the mean over pixels of products of channels."""
     below, above = (
         maps.reshape(maps.shape[0], -1, maps.shape[-1]) for maps in pooled_alike(below, above)
     )
@@ -153,18 +155,18 @@ def _flow(below: jax.Array, above: jax.Array) -> jax.Array:
 def ab(
     student: jax.Array, teacher: jax.Array, *, margin: NonNegative = 1.0
 ) -> jax.Array:
-    """Activation boundaries: squared hinge on which side of 0 each unit lies in the teacher.
+    """Activation boundaries: squared hinge on the sign of each unit of the teacher.
 
     Args:
-      student: `[B,...]`, before the ReLU, through a connector where shapes differ.
+      student: `[B,...]`, before the ReLU, after the connector.
       teacher: `[B,...]`, before the ReLU, of the same shape.
-      margin: `f32[]`, how far beyond 0 the student is to lie.
+      margin: `f32[]`, of the hinge.
 
     Returns:
       `f32[B]`, sums over units.
 
     Raises:
-      ValueError: (what is wrong, what would be right).
+      ArgumentError: shapes that do not fit.
 
     Source: Heo et al. 2019, "Knowledge Transfer via Distillation of Activation Boundaries".
     """
@@ -175,16 +177,16 @@ def ab(
     return jnp.sum(jnp.where(active, high, low), axis=-1)
 
 
-def stage_weights(count: int) -> list[float]:
-    """Gives 2^(i-n+1) for features i = 0..n-1: the last counts 1, each before it half as much."""
+def feature_weights(count: int) -> list[float]:
+    """Returns weights 2^(i-n+1) of features i = 0..n-1: the last 1, each before it half as much."""
     return [2.0 ** (i - count + 1) for i in range(count)]
 
 
 def factor_distance(student: jax.Array, teacher: jax.Array) -> jax.Array:
     """Factor transfer: mean absolute difference of the factors' attention maps of length 1.
 
-    The public code takes attention maps (p = 2) of the factors; the paper has the factors
-    themselves. The larger map is averaged down to the smaller.
+    Attention maps (p = 2) of the factors are those of the public code; the paper compares the
+    factors. The larger map is averaged down to the smaller.
 
     Args:
       student: `[B,H,W,F]`, the translator's factor.
@@ -194,7 +196,7 @@ def factor_distance(student: jax.Array, teacher: jax.Array) -> jax.Array:
       `f32[B]`.
 
     Raises:
-      ValueError: (what is wrong, what would be right).
+      ArgumentError: shapes that do not fit.
 
     Source: Kim et al. 2018, "Paraphrasing Complex Network", as in RepDistiller.
     """
@@ -203,7 +205,7 @@ def factor_distance(student: jax.Array, teacher: jax.Array) -> jax.Array:
 
 
 def gaussian_nll(mean: jax.Array, target: jax.Array, log_scale: jax.Array) -> jax.Array:
-    """Mean of ((t - m)^2 / v + log v) / 2 with v = softplus(log_scale) + 1e-5, one a channel.
+    """Mean of ((t - m)^2 / v + log v) / 2 with v = softplus(log_scale) + 1e-5 by channel.
 
     Args:
       mean: `f32[B,H,W,C]`, predicted.

@@ -1,8 +1,8 @@
 """MHGD: graphs of attention between the examples of a group, learned on the teacher; and II-KD.
 
-Between neighbouring features, heads of attention are trained to predict the teacher's leading singular
-vector of one feature from those of the feature before over all examples. The student's vectors, put through
-the same heads, are to give the same graphs.
+Between neighbouring features, attention heads are trained to predict the teacher's leading singular
+vector of a feature from those of the feature before, over all examples. The student's vectors,
+passed through the same heads, should result in the same graphs.
 """
 
 from __future__ import annotations
@@ -11,12 +11,13 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+import einops
 import jax
 import jax.numpy as jnp
 
 from kdaug_jax.errors import ArgumentError
 from kdaug_jax.losses import adapters
-from kdaug_jax.losses.arrays import masked_mean, matmul, normalized, over_groups
+from kdaug_jax.losses.arrays import masked_mean, matmul, normalized, over_groups, split_groups
 from kdaug_jax.losses.relation import rkd_role
 from kdaug_jax.losses.svd import adapt, adapters_init, aligned_vectors, kd_svd_parts
 from kdaug_jax.losses.term import Context, Term, TermInput
@@ -51,7 +52,7 @@ def graph(
     params: Params, vectors: jax.Array, before: jax.Array, heads: int,
     moments: Params | None = None,
 ) -> tuple[jax.Array, Params]:
-    """Gives the attention of each example to each: sender(feature) times receiver(feature before).
+    """Returns the attention between examples: sender(feature) times receiver(feature before).
 
     Args:
       params: "sender" and "receiver", dense layers without bias, whose unit u = d heads + h is
@@ -59,7 +60,7 @@ def graph(
       vectors: `f32[B,D]` of a feature.
       before: `f32[B,D']` of the feature before.
       heads: H.
-      moments: of both BatchNorms, or None for those of the batch.
+      moments: moments of both BatchNorms, or None for those of the batch.
 
     Returns:
       `f32[H,B,B]`, without scaling, and the moments of the batch.
@@ -67,13 +68,13 @@ def graph(
     Source: Lee and Song 2019, "Graph-based Knowledge Distillation by Multi-head Attention Network",
     section 3.2.
     """
-    sides, seen = [], {}
+    sides, batch_moments = [], {}
     for name, x in (("sender", vectors), ("receiver", before)):
         x = adapters.linear(params[name], x)
-        seen[name] = _moments(x)
-        x = standardized(x, params[f"bn_{name}"], (moments or seen)[name])
-        sides.append(jnp.transpose(x.reshape(x.shape[0], -1, heads), (2, 0, 1)))
-    return matmul(sides[0], jnp.swapaxes(sides[1], -1, -2)), seen
+        batch_moments[name] = _moments(x)
+        x = standardized(x, params[f"bn_{name}"], (moments or batch_moments)[name])
+        sides.append(einops.rearrange(x, "b (d h) -> h b d", h=heads))
+    return matmul(sides[0], jnp.swapaxes(sides[1], -1, -2)), batch_moments
 
 
 def graph_distance(student: jax.Array, teacher: jax.Array) -> jax.Array:
@@ -101,12 +102,12 @@ def _estimate(
     noise = jax.random.normal(key, (*attention.shape[:2], 1), jnp.float32)
     kept = (noise > jnp.mean(noise, axis=0, keepdims=True)).astype(jnp.float32)
     mixed = matmul(jax.nn.softmax(attention, axis=-1) * kept, hidden[None])
-    rows = jnp.transpose(mixed, (1, 2, 0)).reshape(before.shape[0], -1)
+    rows = einops.rearrange(mixed, "h b d -> b (d h)")
     return normalized(adapters.linear(params["out"], rows))
 
 
 def attention_init(key: jax.Array, width: int, before: int, heads: int) -> tuple[Params, Params]:
-    """Makes the attention between two features, and its BatchNorm's first moments.
+    """Initialises the attention between two features and the moments of its BatchNorm.
 
     Args:
       key: for the dense layers (Glorot uniform).
@@ -138,60 +139,68 @@ def attention_init(key: jax.Array, width: int, before: int, heads: int) -> tuple
 
 
 def _vectors(item: TermInput, maps: Sequence[jax.Array]) -> tuple[list[jax.Array], ...]:
-    """Gives the leading vector `f32[B,D]` of each feature, the student's and the teacher's."""
-    found = [aligned_vectors(s, t, 1) for s, t in zip(maps, item.teacher_features, strict=True)]
-    return [own[..., 0] for own, _, _ in found], [other[..., 0] for _, other, _ in found]
+    """Returns the leading vector `f32[B,D]` of each feature, the student's and the teacher's."""
+    vectors = [aligned_vectors(s, t, 1) for s, t in zip(maps, item.chosen_teacher, strict=True)]
+    return [s[..., 0] for s, _, _ in vectors], [t[..., 0] for _, t, _ in vectors]
 
 
-def _learn(params: Params, teacher: Sequence[jax.Array], heads: int, groups: int, key: jax.Array):
-    """Gives the loss of the attention on the teacher's vectors, and the moments it saw."""
-    total, seen = jnp.zeros((), jnp.float32), {}
+def _attention_loss(
+    params: Params, teacher: Sequence[jax.Array], heads: int, groups: int, key: jax.Array
+) -> tuple[jax.Array, Params]:
+    """Returns the loss of the attention on the teacher's vectors, and the moments of the batch."""
+    total, batch_moments = jnp.zeros((), jnp.float32), {}
     for i in range(1, len(teacher)):
-        own, keys = params[str(i)], jax.random.split(jax.random.fold_in(key, i), groups)
+        layers, keys = params[str(i)], jax.random.split(jax.random.fold_in(key, i), groups)
 
-        def one(vectors, before, key, own=own):
-            attention, moments = graph(own, vectors, before, heads)
-            guess = _estimate(own, attention, before, key)
-            return 1.0 - jnp.mean(jnp.sum(guess * vectors, axis=-1)), moments
+        def of_group(vectors, before, key, layers=layers):
+            attention, moments = graph(layers, vectors, before, heads)
+            estimate = _estimate(layers, attention, before, key)
+            return 1.0 - jnp.mean(jnp.sum(estimate * vectors, axis=-1)), moments
 
-        split = [x.reshape(groups, -1, x.shape[-1]) for x in (teacher[i], teacher[i - 1])]
-        values, moments = jax.vmap(one)(*split, keys)
+        split = split_groups((teacher[i], teacher[i - 1]), groups)
+        values, moments = jax.vmap(of_group)(*split, keys)
         total += jnp.mean(values)
-        seen[str(i)] = jax.tree.map(lambda x: jnp.mean(x, axis=0), moments)
+        batch_moments[str(i)] = jax.tree.map(lambda x: jnp.mean(x, axis=0), moments)
     squares = sum(jnp.sum(jnp.square(leaf)) for leaf in jax.tree.leaves(params))
-    return total + 5e-4 * squares, seen
+    return total + 5e-4 * squares, batch_moments
 
 
-def _distil(params, state, student, teacher, heads: int, groups: int) -> jax.Array:
-    """Gives the distance of the graphs, with the attention held fixed."""
+def _graph_loss(params, state, student, teacher, heads: int, groups: int) -> jax.Array:
+    """Returns the distance of the graphs, with the attention fixed."""
     params, state = jax.lax.stop_gradient((params, state))
     total = jnp.zeros((), jnp.float32)
     for i in range(1, len(teacher)):
         name = str(i)
 
-        def one(s, s_before, t, t_before, name=name):
-            pair = ((s, s_before), (t, t_before))
-            graphs = [graph(params[name], *own, heads, state[name])[0] for own in pair]
+        def of_group(s, s_before, t, t_before, name=name):
+            graphs = [
+                graph(params[name], vectors, before, heads, state[name])[0]
+                for vectors, before in ((s, s_before), (t, t_before))
+            ]
             return graph_distance(*graphs)
 
-        total += over_groups(one, groups, student[i], student[i - 1], teacher[i], teacher[i - 1])
+        total += over_groups(
+            of_group, groups, student[i], student[i - 1], teacher[i], teacher[i - 1]
+        )
     return total
 
 
 def _init(key, inputs: Inputs, info, *, heads, adapter, **options):
     if heads < 1:
         raise ArgumentError(f"got heads={heads}", "must be at least 1")
-    widths = [maps.shape[-1] for maps in inputs[0].teacher_features]
+    widths = [maps.shape[-1] for maps in inputs[0].chosen_teacher]
     if len(widths) < 2:
-        raise ArgumentError(f"compares neighbouring features and got {len(widths)}", "name at least 2")
-    made = {
+        raise ArgumentError(
+            f"compares neighbouring features and got {len(widths)}", "name at least 2"
+        )
+    attention = {
         str(i): attention_init(jax.random.fold_in(key, i), widths[i], widths[i - 1], heads)
         for i in range(1, len(widths))
     }
-    params = {"attention": {name: own for name, (own, _) in made.items()}}
-    small = adapters_init(jax.random.fold_in(key, 0), inputs[0], adapter)
-    params |= {"adapters": small} if small else {}
-    return params, {name: own for name, (_, own) in made.items()}
+    params = {"attention": {name: layers for name, (layers, _) in attention.items()}}
+    widening = adapters_init(jax.random.fold_in(key, 0), inputs[0], adapter)
+    params |= {"adapters": widening} if widening else {}
+    return params, {name: moments for name, (_, moments) in attention.items()}
 
 
 def _apply(
@@ -200,10 +209,10 @@ def _apply(
 ):
     """Multi-head graph distillation over the chosen features.
 
-    The attention has its own loss on the teacher alone, 1 - cosine of what it predicts + 5e-4 times
-    the squares of its parameters, which the optimiser's weight decay leaves alone. Its gradient and
-    the student's never meet, so the value is the sum of both losses; metrics tell them apart. The
-    original trains the attention for 40 epochs first and then holds it fixed, with 8 heads
+    The attention has a loss on the teacher alone, 1 - cosine of its prediction + 5e-4 times the
+    squares of its parameters, which are exempt from the optimiser's weight decay. Each loss has a
+    gradient for its own parameters only, so that the value is their sum; the metrics hold each. The
+    original trains the attention for 40 epochs first and then fixes it, with 8 heads
     (`heads=8, init_epochs=40, train_attention=False`). Paper 003's code never trains it
     (`train_attention=False`): its graphs are random projections. The loss is a sum over heads and
     rows of each group, not a mean.
@@ -211,12 +220,12 @@ def _apply(
     Args:
       params: "attention" and perhaps "adapters".
       state: running moments of the attention's BatchNorm.
-      inputs: one a view.
-      context: its groups hold the graphs, its epoch decides who learns, its key drops heads.
+      inputs: one for each view.
+      context: graphs are within its groups, its epoch decides what is trained, its key drops heads.
       heads: H, attention heads between two features.
-      init_epochs: `i32[]`, first epochs, in which only the attention learns.
-      train_attention: whether the attention goes on learning after them.
-      adapter: bring features of other widths to the teacher's by a 1x1 convolution and BatchNorm.
+      init_epochs: `i32[]`, first epochs, in which only the attention is trained.
+      train_attention: whether the attention is trained after them.
+      adapter: map features of other widths to the teacher's by a 1×1 convolution and BatchNorm.
 
     Returns:
       Value, state, and both losses as metrics.
@@ -225,22 +234,23 @@ def _apply(
     Fu et al. 2020 (role-wise augmentation), for its use with 4 heads.
     """
     attention, begun = params["attention"], context.clock.epoch >= init_epochs
-    distance = learned = jnp.zeros((), jnp.float32)
+    distance = attention_loss = jnp.zeros((), jnp.float32)
     for number, item in enumerate(inputs):
-        maps = adapt(params.get("adapters", {}), item.student_features, context.groups)
+        maps = adapt(params.get("adapters", {}), item.chosen_student, context.groups)
         student, teacher = _vectors(item, maps)
-        distance += _distil(attention, state, student, teacher, heads, context.groups)
-        own, seen = _learn(
+        distance += _graph_loss(attention, state, student, teacher, heads, context.groups)
+        loss, moments = _attention_loss(
             attention, teacher, heads, context.groups, jax.random.fold_in(context.key, number)
         )
-        learned += own
-        moved = jax.tree.map(lambda old, new: DECAY * old + (1.0 - DECAY) * new, state, seen)
+        attention_loss += loss
+        moved = jax.tree.map(lambda old, new: DECAY * old + (1.0 - DECAY) * new, state, moments)
         keep = begun & (not train_attention)
         state = jax.tree.map(lambda old, new, keep=keep: jnp.where(keep, old, new), state, moved)
     distance = jnp.where(begun, distance, 0.0)
-    learned = jnp.where(begun & (not train_attention), 0.0, learned)
-    one = jnp.float32(1)
-    return distance + learned, state, {"graph": (distance, one), "attention": (learned, one)}
+    attention_loss = jnp.where(begun & (not train_attention), 0.0, attention_loss)
+    count = jnp.float32(1)
+    metrics = {"graph": (distance, count), "attention": (attention_loss, count)}
+    return distance + attention_loss, state, metrics
 
 
 mhgd = Term(_init, _apply, no_decay=("attention",), features=True, min_group=2)
@@ -252,20 +262,20 @@ def _ii_kd(
     distance: NonNegative = 50.0, angle: NonNegative = 100.0,
     rkd: NonNegative = 1.0, graphs: NonNegative = 1.0, vectors: NonNegative = 1.0,
 ):
-    """Inter- and intra-class distillation: RKD on logits + MHGD + KD-SVD, one to one to one.
+    """Inter- and intra-class distillation: RKD on logits + MHGD + KD-SVD with equal weights.
 
-    RKD is in the role-wise form. KD-SVD is summed over the batch, as in that code; graphs likewise
-    sum over rows. The loss is made to be clipped variable by variable to the task's gradient
-    (`optim.combine="clip_per_variable()"`), which makes its size matter less than its parts'
-    proportions. Adapters serve both MHGD and KD-SVD.
+    RKD has the role-wise form. KD-SVD is summed over the batch, as in the public code, and graphs
+    over rows. The loss is meant to be clipped by variable to the task's gradient
+    (`optim.combine="clip_per_variable()"`), so that the proportions of its parts matter more than
+    its size. MHGD and KD-SVD share adapters.
 
     Args:
       params: see `mhgd`.
       state: see `mhgd`.
-      inputs: one a view.
+      inputs: one for each view.
       context: examples are compared within its groups.
       heads: see `mhgd`.
-      init_epochs: see `mhgd`; RKD and KD-SVD are on from the start.
+      init_epochs: see `mhgd`; RKD and KD-SVD are applied from the start.
       train_attention: see `mhgd`.
       adapter: see `mhgd`.
       distance: weight of RKD's distances.
@@ -283,18 +293,18 @@ def _ii_kd(
         params, state, inputs, context, heads=heads, init_epochs=init_epochs,
         train_attention=train_attention, adapter=adapter,
     )
-    value, one = graphs * value, jnp.float32(1)
+    value, count = graphs * value, jnp.float32(1)
     relation = flow = jnp.zeros((), jnp.float32)
     for item in inputs:
         relation += over_groups(
             lambda s, t: rkd_role(s, t, distance=distance, angle=angle), context.groups,
             item.student.logits, item.teacher.logits,
         )
-        maps = adapt(params.get("adapters", {}), item.student_features, context.groups)
-        parts = sum(kd_svd_parts(maps, item.teacher_features))
+        maps = adapt(params.get("adapters", {}), item.chosen_student, context.groups)
+        parts = sum(kd_svd_parts(maps, item.chosen_teacher))
         flow += masked_mean(parts, item.view.mask) * (parts.shape[0] // context.groups)
     value += rkd * relation + vectors * flow
-    return value, state, {**metrics, "relation": (relation, one), "flow": (flow, one)}
+    return value, state, {**metrics, "relation": (relation, count), "flow": (flow, count)}
 
 
 ii_kd = Term(_init, _ii_kd, no_decay=("attention",), features=True, min_group=3)

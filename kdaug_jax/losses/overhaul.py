@@ -1,4 +1,4 @@
-"""OFD: features before the ReLU, of which the teacher's negative part only bounds the student's."""
+"""OFD: features before the ReLU; negative responses of the teacher only bound the student's."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ from kdaug_jax.losses.term import Context, Term, TermInput
 from kdaug_jax.types import NonNegative
 
 Inputs = tuple[TermInput, ...]
-# From here on the margin is a moving average.
+# From this many batches on the margin is a moving average.
 MOST_BATCHES = 100
 
 
 def partial_square(student: jax.Array, teacher: jax.Array, margin: jax.Array) -> jax.Array:
-    """Squared distance from max(teacher, margin); 0 where the teacher is off and the student lower.
+    """Squared distance from max(teacher, margin); 0 where teacher <= 0 and the student is below it.
 
     Args:
-      student: `[B,H,W,C]`, before the ReLU, through its connector.
+      student: `[B,H,W,C]`, before the ReLU, after its connector.
       teacher: `[B,H,W,C]`, before the ReLU.
-      margin: `f32[C]`, negative, below which the teacher does not matter.
+      margin: `f32[C]`, negative, the lower bound of the target.
 
     Returns:
       `f32[B]`, sums over pixels and channels.
 
     Raises:
-      ValueError: (what is wrong, what would be right).
+      ArgumentError: unequal shapes.
 
     Source: Heo et al. 2019, "A Comprehensive Overhaul of Feature Distillation", eq. 1-3.
     """
@@ -41,8 +41,8 @@ def partial_square(student: jax.Array, teacher: jax.Array, margin: jax.Array) ->
 def moved_margin(state: dict[str, jax.Array], teacher: jax.Array) -> dict[str, jax.Array]:
     """Moves each channel's margin towards the mean of a batch's negative responses.
 
-    The first batches are averaged, later ones weigh 1 in 100. The paper takes the expectation over
-    the training images, or computes it from the teacher's BatchNorm.
+    The mean of the first 100 batches, then a moving average with weight 1/100. The paper has the
+    expectation over the training images, or computes it from the teacher's BatchNorm.
 
     Args:
       state: "margin" `f32[C]` and "seen" `f32[C]`, batches that had negative responses.
@@ -56,20 +56,20 @@ def moved_margin(state: dict[str, jax.Array], teacher: jax.Array) -> dict[str, j
     count = jnp.sum(negative, axis=(0, 1, 2), dtype=jnp.float32)
     total = jnp.sum(jnp.where(negative, teacher, 0.0), axis=(0, 1, 2))
     has = count > 0
-    seen = jnp.minimum(state["seen"] + 1.0, MOST_BATCHES)
-    own = total / jnp.maximum(count, 1.0)
-    margin = state["margin"] + (own - state["margin"]) / seen
+    batches = jnp.minimum(state["seen"] + 1.0, MOST_BATCHES)
+    mean = total / jnp.maximum(count, 1.0)
+    margin = state["margin"] + (mean - state["margin"]) / batches
     return {
         "margin": jnp.where(has, margin, state["margin"]),
-        "seen": jnp.where(has, seen, state["seen"]),
+        "seen": jnp.where(has, batches, state["seen"]),
     }
 
 
 def _init(key, inputs: Inputs, info, **options):
     item = inputs[0]
-    need_maps(*item.student_features, *item.teacher_features)
+    need_maps(*item.chosen_student, *item.chosen_teacher)
     params, state = {}, {}
-    for i, (s, t) in enumerate(zip(item.student_features, item.teacher_features, strict=True)):
+    for i, (s, t) in enumerate(zip(item.chosen_student, item.chosen_teacher, strict=True)):
         params[str(i)] = adapters.widen_init(
             jax.random.fold_in(key, i), s.shape[-1], t.shape[-1]
         )
@@ -81,17 +81,17 @@ def _init(key, inputs: Inputs, info, **options):
 def _apply(
     params, state, inputs: Inputs, context: Context, *, scale: NonNegative = 0.001
 ):
-    """Overhauled feature distillation on features before the ReLU, each weighing twice the one before.
+    """Overhauled feature distillation before the ReLU, each feature weighted twice the one before.
 
-    Connectors are 1x1 convolutions with BatchNorm; the maps of student and teacher need equal
+    Connectors are 1×1 convolutions with BatchNorm; the maps of student and teacher need equal
     sizes.
 
     Args:
       params: a connector for each feature.
       state: margins of each feature.
-      inputs: one a view.
+      inputs: one for each view.
       context: its groups are those of BatchNorm.
-      scale: the loss is multiplied by this; 1/1000 in the public code.
+      scale: factor of the loss; 1/1000 in the public code.
 
     Returns:
       Value, state, no metrics.
@@ -100,14 +100,14 @@ def _apply(
     """
     value = jnp.zeros((), jnp.float32)
     for item in inputs:
-        count = len(item.student_features)
-        pairs = zip(item.student_features, item.teacher_features, strict=True)
+        count = len(item.chosen_student)
+        pairs = zip(item.chosen_student, item.chosen_teacher, strict=True)
         for i, (student, teacher) in enumerate(pairs):
             name = str(i)
             state = {**state, name: moved_margin(state[name], teacher)}
-            own = adapters.widen(params[name], student, context.groups)
-            each = partial_square(own, teacher, state[name]["margin"])
-            value += masked_mean(each, item.view.mask) / 2.0 ** (count - 1 - i)
+            connected = adapters.widen(params[name], student, context.groups)
+            squares = partial_square(connected, teacher, state[name]["margin"])
+            value += masked_mean(squares, item.view.mask) / 2.0 ** (count - 1 - i)
     return jnp.asarray(scale, jnp.float32) * value, state, {}
 
 

@@ -1,4 +1,4 @@
-"""Which of a pool of mixed views to keep, and how much harder the kept ones are."""
+"""Scores of a pool of views, the hardest of which are kept, and how much harder those are."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from kdaug_jax.errors import ArgumentError
+from kdaug_jax.losses.arrays import need_logits
 from kdaug_jax.losses.response import kl, soften
 from kdaug_jax.types import Positive
 
@@ -29,7 +30,7 @@ def kl_score(student: jax.Array, teacher: jax.Array, *, temperature: Positive = 
 
 
 def entropy(logits: jax.Array) -> jax.Array:
-    """Entropy of softmax(logits) in nats: how unsure a network is.
+    """Entropy of softmax(logits) in nats.
 
     Args:
       logits: `[B,C]`.
@@ -42,7 +43,7 @@ def entropy(logits: jax.Array) -> jax.Array:
     return -jnp.sum(p * jnp.where(p > 0, log_p, 0.0), axis=-1)
 
 
-# How each picker scores a pool: `f(student, teacher) -> f32[B]`; what scores high is kept.
+# Scores of a pool, `f(student, teacher) -> f32[B]`; the highest are kept.
 PICKERS = {
     "kl": kl_score,
     "teacher_entropy": lambda student, teacher: entropy(teacher),
@@ -51,7 +52,7 @@ PICKERS = {
 
 
 def hardest(score: jax.Array, keep: int) -> jax.Array:
-    """Gives the positions of the `keep` largest scores, in rising order; of equal ones the last.
+    """Returns the positions of the `keep` largest scores, in rising order; of equal ones the last.
 
     Args:
       score: `f32[B]`.
@@ -61,7 +62,7 @@ def hardest(score: jax.Array, keep: int) -> jax.Array:
       `i32[keep]`.
 
     Raises:
-      ValueError: (what is wrong, what would be right).
+      ArgumentError: `keep` is not 1..B.
 
     Source: Wang et al. 2020 (arXiv:2012.02909), section 3.2: sort, and keep the last half.
     """
@@ -72,14 +73,14 @@ def hardest(score: jax.Array, keep: int) -> jax.Array:
 
 
 def kept_ratio(score: jax.Array, kept: jax.Array) -> jax.Array:
-    """Mean score of what is kept over the mean of the whole pool; the paper's r when score is d.
+    """Ratio of the mean score of the kept rows to that of the pool; the paper's r when score is d.
 
     Args:
       score: `f32[B]`.
       kept: `i32[K]`, positions.
 
     Returns:
-      `f32[]`, more than 1 when what scores high is kept; 1 for a pool that scores 0.
+      `f32[]`, more than 1 when high scores are kept; 1 for a pool whose mean is 0.
 
     Source: Wang et al. 2020 (arXiv:2012.02909), eq. 3.
     """
@@ -88,7 +89,7 @@ def kept_ratio(score: jax.Array, kept: jax.Array) -> jax.Array:
 
 
 def label_disagreement(teacher: jax.Array, target: jax.Array) -> jax.Array:
-    """Whether the teacher's likeliest class is not the label's; of equal ones the first counts.
+    """Returns whether the teacher's likeliest class is not the label's; of equal ones the first.
 
     Args:
       teacher: `[B,C]`, logits.
@@ -99,4 +100,5 @@ def label_disagreement(teacher: jax.Array, target: jax.Array) -> jax.Array:
 
     Source: Wang et al. 2020 (arXiv:2012.02909), section 4.3.
     """
+    need_logits(teacher, labels=target)
     return jnp.argmax(teacher, axis=-1) != jnp.argmax(target, axis=-1)

@@ -1,8 +1,8 @@
-"""Relational losses: how the examples of a group lie to each other, in student and teacher.
+"""Relational losses: distances, angles and similarities between the examples of a group.
 
-Each takes the features of one group, `[B,...]` with any widths unless said otherwise, and gives one
-value. Differences of examples are formed, not taken from Gram matrices, so that close examples
-lose no digits; that takes B^2 D numbers.
+Each takes the features of one group, `[B,...]` of any widths unless stated, and returns one value.
+Differences of examples are computed directly, not from Gram matrices, so that close examples lose
+no digits; that takes B^2 D numbers.
 """
 
 from __future__ import annotations
@@ -18,14 +18,15 @@ from kdaug_jax.types import NonNegative
 def _need(min_group: int, student: jax.Array) -> None:
     if student.shape[0] < min_group:
         raise ArgumentError(
-            f"compares examples and got {student.shape[0]}", f"needs at least {min_group} in a group"
+            f"compares examples and got {student.shape[0]}",
+            f"needs at least {min_group} in a group",
         )
 
 
 def _differences(features: jax.Array) -> jax.Array:
-    """Gives `f32[B,B,D]`, exactly 0 for examples that float32 cannot tell apart.
+    """Returns `f32[B,B,D]`, exactly 0 for examples that are equal up to the rounding of float32.
 
-    A compiler may round the two sides of a - a differently, and the direction of what is left
+    A compiler may round the two sides of a - a differently, and the direction of the remainder
     would be noise with a huge gradient.
     """
     rows = flat(features)
@@ -38,17 +39,17 @@ def _differences(features: jax.Array) -> jax.Array:
 
 
 def _distances(difference: jax.Array) -> jax.Array:
-    """Lengths `f32[B,B]`, at least 1e-6, of which the square root has a gradient."""
+    """Returns lengths `f32[B,B]`, at least 1e-6, where the square root has a gradient."""
     square = jnp.sum(difference * difference, axis=-1)
-    suggest = square <= 1e-12
-    return jnp.where(suggest, 1e-6, jnp.sqrt(jnp.where(suggest, 1.0, square)))
+    close = square <= 1e-12
+    return jnp.where(close, 1e-6, jnp.sqrt(jnp.where(close, 1.0, square)))
 
 
 def rkd_distance(student: jax.Array, teacher: jax.Array) -> jax.Array:
     """Huber distance of pairwise distances, each divided by the mean of its network's.
 
-    The mean of the losses is over all B^2 pairs; the 0 of an example with itself counts there, and
-    does not count in the mean distance. No scale, rotation or shift of the features matters.
+    The mean of the losses is over all B^2 pairs, including each example with itself (0); the mean
+    distance excludes those. Invariant to scale, rotation and shift of the features.
 
     Args:
       student: `[B,...]`, B at least 2.
@@ -72,8 +73,8 @@ def rkd_distance(student: jax.Array, teacher: jax.Array) -> jax.Array:
 def rkd_angle(student: jax.Array, teacher: jax.Array) -> jax.Array:
     """Huber distance of the cosines of the angles that all triplets of examples form.
 
-    The mean is over all B^3 triplets; those that name an example twice count as 0 or as equal. No
-    scale, rotation or shift of the features matters.
+    The mean is over all B^3 triplets; those with an example twice have a loss of 0. Invariant to
+    scale, rotation and shift of the features.
 
     Args:
       student: `[B,...]`, B at least 3.
@@ -89,7 +90,7 @@ def rkd_angle(student: jax.Array, teacher: jax.Array) -> jax.Array:
 
 
 def _cosines(features: jax.Array) -> jax.Array:
-    """Gives `f32[B,B,B]`, at [i,j,k] the cosine of the angle at i between j and k."""
+    """Returns `f32[B,B,B]`, at [i,j,k] the cosine of the angle at i between j and k."""
     edges = normalized(_differences(features))
     return matmul(edges, jnp.swapaxes(edges, -1, -2))
 
@@ -120,9 +121,9 @@ def rkd(
 
 
 def rkd_role_parts(student: jax.Array, teacher: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Distance and angle as paper 003's public code has them: on rows of length 1.
+    """Returns distance and angle in the form of paper 003's public code: on rows of length 1.
 
-    There an example's distance to itself is 1e-6 and counts in the mean distance.
+    There an example's distance to itself is 1e-6 and is part of the mean distance.
 
     Args:
       student: `[B,C]`, logits, B at least 3.
@@ -225,10 +226,10 @@ def _neighbours(features: jax.Array, eps: float) -> jax.Array:
 
 
 def cc(student: jax.Array, teacher: jax.Array) -> jax.Array:
-    """Correlation congruence: products of what neighbours in the batch miss, |s - t|.
+    """Correlation congruence: products of the errors |s - t| of neighbours in the batch.
 
-    The mean over i of sum_d |s_i - t_i| |s_i+1 - t_i+1|, between each example and the next only, as
-    the public code has it; the paper's kernel over all pairs is not in that code.
+    The mean over i of sum_d |s_i - t_i| |s_i+1 - t_i+1|, between each example and the next, as in
+    the public code; the paper's kernel over all pairs is not in that code.
 
     Args:
       student: `[B,D]`, embedded.
@@ -238,12 +239,12 @@ def cc(student: jax.Array, teacher: jax.Array) -> jax.Array:
       `f32[]`.
 
     Raises:
-      ValueError: (what is wrong, what would be right).
+      ArgumentError: less than 2 examples, or unequal widths.
 
     Source: Peng et al. 2019, "Correlation Congruence for Knowledge Distillation", as in
     RepDistiller.
     """
     _need(2, student)
     need_equal("widths", student, teacher)
-    missed = jnp.abs(flat(student) - flat(teacher))
-    return jnp.mean(jnp.sum(missed[:-1] * missed[1:], axis=-1))
+    error = jnp.abs(flat(student) - flat(teacher))
+    return jnp.mean(jnp.sum(error[:-1] * error[1:], axis=-1))

@@ -1,14 +1,19 @@
 """Losses on logits, one value an example: cross entropy, KL and their kin.
 
 Everything is computed in float32 whatever the logits' dtype. The caller detaches the teacher,
-averages over the batch and weighs the terms.
+averages over the batch and weighs the terms. Student, teacher and labels of different classes or
+examples are refused with an ArgumentError, see `arrays.need_logits`, which also says what becomes
+of class numbers that are out of range.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import jax
 import jax.numpy as jnp
 
+from kdaug_jax.losses.arrays import need_logits
 from kdaug_jax.types import ClassCount, Fraction, Positive
 
 
@@ -17,10 +22,10 @@ def _log_softmax(logits: jax.Array) -> jax.Array:
 
 
 def _divergence(log_student: jax.Array, log_teacher: jax.Array, keep: jax.Array) -> jax.Array:
-    """Gives the sum over kept classes of p_t (log p_t - log p_s), 0 where p_t is 0."""
+    """Returns the sum over kept classes of p_t (log p_t - log p_s), 0 where p_t is 0."""
     p_teacher = jnp.exp(log_teacher)
-    # The difference may be inf - inf where p_t is 0, so it is dropped before it is multiplied;
-    # p_t is multiplied in on all classes, so that a teacher that is NaN is never hidden.
+    # The difference may be inf - inf where p_t is 0, so it is masked before the product; p_t is
+    # multiplied in on all classes, so that a NaN of the teacher is never hidden.
     ratio = jnp.where(keep & (p_teacher > 0), log_teacher - log_student, 0.0)
     return jnp.sum(p_teacher * ratio, axis=-1)
 
@@ -40,6 +45,7 @@ def cross_entropy(
 
     Source: Szegedy et al. 2016, section 7, for the smoothing.
     """
+    need_logits(student, labels=labels)
     target = _smoothed(labels, student.shape[-1], label_smoothing)
     return -jnp.sum(target * _log_softmax(student), axis=-1)
 
@@ -59,6 +65,7 @@ def binary_cross_entropy(
 
     Source: Wightman et al. 2021, "ResNet Strikes Back", section 2.2.
     """
+    need_logits(student, labels=labels)
     logits = student.astype(jnp.float32)
     target = _smoothed(labels, student.shape[-1], label_smoothing)
     # log σ(x) and log(1 − σ(x)) without overflow.
@@ -74,7 +81,7 @@ def _smoothed(labels: jax.Array, classes: int, label_smoothing: Fraction) -> jax
 
 
 def standardize(logits: jax.Array) -> jax.Array:
-    """Gives each row mean 0 and deviation 1: (z - mean) / (std + 1e-7), std with C - 1 below.
+    """Standardises each row to mean 0 and deviation 1: (z - mean) / (std + 1e-7), std with divisor C - 1.
 
     Args:
       logits: `[B,C]`.
@@ -94,7 +101,7 @@ def standardize(logits: jax.Array) -> jax.Array:
 
 
 def soften(logits: jax.Array, temperature: Positive, standardized: bool = False) -> jax.Array:
-    """Gives log softmax(z / T), with z the logits or the standardised logits.
+    """Returns log softmax(z / T) of the logits or the standardised logits z.
 
     Args:
       logits: `[B,C]`.
@@ -131,9 +138,9 @@ def kl(
       student: `[B,C]`, logits.
       teacher: `[B,C]`, logits.
       temperature: `f32[]`, T > 0.
-      times_t2: whether the factor T^2, which keeps the gradient's size, is there.
+      times_t2: multiply by T^2, which keeps the size of the gradient.
       class_mean: divide by C, as the public code of paper 004 does.
-      standardize: give each row of logits mean 0 and deviation 1 first.
+      standardize: standardise each row of logits first.
 
     Returns:
       `f32[B]`.
@@ -141,10 +148,11 @@ def kl(
     Source: Hinton et al. 2015, section 2; Wang et al. 2020 (arXiv:2012.02909), eq. 1; Das et al.
     2020, section 3.2.
     """
+    need_logits(student, teacher)
     log_student = soften(student, temperature, standardize)
     log_teacher = soften(teacher, temperature, standardize)
-    every = jnp.ones(teacher.shape, bool)
-    value = _scale(temperature, times_t2) * _divergence(log_student, log_teacher, every)
+    all_classes = jnp.ones(teacher.shape, bool)
+    value = _scale(temperature, times_t2) * _divergence(log_student, log_teacher, all_classes)
     return value / student.shape[-1] if class_mean else value
 
 
@@ -174,13 +182,14 @@ def cross_entropy_kd(
       student: `[B,C]`, logits.
       teacher: `[B,C]`, logits.
       temperature: `f32[]`, T > 0.
-      times_t2: whether there is a factor T^2.
+      times_t2: multiply by T^2.
 
     Returns:
       `f32[B]`.
 
     Source: Fu et al. 2020 (role-wise augmentation), eq. 4, which has it at T = 1 without T^2.
     """
+    need_logits(student, teacher)
     log_student = soften(student, temperature)
     p_teacher = jnp.exp(soften(teacher, temperature))
     terms = p_teacher * jnp.where(p_teacher == 0, 0.0, log_student)
@@ -199,22 +208,23 @@ def hard_kd(student: jax.Array, teacher: jax.Array) -> jax.Array:
 
     Source: Touvron et al. 2021 (DeiT), section 4, "hard-label distillation".
     """
+    need_logits(student, teacher)
     return cross_entropy(student, jnp.argmax(teacher, axis=-1).astype(jnp.int32))
 
 
 def dml(
     student: jax.Array, teacher: jax.Array, *, symmetric: bool = False, eps: float = 0.0
 ) -> jax.Array:
-    """Deep mutual learning: KL(peer || own) at T = 1, the peer held fixed.
+    """Deep mutual learning: KL(peer || student) at T = 1, the peer held fixed.
 
-    Two trained networks need two of these terms, one each way. Paper 003 compares with a fixed
-    teacher and takes the mean of both directions (`symmetric`); its code trains the teacher with
-    the same value, which is again one term each way.
+    Two trained networks need two of these terms, one in each direction. Paper 003 uses a fixed
+    teacher and the mean of both directions (`symmetric`); its code trains the teacher with the same
+    value, which is again one term in each direction.
 
     Args:
       student: `[B,C]`, logits of the network that learns.
       teacher: `[B,C]`, logits of its peer.
-      symmetric: take (KL(peer || own) + KL(own || peer)) / 2.
+      symmetric: take (KL(peer || student) + KL(student || peer)) / 2.
       eps: what the public TensorFlow code adds inside the logarithm, log(eps + p / (q + eps)),
         1e-8 there; 0 for the exact divergence.
 
@@ -224,10 +234,11 @@ def dml(
     Source: Zhang et al. 2018, "Deep Mutual Learning", eq. 4-8; Fu et al. 2020 (role-wise
     augmentation), section 5.2, for the fixed teacher, and its public code for the symmetric form.
     """
-    own, peer = soften(student, 1.0), soften(teacher, 1.0)
+    need_logits(student, teacher)
+    log_student, log_peer = soften(student, 1.0), soften(teacher, 1.0)
     if not symmetric:
-        return _mutual(own, peer, eps)
-    return 0.5 * (_mutual(own, peer, eps) + _mutual(peer, own, eps))
+        return _mutual(log_student, log_peer, eps)
+    return 0.5 * (_mutual(log_student, log_peer, eps) + _mutual(log_peer, log_student, eps))
 
 
 def _mutual(log_q: jax.Array, log_p: jax.Array, eps: float) -> jax.Array:
@@ -247,14 +258,14 @@ def top_classes(logits: jax.Array, k: ClassCount) -> jax.Array:
       k: `i32[]`, 1..C.
 
     Returns:
-      `bool[B,C]`, k True a row; no gradient flows through it.
+      `bool[B,C]`, True k times a row; no gradient flows through it.
     """
     logits = jax.lax.stop_gradient(logits)
     k = jnp.asarray(k, jnp.int32)
     smallest_kept = jax.lax.dynamic_index_in_dim(jnp.sort(logits, descending=True), k - 1, axis=-1)
     above, equal = logits > smallest_kept, logits == smallest_kept
-    wanted = k - jnp.sum(above, axis=-1, keepdims=True, dtype=jnp.int32)
-    return above | (equal & (jnp.cumsum(equal, axis=-1, dtype=jnp.int32) <= wanted))
+    ties = k - jnp.sum(above, axis=-1, keepdims=True, dtype=jnp.int32)
+    return above | (equal & (jnp.cumsum(equal, axis=-1, dtype=jnp.int32) <= ties))
 
 
 def topk_kl(
@@ -262,8 +273,8 @@ def topk_kl(
 ) -> jax.Array:
     """Sum over the teacher's k likeliest classes of p_t (log p_t - log p_s), at temperature 1.
 
-    Probabilities are those of all C classes, so one value may be negative: what lies outside
-    the k classes is left out. With k = C this is `kl`.
+    Probabilities are those of all C classes and the other classes' summands are left out, so that
+    a value may be negative. With k = C this is `kl`.
 
     Args:
       student: `[B,C]`, logits.
@@ -277,8 +288,27 @@ def topk_kl(
 
     Source: Wei et al. 2020 (arXiv:2003.11342), eq. 3-4, with the sign of a loss.
     """
+    need_logits(student, teacher)
     keep = top_classes(teacher, k)
     if renormalize:
         student = jnp.where(keep, student.astype(jnp.float32), -jnp.inf)
         teacher = jnp.where(keep, teacher.astype(jnp.float32), -jnp.inf)
     return _divergence(_log_softmax(student), _log_softmax(teacher), keep)
+
+
+def average_teachers(logits: Sequence[jax.Array]) -> jax.Array:
+    """Returns logits of the mean probabilities, log((1/N) sum_i softmax(z_i)), of N teachers.
+
+    Args:
+      logits: N times `f32[B,C]`.
+
+    Returns:
+      `f32[B,C]`, logarithms of probabilities.
+
+    Raises:
+      ArgumentError: the teachers have different classes or examples.
+    """
+    for others in logits[1:]:
+        need_logits(logits[0], others)
+    log_p = jnp.stack([jax.nn.log_softmax(z) for z in logits])
+    return jax.nn.logsumexp(log_p, axis=0) - jnp.log(float(len(logits)))

@@ -9,17 +9,17 @@ import numpy as np
 from kdaug_jax.errors import ArgumentError
 from kdaug_jax.types import Info
 
-# Above it, positions among the strata would not fit into 32 bits.
+# The largest K with K^2 < 2^31, so that edges of strata are computed in 32 bits.
 MOST = 46_340
 POSITIVES = ("exact", "relax")
 
 
 def sampling_state(info: Info, negatives: int) -> dict[str, jax.Array]:
-    """Makes the tables that rows are found and drawn with, to be kept in a term's state.
+    """Returns tables of rows and classes for a term's state.
 
     Args:
       info: labels of the training split and its positions in the base split.
-      negatives: K, how many an example.
+      negatives: K, number of negatives per example.
 
     Returns:
       "label" `i32[N]`, of each row; "order" `i32[N]`, rows sorted by class; "start" `i32[C+1]`,
@@ -27,13 +27,16 @@ def sampling_state(info: Info, negatives: int) -> dict[str, jax.Array]:
       and "row" `i32[N]`, their rows.
 
     Raises:
-      ValueError: (what is wrong, what would be right).
+      ArgumentError: K is out of range, or there is only one class.
     """
     if not 1 <= negatives <= MOST:
         raise ArgumentError(f"got negatives={negatives}", f"must be 1..{MOST}")
     labels = np.asarray(info.labels)
     if len(np.unique(labels)) < 2:
-        raise ArgumentError("negatives are of other classes", "needs at least 2 classes")
+        raise ArgumentError(
+            f"draws negatives of other classes and got {len(np.unique(labels))} class",
+            "needs at least 2 classes",
+        )
     starts = np.searchsorted(np.sort(labels), np.arange(info.num_classes + 1))
     state = {"label": labels, "order": np.argsort(labels, kind="stable"), "start": starts}
     if info.index is not None and not np.array_equal(info.index, np.arange(len(labels))):
@@ -43,7 +46,7 @@ def sampling_state(info: Info, negatives: int) -> dict[str, jax.Array]:
 
 
 def rows_of(state: dict[str, jax.Array], index: jax.Array) -> jax.Array:
-    """Finds the rows of examples.
+    """Returns the rows of examples.
 
     Args:
       state: see `sampling_state`.
@@ -62,25 +65,25 @@ def contrast_rows(
     state: dict[str, jax.Array], key: jax.Array, rows: jax.Array, index: jax.Array,
     negatives: int, positive: str,
 ) -> jax.Array:
-    """Draws for each example the row of its positive, then rows of other classes.
+    """Draws the row of each example's positive, then K rows of other classes.
 
-    The M rows of other classes are split, in the order of their classes, into K equal strata, and
-    one row is drawn from each: every row is as likely as any other and none comes twice. With less
-    than K such rows they are drawn with repetition.
+    The M rows of other classes, sorted by class, are split into K equal strata, and one row is
+    drawn from each: all rows are equally likely and none is drawn twice. Where M < K they are drawn
+    with repetition.
 
     Args:
       state: see `sampling_state`.
-      key: of the term and step; each example draws with its own, made from its index.
+      key: PRNG key of the term and step, folded with the index of each example.
       rows: `i32[B]`.
       index: `i32[B]`, positions in the base split.
       negatives: K.
-      positive: "exact" for the example itself, "relax" for any of its class.
+      positive: "exact" for the example itself, "relax" for a random one of its class.
 
     Returns:
       `i32[B,1+K]`.
 
     Raises:
-      ValueError: (what is wrong, what would be right).
+      ArgumentError: `positive` is neither.
     """
     if positive not in POSITIVES:
         raise ArgumentError(f"got positive={positive!r}", "must be 'exact' or 'relax'")
@@ -88,25 +91,25 @@ def contrast_rows(
     draw = jax.vmap(lambda key: jax.random.uniform(key, (1 + negatives,), jnp.float32))(keys)
     label = state["label"][rows]
     first = state["start"][label][:, None]
-    own = state["start"][label + 1][:, None] - first
-    others = state["label"].shape[0] - own
-    place = _places(draw[:, 1:], others, negatives)
-    found = state["order"][jnp.where(place < first, place, place + own)]
+    same_class = state["start"][label + 1][:, None] - first
+    other_classes = state["label"].shape[0] - same_class
+    place = _places(draw[:, 1:], other_classes, negatives)
+    drawn = state["order"][jnp.where(place < first, place, place + same_class)]
     if positive == "relax":
-        same = state["order"][first + _below(draw[:, :1], own)]
-        return jnp.concatenate([same, found], axis=1)
-    return jnp.concatenate([rows[:, None], found], axis=1)
+        same = state["order"][first + _below(draw[:, :1], same_class)]
+        return jnp.concatenate([same, drawn], axis=1)
+    return jnp.concatenate([rows[:, None], drawn], axis=1)
 
 
 def _below(draw: jax.Array, count: jax.Array) -> jax.Array:
-    """Turns numbers in 0..1 into whole numbers 0..count-1."""
+    """Converts numbers in 0..1 to integers 0..count-1."""
     return jnp.minimum((draw * count.astype(jnp.float32)).astype(jnp.int32), count - 1)
 
 
-def _places(draw: jax.Array, count: jax.Array, wanted: int) -> jax.Array:
-    """Gives `i32[B,K]` in 0..count-1, one of each stratum, or any where count < K."""
-    k = jnp.arange(wanted + 1, dtype=jnp.int32)[None, :]
-    # floor(k count / K) without leaving 32 bits.
-    edge = k * (count // wanted) + (k * (count % wanted)) // wanted
+def _places(draw: jax.Array, count: jax.Array, strata: int) -> jax.Array:
+    """Returns `i32[B,K]` in 0..count-1, one of each of K strata, or any where count < K."""
+    k = jnp.arange(strata + 1, dtype=jnp.int32)[None, :]
+    # floor(k count / K) in 32 bits.
+    edge = k * (count // strata) + (k * (count % strata)) // strata
     low, width = edge[:, :-1], edge[:, 1:] - edge[:, :-1]
-    return jnp.where(count >= wanted, low + _below(draw, width), _below(draw, count))
+    return jnp.where(count >= strata, low + _below(draw, width), _below(draw, count))

@@ -1,8 +1,8 @@
-"""KD-SVD: the leading right singular vectors of feature maps, and how they flow from feature to feature.
+"""KD-SVD: leading right singular vectors of feature maps, and their flow from feature to feature.
 
-A map `[H,W,C]` is taken as a matrix with a row a pixel. Its singular vectors come from the
-eigenvectors of the smaller Gram matrix, with a gradient that leaves out pairs of (nearly) equal
-eigenvalues, whose eigenvectors are not defined apart.
+A map `[H,W,C]` is a matrix with a row for each pixel. Its singular vectors are computed from the
+eigenvectors of the smaller Gram matrix, with a gradient that omits pairs of (nearly) equal
+eigenvalues, whose eigenvectors are not unique.
 """
 
 from __future__ import annotations
@@ -19,22 +19,22 @@ from kdaug_jax.losses.arrays import masked_mean, matmul, need_maps, normalized
 from kdaug_jax.losses.term import Context, Term, TermInput
 
 MODES = ("svd", "project")
-# How many more vectors the student offers than the teacher has, for the alignment to choose from.
+# The alignment chooses among this many more vectors of the student than the teacher has.
 SPARE = 3
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(1,))
 def leading_eigenvectors(gram: jax.Array, count: int) -> tuple[jax.Array, jax.Array]:
-    """Gives the largest eigenvalues of symmetric matrices and their vectors.
+    """Returns the largest eigenvalues of symmetric matrices and their eigenvectors.
 
-    The gradient leaves out pairs whose eigenvalues differ by at most 1e-6 of the largest.
+    The gradient omits pairs whose eigenvalues differ by at most 1e-6 of the largest.
 
     Args:
       gram: `f32[...,N,N]`, symmetric.
       count: K, 1..N.
 
     Returns:
-      `f32[...,K]`, falling, and `f32[...,N,K]`, of length 1 and either sign.
+      `f32[...,K]`, descending, and `f32[...,N,K]`, of length 1 and either sign.
     """
     return _eigenvectors(gram, count)[0]
 
@@ -45,20 +45,20 @@ def _decompose_one(gram: jax.Array) -> tuple[jax.Array, jax.Array]:
 
 
 def _decompose(gram: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Gives eigenvalues, rising, and eigenvectors of `f32[...,N,N]`.
+    """Returns eigenvalues, ascending, and eigenvectors of `f32[...,N,N]`.
 
-    On a CPU one matrix after another: for many at once jaxlib (0.10) shares them among the threads
-    that also run the program, and when several wait for each other's shares they wait for ever.
+    On CPUs one matrix after another: jaxlib (0.10) splits a batch of matrices among the threads
+    that also run the program, which can deadlock.
     """
-    def in_turn(gram):
+    def sequential(gram):
         flat = gram.reshape(-1, *gram.shape[-2:])
         values, vectors = jax.vmap(_decompose_one)(flat)
         return values.reshape(gram.shape[:-1]), vectors.reshape(gram.shape)
 
-    def together(gram):
+    def batched(gram):
         return tuple(jnp.linalg.eigh(gram, symmetrize_input=False))
 
-    return jax.lax.platform_dependent(gram, cpu=in_turn, default=together)
+    return jax.lax.platform_dependent(gram, cpu=sequential, default=batched)
 
 
 def _eigenvectors(gram: jax.Array, count: int):
@@ -87,60 +87,60 @@ leading_eigenvectors.defvjp(_eigenvectors, _eigenvectors_backward)
 
 
 def pixel_rows(maps: jax.Array) -> jax.Array:
-    """Gives `f32[B,H*W,C]` of `[B,H,W,C]`."""
+    """Returns maps `[B,H,W,C]` as matrices `f32[B,H*W,C]`."""
     need_maps(maps)
     return maps.reshape(maps.shape[0], -1, maps.shape[-1]).astype(jnp.float32)
 
 
 def right_singular(maps: jax.Array, count: int) -> tuple[jax.Array, jax.Array]:
-    """Gives the leading right singular vectors and values of maps.
+    """Returns the leading right singular vectors and values of maps.
 
-    The sign of a singular vector is arbitrary, and the flow from feature to feature depends on it; here
-    each vector has a sum of at least 0, as on maps after a ReLU.
+    The sign of a singular vector is arbitrary, and the flow from feature to feature depends on it;
+    here the sum of each vector is at least 0, as for maps after a ReLU.
 
     Args:
       maps: `[B,H,W,C]`.
       count: K, 1..min(H W, C).
 
     Returns:
-      `f32[B,C,K]` of length 1 and `f32[B,K]`, falling.
+      `f32[B,C,K]` of length 1 and `f32[B,K]`, descending.
 
     Raises:
-      ValueError: (what is wrong, what would be right).
+      ArgumentError: not maps, or K is out of range.
     """
     _, vectors, values = _singular(pixel_rows(maps), count)
     return vectors, values
 
 
 def _singular(rows: jax.Array, count: int) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Gives left `f32[B,P,K]` and right `f32[B,C,K]` singular vectors, and values `f32[B,K]`."""
+    """Returns left `f32[B,P,K]` and right `f32[B,C,K]` singular vectors, and values `f32[B,K]`."""
     _, pixels, channels = rows.shape
     if not 1 <= count <= min(pixels, channels):
         raise ArgumentError(
-            f"{count} singular vectors of {pixels} pixels with {channels} channels",
-            f"there are 1..{min(pixels, channels)}; choose another feature or a smaller k",
+            f"got k={count} singular vectors of {pixels} pixels with {channels} channels",
+            f"must be 1..{min(pixels, channels)}; choose another feature or a smaller k",
         )
-    turned = jnp.swapaxes(rows, -1, -2)
+    transposed = jnp.swapaxes(rows, -1, -2)
     if channels <= pixels:
-        square, right = leading_eigenvectors(matmul(turned, rows), count)
+        square, right = leading_eigenvectors(matmul(transposed, rows), count)
         left = normalized(matmul(rows, right), axis=-2)
     else:
-        square, left = leading_eigenvectors(matmul(rows, turned), count)
-        right = normalized(matmul(turned, left), axis=-2)
+        square, left = leading_eigenvectors(matmul(rows, transposed), count)
+        right = normalized(matmul(transposed, left), axis=-2)
     sign = jnp.where(jnp.sum(right, axis=-2, keepdims=True) < 0, -1.0, 1.0)
     sign = jax.lax.stop_gradient(sign)
     return left * sign, right * sign, jnp.sqrt(jnp.maximum(square, 1e-30))
 
 
 def align(student: jax.Array, teacher: jax.Array) -> jax.Array:
-    """Gives each of the teacher's vectors the student's nearest one, with the same sign.
+    """Returns the student's vector nearest to each of the teacher's, with the same sign.
 
     Args:
       student: `f32[B,C,N]`, of length 1.
       teacher: `f32[B,C,K]`, of length 1.
 
     Returns:
-      `f32[B,C,K]`; neither the student's signs nor its order matter.
+      `f32[B,C,K]`, invariant to signs and order of the student's vectors.
     """
     cosine = jax.lax.stop_gradient(matmul(jnp.swapaxes(student, -1, -2), teacher))
     nearest = jnp.argmax(jnp.abs(cosine), axis=-2)
@@ -151,21 +151,21 @@ def align(student: jax.Array, teacher: jax.Array) -> jax.Array:
 def aligned_vectors(
     student: jax.Array, teacher: jax.Array, k: int, mode: str = "svd"
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Gives the student's and the teacher's leading vectors of one feature, facing each other.
+    """Returns the student's and the teacher's leading vectors of one feature, aligned.
 
     Args:
       student: `[B,H,W,C]`.
       teacher: `[B,H',W',C]`.
-      k: how many of the teacher's vectors.
-      mode: "svd", the student's own singular vectors, k + 3 of them to choose from; or "project",
-        its rows weighted by the teacher's left singular vectors, which takes no decomposition of
-        the student and equal H and W.
+      k: number of the teacher's vectors.
+      mode: "svd", singular vectors of the student, nearest of k + 3; or "project", the student's
+        rows weighted by the teacher's left singular vectors, which needs equal H and W and no
+        decomposition of the student.
 
     Returns:
       `f32[B,C,k]`, `f32[B,C,k]` without a gradient, and the teacher's values `f32[B,k]`.
 
     Raises:
-      ValueError: (what is wrong, what would be right).
+      ArgumentError: not maps, unequal channels, or in mode "project" unequal H and W.
     """
     need_maps(student, teacher)
     if student.shape[-1] != teacher.shape[-1]:
@@ -180,8 +180,9 @@ def aligned_vectors(
     rows = pixel_rows(student)
     if rows.shape[1] != left.shape[1]:
         raise ArgumentError(
-            f"mode 'project' needs maps of equal size, got {student.shape[1:3]} and "
-            f"{teacher.shape[1:3]}", "choose other features, or mode='svd'",
+            "mode 'project' needs maps of equal size, the student has "
+            "{1}×{0} and the teacher {3}×{2}".format(*student.shape[1:3], *teacher.shape[1:3]),
+            "choose other features, or mode='svd'",
         )
     return normalized(matmul(jnp.swapaxes(rows, -1, -2), left), axis=-2), right, values
 
@@ -189,7 +190,7 @@ def aligned_vectors(
 def flow_distance(
     student: jax.Array, before: jax.Array, teacher: jax.Array, teacher_before: jax.Array
 ) -> jax.Array:
-    """Squared differences of exp(-(v_d - u_d')^2 / 8) between the vectors of neighbouring features.
+    """Squared differences of exp(-(v_d - u_d')^2 / 8) between vectors of neighbouring features.
 
     Args:
       student: `f32[B,D,K]`, the student's vectors v of a feature.
@@ -204,7 +205,7 @@ def flow_distance(
     Decomposition".
     """
 
-    def flow(v, u):  # less 1, which the difference loses: near 1 float32 has few digits
+    def flow(v, u):  # minus 1, which cancels in the difference: near 1 float32 has few digits
         return jnp.expm1(-jnp.square(v[:, :, None, :] - u[:, None, :, :]) / 8.0)
 
     difference = flow(student, before) - jax.lax.stop_gradient(flow(teacher, teacher_before))
@@ -214,62 +215,64 @@ def flow_distance(
 def kd_svd_parts(
     student: Sequence[jax.Array], teacher: Sequence[jax.Array], k: int = 1, mode: str = "svd"
 ) -> list[jax.Array]:
-    """Gives `flow_distance` for each pair of neighbouring features.
+    """Returns `flow_distance` for each pair of neighbouring features.
 
-    Both networks' vectors are multiplied by the teacher's singular values, taken to length 1.
+    Both networks' vectors are multiplied by the teacher's singular values, scaled to length 1.
 
     Args:
       student: at least two `[B,H,W,C]`.
       teacher: as many `[B,H',W',C]`.
-      k: how many singular vectors of the teacher.
+      k: number of singular vectors of the teacher.
       mode: see `aligned_vectors`.
 
     Returns:
       A list of `f32[B]`.
 
     Raises:
-      ValueError: (what is wrong, what would be right).
+      ArgumentError: an unknown mode, less than 2 features, or features that do not fit.
     """
     if mode not in MODES:
         raise ArgumentError(f"got mode={mode!r}", "must be 'svd' or 'project'")
     if len(student) < 2:
-        raise ArgumentError(f"compares neighbouring features and got {len(student)}", "name at least 2")
+        raise ArgumentError(
+            f"compares neighbouring features and got {len(student)}", "name at least 2"
+        )
     parts, before = [], None
     for s, t in zip(student, teacher, strict=True):
-        own, others, values = aligned_vectors(s, t, k, mode)
+        of_student, of_teacher, values = aligned_vectors(s, t, k, mode)
         weight = normalized(values)[:, None, :]
-        now = own * weight, others * weight
+        vectors = of_student * weight, of_teacher * weight
         if before is not None:
-            parts.append(flow_distance(now[0], before[0], now[1], before[1]))
-        before = now
+            parts.append(flow_distance(vectors[0], before[0], vectors[1], before[1]))
+        before = vectors
     return parts
 
 
 def adapters_init(key: jax.Array, item: TermInput, adapter: bool) -> adapters.Params:
-    """Makes 1x1 convolutions for the features whose widths differ, by position of the feature.
+    """Initialises 1×1 convolutions for features of unequal widths, by position of the feature.
 
     Args:
       key: for the convolutions.
       item: only shapes are used.
-      adapter: whether there may be any.
+      adapter: whether features of unequal widths get one.
 
     Returns:
       `{position: parameters}`.
     """
-    need_maps(*item.student_features, *item.teacher_features)
-    pairs = zip(item.student_features, item.teacher_features, strict=True)
+    need_maps(*item.chosen_student, *item.chosen_teacher)
+    pairs = zip(item.chosen_student, item.chosen_teacher, strict=True)
     widths = ((s.shape[-1], t.shape[-1]) for s, t in pairs)
     return {
-        str(i): adapters.widen_init(jax.random.fold_in(key, i), own, wanted)
-        for i, (own, wanted) in enumerate(widths) if adapter and own != wanted
+        str(i): adapters.widen_init(jax.random.fold_in(key, i), width, target)
+        for i, (width, target) in enumerate(widths) if adapter and width != target
     }
 
 
 def adapt(params: adapters.Params, maps: Sequence[jax.Array], groups: int) -> list[jax.Array]:
-    """Applies the adapters to the student's maps that have one."""
+    """Applies the adapters to those of the student's maps that have one."""
     return [
-        adapters.widen(params[str(i)], one, groups) if str(i) in params else one
-        for i, one in enumerate(maps)
+        adapters.widen(params[str(i)], features, groups) if str(i) in params else features
+        for i, features in enumerate(maps)
     ]
 
 
@@ -281,20 +284,20 @@ def _apply(
     params, state, inputs: tuple[TermInput, ...], context: Context, *,
     k: int = 1, mode: str = "svd", adapter: bool = True,
 ):
-    """KD-SVD over the chosen features: `kd_svd_parts` summed, averaged over examples.
+    """KD-SVD over the chosen features: sum of `kd_svd_parts`, averaged over examples.
 
-    RepDistiller averages like this; the original and paper 003's code sum over the batch, so that
-    their weight is larger by the batch size. Paper 003 has K = 1; with mode "project" the author's
-    later code has K = 4.
+    RepDistiller averages over examples; the original and paper 003's code sum over the batch, so
+    that their weight is effectively larger by the batch size. Paper 003 has K = 1; with mode
+    "project" the author's later code has K = 4.
 
     Args:
       params: adapters.
       state: empty.
-      inputs: one a view.
+      inputs: one for each view.
       context: its groups are those of the adapters' BatchNorm.
-      k: how many singular vectors of the teacher.
+      k: number of singular vectors of the teacher.
       mode: "svd" or "project", see `aligned_vectors`.
-      adapter: bring features of other widths to the teacher's by a 1x1 convolution and BatchNorm.
+      adapter: map features of other widths to the teacher's by a 1×1 convolution and BatchNorm.
 
     Returns:
       Value, state, no metrics.
@@ -304,8 +307,8 @@ def _apply(
     """
     value = jnp.zeros((), jnp.float32)
     for item in inputs:
-        maps = adapt(params, item.student_features, context.groups)
-        parts = kd_svd_parts(maps, item.teacher_features, k, mode)
+        maps = adapt(params, item.chosen_student, context.groups)
+        parts = kd_svd_parts(maps, item.chosen_teacher, k, mode)
         value += masked_mean(sum(parts), item.view.mask)
     return value, state, {}
 

@@ -1,14 +1,31 @@
-"""What a loss term is: the row type of the loss table `kdaug_jax.losses.LOSSES`, beside functions.
+"""The forms of a loss: a plain function, a `Loss` and a `Term`.
 
-A plain loss is a function whose positional parameters are roles:
+A config names a loss by its row in `kdaug_jax.losses.LOSSES`, or as `package.module:attribute` of
+your own (see `kdaug_jax.registry`); both may be of any of three forms.
 
-    f(student, [teacher,] [labels,] [student_features,] [teacher_features,] *, options) -> f32[B] or f32[]
+A **plain function** is a loss whose argument names are roles:
 
-`student` and `teacher` are logits `f32[B,C]`, `labels` are class probabilities `f32[B,C]`, features
-are dicts of activations. A plain loss on chosen activations, or one that compares examples, is put
-into a `Loss`. A loss with parameters or state of its own is a `Term`.
+    f(student, [teacher,] [labels,] [student_features,] [teacher_features,] *, options)
+      -> f32[B] or f32[]
 
-Losses refuse shapes that do not fit with `ValueError(what is wrong, what would be right)`.
+- `student`, `teacher`: logits `f32[B,C]`,
+- `labels`: class probabilities `f32[B,C]`,
+- `student_features`, `teacher_features`: dicts of all activations by name, see `Outputs.features`.
+
+It takes at least one role. All its other arguments are options that the config may set; those with
+an annotation of `kdaug_jax.types`, such as `Positive`, are traced and may be swept or scheduled. A
+result `f32[B]` is averaged over the examples that count, a result `f32[]` over the groups of the
+batch. docs/examples/loss_plain.py is a complete one.
+
+A **`Loss`** is such a function on activations that the config chooses (`features=`), or one that
+compares the examples of a group.
+
+A **`Term`** is a loss with parameters or state, or one that looks at several views together.
+docs/examples/loss_with_parameters.py is a complete one.
+
+Arguments and shapes that do not fit are refused with `kdaug_jax.errors.ArgumentError(what is wrong,
+what would be right)`, which becomes one line with the config path. Any other exception is a
+programming error and keeps its traceback.
 """
 
 from __future__ import annotations
@@ -24,20 +41,20 @@ from kdaug_jax.types import Clock, Info, Outputs, View
 
 
 class TermInput(NamedTuple):
-    """What a term is given of one of the views it is put on.
+    """The inputs of a term on one of its views.
 
     Attributes:
-      student: outputs of the network that learns from the term.
-      teacher: outputs of the teacher on its view, detached unless asked otherwise, or None.
+      student: outputs of the trained network.
+      teacher: outputs of the teacher on its view, or None; constants unless `detach=False`.
       view: the view itself, with its labels and indices.
-      student_features, teacher_features: the activations that the config chose, in its order.
+      chosen_student, chosen_teacher: the activations that the config chose, in its order.
     """
 
     student: Outputs
     teacher: Outputs | None
     view: View
-    student_features: tuple[jax.Array, ...] = ()
-    teacher_features: tuple[jax.Array, ...] = ()
+    chosen_student: tuple[jax.Array, ...] = ()
+    chosen_teacher: tuple[jax.Array, ...] = ()
 
 
 class Context(NamedTuple):
@@ -45,9 +62,9 @@ class Context(NamedTuple):
 
     Attributes:
       clock: position in the run.
-      key: a key of the term's own for this step.
+      key: the term's PRNG key of this step.
       info: facts of the training split.
-      groups: into how many groups the batch is split (see `train.replica_batch_size`).
+      groups: number of groups in the batch, see `train.replica_batch_size`.
     """
 
     clock: Clock
@@ -61,9 +78,9 @@ class Loss(NamedTuple):
 
     Attributes:
       function: `f(student, [teacher,] [labels,] *, options) -> f32[B] or f32[]`.
-      features: what student and teacher are: "" logits; "each" one activation, and the loss is summed
-        over those that the config chooses; "all" tuples of all that the config chooses.
-      least: the fewest examples a group may hold.
+      features: what `student` and `teacher` are: "" logits; "each" one activation, and the loss is
+        summed over those that the config chooses; "all" tuples of all that the config chooses.
+      min_group: smallest number of examples in a group.
     """
 
     function: Callable[..., jax.Array]
@@ -74,13 +91,13 @@ class Loss(NamedTuple):
 class RowUpdate(NamedTuple):
     """New rows of an array in a term's state, not yet written into it.
 
-    The step writes them when it knows that it keeps them: choosing between a large old and a large
-    new array would read and write all of both.
+    The step writes them once it is known that the update is kept: selecting between a large old and
+    a large new array would read and write all of both.
 
     Attributes:
-      array: `[N,...]`, as it was.
-      rows: `i32[B]`, which to replace; those out of range are left out.
-      values: `[B,...]`.
+      array: `[N,...]`, before the update.
+      rows: `i32[B]`, which rows to replace; those out of range are skipped.
+      values: `[B,...]`, the new rows.
     """
 
     array: jax.Array
@@ -89,12 +106,20 @@ class RowUpdate(NamedTuple):
 
 
 def is_update(leaf: Any) -> bool:
-    """Says whether a leaf of a term's state is a `RowUpdate`."""
+    """Returns whether a leaf of a term's state is a `RowUpdate`."""
     return isinstance(leaf, RowUpdate)
 
 
 def written(tree: Any, keep: ArrayLike = True) -> Any:
-    """Writes the rows that wait in a tree of states, where `keep` `bool[]`; gives plain arrays."""
+    """Applies the `RowUpdate`s of a tree of states.
+
+    Args:
+      tree: states of terms.
+      keep: `bool[]`, whether the rows are written.
+
+    Returns:
+      The tree with plain arrays.
+    """
 
     def write(leaf):
         if not is_update(leaf):
@@ -113,17 +138,17 @@ class Term(NamedTuple):
         which only shapes may be used.
       apply: `apply(params, state, inputs, context, **options) -> (value f32[], state,
         metrics)`; `inputs` is a tuple of one `TermInput` a view, `metrics` maps names to
-        `(sum, count)`; arrays of the state may come back as `RowUpdate`.
+        `(sum, count)`; arrays of the state may be returned as `RowUpdate`.
       roles: the roles it needs, from "student", "teacher", "labels".
-      no_decay: the top-level names in `params` that weight decay leaves alone.
+      no_decay: top-level names in `params` that are exempt from weight decay.
       features: whether it works on activations that the config chooses.
-      least: the fewest examples a group may hold.
+      min_group: smallest number of examples in a group.
       plain: whether it is a function of logits and labels that fits any experiment.
       joint: whether it looks at its views together, so that they must hold the same examples.
-      once: whether each example may come only once, as where something is kept for it.
-      predict_ensemble: `predict_ensemble(params, logits f32[N,B,C], **options) -> (f32[B,C], {name: f32[]})`: what the
-        members of a joint term say together of a view, and facts worth telling with it; evaluated
-        beside the networks. None for a term that says nothing of its own.
+      unique_examples: requires unique examples (indexes a memory bank).
+      predict_ensemble: `predict_ensemble(params, logits f32[N,B,C], **options) -> (f32[B,C],
+        {name: f32[]})`, the ensemble's logits on a view, from those of the members of a joint term,
+        and metrics; evaluated beside the networks. None for a term that is no ensemble.
     """
 
     init: Callable[..., tuple[dict[str, Any], dict[str, Any]]]

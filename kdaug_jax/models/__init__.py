@@ -1,19 +1,42 @@
-"""Networks by name. A new family is one file in `families`, see there, and a row here."""
+"""Networks by name. A new family is one file in `families`, see there, and a row here.
+
+Networks of your own: `create`, and `networks.X.name` in configs, also take
+`package.module:attribute`. The attribute is a function or a class that is called as
+`attribute(num_classes=C, **options)` and returns one of two things.
+
+1. A Flax Linen module whose `__call__(self, x, train)` takes normalised images `f32[B,H,W,C]` and
+   whether BatchNorm and dropout are in training mode, and returns logits `f32[B,num_classes]`, or
+   (logits, `{name: feature[B,...]}`). Running statistics are in "batch_stats", and the key of
+   dropout is called "dropout", as Flax's own layers have it.
+2. An object with `init(key, (height, width)) -> {"params": tree, "batch_stats": tree}`, nested dicts
+   of float32 arrays, and `apply(variables, x, *, train, key)`, which returns logits, (logits,
+   features), or (logits, features, new batch_stats). NNX and every other library fit in this way.
+
+`docs/examples/network_linen.py` and `network_nnx.py` are complete examples. Losses on features find
+them by name; a network without features serves all others. The object may say `min_size`, the
+smallest image side in pixels (1), and `native_size`, the usual one (32). A factory that takes
+`dtype` is told the type of the computation; without it, "bfloat16" is refused. A Linen module that
+takes `mode` in place of `train` is told `layers.Mode` and so can use `layers.BatchNorm` with
+`num_branches`, which its factory must take as well, and `replica_batch_size`; for any other network
+several branches and a `replica_batch_size` are refused. Shapes and types are checked whenever the
+network is traced, and before anything is computed when an experiment is built.
+"""
 
 from __future__ import annotations
 
 import inspect
-import math
+from collections.abc import Callable, Sequence
 from numbers import Integral
 from types import ModuleType
 from typing import Any
 
 import flax.errors
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from kdaug_jax.errors import ConfigError, suggest
+from kdaug_jax import registry
+from kdaug_jax.errors import ArgumentError, ConfigError, suggest
+from kdaug_jax.models.backbone import Backbone, from_factory, from_linen
 from kdaug_jax.models.batchnorm import StatisticsError
 from kdaug_jax.models.families import (
     alexnet,
@@ -34,10 +57,11 @@ from kdaug_jax.models.families import (
 from kdaug_jax.models.fold import fold_batchnorm
 from kdaug_jax.models.layers import Mode
 from kdaug_jax.models.model import DTYPES, Model, Variables
+from kdaug_jax.models.normalization import statistics
 from kdaug_jax.models.variables import flatten, mismatches, take_branch
 from kdaug_jax.types import Outputs
 
-__all__ = ["Model", "create", "fold_batchnorm", "names", "take_branch"]
+__all__ = ["Model", "check", "create", "fold_batchnorm", "names", "register", "take_branch"]
 
 _FAMILIES: tuple[ModuleType, ...] = (
     lenet,
@@ -56,6 +80,9 @@ _FAMILIES: tuple[ModuleType, ...] = (
     efficientnet,
 )
 
+# Factories that `register` was given, by name.
+_REGISTERED: dict[str, Callable[..., Any]] = {}
+
 # What Linen and BatchNorm raise for variables that do not fit a module.
 _MISFITS = (
     StatisticsError,
@@ -66,33 +93,53 @@ _MISFITS = (
 
 
 def names() -> tuple[str, ...]:
-    """Lists the networks that exist; families with free numbers list their usual members."""
-    return tuple(name for family in _FAMILIES for name in family.NAMES)
+    """Returns the networks that exist; families with free numbers list their usual members."""
+    return (*_family_names(), *_REGISTERED)
+
+
+def register(name: str, factory: Callable[..., Any]) -> str:
+    """Gives a network of your own a short name in this process, for notebooks and tests.
+
+    Args:
+      name: what `create` and configs may then call it.
+      factory: what `package.module:attribute` would name, see the top of this module.
+
+    Returns:
+      The name.
+
+    Raises:
+      ArgumentError: a network of this package has that name.
+    """
+    if name in _family_names():
+        raise ArgumentError(f"'{name}' is a network of this package", "use another name")
+    _REGISTERED[name] = factory
+    return name
 
 
 def create(
     name: str,
     num_classes: int,
     *,
-    mean: tuple[float, ...] = (0.0, 0.0, 0.0),
-    std: tuple[float, ...] = (1.0, 1.0, 1.0),
+    normalize: str | Sequence[Sequence[float]],
     num_branches: int = 1,
     replica_batch_size: int = 0,
     dtype: str = "float32",
     **options: Any,
 ) -> Model:
-    """Gives a network as a pair of pure functions.
+    """Returns a network as a pair of pure functions.
 
     Args:
-      name: one of `names()`, or of a family with free numbers, such as `wrn_D_K`.
-      num_classes: width of the logits, at least 1.
-      mean: per-channel mean that is taken from the pixels, in their units 0..255.
-      std: per-channel divisor of the pixels after that; its length is the number of channels.
+      name: one of `names()`, a member of a family with free numbers, such as `wrn_D_K`, or
+        `package.module:attribute`, see the top of this module.
+      num_classes: width of the logits, C, at least 1.
+      normalize: (mean, std) of each channel in pixel units 0..255, from which images become
+        (image - mean) / std; or the name of a data set, see `normalization.STATISTICS`. Their
+        length is the number of channels.
       num_branches: BatchNorm branches, at least 1.
-      replica_batch_size: examples whose statistics BatchNorm takes together in training, a divisor of
-        the batch; 0 for the whole batch.
+      replica_batch_size: examples whose statistics BatchNorm takes together in training, a divisor
+        of the batch; 0 for the whole batch.
       dtype: "float32" or "bfloat16", of the computation; parameters and logits are float32.
-      **options: what the family's `build_module_module` offers besides, such as `dropout`, `bits` or `remat`.
+      **options: of the architecture, such as `dropout`, `bits` or `remat`.
 
     Returns:
       A `Model`; see there for `init` and `apply`.
@@ -103,9 +150,10 @@ def create(
         another network or number of classes, a branch that does not exist, rows that are not
         whole examples, a `replica_batch_size` that does not divide the batch, and a missing key.
     """
-    _check(name, num_classes, mean, std, num_branches, replica_batch_size, dtype)
-    module, (min_size, native_size) = _build(
-        name, num_classes, num_branches, jnp.dtype(dtype), options
+    mean, std = statistics(normalize)
+    _check(name, num_classes, num_branches, replica_batch_size, dtype)
+    backbone = _backbone(
+        name, num_classes, num_branches, replica_batch_size, dtype, len(mean), options
     )
 
     def normalise(image: jax.Array) -> jax.Array:
@@ -114,10 +162,20 @@ def create(
         return ((image.astype(jnp.float32) - shift) / scale).astype(dtype)
 
     def init(key: jax.Array, size: tuple[int, int]) -> Variables:
-        _check_size(name, size, min_size)
-        image = jnp.zeros((1, *size, len(mean)), dtype)
-        variables = module.init({"params": key}, image, Mode(train=False))
-        return {"params": variables["params"], "batch_stats": variables.get("batch_stats", {})}
+        """Returns random variables.
+
+        Args:
+          key: random key.
+          size: (height, width) of the images in pixels.
+
+        Returns:
+          `{"params": tree, "batch_stats": tree}` of nested dicts of float32 arrays.
+
+        Raises:
+          ConfigError: the images are too small.
+        """
+        _check_size(name, size, backbone.min_size)
+        return backbone.init(key, size)
 
     def apply(
         variables: Variables,
@@ -128,79 +186,125 @@ def create(
         key: jax.Array | None = None,
         groups: int = 0,
     ) -> tuple[Outputs, Variables]:
+        """Runs the network on a batch of images, which it normalises.
+
+        Args:
+          variables: `{"params", "batch_stats"}` as `init` returns them.
+          image: `[B*V,H,W,C]` in pixel units 0..255, uint8 or float; view v of example b is row
+            `b*V + v`, with V = len(branches).
+          train: whether BatchNorm normalises with statistics of the batch, each view with its
+            own, and updates the running ones, and dropout is on.
+          branches: BatchNorm branch of each view.
+          key: random key of dropout and the like; None for a network that draws nothing.
+          groups: number of groups of examples that BatchNorm takes statistics of in training; 0
+            for groups of `replica_batch_size` examples.
+
+        Returns:
+          `Outputs` with logits `f32[B*V,C]` and features by name, and the new `batch_stats`.
+
+        Raises:
+          ConfigError: the arguments do not fit the network, or float pixels lie within 0..1
+            although the network normalises pixels 0..255.
+        """
         _check_channels(name, image.shape, len(mean))
-        _check_size(name, image.shape[1:3], min_size)
+        _check_size(name, image.shape[1:3], backbone.min_size)
+        _check_range(image, mean)
         _check_branches(branches, num_branches)
         examples = _examples(image.shape[0], len(branches))
         groups = _groups(examples, groups, replica_batch_size) if train else 1
         mode = Mode(train, tuple(branches), groups)
-        mutable = ["batch_stats"] if train else False
-        rngs = {} if key is None else {"dropout": key}
         try:
-            result = module.apply(variables, normalise(image), mode, mutable=mutable, rngs=rngs)
+            return backbone.apply(variables, normalise(image), mode, key)
         except _MISFITS:
-            wanted = jax.eval_shape(lambda: init(jax.random.key(0), image.shape[1:3]))
-            wrong = mismatches(flatten(variables), flatten(wanted))
+            expected = jax.eval_shape(lambda: init(jax.random.key(0), image.shape[1:3]))
+            wrong = mismatches(flatten(variables), flatten(expected))
             if not wrong:
                 raise
+            height, width = image.shape[1:3]
             raise ConfigError(
                 "variables",
-                f"of {name} with {num_classes} classes for {image.shape[1]}×{image.shape[2]} "
+                f"of {name} with {num_classes} classes for images of {width}×{height} "
                 f"pixels: {wrong}",
                 "use the network, classes and image size that they were made for",
             ) from None
         except flax.errors.InvalidRngError:
             raise ConfigError("key", f"{name} draws at random in training", "give a key") from None
-        if not train:
-            return result, variables.get("batch_stats", {})
-        outputs, changed = result
-        return outputs, changed.get("batch_stats", {})
 
-    facts = (name, num_classes, min_size, num_branches, native_size, len(mean))
-    return Model(init, apply, *facts)
+    return Model(
+        init, apply, name, num_classes, backbone.min_size, num_branches, backbone.native_size,
+        len(mean),
+    )
 
 
-def _build(
-    name: str, num_classes: int, num_branches: int, dtype: Any, options: dict[str, Any]
-) -> tuple[nn.Module, tuple[int, int]]:
-    """Gives the module called `name`, and its smallest and native image side."""
+def check(model: Model, size: tuple[int, int], *, train: bool) -> None:
+    """Traces a network on images of one size, without computing anything.
+
+    Args:
+      model: from `create`.
+      size: (height, width) of the images in pixels.
+      train: whether it is traced in training mode as well.
+
+    Raises:
+      ConfigError: a user's network has other variables, outputs, shapes or types than it must.
+    """
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    variables = jax.eval_shape(lambda key: model.init(key, size), key)
+    image = jax.ShapeDtypeStruct((2, *size, model.channels), jnp.uint8)
+    for mode in (False, True) if train else (False,):
+        jax.eval_shape(
+            lambda v, x, key, mode=mode: model.apply(v, x, train=mode, key=key),
+            variables, image, key,
+        )
+
+
+def _family_names() -> tuple[str, ...]:
+    return tuple(name for family in _FAMILIES for name in family.NAMES)
+
+
+def _backbone(
+    name: str,
+    num_classes: int,
+    num_branches: int,
+    replica_batch_size: int,
+    dtype: str,
+    channels: int,
+    options: dict[str, Any],
+) -> Backbone:
+    """Returns the network called `name`, from a family, from `register` or from a module."""
     for family in _FAMILIES:
         known = list(inspect.signature(family.build_module).parameters)[4:]
         unknown = [option for option in options if option not in known]
         understood = {option: options[option] for option in options if option in known}
-        module = family.build_module(name, num_classes, num_branches, dtype, **understood)
+        module = family.build_module(
+            name, num_classes, num_branches, jnp.dtype(dtype), **understood
+        )
         if module is None:
             continue
         if unknown:
-            raise ConfigError("options", f"{name} has no '{unknown[0]}'", suggest(unknown[0], known))
-        return module, family.sizes(name)
-    raise ConfigError("name", f"unknown network '{name}'", suggest(name, names()))
+            remedy = suggest(unknown[0], known)
+            raise ConfigError("options", f"{name} has no '{unknown[0]}'", remedy)
+        return from_linen(module, lambda mode: ((mode,), {}), channels, dtype, family.sizes(name))
+    table = dict.fromkeys(_family_names()) | _REGISTERED
+    return from_factory(
+        name, registry.resolve("name", "network", name, table), num_classes,
+        num_branches=num_branches, replica_batch_size=replica_batch_size, dtype=dtype,
+        channels=channels, options=options,
+    )
 
 
 def _check(
-    name: str,
-    num_classes: int,
-    mean: tuple[float, ...],
-    std: tuple[float, ...],
-    num_branches: int,
-    replica_batch_size: int,
-    dtype: str,
+    name: str, num_classes: int, num_branches: int, replica_batch_size: int, dtype: str
 ) -> None:
     """Raises ConfigError for an argument of `create` that is out of range."""
     if not isinstance(name, str):
-        raise ConfigError("name", f"is {name!r}", "a word, such as 'resnet20'")
+        raise ConfigError("name", f"is {name!r}", "a text, such as 'resnet20'")
     if not _is_whole(num_classes) or num_classes < 1:
         raise ConfigError("num_classes", f"is {num_classes!r}", "a whole number, at least 1")
-    if not mean or len(mean) != len(std):
-        raise ConfigError("std", f"has {len(std)} values, mean {len(mean)}", "one per channel")
-    if not all(math.isfinite(value) for value in mean):
-        raise ConfigError("mean", f"is {mean}", "finite values")
-    if not all(0.0 < value < math.inf for value in std):
-        raise ConfigError("std", f"is {std}", "every value above 0 and finite")
     if not _is_whole(num_branches) or num_branches < 1:
         raise ConfigError("num_branches", f"is {num_branches!r}", "a whole number, at least 1")
     if not _is_whole(replica_batch_size) or replica_batch_size < 0:
-        raise ConfigError("replica_batch_size", f"is {replica_batch_size!r}", "0 for the whole batch, or more")
+        what = f"is {replica_batch_size!r}"
+        raise ConfigError("replica_batch_size", what, "0 for the whole batch, or more")
     if dtype not in DTYPES:
         raise ConfigError("dtype", f"unknown type '{dtype}'", suggest(str(dtype), DTYPES))
 
@@ -223,8 +327,22 @@ def _check_size(name: str, size: tuple[int, ...], min_size: int) -> None:
     if min(size) < min_size:
         raise ConfigError(
             "image",
-            f"{name} needs at least {min_size} pixels a side, not {size[0]}×{size[1]}",
+            f"{name} needs at least {min_size} pixels a side, not {size[1]}×{size[0]}",
             "use larger images or another network",
+        )
+
+
+def _check_range(image: Any, mean: tuple[float, ...]) -> None:
+    # Traced values cannot be seen, nor those that other processes hold.
+    visible = not isinstance(image, jax.core.Tracer) and getattr(
+        image, "is_fully_addressable", True
+    )
+    if max(mean) <= 1.0 or not visible or not jnp.issubdtype(image.dtype, jnp.floating):
+        return
+    if image.size and 0.0 <= image.min() < image.max() <= 1.0:
+        raise ConfigError(
+            "image", f"has float pixels within 0..1, but the mean is {mean} of pixels 0..255",
+            "multiply it by 255",
         )
 
 
@@ -239,20 +357,22 @@ def _check_branches(branches: tuple[int, ...], num_branches: int) -> None:
 
 
 def _examples(rows: int, views: int) -> int:
-    """Gives how many examples of so many views the rows are."""
+    """Returns the number of examples with so many views each."""
     if not rows or rows % views:
         raise ConfigError("image", f"{rows} rows are not whole examples of {views} views")
     return rows // views
 
 
 def _groups(examples: int, groups: int, replica_batch_size: int) -> int:
-    """Gives the number of groups of the examples, from it or from their size."""
+    """Returns the number of groups of the examples, as given or from the group size."""
     if groups:
         if groups < 0 or examples % groups:
             raise ConfigError("groups", f"{groups} do not divide {examples} examples", "a divisor")
         return groups
     if examples % (replica_batch_size or examples):
         raise ConfigError(
-            "replica_batch_size", f"{replica_batch_size} does not divide the batch of {examples}", "use a divisor"
+            "replica_batch_size",
+            f"{replica_batch_size} does not divide the batch of {examples}",
+            "use a divisor",
         )
     return examples // (replica_batch_size or examples)

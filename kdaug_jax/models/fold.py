@@ -20,7 +20,7 @@ from kdaug_jax.errors import ConfigError, suggest
 from kdaug_jax.models.batchnorm import BatchNorm, over_last_axis
 from kdaug_jax.models.layers import FULL, Conv, Linear
 from kdaug_jax.models.model import DTYPES, Model
-from kdaug_jax.models.variables import flatten, unflatten
+from kdaug_jax.models.variables import flatten, folded_norms, unflatten
 
 _MARK = "fold:"
 
@@ -59,7 +59,7 @@ def fold_batchnorm(
     if dtype not in DTYPES:
         raise ConfigError("dtype", f"unknown type '{dtype}'", suggest(str(dtype), DTYPES))
     leaves = flatten(variables)
-    if any(path.endswith("/shift") for path in leaves):
+    if folded_norms(leaves):
         raise ConfigError("variables", "are folded already")
     side = model.native_size
     pairs, quantised = _pairs(model, variables, size or (side, side))

@@ -23,6 +23,7 @@ from kdaug_jax.errors import CheckpointError, ConfigError, UserError
 from kdaug_jax.models.foreign.fitting import convert, read_state
 from kdaug_jax.models.foreign.layouts import layout_of, network_name
 from kdaug_jax.runtime import model_card, workdir
+from kdaug_jax.runtime.digest import sha256_file
 from kdaug_jax.runtime.model_card import ModelCard
 
 
@@ -92,7 +93,6 @@ def import_file(
         raise ConfigError(
             "--class_names", f"has {len(class_names)} names for {count} classes", "one for each"
         )
-    model = models.create(name, count, **given)
     layout = layout_of(name)
     usual = _usual(told, layout, count)
     statistics = [tuple(255.0 * value for value in one) for one in (mean, std) if one]
@@ -101,13 +101,14 @@ def import_file(
             "--mean and --std", f"are needed: {layout.name} has no usual ones for {count} classes"
             if not statistics else "are needed together", "--mean=0.5,0.5,0.5 --std=0.5,0.5,0.5",
         )
-    center, spread = statistics or usual
+    mean, std = statistics or usual
+    model = models.create(name, count, normalize=(mean, std), **given)
     return Imported(
         ModelCard(
             arch=name, num_classes=count, class_names=class_names,
             size=size or (model.native_size,) * 2,
-            mean=_rounded(center), std=_rounded(spread), options=dict(given), layout=layout.name,
-            source=path.name, sha256=model_card.digest(path),
+            mean=_rounded(mean), std=_rounded(std), options=dict(given), layout=layout.name,
+            source=path.name, sha256=sha256_file(path),
         ),
         variables,
     )

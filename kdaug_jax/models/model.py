@@ -12,24 +12,23 @@ DTYPES = ("float32", "bfloat16")
 
 
 class Model(NamedTuple):
-    """A network as a pair of pure functions.
+    """A network as a pair of pure functions; `help(model.apply)` shows their arguments in full.
 
     Attributes:
       init: `init(key, (height, width)) -> variables`, nested dicts `{"params": ...,
         "batch_stats": ...}` ("batch_stats" is `{}` for a network without BatchNorm).
       apply: `apply(variables, image[B*V,H,W,C], *, train, branches=(0,), key=None, groups=0) ->
         (Outputs, batch_stats)`. Images are in pixel units 0..255 (uint8 or float); the network
-        normalises them. `len(branches)` is the number of views V stacked on axis 1 of
+        normalises them. V = `len(branches)` views of each example are stacked on axis 1 of
         `[B,V] -> [B*V]`; view v uses BatchNorm branch `branches[v]` and, in training mode, its
-        own statistics. `key` feeds dropout and its like and may be None without them. `groups`
-        says into how many groups the B examples fall for those statistics, where it is not
-        `replica_batch_size` that does (0).
+        own statistics. `key` feeds dropout and the like. `groups` is the number of groups of
+        examples that BatchNorm takes statistics of; 0 for groups of `replica_batch_size`.
       name: the name it was created by.
       num_classes: width of the logits.
       min_size: the smallest legal image side in pixels.
-      num_branches: how many stacked BatchNorm branches it has.
+      num_branches: number of BatchNorm branches.
       native_size: the image side in pixels that the network was made for.
-      channels: of its images.
+      channels: number of channels of its images.
     """
 
     init: Callable[..., Variables]

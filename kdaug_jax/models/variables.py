@@ -23,6 +23,15 @@ def unflatten(leaves: Mapping[str, Any]) -> dict[str, Any]:
     return {"params": tree.get("params", {}), "batch_stats": tree.get("batch_stats", {})}
 
 
+def folded_norms(leaves: Mapping[str, Any]) -> set[str]:
+    """Returns the paths, such as `bn1`, of BatchNorms of which only the shift is there."""
+    modules = [path.partition("/")[2].rpartition("/")[0] for path in leaves]
+    return {
+        module for module, path in zip(modules, leaves, strict=True)
+        if path.endswith("/shift") and modules.count(module) == 1
+    }
+
+
 def mismatches(found: Mapping[str, Any], expected: Mapping[str, Any]) -> str:
     """Says by path what is missing, extra or of another shape: the first ten, "" if nothing.
 

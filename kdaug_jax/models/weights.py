@@ -14,7 +14,7 @@ import jax
 import numpy as np
 
 from kdaug_jax.errors import CheckpointError
-from kdaug_jax.models.variables import flatten, mismatches, unflatten
+from kdaug_jax.models.variables import flatten, folded_norms, mismatches, unflatten
 
 
 def from_torch(state: Mapping[str, np.ndarray], variables_shape: Mapping[str, Any]) -> dict:
@@ -77,12 +77,16 @@ def to_torch(variables: Mapping[str, Any]) -> dict[str, np.ndarray]:
     """
     leaves = flatten(variables)
     norms = {_module(path) for path in leaves if path.startswith("batch_stats/")}
-    found: dict[str, np.ndarray] = {}
+    if folded := folded_norms(leaves):
+        raise CheckpointError(min(folded), "is a folded BatchNorm", "give the unfolded weights")
+    arrays: dict[str, np.ndarray] = {}
     for path, leaf in leaves.items():
         name, array = torch_name(path), np.asarray(leaf)
-        if path.endswith("/shift"):
-            raise CheckpointError(path, "is a folded BatchNorm", "give the unfolded weights")
-        if _module(path) in norms:
+        if name in arrays:
+            what = f"would be called '{name}' in PyTorch, as another array is"
+            raise CheckpointError(path, what, "rename the module")
+        # BatchNorm of other libraries has no axis of branches.
+        if _module(path) in norms and array.ndim == 2 and path.endswith(_OF_BATCHNORM):
             if len(array) != 1:
                 raise CheckpointError(
                     path, f"has {len(array)} BatchNorm branches", "take one of them first"
@@ -90,10 +94,10 @@ def to_torch(variables: Mapping[str, Any]) -> dict[str, np.ndarray]:
             array = array[0]
         elif path.endswith("/kernel"):
             array = array.transpose(3, 2, 0, 1) if array.ndim == 4 else array.T
-        found[name] = array
+        arrays[name] = array
     for norm in sorted(norms):
-        found[torch_name(f"batch_stats/{norm}/num_batches_tracked")] = np.zeros((), np.int64)
-    return found
+        arrays[torch_name(f"batch_stats/{norm}/num_batches_tracked")] = np.zeros((), np.int64)
+    return arrays
 
 
 def torch_name(path: str) -> str:
@@ -114,6 +118,7 @@ def _dotted(part: str) -> str:
     return re.sub(r"_(?=\d+(_\d+)*$)", ".", part)
 
 
+_OF_BATCHNORM = ("/scale", "/bias", "/mean", "/var")
 # The originals of these modules are not numbered lists, so their names keep the underscores.
 _UNNUMBERED = {"unit": str}
 _LEAVES = {
@@ -163,6 +168,8 @@ def _to_branches(path: str, array: np.ndarray, expected: Mapping[str, Any]) -> n
     """Repeats `[1,C]` for each BatchNorm branch of the network."""
     shape = getattr(expected.get(path), "shape", array.shape)
     of_batch_norm = array.ndim == 2 and not path.endswith("/kernel")
+    if of_batch_norm and len(shape) == 1:
+        return array[0]
     if of_batch_norm and array.shape[1:] == tuple(shape[1:]):
         return np.broadcast_to(array, shape)
     return array

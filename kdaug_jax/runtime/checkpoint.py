@@ -1,4 +1,4 @@
-"""Checkpoints: asynchronous, verified, and falling back to the newest that is whole.
+"""Checkpoints: saved asynchronously, verified, restored from the newest that is undamaged.
 
 The only file that imports Orbax.
 """
@@ -33,10 +33,10 @@ def _abstract(tree: Any) -> Any:
 
 
 def _reason(error: BaseException) -> str:
-    """Says in a few words what TensorStore says in many."""
+    """Returns the cause of an error of TensorStore in a few words."""
     text = str(error).strip()
-    told = [os.strerror(number) for number in DISK if os.strerror(number) in text]
-    return (told or text.splitlines() or [type(error).__name__])[0][:200]
+    reasons = [os.strerror(number) for number in DISK if os.strerror(number) in text]
+    return (reasons or text.splitlines() or [type(error).__name__])[0][:200]
 
 
 class Checkpoints:
@@ -51,7 +51,7 @@ class Checkpoints:
             while the newest is committed but not verified.
           best: metric whose best checkpoint is kept too, such as "eval/validation/accuracy";
             empty for none.
-          say: told of damage.
+          say: prints a line about each damaged checkpoint.
         """
         if directory.exists() and not directory.is_dir():
             raise CheckpointError(str(directory), "is not a directory", "move it away")
@@ -81,7 +81,7 @@ class Checkpoints:
         )
 
     def __enter__(self) -> Checkpoints:
-        silence_orbax()  # what could not be saved is told by `wait`
+        silence_orbax()  # `wait` reports what could not be saved
         return self
 
     def __exit__(self, *error: Any) -> None:
@@ -91,7 +91,7 @@ class Checkpoints:
             try:
                 self._checkpointer.close()
             except Exception:
-                # Orbax raises here once more what it could not save.
+                # Orbax raises here again that a save failed.
                 if error[0] is None and not self._broken:
                     raise
 
@@ -120,15 +120,15 @@ class Checkpoints:
         self._thread.start()
 
     def _prepared(self, step: int, state: Any, **options: Any) -> Callable[[], Any]:
-        """Copies a state from the devices and gives what is left to do, for a thread."""
+        """Copies a state from the devices; returns the rest of the save, for a thread to run."""
         options |= {"checkpointable_name": STATE, "force": True}
         if jax.process_count() == 1:
-            # Orbax takes longer than many a step before it leaves the rest to a thread, so all of
-            # it is done in one. Copied, since a CPU's arrays share their memory with NumPy's.
+            # Before Orbax starts its own thread it takes longer than many a step, so a thread does
+            # the whole save. Copied, since arrays of CPU devices share memory with NumPy's.
             state = jax.tree.map(np.array, jax.device_get(state))
             return functools.partial(self._checkpointer.save, step, state, **options)
-        # Several processes meet inside Orbax, on the devices, and must come there in the same
-        # order as to all else that they do together.
+        # Orbax runs collectives over several processes, which must start in the same order as all
+        # other collectives.
         try:
             return self._checkpointer.save_async(step, state, **options).result
         except Exception as error:
@@ -157,7 +157,7 @@ class Checkpoints:
         """Waits until the last save is on disk and verified.
 
         Args:
-          quiet: say what failed instead of raising it, when another error is under way.
+          quiet: print a failure instead of raising it, because another error is being raised.
 
         Raises:
           CheckpointError: the save failed.
@@ -172,7 +172,7 @@ class Checkpoints:
             raise failure
 
     def last(self) -> int | None:
-        """Gives the newest step that is whole, once the save under way has ended."""
+        """Waits for the save under way; returns the newest step that is whole."""
         self.wait(quiet=True)
         return self.latest
 
@@ -180,7 +180,7 @@ class Checkpoints:
         """Restores the newest step that verifies.
 
         Args:
-          like: a tree of arrays of the wanted shapes, dtypes and shardings; the device count may
+          like: a tree of arrays of the expected shapes, dtypes and shardings; the device count may
             differ from that of the run that saved.
 
         Returns:
@@ -228,21 +228,21 @@ def load(step_dir: Path, like: Any) -> tuple[Any, dict[str, Any]]:
 
 
 def compare(step_dir: Path, like: Any) -> None:
-    """Compares a stored tree with a wanted one, since Orbax casts dtypes silently.
+    """Validates a stored tree against the expected one, since Orbax casts dtypes silently.
 
     Raises:
-      CheckpointError: naming the first ten paths that are missing, left over or of another shape
-        or dtype.
+      CheckpointError: naming the first ten paths that are missing, not expected or of another
+        shape or dtype.
     """
     stored = _facts(ocp.metadata(step_dir, checkpointable_name=STATE).metadata)
-    wanted = _facts(like)
+    expected = _facts(like)
     lines = [
-        f"{path} is {stored[path]}, wanted {fact}"
-        for path, fact in wanted.items()
+        f"{path} is {stored[path]}, not {fact}"
+        for path, fact in expected.items()
         if path in stored and stored[path] != fact
     ]
-    lines += [f"{path} is missing" for path in wanted if path not in stored]
-    lines += [f"{path} is left over" for path in stored if path not in wanted]
+    lines += [f"{path} is missing" for path in expected if path not in stored]
+    lines += [f"{path} is not expected" for path in stored if path not in expected]
     if lines:
         raise CheckpointError(
             str(step_dir), "holds another state: " + ", ".join(lines[:10]),
@@ -266,7 +266,7 @@ def load_subtree(directory: Path, path: tuple[str, ...], say: Callable[[str], No
     Args:
       directory: `<workdir>/checkpoints`.
       path: keys from the root of the stored tree.
-      say: told of damage.
+      say: prints a line about each damaged checkpoint.
 
     Returns:
       The nested dicts below `path`.
@@ -281,19 +281,21 @@ def load_subtree(directory: Path, path: tuple[str, ...], say: Callable[[str], No
     tree = ocp.metadata(step_dir, checkpointable_name=STATE).metadata
     for key in path:
         if not isinstance(tree, Mapping) or key not in tree:
-            raise CheckpointError(str(step_dir), f"has no {'/'.join(path)}", "is it a teacher?")
+            raise CheckpointError(
+                str(step_dir), f"has no {'/'.join(path)}", "name the directory of a teacher"
+            )
         tree = tree[key]
     device = jax.local_devices()[0]
     here = jax.sharding.SingleDeviceSharding(device)
-    wanted = jax.tree.map(
+    tree = jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=here), tree
     )
     for key in reversed(path):
-        wanted = {key: wanted}
+        tree = {key: tree}
     context = ocp.Context()
     context.pytree_options.loading.partial_load = True
     with context:
-        loaded = ocp.load(step_dir, wanted, checkpointable_name=STATE)
+        loaded = ocp.load(step_dir, tree, checkpointable_name=STATE)
     for key in path:
         loaded = loaded[key]
     return jax.device_get(loaded)

@@ -12,8 +12,9 @@ PHASES = ("compile", "data_wait", "step", "evaluation", "checkpoint")
 class Goodput:
     """A stopwatch that is always in exactly one phase, so that phases add up to wall time.
 
-    What is in no `with` block counts as "compile": setting up. The loop enters "step" around its
-    calls and where it blocks on their results, since JAX returns before the devices are done.
+    Time outside all `with` blocks counts as "compile", which includes setup. The loop enters
+    "step" around its calls and where it blocks on their results, since JAX returns before the
+    devices are done.
     """
 
     def __init__(self):
@@ -37,12 +38,12 @@ class Goodput:
             self._switch(before)
 
     def stepping(self) -> float:
-        """Gives the seconds of steps and of waiting for their data so far."""
+        """Returns the seconds of steps and of waiting for their data so far."""
         self._switch(self._phase)
         return self.seconds["step"] + self.seconds["data_wait"]
 
     def report(self) -> dict[str, float]:
-        """Gives seconds a phase, wall seconds, and goodput, the share spent in steps."""
+        """Returns seconds of each phase, wall seconds, and goodput, the fraction spent in steps."""
         self._switch(self._phase)
         wall = self._since - self._started
         rows = {f"perf/{name}_seconds": seconds for name, seconds in self.seconds.items()}

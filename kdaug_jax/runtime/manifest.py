@@ -1,36 +1,31 @@
-"""Which checkpoints are whole.
+"""Manifests, which tell whole checkpoints from damaged and unfinished ones.
 
-Orbax restores a file with a flipped bit without a word. So a manifest with the SHA-256 of every
+Orbax restores a file with a flipped bit without an error. So a manifest with the SHA-256 of every
 file is written into each step once it is committed, and compared before anything is restored.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
 
 from kdaug_jax.errors import CheckpointError
+from kdaug_jax.runtime.digest import sha256_file
 from kdaug_jax.runtime.workdir import write_whole
 
 MANIFEST = "manifest.sha256.json"
 UNFINISHED = "it has no manifest: the run ended while it was written, or it was deleted"
 
 
-def _digest(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def _files(step_dir: Path) -> list[str]:
-    found = (path for path in step_dir.rglob("*") if path.is_file())
-    return sorted(str(path.relative_to(step_dir)) for path in found if path.name != MANIFEST)
+    files = (path for path in step_dir.rglob("*") if path.is_file())
+    return sorted(str(path.relative_to(step_dir)) for path in files if path.name != MANIFEST)
 
 
 def write(step_dir: Path) -> None:
     """Writes the manifest of a committed step, all at once."""
-    sums = {name: _digest(step_dir / name) for name in _files(step_dir)}
+    sums = {name: sha256_file(step_dir / name) for name in _files(step_dir)}
     write_whole(step_dir / MANIFEST, json.dumps(sums, indent=1))
 
 
@@ -41,7 +36,7 @@ def verify(step_dir: Path) -> str:
       step_dir: `<checkpoints>/<step>`.
 
     Returns:
-      What is wrong with it, in a few words; empty when it is whole.
+      What is wrong with it in a few words; "" if it is whole.
     """
     try:
         sums = json.loads((step_dir / MANIFEST).read_text())
@@ -56,15 +51,15 @@ def verify(step_dir: Path) -> str:
         return f"{missing[0]} is missing"
     for name, digest in sums.items():
         try:
-            if _digest(step_dir / name) != digest:
+            if sha256_file(step_dir / name) != digest:
                 return f"{name} is corrupt"
-        except OSError as error:
-            return f"{name} cannot be read ({error.strerror})"
+        except CheckpointError as error:
+            return f"{name} {error.what}"
     return ""
 
 
 def steps(directory: Path) -> list[int]:
-    """Lists the steps of a checkpoint directory, newest first, whole or not."""
+    """Returns the steps of a checkpoint directory, newest first, whole or not."""
     if not directory.is_dir():
         return []
     names = (path.name for path in directory.iterdir() if path.is_dir())
@@ -73,16 +68,16 @@ def steps(directory: Path) -> list[int]:
 
 
 def newest(directory: Path, say: Callable[[str], None], *, set_aside: bool) -> int | None:
-    """Finds the newest step that verifies.
+    """Returns the newest step that verifies.
 
     Args:
       directory: the checkpoint directory.
-      say: told of every step that is passed over.
+      say: prints a line about each step that is passed over.
       set_aside: whether to rename such steps to `<step>.corrupt` or `<step>.unfinished`, out of
         the way of new ones.
 
     Returns:
-      The step, or None when there are no checkpoints but such as were never finished.
+      The step; None if there are no checkpoints, or only unfinished ones.
 
     Raises:
       CheckpointError: some are damaged, and none is whole.

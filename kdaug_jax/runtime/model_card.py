@@ -1,31 +1,31 @@
-"""Teacher directories: weights that were not trained here, with a card that says what they are.
+"""Teacher directories: imported weights and a card that describes them.
 
-Such a directory holds `card.json` and the weights, `checkpoints/0/`, with the same SHA-256 sums as
-any other checkpoint. It is written whole or not at all.
+Such a directory holds `card.json` and the weights, `checkpoints/0/`, with a manifest as any other
+checkpoint. It is written whole or not at all.
 """
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
-import hashlib
 import os
 import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from kdaug_jax.errors import CheckpointError, ConfigError
+import kdaug_jax
+from kdaug_jax.errors import ConfigError
 from kdaug_jax.runtime import checkpoint, workdir
 
 CARD = "card.json"
-# Arguments of every network, which are no options of an architecture.
-ARGUMENTS = ("name", "num_classes", "mean", "std", "num_branches", "replica_batch_size", "dtype")
+# Arguments of every network, so not options of an architecture.
+ARGUMENTS = ("name", "num_classes", "normalize", "num_branches", "replica_batch_size", "dtype")
 
 
 @dataclasses.dataclass(frozen=True)
 class ModelCard:
-    """What is known of a network whose weights or function were made elsewhere.
+    """The description of a network whose weights or function come from a file.
 
     Attributes:
       arch: the network's name, see `kdaug_jax.models.names()`; empty for a function.
@@ -34,8 +34,8 @@ class ModelCard:
       mean, std: per-channel statistics that it normalises with, in pixel units 0..255.
       class_names: in the order of the logits; empty where they are not known.
       options: of the architecture.
-      layout: whose names the weights had.
-      source: the file that they came from.
+      layout: the naming scheme of the weights in that file.
+      source: name of that file.
       sha256: of that file.
     """
 
@@ -53,14 +53,14 @@ class ModelCard:
 
 @contextlib.contextmanager
 def made_whole(directory: Path, *, replace: str = "") -> Iterator[Path]:
-    """Makes a directory all at once: it appears when the block has ended well, or never.
+    """Makes a directory all at once: it appears when the block ends without an error, or never.
 
     Args:
-      directory: what is to appear.
-      replace: a file by which a directory is known that may be replaced; by default none may.
+      directory: the directory to make.
+      replace: a directory that holds a file of this name may be replaced; by default none may.
 
     Yields:
-      A folder beside it, to be filled.
+      A temporary directory beside it, to be filled.
 
     Raises:
       ConfigError: it is there already.
@@ -83,7 +83,7 @@ def made_whole(directory: Path, *, replace: str = "") -> Iterator[Path]:
 
 
 def refuse_existing(directory: Path, replace: str = "") -> None:
-    """Refuses to write where something lies that is not to be replaced."""
+    """Validates that a directory is absent, empty or may be replaced; raises ConfigError."""
     if not directory.exists() or (replace and (directory / replace).is_file()):
         return
     if directory.is_dir() and not any(directory.iterdir()):
@@ -95,45 +95,56 @@ def write(directory: Path, card: ModelCard, variables: Mapping[str, Any]) -> Non
     """Writes a teacher directory.
 
     Args:
-      directory: absolute; nothing may be there.
-      card: what the network is.
+      directory: absolute; must be absent or empty.
+      card: describes the network.
       variables: `{"params": tree, "batch_stats": tree}` of arrays.
 
     Raises:
-      ConfigError: something is there.
+      ConfigError: the directory holds something.
       CheckpointError: it could not be written.
     """
     with made_whole(directory) as partial:
         tree = {part: variables[part] for part in ("params", "batch_stats") if variables[part]}
         checkpoint.write_once(partial / "checkpoints", tree)
-        workdir.write_json(partial / CARD, dataclasses.asdict(card))
+        write_card(partial / CARD, card)
+
+
+def write_card(path: Path, card: ModelCard) -> None:
+    """Writes a card, with the version of the package that wrote it, for `read`."""
+    workdir.write_json(path, {"version": kdaug_jax.__version__, **dataclasses.asdict(card)})
 
 
 def read(path: Path) -> ModelCard | None:
-    """Reads a card, or gives None where there is none.
+    """Reads a card; None where there is no such file.
 
     Args:
       path: the file.
 
     Raises:
-      ConfigError: it is not a card, or says what cannot be.
+      ConfigError: it is not a card, was written by another version, or a field has an impossible
+        value.
     """
     stored = workdir.read_json(path)
-    return None if stored is None else ModelCard(**checked(str(path), stored))
+    if stored is None:
+        return None
+    if isinstance(stored, dict):
+        again = "import the weights again" if path.name == CARD else "export it again"
+        workdir.require_version(path, stored.pop("version", workdir.FIRST_VERSION), again)
+    return ModelCard(**checked(str(path), stored))
 
 
 def checked(where: str, stored: Any) -> dict[str, Any]:
-    """Checks what was read as a card.
+    """Validates the fields of a card.
 
     Args:
       where: the file, for messages.
-      stored: what its JSON holds.
+      stored: the JSON value of the file.
 
     Returns:
       The fields of a `ModelCard`.
 
     Raises:
-      ConfigError: it is not a card, or says what cannot be.
+      ConfigError: it is not a card, or a field has an impossible value.
     """
     known = {field.name for field in dataclasses.fields(ModelCard)}
     if not isinstance(stored, dict) or not set(stored) <= known:
@@ -157,35 +168,20 @@ def checked(where: str, stored: Any) -> dict[str, Any]:
 
 
 def _fits(name: str, value: Any) -> bool:
-    """Says whether a field of a card holds what it should."""
+    """Returns whether the value of a field of a card is possible."""
     def numbers(value, low):
         return isinstance(value, list) and all(
-            type(one) in (int, float) and low < one < float("inf") for one in value
+            type(number) in (int, float) and low < number < float("inf") for number in value
         )
 
     if name == "num_classes":
         return type(value) is int and value > 0
     if name == "size":
-        return numbers(value, 0) and len(value) == 2 and all(type(one) is int for one in value)
+        return numbers(value, 0) and len(value) == 2 and all(type(side) is int for side in value)
     if name in ("mean", "std"):
         return numbers(value, -float("inf") if name == "mean" else 0.0)
     if name == "class_names":
-        return isinstance(value, list) and all(isinstance(one, str) for one in value)
+        return isinstance(value, list) and all(isinstance(label, str) for label in value)
     if name == "options":
         return isinstance(value, dict) and not set(value) & set(ARGUMENTS)
     return isinstance(value, str)
-
-
-def digest(path: Path) -> str:
-    """Gives the SHA-256 of a file in hexadecimal digits.
-
-    Raises:
-      CheckpointError: it cannot be read.
-    """
-    try:
-        with open(path, "rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise CheckpointError(
-            str(path), f"cannot be read ({error.strerror})", "check the path and who may read it"
-        ) from None

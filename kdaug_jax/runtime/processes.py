@@ -1,8 +1,8 @@
-"""Runs over several processes: how they meet, agree, and part.
+"""Runs over several processes: how they connect, agree and end.
 
-All processes run the same program in the same order. What may differ between them (files that
-appear, clocks, signals) is decided once and shared; what differs without being shared would leave
-them waiting for each other.
+All processes run the same program in the same order. Decisions that could differ between them (on
+files, clocks or signals) are made in one process and shared; otherwise the processes would wait for
+each other in different collectives.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ PARTING = 5.0
 
 
 def start(text: str) -> int:
-    """Joins the processes of a run; to be called before JAX starts its backend.
+    """Connects the processes of a run; call it before JAX starts its backend.
 
     Args:
       text: "" for one process; "auto" where JAX finds the cluster by itself (TPU pods, SLURM,
@@ -50,24 +50,24 @@ def start(text: str) -> int:
         return 1
     named: dict[str, Any] = {}
     if text != "auto":
-        found = re.fullmatch(r"(\d+)/(\d+)@(.+:\d+)", text)
-        if found is None or int(found[1]) >= int(found[2]):
+        match = re.fullmatch(r"(\d+)/(\d+)@(.+:\d+)", text)
+        if match is None or int(match[1]) >= int(match[2]):
             raise ConfigError("--distributed", f"cannot read '{text}'", FORM)
         named = dict(
-            process_id=int(found[1]), num_processes=int(found[2]), coordinator_address=found[3]
+            process_id=int(match[1]), num_processes=int(match[2]), coordinator_address=match[3]
         )
-    # Its handler of SIGTERM would take the place of ours, which is polled at the right moments.
+    # Its handler of SIGTERM would replace the one of `signals`, which is polled between steps.
     jax.config.update("jax_enable_preemption_service", False)
     try:
         jax.distributed.initialize(**named)
     except (ValueError, RuntimeError) as error:
-        said = (str(error).splitlines() or [type(error).__name__])[0]
-        raise ConfigError("--distributed", f"'{text}' failed ({said})", FORM) from None
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise ConfigError("--distributed", f"'{text}' failed ({reason})", FORM) from None
     return named.get("num_processes") or jax.process_count()
 
 
 def on_first(function: Callable[[], Any]) -> Any:
-    """Calls `function` in process 0 alone and shares what came of it.
+    """Calls `function` in process 0 only and shares its value or error.
 
     Args:
       function: returns a JSON value or raises a UserError.
@@ -76,7 +76,7 @@ def on_first(function: Callable[[], Any]) -> Any:
       Its value, in every process.
 
     Raises:
-      UserError: what it raised, in every process.
+      UserError: the error that it raised, in every process.
     """
     if jax.process_count() == 1:
         return function()
@@ -88,13 +88,13 @@ def on_first(function: Callable[[], Any]) -> Any:
             outcome["error"] = type(error).__name__, error.where, error.what, error.remedy
     shared = json.loads(_broadcast(json.dumps(outcome).encode()))
     if "error" in shared:
-        kind, *said = shared["error"]
-        raise getattr(errors, kind)(*said)
+        kind, *arguments = shared["error"]
+        raise getattr(errors, kind)(*arguments)
     return shared["value"]
 
 
 def _broadcast(content: bytes) -> bytes:
-    """Gives the bytes of process 0."""
+    """Returns the bytes of process 0."""
     size = int(multihost_utils.broadcast_one_to_all(np.int32(len(content))))
     # Of few lengths, because each is compiled.
     buffer = np.zeros(1 << max(size - 1, 1).bit_length(), np.uint8)
@@ -113,13 +113,13 @@ def _ballot() -> tuple[NamedSharding, Callable[[jax.Array], jax.Array]]:
 
 
 def vote(flag: bool) -> jax.Array:
-    """Asks all processes whether any of them says yes, without waiting for the answer.
+    """Computes whether the flag of any process is set, without waiting for the result.
 
     Args:
-      flag: what this process says.
+      flag: of this process.
 
     Returns:
-      `i32[]`, 1 if any said yes; reading it waits for what the devices did before.
+      `i32[]`, 1 if any flag is set; reading it waits for all earlier work of the devices.
     """
     where, count = _ballot()
     shape = (jax.device_count(),)
@@ -130,8 +130,8 @@ def vote(flag: bool) -> jax.Array:
 def end(main: Callable[[], int]) -> NoReturn:
     """Runs a program and ends its process with the exit status that it returns.
 
-    Where a run of several processes fails, the others either fail in the same way, and all part
-    in order, or they hang in a collective until this process is gone. That must not take the
+    If one of several processes fails, the others either fail in the same way, and all shut down
+    together, or they hang in a collective until this process is gone. That must not take the
     minutes that JAX would wait for them.
 
     Args:
@@ -139,7 +139,7 @@ def end(main: Callable[[], int]) -> NoReturn:
     """
     try:
         status = main()
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # what is to be done is done
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the work is done
     except BaseException:
         if not jax.distributed.is_initialized():
             raise

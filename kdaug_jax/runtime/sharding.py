@@ -1,27 +1,25 @@
 """Devices, their mesh, and how arrays lie on them.
 
-One data-parallel axis; every axis is of type Auto, because with explicit axes what mixup, roll
-and sort do to a sharded batch is an error.
+One data-parallel axis; every axis is of type Auto, because with explicit axes mixup, roll and sort
+of a sharded batch raise errors.
 """
 
 from __future__ import annotations
 
 import functools
-import math
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from kdaug_jax.errors import ConfigError
 
 DATA = "data"
-# So many collectives that do not depend on each other may wait at once.
+# As many independent collectives may wait at once.
 THREADS_A_DEVICE = 8
 
 
@@ -29,8 +27,8 @@ def use_host_cores(batch_size: int, replica_batch_size: int = 0, parts: int = 1)
     """Makes JAX see one CPU device a core, before it has started its backend.
 
     XLA runs narrow convolutions on one thread, so sharding the batch over virtual devices is
-    faster on a CPU, and exercises the path that accelerators take. Without effect on
-    accelerators, where `XLA_FLAGS` already sets the number, and once JAX has started.
+    faster on a CPU, and exercises the path that accelerators take. No effect on accelerators, if
+    `XLA_FLAGS` sets the number already, or once JAX has started.
 
     Args:
       batch_size: the number of devices is the largest up to the number of cores that divides it.
@@ -66,20 +64,20 @@ def use_virtual_devices(count: int) -> None:
 
 
 def _widen_pool(devices: int) -> None:
-    """Gives XLA's pool a thread for each collective that may wait, unless `NPROC` sets its size.
+    """Widens XLA's thread pool to the collectives that may wait, unless `NPROC` sets its size.
 
-    A collective blocks a thread until each device has come to it. A program that was loaded from
-    the compile cache has lost the order of those that do not depend on each other, so that devices
-    come to different ones first; on too few threads they then wait for each other until XLA ends
-    the process. Two devices do not, with a program that stops four, and on two cores more threads
-    make a step a tenth longer: they keep XLA's pool.
+    A collective blocks a thread until every device has reached it. A program loaded from the
+    compile cache has lost the order of independent collectives, so that devices reach different
+    ones first; with too few threads they wait for each other until XLA ends the process. Two
+    devices did not deadlock in a program that stops four, and on two cores more threads make a step
+    10 % slower, so two devices keep XLA's pool.
     """
     if devices > 2:
         os.environ.setdefault("NPROC", str(THREADS_A_DEVICE * devices))
 
 
 def make_mesh(devices: int, batch_size: int, parts: int = 1) -> Mesh:
-    """Makes the mesh of a run.
+    """Returns the mesh of a run.
 
     Args:
       devices: `mesh.data`, or -1 for all devices.
@@ -116,14 +114,14 @@ def make_mesh(devices: int, batch_size: int, parts: int = 1) -> Mesh:
 
 
 def within(mesh: Mesh, function: Callable[..., Any]) -> Callable[..., Any]:
-    """Lets a function that is going to be traced know the devices that it runs on.
+    """Returns a function that is traced with the mesh in its context.
 
-    What works on the examples of each device apart (see `jax.shard_map`) asks for them by
+    Code that treats the examples of each device apart (`jax.shard_map`) reads the mesh by
     `jax.sharding.get_abstract_mesh`.
 
     Args:
       mesh: the devices.
-      function: whatever is then given to `jax.jit`.
+      function: a function for `jax.jit`.
 
     Returns:
       The same function.
@@ -138,12 +136,12 @@ def within(mesh: Mesh, function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
-    """Gives the sharding of arrays that every device holds whole."""
+    """Returns the sharding of arrays that every device holds whole."""
     return NamedSharding(mesh, PartitionSpec())
 
 
 def local_rows(mesh: Mesh, batch_size: int) -> np.ndarray:
-    """Gives the positions within a batch that this process feeds to its devices.
+    """Returns the positions within a batch that this process feeds to its devices.
 
     Args:
       mesh: the devices of all processes.
@@ -199,35 +197,6 @@ def put_whole(mesh: Mesh, arrays: Any) -> Any:
         return jax.make_array_from_callback(array.shape, where, lambda place: array[place])
 
     return jax.tree.map(put, arrays)
-
-
-def after(value: jax.Array, first: Sequence[jax.Array], step: jax.Array) -> jax.Array:
-    """Gives `value`, bit for bit, but not before `first` on a CPU with several virtual devices.
-
-    There the devices run what does not depend on each other in different orders and then wait for
-    each other at every collective. Accelerators keep one order and need no help.
-
-    Args:
-      value: `u8[B,...]` or `f32[B,...]`, what comes later.
-      first: `f32[N,...]` each, what comes first; N may differ from B.
-      step: `i32[]`, at least 0, from which a 0 is made that XLA cannot foresee.
-
-    Returns:
-      `value`.
-    """
-    if jax.default_backend() != "cpu" or jax.device_count() == 1:
-        return value
-    if not first:
-        return value
-    rows = value.shape[0]
-    zeros = jnp.broadcast_to(jnp.minimum(step, 0), (rows,))
-    for array in first:
-        own = jax.lax.stop_gradient(array).reshape(array.shape[0], -1)[:, 0]
-        # Equal shares of the rows, so that each device looks at its own.
-        shares = math.gcd(rows, array.shape[0])
-        own = jax.lax.bitcast_convert_type(own.reshape(shares, -1)[:, :1], jnp.int32)
-        zeros = zeros & jnp.broadcast_to(own, (shares, rows // shares)).reshape(rows)
-    return value + zeros.astype(value.dtype).reshape(-1, *[1] * (value.ndim - 1))
 
 
 def settle(arrays: Any) -> Any:

@@ -1,4 +1,4 @@
-"""SIGTERM: clusters send it some time before they take a machine away."""
+"""SIGTERM, which clusters send some time before they take a machine away."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from kdaug_jax.runtime import processes
 
 
 class Interrupted(Exception):
-    """The run was asked to end; the loop saves and turns it into `errors.Preempted`."""
+    """The run received SIGTERM; the loop saves and raises `errors.Preempted`."""
 
 
 @contextlib.contextmanager
 def nothing_to_save() -> Iterator[None]:
-    """Makes SIGTERM an error, `Preempted`, where there is nothing to save.
+    """Raises `Preempted` on SIGTERM within the block, while there is nothing to save.
 
-    `Preemption` takes its place where there is.
+    `Preemption` replaces this handler once there is.
     """
 
     def leave(number: int, frame: Any) -> None:
@@ -40,12 +40,12 @@ def nothing_to_save() -> Iterator[None]:
 
 
 class Preemption:
-    """Notices SIGTERM; use it as a context manager.
+    """Handles SIGTERM; use it as a context manager.
 
     Python runs a handler only between its own instructions, so a signal that comes while XLA
-    compiles or the devices work is noticed when they are done. Outside the main thread, where no
-    handler can be set, nothing is noticed. Of several processes all leave at the same check, one
-    after the signal is noticed, however few of them it reached.
+    compiles or the devices work is handled when they are done. Outside the main thread, where no
+    handler can be set, it is not handled. Of several processes all leave at the same check, one
+    after the signal is handled, even if only one of them received it.
     """
 
     def __init__(self):
@@ -66,15 +66,15 @@ class Preemption:
         self._requested = True
 
     def check(self) -> None:
-        """Does nothing, until SIGTERM has come.
+        """Checks whether the run is to end.
 
         Raises:
-          Interrupted: it has.
+          Interrupted: SIGTERM has come.
         """
         if jax.process_count() == 1:
             agreed = self._requested
         else:
-            # The answer to the last check is read, so that the devices need not be waited for.
+            # Reads the vote of the last check, so as not to wait for the devices.
             self._votes.append(processes.vote(self._requested))
             agreed = len(self._votes) > 1 and bool(self._votes.popleft())
         if agreed:

@@ -1,8 +1,8 @@
-"""The working directory of a run: what it was made with, and what others may read from it.
+"""The working directory of a run: the files that describe it, its lock, and writing to its disk.
 
-`config.json` holds the complete config and what each network needs to be built again;
-`environment.json` versions and devices; `classes.json` the class names; `results.json` the final
-numbers of a finished run, `results.npz` the arrays that belong to them.
+`config.json` holds the complete config, the facts from which each network is built again and the
+version of the package; `environment.json` versions and devices; `classes.json` the class names;
+`results.json` the final metrics of a finished run, `results.npz` the arrays among them.
 """
 
 from __future__ import annotations
@@ -24,32 +24,35 @@ from typing import Any
 import jax
 import numpy as np
 
+import kdaug_jax
 from kdaug_jax.errors import CheckpointError, ConfigError, suggest
 from kdaug_jax.runtime import processes
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
-# What a disk says that is full, broken, gone, or not ours.
+# Errors of a disk that is full, broken, gone or not writable.
 DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.ESTALE, errno.EROFS,
         errno.EACCES, errno.EPERM, errno.EEXIST, errno.ENOTDIR, errno.ENOENT)
+# The version that wrote files without one.
+FIRST_VERSION = "0.1"
 FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 def place(where: str, path: str | Path) -> Path:
-    """Gives the absolute path that a user means, whether or not anything lies there.
+    """Returns the absolute path of a text; nothing need exist there.
 
     Raises:
-      ConfigError: there can be no such path.
+      ConfigError: the text cannot be a path.
     """
     try:
-        found = Path(path).expanduser().absolute()
-        found.stat()
+        absolute = Path(path).expanduser().absolute()
+        absolute.stat()
     except (RuntimeError, ValueError) as error:  # an unknown home, a byte 0
         raise ConfigError(where, f"{str(path)!r} is no path ({error})", "name another") from None
     except OSError as error:
         if error.errno == errno.ENAMETOOLONG:
             what = f"'{str(path)[:40]}…' is too long for a path"
             raise ConfigError(where, what, "name another") from None
-    return found
+    return absolute
 
 
 def write_whole(path: Path, text: str) -> None:
@@ -63,7 +66,7 @@ def write_whole(path: Path, text: str) -> None:
 
 
 def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
-    """Writes arrays as a NumPy file all at once; none are no file."""
+    """Writes arrays as a NumPy file all at once; without arrays, none."""
     if not arrays:
         return
     partial = path.with_name(path.name + ".partial")
@@ -81,7 +84,7 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """Reads JSON, or gives None where the file is absent."""
+    """Returns the JSON value of a file; None if it is absent."""
     try:
         return json.loads(path.read_text())
     except (FileNotFoundError, NotADirectoryError):
@@ -118,14 +121,14 @@ def make(workdir: str | os.PathLike[str]) -> Path:
 
 @contextlib.contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Tells in one line that the disk is full or fails, whatever was being written.
+    """Raises CheckpointError for errors of the disk within the block.
 
     Args:
       path: where files are written.
 
     Raises:
-      CheckpointError: in place of the system's error, so with the same exit status whether it was
-        a checkpoint or a row of metrics that found no room.
+      CheckpointError: the disk is full or failed; the same exit status whether a checkpoint or a
+        row of metrics was being written.
     """
     try:
         yield
@@ -139,24 +142,24 @@ def writing(path: Path) -> Iterator[None]:
 
 
 def require_room(directory: Path, state: Any) -> None:
-    """Refuses to start what could not be saved.
+    """Validates that the disk has room for a checkpoint.
 
     Args:
-      directory: where checkpoints will lie; it need not be there yet.
-      state: what one checkpoint holds, arrays or their shapes. It may be stored smaller than it
-        is, since Orbax compresses it, but weights hardly are.
+      directory: of the checkpoints; it need not exist yet.
+      state: the contents of one checkpoint, arrays or their shapes. Orbax compresses it, but
+        weights hardly shrink.
 
     Raises:
       CheckpointError: less is free than one checkpoint needs.
     """
-    wanted = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state))
+    needed = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state))
 
     def look() -> None:
         place = next(path for path in (directory, *directory.parents) if path.exists())
         free = shutil.disk_usage(place).free
-        if free < wanted:
+        if free < needed:
             raise CheckpointError(
-                str(directory), f"{free:,} bytes are free, a checkpoint needs {wanted:,}",
+                str(directory), f"{free:,} bytes are free, a checkpoint needs {needed:,}",
                 "make room or name another --workdir",
             )
 
@@ -165,18 +168,17 @@ def require_room(directory: Path, state: Any) -> None:
 
 @contextlib.contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Keeps a second run out of a working directory, and tells what its disk refuses.
+    """Locks a working directory against a second run; within the block, see `writing` too.
 
-    The lock is the kernel's, on the file `lock`, and ends with the process that holds it, however
-    that ends. The file names host and process for messages, and for hosts that share the
-    directory but not its locks.
+    The kernel's lock on the file `lock` ends with the process that holds it. The file names host
+    and process for messages, and for hosts that share the directory but not its locks.
 
     Args:
       path: the working directory.
 
     Raises:
       ConfigError: another run holds it, or the file system has no locks.
-      CheckpointError: inside the block the disk was full or failed, see `writing`.
+      CheckpointError: within the block the disk was full or failed.
     """
     with contextlib.ExitStack() as stack:
         processes.on_first(lambda: stack.enter_context(_lock(path)))
@@ -185,7 +187,7 @@ def locked(path: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _lock(path: Path) -> Iterator[None]:
-    own = {"host": socket.gethostname(), "pid": os.getpid()}
+    this = {"host": socket.gethostname(), "pid": os.getpid()}
     with writing(path), open(path / "lock", "a+", errors="replace") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -198,17 +200,17 @@ def _lock(path: Path) -> Iterator[None]:
             ) from None
         file.seek(0)
         holder = _holder(file.read())
-        elsewhere = holder.get("host", own["host"]) != own["host"]
+        elsewhere = holder.get("host", this["host"]) != this["host"]
         if not free or elsewhere:
             raise ConfigError(
                 "--workdir",
                 f"{path} is in use by process {holder.get('pid', '(unknown)')} "
-                f"on {holder.get('host', own['host'])}",
+                f"on {holder.get('host', this['host'])}",
                 f"if that run is gone, delete {path / 'lock'}" if elsewhere
                 else "use another --workdir, or wait",
             )
         file.truncate(0)
-        file.write(json.dumps(own))
+        file.write(json.dumps(this))
         file.flush()
         try:
             yield
@@ -217,7 +219,7 @@ def _lock(path: Path) -> Iterator[None]:
 
 
 def _holder(held: str) -> dict[str, Any]:
-    """Reads who holds a lock; a file that does not say so names nobody."""
+    """Returns the host and process that a lock file names; {} if it names none."""
     try:
         holder = json.loads(held)
     except ValueError:
@@ -226,26 +228,27 @@ def _holder(held: str) -> dict[str, Any]:
 
 
 def record(path: Path, made_with: Mapping[str, Any], class_names: Sequence[str]) -> None:
-    """Writes what a run is made with; results of another config are removed.
+    """Writes the files that describe a run; removes results of another config.
 
     Args:
       path: the working directory.
-      made_with: `{"config", "networks", "members"}`: the complete plain config, what is needed to
-        build each network again, and the names of the runs of the population.
+      made_with: `{"config", "networks", "members"}`: the complete plain config, the facts from
+        which each network is built again, and the names of the runs of the population.
       class_names: in the order of their numbers.
     """
     if jax.process_index() != 0:
         return
     made_with = json.loads(json.dumps(made_with))
-    if read_json(path / "config.json") not in (None, made_with):
+    if read_record(path) not in (None, made_with):
         (path / "results.json").unlink(missing_ok=True)
     write_json(path / "classes.json", list(class_names))
     write_json(path / "environment.json", environment())
-    write_json(path / "config.json", made_with)  # the last: where it is, the others are
+    # Written last: if it exists, the others do.
+    write_json(path / "config.json", {"version": kdaug_jax.__version__, **made_with})
 
 
 def environment() -> dict[str, Any]:
-    """Describes the software and devices of this process."""
+    """Returns versions, devices and the command of this process."""
     return {
         "python": platform.python_version(),
         "packages": {name: importlib.metadata.version(name) for name in PACKAGES},
@@ -257,21 +260,21 @@ def environment() -> dict[str, Any]:
 
 
 def read_results(path: Path) -> dict[str, dict[str, float]] | None:
-    """Reads the final metrics of a run by member, or gives None where it has not finished.
+    """Returns the final metrics of a run by member; None if it has not finished.
 
     Raises:
       ConfigError: results.json is not one of this package.
     """
     stored = read_json(path / "results.json")
     if stored is None or (
-        isinstance(stored, dict) and all(isinstance(one, dict) for one in stored.values())
+        isinstance(stored, dict) and all(isinstance(metrics, dict) for metrics in stored.values())
     ):
         return stored
     raise ConfigError(str(path / "results.json"), "is not of this package", "delete it")
 
 
 def begin(path: Path, say: Callable[[str], None]) -> None:
-    """Clears what an earlier run left that has no checkpoint any more, and says so.
+    """Removes the results of an earlier run whose checkpoints are gone, and says so.
 
     Args:
       path: the working directory of a run that starts at step 0.
@@ -283,20 +286,44 @@ def begin(path: Path, say: Callable[[str], None]) -> None:
 
 
 def read_record(path: Path) -> dict[str, Any] | None:
-    """Reads what `record` wrote, or gives None where there is no run.
+    """Returns the `made_with` that `record` wrote; None if there is no run.
 
     Raises:
-      ConfigError: config.json is not one of this package.
+      ConfigError: config.json is not of this package, or was written by another minor version.
     """
-    stored = read_json(path / "config.json")
+    file = path / "config.json"
+    stored = read_json(file)
+    if stored is None:
+        return None
     fields = ("config", "networks", "members")
-    if stored is None or (isinstance(stored, dict) and all(name in stored for name in fields)):
-        return stored
-    raise ConfigError(str(path / "config.json"), "is not of this package", "name a run's folder")
+    if not isinstance(stored, dict) or any(name not in stored for name in fields):
+        raise ConfigError(str(file), "is not of this package", "name the directory of a run")
+    version = stored.get("version", FIRST_VERSION)
+    require_version(file, version, "train again in a new --workdir")
+    return {name: stored[name] for name in fields}
+
+
+def require_version(file: Path, version: Any, again: str) -> None:
+    """Validates that a file was written by this minor version of the package.
+
+    Args:
+      file: the file, for the message.
+      version: version of the package that wrote it.
+      again: how to make the file again, for the message.
+
+    Raises:
+      ConfigError: major or minor number differ from those of this version.
+    """
+    series = ".".join(str(version).split(".")[:2])
+    if series != ".".join(kdaug_jax.__version__.split(".")[:2]):
+        raise ConfigError(
+            str(file), f"was written by kdaug_jax {version}, this is kdaug_jax "
+            f"{kdaug_jax.__version__}", f"use kdaug_jax {series} to go on with it, or {again}",
+        )
 
 
 def read_run(directory: str | Path) -> tuple[Path, dict[str, Any]]:
-    """Gives the absolute path of a run's working directory, and what `record` wrote there.
+    """Returns the absolute path of a run's working directory, and its record.
 
     Raises:
       ConfigError: there is no run.
@@ -309,7 +336,7 @@ def read_run(directory: str | Path) -> tuple[Path, dict[str, Any]]:
 
 
 def read_network(where: str, checkpoint: str, name: str = "") -> dict[str, Any]:
-    """Reads what kind of network a working directory can serve as a teacher.
+    """Returns the facts of a network that a working directory provides as a teacher.
 
     Args:
       where: config path of the network, for messages.
@@ -330,10 +357,10 @@ def read_network(where: str, checkpoint: str, name: str = "") -> dict[str, Any]:
             f"{where}.checkpoint", f"'{checkpoint}' is not a working directory of a run",
             "train or import that network first, or leave it empty to have it trained",
         )
-    trained = {own: facts for own, facts in stored["networks"].items() if facts["trainable"]}
-    wanted = name or ("student" if len(trained) > 1 else next(iter(trained)))
-    if wanted not in trained:
+    trained = {key: facts for key, facts in stored["networks"].items() if facts["trainable"]}
+    name = name or ("student" if len(trained) > 1 else next(iter(trained)))
+    if name not in trained:
         raise ConfigError(
-            f"{where}.checkpoint", f"{checkpoint} trained no '{wanted}'", suggest(wanted, trained)
+            f"{where}.checkpoint", f"{checkpoint} trained no '{name}'", suggest(name, trained)
         )
-    return {**trained[wanted], "network": wanted}
+    return {**trained[name], "network": name}

@@ -110,8 +110,9 @@ def first_batch(setup: Setup) -> tuple[dict[str, Any], dict[tuple[str, str], np.
             clock, setup.feed.batch(constants, item), hparams, {**initial, **variables}, {}
         )
         outputs, _ = networks.run(
-            frozen, pairs, variables, made, program.branches, clock,
+            frozen, pairs, variables,
             {pair: known for pair, known in given.items() if pair.split("@")[0] in frozen},
+            program.context(made, clock, hparams),
         )
         return made, {pair: jax.nn.softmax(output.logits) for pair, output in outputs.items()}
 

@@ -145,7 +145,7 @@ def check_teachers(
         network, use = setup.first.networks[name], "validation"
         for line in compatibility.describe(network, info):
             say(f"teacher {name}: {line}")
-        if network.looked_up:
+        if network.is_table:
             use = "train"
             accuracy = tables.check(f"networks.{name}", absolute(network.checkpoint), info)
             metrics[name] = {f"eval/{use}/{name}/accuracy": accuracy}

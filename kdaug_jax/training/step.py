@@ -53,14 +53,14 @@ def make_train_step(program: Program) -> Step:
 
         def gradients(network_state, term_state, part):
             number, views, given = part
-            now = clock.replace(part=number)
+            context = program.context(views, clock.replace(part=number), hparams)
 
             def losses(params):
                 outputs, new_network_state = program.run_networks(
-                    params, network_state, frozen, views, now, given
+                    params, network_state, frozen, given, context
                 )
                 sums, raw, new_term_state, metrics = program.compute_terms(
-                    params["terms"], term_state, outputs, views, now, hparams
+                    params["terms"], term_state, outputs, context
                 )
                 return sums, (raw, new_network_state, new_term_state, metrics)
 

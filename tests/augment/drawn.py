@@ -6,8 +6,8 @@ import numpy as np
 
 
 def defaults(policy, /, **changed):
-    numbers = {name: jnp.asarray(number.default) for name, number in policy.numbers.items()}
-    return {**numbers, **{name: jnp.asarray(value) for name, value in changed.items()}}
+    hparams = {name: jnp.asarray(hparam.default) for name, hparam in policy.hparams.items()}
+    return {**hparams, **{name: jnp.asarray(value) for name, value in changed.items()}}
 
 
 def draw_many(policy, count, /, seed=0, **numbers):
@@ -21,7 +21,7 @@ def draw_many(policy, count, /, seed=0, **numbers):
 
 
 def chi_square(counts, probabilities):
-    """Gives (statistic - freedom) / its standard deviation.
+    """Returns (statistic - freedom) / its standard deviation.
 
     By chance it is above 5 once in 200 for two values and less than once in a million for many;
     seeds are fixed, so a test that passed does not fail by chance.

@@ -1,6 +1,7 @@
 """What holds for every public function of the room: documentation, order of arguments, refusals."""
 
 import inspect
+import re
 
 import jax
 import numpy as np
@@ -8,9 +9,13 @@ import pytest
 
 from kdaug_jax import augment
 from kdaug_jax.augment.ops import lut, tpu
+from kdaug_jax.errors import ArgumentError
 
 RGB = np.zeros((8, 9, 3), np.uint8)
-LUT = [name for name, one in vars(lut).items() if getattr(one, "__module__", "") == lut.__name__]
+LUT = [
+    name for name, value in vars(lut).items()
+    if getattr(value, "__module__", "") == lut.__name__ and not name.endswith("_kernel")
+]
 FILL = np.zeros(3, np.uint8)
 FUNCTIONS = {
     f"{place.__name__.removeprefix('kdaug_jax.')}.{name}": function
@@ -26,6 +31,7 @@ ARGUMENTS = {
     **dict.fromkeys(("identity", "invert", "auto_contrast", "equalize", "smooth", "blur"), ()),
     **dict.fromkeys(("brightness", "contrast", "color", "sharpness"), (1.3,)),
     **dict.fromkeys(("flip", "luma", "mean_luma", "histogram"), ()),
+    "affine": ((1, 0, 0, 0, 1, 0), FILL),
     **dict.fromkeys(("rotate", "shear_x", "shear_y", "translate_x", "translate_y"), (1.0, FILL)),
     "solarize": (100,),
     "solarize_add": (30,),
@@ -48,32 +54,56 @@ ARGUMENTS = {
 }
 
 
-@pytest.mark.parametrize("name", FUNCTIONS)
-def test_a_docstring_tells_shapes(name):
-    function = FUNCTIONS[name]
-    text = inspect.getdoc(function)
+def documentation(name, function):
+    """What the docstring of a function lacks."""
+    text = inspect.getdoc(function) or ""
     parameters = inspect.signature(function).parameters
-    assert text and text[0].isupper() and text.splitlines()[0].endswith((".", "]`."))
-    of_host = name.endswith((".affine_coefficients", ".rotation", ".center_box"))
-    if not of_host:
-        assert "[" in text and "`" in text
+    if not text or not text[0].isupper() or not text.splitlines()[0].endswith((".", "]`.")):
+        yield "does not open with one claim"
+    of_host = name.endswith((
+        ".affine_coefficients", ".rotation", ".center_box", ".describe_ops", ".geometric_op",
+    ))
+    if not of_host and not ("[" in text and "`" in text):
+        yield "tells no shapes"
     # One line may say it all of ops without a magnitude.
     if len(parameters) > 1:
-        assert "Args:" in text and "Returns:" in text
-        assert all(f"  {one}: " in text for one in parameters)
+        yield from (f"has no {section}" for section in ("Args:", "Returns:") if section not in text)
+        yield from (f"says nothing of {key}" for key in parameters if f"  {key}: " not in text)
 
 
-@pytest.mark.parametrize("name", FUNCTIONS)
-def test_images_come_first_keys_before_them_and_defaults_last(name):
-    function = FUNCTIONS[name]
+def order(name, function):
+    """What is wrong with the order of a function's arguments."""
     parameters = list(inspect.signature(function).parameters.values())
-    names = [one.name for one in parameters]
+    names = [parameter.name for parameter in parameters]
     random = any(name.split(".")[-1].startswith(start) for start in RANDOM)
-    assert ("key" in names) == random and "key" not in names[1:]
+    if ("key" in names) != random or "key" in names[1:]:
+        yield "takes a key and is not random, or the reverse, or not as its first argument"
     if "image" in names and not name.endswith((".blend", ".blend_colours")):
-        assert names.index("image") == (1 if random else 0)
-    defaults = [one.default is not inspect.Parameter.empty for one in parameters]
-    assert defaults == sorted(defaults)
+        if names.index("image") != (1 if random else 0):
+            yield "does not take the image first, or after the key"
+    defaults = [parameter.default is not inspect.Parameter.empty for parameter in parameters]
+    keyword_only = [parameter.kind is parameter.KEYWORD_ONLY for parameter in parameters]
+    positional = [has for has, only in zip(defaults, keyword_only, strict=True) if not only]
+    if positional != sorted(positional):
+        yield "has an argument without default after one with a default"
+
+
+@pytest.mark.parametrize("convention", [documentation, order], ids=["documentation", "order"])
+def test_all_functions_keep_the_conventions(convention):
+    assert len(FUNCTIONS) > 100
+    offenders = [
+        f"{name} {problem}" for name, function in FUNCTIONS.items()
+        for problem in convention(name, function)
+    ]
+    assert not offenders, "\n".join(offenders)
+
+
+def test_all_ops_of_the_table_tell_their_values():
+    offenders = [
+        name for name, row in augment.OPS.items()
+        if (row.values is None) != (len(inspect.signature(row.function).parameters) == 1)
+    ]
+    assert not offenders
 
 
 def test_every_op_on_images_is_refused_what_is_none():
@@ -89,9 +119,8 @@ def test_every_op_on_images_is_refused_what_is_none():
     assert taking - of_checked_images - of_groups == set(ARGUMENTS) - {"blend_colours"}
 
 
-@pytest.mark.parametrize("op", ARGUMENTS)
-@pytest.mark.parametrize("trace", [False, True], ids=["eager", "traced"])
-def test_what_is_not_an_image_of_bytes_is_refused_in_one_line(op, trace):
+def refusals(op, trace):
+    """Ways in which an op does not refuse what is not an image of bytes."""
     function, arguments = getattr(augment, op), ARGUMENTS[op]
     if op == "blend_colours":
         function, arguments = (
@@ -101,18 +130,31 @@ def test_what_is_not_an_image_of_bytes_is_refused_in_one_line(op, trace):
 
     def run(image):
         if trace:
-            return jax.eval_shape(lambda one: function(one, *arguments), image)
+            return jax.eval_shape(lambda image: function(image, *arguments), image)
         return function(image, *arguments)
 
-    for wrong in (RGB.astype(np.float32), RGB.astype(np.int8)):
-        with pytest.raises(TypeError, match=rf"^image is {wrong.dtype}\[8, 9, 3\]; must be uint8 "):
-            run(wrong)
-    for wrong in (RGB[0], RGB[None], RGB[:0]):
-        with pytest.raises(ValueError, match=r"^image is uint8\[.*\]; must be uint8 \[H,W,"):
-            run(wrong)
+    cases = [
+        *((image, TypeError, rf"^image is {image.dtype}\[8, 9, 3\]; must be uint8 ")
+          for image in (RGB.astype(np.float32), RGB.astype(np.int8))),
+        *((image, ArgumentError, r"^image is uint8\[.*\]; must be uint8 \[H,W,")
+          for image in (RGB[0], RGB[None], RGB[:0])),
+    ]
     if not trace:
-        with pytest.raises(TypeError, match=r"^image is a list; must be uint8 \[H,W,.*\]$"):
-            run([[1, 2]])
+        cases.append(([[1, 2]], TypeError, r"^image is a list; must be uint8 \[H,W,.*\]$"))
+    for image, error, message in cases:
+        try:
+            run(image)
+        except (TypeError, ValueError) as caught:
+            if not isinstance(caught, error) or not re.search(message, str(caught)):
+                yield f"{op}: {caught!r}"
+        else:
+            yield f"{op} takes {np.shape(image)}"
+
+
+@pytest.mark.parametrize("trace", [False, True], ids=["eager", "traced"])
+def test_what_is_not_an_image_of_bytes_is_refused_in_one_line(trace):
+    offenders = [problem for op in ARGUMENTS for problem in refusals(op, trace)]
+    assert not offenders, "\n".join(offenders)
 
 
 @pytest.mark.parametrize(
@@ -142,7 +184,7 @@ def test_magnitudes_out_of_range_are_refused_in_one_line(op, wrong, error, messa
             getattr(augment, op)(image, *wrong)
         assert str(caught.value).startswith(message) and "\n" not in str(caught.value)
     with pytest.raises(error):
-        jax.eval_shape(lambda one: getattr(augment, op)(one, *wrong), RGB)
+        jax.eval_shape(lambda image: getattr(augment, op)(image, *wrong), RGB)
 
 
 def test_two_and_five_channels_are_refused_by_ops_on_colours():

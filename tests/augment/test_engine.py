@@ -10,13 +10,13 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from kdaug_jax import augment
 from kdaug_jax.augment import policies
 from kdaug_jax.augment.arithmetic.packed import pack, unpack
-from kdaug_jax.augment.engine import Colours, apply_ops, apply_policy, build, rows
+from kdaug_jax.augment.engine import Colours, apply_ops, apply_policy, build_table
 from kdaug_jax.augment.engine.apply import Shares, stage
-from kdaug_jax.augment.engine.dispatch import capacity, rooms, slabs
-from kdaug_jax.augment.engine.kernels import kernels, look_up
+from kdaug_jax.augment.engine.dispatch import capacity, gather, rooms
+from kdaug_jax.augment.engine.kernels import bind_kernels, look_up
 from kdaug_jax.augment.engine.policy import expected_shares
-from kdaug_jax.augment.policies import Op
-from kdaug_jax.augment.policies.policy import SQUARES
+from kdaug_jax.augment.ops.table import OPS as TABLE
+from kdaug_jax.augment.ops.table import SQUARES, VARIANTS, Op
 
 SIZE = (14, 11)
 FILL = np.array([9, 8, 7], np.uint8)
@@ -34,15 +34,15 @@ INTERPOLATED = (Op("identity"), Op("rotate", 33.0, "bilinear"), Op("shear_x", 0.
 
 def batch(count, channels=3, size=SIZE, ops=OPS, stages=1):
     images = RANDOM.integers(0, 256, (count, *size, channels), np.uint8)
-    numbers = (np.arange(count * stages) % len(ops)).astype(np.int32).reshape(count, stages)
-    places = RANDOM.integers(0, 2**32, (count, stages, 2), np.uint32)
-    return images, numbers, places
+    op_ids = (np.arange(count * stages) % len(ops)).astype(np.int32).reshape(count, stages)
+    offsets = RANDOM.integers(0, 2**32, (count, stages, 2), np.uint32)
+    return images, op_ids, offsets
 
 
 def run(table, colours, implementation, **options):
-    def apply(images, numbers, places):
+    def apply(images, op_ids, offsets):
         return apply_ops(
-            images, numbers, places, table, colours, implementation=implementation, **options
+            images, op_ids, offsets, table, colours, implementation=implementation, **options
         )
 
     # Compiling without optimisation takes a third of the time and must not change a bit.
@@ -52,7 +52,7 @@ def run(table, colours, implementation, **options):
 def by_op(op, image, fill, of=augment):
     """What the deterministic op gives."""
     arguments = () if op.value is None else (op.value,)
-    if op.name.startswith(("rotate", "shear", "translate")):
+    if TABLE[op.name].geometric:
         method = {} if of is augment.tpu else {"method": op.resample}
         return getattr(of, op.name)(image, *arguments, fill, **method)
     return getattr(of, op.name)(image, *arguments)
@@ -61,8 +61,8 @@ def by_op(op, image, fill, of=augment):
 @pytest.mark.parametrize("channels", [3, 4])
 def test_a_row_does_what_its_op_does(channels):
     fill = np.arange(9, 9 - channels, -1).astype(np.uint8)
-    images, numbers, places = batch(len(OPS), channels)
-    made = run(build(OPS, SIZE), Colours(fill, fill), "map")(images, numbers, places)
+    images, op_ids, offsets = batch(len(OPS), channels)
+    made = run(build_table(OPS, SIZE), Colours(fill, fill), "loop")(images, op_ids, offsets)
     for op, image, found in zip(OPS, images, np.asarray(made), strict=True):
         if op.name in SQUARES:
             gone = (found == fill).all(-1)
@@ -71,11 +71,15 @@ def test_a_row_does_what_its_op_does(channels):
         np.testing.assert_array_equal(found, by_op(op, image, fill), err_msg=str(op))
 
 
-@pytest.mark.parametrize("variant", ["tpu", "tpu_clean", "torchvision"])
+def test_the_rows_above_are_all_ops():
+    assert {op.name for op in OPS} == set(TABLE)
+
+
+@pytest.mark.parametrize("variant", VARIANTS[1:])
 def test_variants_do_what_their_ops_do(variant):
     ops = tuple(op for op in OPS if op.name not in ("smooth", "blur"))
-    images, numbers, places = batch(len(ops), ops=ops)
-    made = run(build(ops, SIZE, variant), Colours(FILL, FILL), "map")(images, numbers, places)
+    images, op_ids, offsets = batch(len(ops), ops=ops)
+    made = run(build_table(ops, SIZE, variant), Colours(FILL, FILL), "loop")(images, op_ids, offsets)
     module = augment.torchvision if variant == "torchvision" else augment.tpu
     for op, image, found in zip(ops, images, np.asarray(made), strict=True):
         if op.name in SQUARES:
@@ -91,36 +95,36 @@ def test_variants_do_what_their_ops_do(variant):
 @pytest.mark.parametrize("channels", [3, 4])
 def test_all_implementations_give_the_same_bits(channels):
     fill = RANDOM.integers(0, 256, channels).astype(np.uint8)
-    table, colours = build(OPS, SIZE), Colours(fill, fill[::-1].copy())
+    table, colours = build_table(OPS, SIZE), Colours(fill, fill[::-1].copy())
     given = batch(96, channels, stages=2)
-    expected = run(table, colours, "all")(*given)
-    for implementation in ("map", "slab"):
+    expected = run(table, colours, "switch")(*given)
+    for implementation in ("loop", "gather"):
         np.testing.assert_array_equal(run(table, colours, implementation)(*given), expected)
 
 
 @pytest.mark.parametrize("count", [64, 60, 53])
 def test_blocks_of_a_batch_give_the_same_bits(count, monkeypatch):
     ops = OPS[:12]
-    table, colours, given = build(ops, SIZE), Colours(FILL, FILL), batch(count, ops=ops)
-    expected = run(table, colours, "all")(*given)
+    table, colours, given = build_table(ops, SIZE), Colours(FILL, FILL), batch(count, ops=ops)
+    expected = run(table, colours, "switch")(*given)
     monkeypatch.setattr(augment.engine.apply, "BLOCK", 16 * SIZE[0] * SIZE[1])
-    np.testing.assert_array_equal(run(table, colours, "map")(*given), expected)
+    np.testing.assert_array_equal(run(table, colours, "loop")(*given), expected)
 
 
 def test_interpolating_rows_too():
-    images, numbers, places = batch(6, ops=INTERPOLATED)
-    table = build(INTERPOLATED, SIZE)
-    made = np.asarray(run(table, Colours(FILL, FILL), "map")(images, numbers, places))
+    images, op_ids, offsets = batch(6, ops=INTERPOLATED)
+    table = build_table(INTERPOLATED, SIZE)
+    made = np.asarray(run(table, Colours(FILL, FILL), "loop")(images, op_ids, offsets))
     for number in (1, 2):
         expected = by_op(INTERPOLATED[number], images[number], FILL)
         np.testing.assert_array_equal(made[number], expected)
 
 
-@pytest.mark.parametrize("implementation", ["map", "slab"])
+@pytest.mark.parametrize("implementation", ["loop", "gather"])
 def test_any_sharding_gives_the_same_bits(implementation):
-    table, colours = build(OPS, SIZE), Colours(FILL, FILL)
+    table, colours = build_table(OPS, SIZE), Colours(FILL, FILL)
     given = batch(64)
-    expected = run(table, colours, "all")(*given)
+    expected = run(table, colours, "switch")(*given)
     mesh = jax.make_mesh((4,), ("data",), axis_types=(AxisType.Auto,))
     shared = [
         jax.device_put(one, NamedSharding(mesh, PartitionSpec("data"))) for one in given
@@ -135,49 +139,51 @@ def test_any_sharding_gives_the_same_bits(implementation):
 
 
 def test_an_image_is_the_same_in_any_batch_and_order():
-    table, colours = build(OPS, SIZE), Colours(FILL, FILL)
+    table, colours = build_table(OPS, SIZE), Colours(FILL, FILL)
     given = batch(32)
     order = RANDOM.permutation(32)
-    for implementation in ("map", "slab"):
+    for implementation in ("loop", "gather"):
         apply = run(table, colours, implementation)
         whole = np.asarray(apply(*given))
         np.testing.assert_array_equal(whole[order], apply(*(one[order] for one in given)))
         np.testing.assert_array_equal(whole[:8], apply(*(one[:8] for one in given)))
 
 
-def test_what_does_not_fit_its_slab_is_computed_nevertheless():
-    table, colours = build(OPS, SIZE), Colours(FILL, FILL)
-    images, numbers, places = batch(32)
+def test_kinds_that_outnumber_their_room_are_computed_nevertheless():
+    table, colours = build_table(OPS, SIZE), Colours(FILL, FILL)
+    images, op_ids, offsets = batch(32)
     crowd = [OPS.index(op) for op in (Op("sharpness", 0.3), Op("equalize"))]
-    numbers = np.resize(np.array(crowd, np.int32), (32, 1))
-    shares = Shares((0.01,) * len(rows.SOURCES), (0.01,) * len(rows.KINDS))
+    op_ids = np.resize(np.array(crowd, np.int32), (32, 1))
+    shares = Shares((0.01,) * len(table.lut_sources), (0.01,) * len(table.kernels))
     assert capacity(0.01, 32) < 32
-    apply = run(table, colours, "slab", shares=shares)
+    apply = run(table, colours, "gather", shares=shares)
     np.testing.assert_array_equal(
-        apply(images, numbers, places), run(table, colours, "all")(images, numbers, places)
+        apply(images, op_ids, offsets), run(table, colours, "switch")(images, op_ids, offsets)
     )
 
 
-def test_slabs_are_less_work_than_all():
+def test_gathering_is_less_work_than_switching():
     policy = policies.randaugment(1, 9, size=SIZE)
-    table, colours, count = build(policy.ops, SIZE), Colours(FILL, FILL), 512
-    images, numbers, places = batch(count, ops=policy.ops)
+    table, colours, count = build_table(policy.ops, SIZE), Colours(FILL, FILL), 512
+    images, op_ids, offsets = batch(count, ops=policy.ops)
 
-    def slab(images, numbers, places):
-        row = jax.tree.map(lambda array: array[:, 0], look_up(table, numbers, places))
-        work, shares = kernels(table, colours), expected_shares(policy, table)
-        measure = functools.partial(slabs, room=rooms(work.tables, shares.source, count))
-        apply = functools.partial(slabs, room=rooms(work.ops(work.luts), shares.kind, count))
-        return unpack(stage(pack(images), row, work, measure, apply), 3)
+    def gathered(images, op_ids, offsets):
+        row = jax.tree.map(lambda array: array[:, 0], look_up(table, op_ids, offsets))
+        kernels, shares = bind_kernels(table, colours), expected_shares(policy, table)
+        source_rooms = rooms(kernels.lut_sources, shares.source, count)
+        kind_rooms = rooms(kernels.ops(kernels.luts), shares.kind, count)
+        measure = functools.partial(gather, room=source_rooms)
+        apply = functools.partial(gather, room=kind_rooms)
+        return unpack(stage(pack(images), row, kernels, measure, apply), 3)
 
     def cost(function):
-        found = jax.jit(function).lower(images, numbers, places).compile().cost_analysis()
-        return found["flops"], found["bytes accessed"]
+        costs = jax.jit(function).lower(images, op_ids, offsets).compile().cost_analysis()
+        return costs["flops"], costs["bytes accessed"]
 
-    def everything(images, numbers, places):
-        return apply_ops(images, numbers, places, table, colours, implementation="all")
+    def everything(images, op_ids, offsets):
+        return apply_ops(images, op_ids, offsets, table, colours, implementation="switch")
 
-    less, more = cost(slab), cost(everything)
+    less, more = cost(gathered), cost(everything)
     assert less[0] < 0.4 * more[0] and less[1] < 0.6 * more[1]
 
 
@@ -200,21 +206,21 @@ def test_room(share, batch, room):
 )
 def test_ops_that_cannot_be_rows(op, variant, message):
     with pytest.raises(ValueError, match=message) as caught:
-        build((op,), SIZE, variant)
+        build_table((op,), SIZE, variant)
     assert len(caught.value.args) == 2
 
 
 def test_images_of_another_size_are_refused():
-    images, numbers, places = batch(2, size=(5, 5))
+    images, op_ids, offsets = batch(2, size=(5, 5))
     with pytest.raises(ValueError, match="the table is for"):
-        apply_ops(images, numbers, places, build(OPS, SIZE), Colours(FILL, FILL))
+        apply_ops(images, op_ids, offsets, build_table(OPS, SIZE), Colours(FILL, FILL))
 
 
 def test_arrays_of_numpy_are_taken():
     arrays = batch(3)
-    table, colours = build(OPS, SIZE), Colours(FILL, FILL)
-    made = apply_ops(*arrays, table, colours, implementation="map")
-    np.testing.assert_array_equal(made, run(table, colours, "all")(*arrays))
+    table, colours = build_table(OPS, SIZE), Colours(FILL, FILL)
+    made = apply_ops(*arrays, table, colours, implementation="loop")
+    np.testing.assert_array_equal(made, run(table, colours, "switch")(*arrays))
 
 
 @pytest.mark.parametrize(
@@ -230,16 +236,16 @@ def test_arrays_of_numpy_are_taken():
         (dict(fill="mean"), TypeError, "fill='mean' is a name"),
         (dict(fill=(1, 2)), ValueError, "must be 3 whole numbers"),
         (dict(fill=300), ValueError, "fill=300; must be"),
-        (dict(traced={"mm": 3}), ValueError, "has no number 'mm'; did you mean m"),
-        (dict(traced={"m": 31}), ValueError, "m is 31; must be 0..30"),
-        (dict(traced={"m": [1, 2]}), ValueError, "m has shape"),
-        (dict(implementation="slap"), ValueError, "'slap'; did you mean slab"),
+        (dict(hparams={"mm": 3}), ValueError, "has no hyper-parameter 'mm'; did you mean m"),
+        (dict(hparams={"m": 31}), ValueError, "m is 31; must be 0..30"),
+        (dict(hparams={"m": [1, 2]}), ValueError, "m has shape"),
+        (dict(implementation="gathr"), ValueError, "'gathr'; did you mean gather"),
     ],
 )
 def test_what_does_not_fit_a_policy_is_refused(wrong, error, message):
     right = {
         "keys": jax.random.split(jax.random.key(0), 2), "images": np.zeros((2, 9, 8, 3), np.uint8),
-        "fill": 0, "traced": None,
+        "fill": 0, "hparams": None,
     }
     with pytest.raises(error, match=message):
         apply_policy(policies.randaugment(2, 9, size=(9, 8)), **{**right, **wrong})
@@ -254,9 +260,9 @@ def test_one_level_is_a_fill():
 
 
 def test_numbers_that_are_no_rows_of_the_batch_are_refused():
-    images, numbers, places = batch(3)
+    images, op_ids, offsets = batch(3)
     with pytest.raises(ValueError, match="one row for each image"):
-        apply_ops(images, numbers[:2], places, build(OPS, SIZE), Colours(FILL, FILL))
+        apply_ops(images, op_ids[:2], offsets, build_table(OPS, SIZE), Colours(FILL, FILL))
 
 
 def test_a_transparent_channel_tells_what_came_in():

@@ -2,15 +2,15 @@ import jax
 import numpy as np
 import pytest
 
-from kdaug_jax.augment.arithmetic import float64_emulation as double
+from kdaug_jax.augment.arithmetic import float64_emulation as f64
 
 both = jax.jit(
     lambda x, y: (
-        double.add(double.from_words(x), double.from_words(y)),
-        double.multiply(double.from_words(x), double.from_words(y)),
+        f64.add(f64.from_bits(x), f64.from_bits(y)),
+        f64.multiply(f64.from_bits(x), f64.from_bits(y)),
     )
 )
-truncate = jax.jit(lambda bits: double.truncate(double.from_words(bits)))
+truncate = jax.jit(lambda bits: f64.truncate(f64.from_bits(bits)))
 
 
 def value(numbers):
@@ -36,7 +36,7 @@ def numbers(kind, count=50_000):
 @pytest.mark.parametrize("kind", ["any", "ties", "cancel", "zeros"])
 def test_sums_and_products_are_those_of_the_host(kind):
     x, y = numbers(kind)
-    total, product = both(double.words(x), double.words(y))
+    total, product = both(f64.to_bits(x), f64.to_bits(y))
     np.testing.assert_array_equal(value(total), x + y)
     np.testing.assert_array_equal(value(product), x * y)
 
@@ -45,6 +45,6 @@ def test_whole_parts_and_whole_numbers():
     x = np.append(numbers("any")[0], [0.0, -0.5, 1.0, -1.0, 254.99999999999997, 255.0])
     limit = 2**31 - 1
     expected = np.clip(np.trunc(x), -limit, limit)
-    np.testing.assert_array_equal(truncate(double.words(x)), expected)
+    np.testing.assert_array_equal(truncate(f64.to_bits(x)), expected)
     whole = np.array([0, 1, -1, 255, -256, limit, -limit], np.int32)
-    np.testing.assert_array_equal(value(double.from_int(jax.numpy.asarray(whole))), whole)
+    np.testing.assert_array_equal(value(f64.from_int(jax.numpy.asarray(whole))), whole)

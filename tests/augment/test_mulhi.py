@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from kdaug_jax.augment.arithmetic import float64_emulation as double
+from kdaug_jax.augment.arithmetic import float64_emulation as f64
 from kdaug_jax.augment.arithmetic.mulhi import mulhi
 from kdaug_jax.augment.ops import boxes
 from kdaug_jax.runtime import sharding
@@ -29,7 +29,7 @@ def inception(bits):
 
 
 def product(bits):
-    return double.multiply(double.Double(*bits), double.Double(*bits[::-1]))
+    return f64.multiply(f64.Float64(*bits), f64.Float64(*bits[::-1]))
 
 
 @pytest.mark.parametrize("function", [resized, inception, product])

@@ -8,13 +8,15 @@ import numpy as np
 import pytest
 
 from kdaug_jax.augment import policies
+from kdaug_jax.augment.engine import build_table
+from kdaug_jax.augment.ops.table import OPS
 from kdaug_jax.augment.policies import TABLES
 from kdaug_jax.augment.policies.pba import COUNTS, SLOTS
 from kdaug_jax.augment.policies.pba import OPS as PBA_OPS
 from tests.augment.drawn import chi_square, defaults, draw_many
 
 SIZE = (32, 32)
-SIGNED = ("rotate", "shear_x", "shear_y", "translate_x", "translate_y")
+SIGNED = [name for name, row in OPS.items() if row.geometric]
 BUILDERS = {
     "autoaugment": lambda: policies.autoaugment(size=SIZE),
     "paper": lambda: policies.randaugment(2, 9, size=SIZE),
@@ -86,7 +88,7 @@ def test_randaugment_draws_ops_and_signs_uniformly(name):
 def test_one_program_draws_all_magnitudes():
     for name, top in (("paper", 30), ("torchvision", 30), ("tpu", 55), ("wei2020", 10)):
         policy = BUILDERS[name]()
-        assert policy.numbers["m"].range.high == top
+        assert policy.hparams["m"].range.high == top
         draw = jax.jit(policy.draw)
         drawn = [draw(jax.random.key(3), {"m": jnp.int32(m)}) for m in range(top + 1)]
         assert draw._cache_size() == 1
@@ -166,7 +168,7 @@ def test_timm_draws_probability_filter_and_noise():
         assert abs((noise < quantile - 0.01).mean() * (1 - 0.0233) - part) < 0.03
 
 
-def test_timm_numbers_are_traced():
+def test_timm_hparams_are_traced():
     policy = BUILDERS["timm"]()
     never = draw_many(policy, 500, p=np.float32(0))
     always = draw_many(policy, 500, p=np.float32(1), mstd=np.float32(0), m=np.int32(4))
@@ -175,7 +177,7 @@ def test_timm_numbers_are_traced():
     far = draw_many(policy, 500, p=np.float32(1), m=np.int32(200))
     assert set(tally(policy, far, of("rotate"))) == {30.0, -30.0}
     plain = policies.timm("rand-m9", size=SIZE)
-    assert set(plain.numbers) == {"m", "p"} and len(plain.ops) < 500
+    assert set(plain.hparams) == {"m", "p"} and len(plain.ops) < 500
 
 
 def test_timm_uniform_magnitudes():
@@ -243,7 +245,7 @@ def test_pba_applies_the_first_successes_of_a_random_order():
 
 def test_pba_takes_any_policy_with_one_program():
     policy = policies.pba(size=SIZE)
-    assert policy.numbers["policy"].default.shape == (60,) and policy.channels == 4
+    assert policy.hparams["policy"].default.shape == (60,) and policy.channels == 4
     assert COUNTS.tolist().count(2) == 5
     draw = jax.jit(jax.vmap(policy.draw, (0, None)))
     keys = jax.random.split(jax.random.key(0), 50)
@@ -256,9 +258,9 @@ def test_squares_lie_where_their_op_says():
     policy = policies.wei2020(1, 3, size=(40, 24))
     ops = (*policy.ops[:1], policies.Op("cutout", 7), policies.Op("erase_square", 5),
            policies.Op("cutout_fast", 4.3), policies.Op("erase_square", 40))
-    table = policies.squares(ops)
+    table = build_table(ops, (40, 24)).squares
     keys = jax.random.split(jax.random.key(0), 40_000)
-    place = jax.vmap(lambda key: policies.places(key, 2)[1])(keys)
+    place = jax.vmap(lambda key: policies.square_offsets(key, 2)[1])(keys)
     boxes = jax.jit(jax.vmap(
         lambda place, row: policies.box(
             place, *(jnp.asarray(column)[row] for column in table), (40, 24)

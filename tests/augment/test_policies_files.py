@@ -220,8 +220,8 @@ def test_small_images_take_scaled_or_smaller_strengths():
     )
     names = {op.name for op in tpu.ops}
     assert len(names) == 15 and not names & {"cutout", "solarize_add"}
-    assert tpu.numbers["m"].range.high == 60  # no squares
-    assert policies.randaugment(2, 36, "tpu", size=(224, 224)).numbers["m"].default == 36
+    assert tpu.hparams["m"].range.high == 60  # no squares
+    assert policies.randaugment(2, 36, "tpu", size=(224, 224)).hparams["m"].default == 36
 
 
 def test_the_line_of_what_is_wrong_is_told(tmp_path):

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from kdaug_jax import augment
-from kdaug_jax.augment.arithmetic import resize_weights as taps
+from kdaug_jax.augment.arithmetic import resize_weights
 from kdaug_jax.augment.ops import resizing
 from tests.augment.images import augment_cases, photographs, through_pillow
 from tests.golden_augment import QUICK
@@ -98,13 +98,13 @@ def test_products_are_the_same_whether_or_not_roundings_are_merged():
 
 def test_weights_add_up_and_a_table_holds_each_length():
     for kind in ("bilinear", "bicubic", "tf1", "tf2"):
-        table = taps.taps_table(50, 24, kind)
+        table = resize_weights.weight_table(50, 24, kind)
         total = table.weight[1:].sum(-1)
-        one = 1 << taps.BITS if kind in taps.FILTERS else 1
+        one = 1 << resize_weights.BITS if kind in resize_weights.FILTERS else 1
         # Each weight is rounded on its own.
-        assert np.abs(total - one).max() <= (13 if kind in taps.FILTERS else 1e-5)
-    row = taps.pillow_taps(37, 24, "bicubic")
-    table = taps.taps_table(50, 24, "bicubic")
+        assert np.abs(total - one).max() <= (13 if kind in resize_weights.FILTERS else 1e-5)
+    row = resize_weights.pillow_weights(37, 24, "bicubic")
+    table = resize_weights.weight_table(50, 24, "bicubic")
     np.testing.assert_array_equal(table.first[37], row.first)
     np.testing.assert_array_equal(table.weight[37, :, : row.weight.shape[1]], row.weight)
     assert not table.weight[37, :, row.weight.shape[1] :].any()

@@ -110,9 +110,9 @@ def programs_of(config):
 
 def teachers_of(config):
     """The configs that train the frozen networks, the innermost last."""
-    found = []
-    for name, one in config["networks"].items():
-        if not one["trainable"]:
-            own = teacher_config(config, name)
-            found += [own, *teachers_of(own)]
-    return found
+    teachers = []
+    for name, section in config["networks"].items():
+        if not section["trainable"]:
+            teacher = teacher_config(config, name)
+            teachers += [teacher, *teachers_of(teacher)]
+    return teachers

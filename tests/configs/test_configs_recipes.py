@@ -15,8 +15,8 @@ def optim_of(config):
 
 
 def kd_of(config):
-    own = config["terms"]["kd"]
-    return own["loss"], own["weight"]
+    kd = config["terms"]["kd"]
+    return kd["loss"], kd["weight"]
 
 
 @pytest.mark.parametrize(
@@ -60,15 +60,15 @@ def test_teachers_of_efficientnets():
         assert teacher["terms"]["ce"]["label_smoothing"] == 0.1
         assert teacher["optim"] == config["optim"]
     b7, inner = teachers_of(load("efficientnet_b8_kd"))
-    own = load("efficientnet_b7_kd")
+    full = load("efficientnet_b7_kd")
     for section in ("views", "terms", "optim", "train", "networks", "data"):
-        assert b7[section] == own[section], section
-    assert b7["eval"]["view"] == own["eval"]["view"]
-    assert inner == teacher_config(own, "teacher")
+        assert b7[section] == full[section], section
+    assert b7["eval"]["view"] == full["eval"]["view"]
+    assert inner == teacher_config(full, "teacher")
 
 
 def test_figure_4_sweeps():
-    weights, ks = (load("efficientnet_b0_kd", f"sweep={one}") for one in ("weight", "k"))
+    weights, ks = (load("efficientnet_b0_kd", f"sweep={option}") for option in ("weight", "k"))
     assert weights["population"] == (("terms.kd.weight", (0.1, 0.2, 0.5, 1.0, 2.0)),)
     assert weights["terms"]["kd"]["k"] == 10
     assert ks["population"] == (("terms.kd.k", (2, 5, 10, 25, 50)),)
@@ -252,8 +252,8 @@ def test_paper_002(data, network, epochs, batch, rate, decay):
 
 
 def test_views_of_paper_002_are_drawn_once():
-    one, same, other = (load("a2aug_cifar", arg)["views"] for arg in ("", "runs=2", "draw=1"))
-    assert one == same != other
+    views, same, other = (load("a2aug_cifar", arg)["views"] for arg in ("", "runs=2", "draw=1"))
+    assert views == same != other
     independent = load("a2aug_cifar", "networks=independent")
     assert independent["terms"]["ensemble"]["student"] == ("n0", "n1", "n2", "n3")
     assert {view["branch"] for view in independent["views"].values()} == {0}

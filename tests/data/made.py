@@ -39,8 +39,8 @@ def idx(directory, made, pack=False):
 
 def folder(directory, made, suffix=".png"):
     for name, (image, label) in made.items():
-        for number, (pixels, own) in enumerate(zip(image, label, strict=True)):
-            place = directory / name / CLASSES[own]
+        for number, (pixels, number_of_class) in enumerate(zip(image, label, strict=True)):
+            place = directory / name / CLASSES[number_of_class]
             place.mkdir(parents=True, exist_ok=True)
             Image.fromarray(pixels).save(place / f"{number:03d}{suffix}")
     return directory

@@ -40,10 +40,10 @@ def test_facts_of_the_training_split(digits):
 
 
 def test_synthetic_data_are_the_same_every_time():
-    one, two = (data.load("synthetic:6x10,3,20", SPLITS) for _ in range(2))
-    train = one.splits["train"]
-    assert train.image.shape == (20, 6, 10, 3) and len(one.splits["test"].label) == 5
-    np.testing.assert_array_equal(train.image, two.splits["train"].image)
+    first, second = (data.load("synthetic:6x10,3,20", SPLITS) for _ in range(2))
+    train = first.splits["train"]
+    assert train.image.shape == (20, 6, 10, 3) and len(first.splits["test"].label) == 5
+    np.testing.assert_array_equal(train.image, second.splits["train"].image)
     assert sorted(set(train.label.tolist())) == [0, 1, 2]
 
 

@@ -180,7 +180,7 @@ def test_what_is_wrong_with_folders(tmp_path):
     fails(
         source,
         file,
-        "image 5 has 7x6 pixels, the first one 6x6",
+        "image 5 has 6×7 pixels, the first one 6×6",
         splits={"train": "stratified(train[25%:75%])"},
     )
     file.write_bytes(whole)
@@ -249,7 +249,7 @@ def test_what_is_wrong_with_arrays(tmp_path):
 def test_images_of_one_run_share_a_size():
     (image, label), test = made.arrays().values()
     other = data.from_arrays({"train": (image, label), "test": (test[0][:, :4], test[1])})
-    fails(data.register("sizes", other), "6x6 in train", "4x6 in test")
+    fails(data.register("sizes", other), "6×6 in train", "6×4 in test")
 
 
 @pytest.mark.parametrize("source", ["idx", "cifar10:", "cifar100: ", "folder:"])

@@ -43,8 +43,8 @@ def test_slices(text, start, stop):
 @pytest.mark.parametrize("form", ["train[{}]", "stratified(train[{}])"])
 @pytest.mark.parametrize("bound", ["90%", "-10%", "33.3%", "0.1%", "99.9%", "500", "-1", "1"])
 def test_complementary_slices_share_nothing_and_leave_nothing_out(form, bound):
-    one, two = (rows(form.format(part)) for part in (f":{bound}", f"{bound}:"))
-    assert sorted(one + two) == list(range(1003))
+    before, after = (rows(form.format(part)) for part in (f":{bound}", f"{bound}:"))
+    assert sorted(before + after) == list(range(1003))
     thirds = [rows(form.format(part)) for part in (":33%", "33%:66%", "66%:")]
     assert sorted(sum(thirds, [])) == list(range(1003))
 
@@ -53,13 +53,13 @@ def test_complementary_slices_share_nothing_and_leave_nothing_out(form, bound):
 @pytest.mark.parametrize("splits", [BASE, SORTED], ids=["mixed", "sorted"])
 def test_a_stratified_slice_is_taken_of_every_class(text, splits):
     label = splits["train"].label
-    found = rows(f"stratified({text})", splits=splits)
-    assert found == sorted(found)
-    share = len(found) / len(label)
+    positions = rows(f"stratified({text})", splits=splits)
+    assert positions == sorted(positions)
+    share = len(positions) / len(label)
     expected = np.bincount(label) * share
-    np.testing.assert_allclose(np.bincount(label[found]), expected, atol=1.0)
+    np.testing.assert_allclose(np.bincount(label[positions]), expected, atol=1.0)
     start = {"train[:90%]": 0, "train[90%:]": 902, "train[100:300]": 100}[text]
-    assert len(found) == len(range(1003)[start:][: {0: 902, 902: 101, 100: 200}[start]])
+    assert len(positions) == len(range(1003)[start:][: {0: 902, 902: 101, 100: 200}[start]])
 
 
 def test_a_class_of_one_example_is_in_one_part():

@@ -34,9 +34,9 @@ def batch(feed, step):
 
 def same(feed, other, steps):
     for step in steps:
-        for one, two in zip(batch(feed, step), batch(other, step), strict=True):
-            np.testing.assert_array_equal(one, two)
-            assert one.dtype == two.dtype
+        for array, expected in zip(batch(feed, step), batch(other, step), strict=True):
+            np.testing.assert_array_equal(array, expected)
+            assert array.dtype == expected.dtype
 
 
 @pytest.mark.parametrize("parts", [1, 3])
@@ -60,7 +60,7 @@ def test_worker_processes_change_nothing_and_end(split):
 
 def _children(pid):
     """Processes that Python's multiprocessing started for `pid`, its own helper aside."""
-    found = []
+    children = []
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
             try:
@@ -69,8 +69,8 @@ def _children(pid):
             except (OSError, IndexError):
                 continue
             if parent == pid and "spawn_main" in command:
-                found.append(int(entry.name))
-    return found
+                children.append(int(entry.name))
+    return children
 
 
 def test_a_process_of_several_reads_its_own_rows(split):
@@ -79,8 +79,8 @@ def test_a_process_of_several_reads_its_own_rows(split):
         feed = make(split, 3, 6, rows)
         for step in (0, 1, 2):
             expected = [array[rows] for array in batch(whole, step)]
-            for one, two in zip(batch(feed, step), expected, strict=True):
-                np.testing.assert_array_equal(one, two)
+            for array, part in zip(batch(feed, step), expected, strict=True):
+                np.testing.assert_array_equal(array, part)
         feed.close()
 
 
@@ -97,12 +97,9 @@ def test_evaluation_reads_ahead_what_is_not_in_memory(split):
             data.eval_batches(split, 5, rows), data.eval_batches(split.loaded(), 5, rows),
             strict=True,
         )
-        for one, two in pairs:
-            for mine, other in zip(
-                (one.image, one.label, one.index, one.mask),
-                (two.image, two.label, two.index, two.mask), strict=True,
-            ):
-                np.testing.assert_array_equal(mine, other)
+        for streamed, loaded in pairs:
+            for field in ("image", "label", "index", "mask"):
+                np.testing.assert_array_equal(getattr(streamed, field), getattr(loaded, field))
 
 
 @pytest.mark.parametrize("workers", [0, 1])

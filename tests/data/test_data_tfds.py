@@ -47,11 +47,11 @@ BUILDER = """
             return {name: self._generate_examples(*two) for name, two in made.arrays().items()}
 
         def _generate_examples(self, image, label):
-            for number, (pixels, own) in enumerate(zip(image, label)):
+            for number, (pixels, class_number) in enumerate(zip(image, label)):
                 content = io.BytesIO()
                 Image.fromarray(pixels).save(content, "PNG")
                 content.seek(0)
-                yield number, {"image": content, "label": int(own)}
+                yield number, {"image": content, "label": int(class_number)}
 """
 PREPARE = """
     import sys
@@ -100,14 +100,16 @@ def test_a_prepared_set(prepared):
     }
     # The order of records is that of TFDS's shuffle at preparation.
     for name, uses in {"train": ("train", "validation"), "test": ("test",)}.items():
-        found = {}
+        labels = {}
         for use in uses:
             split = dataset.splits[use]
             assert not split.in_memory
-            for pixels, own in zip(split.image, split.label, strict=True):
-                found[pixels.tobytes()] = own
+            for pixels, class_number in zip(split.image, split.label, strict=True):
+                labels[pixels.tobytes()] = class_number
         image, label = made.arrays()[name]
-        assert found == {pixels.tobytes(): own for pixels, own in zip(image, label, strict=True)}
+        assert labels == {
+            pixels.tobytes(): number for pixels, number in zip(image, label, strict=True)
+        }
     train = dataset.splits["train"]
     again = pickle.loads(pickle.dumps(train))
     np.testing.assert_array_equal(again.read([4, 0]), train.image[[4, 0]])
@@ -170,6 +172,6 @@ def test_images_of_records_are_checked(prepared):
         (6, 6),
         "set",
     )
-    for row, what in ((0, "image 0 has 6x5 pixels"), (1, "image 1 is neither"), (2, "cannot be")):
+    for row, what in ((0, "image 0 has 5×6 pixels"), (1, "image 1 is neither"), (2, "cannot be")):
         with pytest.raises(DataError, match=f"set: .*{what}"):
             RecordReader(reader.records, "image", np.arange(3), (6, 6), "set").read([row])

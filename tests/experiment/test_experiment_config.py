@@ -1,10 +1,18 @@
 import json
+from pathlib import Path
 
+import numpy as np
 import pytest
 
 from kdaug_jax.errors import ConfigError
 from kdaug_jax.experiment import config as configs
+from kdaug_jax.experiment import reference
+from kdaug_jax.experiment.fields import FIELDS
+from kdaug_jax.experiment.phases import build_programs
+from kdaug_jax.types import Info
 from tests.conftest import tiny_config
+
+INFO = Info(4, (8, 8), np.zeros(40, np.int32), (0.0,) * 3, (1.0,) * 3)
 
 
 def refused(config):
@@ -55,6 +63,14 @@ def test_a_complete_config_survives_json():
         ("terms.ce", {"loss": "kl", "on": ("x",), "detach": "no"}, "must be a bool"),
         ("terms.ce", {"loss": "kl", "on": 5}, "terms.ce.on: got 5"),
         ("terms.ce", {"loss": "kl", "on": ("x",), "teacher": None}, "terms.ce.teacher: got None"),
+        (
+            "terms.ce", {"loss": "kl", "on": ("x",), "gradient_group": "tusk"},
+            "terms.ce.gradient_group: got 'tusk'; must be task or distill",
+        ),
+        ("train.group_size", 4, "train.group_size: is not a field; did you mean replica_batch"),
+        ("optim.clip_norm", -1.0, "more than 0"),
+        ("optim.ema", 1.0, "optim.ema: got 1.0; must be more than 0 and at most 0.999999"),
+        ("views.x", {"ops": "", "branch": -1}, "views.x.branch: got -1; must be at least 0"),
         ("terms.ce", {"loss": 3, "on": ("x",)}, "terms.ce.loss: got 3"),
         ("views.x", {"ops": 3}, "views.x.ops: got 3"),
         ("phases", (3,), "must be a tuple of pairs"),
@@ -93,3 +109,29 @@ def test_difference_lists_paths():
 
 def test_names_sort_by_their_numbers():
     assert configs.natural_sort(["a10", "a2", "b", "a"]) == ["a", "a2", "a10", "b"]
+
+
+@pytest.mark.parametrize(
+    "name, hint", [("group", "did you mean gradient_group"), ("taps", "features")]
+)
+def test_fields_of_older_versions_are_refused_with_near_names(name, hint):
+    config = tiny_config(terms={"ce": configs.term("cross_entropy", ("x",), **{name: "task"})})
+    with pytest.raises(ConfigError) as caught:
+        build_programs(config, INFO)
+    assert f"terms.ce.{name}: is not a field" in str(caught.value) and hint in str(caught.value)
+
+
+def test_the_documentation_lists_every_field():
+    """docs/config.md is what `python -m kdaug_jax.experiment.reference` writes."""
+    text = reference.document()
+    assert (Path(__file__).parents[2] / "docs" / "config.md").read_text() == text
+    assert all(f"| `{path}` |" in text for path in FIELDS)
+
+
+def test_a_default_config_has_the_fields_of_the_table():
+    fields = {path for path in FIELDS if "*" not in path}
+    config = configs.plain(configs.default())
+    assert config["optim"].pop("schedule") == FIELDS["optim.schedule"].default
+    paths = set(configs.flatten(config))
+    assert fields - paths == {"optim.schedule"}
+    assert paths - fields == {"optim.momentum", "optim.nesterov", "views", "networks", "terms"}

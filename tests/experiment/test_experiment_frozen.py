@@ -1,4 +1,4 @@
-"""What a frozen network may come from: all kinds teach alike, and say what does not suit."""
+"""Frozen networks from every kind of checkpoint teach alike, and what does not fit is refused."""
 
 import io
 import json
@@ -43,7 +43,7 @@ def config(checkpoint, views="", teacher=None, **sections):
 
 
 def train(directory, checkpoint, **settings):
-    """Trains a student; gives the last row of its terms and what was printed."""
+    """Trains a student; returns the last row of its terms and what was printed."""
     stream = io.StringIO()
     loop.train(config(checkpoint, **settings), directory, stream=stream)
     rows = [json.loads(line) for line in (directory / "metrics.jsonl").read_text().splitlines()]
@@ -76,29 +76,29 @@ def made(tmp_path_factory):
 
 
 def test_all_kinds_teach_alike(made, tmp_path):
-    wanted, said = train(tmp_path / "run", str(made / "run"))
-    assert "teacher (tiny)" in said
-    found, said = train(tmp_path / "card", str(made / "card"))
-    assert found == wanted  # the same weights through a file of another framework, bit for bit
-    assert "made for images of 8×8, normalises with mean" in said
+    expected, message = train(tmp_path / "run", str(made / "run"))
+    assert "teacher (tiny)" in message
+    losses, message = train(tmp_path / "card", str(made / "card"))
+    assert losses == expected  # the same weights through a file of another framework, bit for bit
+    assert "made for images of 8×8, normalises with mean" in message
     for kind in ("function", "function/model.stablehlo", "table.npz", "table.safetensors"):
-        found, said = train(tmp_path / kind.replace("/", "_"), str(made / kind))
-        assert found == pytest.approx(wanted, rel=1e-4), kind
-    assert "teacher teacher: accuracy on the training split" in said
+        losses, message = train(tmp_path / kind.replace("/", "_"), str(made / kind))
+        assert losses == pytest.approx(expected, rel=1e-4), kind
+    assert "teacher teacher: accuracy on the training split" in message
     # The mean of a network with itself is that network; a tuple and a text mean the same.
     for number, both in enumerate((
         (str(made / "run"), str(made / "card")), f"{made / 'card'}, {made / 'function'}",
     )):
-        found, _ = train(tmp_path / str(number), both)
-        assert found == pytest.approx(wanted, rel=1e-4)
+        losses, _ = train(tmp_path / str(number), both)
+        assert losses == pytest.approx(expected, rel=1e-4)
 
 
 def test_a_table_is_looked_up_by_example_in_micro_batches(made, tmp_path):
     section = dict(allow_weak_teacher=True, epochs=1.0, accumulate=2)
     settings = dict(train=section, views="flip(0.0)")
-    wanted, _ = train(tmp_path / "run", str(made / "run"), **settings)
-    found, _ = train(tmp_path / "table", str(made / "table.npz"), **settings)
-    assert found == pytest.approx(wanted, rel=1e-4)
+    expected, _ = train(tmp_path / "run", str(made / "run"), **settings)
+    losses, _ = train(tmp_path / "table", str(made / "table.npz"), **settings)
+    assert losses == pytest.approx(expected, rel=1e-4)
 
 
 def test_several_average_probabilities():
@@ -107,7 +107,7 @@ def test_several_average_probabilities():
     image = np.random.default_rng(0).integers(0, 256, (5, 4, 4, 3), np.uint8)
     variables = both.init(jax.random.key(0), (4, 4))
     logits = both.apply(variables, image, train=False)[0].logits
-    each = [jax.nn.softmax(one.apply({}, image, train=False)[0].logits) for one in models]
+    each = [jax.nn.softmax(model.apply({}, image, train=False)[0].logits) for model in models]
     np.testing.assert_allclose(jax.nn.softmax(logits), sum(each) / 2, rtol=1e-5)
 
 
@@ -125,20 +125,20 @@ def _function(weight):
     return export.deserialize(bytearray(_exported(weight).serialize()))
 
 
-@pytest.mark.parametrize(("settings", "said"), [
+@pytest.mark.parametrize(("settings", "message"), [
     (dict(shape="8, 4, 4, 3"), "takes batches of 8 only; export f(image"),
     (dict(shape="b, 4, 4, 1"), "takes uint8[b, 4, 4, 1]"),
     (dict(shape="b, 4, 12"), "takes uint8[b, 4, 12]"),
     (dict(dtype=jnp.int32), "takes int32[b, 4, 4, 3]"),
-    (dict(function=lambda image, _: image), "gives uint8[b, 4, 4, 3]"),
+    (dict(function=lambda image, _: image), "returns uint8[b, 4, 4, 3]"),
     (dict(function=lambda image, _: (image, image)), "has 1 inputs and 2 outputs"),
-    (dict(function=lambda image, _: {"logits": image}), "takes or gives arrays by name or in a li"),
+    (dict(function=lambda image, _: {"logits": image}), "takes or returns arrays by name or in a"),
     (dict(shape="b, b, 4, 3"), "takes images of the shape [b, b, 4, 3]"),
     (dict(shape="2*b, 4, 4, 3"), "takes images of the shape [2*b, 4, 4, 3]"),
-    (dict(function=lambda image, _: jnp.zeros((7, 4))), "gives 7 rows for b images"),
+    (dict(function=lambda image, _: jnp.zeros((7, 4))), "returns 7 rows for b images"),
     (dict(platforms=("tpu",)), "was exported for tpu, not for cpu; export it with platforms="),
 ])  # fmt: skip
-def test_functions_of_another_form(tmp_path, settings, said):
+def test_functions_of_another_form(tmp_path, settings, message):
     if "12" in settings.get("shape", ""):
         settings["function"] = lambda image, _: image.astype(jnp.float32).sum(2)
     elif settings.get("shape", "").endswith("1"):
@@ -147,7 +147,7 @@ def test_functions_of_another_form(tmp_path, settings, said):
     path.write_bytes(_exported(**settings).serialize())
     with pytest.raises(CheckpointError) as caught:
         functions.read(path)
-    assert said in str(caught.value) and "\n" not in str(caught.value)
+    assert message in str(caught.value) and "\n" not in str(caught.value)
 
 
 def test_damaged_functions(tmp_path):
@@ -155,7 +155,7 @@ def test_damaged_functions(tmp_path):
     path = tmp_path / "f.stablehlo"
     for cut in (0, 1, 7, 100, len(content) // 2):
         path.write_bytes(content[:cut] if cut else generator.bytes(300))
-        with pytest.raises(CheckpointError, match="is no serialised function"):
+        with pytest.raises(CheckpointError, match="is not a serialised function"):
             functions.read(path)
     with pytest.raises(CheckpointError, match="cannot be read .No such file"):
         functions.read(tmp_path / "absent")
@@ -196,7 +196,7 @@ def test_a_function_says_which_images_it_takes():
 # ---- tables
 
 
-@pytest.mark.parametrize(("changes", "said"), [
+@pytest.mark.parametrize(("changes", "message"), [
     (dict(index=None), "has no 'index' (it has logits); save index i32[N]"),
     (dict(index=np.arange(40.0)), "index is float64[40]"),
     (dict(index=np.arange(39)), "has 39 indices and 40 rows of logits"),
@@ -207,13 +207,13 @@ def test_a_function_says_which_images_it_takes():
     (dict(logits=np.full((40, 4), np.inf)), "logits of index 0 are not finite"),
     (dict(index=np.array([{}] * 40)), "cannot be read as .npz (Object arrays cannot be loaded"),
 ])  # fmt: skip
-def test_tables_of_another_form(tmp_path, changes, said):
+def test_tables_of_another_form(tmp_path, changes, message):
     arrays = {"index": np.arange(40), "logits": np.zeros((40, 4), np.float32), **changes}
     path = tmp_path / "t.npz"
     np.savez(path, **{name: array for name, array in arrays.items() if array is not None})
     with pytest.raises(CheckpointError) as caught:
         tables.read(path)
-    assert said in str(caught.value) and "\n" not in str(caught.value)
+    assert message in str(caught.value) and "\n" not in str(caught.value)
 
 
 def test_damaged_tables(tmp_path):
@@ -260,8 +260,8 @@ def test_wide_logits_become_float32(tmp_path):
         tables.read(path)
 
 
-def told(made, tmp_path, checkpoint, **settings):
-    """Plans an experiment that must be refused; gives what is said."""
+def refusal(made, tmp_path, checkpoint, **settings):
+    """Plans an experiment that must be refused; returns the message."""
     with pytest.raises(UserError) as caught:
         plan_run(config(checkpoint, **settings), tmp_path / "w", print)
     assert "\n" not in str(caught.value) and not (tmp_path / "w").exists()
@@ -269,39 +269,39 @@ def told(made, tmp_path, checkpoint, **settings):
 
 
 def test_what_does_not_suit(made, tmp_path):
-    def say(checkpoint, **settings):
-        return told(made, tmp_path, str(checkpoint), **settings)
+    def error(checkpoint, **settings):
+        return refusal(made, tmp_path, str(checkpoint), **settings)
 
-    assert "'no' is not a working directory of a run; train or import that network" in say("no")
-    assert "could run code; import it: python -m kdaug_jax.models.import_weights" in say(
+    assert "'no' is not a working directory of a run; train or import that network" in error("no")
+    assert "could run code; import it: python -m kdaug_jax.models.import_weights" in error(
         _file(tmp_path / "a.pth", b"\x80\x02}q\x00.")
     )
-    assert "holds weights, but not of which network; import them: python" in say(
+    assert "holds weights, but not the name of their architecture; import them: python" in error(
         made / "weights.safetensors"
     )
-    assert "is no serialised function" in say(_file(tmp_path / "a.bin", b"nothing of ours"))
-    assert "averages a table of logits; give it a network" in say(
+    assert "is not a serialised function" in error(_file(tmp_path / "a.bin", b"nothing of ours"))
+    assert "averages a table of logits; give it a network" in error(
         f"{made / 'card'},{made / 'table.npz'}"
     )
-    assert "networks.teacher.checkpoint: is" in say(f"{made / 'card'},,")
-    assert "networks.teacher: is a table of logits, but view 'x' mixes images" in say(
+    assert "networks.teacher.checkpoint: is" in error(f"{made / 'card'},,")
+    assert "networks.teacher: is a table of logits, but view 'x' mixes images" in error(
         made / "table.npz", views="flip|mixup(1.0)"
     )
     # Another split: the validation examples are not in the table.
-    line = say(made / "table.npz", data=dict(train="train[8:]", source="synthetic:8x8,4,48"))
+    line = error(made / "table.npz", data=dict(train="train[8:]", source="synthetic:8x8,4,48"))
     assert "table.npz has no logits of 8 of the 40 training examples, such as index 40" in line
     for kind in ("card", "function", "table.npz"):
-        line = say(made / kind, data=dict(source="synthetic:8x8,5,40"))
+        line = error(made / kind, data=dict(source="synthetic:8x8,5,40"))
         assert "networks.teacher.checkpoint: has 4 classes, the data set 5" in line
     for kind in ("card", "function"):
-        line = say(made / kind, data=dict(source="synthetic:10x10,4,40"))
+        line = error(made / kind, data=dict(source="synthetic:10x10,4,40"))
         assert "was made for images of 8×8 pixels, x has 10×10; resize the view" in line or (
             "was made for images of 8×8 pixels, eval.view has 10×10; resize the view" in line
         )
-    assert "networks.teacher.name: is 'tiny_wide' but" in say(
+    assert "networks.teacher.name: is 'tiny_wide' but" in error(
         made / "card", teacher=dict(name="tiny_wide")
     )
-    assert "but the card of" in say(made / "card", teacher=dict(mean=(1.0,) * 3, std=(1.0,) * 3))
+    assert "but the card of" in error(made / "card", teacher=dict(mean=(1.0,) * 3, std=(1.0,) * 3))
 
 
 def _file(path, content):
@@ -318,7 +318,7 @@ def changed(made, tmp_path, name, **fields):
 
 
 def test_cards_are_checked(made, tmp_path):
-    for number, (fields, said) in enumerate((
+    for number, (fields, message) in enumerate((
         (dict(std=[1.0]), "the card has 3 means, 1 deviations"),
         (dict(std=[0.0] * 3), "the card's std is [0.0, 0.0, 0.0]"),
         (dict(num_classes="4"), "the card's num_classes is '4'; import the weights again"),
@@ -327,17 +327,17 @@ def test_cards_are_checked(made, tmp_path):
         (dict(arch="tiny_wid"), "networks.teacher.name: unknown network 'tiny_wid'"),
         (dict(class_names=["a"]), "1 class names"),
     )):
-        assert said in told(made, tmp_path, changed(made, tmp_path, str(number), **fields))
+        assert message in refusal(made, tmp_path, changed(made, tmp_path, str(number), **fields))
 
 
 def test_other_statistics_and_sizes_need_trust(made, tmp_path):
     black = changed(made, tmp_path, "black", mean=[0.5] * 3, std=[0.25] * 3)
-    line = told(made, tmp_path, black)
+    line = refusal(made, tmp_path, black)
     assert "normalises with mean (0.5, 0.5, 0.5) and std (0.25, 0.25, 0.25), the data" in line
     assert line.endswith("or set networks.teacher.trust")
     plan_run(config(black, teacher=dict(trust=True)), tmp_path / "w", print)
     small = changed(made, tmp_path, "small", size=[6, 6])
-    assert "was made for images of 6×6 pixels" in told(made, tmp_path, small)
+    assert "was made for images of 6×6 pixels" in refusal(made, tmp_path, small)
     plan_run(config(small, teacher=dict(trust=True)), tmp_path / "w", print)
 
 
@@ -372,7 +372,7 @@ def test_classes_are_compared_before_anything_is_trained(made, tmp_path, monkeyp
     plan_run(config(right, **source), tmp_path / "w", print)
     wrong = changed(made, tmp_path, "wrong", class_names=[*NAMES[1:], NAMES[0]])
     for checkpoint in (wrong, f"{right},{wrong}"):
-        line = told(made, tmp_path, checkpoint, **source)
+        line = refusal(made, tmp_path, checkpoint, **source)
         assert "its classes are in another order: class 0 is 'bee' there and 'ant' in the" in line
     plan_run(config(wrong, teacher=dict(trust=True), **source), tmp_path / "w", print)
 
@@ -396,7 +396,7 @@ def test_stored_arrays_are_compared_by_path_and_type(made, tmp_path):
     variables = load_one(made / "run", say=print).variables
     card = model_card.read(made / "card" / "card.json")
 
-    def say(name, change):
+    def error(name, change):
         model_card.write(tmp_path / name, card, change(variables))
         with pytest.raises(CheckpointError) as caught:
             load_one(tmp_path / name, say=print)
@@ -408,8 +408,8 @@ def test_stored_arrays_are_compared_by_path_and_type(made, tmp_path):
         )}
 
     def without(variables):
-        params = {name: one for name, one in variables["params"].items() if name != "fc"}
+        params = {name: leaf for name, leaf in variables["params"].items() if name != "fc"}
         return {**variables, "params": params}
 
-    assert "batch_stats/bn/mean is float16, not float32" in say("half", half)
-    assert "params/fc/bias is missing, params/fc/kernel is missing" in say("without", without)
+    assert "batch_stats/bn/mean is float16, not float32" in error("half", half)
+    assert "params/fc/bias is missing, params/fc/kernel is missing" in error("without", without)

@@ -20,13 +20,13 @@ IMAGES = np.random.default_rng(0).integers(0, 256, (16, 12, 12, 3), np.uint8)
 @functools.cache
 def program(text, groups):
     """`f(step, batch, numbers)` and the default numbers; compiled once a layout."""
-    plan = views.parse("x", text, INFO)
+    spec = views.parse("x", text, INFO)
 
     def run(step, batch, numbers):
         clock = Clock(jnp.uint32(0), jnp.int32(0), step)
-        return views.make((plan,), clock, batch, numbers, INFO, groups)["x"]
+        return views.make((spec,), clock, batch, numbers, INFO, groups)["x"]
 
-    return jax.jit(run), views.hparams((plan,))[0]
+    return jax.jit(run), views.hparams((spec,))[0]
 
 
 def made(text, groups=1, devices=1, step=0, **numbers):
@@ -39,8 +39,8 @@ def made(text, groups=1, devices=1, step=0, **numbers):
 
 
 def test_numbers_are_traced_and_have_paths():
-    plan = views.parse("x", "mixup_or_cutmix(0.8, 1)|mixup(0.2, probability=0.5)", INFO)
-    values, ranges = views.hparams((plan,))
+    spec = views.parse("x", "mixup_or_cutmix(0.8, 1)|mixup(0.2, probability=0.5)", INFO)
+    values, ranges = views.hparams((spec,))
     assert values == {
         "views.x.mixup_or_cutmix.mixup_alpha": np.float32(0.8),
         "views.x.mixup_or_cutmix.cutmix_alpha": 1.0,
@@ -79,17 +79,18 @@ def test_groups_of_one_are_refused():
 
 @pytest.mark.parametrize("groups", [1, 4])
 def test_views_are_the_same_on_any_number_of_devices(groups):
-    one, four = made(BOTH, groups, devices=1), made(BOTH, groups, devices=4)
-    for before, after in zip(jax.tree.leaves(one), jax.tree.leaves(four), strict=True):
+    single, sharded = (made(BOTH, groups, devices=devices) for devices in (1, 4))
+    for before, after in zip(jax.tree.leaves(single), jax.tree.leaves(sharded), strict=True):
         np.testing.assert_array_equal(before, after)
 
 
 def test_mixing_stays_inside_groups_and_changes_with_the_step():
     numbers = {"flip.probability": 0, "mixup_or_cutmix.switch": 1}
     cut, later = (made(BOTH, 4, step=step, **numbers) for step in (0, 1))
-    # Every pixel is one of the group's at its place.
-    own = IMAGES.reshape(4, 1, 4, 12, 12, 3) == np.asarray(cut.image).reshape(4, 4, 1, 12, 12, 3)
-    assert own.any(2).all() and (cut.image != IMAGES).any()
+    # Every pixel is that of an image of the group at the same place.
+    images, mixed = IMAGES.reshape(4, 1, 4, 12, 12, 3), np.asarray(cut.image)
+    of_group = images == mixed.reshape(4, 4, 1, 12, 12, 3)
+    assert of_group.any(2).all() and (cut.image != IMAGES).any()
     assert (np.asarray(cut.image) != later.image).any()
     np.testing.assert_array_equal(cut.label, np.arange(16) % 4)
     np.testing.assert_array_equal(cut.index, np.arange(16))
@@ -103,6 +104,6 @@ def test_each_group_draws_its_own_share():
 
 def test_probability_0_leaves_a_view_as_it_was():
     off = {"flip.probability": 0, "mixup_or_cutmix.probability": 0}
-    found = made(BOTH, 4, **off)
-    np.testing.assert_array_equal(found.image, IMAGES)
-    np.testing.assert_array_equal(found.target, jax.nn.one_hot(np.arange(16) % 4, 4))
+    view = made(BOTH, 4, **off)
+    np.testing.assert_array_equal(view.image, IMAGES)
+    np.testing.assert_array_equal(view.target, jax.nn.one_hot(np.arange(16) % 4, 4))

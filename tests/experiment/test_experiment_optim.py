@@ -27,12 +27,12 @@ PARAMS = {
 
 def updates(grads, steps=1, no_decay=None, epoch=0, name="sgd", **fields):
     section = configs.optimizer(name, 0.1, **fields)
-    plan = optim.build_optimizer(section, 10, 100, INFO)
-    values = {path: jnp.asarray(value) for path, value in plan.hparams.items()}
+    spec = optim.build_optimizer(section, 10, 100, INFO)
+    values = {path: jnp.asarray(value) for path, value in spec.hparams.items()}
     state, params = None, PARAMS
     for step in range(steps):
         chain = optim.transformation(
-            plan, values, jnp.int32(step), jnp.int32(epoch), no_decay or {}
+            spec, values, jnp.int32(step), jnp.int32(epoch), no_decay or {}
         )
         state = chain.init(params) if state is None else state
         change, state = jax.jit(chain.update)(grads, state, params)
@@ -132,18 +132,18 @@ def test_dot_is_for_plain_sgd(fields):
 
 def trajectory(name, start, grads, **fields):
     """Our parameters after each gradient, for one kernel."""
-    plan = optim.build_optimizer(configs.optimizer(name, 0.1, **fields), 10, 100, INFO)
-    values = {path: jnp.asarray(value) for path, value in plan.hparams.items()}
+    spec = optim.build_optimizer(configs.optimizer(name, 0.1, **fields), 10, 100, INFO)
+    values = {path: jnp.asarray(value) for path, value in spec.hparams.items()}
     params = {"student": {"kernel": jnp.asarray(start, jnp.float32)}, "terms": {}}
-    state, found = None, []
+    state, path = None, []
     for step, grad in enumerate(grads):
-        chain = optim.transformation(plan, values, jnp.int32(step), jnp.int32(0), {})
+        chain = optim.transformation(spec, values, jnp.int32(step), jnp.int32(0), {})
         state = chain.init(params) if state is None else state
         ours = {"all": {"student": {"kernel": jnp.asarray(grad, jnp.float32)}, "terms": {}}}
         change, state = chain.update(ours, state, params)
         params = jax.tree.map(jnp.add, params, change)
-        found.append(np.asarray(params["student"]["kernel"]))
-    return found
+        path.append(np.asarray(params["student"]["kernel"]))
+    return path
 
 
 @pytest.fixture(scope="module")
@@ -164,8 +164,8 @@ def test_optimisers_follow_torch(torch, problem, name, fields, theirs, settings)
     start, grads = problem
     weight = torch.nn.Parameter(torch.tensor(start))
     optimizer = getattr(torch.optim, theirs)([weight], lr=0.1, weight_decay=0.02, **settings)
-    found = trajectory(name, *problem, weight_decay=0.02, **fields)
-    for grad, ours in zip(grads, found, strict=True):
+    path = trajectory(name, *problem, weight_decay=0.02, **fields)
+    for grad, ours in zip(grads, path, strict=True):
         weight.grad = torch.tensor(grad)
         optimizer.step()
         np.testing.assert_allclose(ours, weight.detach().numpy(), rtol=1e-4)
@@ -174,8 +174,8 @@ def test_optimisers_follow_torch(torch, problem, name, fields, theirs, settings)
 def test_rmsprop_is_tensorflows(problem):
     value, grads = problem
     square, momentum = np.ones(5), np.zeros(5)
-    found = trajectory("rmsprop", *problem, weight_decay=0.02)
-    for grad, ours in zip(grads, found, strict=True):
+    path = trajectory("rmsprop", *problem, weight_decay=0.02)
+    for grad, ours in zip(grads, path, strict=True):
         grad = grad + 0.02 * value
         square = 0.9 * square + 0.1 * grad**2
         momentum = 0.9 * momentum + 0.1 * grad / np.sqrt(square + 1e-3)
@@ -186,8 +186,8 @@ def test_rmsprop_is_tensorflows(problem):
 def test_lamb_scales_each_layer_to_its_weights(problem):
     value, grads = problem
     first, second = np.zeros(5), np.zeros(5)
-    found = trajectory("lamb", *problem, weight_decay=0.02)
-    for number, (grad, ours) in enumerate(zip(grads, found, strict=True), start=1):
+    path = trajectory("lamb", *problem, weight_decay=0.02)
+    for number, (grad, ours) in enumerate(zip(grads, path, strict=True), start=1):
         first, second = 0.9 * first + 0.1 * grad, 0.999 * second + 0.001 * grad**2
         step = first / (1 - 0.9**number)
         step = step / (np.sqrt(second / (1 - 0.999**number)) + 1e-6) + 0.02 * value

@@ -1,4 +1,4 @@
-"""Pools of views: what draws again, who is kept, what networks are asked and remember."""
+"""Pools of views: what draws again, which rows are kept, what networks score and store."""
 
 import jax
 import jax.numpy as jnp
@@ -35,16 +35,16 @@ def copies(array, n):
 
 def test_what_comes_before_repeat_is_shared_and_what_comes_after_draws_again():
     made = make({"x": "pad_crop(4)|repeat(3)", "y": "repeat(3)|pad_crop(4)", "z": "pad_crop(4)"})
-    shared, own = copies(made["x"].image, 3), copies(made["y"].image, 3)
+    shared, fresh = copies(made["x"].image, 3), copies(made["y"].image, 3)
     for copy in range(3):
         # Views have keys of their own, so x and z differ but each agrees with itself.
         np.testing.assert_array_equal(shared[:, copy], shared[:, 0])
-        assert copy == 0 or not np.array_equal(own[:, copy], own[:, 0])
-    assert not np.array_equal(own[:, 1], own[:, 2])
+        assert copy == 0 or not np.array_equal(fresh[:, copy], fresh[:, 0])
+    assert not np.array_equal(fresh[:, 1], fresh[:, 2])
     np.testing.assert_array_equal(copies(made["y"].index, 3)[:, 1], np.arange(16))
     # The first copy draws what it would without `repeat`.
-    np.testing.assert_array_equal(own[:, 0], make({"y": "pad_crop(4)"})["y"].image)
-    assert not np.array_equal(own[:, 0], made["z"].image)
+    np.testing.assert_array_equal(fresh[:, 0], make({"y": "pad_crop(4)"})["y"].image)
+    assert not np.array_equal(fresh[:, 0], made["z"].image)
 
 
 def test_a_view_of_a_pool_goes_on_drawing_for_each_copy():
@@ -52,7 +52,7 @@ def test_a_view_of_a_pool_goes_on_drawing_for_each_copy():
     pair = copies(made["y"].image, 2)
     assert not np.array_equal(pair[:, 0], pair[:, 1])
     flips = copies(made["z"].image, 4).reshape(16, 4, -1)
-    different = [len(np.unique(one, axis=0)) for one in flips]
+    different = [len(np.unique(image, axis=0)) for image in flips]
     assert set(different) == {1, 2} and np.mean(different) > 1.6  # 7/8 of them, not 1/2
 
 
@@ -103,7 +103,7 @@ def parts(bench, groups=1):
     clock = program.clock(state.step, hparams)
     variables = program.variables(state.params, state.network_state, bench.frozen)
     made = jax.jit(lambda: program.make_views(clock, batch, hparams, variables, {}))()
-    texts = {name: one["ops"] for name, one in program.config["views"].items()}
+    texts = {name: view["ops"] for name, view in program.config["views"].items()}
     texts["mixed"] = texts["mixed"][: texts["mixed"].rindex("|pick")]
     specs = views.parse_all(texts, DATA)
     pool = jax.jit(lambda: views.make(specs, clock, batch, hparams, DATA, groups))()["mixed"]
@@ -128,14 +128,14 @@ def test_pick_keeps_the_hardest_of_each_group(frozen_teacher, by, draws, keep, g
     rows = 8 * draws // groups
     count = int(keep * rows)
     kept = np.concatenate([
-        np.argsort(own, kind="stable")[-count:] + number * rows
-        for number, own in enumerate(score.reshape(groups, rows))
+        np.argsort(scores, kind="stable")[-count:] + number * rows
+        for number, scores in enumerate(score.reshape(groups, rows))
     ])
     np.testing.assert_array_equal(made["mixed"].index, pool.index[kept])
     np.testing.assert_array_equal(made["mixed"].image, pool.image[kept])
     np.testing.assert_allclose(made["mixed"].target, pool.target[kept])
     assert len(made["mixed"].label) == count * groups
-    # The teacher is not asked again; the student, which is trained, is.
+    # The teacher's outputs are reused; the student, which is trained, runs again.
     assert set(given) == {"teacher@mixed"}
     np.testing.assert_allclose(given["teacher@mixed"].logits, teacher.logits[kept], atol=1e-5)
     distance = np.asarray(losses.kl_score(student.logits, teacher.logits))
@@ -151,13 +151,13 @@ def test_scoring_changes_no_statistics_and_gives_no_gradient(frozen_teacher):
     program, batch = bench.program, bench.batch(0)
     hparams = program.hparams
     after, _ = bench.step(state, bench.frozen, batch, hparams)
-    clock = program.clock(state.step, hparams)
+    context = program.context(made, program.clock(state.step, hparams), hparams)
 
     def losses_of(params):
         outputs, statistics = program.run_networks(
-            params, state.network_state, bench.frozen, made, clock, {}
+            params, state.network_state, bench.frozen, {}, context
         )
-        return program.compute_terms({}, {}, outputs, made, clock, hparams)[0]["all"], statistics
+        return program.compute_terms({}, {}, outputs, context)[0]["all"], statistics
 
     grads, statistics = jax.grad(losses_of, has_aux=True)(state.params)
     rate = program.learning_rate(hparams, state.step)
@@ -168,24 +168,24 @@ def test_scoring_changes_no_statistics_and_gives_no_gradient(frozen_teacher):
     )
 
 
-def test_the_teacher_is_asked_once_for_the_pool_and_not_for_what_is_kept(frozen_teacher):
+def test_the_teacher_runs_once_on_the_pool_and_not_on_what_is_kept(frozen_teacher):
     bench = Bench(pooled())
     model = bench.program.networks["teacher"].model
-    asked = []
+    batches = []
 
     def counted(variables, image, **options):
-        asked.append(image.shape[0])
+        batches.append(image.shape[0])
         return model.apply(variables, image, **options)
 
     bench.program.networks["teacher"] = bench.program.networks["teacher"]._replace(
         model=model._replace(apply=counted)
     )
     state, batch = bench.init(bench.program.hparams), bench.batch(0)
-    asked.clear()
+    batches.clear()
     jax.eval_shape(
         lambda: bench.step.__wrapped__(state, bench.frozen, batch, bench.program.hparams)
     )
-    assert sorted(asked) == [8, 16]  # view x, and the pool of 2 x 8
+    assert sorted(batches) == [8, 16]  # view x, and the pool of 2 x 8
 
 
 def test_a_picked_view_trains_and_is_measured(frozen_teacher):
@@ -207,8 +207,8 @@ def test_disagreement_counts_where_the_teacher_contradicts_the_mixed_label(froze
     clock = bench.program.clock(state.step, hparams)
     made, *_ = bench.program.make_views(clock, batch, hparams, {}, {})
     teacher = bench.program.networks["teacher"].model
-    said, _ = teacher.apply(bench.frozen["teacher"], made["mixed"].image, train=False)
-    expected = np.argmax(said.logits, -1) != np.argmax(made["mixed"].target, -1)
+    outputs, _ = teacher.apply(bench.frozen["teacher"], made["mixed"].image, train=False)
+    expected = np.argmax(outputs.logits, -1) != np.argmax(made["mixed"].target, -1)
     total, count = metrics["train/mixed/disagreement"]
     assert total == expected.sum() and count == 8
 
@@ -224,7 +224,9 @@ def test_picks_agree_on_any_number_of_devices(frozen_teacher):
 def test_accumulation_shares_the_kept_rows(frozen_teacher):
     ends = []
     for parts in (1, 2):
-        config = pooled(train=dict(replica_batch_size=2, accumulate=parts), optim=dict(momentum=0.0))
+        config = pooled(
+            train=dict(replica_batch_size=2, accumulate=parts), optim=dict(momentum=0.0)
+        )
         state, rows = Bench(config).run(1)
         ends.append((state.params, rows[0]["train/loss"]))
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=2e-5), *ends)
@@ -302,7 +304,7 @@ def test_a_teacher_on_other_rows_and_a_relational_loss_on_few(frozen_teacher):
     with pytest.raises(ConfigError, match="sees other rows than view 'mixed' has; start both"):
         build_phases(pooled(terms={"kd": kd}), DATA)
     sp = configs.term("sp", ("mixed",), teacher="teacher", features=("pooled",))
-    with pytest.raises(ConfigError, match="1, which is what view 'mixed' keeps of 8; it"):
+    with pytest.raises(ConfigError, match="1 \\(view 'mixed' keeps 1 of 8\\); it"):
         build_phases(pooled(POOL + 'pick("kl", keep=0.1)', terms={"sp": sp}), DATA)
 
 
@@ -310,7 +312,7 @@ def test_a_memory_of_examples_takes_each_once(frozen_teacher):
     crd = configs.term("crd", ("mixed",), teacher="teacher", features=("pooled",), negatives=8)
     with pytest.raises(ConfigError, match="terms.crd.on: view 'mixed' may hold an example twice"):
         build_phases(pooled(terms={"crd": crd}), DATA)
-    with pytest.raises(ConfigError, match="terms.crd.on: images of view 'mixed' are mixed"):
+    with pytest.raises(ConfigError, match="terms.crd.on: view 'mixed' mixes images"):
         build_phases(pooled('view("x")|cutmix(1.0)', terms={"crd": crd}), DATA)
 
 

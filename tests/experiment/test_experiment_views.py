@@ -8,7 +8,9 @@ from kdaug_jax import rng
 from kdaug_jax.errors import ConfigError
 from kdaug_jax.experiment import config, views
 from kdaug_jax.types import Batch, Clock, Info
+from tests.experiment import parts_of_a_user
 
+PARTS = "tests.experiment.parts_of_a_user"
 INFO = Info(4, (12, 12), np.zeros(16, np.int32), (10.0, 20.0, 30.0), (1.0, 1.0, 1.0))
 
 
@@ -27,8 +29,8 @@ def make(expressions, index=range(16), seed=0, epoch=0, step=0, groups=1):
 
 
 def test_numbers_have_paths_and_repeats_are_numbered():
-    plan = views.parse("x", "randaugment(2, 3)|flip|randaugment(1, m=4)", INFO)
-    values, ranges = views.hparams((plan,))
+    spec = views.parse("x", "randaugment(2, 3)|flip|randaugment(1, m=4)", INFO)
+    values, ranges = views.hparams((spec,))
     assert values == {
         "views.x.randaugment.m": 3,
         "views.x.flip.probability": 0.5,
@@ -38,9 +40,9 @@ def test_numbers_have_paths_and_repeats_are_numbered():
 
 
 def test_repeated_stages_draw_differently():
-    plan = views.parse("x", "randaugment(1, 5)|randaugment(1, 5)", INFO)
+    spec = views.parse("x", "randaugment(1, 5)|randaugment(1, 5)", INFO)
     keys = rng.example_keys(Clock(np.uint32(0), np.int32(0), np.int32(0)), "view/x", np.arange(3))
-    first, second = (rng.fold(keys, call.role) for call in plan.calls)
+    first, second = (rng.fold(keys, call.role) for call in spec.calls)
     assert not np.array_equal(jax.random.key_data(first), jax.random.key_data(second))
 
 
@@ -66,7 +68,7 @@ def test_repeated_stages_draw_differently():
         ("pba((1, 2))", "views.x.pba: policy: the policy is 2; must be 60 whole numbers"),
         ("pba()", "a square of 18 pixels is larger than the 12x12 image; take levels="),
         ("trivialaugment_wide(3)", "got 1 arguments"),
-        ("efficientnet_crop(8)|flip", "views.x.flip: comes after a stage that gives floats"),
+        ("efficientnet_crop(8)|flip", "views.x.flip: comes after a stage that returns floats"),
         ("random_resized_crop(0)", "got size=0"),
         ("random_resized_crop(8)|cutout(9)", "larger than the 8x8 image"),
         ("randaugment(2, 3, n_ops=1)", "has no argument 'n_ops'"),
@@ -97,7 +99,7 @@ def test_views_start_from_other_views():
 
 def test_sizes_follow_the_stages():
     texts = {"b": 'view("a")|randaugment(1, 9)', "a": "random_resized_crop(9)", "c": ""}
-    sizes = {plan.name: plan.size for plan in views.parse_all(texts, INFO)}
+    sizes = {spec.name: spec.size for spec in views.parse_all(texts, INFO)}
     assert sizes == {"a": (9, 9), "b": (9, 9), "c": (12, 12)}
     assert make(texts)["b"].image.shape == (16, 9, 9, 3)
 
@@ -170,7 +172,7 @@ def test_build_gives_what_a_run_gives():
         ("random_resized_crop(8, ratio=3)", "ratio=3; must be two numbers"),
         ("center_crop(8, method='cubic')", "unknown method 'cubic'; did you mean bicubic"),
         ("efficientnet_crop(8, -1)", "padding=-1; must be"),
-        ("efficientnet_crop(8)|flip", "comes after a stage that gives floats"),
+        ("efficientnet_crop(8)|flip", "comes after a stage that returns floats"),
         ("autoaugment('none.json')", "no file none.json"),
         (3, "got 3; write text"),
     ],
@@ -197,28 +199,12 @@ def test_built_views_refuse_arrays_that_do_not_fit():
         views.build_augment("center_crop(1)")(keys, images)
 
 
-def test_group_stages_mix_inside_their_group(monkeypatch):
-    from kdaug_jax.augment.stage import Stage
-
-    def roll(key, view):
-        return jax.tree.map(lambda array: jax.numpy.roll(array, 1, axis=0), view)
-
-    monkeypatch.setitem(views.STAGES, "roll", Stage(roll, form="group"))
-    rolled = make({"x": "roll"}, groups=4)["x"].index
+def test_group_stages_mix_inside_their_group():
+    rolled = make({"x": f"{PARTS}.roll"}, groups=4)["x"].index
     np.testing.assert_array_equal(rolled, np.roll(np.arange(16).reshape(4, 4), 1, axis=1).ravel())
 
 
 def test_batch_stages_get_all_keys(monkeypatch):
-    from kdaug_jax.augment.stage import Stage
-
-    def shift(keys, images):
-        draw = jax.vmap(lambda key: jax.random.randint(key, (), 0, 9))(keys).astype("uint8")
-        return images + draw[:, None, None, None]
-
-    def shift_one(key, image):
-        return image + jax.random.randint(key, (), 0, 9).astype("uint8")
-
-    monkeypatch.setitem(views.STAGES, "shift", Stage(shift, form="batch"))
-    together = make({"x": "shift"})["x"].image
-    monkeypatch.setitem(views.STAGES, "shift", Stage(shift_one))
-    np.testing.assert_array_equal(together, make({"x": "shift"})["x"].image)
+    together = make({"x": f"{PARTS}.shift"})["x"].image
+    monkeypatch.setattr(f"{PARTS}.shift", parts_of_a_user.shift_one)
+    np.testing.assert_array_equal(together, make({"x": f"{PARTS}.shift"})["x"].image)

@@ -46,7 +46,7 @@ def at(file):
 def ab(file):
     margin, scale = np.float32(file.setting("margin")), np.float32(file.setting("scale"))
     each = lambda s, t: feature.ab(s, t, margin=margin)  # noqa: E731
-    return _stages(each, feature.stage_weights, scale)(file)
+    return _stages(each, feature.feature_weights, scale)(file)
 
 
 def fsp(file):
@@ -66,7 +66,7 @@ def vid(file):
     def loss(maps, *rest):
         *weights, log_scale = rest
         params = {f"conv{i}": {"kernel": w[:, :, 0, 0].T} for i, w in enumerate(weights)}
-        return adapted.vid_tap({**params, "log_scale": log_scale}, nhwc(maps), teacher).mean()
+        return adapted.vid_nll({**params, "log_scale": log_scale}, nhwc(maps), teacher).mean()
 
     return differentiate(file, names, loss)
 

@@ -111,7 +111,7 @@ while True:
 @pytest.mark.parametrize(
     "words, message",
     [
-        ([], "no command; put it behind --"),
+        ([], "no command; write it after --"),
         (["--processes=0", "--", "true"], "must be at least 1"),
         (["--", "no-such-program"], "no-such-program cannot be run"),
     ],

@@ -73,7 +73,7 @@ def test_activation_boundaries_ask_for_the_right_side_of_zero(margin):
     teacher = jnp.asarray([[1.0, -1.0, -1.0, 1.0]])
     expected = 2 * (0.2 + margin) ** 2
     np.testing.assert_allclose(feature.ab(student, teacher, margin=margin), [expected], rtol=1e-5)
-    assert feature.stage_weights(3) == [0.25, 0.5, 1.0]
+    assert feature.feature_weights(3) == [0.25, 0.5, 1.0]
 
 
 def test_normalized_rows_follow_torch(torch):

@@ -4,6 +4,7 @@ import jax
 import pytest
 
 from kdaug_jax import models
+from tests.tiny import RAW
 
 
 @pytest.fixture(autouse=True)
@@ -20,7 +21,7 @@ def initialised():
     def make(name, num_classes=10, size=32, **kwargs):
         known = (name, num_classes, size, *sorted(kwargs.items()))
         if known not in made:
-            model = models.create(name, num_classes, **kwargs)
+            model = models.create(name, num_classes, normalize=RAW, **kwargs)
             # Initialisation runs once: compile quickly, not well.
             init = jax.jit(
                 lambda key: model.init(key, (size, size)),

@@ -32,7 +32,7 @@ def layouts(torch):
 
 def ours(name, imported, image):
     card = imported.card
-    model = models.create(name, card.num_classes, mean=card.mean, std=card.std)
+    model = models.create(name, card.num_classes, normalize=(card.mean, card.std))
     run = jax.jit(
         lambda variables, image: model.apply(variables, image, train=False)[0].logits,
         compiler_options={"xla_backend_optimization_level": 0},

@@ -10,6 +10,7 @@ from kdaug_jax import models
 from kdaug_jax.models.layers import Conv, Linear
 from kdaug_jax.models.quantize import quantize_activation, quantize_weight
 from tests.models.tracing import shapes, trace
+from tests.tiny import RAW
 
 # First and last layer, which keep full precision, and convolutions of the raw tensor, which take
 # activations as they are.
@@ -35,7 +36,7 @@ def run(name, bits, size=8):
             layers[path], inputs[path] = context.module.bits, args[0]
         return call(*args, **kwargs)
 
-    model = models.create(name, 10, mean=(128.0,) * 3, std=(64.0,) * 3, bits=bits)
+    model = models.create(name, 10, normalize=((128.0,) * 3, (64.0,) * 3), bits=bits)
     draw = np.random.default_rng(0)
     variables = jax.tree.map(
         lambda leaf: (
@@ -86,13 +87,13 @@ def test_quantised_networks_take_the_same_variables(name):
         return call(*args, **kwargs)
 
     with nn.intercept_methods(record):
-        shapes(models.create(name, 10, bits=(2, 32)), 8)
+        shapes(models.create(name, 10, normalize=RAW, bits=(2, 32)), 8)
     assert {path for path, bits in found.items() if bits == 32} == full
     assert {bits for path, bits in found.items() if path not in full} == {2}
 
 
 def test_bits_from_a_config_are_a_list():
-    assert models.create("resnet8", 10, bits=[1, 8]).name == "resnet8"
+    assert models.create("resnet8", 10, normalize=RAW, bits=[1, 8]).name == "resnet8"
 
 
 @pytest.mark.parametrize("bits", [1, 2, 4, 8])

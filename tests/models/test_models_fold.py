@@ -9,6 +9,7 @@ from kdaug_jax import models
 from kdaug_jax.errors import ConfigError
 from kdaug_jax.models.variables import flatten
 from tests.models.tracing import shapes
+from tests.tiny import RAW
 
 QUICK = {"xla_backend_optimization_level": 0}
 
@@ -50,7 +51,7 @@ IMAGE = jnp.asarray(np.random.default_rng(5).normal(size=(2, 8, 8, 3)), jnp.floa
     ],
 )
 def test_folded_networks_say_the_same(name, options, left):
-    model = models.create(name, 10, **options)
+    model = models.create(name, 10, normalize=RAW, **options)
     variables = made_up(model, 8)
     folded = models.fold_batchnorm(model, variables, size=(8, 8))
     assert len(jax.tree.leaves(folded["batch_stats"])) == 2 * left
@@ -62,14 +63,14 @@ def test_folded_networks_say_the_same(name, options, left):
 
 
 def test_all_of_efficientnets_batchnorm_folds_inside_rematerialised_blocks():
-    model = models.create("efficientnet_b0", 10, remat="blocks")
+    model = models.create("efficientnet_b0", 10, normalize=RAW, remat="blocks")
     folded = models.fold_batchnorm(model, made_up(model, 32), size=(32, 32))
     assert folded["batch_stats"] == {}
     assert sum(path.endswith("/shift") for path in flatten(folded)) == 49
 
 
 def test_folded_kernels_can_be_kept_in_bfloat16():
-    model = models.create("resnet8", 10, dtype="bfloat16")
+    model = models.create("resnet8", 10, normalize=RAW, dtype="bfloat16")
     variables = made_up(model, 8)
     folded = models.fold_batchnorm(model, variables, dtype="bfloat16")
     kinds = {path.rpartition("/")[2]: leaf.dtype for path, leaf in flatten(folded).items()}
@@ -80,7 +81,7 @@ def test_folded_kernels_can_be_kept_in_bfloat16():
 
 
 def test_quantised_kernels_are_not_rounded_before():
-    model = models.create("rolekd_alexnet", 10, bits=(8, 32), dtype="bfloat16")
+    model = models.create("rolekd_alexnet", 10, normalize=RAW, bits=(8, 32), dtype="bfloat16")
     variables = made_up(model, 8)
     folded = models.fold_batchnorm(model, variables, dtype="bfloat16", size=(8, 8))
     kept = {path for path, leaf in flatten(folded).items()
@@ -92,13 +93,13 @@ def test_quantised_kernels_are_not_rounded_before():
 
 
 def test_folded_networks_are_not_trained_or_folded_again():
-    model = models.create("resnet8", 10)
+    model = models.create("resnet8", 10, normalize=RAW)
     folded = models.fold_batchnorm(model, made_up(model, 8))
     with pytest.raises(ConfigError, match="are folded already"):
         models.fold_batchnorm(model, folded)
     with pytest.raises(ConfigError, match="train the unfolded weights"):
         jax.eval_shape(lambda v: model.apply(v, IMAGE, train=True), folded)
-    branched = models.create("resnet8", 10, num_branches=2)
+    branched = models.create("resnet8", 10, normalize=RAW, num_branches=2)
     with pytest.raises(ConfigError, match="2 BatchNorm branches; take one"):
         models.fold_batchnorm(branched, made_up(branched, 8))
     with pytest.raises(ConfigError, match="unknown type 'float16'; did you mean bfloat16"):
@@ -107,7 +108,7 @@ def test_folded_networks_are_not_trained_or_folded_again():
 
 @pytest.mark.parametrize("branch", [0, 2])
 def test_one_branch_is_a_network_of_its_own(branch):
-    many, one = models.create("wrn_10_1", 10, num_branches=3), models.create("wrn_10_1", 10)
+    many, one = models.create("wrn_10_1", 10, normalize=RAW, num_branches=3), models.create("wrn_10_1", 10, normalize=RAW)
     variables = made_up(many, 8)
     taken = models.take_branch(variables, branch)
     assert jax.tree.map(jnp.shape, taken) == jax.tree.map(lambda leaf: leaf.shape, shapes(one, 8))
@@ -118,9 +119,9 @@ def test_one_branch_is_a_network_of_its_own(branch):
 
 
 def test_there_is_no_such_branch():
-    many = models.create("resnet8", 10, num_branches=2)
+    many = models.create("resnet8", 10, normalize=RAW, num_branches=2)
     with pytest.raises(ConfigError, match=r"branch: is 2; 0\.\.1 exist"):
         models.take_branch(made_up(many, 8), 2)
-    lenet = models.create("lenet_vrm", 10)
+    lenet = models.create("lenet_vrm", 10, normalize=RAW)
     variables = made_up(lenet, 32)
     jax.tree.map(np.testing.assert_array_equal, models.take_branch(variables, 0), variables)

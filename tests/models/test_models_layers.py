@@ -10,6 +10,7 @@ from kdaug_jax import models
 from kdaug_jax.models import layers
 from kdaug_jax.models.families import alexnet, efficientnet, rolekd, shufflenet
 from tests.models.tracing import shapes
+from tests.tiny import RAW
 
 EPSILON = 1e-5
 MOMENTUM = 0.9
@@ -245,7 +246,7 @@ def test_networks_start_as_the_originals(name, convolutions, classifier):
         return call(*args, **kwargs)
 
     with nn.intercept_methods(record):
-        shapes(models.create(name, 25))
+        shapes(models.create(name, 25, normalize=RAW))
     depthwise = [conv for conv in kinds[layers.Conv] if conv.groups == conv.features]
     expected = {convolutions}
     if name == "efficientnet_b0":

@@ -10,6 +10,7 @@ from kdaug_jax.errors import CheckpointError
 from kdaug_jax.models import pack
 from kdaug_jax.models.foreign import safetensors_file
 from kdaug_jax.models.quantize import quantize_weight
+from tests.tiny import RAW
 
 
 @pytest.mark.parametrize("bits", range(1, 9))
@@ -61,7 +62,7 @@ def test_networks_without_bits_hold_none(initialised):
     ("name", "most"), [("rolekd_resnet18", 0.128), ("resnet20", 0.155), ("wrn_16_2", 0.14)]
 )
 def test_four_bits_are_a_sixth_at_most(name, most, tmp_path):
-    model = models.create(name, 10, bits=(4, 4))
+    model = models.create(name, 10, normalize=RAW, bits=(4, 4))
     shapes = jax.eval_shape(lambda key: model.init(key, (32, 32)), jax.random.key(0))
     zeros = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes)
     bits = pack.quantized_kernels(model, zeros, (32, 32))

@@ -10,6 +10,7 @@ from kdaug_jax import models
 from kdaug_jax.models.families import efficientnet, pyramidnet, shake
 from kdaug_jax.models.layers import Kit, Mode, random_factors
 from tests.models.tracing import shapes
+from tests.tiny import RAW
 
 ROWS = 40_000
 
@@ -84,7 +85,7 @@ def attributes(name, kind, attribute, **options):
         return call(*args, **kwargs)
 
     with nn.intercept_methods(record):
-        shapes(models.create(name, 10, **options))
+        shapes(models.create(name, 10, normalize=RAW, **options))
     return found
 
 

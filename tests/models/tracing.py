@@ -15,6 +15,7 @@ from kdaug_jax.models.variables import flatten, mismatches
 from kdaug_jax.models.weights import rename
 from kdaug_jax.types import Outputs
 from tests.models.published import ROWS, TAPS
+from tests.tiny import RAW
 
 _GOLDEN = Path(__file__).parents[1] / "golden" / "models"
 # {network: ["conv1.weight 16,3,3,3", ...]}; the networks' names may have a further word.
@@ -42,7 +43,7 @@ class Traced(NamedTuple):
 @functools.cache
 def trace(name: str, num_classes: int = 10, size: int = 0, **options: Any) -> Traced:
     """Traces the inference of one image, of the native size unless given; computes nothing."""
-    model = models.create(name, num_classes, **options)
+    model = models.create(name, num_classes, normalize=RAW, **options)
     side = size or model.native_size
     variables = shapes(model, side)
     image = jax.ShapeDtypeStruct((1, side, side, 3), jnp.uint8)

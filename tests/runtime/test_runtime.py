@@ -8,8 +8,9 @@ import threading
 import numpy as np
 import pytest
 
-from kdaug_jax.errors import CheckpointError, UserError, suggest
-from kdaug_jax.runtime import checkpoint, manifest, sharding, workdir
+import kdaug_jax
+from kdaug_jax.errors import CheckpointError, ConfigError, UserError, suggest
+from kdaug_jax.runtime import checkpoint, manifest, model_card, sharding, workdir
 from kdaug_jax.runtime.goodput import Goodput
 from kdaug_jax.runtime.writer import Writer, read_rows
 
@@ -197,7 +198,7 @@ def test_shapes_and_dtypes_are_compared(tmp_path):
         checkpoints.save(1, arrays(1.0), {}, {})
         other = arrays(1.0)
         other["a"] = other["a"].astype("bfloat16")
-        with pytest.raises(CheckpointError, match=r"a is float32\[64\], wanted bfloat16\[64\]"):
+        with pytest.raises(CheckpointError, match=r"a is float32\[64\], not bfloat16\[64\]"):
             checkpoints.restore(other)
 
 
@@ -221,14 +222,14 @@ def events(folder):
     """Reads TensorBoard's files, oldest first: records of length, two checksums and content."""
     from tensorboardX.proto.event_pb2 import Event
 
-    found = []
+    records = []
     for path in sorted(folder.iterdir(), key=lambda path: path.stat().st_mtime_ns):
         content, place = path.read_bytes(), 0
         while place < len(content):
             (length,) = struct.unpack("<Q", content[place : place + 8])
-            found.append(Event.FromString(content[place + 12 : place + 12 + length]))
+            records.append(Event.FromString(content[place + 12 : place + 12 + length]))
             place += length + 16
-    return found
+    return records
 
 
 def test_tensorboard_gets_the_rows_and_where_a_run_was_taken_up(tmp_path):
@@ -239,10 +240,13 @@ def test_tensorboard_gets_the_rows_and_where_a_run_was_taken_up(tmp_path):
                 writer.row(step, "a/b", {"train/loss": 7.0})
     plain = [path for path in (tmp_path / "tensorboard").iterdir() if path.is_dir()]
     assert [path.name for path in plain] == ["a_b"]
-    own = [(one.step, [(v.tag, v.simple_value) for v in one.summary.value], one.session_log.status)
-           for one in events(tmp_path / "tensorboard" / "a_b")]
+    of_member = [
+        (event.step, [(v.tag, v.simple_value) for v in event.summary.value],
+         event.session_log.status)
+        for event in events(tmp_path / "tensorboard" / "a_b")
+    ]
     rows = [(step, [("train/loss", 7.0)], 0) for step in (1, 2, 3)]
-    assert own == [(0, [], 0), *rows, (0, [], 0), (3, [], 1), rows[2]]
+    assert of_member == [(0, [], 0), *rows, (0, [], 0), (3, [], 1), rows[2]]
 
 
 def test_a_failing_write_leaves_no_part(tmp_path, monkeypatch):
@@ -305,3 +309,63 @@ def test_virtual_devices_get_threads_for_collectives_that_wait(monkeypatch, devi
         monkeypatch.delenv("NPROC")
     sharding.use_host_cores(8)
     assert os.environ.get("NPROC") == after
+
+
+RECORD = {"config": {"seed": 0}, "networks": {}, "members": [""]}
+
+
+def rewrite(file, **fields):
+    """Changes fields of a JSON file; None removes one."""
+    stored = {**json.loads(file.read_text()), **fields}
+    file.write_text(json.dumps({k: v for k, v in stored.items() if v is not None}))
+
+
+def test_a_record_names_its_version(tmp_path):
+    workdir.record(tmp_path, RECORD, ["cat"])
+    file = tmp_path / "config.json"
+    assert json.loads(file.read_text()) == {"version": kdaug_jax.__version__, **RECORD}
+    assert workdir.read_record(tmp_path) == RECORD
+    # The same config of another patch level keeps its results.
+    (tmp_path / "results.json").write_text("{}")
+    rewrite(file, version="0.2.99")
+    workdir.record(tmp_path, RECORD, ["cat"])
+    assert (tmp_path / "results.json").exists()
+    assert json.loads(file.read_text())["version"] == kdaug_jax.__version__
+    workdir.record(tmp_path, {**RECORD, "config": {"seed": 1}}, ["cat"])
+    assert not (tmp_path / "results.json").exists()
+
+
+@pytest.mark.parametrize("version, name", [(None, "0.1"), ("0.1.3", "0.1.3"), ("0.3.0", "0.3.0")])
+def test_records_of_another_minor_version_are_refused(tmp_path, version, name):
+    workdir.record(tmp_path, RECORD, ["cat"])
+    rewrite(tmp_path / "config.json", version=version)
+    for read in (
+        workdir.read_record,
+        workdir.read_run,
+        lambda path: workdir.read_network("networks.teacher", str(path)),
+        lambda path: workdir.record(path, RECORD, ["cat"]),
+    ):
+        with pytest.raises(ConfigError) as caught:
+            read(tmp_path)
+        assert str(caught.value) == (
+            f"{tmp_path}/config.json: was written by kdaug_jax {name}, this is kdaug_jax "
+            f"{kdaug_jax.__version__}; use kdaug_jax {name[:3]} to go on with it, or train again "
+            "in a new --workdir"
+        )
+
+
+@pytest.mark.parametrize("file, remedy", [
+    ("card.json", "import the weights again"), ("model.json", "export it again"),
+])
+def test_a_card_names_its_version(tmp_path, file, remedy):
+    card = model_card.ModelCard("tiny", 2, (8, 8), (0.5,) * 3, (1.0,) * 3)
+    model_card.write_card(tmp_path / file, card)
+    assert json.loads((tmp_path / file).read_text())["version"] == kdaug_jax.__version__
+    assert model_card.read(tmp_path / file) == card
+    rewrite(tmp_path / file, version=None)
+    with pytest.raises(ConfigError) as caught:
+        model_card.read(tmp_path / file)
+    assert str(caught.value) == (
+        f"{tmp_path / file}: was written by kdaug_jax 0.1, this is kdaug_jax "
+        f"{kdaug_jax.__version__}; use kdaug_jax 0.1 to go on with it, or {remedy}"
+    )

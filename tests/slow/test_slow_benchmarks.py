@@ -15,6 +15,7 @@ from kdaug_jax import models
 from kdaug_jax.models.layers import BatchNorm, Conv, Linear
 from kdaug_jax.models.weights import from_torch
 from tests.models.tracing import shapes
+from tests.tiny import RAW
 
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[2]
@@ -126,7 +127,7 @@ def test_compared_networks_are_the_same(name, torch, benchmarks):
     with torch.no_grad():
         expected = net(torch.tensor(image)).numpy()
     variables = in_order(net, torch.tensor(image), name)
-    model = models.create(name, 10)
+    model = models.create(name, 10, normalize=RAW)
     run = jax.jit(
         lambda v, x: model.apply(v, x, train=False)[0].logits,
         compiler_options={"xla_backend_optimization_level": 0},
@@ -145,7 +146,7 @@ def in_order(net, image, name):
         return call(*args, **kwargs)
 
     with nn.intercept_methods(record):
-        expected = shapes(models.create(name, 10))
+        expected = shapes(models.create(name, 10, normalize=RAW))
     hooks = [
         module.register_forward_hook(lambda module, *_: theirs.append(module))
         for module in net.modules()

@@ -70,8 +70,7 @@ def test_one_gradient_step_in_bfloat16_is_finite(name, bits):
         name,
         10,
         dtype="bfloat16",
-        mean=(128.0,) * 3,
-        std=(64.0,) * 3,
+        normalize=((128.0,) * 3, (64.0,) * 3),
         **options,
     )
     side = max(model.min_size, 16)

@@ -7,13 +7,14 @@ import pytest
 from kdaug_jax import models
 from kdaug_jax.models.foreign.fitting import convert
 from kdaug_jax.models.weights import to_torch
+from tests.tiny import RAW
 
 pytestmark = pytest.mark.slow
 
 
 @pytest.mark.parametrize("name", models.names())
 def test_weights_come_back(name):
-    model = models.create(name, 11)
+    model = models.create(name, 11, normalize=RAW)
     side = model.native_size
     shapes = jax.eval_shape(lambda key: model.init(key, (side, side)), jax.random.key(0))
     leaves, tree = jax.tree.flatten(shapes)

@@ -7,7 +7,6 @@ import sys
 import time
 from pathlib import Path
 
-from kdaug_jax import models
 from kdaug_jax.runtime import compile_cache, manifest, sharding
 from kdaug_jax.runtime.writer import Writer
 from kdaug_jax.training import loop
@@ -28,6 +27,6 @@ def killing_row(self, step, member, values):
 if __name__ == "__main__":
     sharding.use_virtual_devices(4)
     compile_cache.use()
-    models._FAMILIES = (*models._FAMILIES, tiny)
+    tiny.register()
     Writer.row = killing_row
     loop.train(json.loads(sys.argv[1]), sys.argv[2])

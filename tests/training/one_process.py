@@ -14,7 +14,6 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from kdaug_jax import models
 from kdaug_jax.errors import UserError
 from kdaug_jax.runtime import compile_cache, processes, sharding
 from kdaug_jax.training import loop, setup
@@ -46,7 +45,7 @@ def main():
     task, file, distributed = sys.argv[1:]
     given = json.loads(Path(file).read_text())
     compile_cache.use()
-    models._FAMILIES = (*models._FAMILIES, tiny)
+    tiny.register()
     processes.start(distributed.removeprefix("--distributed="))
     try:
         if task == "views":

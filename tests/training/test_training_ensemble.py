@@ -56,7 +56,7 @@ def test_every_branch_and_the_ensemble_are_evaluated(finished):
                      ("params", "terms", "joint"))
     )
     split = data.load("synthetic:8x8,4,40", {"test": "test"}).splits["test"]
-    model = models.create("tiny", 4, mean=INFO.mean, std=INFO.std, num_branches=3)
+    model = models.create("tiny", 4, normalize=(INFO.mean, INFO.std), num_branches=3)
     variables = {"params": params, "batch_stats": statistics}
     logits = np.stack([
         model.apply(variables, split.image, train=False, branches=(branch,))[0].logits

@@ -60,13 +60,14 @@ def test_clipping_comes_after_lambda_and_before_decay_and_spares_the_terms(froze
     state = bench.init(hparams)
     clock = program.clock(state.step, hparams)
     made, *_ = program.make_views(clock, batch, hparams, {}, {})
+    context = program.context(made, clock, hparams)
 
     def part(params, term):
         outputs, _ = program.run_networks(
-            params, state.network_state, bench.frozen, made, clock, {}
+            params, state.network_state, bench.frozen, {}, context
         )
         raw = program.compute_terms(
-            params["terms"], state.term_state, outputs, made, clock, hparams
+            params["terms"], state.term_state, outputs, context
         )[1]
         return raw[program.term_names.index(term)]
 

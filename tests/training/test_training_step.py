@@ -67,7 +67,7 @@ def frozen_teacher(monkeypatch):
     def without_checkpoint(name, config, info, branches, replica_batch_size, dtype):
         if config["trainable"]:
             return build(name, config, info, branches, replica_batch_size, dtype)
-        model = models.create(config["name"], info.num_classes, mean=info.mean, std=info.std)
+        model = models.create(config["name"], info.num_classes, normalize=(info.mean, info.std))
         facts = {"name": config["name"], "mean": info.mean, "std": info.std}
         return Network(model, False, "", facts)
 
@@ -272,12 +272,13 @@ def test_masked_rows_do_not_count():
     for mask in ([True] * 8, [True] * 4 + [False] * 4):
         masked = batch.replace(mask=jnp.asarray(mask))
         made, *_ = bench.program.make_views(clock, masked, hparams, {}, {})
+        context = bench.program.context(made, clock, hparams)
         outputs, _ = bench.program.run_networks(
-            state.params, state.network_state, {}, made, clock, {}
+            state.params, state.network_state, {}, {}, context
         )
         values.append(
             (
-                bench.program.compute_terms({}, {}, outputs, made, clock, hparams)[1][0],
+                bench.program.compute_terms({}, {}, outputs, context)[1][0],
                 outputs["student@x"].logits,
             )
         )
@@ -382,12 +383,13 @@ def test_gradient_groups(frozen_teacher, combine):
     state = bench.init(hparams)
     clock = bench.program.clock(state.step, hparams)
     made, *_ = bench.program.make_views(clock, batch, hparams, {}, {})
+    context = bench.program.context(made, clock, hparams)
 
     def part(params, term):
         outputs, _ = bench.program.run_networks(
-            params, state.network_state, bench.frozen, made, clock, {}
+            params, state.network_state, bench.frozen, {}, context
         )
-        raw = bench.program.compute_terms({}, {}, outputs, made, clock, hparams)[1]
+        raw = bench.program.compute_terms({}, {}, outputs, context)[1]
         return raw[bench.program.term_names.index(term)]
 
     task, distill = (jax.grad(part)(state.params, term)["student"] for term in ("ce", "kd"))

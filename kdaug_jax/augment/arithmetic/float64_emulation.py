@@ -22,8 +22,8 @@ _BIAS = 1023
 _ZERO = -(1 << 14)
 
 
-class Double(NamedTuple):
-    """The two words of IEEE doubles: 1 bit of sign, 11 of exponent and 52 of fraction.
+class Float64(NamedTuple):
+    """The two words of IEEE float64 numbers: 1 bit of sign, 11 of exponent and 52 of fraction.
 
     Attributes:
       upper: `u32[...]`.
@@ -33,29 +33,29 @@ class Double(NamedTuple):
     upper: jax.Array
     lower: jax.Array
 
-    def __neg__(self) -> Double:
+    def __neg__(self) -> Float64:
         return self._replace(upper=self.upper ^ _SIGN)
 
 
-def words(numbers) -> np.ndarray:
-    """Gives the bits of host numbers, to be carried to the device.
+def to_bits(numbers) -> np.ndarray:
+    """Returns the bits of host numbers, to be carried to the device.
 
     Args:
       numbers: finite floats, `[...]`.
 
     Returns:
-      `u32[...,2]`, upper and lower word of each double; see `from_words`.
+      `u32[...,2]`, upper and lower word of each float64; see `from_bits`.
     """
     bits = np.asarray(numbers, np.float64).view(np.uint64)
     return np.stack([bits >> np.uint64(32), bits & np.uint64(0xFFFFFFFF)], -1).astype(np.uint32)
 
 
-def from_words(bits: jax.Array) -> Double:
-    """Reads numbers `[...]` from the `u32[...,2]` of `words`."""
-    return Double(bits[..., 0], bits[..., 1])
+def from_bits(bits: jax.Array) -> Float64:
+    """Reads numbers `[...]` from the `u32[...,2]` of `to_bits`."""
+    return Float64(bits[..., 0], bits[..., 1])
 
 
-def from_int(number: jax.Array) -> Double:
+def from_int(number: jax.Array) -> Float64:
     """Reads whole numbers.
 
     Args:
@@ -71,40 +71,40 @@ def from_int(number: jax.Array) -> Double:
     return _packed(number < 0, exponent, high, jnp.zeros_like(high))
 
 
-def twice(x: Double) -> Double:
+def twice(x: Float64) -> Float64:
     """Doubles numbers `[...]`, which is exact."""
     return x._replace(upper=jnp.where(_is_zero(x), x.upper, x.upper + (1 << 20)))
 
 
-def is_negative(x: Double) -> jax.Array:
+def is_negative(x: Float64) -> jax.Array:
     """Says which numbers `[...]` are below zero: `bool[...]`."""
     return (x.upper >= _SIGN) & ~_is_zero(x)
 
 
-def _is_zero(x: Double) -> jax.Array:
+def _is_zero(x: Float64) -> jax.Array:
     """Numbers too small to be normal count as zero."""
     return (x.upper & 0x7FF00000) == 0
 
 
-def _exponent(x: Double) -> jax.Array:
+def _exponent(x: Float64) -> jax.Array:
     biased = ((x.upper >> 20) & 0x7FF).astype(jnp.int32)
     return jnp.where(biased == 0, _ZERO, biased - _BIAS)
 
 
-def _significand(x: Double) -> tuple[jax.Array, jax.Array]:
-    """Gives 64 bits of which the top one is set, but for zero, and the last 11 are not."""
+def _significand(x: Float64) -> tuple[jax.Array, jax.Array]:
+    """Returns 64 bits of which the top one is set, but for zero, and the last 11 are not."""
     high = _SIGN | (x.upper << 11) | (x.lower >> 21)
     zero = _is_zero(x)
     return jnp.where(zero, 0, high), jnp.where(zero, 0, x.lower << 11)
 
 
-def _packed(negative: jax.Array, exponent: jax.Array, high: jax.Array, low: jax.Array) -> Double:
+def _packed(negative: jax.Array, exponent: jax.Array, high: jax.Array, low: jax.Array) -> Float64:
     """Packs ±(high * 2^32 + low) * 2^(exponent - 63), 53 bits; zero if the top bit is not set."""
     sign = negative.astype(jnp.uint32) << 31
     fraction = ((exponent + _BIAS).astype(jnp.uint32) << 20) | ((high << 1) >> 12)
     some = high >= _SIGN
     lower = (high << 21) | (low >> 11)
-    return Double(jnp.where(some, sign | fraction, 0), jnp.where(some, lower, 0))
+    return Float64(jnp.where(some, sign | fraction, 0), jnp.where(some, lower, 0))
 
 
 def _shift_right(high: jax.Array, low: jax.Array, by: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -118,7 +118,7 @@ def _shift_right(high: jax.Array, low: jax.Array, by: jax.Array) -> tuple[jax.Ar
     return high >> by, low | (lost != 0).astype(jnp.uint32)
 
 
-def _rounded(negative: jax.Array, exponent: jax.Array, high: jax.Array, low: jax.Array) -> Double:
+def _rounded(negative: jax.Array, exponent: jax.Array, high: jax.Array, low: jax.Array) -> Float64:
     """Moves the top bit of 64 bits to its place and rounds them to 53, half to even."""
     empty = high == 0
     high, low = jnp.where(empty, low, high), jnp.where(empty, 0, low)
@@ -134,8 +134,8 @@ def _rounded(negative: jax.Array, exponent: jax.Array, high: jax.Array, low: jax
     return _packed(negative, exponent, jnp.where(full, _SIGN, high), rounded)
 
 
-def add(x: Double, y: Double) -> Double:
-    """Adds, rounded to the nearest double, half to even.
+def add(x: Float64, y: Float64) -> Float64:
+    """Adds, rounded to the nearest float64, half to even.
 
     Args:
       x: `[...]`.
@@ -146,8 +146,8 @@ def add(x: Double, y: Double) -> Double:
     """
     one, other = x.upper & ~_SIGN, y.upper & ~_SIGN
     larger = (one > other) | ((one == other) & (x.lower > y.lower))
-    a = Double(jnp.where(larger, x.upper, y.upper), jnp.where(larger, x.lower, y.lower))
-    b = Double(jnp.where(larger, y.upper, x.upper), jnp.where(larger, y.lower, x.lower))
+    a = Float64(jnp.where(larger, x.upper, y.upper), jnp.where(larger, x.lower, y.lower))
+    b = Float64(jnp.where(larger, y.upper, x.upper), jnp.where(larger, y.lower, x.lower))
     by = jnp.minimum(_exponent(a) - _exponent(b), 62).astype(jnp.uint32)
     # All one bit lower, which makes room for the carry of a sum.
     high, low = _significand(a)
@@ -160,8 +160,8 @@ def add(x: Double, y: Double) -> Double:
     return _rounded(a.upper >= _SIGN, _exponent(a) + 1, high, low)
 
 
-def multiply(x: Double, y: Double) -> Double:
-    """Multiplies, rounded to the nearest double, half to even.
+def multiply(x: Float64, y: Float64) -> Float64:
+    """Multiplies, rounded to the nearest float64, half to even.
 
     Args:
       x: `[...]`.
@@ -187,8 +187,8 @@ def multiply(x: Double, y: Double) -> Double:
     return _rounded(negative, _exponent(x) + _exponent(y) + 1, high, low)
 
 
-def truncate(x: Double) -> jax.Array:
-    """Gives the whole part of each number, rounded toward zero.
+def truncate(x: Float64) -> jax.Array:
+    """Returns the whole part of each number, rounded toward zero.
 
     Args:
       x: `[...]`.

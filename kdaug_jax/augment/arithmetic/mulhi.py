@@ -9,7 +9,7 @@ _LOWER = np.uint32(0xFFFF)
 
 
 def mulhi(x: jax.Array, y: jax.Array) -> jax.Array:
-    """Gives the upper word of the 64-bit products of `u32[...]`.
+    """Returns the upper word of the 64-bit products of `u32[...]`.
 
     It is put together from halves: XLA's own operation, `jax.lax.mulhi`, cannot be compiled for
     several devices (jax 0.10).

@@ -19,10 +19,10 @@ _LANES = np.uint32(0x00FF00FF)  # of every other channel
 
 
 def pack(image: ArrayLike) -> jax.Array:
-    """Gives `u32[...]`, the words of `u8[...,C]`; the bytes of channels that are not there are 0.
+    """Returns `u32[...]`, the words of `u8[...,C]`; the bytes of channels that are not there are 0.
 
     Raises:
-      ValueError: more than four channels.
+      ArgumentError: more than four channels.
     """
     image = jnp.asarray(image, jnp.uint8)
     missing = 4 - image.shape[-1]
@@ -32,30 +32,30 @@ def pack(image: ArrayLike) -> jax.Array:
     return jax.lax.bitcast_convert_type(jnp.pad(image, widths), jnp.uint32)
 
 
-def unpack(words: jax.Array, channels: int) -> jax.Array:
-    """Gives the bytes `u8[...,channels]` of `u32[...]`."""
-    return jax.lax.bitcast_convert_type(words, jnp.uint8)[..., :channels]
+def unpack(packed: jax.Array, channels: int) -> jax.Array:
+    """Returns the bytes `u8[...,channels]` of `u32[...]`."""
+    return jax.lax.bitcast_convert_type(packed, jnp.uint8)[..., :channels]
 
 
-def planes(words: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Gives the three colours, `i32[...]` each, of `u32[...]`."""
-    return tuple(((words >> (8 * place)) & 255).astype(jnp.int32) for place in range(3))
+def planes(packed: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Returns the three colours, `i32[...]` each, of `u32[...]`."""
+    return tuple(((packed >> (8 * place)) & 255).astype(jnp.int32) for place in range(3))
 
 
-def with_colours(words: jax.Array, colours: tuple[jax.Array, ...]) -> jax.Array:
-    """Gives `u32[...]` with other colours, `[...]` each in 0..255, and its own alpha."""
+def with_colours(packed: jax.Array, colours: tuple[jax.Array, ...]) -> jax.Array:
+    """Returns `u32[...]` with other colours, `[...]` each in 0..255, and its own alpha."""
     red, green, blue = (colour.astype(jnp.uint32) for colour in colours)
-    return (words & ALPHA) | red | (green << 8) | (blue << 16)
+    return (packed & ALPHA) | red | (green << 8) | (blue << 16)
 
 
-def even(words: jax.Array) -> jax.Array:
-    """Gives the first and the third channel of `u32[...]`, each with 16 bits of room."""
-    return words & _LANES
+def even(packed: jax.Array) -> jax.Array:
+    """Returns the first and the third channel of `u32[...]`, each with 16 bits of room."""
+    return packed & _LANES
 
 
-def odd(words: jax.Array) -> jax.Array:
-    """Gives the second and the fourth channel of `u32[...]`, each with 16 bits of room."""
-    return (words >> 8) & _LANES
+def odd(packed: jax.Array) -> jax.Array:
+    """Returns the second and the fourth channel of `u32[...]`, each with 16 bits of room."""
+    return (packed >> 8) & _LANES
 
 
 def interleave(first: jax.Array, second: jax.Array) -> jax.Array:

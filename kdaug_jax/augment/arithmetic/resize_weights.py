@@ -2,7 +2,7 @@
 
 The weights of a line depend only on its lengths before and after. They are worked out in double
 precision for Pillow and in single for TensorFlow, and stored as tables by length, so that a box
-whose edges are traced only looks its row up. A table takes longest side * output side * taps * 4
+whose edges are traced only looks its row up. A table takes longest side * output side * weights * 4
 bytes: 20 KB from and to 32 pixels, 5 MB from 500 to 224 (bicubic).
 """
 
@@ -21,12 +21,12 @@ BITS = 22
 _LARGEST_TABLE = 64 << 20
 
 
-class Taps(NamedTuple):
+class ResizeWeights(NamedTuple):
     """What the pixels of a resized line are made of.
 
     Attributes:
       first: `i32[...,out]`, the first input pixel of each.
-      weight: `[...,out,taps]`, weights of it and of those after it: `i32`, in units of 2^-22, for
+      weight: `[...,out,count]`, weights of it and of those after it: `i32`, in units of 2^-22, for
         Pillow; `f32` for TensorFlow, whose input pixels beyond an edge are those at the edge.
     """
 
@@ -52,7 +52,7 @@ FILTERS: dict[str, tuple[Callable[[np.ndarray], np.ndarray], float]] = {
 VERSIONS = {"tf1": 1, "tf2": 2}
 
 
-def pillow_taps(length: int, out: int, method: str) -> Taps:
+def pillow_weights(length: int, out: int, method: str) -> ResizeWeights:
     """Works out the weights of one line, as Pillow does.
 
     Args:
@@ -61,7 +61,7 @@ def pillow_taps(length: int, out: int, method: str) -> Taps:
       method: "bilinear" or "bicubic", both with antialiasing.
 
     Returns:
-      `i32[out]` and `i32[out,taps]`.
+      `i32[out]` and `i32[out,count]`.
 
     Source: `ImagingResample` of Pillow, 8 bits per channel.
     """
@@ -69,20 +69,20 @@ def pillow_taps(length: int, out: int, method: str) -> Taps:
     scale = length / out
     wide = max(scale, 1.0)
     support = reach * wide
-    taps = math.ceil(support) * 2 + 1
+    count = math.ceil(support) * 2 + 1
     centre = (np.arange(out) + 0.5) * scale
     first = np.maximum((centre - support + 0.5).astype(np.int32), 0)
     end = np.minimum((centre + support + 0.5).astype(np.int32), length)
-    place = first[:, None] + np.arange(taps)
+    place = first[:, None] + np.arange(count)
     weight = function(np.abs((place - centre[:, None] + 0.5) * (1.0 / wide)))
     weight = np.where(place < end[:, None], weight, 0.0)
     # One after another, as Pillow adds them up.
     total = functools.reduce(np.add, weight.T)
     scaled = weight / total[:, None] * (1 << BITS)
-    return Taps(first, np.trunc(scaled + np.copysign(0.5, scaled)).astype(np.int32))
+    return ResizeWeights(first, np.trunc(scaled + np.copysign(0.5, scaled)).astype(np.int32))
 
 
-def tensorflow_taps(length: int, out: int, version: Literal[1, 2]) -> Taps:
+def tensorflow_weights(length: int, out: int, version: Literal[1, 2]) -> ResizeWeights:
     """Works out the bicubic weights of one line, as TensorFlow does, without antialiasing.
 
     Args:
@@ -114,18 +114,18 @@ def tensorflow_taps(length: int, out: int, version: Literal[1, 2]) -> Taps:
         index = first[:, None] + np.arange(4)
         weight = np.where((index >= 0) & (index < length), weight, np.float32(0))
         weight = weight * (np.float32(1) / functools.reduce(np.add, weight.T))[:, None]
-    return Taps(first, weight)
+    return ResizeWeights(first, weight)
 
 
-def _taps(length: int, out: int, kind: str) -> Taps:
+def _weights(length: int, out: int, kind: str) -> ResizeWeights:
     """Works out the weights of one line, by any kind of resizing."""
     if kind in FILTERS:
-        return pillow_taps(length, out, kind)
-    return tensorflow_taps(length, out, VERSIONS[kind])
+        return pillow_weights(length, out, kind)
+    return tensorflow_weights(length, out, VERSIONS[kind])
 
 
 @functools.lru_cache(maxsize=32)
-def taps_table(longest: int, out: int, kind: str) -> Taps:
+def weight_table(longest: int, out: int, kind: str) -> ResizeWeights:
     """Stacks the weights of all lengths up to the longest.
 
     Args:
@@ -134,20 +134,20 @@ def taps_table(longest: int, out: int, kind: str) -> Taps:
       kind: "bilinear" or "bicubic" for Pillow's, "tf1" or "tf2" for TensorFlow's bicubic.
 
     Returns:
-      `[longest+1,out]` and `[longest+1,out,taps]`; row 0 is empty.
+      `[longest+1,out]` and `[longest+1,out,count]`; row 0 is empty.
 
     Raises:
-      ValueError: the table would take more than 64 MiB.
+      ArgumentError: the table would take more than 64 MiB.
     """
-    taps = _taps(longest, out, kind).weight.shape[1]
-    if (longest + 1) * out * taps * 4 > _LARGEST_TABLE:
+    count = _weights(longest, out, kind).weight.shape[1]
+    if (longest + 1) * out * count * 4 > _LARGEST_TABLE:
         raise ArgumentError(
             f"the table of boxes of up to {longest} pixels resized to {out} takes more than "
             f"{_LARGEST_TABLE >> 20} MiB; the images must be stored smaller"
         )
     first = np.zeros((longest + 1, out), np.int32)
-    weight = np.zeros((longest + 1, out, taps), np.float32 if kind in VERSIONS else np.int32)
+    weight = np.zeros((longest + 1, out, count), np.float32 if kind in VERSIONS else np.int32)
     for length in range(1, longest + 1):
-        row = _taps(length, out, kind)
+        row = _weights(length, out, kind)
         first[length], weight[length, :, : row.weight.shape[1]] = row
-    return Taps(first, weight)
+    return ResizeWeights(first, weight)

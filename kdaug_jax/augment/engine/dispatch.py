@@ -1,9 +1,9 @@
-"""Does work of many kinds, for each image its own: three implementations, the same bits.
+"""Dispatches each image to the kernel of its kind: three implementations, the same bits.
 
-`all` computes every kind of work for every image and picks one: what `vmap` makes of a branch,
-simple, and the reference. `map` goes through the images of each kind a few at a time, as many as a
-CPU's cache holds, and computes nothing in vain. `slab` gathers the images of each kind into a slab
-of fixed size and computes it at once, which is for accelerators.
+`switch` is `lax.switch` under `vmap`, which computes every kernel for every image and picks one:
+simple, and the reference. `loop` goes through the images of each kind a few at a time, as many as
+a CPU's cache holds, and computes nothing in vain. `gather` collects the images of each kind in an
+array of fixed size and computes it at once, which is for accelerators.
 """
 
 from __future__ import annotations
@@ -17,91 +17,91 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from kdaug_jax.augment.engine.kernels import Kernel, Row
+from kdaug_jax.augment.engine.kernels import BoundKernel, Row
 
-Work = Mapping[int, Kernel]
-# Replaces in `out` `[B,...]` what one kind of work or another makes, see `slabs`.
-Spread = Callable[..., jax.Array]
+Kernels = Mapping[int, BoundKernel]
+# Replaces in `out` `[B,...]` what one kernel or another computes, see `gather`.
+Dispatch = Callable[..., jax.Array]
 # How far, in standard deviations, the images of a kind may outnumber their share before a batch
-# is computed by `all` instead: less than once in 10^8 batches.
+# is computed by `switch` instead: less than once in 10^8 batches.
 DEVIATIONS = 6.0
 CACHED = 1 << 14  # pixels that are worked on at a time on a CPU
 
 
-def _all(
-    out: jax.Array, numbers: jax.Array, work: Work, row: Row, words: jax.Array | None = None
+def _switch(
+    out: jax.Array, kinds: jax.Array, kernels: Kernels, row: Row, packed: jax.Array | None = None
 ) -> jax.Array:
-    if not work:
+    if not kernels:
         return out
-    branches = [lambda old, image, own: old] + [
-        lambda old, image, own, kernel=kernel: kernel(image, own) for kernel in work.values()
+    branches = [lambda old, image, row: old] + [
+        lambda old, image, row, kernel=kernel: kernel(image, row) for kernel in kernels.values()
     ]
-    places = np.zeros(max(work) + 1, np.int32)
-    places[list(work)] = np.arange(len(work)) + 1
+    branch_of = np.zeros(max(kernels) + 1, np.int32)
+    branch_of[list(kernels)] = np.arange(len(kernels)) + 1
 
-    def one(number, *arguments):
-        return jax.lax.switch(jnp.asarray(places)[number], branches, *arguments)
+    def compute(kind, *arguments):
+        return jax.lax.switch(jnp.asarray(branch_of)[kind], branches, *arguments)
 
-    return jax.vmap(one)(numbers, out, out if words is None else words, row)
+    return jax.vmap(compute)(kinds, out, out if packed is None else packed, row)
 
 
-def _map(
-    out: jax.Array, numbers: jax.Array, work: Work, row: Row, words: jax.Array | None = None
+def _loop(
+    out: jax.Array, kinds: jax.Array, kernels: Kernels, row: Row, packed: jax.Array | None = None
 ) -> jax.Array:
-    if not work:
+    if not kernels:
         return out
-    batch, height, width = (out if words is None else words).shape
+    batch, height, width = (out if packed is None else packed).shape
     few = max(1, min(CACHED // (height * width), batch // 16))
-    owners, starts, turns = _rounds(numbers, tuple(work), few)
+    owners, starts, turns = _rounds(kinds, tuple(kernels), few)
     # Rows are fetched once for all: a round of few steps takes a CPU less time than one of many.
-    theirs = jnp.minimum(owners, batch - 1)
-    rows = _fetch(row, theirs)
-    for kernel, start, count in zip(work.values(), starts, turns, strict=True):
+    image_ids = jnp.minimum(owners, batch - 1)
+    rows = _fetch(row, image_ids)
+    for kernel, start, count in zip(kernels.values(), starts, turns, strict=True):
 
-        def some(turn: jax.Array, out: jax.Array, kernel=kernel, start=start) -> jax.Array:
+        def compute_few(turn: jax.Array, out: jax.Array, kernel=kernel, start=start) -> jax.Array:
             def take(array: jax.Array) -> jax.Array:
                 return jax.lax.dynamic_slice_in_dim(array, start + turn * few, few)
 
-            images = _fetch(out if words is None else words, take(theirs))
+            images = _fetch(out if packed is None else packed, take(image_ids))
             return _put(out, take(owners), jax.vmap(kernel)(images, jax.tree.map(take, rows)))
 
-        out = jax.lax.fori_loop(0, count, some, out)
+        out = jax.lax.fori_loop(0, count, compute_few, out)
     return out
 
 
 def _rounds(
-    numbers: jax.Array, kinds: tuple[int, ...], few: int
+    kinds: jax.Array, computed: tuple[int, ...], few: int
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Lays the images of each kind out in whole rounds of `few`.
 
     Args:
-      numbers: `i32[B]`, the kind of each image.
-      kinds: those that are wanted.
+      kinds: `i32[B]`, the kind of each image.
+      computed: the kinds that have a kernel.
       few: how many a round.
 
     Returns:
       `i32[M]`, images in rounds, filled up with B; where those of each kind begin; and how many
       rounds they are.
     """
-    batch = len(numbers)
-    mine = numbers[:, None] == jnp.asarray(kinds, jnp.int32)[None]
-    counts = mine.sum(0, dtype=jnp.int32)
+    batch = len(kinds)
+    matches = kinds[:, None] == jnp.asarray(computed, jnp.int32)[None]
+    counts = matches.sum(0, dtype=jnp.int32)
     turns = (counts + few - 1) // few
     starts = few * (jnp.cumsum(turns) - turns)
-    places = starts[None] + jnp.cumsum(mine, axis=0, dtype=jnp.int32) - 1
-    size = batch + few * len(kinds)
-    places = jnp.where(mine, places, size).min(1)
+    places = starts[None] + jnp.cumsum(matches, axis=0, dtype=jnp.int32) - 1
+    size = batch + few * len(computed)
+    places = jnp.where(matches, places, size).min(1)
     owners = jnp.full(size, batch, jnp.int32)
     return owners.at[places].set(jnp.arange(batch, dtype=jnp.int32), mode="drop"), starts, turns
 
 
-def _fetch(tree: Any, theirs: jax.Array) -> Any:
+def _fetch(tree: Any, image_ids: jax.Array) -> Any:
     """Takes rows `i32[M]` out of arrays `[B,...]`."""
-    return jax.tree.map(lambda array: array.at[theirs].get(mode="promise_in_bounds"), tree)
+    return jax.tree.map(lambda array: array.at[image_ids].get(mode="promise_in_bounds"), tree)
 
 
-def _put(out: jax.Array, whose: jax.Array, done: jax.Array) -> jax.Array:
-    return out.at[whose].set(done, mode="drop")
+def _put(out: jax.Array, owners: jax.Array, computed: jax.Array) -> jax.Array:
+    return out.at[owners].set(computed, mode="drop")
 
 
 def _section(array: jax.Array, start: int, size: int) -> jax.Array:
@@ -109,14 +109,14 @@ def _section(array: jax.Array, start: int, size: int) -> jax.Array:
 
 
 def capacity(share: float, batch: int) -> int:
-    """Gives how many images of a batch are made room for.
+    """Returns how many images of a batch are made room for.
 
     Args:
       share: expected share of the batch, 0..1.
       batch: number of images.
 
     Returns:
-      Share and spread together, rounded up to a multiple of 8, at most the batch.
+      Share and deviations together, rounded up to a multiple of 8, at most the batch.
     """
     if share <= 0.0:
         return min(8, batch)
@@ -124,68 +124,68 @@ def capacity(share: float, batch: int) -> int:
     return min(-(-math.ceil(wide) // 8) * 8, batch)
 
 
-def _slab(
-    out: jax.Array, numbers: jax.Array, work: Work, row: Row, words: jax.Array | None = None,
+def _gather_or_switch(
+    out: jax.Array, kinds: jax.Array, kernels: Kernels, row: Row, packed: jax.Array | None = None,
     *, shares: tuple[float, ...],
 ) -> jax.Array:
-    if not work:
+    if not kernels:
         return out
-    room = rooms(work, shares, len(out))
+    room = rooms(kernels, shares, len(out))
     fits = jnp.array(True)
-    for number, places in room.items():
-        fits &= jnp.sum(numbers == number) <= places
+    for kind, places in room.items():
+        fits &= jnp.sum(kinds == kind) <= places
     return jax.lax.cond(
         fits,
-        lambda: slabs(out, numbers, work, row, words, room=room),
-        lambda: _all(out, numbers, work, row, words),
+        lambda: gather(out, kinds, kernels, row, packed, room=room),
+        lambda: _switch(out, kinds, kernels, row, packed),
     )
 
 
-def rooms(work: Work, shares: tuple[float, ...], batch: int) -> dict[int, int]:
-    """Gives the `capacity` that each kind of work has, by its share of a batch."""
-    return {number: capacity(shares[number], batch) for number in work}
+def rooms(kernels: Kernels, shares: tuple[float, ...], batch: int) -> dict[int, int]:
+    """Returns the `capacity` that each kernel has, by its share of a batch."""
+    return {kind: capacity(shares[kind], batch) for kind in kernels}
 
 
-def slabs(
-    out: jax.Array, numbers: jax.Array, work: Work, row: Row, words: jax.Array | None = None,
+def gather(
+    out: jax.Array, kinds: jax.Array, kernels: Kernels, row: Row, packed: jax.Array | None = None,
     *, room: Mapping[int, int],
 ) -> jax.Array:
-    """Computes each kind of work for the images that drew it, as long as there is room.
+    """Runs each kernel on the images that drew its kind, as long as there is room.
 
     Args:
       out: `[B,...]`, what is replaced by what is computed.
-      numbers: `i32[B]`, of the kind of work of each image.
-      work: what is computed by kind.
+      kinds: `i32[B]`, of each image.
+      kernels: by kind.
       row: the rows `[B]`.
-      words: `u32[B,H,W]`, see `ops.words`; None where they are what is replaced.
+      packed: `u32[B,H,W]`, see `arithmetic.packed`; None where they are what is replaced.
       room: how many images are computed by kind.
 
     Returns:
       `[B,...]`.
     """
-    words = out if words is None else words
+    packed = out if packed is None else packed
     # Sorted by kind, the images of each lie together.
-    order = jnp.argsort(numbers, stable=True).astype(jnp.int32)
+    order = jnp.argsort(kinds, stable=True).astype(jnp.int32)
     order = jnp.concatenate([order, jnp.full(max(room.values()), len(out), jnp.int32)])
     owners = []
-    for number, places in room.items():
-        first = jnp.sum(numbers < number, dtype=jnp.int32)
-        count = jnp.sum(numbers == number, dtype=jnp.int32)
-        mine = jax.lax.dynamic_slice(order, (first,), (places,))
-        owners.append(jnp.where(jnp.arange(places) < count, mine, len(out)))
+    for kind, places in room.items():
+        first = jnp.sum(kinds < kind, dtype=jnp.int32)
+        count = jnp.sum(kinds == kind, dtype=jnp.int32)
+        image_ids = jax.lax.dynamic_slice(order, (first,), (places,))
+        owners.append(jnp.where(jnp.arange(places) < count, image_ids, len(out)))
     # One gather fetches the images of all kinds, and one scatter puts them back.
-    whose = jnp.concatenate(owners)
-    fetched = _fetch((words, row), jnp.minimum(whose, len(out) - 1))
-    done, start = [], 0
-    for number, places in room.items():
-        slab = jax.tree.map(functools.partial(_section, start=start, size=places), fetched)
-        done.append(jax.vmap(work[number])(*slab))
+    all_owners = jnp.concatenate(owners)
+    fetched = _fetch((packed, row), jnp.minimum(all_owners, len(out) - 1))
+    computed, start = [], 0
+    for kind, places in room.items():
+        section = jax.tree.map(functools.partial(_section, start=start, size=places), fetched)
+        computed.append(jax.vmap(kernels[kind])(*section))
         start += places
-    return _put(out, whose, jnp.concatenate(done))
+    return _put(out, all_owners, jnp.concatenate(computed))
 
 
-DISPATCHES: dict[str, Callable[[tuple[float, ...]], Spread]] = {
-    "all": lambda expected: _all,
-    "map": lambda expected: _map,
-    "slab": lambda expected: functools.partial(_slab, shares=expected),
+DISPATCHES: dict[str, Callable[[tuple[float, ...]], Dispatch]] = {
+    "switch": lambda shares: _switch,
+    "loop": lambda shares: _loop,
+    "gather": lambda shares: functools.partial(_gather_or_switch, shares=shares),
 }

@@ -13,15 +13,16 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from kdaug_jax.augment.arithmetic.packed import pack, planes
+from kdaug_jax.augment.arithmetic.packed import pack, planes, with_colours
 from kdaug_jax.augment.ops.checks import check_image, check_number, is_host
+from kdaug_jax.augment.ops.kernel import Colours3, Context, Row
 
 RGB = (3, 4)
 _UPPER_BITS = np.uint32(0xFFFFF000)
 
 
 def arrays_of(*numbers: ArrayLike) -> ModuleType:
-    """Gives NumPy where all `numbers` `[...]` are of the host, else `jax.numpy`."""
+    """Returns NumPy where all `numbers` `[...]` are of the host, else `jax.numpy`."""
     return np if all(map(is_host, numbers)) else jnp
 
 
@@ -39,7 +40,7 @@ def split_alpha(factor: ArrayLike) -> tuple[ArrayLike, ArrayLike]:
 
     Raises:
       TypeError: not a number.
-      ValueError: negative or not finite.
+      ArgumentError: negative or not finite.
     """
     if is_host(factor):
         for number in np.ravel(factor):
@@ -82,7 +83,7 @@ def blend(
 
 
 def blend_lut(degenerate: ArrayLike, alpha_hi: ArrayLike, alpha_lo: ArrayLike) -> ArrayLike:
-    """Gives the table of `blend` with one grey level: brightness is that of level 0.
+    """Returns the table of `blend` with one grey level: brightness is that of level 0.
 
     Args:
       degenerate: `u8[]` or `i32[]`, the level at alpha = 0.
@@ -98,7 +99,7 @@ def blend_lut(degenerate: ArrayLike, alpha_hi: ArrayLike, alpha_lo: ArrayLike) -
 
 
 def luma(image: jax.Array) -> jax.Array:
-    """Gives the grey levels that Pillow calls "L"; alpha is ignored.
+    """Returns the grey levels that Pillow calls "L"; alpha is ignored.
 
     Args:
       image: `u8[H,W,C]`, C = 3 or 4.
@@ -111,7 +112,7 @@ def luma(image: jax.Array) -> jax.Array:
 
 
 def luma_of(red: jax.Array, green: jax.Array, blue: jax.Array) -> jax.Array:
-    """Gives `luma` of three colours, `i32[...]` each in 0..255, as `i32[...]`."""
+    """Returns `luma` of three colours, `i32[...]` each in 0..255, as `i32[...]`."""
     return (19595 * red + 38470 * green + 7471 * blue + 32768) >> 16
 
 
@@ -132,3 +133,21 @@ def blend_colours(
     check_image(image, RGB)
     colours = blend(degenerate, jnp.asarray(image[:, :, :3]), alpha_hi, alpha_lo)
     return jnp.concatenate([colours, image[:, :, 3:]], axis=2)
+
+
+def blend_packed(starts: Colours3, packed: jax.Array, row: Row, context: Context) -> jax.Array:
+    """Blends the colours of packed pixels in the arithmetic of a variant; alpha is kept.
+
+    Args:
+      starts: `i32[H,W]` each, the colours at a factor of 0.
+      packed: `u32[H,W]`.
+      row: whose `alpha` is the factor.
+      context: of the batch.
+
+    Returns:
+      `u32[H,W]`.
+    """
+    return with_colours(packed, tuple(
+        context.arithmetic.blend(start, plane, row.alpha)
+        for start, plane in zip(starts, planes(packed), strict=True)
+    ))

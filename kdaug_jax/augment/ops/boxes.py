@@ -55,7 +55,7 @@ def _below(bits: jax.Array, count: ArrayLike) -> jax.Array:
 
 
 def _root(numbers: jax.Array) -> jax.Array:
-    """Gives `i32[...]` square roots of `f32[...]`, rounded to nearest, alike on all devices."""
+    """Returns `i32[...]` square roots of `f32[...]`, rounded to nearest, alike on all devices."""
     # Devices may differ in the last place of a root, so it is only a guess to start from.
     guess = jnp.sqrt(numbers).astype(jnp.int32)
     root = guess - 1
@@ -106,7 +106,7 @@ def draw_box(
 
 
 def _middle(height: int, width: int, ratio: tuple[float, float]) -> Box:
-    """Gives the largest box in the middle of an image whose shape is allowed."""
+    """Returns the largest box in the middle of an image whose shape is allowed."""
     tall, wide = height, width
     if width / height < ratio[0]:
         tall = round(width / ratio[0])
@@ -169,7 +169,7 @@ def draw_inception_box(
 def _heights(
     shapes: np.ndarray, least: np.float32, most: np.float32, height: int, width: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Gives the smallest and the largest height of boxes of each shape, `i32[N]` both."""
+    """Returns the smallest and the largest height of boxes of each shape, `i32[N]` both."""
     low = np.rint(np.sqrt(least / shapes)).astype(np.int32)
     high = np.rint(np.sqrt(most / shapes)).astype(np.int32)
     too_wide = np.rint(high.astype(np.float32) * shapes) > width
@@ -180,7 +180,7 @@ def _heights(
 
 
 def _least_covered(covered: float, pixels: int) -> int:
-    """Gives the smallest number of pixels that is the fraction `covered` of all, in float32."""
+    """Returns the smallest number of pixels that is the fraction `covered` of all, in float32."""
     least = max(math.ceil(covered * pixels) - 1, 0)
     while np.float32(least) / np.float32(pixels) < np.float32(covered):
         least += 1
@@ -188,7 +188,7 @@ def _least_covered(covered: float, pixels: int) -> int:
 
 
 def center_box(height: int, width: int, size: int, padding: int = 32) -> Box:
-    """Gives the square in the middle of which evaluation sees, for one size of results.
+    """Returns the square in the middle of which evaluation sees, for one size of results.
 
     Args:
       height: of the image in pixels.

@@ -23,7 +23,7 @@ def check_image(image: Any, channels: tuple[int, ...] | None = None) -> tuple[in
 
     Raises:
       TypeError: not an array of uint8.
-      ValueError: not three axes, an empty one, or another number of channels.
+      ArgumentError: not three axes, an empty one, or another number of channels.
     """
     wanted = "C" if channels is None else " or ".join(map(str, channels))
     right = f"must be uint8 [H,W,{wanted}]"
@@ -48,7 +48,7 @@ def check_batch(images: Any, channels: tuple[int, ...] = (3, 4)) -> None:
 
     Raises:
       TypeError: not an array of uint8.
-      ValueError: not four axes, images without pixels, or another number of channels.
+      ArgumentError: not four axes, images without pixels, or another number of channels.
     """
     right = f"must be uint8 [B,H,W,{' or '.join(map(str, channels))}]"
     if not isinstance(images, (np.ndarray, jax.Array)):
@@ -68,7 +68,7 @@ def check_keys(keys: Any, images: Any) -> None:
       images: `[B,...]`.
 
     Raises:
-      ValueError: not an array of keys, or not as many as images.
+      ArgumentError: not an array of keys, or not as many as images.
     """
     typed = isinstance(keys, jax.Array) and jax.dtypes.issubdtype(keys.dtype, jax.dtypes.prng_key)
     if not typed or keys.shape != images.shape[:1]:
@@ -80,7 +80,7 @@ def check_keys(keys: Any, images: Any) -> None:
 
 
 def is_host(number: Any) -> bool:
-    """Says whether a number is known before anything is traced.
+    """Returns whether a number is known before anything is traced.
 
     Args:
       number: a Python or NumPy number, or an array of JAX.
@@ -103,7 +103,7 @@ def check_number(name: str, number: Any, low: float, high: float, whole: bool = 
 
     Raises:
       TypeError: not a number.
-      ValueError: out of range, or a fraction where a whole number is due.
+      ArgumentError: out of range, or a fraction where a whole number is due.
     """
     if not is_host(number):
         return
@@ -127,11 +127,11 @@ def check_host(name: str, number: Any, limit: float = math.inf) -> float:
       limit: largest legal size, positive or negative.
 
     Returns:
-      The number as a double.
+      The number as a Python float.
 
     Raises:
       TypeError: traced, or not a number.
-      ValueError: larger than `limit` or not finite.
+      ArgumentError: larger than `limit` or not finite.
     """
     if not is_host(number):
         raise TypeError(
@@ -151,7 +151,7 @@ def check_fill(fill: Any, channels: int) -> None:
 
     Raises:
       TypeError: a name; names are turned into colours by the view language.
-      ValueError: of another length, or not whole numbers 0..255.
+      ArgumentError: of another length, or not whole numbers 0..255.
     """
     if isinstance(fill, str):
         raise TypeError(f"fill={fill!r} is a name; an op takes a colour, u8[C]")

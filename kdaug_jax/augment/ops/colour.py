@@ -12,19 +12,27 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
+from kdaug_jax.augment.arithmetic.packed import planes
 from kdaug_jax.augment.ops import lut
-from kdaug_jax.augment.ops.blending import RGB, blend_colours, luma, split_alpha
+from kdaug_jax.augment.ops.blending import (
+    RGB,
+    blend_colours,
+    blend_packed,
+    luma,
+    split_alpha,
+)
 from kdaug_jax.augment.ops.checks import check_image
+from kdaug_jax.augment.ops.kernel import Context, Row
 
 
 def identity(image: jax.Array) -> jax.Array:
-    """Gives `u8[H,W,C]` back unchanged."""
+    """Returns `u8[H,W,C]` back unchanged."""
     check_image(image, RGB)
     return jnp.asarray(image)
 
 
 def invert(image: jax.Array) -> jax.Array:
-    """Gives the negative of `u8[H,W,C]`; alpha becomes 255."""
+    """Returns the negative of `u8[H,W,C]`; alpha becomes 255."""
     return lut.apply_rgb_lut(image, lut.invert_lut())
 
 
@@ -93,3 +101,8 @@ def color(image: jax.Array, factor: ArrayLike) -> jax.Array:
     """
     alpha = split_alpha(factor)
     return blend_colours(luma(image)[:, :, None], image, *alpha)
+
+
+def color_kernel(packed: jax.Array, row: Row, context: Context) -> jax.Array:
+    """Computes `color` of packed pixels, in the arithmetic of any variant."""
+    return blend_packed((context.arithmetic.grey(*planes(packed)),) * 3, packed, row, context)

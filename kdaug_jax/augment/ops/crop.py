@@ -89,7 +89,7 @@ def check_pad_crop(arguments: Mapping[str, Any], size: tuple[int, int]) -> None:
       size: height and width of the images in pixels.
 
     Raises:
-      ValueError: (what is wrong, what would be right).
+      ArgumentError: what is wrong, and what to write.
     """
     if not 0 <= arguments["padding"] <= min(size):
         raise ArgumentError(f"got padding={arguments['padding']}", f"must be 0..{min(size)} pixels")

@@ -11,17 +11,18 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from kdaug_jax.augment.arithmetic.packed import even, interleave, odd, pack, unpack
-from kdaug_jax.augment.ops.blending import RGB, blend_colours, split_alpha
+from kdaug_jax.augment.ops.blending import RGB, blend_colours, blend_packed, split_alpha
 from kdaug_jax.augment.ops.checks import check_image
+from kdaug_jax.augment.ops.kernel import Context, Row
 
 CHANNELS = (1, 2, 3, 4)
 
 
-def _window(words: jax.Array, radius: int) -> dict[tuple[int, int], jax.Array]:
-    """Gives the neighbours of all pixels by row and column, 0 outside: `u32[H,W]` each."""
-    height, width = words.shape
+def _window(packed: jax.Array, radius: int) -> dict[tuple[int, int], jax.Array]:
+    """Returns the neighbours of all pixels by row and column, 0 outside: `u32[H,W]` each."""
+    height, width = packed.shape
     # Kept apart, lest a compiler pads again for each neighbour.
-    wide = jax.lax.optimization_barrier(jnp.pad(words, radius))
+    wide = jax.lax.optimization_barrier(jnp.pad(packed, radius))
     reach = range(-radius, radius + 1)
     return {
         (row, column): wide[radius + row :, radius + column :][:height, :width]
@@ -53,39 +54,39 @@ def _thirteenth(lanes: jax.Array) -> jax.Array:
     return ((low * 5042) >> 16) | (high * 5042) & np.uint32(0xFFFF0000)
 
 
-def smooth_words(words: jax.Array) -> jax.Array:
-    """Does what `smooth` does, on words.
+def smooth_packed(packed: jax.Array) -> jax.Array:
+    """Computes `smooth` of packed pixels.
 
     Args:
-      words: `u32[H,W]`, see `words.pack`.
+      packed: `u32[H,W]`, see `packed.pack`.
 
     Returns:
       `u32[H,W]`.
     """
-    suggest = _window(words, 1)
+    neighbours = _window(packed, 1)
     # Six more are a half of 13, cut off: rounded to nearest, for there are no ties.
     sums = (
-        sum(map(lanes, suggest.values())) + 4 * lanes(words) + np.uint32(0x00060006)
+        sum(map(lanes, neighbours.values())) + 4 * lanes(packed) + np.uint32(0x00060006)
         for lanes in (even, odd)
     )
-    return keep_border(interleave(*map(_thirteenth, sums)), words, 1)
+    return keep_border(interleave(*map(_thirteenth, sums)), packed, 1)
 
 
-def blur_words(words: jax.Array) -> jax.Array:
-    """Does what `blur` does, on words.
+def blur_packed(packed: jax.Array) -> jax.Array:
+    """Computes `blur` of packed pixels.
 
     Args:
-      words: `u32[H,W]`, see `words.pack`.
+      packed: `u32[H,W]`, see `packed.pack`.
 
     Returns:
       `u32[H,W]`.
     """
     ring = [
-        pixel for (row, column), pixel in _window(words, 2).items()
+        pixel for (row, column), pixel in _window(packed, 2).items()
         if max(abs(row), abs(column)) == 2
     ]
     sums = (sum(map(lanes, ring)) + np.uint32(0x00080008) for lanes in (even, odd))
-    return keep_border(interleave(*(even(lane >> 4) for lane in sums)), words, 2)
+    return keep_border(interleave(*(even(lane >> 4) for lane in sums)), packed, 2)
 
 
 def smooth(image: jax.Array) -> jax.Array:
@@ -98,7 +99,7 @@ def smooth(image: jax.Array) -> jax.Array:
       `u8[H,W,C]`, rounded to nearest; the border of one pixel is unchanged.
     """
     channels = check_image(image, CHANNELS)[2]
-    return unpack(smooth_words(pack(image)), channels)
+    return unpack(smooth_packed(pack(image)), channels)
 
 
 def blur(image: jax.Array) -> jax.Array:
@@ -111,7 +112,7 @@ def blur(image: jax.Array) -> jax.Array:
       `u8[H,W,C]`, rounded half up; the border of two pixels is unchanged.
     """
     channels = check_image(image, CHANNELS)[2]
-    return unpack(blur_words(pack(image)), channels)
+    return unpack(blur_packed(pack(image)), channels)
 
 
 def sharpness(image: jax.Array, factor: ArrayLike) -> jax.Array:
@@ -127,3 +128,8 @@ def sharpness(image: jax.Array, factor: ArrayLike) -> jax.Array:
     check_image(image, RGB)
     alpha = split_alpha(factor)
     return blend_colours(smooth(image[:, :, :3]), image, *alpha)
+
+
+def sharpness_kernel(packed: jax.Array, row: Row, context: Context) -> jax.Array:
+    """Computes `sharpness` of packed pixels, in the arithmetic of any variant."""
+    return blend_packed(context.arithmetic.smooth(packed), packed, row, context)

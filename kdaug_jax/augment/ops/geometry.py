@@ -17,6 +17,7 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from kdaug_jax.augment.ops.checks import check_fill, check_host, check_image
+from kdaug_jax.augment.ops.kernel import Context, Row
 from kdaug_jax.augment.ops.resample import affine_bicubic, affine_bilinear, exact_coefficients
 from kdaug_jax.errors import ArgumentError, suggest
 
@@ -27,7 +28,7 @@ _ONE = 1 << 16
 
 
 def affine_coefficients(a: float, b: float, c: float, d: float, e: float, f: float) -> np.ndarray:
-    """Gives x = a x' + b y' + c, y = d x' + e y' + f at pixel centres, in 16.16 fixed point.
+    """Returns x = a x' + b y' + c, y = d x' + e y' + f at pixel centres, in 16.16 fixed point.
 
     Args:
       a: input columns per output column.
@@ -41,7 +42,7 @@ def affine_coefficients(a: float, b: float, c: float, d: float, e: float, f: flo
       `i32[6]`, for `affine_nearest`.
 
     Raises:
-      ValueError: a coefficient is 32768 or more in size, which 16.16 does not hold.
+      ArgumentError: a coefficient is 32768 or more in size, which 16.16 does not hold.
 
     Source: `ImagingTransform`, method AFFINE, filter NEAREST, of Pillow.
     """
@@ -67,7 +68,7 @@ def affine_nearest(image: jax.Array, coefficients: ArrayLike, fill: ArrayLike) -
 
     Raises:
       TypeError: the image is not uint8.
-      ValueError: the image is not `[H,W,C]`.
+      ArgumentError: the image is not `[H,W,C]`.
     """
     height, width, channels = check_image(image)
     check_fill(fill, channels)
@@ -118,7 +119,7 @@ def take_pixels(
 
 
 def rotation(degrees: float, height: int, width: int) -> Matrix:
-    """Gives the map of a counter-clockwise rotation about the middle of an image.
+    """Returns the map of a counter-clockwise rotation about the middle of an image.
 
     Args:
       degrees: angle; whole turns, and quarter turns of squares, move whole pixels.
@@ -136,14 +137,56 @@ def rotation(degrees: float, height: int, width: int) -> Matrix:
     return cos, sin, cos * -x + sin * -y + x, minus, cos, minus * -x + cos * -y + y
 
 
-def _affine(image: jax.Array, matrix: Matrix, fill: ArrayLike, method: Method) -> jax.Array:
-    """Maps `u8[H,W,C]` by host numbers."""
+def whole_turn(degrees: float, height: int, width: int) -> bool:
+    """Returns whether a rotation moves whole pixels, as Pillow then does without interpolating."""
+    return degrees % 180 == 0 or (degrees % 90 == 0 and height == width)
+
+
+def shear_x_matrix(v: float, height: int, width: int) -> Matrix:
+    """Returns the map of `shear_x`, the same for all sizes of images."""
+    return 1, v, 0, 0, 1, 0
+
+
+def shear_y_matrix(v: float, height: int, width: int) -> Matrix:
+    """Returns the map of `shear_y`, the same for all sizes of images."""
+    return 1, 0, 0, v, 1, 0
+
+
+def translate_x_matrix(p: float, height: int, width: int) -> Matrix:
+    """Returns the map of `translate_x`, the same for all sizes of images."""
+    return 1, 0, p, 0, 1, 0
+
+
+def translate_y_matrix(p: float, height: int, width: int) -> Matrix:
+    """Returns the map of `translate_y`, the same for all sizes of images."""
+    return 1, 0, 0, 0, 1, p
+
+
+def affine(
+    image: jax.Array, matrix: Matrix, fill: ArrayLike, method: Method = "nearest"
+) -> jax.Array:
+    """Maps an image by host numbers, x = a x' + b y' + c, y = d x' + e y' + f.
+
+    Args:
+      image: `u8[H,W,C]`.
+      matrix: a to f, output to input, of pixels whose centres lie at halves.
+      fill: `u8[C]`, the colour of what comes in from outside.
+      method: "nearest", "bilinear" or "bicubic".
+
+    Returns:
+      `u8[H,W,C]`.
+
+    Raises:
+      TypeError: the image is not uint8.
+      ArgumentError: an unknown method, the image is not `[H,W,C]`, or too large coefficients for
+        16.16 fixed point.
+    """
     height, width, channels = check_image(image)
     check_fill(fill, channels)
     if method in _INTERPOLATED:
         return _INTERPOLATED[method](image, exact_coefficients(*matrix), fill)
     if method != "nearest":
-        raise ArgumentError(f"method={method!r}; {suggest(str(method), ('nearest', *_INTERPOLATED))}")
+        raise ArgumentError(f"method={method!r}", suggest(str(method), ("nearest", *_INTERPOLATED)))
     a, b, c, d, e, f = matrix
     for x, y in ((0, 0), (width, 0), (0, height), (width, height)):
         if max(abs(a * x + b * y + c), abs(d * x + e * y + f)) >= 1 << 15:
@@ -167,15 +210,14 @@ def rotate(
 
     Raises:
       TypeError: `degrees` is traced, or the image is not uint8.
-      ValueError: an unknown method, or the image is not `[H,W,C]`.
+      ArgumentError: an unknown method, or the image is not `[H,W,C]`.
     """
     height, width, _ = check_image(image)
     degrees = check_host("degrees", degrees) % 360
-    # Pillow moves whole pixels then, and does not weigh colours by alpha.
-    turns = degrees in (0, 180) or (degrees in (90, 270) and height == width)
-    if turns and method in _INTERPOLATED:
+    # Pillow does not weigh colours by alpha then.
+    if whole_turn(degrees, height, width) and method in _INTERPOLATED:
         method = "nearest"
-    return _affine(image, rotation(degrees, height, width), fill, method)
+    return affine(image, rotation(degrees, height, width), fill, method)
 
 
 def shear_x(image: jax.Array, v: float, fill: ArrayLike, method: Method = "nearest") -> jax.Array:
@@ -192,9 +234,10 @@ def shear_x(image: jax.Array, v: float, fill: ArrayLike, method: Method = "neare
 
     Raises:
       TypeError: `v` is traced, or the image is not uint8.
-      ValueError: an unknown method, or too large a `v` for 16.16 fixed point.
+      ArgumentError: an unknown method, or too large a `v` for 16.16 fixed point.
     """
-    return _affine(image, (1, check_host("v", v), 0, 0, 1, 0), fill, method)
+    height, width, _ = check_image(image)
+    return affine(image, shear_x_matrix(check_host("v", v), height, width), fill, method)
 
 
 def shear_y(image: jax.Array, v: float, fill: ArrayLike, method: Method = "nearest") -> jax.Array:
@@ -211,9 +254,10 @@ def shear_y(image: jax.Array, v: float, fill: ArrayLike, method: Method = "neare
 
     Raises:
       TypeError: `v` is traced, or the image is not uint8.
-      ValueError: an unknown method, or too large a `v` for 16.16 fixed point.
+      ArgumentError: an unknown method, or too large a `v` for 16.16 fixed point.
     """
-    return _affine(image, (1, 0, 0, check_host("v", v), 1, 0), fill, method)
+    height, width, _ = check_image(image)
+    return affine(image, shear_y_matrix(check_host("v", v), height, width), fill, method)
 
 
 def translate_x(
@@ -232,9 +276,10 @@ def translate_x(
 
     Raises:
       TypeError: `p` is traced, or the image is not uint8.
-      ValueError: an unknown method, or too large a `p` for 16.16 fixed point.
+      ArgumentError: an unknown method, or too large a `p` for 16.16 fixed point.
     """
-    return _affine(image, (1, 0, check_host("p", p), 0, 1, 0), fill, method)
+    height, width, _ = check_image(image)
+    return affine(image, translate_x_matrix(check_host("p", p), height, width), fill, method)
 
 
 def translate_y(
@@ -253,6 +298,13 @@ def translate_y(
 
     Raises:
       TypeError: `p` is traced, or the image is not uint8.
-      ValueError: an unknown method, or too large a `p` for 16.16 fixed point.
+      ArgumentError: an unknown method, or too large a `p` for 16.16 fixed point.
     """
-    return _affine(image, (1, 0, 0, 0, 1, check_host("p", p)), fill, method)
+    height, width, _ = check_image(image)
+    return affine(image, translate_y_matrix(check_host("p", p), height, width), fill, method)
+
+
+def nearest_kernel(packed: jax.Array, row: Row, context: Context) -> jax.Array:
+    """Maps packed pixels by the matrix of a row, in the arithmetic of any variant."""
+    pixel, inside = context.arithmetic.pixels(row, *packed.shape)
+    return take_pixels(packed, pixel, inside, context.packed_fill)

@@ -14,23 +14,24 @@ from jax.typing import ArrayLike
 from kdaug_jax.augment.arithmetic.packed import ALPHA, planes, with_colours
 from kdaug_jax.augment.ops.blending import RGB, arrays_of, blend_lut, split_alpha
 from kdaug_jax.augment.ops.checks import check_image, check_number
+from kdaug_jax.augment.ops.kernel import Context, Row
 from kdaug_jax.errors import ArgumentError
 
 _VALUES = np.arange(256, dtype=np.int32)
 
 
 def identity_lut() -> np.ndarray:
-    """Gives the table `u8[256]` that changes nothing."""
+    """Returns the table `u8[256]` that changes nothing."""
     return _VALUES.astype(np.uint8)
 
 
 def invert_lut() -> np.ndarray:
-    """Gives the table `u8[256]` of the negative."""
+    """Returns the table `u8[256]` of the negative."""
     return (255 - _VALUES).astype(np.uint8)
 
 
 def solarize_lut(threshold: ArrayLike) -> ArrayLike:
-    """Gives the table `u8[256]` that inverts values of a threshold and above.
+    """Returns the table `u8[256]` that inverts values of a threshold and above.
 
     Args:
       threshold: `i32[]`, 0 (all inverted) to 256 (none).
@@ -40,7 +41,7 @@ def solarize_lut(threshold: ArrayLike) -> ArrayLike:
 
     Raises:
       TypeError: not a number.
-      ValueError: out of range.
+      ArgumentError: out of range.
     """
     check_number("threshold", threshold, 0, 256)
     xp = arrays_of(threshold)
@@ -48,7 +49,7 @@ def solarize_lut(threshold: ArrayLike) -> ArrayLike:
 
 
 def solarize_add_lut(addition: ArrayLike, threshold: ArrayLike = 128) -> ArrayLike:
-    """Gives the table `u8[256]` that adds to values below a threshold.
+    """Returns the table `u8[256]` that adds to values below a threshold.
 
     Args:
       addition: `i32[]`, -255..255; AutoAugment's ImageNet code goes up to 110, at M = 36 to 396.
@@ -59,7 +60,7 @@ def solarize_add_lut(addition: ArrayLike, threshold: ArrayLike = 128) -> ArrayLi
 
     Raises:
       TypeError: not a number.
-      ValueError: out of range or a fraction.
+      ArgumentError: out of range or a fraction.
     """
     check_number("addition", addition, -1024, 1024, whole=True)
     check_number("threshold", threshold, 0, 256)
@@ -69,7 +70,7 @@ def solarize_add_lut(addition: ArrayLike, threshold: ArrayLike = 128) -> ArrayLi
 
 
 def posterize_lut(bits: ArrayLike) -> ArrayLike:
-    """Gives the table `u8[256]` that keeps the upper bits of each value.
+    """Returns the table `u8[256]` that keeps the upper bits of each value.
 
     Args:
       bits: `i32[]`, 0 (black) to 8 (no change).
@@ -79,7 +80,7 @@ def posterize_lut(bits: ArrayLike) -> ArrayLike:
 
     Raises:
       TypeError: not a number.
-      ValueError: out of range or a fraction.
+      ArgumentError: out of range or a fraction.
     """
     check_number("bits", bits, 0, 8, whole=True)
     xp = arrays_of(bits)
@@ -88,7 +89,7 @@ def posterize_lut(bits: ArrayLike) -> ArrayLike:
 
 
 def brightness_lut(factor: ArrayLike) -> ArrayLike:
-    """Gives the table `u8[256]` that scales values.
+    """Returns the table `u8[256]` that scales values.
 
     Args:
       factor: `f32[]`, 0 (black), 1 (no change), or more.
@@ -98,7 +99,7 @@ def brightness_lut(factor: ArrayLike) -> ArrayLike:
 
     Raises:
       TypeError: not a number.
-      ValueError: negative or not finite.
+      ArgumentError: negative or not finite.
     """
     return blend_lut(0, *split_alpha(factor))
 
@@ -131,7 +132,7 @@ def apply_lut(image: jax.Array, lut: ArrayLike) -> jax.Array:
 
     Raises:
       TypeError: the image is not uint8.
-      ValueError: the image is not `[H,W,C]`, or the table is of another shape.
+      ArgumentError: the image is not `[H,W,C]`, or the table is of another shape.
     """
     channels = check_image(image)[2]
     if np.shape(lut) not in ((256,), (channels, 256)):
@@ -142,13 +143,13 @@ def apply_lut(image: jax.Array, lut: ArrayLike) -> jax.Array:
     return jnp.asarray(lut, jnp.uint8).reshape(-1).at[index].get(mode="promise_in_bounds")
 
 
-def apply_lut_words(
-    words: jax.Array, luts: jax.Array, place: jax.Array, opaque: ArrayLike
+def apply_lut_packed(
+    packed: jax.Array, luts: jax.Array, place: jax.Array, opaque: ArrayLike
 ) -> jax.Array:
-    """Replaces each colour by what a table says, on words.
+    """Replaces each colour by what a table says, on packed pixels.
 
     Args:
-      words: `u32[...]`, see `words.pack`.
+      packed: `u32[...]`, see `packed.pack`.
       luts: `u8[N]`, tables one after the other.
       place: `i32[2]`, where the table of the first colour begins, and how far on the next one's
         does, 0 for one table for all.
@@ -159,9 +160,9 @@ def apply_lut_words(
     """
     moved = (
         luts.at[colour + place[0] + number * place[1]].get(mode="promise_in_bounds")
-        for number, colour in enumerate(planes(words))
+        for number, colour in enumerate(planes(packed))
     )
-    return with_colours(words, moved) | jnp.where(opaque, ALPHA, np.uint32(0))
+    return with_colours(packed, moved) | jnp.where(opaque, ALPHA, np.uint32(0))
 
 
 def apply_rgb_lut(image: jax.Array, lut: ArrayLike, opaque: bool = True) -> jax.Array:
@@ -177,7 +178,12 @@ def apply_rgb_lut(image: jax.Array, lut: ArrayLike, opaque: bool = True) -> jax.
 
     Raises:
       TypeError: the image is not uint8.
-      ValueError: the image is not `[H,W,3]` or `[H,W,4]`.
+      ArgumentError: the image is not `[H,W,3]` or `[H,W,4]`.
     """
     channels = check_image(image, RGB)[2]
     return apply_lut(image, with_alpha(lut, opaque) if channels == 4 else lut)
+
+
+def lut_kernel(packed: jax.Array, row: Row, context: Context) -> jax.Array:
+    """Applies the lookup table of a row to packed pixels."""
+    return apply_lut_packed(packed, context.luts, row.lut, row.opaque)

@@ -11,6 +11,8 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from kdaug_jax.augment.ops.checks import check_fill, check_image, check_number
+from kdaug_jax.augment.ops.kernel import Context, Row
+from kdaug_jax.augment.ops.squares import box
 from kdaug_jax.errors import ArgumentError
 from kdaug_jax.types import Fill, Level
 
@@ -28,7 +30,7 @@ def paint(image: jax.Array, mask: jax.Array, fill: ArrayLike) -> jax.Array:
 
     Raises:
       TypeError: `fill` is a name; names are turned into colours by the view language.
-      ValueError: `fill` is not a colour of the image's channels.
+      ArgumentError: `fill` is not a colour of the image's channels.
     """
     check_fill(fill, image.shape[2])
     colour = jnp.broadcast_to(jnp.asarray(fill, image.dtype), image.shape)
@@ -36,7 +38,7 @@ def paint(image: jax.Array, mask: jax.Array, fill: ArrayLike) -> jax.Array:
 
 
 def in_box(height: int, width: int, top, bottom, left, right) -> jax.Array:
-    """Gives `bool[height,width]`, True on rows top..bottom-1 and columns left..right-1."""
+    """Returns `bool[height,width]`, True on rows top..bottom-1 and columns left..right-1."""
     rows, columns = jnp.arange(height), jnp.arange(width)
     inside_rows = (rows >= top) & (rows < bottom)
     inside_columns = (columns >= left) & (columns < right)
@@ -86,6 +88,13 @@ def erase_square(
     return paint(image, in_box(*image.shape[:2], top, top + size, left, left + size), fill)
 
 
+def erase_kernel(packed: jax.Array, row: Row, context: Context) -> jax.Array:
+    """Erases the square of a row from packed pixels, at the place that was drawn for it."""
+    top, bottom, left, right = box(row.square_offset, *row.squares, packed.shape)
+    inside = in_box(*packed.shape, top, bottom, left, right)
+    return jnp.where(inside, context.packed_erase, packed)
+
+
 def random_cutout(
     key: jax.Array, image: jax.Array, length: Level, n_holes: int = 1, fill: Fill = "mean"
 ) -> jax.Array:
@@ -120,7 +129,7 @@ def check_cutout(arguments: Mapping[str, Any], size: tuple[int, int]) -> None:
       size: height and width of the images in pixels.
 
     Raises:
-      ValueError: (what is wrong, what would be right).
+      ArgumentError: what is wrong, and what to write.
     """
     height, width = size
     if arguments["length"] > max(size):

@@ -1,7 +1,7 @@
 """Bilinear and bicubic affine maps, pixel for pixel those of Pillow.
 
 Pillow computes coordinates and weights in double precision and cuts the result off, so where the
-exact value is a whole number the roundings decide. They are repeated here by `double`.
+exact value is a whole number the roundings decide. They are repeated here by `float64_emulation`.
 
 Each loop below also keeps XLA from fusing what comes before it into what comes after, where it
 would be computed anew for every use.
@@ -15,14 +15,16 @@ import numpy as np
 from jax import lax
 from jax.typing import ArrayLike
 
-from kdaug_jax.augment.arithmetic import float64_emulation as double
-from kdaug_jax.augment.arithmetic.float64_emulation import Double
+from kdaug_jax.augment.arithmetic import float64_emulation as f64
+from kdaug_jax.augment.arithmetic.float64_emulation import Float64
+from kdaug_jax.augment.arithmetic.packed import pack, unpack
 from kdaug_jax.augment.ops.checks import check_image
+from kdaug_jax.augment.ops.kernel import Context, Row
 from kdaug_jax.augment.ops.masks import paint
 
 
 def exact_coefficients(a: float, b: float, c: float, d: float, e: float, f: float) -> np.ndarray:
-    """Gives x = a x' + b y' + c, y = d x' + e y' + f at pixel centres, in double precision.
+    """Returns x = a x' + b y' + c, y = d x' + e y' + f at pixel centres, in double precision.
 
     Args:
       a: input columns per output column.
@@ -33,12 +35,12 @@ def exact_coefficients(a: float, b: float, c: float, d: float, e: float, f: floa
       f: first input row, in pixels.
 
     Returns:
-      `u32[6,2]`, the bits of the six doubles, for `affine_bilinear` and `affine_bicubic`.
+      `u32[6,2]`, the bits of the six float64 numbers, for `affine_bilinear` and `affine_bicubic`.
     """
-    return double.words((a, b, c, d, e, f))
+    return f64.to_bits((a, b, c, d, e, f))
 
 
-def _products(coefficients: ArrayLike, length: int) -> Double:
+def _products(coefficients: ArrayLike, length: int) -> Float64:
     """Multiplies the pixel centres along each axis with their coefficients.
 
     Args:
@@ -46,42 +48,42 @@ def _products(coefficients: ArrayLike, length: int) -> Double:
       length: pixels along either axis.
 
     Returns:
-      Doubles `[2,2,length]`: by output column and by output row, of input column and input row.
+      Float64 `[2,2,length]`: by output column and by output row, of input column and input row.
     """
     bits = jnp.asarray(coefficients, jnp.uint32).reshape(2, 3, 1, 2)
-    centres = double.from_words(jnp.asarray(double.words(np.arange(length) + 0.5)[None]))
-    factors = double.from_words(jnp.stack([bits[:, 0], bits[:, 1]]))
-    return lax.map(lambda factor: double.multiply(factor, centres), factors)
+    centres = f64.from_bits(jnp.asarray(f64.to_bits(np.arange(length) + 0.5)[None]))
+    factors = f64.from_bits(jnp.stack([bits[:, 0], bits[:, 1]]))
+    return lax.map(lambda factor: f64.multiply(factor, centres), factors)
 
 
 def _places(
     coefficients: ArrayLike, height: int, width: int
-) -> tuple[jax.Array, jax.Array, Double]:
+) -> tuple[jax.Array, jax.Array, Float64]:
     """Finds what each output pixel is made of.
 
     Returns:
       `bool[H,W]`, True where it lies inside the image; `i32[2,H,W]`, column and row of the upper
-      left of the four nearest input pixels; doubles `[2,H,W]`, the distance from it.
+      left of the four nearest input pixels; float64 `[2,H,W]`, the distance from it.
     """
 
-    def spread(numbers: Double) -> Double:
+    def spread(numbers: Float64) -> Float64:
         return jax.tree.map(lambda field: jnp.broadcast_to(field, (2, height, width)), numbers)
 
     products = _products(coefficients, max(height, width))
     by_column = jax.tree.map(lambda field: field[0, :, None, :width], products)
     by_row = jax.tree.map(lambda field: field[1, :, :height, None], products)
     bits = jnp.asarray(coefficients, jnp.uint32).reshape(2, 3, 1, 1, 2)
-    half = double.from_words(jnp.asarray(double.words(-0.5)[None, None, None]))
-    constant, half = spread(double.from_words(bits[:, 2])), spread(half)
+    half = f64.from_bits(jnp.asarray(f64.to_bits(-0.5)[None, None, None]))
+    constant, half = spread(f64.from_bits(bits[:, 2])), spread(half)
     terms = _stack(spread(by_row), constant, half, half)
 
-    def step(total: Double, entry: tuple[Double, jax.Array]) -> tuple[Double, tuple]:
+    def step(total: Float64, entry: tuple[Float64, jax.Array]) -> tuple[Float64, tuple]:
         term, last = entry
         # Inside the image a coordinate less a half is at least -0.5.
-        floor = jnp.where(double.is_negative(total), -1, double.truncate(total))
-        below = double.from_int(-floor)
+        floor = jnp.where(f64.is_negative(total), -1, f64.truncate(total))
+        below = f64.from_int(-floor)
         term = jax.tree.map(lambda other, own: jnp.where(last, other, own), below, term)
-        total = double.add(total, term)
+        total = f64.add(total, term)
         return total, (total, floor)
 
     # The fourth sum, of what is before it and minus its own floor, leaves the fraction.
@@ -89,11 +91,11 @@ def _places(
     distance, (sums, floors) = lax.scan(step, spread(by_column), (terms, last))
     at = jax.tree.map(lambda field: field[1], sums)
     sides = np.array([width, height], np.int32)[:, None, None]
-    inside = (~double.is_negative(at) & (double.truncate(at) < sides)).all(0)
+    inside = (~f64.is_negative(at) & (f64.truncate(at) < sides)).all(0)
     return inside, floors[3], distance
 
 
-def _taps(image: jax.Array, first: jax.Array, count: int) -> jax.Array:
+def _neighbours(image: jax.Array, first: jax.Array, count: int) -> jax.Array:
     """Gathers `i32[count,count,H,W,C]`, rows then columns around `first`, clamped to the edge."""
     height, width, channels = image.shape
     steps = np.arange(count, dtype=np.int32) - (count // 2 - 1)
@@ -104,57 +106,57 @@ def _taps(image: jax.Array, first: jax.Array, count: int) -> jax.Array:
     return flat.at[pixel].get(mode="promise_in_bounds").astype(jnp.int32)
 
 
-def _stack(*numbers: Double) -> Double:
+def _stack(*numbers: Float64) -> Float64:
     return jax.tree.map(lambda *fields: jnp.stack(fields), *numbers)
 
 
-def _cubic(start: Double, slopes: Double, distance: Double) -> Double:
+def _cubic(start: Float64, slopes: Float64, distance: Float64) -> Float64:
     """Evaluates start + d (slopes[0] + d (slopes[1] + d slopes[2])), rounded at each step.
 
     Args:
-      start: doubles `[...]`.
-      slopes: doubles `[3,...]`.
-      distance: doubles that broadcast with `[...]`.
+      start: float64 `[...]`.
+      slopes: float64 `[3,...]`.
+      distance: float64 that broadcast with `[...]`.
 
     Returns:
-      Doubles `[...]`.
+      Float64 `[...]`.
     """
 
-    def step(value: Double, below: Double) -> tuple[Double, None]:
-        return double.add(below, double.multiply(distance, value)), None
+    def step(value: Float64, below: Float64) -> tuple[Float64, None]:
+        return f64.add(below, f64.multiply(distance, value)), None
 
     linear, quadratic, cubic = _parts(slopes)
     return lax.scan(step, cubic, _stack(quadratic, linear, start))[0]
 
 
-def _parts(numbers: Double) -> list[Double]:
-    """Takes doubles `[N,...]` apart along their first axis."""
-    return [Double(*fields) for fields in zip(*numbers, strict=True)]
+def _parts(numbers: Float64) -> list[Float64]:
+    """Splits float64 `[N,...]` apart along their first axis."""
+    return [Float64(*fields) for fields in zip(*numbers, strict=True)]
 
 
-def _slopes(v: list[Double]) -> Double:
-    """Gives v2 - v0, 2 (v0 - v1) + v2 - v3 and v1 - v0 - v2 + v3, summed in Pillow's order."""
-    zero = double.from_int(jnp.zeros_like(v[0].upper, jnp.int32))
+def _slopes(v: list[Float64]) -> Float64:
+    """Returns v2 - v0, 2 (v0 - v1) + v2 - v3 and v1 - v0 - v2 + v3, summed in Pillow's order."""
+    zero = f64.from_int(jnp.zeros_like(v[0].upper, jnp.int32))
     # The three sums go side by side. Adding zero changes nothing, nor does doubling early.
     terms = _stack(
-        _stack(v[2], -double.twice(v[1]), v[1]),
+        _stack(v[2], -f64.twice(v[1]), v[1]),
         _stack(zero, v[2], -v[2]),
         _stack(zero, -v[3], v[3]),
     )
-    start = _stack(-v[0], double.twice(v[0]), -v[0])
-    return lax.scan(lambda total, term: (double.add(total, term), None), start, terms)[0]
+    start = _stack(-v[0], f64.twice(v[0]), -v[0])
+    return lax.scan(lambda total, term: (f64.add(total, term), None), start, terms)[0]
 
 
-def _between_columns(taps: jax.Array, distance: Double) -> Double:
-    """Interpolates whole numbers `i32[R,4,H,W,C]` between columns: doubles `[R,H,W,C]`."""
-    v = [taps[:, column] for column in range(4)]
+def _between_columns(neighbours: jax.Array, distance: Float64) -> Float64:
+    """Interpolates whole numbers `i32[R,4,H,W,C]` between columns: float64 `[R,H,W,C]`."""
+    v = [neighbours[:, column] for column in range(4)]
     slopes = jnp.stack([v[2] - v[0], 2 * (v[0] - v[1]) + v[2] - v[3], v[1] - v[0] - v[2] + v[3]])
-    return _cubic(double.from_int(v[1]), double.from_int(slopes), distance)
+    return _cubic(f64.from_int(v[1]), f64.from_int(slopes), distance)
 
 
-def _finish(value: Double, inside: jax.Array, fill: ArrayLike, channels: int) -> jax.Array:
+def _finish(value: Float64, inside: jax.Array, fill: ArrayLike, channels: int) -> jax.Array:
     """Cuts the fractions off, limits to 0..255, and paints what lies outside the image."""
-    pixel = jnp.clip(double.truncate(value), 0, 255).astype(jnp.uint8)
+    pixel = jnp.clip(f64.truncate(value), 0, 255).astype(jnp.uint8)
     painted = paint(pixel, ~inside, fill)
     return unpremultiply(painted) if channels == 4 else painted
 
@@ -203,7 +205,7 @@ def affine_bilinear(image: jax.Array, coefficients: ArrayLike, fill: ArrayLike) 
 
     Raises:
       TypeError: the image is not uint8.
-      ValueError: the image is not `[H,W,C]`.
+      ArgumentError: the image is not `[H,W,C]`.
 
     Source: `ImagingTransform`, method AFFINE, filter BILINEAR, of Pillow.
     """
@@ -212,18 +214,18 @@ def affine_bilinear(image: jax.Array, coefficients: ArrayLike, fill: ArrayLike) 
     inside, first, distance = _places(coefficients, height, width)
     dx, dy = _parts(jax.tree.map(lambda field: field[..., None], distance))
 
-    def between_columns(taps: jax.Array) -> Double:
-        rise = double.multiply(double.from_int(taps[1] - taps[0]), dx)
-        return double.add(double.from_int(taps[0]), rise)
+    def between_columns(neighbours: jax.Array) -> Float64:
+        rise = f64.multiply(f64.from_int(neighbours[1] - neighbours[0]), dx)
+        return f64.add(f64.from_int(neighbours[0]), rise)
 
-    upper, lower = _parts(lax.map(between_columns, _taps(source, first, 2)))
+    upper, lower = _parts(lax.map(between_columns, _neighbours(source, first, 2)))
 
-    def step(value: Double, entry: tuple[Double, Double]) -> tuple[Double, None]:
+    def step(value: Float64, entry: tuple[Float64, Float64]) -> tuple[Float64, None]:
         factor, term = entry
-        return double.add(double.multiply(value, factor), term), None
+        return f64.add(f64.multiply(value, factor), term), None
 
     # The difference of the rows, times the distance, added to the upper one.
-    one = double.from_int(jnp.ones_like(dy.upper, jnp.int32))
+    one = f64.from_int(jnp.ones_like(dy.upper, jnp.int32))
     value = lax.scan(step, lower, (_stack(one, dy), _stack(-upper, upper)))[0]
     return _finish(value, inside, fill, channels)
 
@@ -241,7 +243,7 @@ def affine_bicubic(image: jax.Array, coefficients: ArrayLike, fill: ArrayLike) -
 
     Raises:
       TypeError: the image is not uint8.
-      ValueError: the image is not `[H,W,C]`.
+      ArgumentError: the image is not `[H,W,C]`.
 
     Source: `ImagingTransform`, method AFFINE, filter BICUBIC (a = -1), of Pillow.
     """
@@ -250,5 +252,19 @@ def affine_bicubic(image: jax.Array, coefficients: ArrayLike, fill: ArrayLike) -
     inside, first, distance = _places(coefficients, height, width)
     dx, dy = _parts(jax.tree.map(lambda field: field[..., None], distance))
     lifted = jax.tree.map(lambda field: field[None], dx)
-    rows = _parts(_between_columns(_taps(source, first, 4), lifted))
+    rows = _parts(_between_columns(_neighbours(source, first, 4), lifted))
     return _finish(_cubic(rows[1], _slopes(rows), dy), inside, fill, channels)
+
+
+def bilinear_kernel(packed: jax.Array, row: Row, context: Context) -> jax.Array:
+    """Computes `affine_bilinear` of packed pixels."""
+    return pack(affine_bilinear(
+        unpack(packed, context.channels), row.matrix.reshape(6, 2), context.fill
+    ))
+
+
+def bicubic_kernel(packed: jax.Array, row: Row, context: Context) -> jax.Array:
+    """Computes `affine_bicubic` of packed pixels."""
+    return pack(affine_bicubic(
+        unpack(packed, context.channels), row.matrix.reshape(6, 2), context.fill
+    ))

@@ -48,7 +48,7 @@ def random_resized_crop(
 
     Raises:
       TypeError: the image is not uint8.
-      ValueError: the image is not `[H,W,C]`, an unknown method, or ranges that are none.
+      ArgumentError: the image is not `[H,W,C]`, an unknown method, or ranges that are none.
 
     Source: Szegedy et al. 2015; `RandomResizedCrop` of torchvision on images of Pillow.
     """
@@ -66,7 +66,7 @@ def check_ranges(scale: tuple[float, float], ratio: tuple[float, float]) -> None
       ratio: see `draw_box`.
 
     Raises:
-      ValueError: not two numbers, not in order, or out of range.
+      ArgumentError: not two numbers, not in order, or out of range.
     """
     if not _is_pair(scale) or not 0 < scale[0] <= scale[1] <= 1:
         raise ArgumentError(f"scale={scale}; must be two fractions above 0, the smaller first")
@@ -95,7 +95,7 @@ def inception_crop(key: jax.Array, image: jax.Array, size: int) -> jax.Array:
 
     Raises:
       TypeError: the image is not uint8.
-      ValueError: the image is not `[H,W,C]`.
+      ArgumentError: the image is not `[H,W,C]`.
 
     Source: `_decode_and_random_crop` of Tan and Le 2019 (EfficientNet).
     """
@@ -120,7 +120,7 @@ def efficientnet_crop(image: jax.Array, size: int, padding: int = 32) -> jax.Arr
 
     Raises:
       TypeError: the image is not uint8.
-      ValueError: the image is not `[H,W,C]`, or the numbers do not suit it.
+      ArgumentError: the image is not `[H,W,C]`, or the numbers do not suit it.
 
     Source: `_decode_and_center_crop` of Tan and Le 2019 (EfficientNet).
     """
@@ -143,7 +143,7 @@ def center_crop(
 
     Raises:
       TypeError: the image is not uint8.
-      ValueError: the image is not `[H,W,C]`, the numbers do not suit it, or an unknown method.
+      ArgumentError: the image is not `[H,W,C]`, the numbers do not suit it, or an unknown method.
     """
     return resize(_middle_square(image, size, padding), (size, size), method)
 
@@ -156,7 +156,7 @@ def _middle_square(image: jax.Array, size: int, padding: int) -> jax.Array:
 
 
 def middle(height: int, width: int, size: int, padding: int) -> tuple[int, int, int]:
-    """Gives the square of `center_box`: its first row, its first column and its side.
+    """Returns the square of `center_box`: its first row, its first column and its side.
 
     Args:
       height: of the image in pixels.
@@ -165,7 +165,7 @@ def middle(height: int, width: int, size: int, padding: int) -> tuple[int, int, 
       padding: see `center_box`.
 
     Raises:
-      ValueError: numbers out of range, or a square without pixels.
+      ArgumentError: numbers out of range, or a square without pixels.
     """
     if size < 1 or padding < 0:
         raise ArgumentError(f"size={size}, padding={padding}; must be at least 1 and 0 pixels")

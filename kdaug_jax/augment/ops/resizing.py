@@ -17,10 +17,10 @@ from jax.typing import ArrayLike
 from kdaug_jax.augment.arithmetic.resize_weights import (
     BITS,
     FILTERS,
-    Taps,
-    pillow_taps,
-    taps_table,
-    tensorflow_taps,
+    ResizeWeights,
+    pillow_weights,
+    tensorflow_weights,
+    weight_table,
 )
 from kdaug_jax.augment.ops.blending import split
 from kdaug_jax.augment.ops.checks import check_image, check_number, is_host
@@ -35,12 +35,12 @@ class Line(NamedTuple):
     """How one axis is resized: the part of it that is seen, and the weights.
 
     Attributes:
-      taps: of `length` pixels, `[out]` and `[out,taps]`.
+      weights: of `length` pixels, `[out]` and `[out,count]`.
       start: `i32[]`, first pixel seen.
       length: `i32[]`, number of pixels seen.
     """
 
-    taps: Taps
+    weights: ResizeWeights
     start: ArrayLike
     length: ArrayLike
 
@@ -53,20 +53,20 @@ def _product(x: jax.Array, y: jax.Array) -> jax.Array:
 
 def _down(lines: jax.Array, line: Line) -> jax.Array:
     """Resizes the first axis of `[N,...]`: to bytes with whole weights, to float32 with others."""
-    first, weight = jnp.asarray(line.taps.first), jnp.asarray(line.taps.weight)
+    first, weight = jnp.asarray(line.weights.first), jnp.asarray(line.weights.weight)
     whole = weight.dtype == jnp.int32
     shape = (first.shape[0], *lines.shape[1:])
 
-    def add(tap: ArrayLike, total: jax.Array) -> jax.Array:
-        place = line.start + jnp.clip(first + tap, 0, line.length - 1)
+    def add(number: ArrayLike, total: jax.Array) -> jax.Array:
+        place = line.start + jnp.clip(first + number, 0, line.length - 1)
         value = lines.at[place].get(mode="promise_in_bounds")
-        share = lax.dynamic_index_in_dim(weight, tap, 1).reshape(-1, 1, 1)
+        share = lax.dynamic_index_in_dim(weight, number, 1).reshape(-1, 1, 1)
         return total + (value.astype(jnp.int32) * share if whole else _product(value, share))
 
     zero = jnp.full(shape, 1 << (BITS - 1), jnp.int32) if whole else jnp.zeros(shape, jnp.float32)
-    taps = weight.shape[1]
-    # A loop that stays a loop: unrolled, XLA computes one pass anew for each tap of the next.
-    total = lax.fori_loop(0, taps, add, zero)
+    count = weight.shape[1]
+    # A loop that stays a loop: unrolled, XLA computes one pass anew for each weight of the next.
+    total = lax.fori_loop(0, count, add, zero)
     return jnp.clip(total >> BITS, 0, 255).astype(jnp.uint8) if whole else total
 
 
@@ -76,7 +76,7 @@ def _across(image: jax.Array, line: Line) -> jax.Array:
 
 
 def _down_first(lost_rows: ArrayLike, lost_columns: ArrayLike) -> ArrayLike:
-    """Says whether Pillow 13 resizes columns first, a rule that held in all of 7,000 trials."""
+    """Returns whether Pillow 13 resizes columns first, a rule that held in all of 7,000 trials."""
     return (lost_rows > 0) & (lost_rows > 2 * lost_columns)
 
 
@@ -93,7 +93,7 @@ def resize(image: jax.Array, size: Size, method: Method = "bilinear") -> jax.Arr
 
     Raises:
       TypeError: the image is not uint8.
-      ValueError: the image is not `[H,W,C]`, or an unknown method.
+      ArgumentError: the image is not `[H,W,C]`, or an unknown method.
 
     Source: `Image.resize` of Pillow 13.
     """
@@ -101,8 +101,8 @@ def resize(image: jax.Array, size: Size, method: Method = "bilinear") -> jax.Arr
     _check(size, method)
     if (height, width) == tuple(size):
         return jnp.asarray(image)
-    rows = Line(pillow_taps(height, size[0], method), 0, height)
-    columns = Line(pillow_taps(width, size[1], method), 0, width)
+    rows = Line(pillow_weights(height, size[0], method), 0, height)
+    columns = Line(pillow_weights(width, size[1], method), 0, width)
     source = premultiply(image) if channels == 4 else jnp.asarray(image)
     if _down_first(height - size[0], width - size[1]):
         resized = _across(_down(source, rows), columns)
@@ -136,7 +136,7 @@ def resize_box(
 
     Raises:
       TypeError: the image is not uint8.
-      ValueError: the image is not `[H,W,C]`, the box reaches beyond it, an unknown method, or
+      ArgumentError: the image is not `[H,W,C]`, the box reaches beyond it, an unknown method, or
         the table of weights would take more than 64 MiB.
 
     Source: `Image.crop` and `Image.resize` of Pillow 13.
@@ -180,10 +180,10 @@ def _lines(
     """Looks the weights of a box up: how rows are resized, and how columns are."""
 
     def line(axis: int, start: ArrayLike, length: ArrayLike) -> Line:
-        table = taps_table(image.shape[axis], size[axis], kind)
+        table = weight_table(image.shape[axis], size[axis], kind)
         length = jnp.asarray(length, jnp.int32)
-        taps = jax.tree.map(lambda rows: jnp.asarray(rows)[length], table)
-        return Line(taps, jnp.asarray(start, jnp.int32), length)
+        weights = jax.tree.map(lambda rows: jnp.asarray(rows)[length], table)
+        return Line(weights, jnp.asarray(start, jnp.int32), length)
 
     return line(0, top, height), line(1, left, width)
 
@@ -233,14 +233,14 @@ def resize_tensorflow(image: jax.Array, size: Size, version: Literal[1, 2] = 1) 
 
     Raises:
       TypeError: the image is not uint8.
-      ValueError: the image is not `[H,W,C]`, or an unknown version.
+      ArgumentError: the image is not `[H,W,C]`, or an unknown version.
     """
     height, width, _ = check_image(image)
     _check(size)
     if version not in (1, 2):
         raise ArgumentError(f"version={version}; must be 1 or 2")
-    rows = Line(tensorflow_taps(height, size[0], version), 0, height)
-    columns = Line(tensorflow_taps(width, size[1], version), 0, width)
+    rows = Line(tensorflow_weights(height, size[0], version), 0, height)
+    columns = Line(tensorflow_weights(width, size[1], version), 0, width)
     return _across(_down(jnp.asarray(image), rows), columns)
 
 
@@ -269,7 +269,7 @@ def resize_box_tensorflow(
 
     Raises:
       TypeError: the image is not uint8.
-      ValueError: the image is not `[H,W,C]`, the box reaches beyond it, or an unknown version.
+      ArgumentError: the image is not `[H,W,C]`, the box reaches beyond it, or an unknown version.
     """
     check_image(image)
     _check(size)
@@ -299,7 +299,7 @@ def check_box(
 
     Raises:
       TypeError: not numbers.
-      ValueError: out of range.
+      ArgumentError: out of range.
     """
     names = (("height", height, "top", top), ("width", width, "left", left))
     for side, (length_name, length, start_name, start) in zip(image.shape, names, strict=False):

@@ -19,6 +19,7 @@ from jax.typing import ArrayLike
 from kdaug_jax.augment.arithmetic.packed import pack, planes
 from kdaug_jax.augment.ops.blending import RGB, blend_lut, luma, split_alpha
 from kdaug_jax.augment.ops.checks import check_image
+from kdaug_jax.augment.ops.kernel import Context, Row
 from kdaug_jax.augment.ops.lut import apply_rgb_lut
 
 _VALUES = np.arange(256, dtype=np.int32)
@@ -57,14 +58,14 @@ def histogram(image: jax.Array) -> jax.Array:
 
 
 def extremes(values: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Gives the lowest and the highest of `i32[H,W]`, two `i32[]`."""
+    """Returns the lowest and the highest of `i32[H,W]`, two `i32[]`."""
     # In two steps, kept apart for compilers that heed it: in one a CPU takes value after value.
     low, high = jax.lax.optimization_barrier((values.min(0), values.max(0)))
     return low.min(), high.max()
 
 
 def mean_luma(image: jax.Array) -> jax.Array:
-    """Gives the mean grey level as Pillow's contrast takes it, rounded half up.
+    """Returns the mean grey level as Pillow's contrast takes it, rounded half up.
 
     Args:
       image: `u8[H,W,C]`, C = 3 or 4, of at most 4 million pixels.
@@ -76,12 +77,12 @@ def mean_luma(image: jax.Array) -> jax.Array:
 
 
 def rounded_mean(grey: jax.Array) -> jax.Array:
-    """Gives the mean `i32[]` of `i32[H,W]` grey levels, rounded half up."""
+    """Returns the mean `i32[]` of `i32[H,W]` grey levels, rounded half up."""
     return (2 * grey.sum() + grey.size) // (2 * grey.size)
 
 
 def contrast_lut(mean: ArrayLike, alpha_hi: ArrayLike, alpha_lo: ArrayLike) -> ArrayLike:
-    """Gives the table of contrast for images of one mean.
+    """Returns the table of contrast for images of one mean.
 
     Args:
       mean: `i32[]`, from `mean_luma`.
@@ -96,7 +97,7 @@ def contrast_lut(mean: ArrayLike, alpha_hi: ArrayLike, alpha_lo: ArrayLike) -> A
 
 @functools.cache
 def _one_less() -> tuple[np.ndarray, np.ndarray]:
-    """Finds where doubles fall just below the whole number that auto contrast should give.
+    """Finds where float64 falls just below the whole number that auto contrast should give.
 
     Pillow computes v * scale + offset in double precision and cuts it off. That differs from
     whole-number division only where the division has no remainder: at v = low + k d / g, with
@@ -112,8 +113,8 @@ def _one_less() -> tuple[np.ndarray, np.ndarray]:
         low = np.arange(256 - d, dtype=np.float64)[:, None]
         steps = np.arange(g + 1, dtype=np.float64)[None]
         scale = 255.0 / d
-        double = (low + steps * (d // g)) * scale + -low * scale
-        bits.append(np.trunc(double) != steps * (255 // g))
+        scaled = (low + steps * (d // g)) * scale + -low * scale
+        bits.append(np.trunc(scaled) != steps * (255 // g))
         first[d], count = count, count + bits[-1].size
     flat = np.concatenate([part.reshape(-1) for part in bits])
     flat = np.pad(flat, (0, -flat.size % 32)).reshape(-1, 32).astype(np.uint32)
@@ -121,7 +122,7 @@ def _one_less() -> tuple[np.ndarray, np.ndarray]:
 
 
 def stretch_lut(low: ArrayLike, high: ArrayLike) -> jax.Array:
-    """Gives the table that stretches low..high to 0..255, cut off, with Pillow's roundings.
+    """Returns the table that stretches low..high to 0..255, cut off, with Pillow's roundings.
 
     Args:
       low: `i32[]`, 0..255.
@@ -160,7 +161,7 @@ def divide(numbers: jax.Array, divisor: jax.Array) -> jax.Array:
 
 
 def running_sums(numbers: jax.Array) -> jax.Array:
-    """Gives the sums of `i32[256]` from the first number to each: `i32[256]`."""
+    """Returns the sums of `i32[256]` from the first number to each: `i32[256]`."""
     # Sixteen at a time: that takes a CPU half the time of `cumsum`.
     rows = numbers.reshape(16, 16)
     inner = jnp.stack(list(itertools.accumulate(rows[:, place] for place in range(16))), axis=1)
@@ -169,7 +170,7 @@ def running_sums(numbers: jax.Array) -> jax.Array:
 
 
 def equalize_lut(counts: jax.Array) -> jax.Array:
-    """Gives the table that spreads values evenly over 0..255.
+    """Returns the table that spreads values evenly over 0..255.
 
     Args:
       counts: `i32[256]`, one row of `histogram`, of at most 2 million pixels.
@@ -185,19 +186,19 @@ def equalize_lut(counts: jax.Array) -> jax.Array:
 
 
 def colour_luts(
-    words: jax.Array, measure: Callable[[jax.Array], Any], lut_of: Callable[..., jax.Array]
+    packed: jax.Array, measure: Callable[[jax.Array], Any], lut_of: Callable[..., jax.Array]
 ) -> jax.Array:
     """Makes a table of each colour of an image.
 
     Args:
-      words: `u32[H,W]`, see `words.pack`.
+      packed: `u32[H,W]`, see `packed.pack`.
       measure: gives a tuple of facts of the values `i32[H,W]` of one colour.
       lut_of: gives a table `u8[256]` of such facts.
 
     Returns:
       `u8[3,256]`.
     """
-    found = [measure(plane) for plane in planes(words)]
+    found = [measure(plane) for plane in planes(packed)]
     # All three in one expression: put together of three tables, they took a CPU 10 us.
     return jax.vmap(lut_of)(*jax.tree.map(lambda *colours: jnp.stack(colours), *found))
 
@@ -227,3 +228,20 @@ def equalize(image: jax.Array) -> jax.Array:
     check_image(image, RGB)
     tables = colour_luts(pack(image), lambda plane: (counts(plane),), equalize_lut)
     return apply_rgb_lut(image, tables)
+
+
+def contrast_luts(packed: jax.Array, row: Row, context: Context) -> jax.Array:
+    """Returns the tables `u8[3,256]` of `contrast`, in the arithmetic of any variant."""
+    level = context.arithmetic.level(context.arithmetic.grey(*planes(packed)))[None]
+    lut = context.arithmetic.blend(level, jnp.arange(256).astype(jnp.uint8), row.alpha)
+    return jnp.broadcast_to(lut, (3, 256))
+
+
+def auto_contrast_luts(packed: jax.Array, row: Row, context: Context) -> jax.Array:
+    """Returns the tables `u8[3,256]` of `auto_contrast`, in the arithmetic of any variant."""
+    return colour_luts(packed, extremes, context.arithmetic.stretch)
+
+
+def equalize_luts(packed: jax.Array, row: Row, context: Context) -> jax.Array:
+    """Returns the tables `u8[3,256]` of `equalize`."""
+    return colour_luts(packed, lambda plane: (counts(plane),), equalize_lut)

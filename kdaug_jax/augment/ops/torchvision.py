@@ -44,7 +44,7 @@ def factors(factor: float) -> np.ndarray:
 
 
 def blend(start: jax.Array, image: jax.Array, alpha: ArrayLike) -> jax.Array:
-    """Gives alpha image + (1 - alpha) start, limited to 0..255 and cut off.
+    """Returns alpha image + (1 - alpha) start, limited to 0..255 and cut off.
 
     Args:
       start: `f32[...]` or `u8[...]`, of a shape that broadcasts with `image`.
@@ -63,13 +63,13 @@ def blend(start: jax.Array, image: jax.Array, alpha: ArrayLike) -> jax.Array:
 
 
 def grey(image: jax.Array) -> jax.Array:
-    """Gives 0.2989 R + 0.587 G + 0.114 B of `u8[H,W,3]`, cut off, as `u8[H,W]`."""
+    """Returns 0.2989 R + 0.587 G + 0.114 B of `u8[H,W,3]`, cut off, as `u8[H,W]`."""
     check_image(image, RGB)
     return grey_of(*planes(pack(image))).astype(jnp.uint8)
 
 
 def grey_of(*colours: jax.Array) -> jax.Array:
-    """Gives `grey` of three colours, `i32[...]` each in 0..255, as `i32[...]`."""
+    """Returns `grey` of three colours, `i32[...]` each in 0..255, as `i32[...]`."""
     # Products of bytes with float32 weights have 32 bits, so they are looked up, not computed.
     red, green, blue = (
         jnp.asarray(parts).at[colour].get(mode="promise_in_bounds")
@@ -84,12 +84,12 @@ def color(image: jax.Array, factor: float) -> jax.Array:
 
 
 def mean_grey(image: jax.Array) -> jax.Array:
-    """Gives the mean of `grey`, `f32[]`, exactly rounded for images of up to 65,793 pixels."""
+    """Returns the mean of `grey`, `f32[]`, exactly rounded for images of up to 65,793 pixels."""
     return mean_level(grey(image).astype(jnp.int32))
 
 
 def mean_level(grey: jax.Array) -> jax.Array:
-    """Gives the mean `f32[]` of `i32[H,W]` grey levels."""
+    """Returns the mean `f32[]` of `i32[H,W]` grey levels."""
     return grey.sum().astype(jnp.float32) / np.float32(grey.size)
 
 
@@ -100,7 +100,7 @@ def contrast(image: jax.Array, factor: float) -> jax.Array:
 
 
 def contrast_lut(level: jax.Array, alpha: jax.Array) -> jax.Array:
-    """Gives the table `u8[256]` of contrast for a mean `f32[]` and `factors`."""
+    """Returns the table `u8[256]` of contrast for a mean `f32[]` and `factors`."""
     return blend(level[None], jnp.arange(256).astype(jnp.uint8), alpha)
 
 
@@ -110,7 +110,7 @@ def sharpness(image: jax.Array, factor: float) -> jax.Array:
 
 
 def stretch_lut(low: jax.Array, high: jax.Array) -> jax.Array:
-    """Gives the table that stretches low..high to 0..255.
+    """Returns the table that stretches low..high to 0..255.
 
     Args:
       low: `i32[]`, 0..255.

@@ -4,13 +4,14 @@ A policy knows nothing of images: it is a table of ops at fixed strengths and a 
 row numbers. Applying the rows is the engine's.
 """
 
+from kdaug_jax.augment.ops.squares import box, square_offsets
+from kdaug_jax.augment.ops.table import IDENTITY, VARIANTS, Op
 from kdaug_jax.augment.policies.autoaugment import TABLES, autoaugment
 from kdaug_jax.augment.policies.candidates import randaugment_candidates
 from kdaug_jax.augment.policies.levels import SOURCES
 from kdaug_jax.augment.policies.pba import check_policy, pba, read_schedule, schedule
-from kdaug_jax.augment.policies.policy import IDENTITY, VARIANTS, Number, Op, Policy
+from kdaug_jax.augment.policies.policy import HparamSpec, Policy
 from kdaug_jax.augment.policies.randaugment import SPACES, WEI2020, randaugment
-from kdaug_jax.augment.policies.squares import Squares, box, places, squares
 from kdaug_jax.augment.policies.timm import timm
 from kdaug_jax.augment.policies.trivial import trivialaugment_wide
 from kdaug_jax.augment.policies.wei2020 import wei2020
@@ -22,20 +23,18 @@ __all__ = [
     "TABLES",
     "VARIANTS",
     "WEI2020",
-    "Number",
+    "HparamSpec",
     "Op",
     "Policy",
-    "Squares",
     "autoaugment",
     "box",
     "check_policy",
     "pba",
-    "places",
     "randaugment",
     "randaugment_candidates",
     "read_schedule",
     "schedule",
-    "squares",
+    "square_offsets",
     "timm",
     "trivialaugment_wide",
     "wei2020",

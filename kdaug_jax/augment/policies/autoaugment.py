@@ -13,11 +13,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from kdaug_jax import rng
+from kdaug_jax.augment.ops.table import IDENTITY
 from kdaug_jax.augment.policies import tables
 from kdaug_jax.augment.policies.files import check_keys, read_json, told_line
-from kdaug_jax.augment.policies.levels import FIXED, SOURCES, Source
+from kdaug_jax.augment.policies.levels import FIXED, SOURCES, Source, op_levels
 from kdaug_jax.augment.policies.policy import (
-    IDENTITY,
     Policy,
     Rows,
     below,
@@ -59,10 +59,10 @@ def autoaugment(
         the released code's for CIFAR and SVHN, the paper's for ImageNet, the TPU code's for v0.
 
     Returns:
-      A policy without traced numbers.
+      A policy without traced hyper-parameters.
 
     Raises:
-      ValueError: (what is wrong, what would be right).
+      ArgumentError: what is wrong, and what to write.
 
     Source: Cubuk et al. 2019 (AutoAugment); Lim et al. 2019 (Fast AutoAugment) for files.
     """
@@ -98,7 +98,7 @@ def read(path: str, levels: str | None = None) -> Table:
       Its table; entries are checked by `autoaugment`.
 
     Raises:
-      ValueError: (what is wrong, what would be right).
+      ArgumentError: what is wrong, and what to write.
     """
     content, way = read_json(path), ("sub_policies",)
     if isinstance(content, list):
@@ -133,8 +133,8 @@ def _build(
     chances = np.array([row + [0.0] * (stages - len(row)) for row in probabilities], np.float32)
     index = rows([row + [(IDENTITY, IDENTITY)] * (stages - len(row)) for row in pairs])
 
-    def draw(key: jax.Array, traced: Mapping[str, jax.Array]) -> jax.Array:
-        del traced
+    def draw(key: jax.Array, hparams: Mapping[str, jax.Array]) -> jax.Array:
+        del hparams
         sub_policy = below(key, "sub_policy", len(chances))
         sign = below(key, "sign", 2, (stages,))
         uniform = jax.random.uniform(rng.fold(key, "apply"), (stages,))
@@ -148,11 +148,11 @@ def _build(
 
 
 def _entry(where: str, entry: Any, source: Source, size) -> tuple[Any, float]:
-    """Gives the two signs of an entry's op, and its probability."""
+    """Returns the two signs of an entry's op, and its probability."""
     if not isinstance(entry, list | tuple) or len(entry) != 3:
         raise ArgumentError(f"{where} is {entry!r}", "must be [op, probability, level]")
     name, probability, level = entry
-    function = named("op", name, source.levels, where)
+    function = op_levels(name, source.levels, source.highest, size, where)
     where = f"{where} ({name})"
     if not _is_number(probability) or not 0 <= probability <= 1:
         raise ArgumentError(f"{where}: probability {probability!r}", "must be 0..1")

@@ -30,7 +30,7 @@ def randaugment_candidates(
       Pairs in the order they were drawn.
 
     Raises:
-      ValueError: (what is wrong, what would be right).
+      ArgumentError: what is wrong, and what to write.
 
     Source: Li et al. 2021 (A2-Aug), section 4.1.
     """

@@ -17,37 +17,42 @@ def read_json(path: str) -> Any:
     """Reads a JSON file.
 
     Raises:
-      ValueError: (what is wrong, with the line; what would be right).
+      ArgumentError: what is wrong, with the line, and what to write.
     """
     try:
         text = Path(path).read_text(encoding="utf-8")
-        return json.loads(text, object_pairs_hook=_unrepeated)
     except FileNotFoundError:
         raise ArgumentError(f"no file {path}", "give the path of a JSON file") from None
     except OSError as error:
-        raise ArgumentError(f"cannot read {path}: {error.strerror}", "must be a JSON file") from None
+        raise ArgumentError(
+            f"cannot read {path}: {error.strerror}", "must be a JSON file"
+        ) from None
     except UnicodeDecodeError:
         raise ArgumentError(f"{path} is not text", "must be a JSON file") from None
+    try:
+        return json.loads(text, object_pairs_hook=_unrepeated)
+    except ArgumentError as error:
+        raise ArgumentError(f"cannot read {path}: {error.what}", error.remedy) from None
     except json.JSONDecodeError as error:
         raise ArgumentError(f"{path}, line {error.lineno}: {error.msg}", "must be JSON") from None
-    except (ValueError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # too many digits, or too deep
         raise ArgumentError(f"cannot read {path}: {error}", "must be JSON of its format") from None
 
 
 def _unrepeated(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
+    mapping = dict(pairs)
+    if len(mapping) < len(pairs):
         names = [name for name, _ in pairs]
         twice = next(name for name in names if names.count(name) > 1)
-        raise ArgumentError(f"key {twice!r} is given twice")
-    return found
+        raise ArgumentError(f"key {twice!r} is given twice", "give it once")
+    return mapping
 
 
 def check_keys(path: str, content: Any, needed: Sequence[str]) -> None:
     """Refuses content that is not a mapping of the needed keys, and perhaps `source`.
 
     Raises:
-      ValueError: (what is wrong, what would be right).
+      ArgumentError: what is wrong, and what to write.
     """
     if not isinstance(content, dict):
         raise ArgumentError(f"{path} holds no object", "must be {" + ", ".join(needed) + "}")
@@ -68,7 +73,7 @@ def told_line(path: str, *steps: str | int) -> Iterator[None]:
       steps: the way to the part from the whole content: keys and places.
 
     Raises:
-      ValueError: the one raised within, with the line after the path.
+      ArgumentError: the one raised within, with the line after the path.
     """
     try:
         yield
@@ -81,7 +86,7 @@ def told_line(path: str, *steps: str | int) -> Iterator[None]:
 
 
 def _line(text: str, steps: Sequence[str | int]) -> int:
-    """Gives the line, from 1, on which a part of JSON begins."""
+    """Returns the line, from 1, on which a part of JSON begins."""
     decoder = json.JSONDecoder()
 
     def after(place: int) -> int:

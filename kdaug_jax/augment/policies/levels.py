@@ -1,6 +1,6 @@
-"""From a level to a strength, as each source computes it, operation for operation in double.
+"""From a level to a strength, as each source computes it, operation for operation in float64.
 
-A source is a mapping from its own names of ops to functions of a level and an image size. `int`
+A source is a mapping from its op names of ops to functions of a level and an image size. `int`
 cuts towards 0, as it does in the sources. Solarize thresholds that are fractions there are
 rounded up, which moves no pixel; bits above 8 are written as 8.
 """
@@ -8,12 +8,15 @@ rounded up, which moves no pixel; bits above 8 are written as 8.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
-from typing import NamedTuple
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from kdaug_jax.augment.policies.policy import Levels, Op, Pair, plain, signed
+from kdaug_jax.augment.ops.table import Op, check_op
+from kdaug_jax.augment.policies.policy import Levels, Pair, named, plain, signed
+from kdaug_jax.errors import ArgumentError
+from kdaug_jax.registry import is_import
 
 ENHANCE = {
     "Brightness": "brightness", "Color": "color", "Contrast": "contrast", "Sharpness": "sharpness",
@@ -22,7 +25,7 @@ SHEAR = {"ShearX": "shear_x", "ShearY": "shear_y"}
 TRANSLATE = {"TranslateX": ("translate_x", 1), "TranslateY": ("translate_y", 0)}
 WITHOUT = {"AutoContrast": "auto_contrast", "Equalize": "equalize", "Invert": "invert"}
 FIXED: Levels = {
-    name: lambda level, size, own=own: plain(own) for name, own in WITHOUT.items()
+    name: lambda level, size, op=op: plain(op) for name, op in WITHOUT.items()
 }
 
 
@@ -48,11 +51,46 @@ class Source(NamedTuple):
     cutout_fill: tuple[int, ...] | None = None
 
 
-def each(names: Iterable[str], op: Callable[..., Pair]) -> dict[str, Callable[..., Pair]]:
-    """Gives `{name: f(level, size)}` where f is `op(value of the name, level, size)`."""
+def each(names: Mapping[str, Any], pair: Callable[..., Pair]) -> dict[str, Callable[..., Pair]]:
+    """Returns `{name: f(level, size)}` where f is `pair(value of the name, level, size)`."""
     return {
-        name: lambda level, size, own=own: op(own, level, size) for name, own in dict(names).items()
+        name: lambda level, size, op=op: pair(op, level, size) for name, op in names.items()
     }
+
+
+def op_levels(
+    name: str, levels: Levels, highest: float, size: tuple[int, int], where: str = ""
+) -> Callable[[float, tuple[int, int]], Pair]:
+    """Returns what an op does at each level 0..highest.
+
+    Args:
+      name: of the source's list, or `package.module:attribute` of an op from outside, whose levels
+        are spread over the values of its row, see `ops.table.Values`; of a plain function with a
+        second argument, that is level / highest.
+      levels: the source's list.
+      highest: the largest level.
+      size: height and width of the images in pixels.
+      where: starts the message of an error.
+
+    Raises:
+      ArgumentError: no such op; or its function does not return images of uint8 as it is given
+        them; or its row has no finite range of values.
+    """
+    if name in levels or not isinstance(name, str) or not is_import(name):
+        return named("op", name, levels, where)
+    values = check_op(name, size).values
+    if values is None:
+        return lambda level, size: plain(name)
+    if not (math.isfinite(values.low) and math.isfinite(values.high)):
+        raise ArgumentError(
+            f"op {name} has no finite range of values", "give its row values with low and high"
+        )
+    if values.low < 0:
+        return lambda level, size: signed(name, level / highest * values.high)
+    cast = round if values.whole else float
+    return lambda level, size: plain(
+        name, cast(values.low + level / highest * (values.high - values.low))
+    )
 
 
 def released(per_pixel: Callable[[tuple[int, int]], float] = lambda size: 1.0) -> Levels:
@@ -65,10 +103,10 @@ def released(per_pixel: Callable[[tuple[int, int]], float] = lambda size: 1.0) -
     """
     return {
         "Rotate": lambda level, size: signed("rotate", int(level * 30 / 10)),
-        **each(SHEAR, lambda own, level, size: signed(own, float(level) * 0.3 / 10)),
-        **each(TRANSLATE, lambda own, level, size: signed(
-            own[0], int(level * 10 / 10 * per_pixel(size)))),
-        **each(ENHANCE, lambda own, level, size: plain(own, float(level) * 1.8 / 10 + 0.1)),
+        **each(SHEAR, lambda op, level, size: signed(op, float(level) * 0.3 / 10)),
+        **each(TRANSLATE, lambda op, level, size: signed(
+            op[0], int(level * 10 / 10 * per_pixel(size)))),
+        **each(ENHANCE, lambda op, level, size: plain(op, float(level) * 1.8 / 10 + 0.1)),
         "Posterize": lambda level, size: plain("posterize", 4 - int(level * 4 / 10)),
         "Solarize": lambda level, size: plain("solarize", 256 - int(level * 256 / 10)),
         "Cutout": lambda level, size: plain("cutout", int(level * 20 / 10 * per_pixel(size))),
@@ -84,10 +122,10 @@ def paper() -> Levels:
     """
     return {
         "Rotate": lambda level, size: signed("rotate", level / 10 * 30),
-        **each(SHEAR, lambda own, level, size: signed(own, level / 10 * 0.3)),
-        **each(TRANSLATE, lambda own, level, size: signed(
-            own[0], level / 10 * 150 / 331 * size[own[1]])),
-        **each(ENHANCE, lambda own, level, size: plain(own, level / 10 * 1.8 + 0.1)),
+        **each(SHEAR, lambda op, level, size: signed(op, level / 10 * 0.3)),
+        **each(TRANSLATE, lambda op, level, size: signed(
+            op[0], level / 10 * 150 / 331 * size[op[1]])),
+        **each(ENHANCE, lambda op, level, size: plain(op, level / 10 * 1.8 + 0.1)),
         "Posterize": lambda level, size: plain("posterize", int(level / 10 * 4) + 4),
         "Solarize": lambda level, size: plain("solarize", int(level / 10 * 256)),
         "Cutout": lambda level, size: plain("cutout", int(level / 10 * 60 / 331 * min(size))),
@@ -121,16 +159,16 @@ def tpu(clean: bool, translate_const: float, cutout_const: float) -> Levels:
         "Rotate": lambda level, size: signed("rotate", level / 10 * 30),
         "Posterize": posterize,
         "Solarize": solarize,
-        **each(ENHANCE, lambda own, level, size: plain(own, level / 10 * 1.8 + 0.1)),
-        **each(SHEAR, lambda own, level, size: signed(own, level / 10 * 0.3)),
-        **each(TRANSLATE, lambda own, level, size: signed(own[0], level / 10 * translate_const)),
+        **each(ENHANCE, lambda op, level, size: plain(op, level / 10 * 1.8 + 0.1)),
+        **each(SHEAR, lambda op, level, size: signed(op, level / 10 * 0.3)),
+        **each(TRANSLATE, lambda op, level, size: signed(op[0], level / 10 * translate_const)),
         "Cutout": lambda level, size: plain("cutout", 2 * int(level / 10 * cutout_const)),
         "SolarizeAdd": lambda level, size: plain("solarize_add", int(level / 10 * 110)),
     }
 
 
 def _bin(number: float, end: float, bins: int, start: float = 0.0) -> float:
-    """Gives entry `number` of torch.linspace(start, end, bins), float32 with one rounding."""
+    """Returns entry `number` of torch.linspace(start, end, bins), float32 with one rounding."""
     number, first, last = int(number), np.float32(start), np.float32(end)
     step = float((last - first) / np.float32(bins - 1))
     if number < bins // 2:
@@ -157,13 +195,13 @@ def torchvision(bins: int, reach: Reach = Reach()) -> Levels:  # noqa: B008, a p
     Source: `_augmentation_space` of torchvision/transforms/autoaugment.py.
     """
 
-    def translate(own, number, size):
-        far = 150.0 / 331.0 * size[own[1]] if reach.translate is None else reach.translate
-        return signed(own[0], -int(_bin(number, far, bins)))
+    def translate(op, number, size):
+        far = 150.0 / 331.0 * size[op[1]] if reach.translate is None else reach.translate
+        return signed(op[0], -int(_bin(number, far, bins)))
 
-    def enhance(own, number, size):
+    def enhance(op, number, size):
         by = _bin(number, reach.enhance, bins)
-        return Op(own, 1.0 + by), Op(own, 1.0 - by)
+        return Op(op, 1.0 + by), Op(op, 1.0 - by)
 
     def posterize(number, size):
         lost = np.float32(number) / np.float32((bins - 1) / reach.bits)
@@ -171,7 +209,7 @@ def torchvision(bins: int, reach: Reach = Reach()) -> Levels:  # noqa: B008, a p
 
     return {
         "Identity": lambda number, size: plain("identity"),
-        **each(SHEAR, lambda own, number, size: signed(own, _bin(number, reach.shear, bins))),
+        **each(SHEAR, lambda op, number, size: signed(op, _bin(number, reach.shear, bins))),
         **each(TRANSLATE, translate),
         "Rotate": lambda number, size: signed("rotate", _bin(number, reach.rotate, bins)),
         **each(ENHANCE, enhance),
@@ -192,14 +230,14 @@ def fast() -> Levels:
         return level * (high - low) + low
 
     return {
-        **each(SHEAR, lambda own, level, size: signed(own, between(-0.3, 0.3, level))),
-        **each(TRANSLATE, lambda own, level, size: signed(
-            own[0], between(-0.45, 0.45, level) * size[own[1]])),
+        **each(SHEAR, lambda op, level, size: signed(op, between(-0.3, 0.3, level))),
+        **each(TRANSLATE, lambda op, level, size: signed(
+            op[0], between(-0.45, 0.45, level) * size[op[1]])),
         "Rotate": lambda level, size: signed("rotate", between(-30, 30, level)),
         **FIXED,
         "Solarize": lambda level, size: plain("solarize", math.ceil(between(0, 256, level))),
         "Posterize": lambda level, size: plain("posterize", int(between(4, 8, level))),
-        **each(ENHANCE, lambda own, level, size: plain(own, between(0.1, 1.9, level))),
+        **each(ENHANCE, lambda op, level, size: plain(op, between(0.1, 1.9, level))),
         "Cutout": lambda level, size: plain("cutout_fast", between(0, 0.2, level) * size[1]),
     }
 

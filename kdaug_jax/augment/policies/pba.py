@@ -19,7 +19,7 @@ from kdaug_jax import rng
 from kdaug_jax.augment.policies.files import check_keys, read_json, told_line
 from kdaug_jax.augment.policies.levels import SOURCES, Source
 from kdaug_jax.augment.policies.policy import (
-    Number,
+    HparamSpec,
     Policy,
     Rows,
     below,
@@ -54,24 +54,24 @@ def pba(
 
     Args:
       policy: 60 whole numbers, traced under the name `policy`; None for all 0, which applies
-        nothing. Number 2i is the probability of op i in tenths, 2i + 1 its magnitude; the ops are
+        nothing. HparamSpec 2i is the probability of op i in tenths, 2i + 1 its magnitude; the ops are
         `OPS`, then `OPS` again.
       size: height and width of the images in pixels.
       levels: `released`, whose distances are pixels of 32x32 images, or `released_scaled`, which
         scales them to the images.
 
     Returns:
-      A policy with the traced number `policy`, `i32[60]`.
+      A policy with the traced hyper-parameter `policy`, `i32[60]`.
 
     Raises:
-      ValueError: (what is wrong, what would be right).
+      ArgumentError: what is wrong, and what to write.
 
     Source: Ho et al. 2019 (PBA); `apply_policy` of augmentation_transforms_hp.py, arcelien/pba.
     """
     default = np.zeros(LENGTH, np.int32) if policy is None else check_policy("policy", policy)
     draw, source, rows = _parts(size, levels)
-    number = Number(default, Range(np.int32, 0, HIGHEST_TENTHS))
-    return _policy(rows, lambda key, traced: draw(key, traced["policy"]), source, policy=number)
+    number = HparamSpec(default, Range(np.int32, 0, HIGHEST_TENTHS))
+    return _policy(rows, lambda key, hparams: draw(key, hparams["policy"]), source, policy=number)
 
 
 def schedule(
@@ -92,20 +92,20 @@ def schedule(
       flatten: draw the policy of a random epoch for each image instead.
 
     Returns:
-      A policy with the traced number `epoch`, `i32[]`, which is ignored with `flatten`; epochs
+      A policy with the traced hyper-parameter `epoch`, `i32[]`, which is ignored with `flatten`; epochs
       beyond the last repeat it.
 
     Raises:
-      ValueError: (what is wrong, what would be right).
+      ArgumentError: what is wrong, and what to write.
     """
     table = read_schedule(path, epochs)
     draw, source, rows = _parts(size, levels)
 
-    def scheduled(key: jax.Array, traced: Mapping[str, jax.Array]) -> jax.Array:
-        epoch = below(key, "epoch", len(table)) if flatten else traced["epoch"]
+    def scheduled(key: jax.Array, hparams: Mapping[str, jax.Array]) -> jax.Array:
+        epoch = below(key, "epoch", len(table)) if flatten else hparams["epoch"]
         return draw(key, jnp.asarray(table).at[epoch].get(mode="clip"))
 
-    number = Number(np.zeros((), np.int32), Range(np.int32, 0))
+    number = HparamSpec(np.zeros((), np.int32), Range(np.int32, 0))
     return _policy(rows, scheduled, source, epoch=number)
 
 
@@ -125,7 +125,7 @@ def read_schedule(path: str, epochs: int | None = None) -> np.ndarray:
       `i32[epochs,60]`.
 
     Raises:
-      ValueError: (what is wrong, with line, segment and op; what would be right).
+      ArgumentError: what is wrong, with line, segment and op, and what to write.
 
     Source: Ho et al. 2019 (PBA); `parse_log_schedule` of pba/utils.py.
     """
@@ -160,7 +160,7 @@ def check_policy(
     policy: Any,
     told: Callable[[int], AbstractContextManager] = lambda position: nullcontext(),
 ) -> np.ndarray:
-    """Gives a policy as an array, or says which of its numbers is wrong.
+    """Returns a policy as an array, or says which of its numbers is wrong.
 
     Args:
       where: starts the message.
@@ -171,7 +171,7 @@ def check_policy(
       `i32[60]`.
 
     Raises:
-      ValueError: (what is wrong, with the op; what would be right).
+      ArgumentError: what is wrong, with the op, and what to write.
     """
     if not isinstance(policy, list | tuple | np.ndarray) or len(policy) != LENGTH:
         found = len(policy) if isinstance(policy, list | tuple | np.ndarray) else repr(policy)
@@ -218,8 +218,8 @@ def _parts(size: tuple[int, int], levels: str) -> tuple[Callable, Source, Rows]:
     return draw, source, rows
 
 
-def _policy(rows: Rows, draw: Callable, source: Source, **numbers: Number) -> Policy:
+def _policy(rows: Rows, draw: Callable, source: Source, **hparams: HparamSpec) -> Policy:
     return Policy(
-        rows.ops, draw, STAGES, numbers, source.variant, source.channels, source.fill,
+        rows.ops, draw, STAGES, hparams, source.variant, source.channels, source.fill,
         source.cutout_fill,
     )

@@ -14,45 +14,16 @@ import jax.numpy as jnp
 import numpy as np
 
 from kdaug_jax import rng
+from kdaug_jax.augment.ops.table import IDENTITY, SQUARES, Op
 from kdaug_jax.errors import ArgumentError, suggest
 from kdaug_jax.types import Range
-
-VARIANTS = ("pillow", "tpu", "tpu_clean", "torchvision")
-
-
-class Op(NamedTuple):
-    """One op at one strength, a host value.
-
-    Attributes:
-      name: which op, with the unit of `value`:
-        `identity`, `invert`, `auto_contrast`, `equalize`, `smooth`, `blur`: None;
-        `solarize`: threshold 0..256, whole; values below it stay;
-        `solarize_add`: level added to values below 128, whole;
-        `posterize`: bits kept 0..8;
-        `brightness`, `contrast`, `color`, `sharpness`: factor, 1 changes nothing;
-        `rotate`: degrees, counter-clockwise;
-        `shear_x`, `shear_y`: input pixels per output line, as Pillow's coefficient;
-        `translate_x`, `translate_y`: input minus output pixels, so that positive values move
-        the content left or up;
-        `cutout`, `erase_square`, `cutout_fast`: side in pixels, see `squares`.
-      value: the strength with its sign, or None.
-      resample: "nearest", "bilinear" or "bicubic", for the geometric ops.
-    """
-
-    name: str
-    value: float | int | None = None
-    resample: str = "nearest"
-
 
 Pair = tuple[Op, Op]  # an op with a positive and with a negative sign; twice itself if unsigned
 Levels = Mapping[str, Callable[[float, tuple[int, int]], Pair]]  # f(level, (height, width))
 
-IDENTITY = Op("identity")
-SQUARES = ("cutout", "erase_square", "cutout_fast")
 
-
-class Number(NamedTuple):
-    """A traced number of a policy: its default, and the legal values of each of its entries."""
+class HparamSpec(NamedTuple):
+    """A traced hyper-parameter of a policy: its default, and the range of each of its entries."""
 
     default: np.ndarray
     range: Range
@@ -63,11 +34,11 @@ class Policy(NamedTuple):
 
     Attributes:
       ops: the rows of the table; row 0 is `IDENTITY`.
-      draw: `draw(key, traced) -> i32[stages]`, the rows that one image takes, in order; 0 where
-        nothing is applied. `traced` holds an array for each entry of `numbers`.
+      draw: `draw(key, hparams) -> i32[stages]`, the rows that one image takes, in order; 0
+        where nothing is applied. `hparams` holds an array for each entry of the field below.
       stages: how many ops an image takes at most.
-      numbers: what `draw` takes.
-      variant: whose arithmetic the ops follow, one of `VARIANTS`.
+      hparams: what `draw` takes, by name.
+      variant: whose arithmetic the ops follow, one of `ops.table.VARIANTS`.
       channels: 3, or 4 where the ops see a transparent channel as AutoAugment's and PBA's CIFAR
         code has it: geometric ops bring in transparent black, squares are painted in transparent
         `cutout_fill`; invert, auto_contrast, equalize, posterize and solarize make all pixels
@@ -80,7 +51,7 @@ class Policy(NamedTuple):
     ops: tuple[Op, ...]
     draw: Callable[[jax.Array, Mapping[str, jax.Array]], jax.Array]
     stages: int
-    numbers: Mapping[str, Number] = {}
+    hparams: Mapping[str, HparamSpec] = {}
     variant: str = "pillow"
     channels: int = 3
     fill: str | int | tuple[int, ...] = "mean"
@@ -88,12 +59,12 @@ class Policy(NamedTuple):
 
 
 def plain(name: str, value: float | int | None = None) -> Pair:
-    """Gives an op whose sign is not drawn."""
+    """Returns an op whose sign is not drawn."""
     return Op(name, value), Op(name, value)
 
 
 def signed(name: str, value: float | int, resample: str = "nearest") -> Pair:
-    """Gives an op with its value and with its negative."""
+    """Returns an op with its value and with its negative."""
     return Op(name, value, resample), Op(name, -value, resample)
 
 
@@ -104,7 +75,7 @@ class Rows:
         self._numbers = {IDENTITY: 0}
 
     def __call__(self, nested: Any) -> np.ndarray:
-        """Gives the row numbers, `i32[...]`, of nested sequences of ops."""
+        """Returns the row numbers, `i32[...]`, of nested sequences of ops."""
         return np.array(self._visit(nested), np.int32)
 
     def _visit(self, node):
@@ -138,10 +109,10 @@ def below(key: jax.Array, role: str, limit: Any, shape: tuple[int, ...] = ()) ->
 
 
 def named(what: str, name: Any, known: Any, where: str = "") -> Any:
-    """Gives `known[name]`, or says which name was probably meant.
+    """Returns `known[name]`, or says which name was probably meant.
 
     Raises:
-      ValueError: (what is wrong, what would be right).
+      ArgumentError: what is wrong, and what to write.
     """
     if not isinstance(name, str) or name not in known:
         where = f"{where}: " if where else ""
@@ -150,10 +121,10 @@ def named(what: str, name: Any, known: Any, where: str = "") -> Any:
 
 
 def whole(what: str, value: Any, low: int, high: int) -> int:
-    """Gives `value` if it is a whole number in low..high.
+    """Returns `value` if it is a whole number in low..high.
 
     Raises:
-      ValueError: (what is wrong, what would be right).
+      ArgumentError: what is wrong, and what to write.
     """
     fits = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
     if not fits or not low <= value <= high:
@@ -165,11 +136,11 @@ def check_squares(where: str, pair: Pair, size: tuple[int, int], remedy: str) ->
     """Refuses a square that is larger than the image.
 
     Raises:
-      ValueError: (what is wrong, what would be right).
+      ArgumentError: what is wrong, and what to write.
     """
     side = pair[0].value if pair[0].name in SQUARES else 0
     if side > max(size):
         raise ArgumentError(
-            f"{where}: a square of {side:g} pixels is larger than the {size[0]}x{size[1]} image",
+            f"{where}: a square of {side:g} pixels is larger than the {size[1]}x{size[0]} image",
             remedy,
         )

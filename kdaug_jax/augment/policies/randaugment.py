@@ -10,10 +10,17 @@ import jax.numpy as jnp
 import numpy as np
 
 from kdaug_jax.augment.policies import levels
-from kdaug_jax.augment.policies.levels import ENHANCE, FIXED, SHEAR, TRANSLATE, each
+from kdaug_jax.augment.policies.levels import (
+    ENHANCE,
+    FIXED,
+    SHEAR,
+    TRANSLATE,
+    each,
+    op_levels,
+)
 from kdaug_jax.augment.policies.policy import (
+    HparamSpec,
     Levels,
-    Number,
     Policy,
     Rows,
     below,
@@ -66,10 +73,10 @@ def _paper(size, translate_const, cutout_const) -> Space:
         "Rotate": lambda m, size: signed("rotate", m * 30 / 30),
         "Solarize": lambda m, size: plain("solarize", 256 - m * 256 // 30),
         "Posterize": lambda m, size: plain("posterize", 8 - m * 4 // 30),
-        **each(ENHANCE, lambda own, m, size: plain(own, m * 1.8 / 30 + 0.1)),
-        **each(SHEAR, lambda own, m, size: signed(own, m * 0.3 / 30)),
-        **each(TRANSLATE, lambda own, m, size: signed(
-            own[0], m * 150 / 30 / 331 * size[own[1]])),
+        **each(ENHANCE, lambda op, m, size: plain(op, m * 1.8 / 30 + 0.1)),
+        **each(SHEAR, lambda op, m, size: signed(op, m * 0.3 / 30)),
+        **each(TRANSLATE, lambda op, m, size: signed(
+            op[0], m * 150 / 30 / 331 * size[op[1]])),
     }, 30, "pillow", "mean")
 
 
@@ -126,32 +133,36 @@ def randaugment(
         `torchvision`, 14 ops on 31 bins. The last has the arithmetic of torchvision on tensors;
         on images of Pillow it uses Pillow's: `policy._replace(variant="pillow")`.
       size: height and width of the images in pixels.
-      ops: names of the space's ops to draw from, such as `WEI2020`; None for all.
+      ops: names of the space's ops to draw from, such as `WEI2020`, and ops from outside as
+        `package.module:function`, see `levels.op_levels`; None for all of the space.
       translate_const: pixels of translation at 10 in the TPU spaces, 100 there. Images that are
         much smaller than 224 need smaller ones.
       cutout_const: half the side of squares at 10 in the TPU spaces, 40 there.
 
     Returns:
-      A policy with the traced number `m`, `i32[]`.
+      A policy with the traced hyper-parameter `m`, `i32[]`.
 
     Raises:
-      ValueError: (what is wrong, what would be right).
+      ArgumentError: what is wrong, and what to write.
 
     Source: Cubuk et al. 2020 (RandAugment); `distort_image_with_randaugment` of
     tensorflow/tpu; `RandAugment` of torchvision.
     """
-    found = named("space", space, SPACES)(size, translate_const, cutout_const)
+    op_space = named("space", space, SPACES)(size, translate_const, cutout_const)
     whole("n", n, 0, 100)
-    whole("m", m, 0, found.highest)
+    whole("m", m, 0, op_space.highest)
     if ops is not None and not ops:
         raise ArgumentError("ops is empty", "name at least one op")
     if isinstance(ops, str):
         raise ArgumentError(f"ops is the text {ops!r}", f"must be a list of names, as [{ops!r}]")
-    chosen = {name: named("op", name, found.levels) for name in (ops or found.levels)}
-    highest = _highest(chosen, found.highest, size)
+    chosen = {
+        name: op_levels(name, op_space.levels, op_space.highest, size)
+        for name in (ops or op_space.levels)
+    }
+    highest = _highest(chosen, op_space.highest, size)
     if m > highest:
         raise ArgumentError(
-            f"m is {m}, but from m={highest + 1} on squares hide {size[0]}x{size[1]} images whole",
+            f"m is {m}, but from m={highest + 1} on squares hide {size[1]}x{size[0]} images whole",
             f"take m up to {highest}, a smaller cutout_const, or ops without Cutout",
         )
     rows = Rows()
@@ -159,22 +170,22 @@ def randaugment(
         [op(level, size) for level in range(highest + 1)] for op in chosen.values()
     ])
     return Policy(
-        rows.ops, uniform(index, n), n, {"m": level_number(m, highest)}, found.variant,
-        fill=found.fill,
+        rows.ops, uniform(index, n), n, {"m": level_hparam(m, highest)}, op_space.variant,
+        fill=op_space.fill,
     )
 
 
 def _highest(chosen: Levels, highest: int, size: tuple[int, int]) -> int:
-    """Gives the largest magnitude at which no square hides an image wherever it lies."""
+    """Returns the largest magnitude at which no square hides an image wherever it lies."""
     if "Cutout" not in chosen:
         return highest
     sides = [chosen["Cutout"](m, size)[0].value for m in range(highest + 1)]
     return sum(side // 2 < max(size) for side in sides) - 1
 
 
-def level_number(m: int, highest: int) -> Number:
-    """Gives the traced number of a magnitude 0..highest."""
-    return Number(np.asarray(m, np.int32), Range(np.int32, 0, highest))
+def level_hparam(m: int, highest: int) -> HparamSpec:
+    """Returns the traced hyper-parameter of a magnitude 0..highest."""
+    return HparamSpec(np.asarray(m, np.int32), Range(np.int32, 0, highest))
 
 
 def uniform(index: np.ndarray, n: int) -> Callable[..., jax.Array]:
@@ -188,9 +199,9 @@ def uniform(index: np.ndarray, n: int) -> Callable[..., jax.Array]:
       A policy's `draw`.
     """
 
-    def draw(key: jax.Array, traced: Mapping[str, jax.Array]) -> jax.Array:
+    def draw(key: jax.Array, hparams: Mapping[str, jax.Array]) -> jax.Array:
         op = below(key, "op", len(index), (n,))
         sign = below(key, "sign", index.shape[2], (n,))
-        return jnp.asarray(index)[op, traced["m"], sign]
+        return jnp.asarray(index)[op, hparams["m"], sign]
 
     return draw

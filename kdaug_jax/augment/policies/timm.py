@@ -12,11 +12,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from kdaug_jax import rng
+from kdaug_jax.augment.ops.table import Op, op_row
 from kdaug_jax.augment.policies.levels import ENHANCE, FIXED, SHEAR, each
 from kdaug_jax.augment.policies.policy import (
+    HparamSpec,
     Levels,
-    Number,
-    Op,
     Policy,
     Rows,
     below,
@@ -68,7 +68,7 @@ def parse(text: str) -> Config:
       Its numbers, defaults filled in.
 
     Raises:
-      ValueError: (what is wrong, what would be right).
+      ArgumentError: what is wrong, and what to write.
     """
     start, *parts = text.split("-")
     if start != "rand":
@@ -92,16 +92,16 @@ def parse(text: str) -> Config:
 
 
 def ops(increasing: bool) -> Levels:
-    """Gives timm's 15 ops at magnitudes 0..mmax of 10.
+    """Returns timm's 15 ops at magnitudes 0..mmax of 10.
 
     Source: `_RAND_TRANSFORMS` and `_RAND_INCREASING_TRANSFORMS` of timm/data/auto_augment.py.
     """
 
-    def enhance(own, m, size):
+    def enhance(op, m, size):
         if not increasing:
-            return plain(own, m / 10 * 1.8 + 0.1)
+            return plain(op, m / 10 * 1.8 + 0.1)
         by = m / 10 * 0.9
-        return Op(own, max(0.1, 1.0 + by)), Op(own, max(0.1, 1.0 - by))
+        return Op(op, max(0.1, 1.0 + by)), Op(op, max(0.1, 1.0 - by))
 
     def posterize(m, size):
         bits = int(m / 10 * 4)
@@ -118,8 +118,8 @@ def ops(increasing: bool) -> Levels:
         "Solarize": solarize,
         "SolarizeAdd": lambda m, size: plain("solarize_add", min(128, int(m / 10 * 110))),
         **each(ENHANCE, enhance),
-        **each(SHEAR, lambda own, m, size: signed(own, m / 10 * 0.3)),
-        **each(TRANSLATE, lambda own, m, size: signed(own[0], m / 10 * 0.45 * size[own[1]])),
+        **each(SHEAR, lambda op, m, size: signed(op, m / 10 * 0.3)),
+        **each(TRANSLATE, lambda op, m, size: signed(op[0], m / 10 * 0.45 * size[op[1]])),
     }
 
 
@@ -128,7 +128,7 @@ def timm(
 ) -> Policy:
     """Applies ops that are drawn with replacement, each with its probability and magnitude.
 
-    Where `mstd` is given, each op draws a magnitude of its own from N(m, mstd), clipped to
+    Where `mstd` is given, each op draws a magnitude of its op from N(m, mstd), clipped to
     0..mmax and rounded to hundredths, or from 0..m uniformly if `mstd` is above 100.
 
     Args:
@@ -137,11 +137,11 @@ def timm(
       resample: filters of which each geometric op draws one.
 
     Returns:
-      A policy with the traced numbers `m`, `i32[]`, and `p`, `f32[]`; with `mstd`, `f32[]`, if
+      A policy with the traced hyper-parameters `m`, `i32[]`, and `p`, `f32[]`; with `mstd`, `f32[]`, if
       it is more than 0 and at most 100.
 
     Raises:
-      ValueError: (what is wrong, what would be right).
+      ArgumentError: what is wrong, and what to write.
 
     Source: Wightman, `rand_augment_transform` of timm; the 2021 recipes of
     "ResNet strikes back".
@@ -158,55 +158,57 @@ def timm(
         [_filtered(op(step / scale, size), resample) for step in range(scale * config.mmax + 1)]
         for op in ops(config.inc == 1).values()
     ])
-    numbers = {
-        "m": Number(np.asarray(config.m, np.int32), Range(np.int32, *PARTS["m"][2:])),
-        "p": Number(np.asarray(config.p, np.float32), Range(np.float32, 0.0, 1.0)),
+    hparams = {
+        "m": HparamSpec(np.asarray(config.m, np.int32), Range(np.int32, *PARTS["m"][2:])),
+        "p": HparamSpec(np.asarray(config.p, np.float32), Range(np.float32, 0.0, 1.0)),
     }
     if 0 < config.mstd <= 100:
-        numbers["mstd"] = Number(np.asarray(config.mstd, np.float32), Range(np.float32, 0.0, 100.0))
+        hparams["mstd"] = HparamSpec(
+            np.asarray(config.mstd, np.float32), Range(np.float32, 0.0, 100.0)
+        )
     draw = _draw(index, config.n, _step(config, scale))
-    return Policy(rows.ops, draw, config.n, numbers, fill=128)
+    return Policy(rows.ops, draw, config.n, hparams, fill=128)
 
 
 def _filtered(pair, resample: Sequence[str]) -> list[list[Op]]:
-    """Gives an op by sign and by filter; ops that move no pixels have no filter."""
-    moves = pair[0].name in ("rotate", "shear_x", "shear_y", "translate_x", "translate_y")
-    return [[op._replace(resample=name) if moves else op for name in resample] for op in pair]
+    """Returns an op by sign and by filter; ops that move no pixels have no filter."""
+    geometric = op_row(pair[0].name).geometric
+    return [[op._replace(resample=name) if geometric else op for name in resample] for op in pair]
 
 
 def _draw(index: np.ndarray, n: int, step: Callable) -> Callable:
-    def draw(key: jax.Array, traced: Mapping[str, jax.Array]) -> jax.Array:
+    def draw(key: jax.Array, hparams: Mapping[str, jax.Array]) -> jax.Array:
         op = below(key, "op", index.shape[0], (n,))
         sign = below(key, "sign", 2, (n,))
         resample = below(key, "resample", index.shape[3], (n,))
-        applied = jax.random.uniform(rng.fold(key, "apply"), (n,)) < traced["p"]
-        at = jnp.clip(step(key, traced), 0, index.shape[1] - 1)
+        applied = jax.random.uniform(rng.fold(key, "apply"), (n,)) < hparams["p"]
+        at = jnp.clip(step(key, hparams), 0, index.shape[1] - 1)
         return jnp.where(applied, jnp.asarray(index)[op, at, sign, resample], 0)
 
     return draw
 
 
 def _step(config: Config, scale: int) -> Callable:
-    """Makes `f(key, traced) -> i32[n]`, magnitudes in units of 1 / scale before they are clipped.
+    """Makes `f(key, hparams) -> i32[n]`, magnitudes in units of 1 / scale before they are clipped.
 
     The normal distribution is a table of its quantiles, because its inverse has other last bits
     on other devices; one product is rounded alike everywhere.
     """
     if config.mstd > 100:
         # Rounding the uniform distribution to hundredths halves the weight of both ends.
-        return lambda key, traced: (
-            (below(key, "magnitude", 2 * scale * traced["m"], (config.n,)) + 1) // 2
+        return lambda key, hparams: (
+            (below(key, "magnitude", 2 * scale * hparams["m"], (config.n,)) + 1) // 2
         )
     if config.mstd == 0:
-        return lambda key, traced: jnp.broadcast_to(traced["m"], (config.n,))
+        return lambda key, hparams: jnp.broadcast_to(hparams["m"], (config.n,))
     quantile = NormalDist().inv_cdf
     quantiles = np.array(
         [scale * quantile((step + 0.5) / _STEPS) for step in range(_STEPS)], np.float32
     )
 
-    def step(key, traced):
+    def step(key, hparams):
         drawn = jnp.asarray(quantiles)[below(key, "magnitude", _STEPS, (config.n,))]
-        return scale * traced["m"] + jnp.rint(traced["mstd"] * drawn).astype(jnp.int32)
+        return scale * hparams["m"] + jnp.rint(hparams["mstd"] * drawn).astype(jnp.int32)
 
     return step
 

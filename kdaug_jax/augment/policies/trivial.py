@@ -25,7 +25,7 @@ def trivialaugment_wide(*, size: tuple[int, int]) -> Policy:
       size: height and width of the images in pixels; translations do not scale with it.
 
     Returns:
-      A policy without traced numbers.
+      A policy without traced hyper-parameters.
 
     Source: Müller and Hutter 2021 (TrivialAugment), wide space, with torchvision's numbers; for
     its arithmetic on tensors `policy._replace(variant="torchvision")`.
@@ -34,8 +34,8 @@ def trivialaugment_wide(*, size: tuple[int, int]) -> Policy:
     rows = Rows()
     index = rows([[op(number, size) for number in range(BINS)] for op in ops.values()])
 
-    def draw(key: jax.Array, traced: Mapping[str, jax.Array]) -> jax.Array:
-        del traced
+    def draw(key: jax.Array, hparams: Mapping[str, jax.Array]) -> jax.Array:
+        del hparams
         op = below(key, "op", len(index), (1,))
         strength = below(key, "strength", BINS, (1,))
         sign = below(key, "sign", 2, (1,))

@@ -24,7 +24,7 @@ from kdaug_jax.augment.policies.policy import (
     signed,
     whole,
 )
-from kdaug_jax.augment.policies.randaugment import level_number
+from kdaug_jax.augment.policies.randaugment import level_hparam
 
 OPS = ("shear_x", "shear_y", "translate_x", "translate_y", "cutout")
 HIGHEST = 10
@@ -36,12 +36,12 @@ OPTIONS = {
 
 
 def pixels(level: int, length: int) -> int:
-    """Gives `level / 10 * length` pixels, rounded half up without a float between."""
+    """Returns `level / 10 * length` pixels, rounded half up without a float between."""
     return (2 * level * length + HIGHEST) // (2 * HIGHEST)
 
 
 def visible_shear(level: int, across: int, along: int) -> float:
-    """Gives the shear that leaves 1-m of an image visible.
+    """Returns the shear that leaves 1-m of an image visible.
 
     A shear about the corner leaves 1 - v/2 of a square for v <= 1 and 1/(2v) beyond; the ratio
     of the sides makes the same true of other rectangles.
@@ -109,10 +109,10 @@ def wei2020(
         around a uniform centre, clipped by the border.
 
     Returns:
-      A policy with the traced number `m`, `i32[]`.
+      A policy with the traced hyper-parameter `m`, `i32[]`.
 
     Raises:
-      ValueError: (what is wrong, what would be right).
+      ArgumentError: what is wrong, and what to write.
 
     Source: Wei et al. 2020, Table 1.
     """
@@ -133,18 +133,18 @@ def wei2020(
         far = range(max(size) + 1)
         moves = rows([[signed(name, by) for by in far] for name in ("translate_x", "translate_y")])
 
-    def draw(key: jax.Array, traced: Mapping[str, jax.Array]) -> jax.Array:
+    def draw(key: jax.Array, hparams: Mapping[str, jax.Array]) -> jax.Array:
         op = below(key, "op", len(OPS), (n,))
         sign = below(key, "sign", 2, (n,))
-        row = jnp.asarray(index)[op, traced["m"], sign]
+        row = jnp.asarray(index)[op, hparams["m"], sign]
         if moves is None:
             return row
         axis = jnp.clip(op - OPS.index("translate_x"), 0, 1)
         length = jnp.where(axis == 0, size[1], size[0])
         # u m length in units of 1/20 pixel, so that rounding half up is exact.
-        twentieths = below(key, "distance", 2 * traced["m"] * length, (n,))
+        twentieths = below(key, "distance", 2 * hparams["m"] * length, (n,))
         by = (twentieths + HIGHEST) // (2 * HIGHEST)
         moved = jnp.asarray(moves)[axis, by, sign]
         return jnp.where((op == 2) | (op == 3), moved, row)
 
-    return Policy(rows.ops, draw, n, {"m": level_number(m, HIGHEST)})
+    return Policy(rows.ops, draw, n, {"m": level_hparam(m, HIGHEST)})

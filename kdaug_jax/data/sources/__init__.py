@@ -1,11 +1,15 @@
-"""The data sources, each a function of the text after the colon in `data.source`.
+"""The data sources: functions of the text ARGUMENT in `data.source="NAME:ARGUMENT"`.
 
-Adding one is one function that returns a `Dataset` of base splits and one row of `SOURCES`.
+NAME is a row of `SOURCES`, or `package.module:function` of a user's own; see
+docs/examples/source.py.
 """
 
 from __future__ import annotations
 
+import importlib.util
+import sys
 from collections.abc import Callable
+from typing import Any
 
 from kdaug_jax.data.dataset import Dataset
 from kdaug_jax.data.sources.arrays import arrays, from_arrays, register
@@ -15,6 +19,8 @@ from kdaug_jax.data.sources.folder import folder
 from kdaug_jax.data.sources.idx import idx
 from kdaug_jax.data.sources.synthetic import synthetic
 from kdaug_jax.data.sources.tfds import tfds
+from kdaug_jax.errors import ConfigError, suggest
+from kdaug_jax.registry import resolve
 
 SOURCES: dict[str, Callable[[str], Dataset]] = {
     "arrays": arrays,
@@ -27,4 +33,44 @@ SOURCES: dict[str, Callable[[str], Dataset]] = {
     "tfds": tfds,
 }
 
-__all__ = ["SOURCES", "from_arrays", "register"]
+FORM = "package.module:function:ARGUMENT"
+
+
+def find_source(text: str) -> tuple[Callable[[str], Any], str]:
+    """Returns the function that a `data.source` names, and its argument.
+
+    Args:
+      text: `NAME:ARGUMENT` with a row of `SOURCES`, or `package.module:function:ARGUMENT`; the
+        argument may hold colons, be empty or be left out.
+
+    Raises:
+      ConfigError: the name is unknown, or its module cannot be imported or has no such function.
+    """
+    name, _, rest = text.partition(":")
+    if name in SOURCES:
+        return SOURCES[name], rest
+    attribute, _, argument = rest.partition(":")
+    identifiers = all(part.isidentifier() for part in (*name.split("."), attribute))
+    if not identifiers or not ("." in name or _is_module(name)):
+        known = suggest(name, [*SOURCES, FORM])
+        raise ConfigError("data.source", f"unknown source '{name}'", known)
+    function = resolve("data.source", "source", f"{name}:{attribute}", SOURCES)
+    if not callable(function):
+        raise ConfigError(
+            "data.source", f"{name}:{attribute} is {type(function).__name__}, not a function",
+            f"write {FORM}",
+        )
+    return function, argument
+
+
+def _is_module(name: str) -> bool:
+    """Returns whether a name without a dot is a module, other than Python's own.
+
+    No source lies in the standard library, but its `array` is a near miss of "arrays".
+    """
+    if name in sys.stdlib_module_names:
+        return False
+    return name in sys.modules or importlib.util.find_spec(name) is not None
+
+
+__all__ = ["FORM", "SOURCES", "find_source", "from_arrays", "register"]

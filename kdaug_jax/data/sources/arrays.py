@@ -1,4 +1,4 @@
-"""Arrays of an .npz file, or arrays that a notebook has at hand."""
+"""Arrays of an .npz file, or of a notebook."""
 
 from __future__ import annotations
 
@@ -11,8 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from kdaug_jax.data.dataset import Dataset, Deferred, Split, in_memory, numbered
+from kdaug_jax.data.dataset import Dataset, Deferred, Split, numbered, split_of_arrays
 from kdaug_jax.errors import DataError, suggest
+
+# What NumPy raises on damaged .npy and .npz files.
+UNREADABLE = (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error)
 
 _registered: dict[str, Dataset] = {}
 
@@ -20,7 +23,7 @@ _registered: dict[str, Dataset] = {}
 def from_arrays(
     splits: Mapping[str, tuple[Any, Any]], class_names: Sequence[str] = ()
 ) -> Dataset:
-    """Makes a data set of arrays.
+    """Returns a data set of arrays.
 
     Args:
       splits: for each split, such as "train" and "test", images `u8[N,H,W,3]` (or grey
@@ -35,15 +38,16 @@ def from_arrays(
       DataError: images that are not uint8, shapes or lengths that do not fit, labels out of range.
     """
     if not splits:
-        raise DataError("arrays", "there is no split", 'give {"train": (images, labels), ...}')
+        raise DataError("arrays", "no split is given", 'give {"train": (images, labels), ...}')
     for name, pair in splits.items():
         if not isinstance(pair, tuple | list) or len(pair) != 2:
-            raise DataError(f"arrays ({name})", "is no pair", "give (images, labels)")
+            kind = type(pair).__name__
+            raise DataError(f"arrays ({name})", f"is {kind}, not a pair", "give (images, labels)")
     labels = {name: label for name, (_, label) in splits.items()}
     names = tuple(map(str, class_names)) or _numbers(labels, "arrays")
     return Dataset(
         {
-            name: in_memory(image, label, len(names), f"arrays ({name})")
+            name: split_of_arrays(image, label, len(names), f"arrays ({name})")
             for name, (image, label) in splits.items()
         },
         names,
@@ -51,7 +55,7 @@ def from_arrays(
 
 
 def register(name: str, dataset: Dataset) -> str:
-    """Gives a data set a name for configs of this process.
+    """Makes a data set available to configs of this process under a name.
 
     Args:
       name: any text.
@@ -65,7 +69,7 @@ def register(name: str, dataset: Dataset) -> str:
 
 
 def arrays(argument: str) -> Dataset:
-    """Reads an .npz file, or gives what was registered under a name.
+    """Reads an .npz file, or returns what was registered under a name.
 
     Args:
       argument: a name given to `register`, or an .npz file with the arrays `train_image` and
@@ -93,7 +97,7 @@ def arrays(argument: str) -> Dataset:
     if lacking or not names:
         raise DataError(
             str(path), f"has no {' or '.join(lacking) or 'images'}",
-            "wanted: train_image, train_label and the same for other splits",
+            "give train_image, train_label and the same for other splits",
         )
     labels = {name: _load(path, f"{name}_label") for name in names}
     class_names = (
@@ -108,25 +112,23 @@ def arrays(argument: str) -> Dataset:
 
 
 def _load(path: Path, key: str | None) -> Any:
-    """Reads one array, or the names of all for None."""
+    """Reads one array; the names of all for None."""
+    remedy = "write it with numpy.savez, without objects"
     try:
-        if not zipfile.is_zipfile(path):
-            raise ValueError("not an .npz file, or cut short")
-        with np.load(path, allow_pickle=False) as file:
-            return file.files if key is None else file[key]
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise DataError(
-            str(path), f"{key or 'it'} cannot be read ({error})",
-            "write it with numpy.savez, without objects",
-        ) from None
+        if zipfile.is_zipfile(path):
+            with np.load(path, allow_pickle=False) as file:
+                return file.files if key is None else file[key]
+    except UNREADABLE as error:
+        raise DataError(str(path), f"{key or 'it'} cannot be read ({error})", remedy) from None
+    raise DataError(str(path), "it cannot be read (not an .npz file, or cut short)", remedy)
 
 
 def _split(path: Path, name: str, label: np.ndarray, classes: int) -> Split:
-    return in_memory(_load(path, f"{name}_image"), label, classes, f"{path} ({name})")
+    return split_of_arrays(_load(path, f"{name}_image"), label, classes, f"{path} ({name})")
 
 
 def _numbers(labels: Mapping[str, Any], where: str) -> tuple[str, ...]:
-    """Names the classes by number: as many as "train" has, or else all splits."""
+    """Returns numbers as class names: as many as "train" has, else as all splits have."""
     known = {"train": labels["train"]} if "train" in labels else labels
     highest, most = -1, sum(np.size(label) for label in labels.values())
     for name, label in known.items():

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from kdaug_jax.data.dataset import Dataset, Deferred, Split, directory, in_memory, numbered
+from kdaug_jax.data.dataset import Dataset, Deferred, Split, directory, numbered, split_of_arrays
 from kdaug_jax.errors import DataError
 
 SIDE = 32
@@ -115,4 +115,4 @@ def _split(root: Path, names: tuple[str, ...], label_bytes: int, classes: int) -
     # Stored as a red, a green and a blue plane.
     planes = data[:, label_bytes:].reshape(-1, 3, SIDE, SIDE)
     image = np.ascontiguousarray(planes.transpose(0, 2, 3, 1))
-    return in_memory(image, data[:, label_bytes - 1], classes, str(root))
+    return split_of_arrays(image, data[:, label_bytes - 1], classes, str(root))

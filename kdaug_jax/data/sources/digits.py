@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from kdaug_jax.data.dataset import Dataset, in_memory
+from kdaug_jax.data.dataset import Dataset, split_of_arrays
 from kdaug_jax.errors import ConfigError
 
 SIZES = {"train": 1200, "validation": 297, "test": 300}
@@ -12,7 +12,7 @@ SIDE = 32
 
 
 def digits(argument: str = "") -> Dataset:
-    """Loads the digits as RGB images of 32×32 pixels, split once and for all.
+    """Returns the digits as RGB images of 32×32 pixels, in a fixed split.
 
     The 8×8 grey levels 0..16 become 0..255 and every pixel a block of 4×4, so nothing is
     interpolated. The split into 1,200 / 297 / 300 images is stratified by class with seed 0.
@@ -47,7 +47,7 @@ def digits(argument: str = "") -> Dataset:
     members = {"train": train, "validation": validation, "test": test}
     names = tuple(str(name) for name in raw.target_names)
     splits = {
-        name: in_memory(image[rows], label[rows], len(names), f"digits ({name})")
+        name: split_of_arrays(image[rows], label[rows], len(names), f"digits ({name})")
         for name, rows in members.items()
     }
     return Dataset(splits, names)

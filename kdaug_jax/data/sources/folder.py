@@ -1,4 +1,4 @@
-"""Directories of PNG and JPEG files, DIR/SPLIT/CLASS/FILE, decoded when they are asked for."""
+"""Directories of PNG and JPEG files, DIR/SPLIT/CLASS/FILE, decoded on demand."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from pathlib import Path
 
 import numpy as np
 
-from kdaug_jax.data.dataset import Dataset, Deferred, Split, directory, whole
+from kdaug_jax.data.dataset import Dataset, Deferred, Split, directory, make_split
 from kdaug_jax.data.images import decode
 from kdaug_jax.errors import DataError
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".jpe", ".jfif")
-# Images that would be missed without a word if they were passed over like other files.
+# Refused, since skipping them like other files would silently lose images.
 OTHER_IMAGES = (".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".jp2", ".avif", ".heic")
 LAYOUT = "the layout is DIR/SPLIT/CLASS/IMAGE.png, such as DIR/train/cat/1.png"
 
@@ -44,14 +44,14 @@ class FileReader:
                 height, width = pixels.shape[:2]
                 raise DataError(
                     os.path.join(self.directory, self.files[row]),
-                    f"image {self.index[row]} has {height}x{width} pixels, the first one "
-                    f"{self.size[0]}x{self.size[1]}", "bring all to one size first",
+                    f"image {self.index[row]} has {width}×{height} pixels, the first one "
+                    f"{self.size[1]}×{self.size[0]}", "bring all to one size first",
                 )
             image[position] = pixels
         return image
 
     def take(self, rows: np.ndarray) -> FileReader:
-        """Gives a reader of the images `rows`."""
+        """Returns a reader of the images `rows`."""
         return dataclasses.replace(
             self, files=tuple(self.files[row] for row in rows), index=self.index[rows]
         )
@@ -61,9 +61,9 @@ def folder(argument: str) -> Dataset:
     """Reads a directory of split folders of class folders of images.
 
     Splits and classes are the names of the folders, classes in sorted order; examples are sorted
-    by class, then by file name. Hidden files and files that are no images are passed over. Images
-    are decoded when they are read, see `images.decode`; all must have the size of the first, which
-    alone is looked at here.
+    by class, then by file name. Hidden files and files that are not images are skipped. Images
+    are decoded when they are read, see `images.decode`; all must have the size of the first, the
+    only one decoded here.
 
     Args:
       argument: the directory.
@@ -83,12 +83,12 @@ def folder(argument: str) -> Dataset:
     if not classes:
         raise DataError(str(root), "holds no folders", LAYOUT)
     first = "train" if "train" in classes else min(classes)
-    for name, found in classes.items():
-        if not found:
+    for name, folders in classes.items():
+        if not folders:
             raise DataError(str(root / name), "holds no class folders", LAYOUT)
-        if found != classes[first]:
-            odd = sorted(set(found) ^ set(classes[first]))[0]
-            has, lacks = (name, first) if odd in found else (first, name)
+        if folders != classes[first]:
+            odd = sorted(set(folders) ^ set(classes[first]))[0]
+            has, lacks = (name, first) if odd in folders else (first, name)
             raise DataError(
                 str(root), f"'{has}' has a class folder '{odd}', '{lacks}' has not",
                 f"give each split the same class folders, or make an empty {root / lacks / odd}",
@@ -100,13 +100,13 @@ def folder(argument: str) -> Dataset:
 
 
 def _entries(place: Path) -> list[os.DirEntry]:
-    """Lists what is not hidden, by name."""
+    """Returns the entries that are not hidden, by name."""
     try:
         with os.scandir(place) as entries:
-            seen = [entry for entry in entries if not entry.name.startswith(".")]
+            visible = [entry for entry in entries if not entry.name.startswith(".")]
     except OSError as error:
         raise DataError(str(place), f"cannot be listed ({error.strerror})", LAYOUT) from None
-    return sorted(seen, key=lambda entry: entry.name)
+    return sorted(visible, key=lambda entry: entry.name)
 
 
 def _folders(place: Path) -> tuple[str, ...]:
@@ -116,19 +116,19 @@ def _folders(place: Path) -> tuple[str, ...]:
 def _split(place: Path, names: tuple[str, ...]) -> Split:
     files, label = [], []
     for number, name in enumerate(names):
-        found = _images(place / name)
-        files += [os.path.join(name, file) for file in found]
-        label += [number] * len(found)
+        images = _images(place / name)
+        files += [os.path.join(name, file) for file in images]
+        label += [number] * len(images)
     if not files:
         raise DataError(str(place), "holds no PNG or JPEG file", LAYOUT)
     size = _pixels(os.path.join(place, files[0]), 0).shape[:2]
     index = np.arange(len(files), dtype=np.int32)
     reader = FileReader(str(place), tuple(files), index, size)
-    return whole(reader, np.asarray(label, np.int32), len(names), str(place))
+    return make_split(reader, np.asarray(label, np.int32), len(names), str(place))
 
 
 def _images(place: Path) -> list[str]:
-    found = []
+    names = []
     for entry in _entries(place):
         suffix = os.path.splitext(entry.name)[1].lower()
         if entry.is_dir():
@@ -141,8 +141,8 @@ def _images(place: Path) -> list[str]:
                 f"name images {', '.join(SUFFIXES)}, and hide or remove the rest",
             )
         if suffix in SUFFIXES:
-            found.append(entry.name)
-    return found
+            names.append(entry.name)
+    return names
 
 
 def _pixels(path: str, index: int) -> np.ndarray:

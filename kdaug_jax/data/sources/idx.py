@@ -1,4 +1,4 @@
-"""The idx files of MNIST and the sets made in its likeness, such as Fashion-MNIST."""
+"""The idx files of MNIST and of sets in its format, such as Fashion-MNIST."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from kdaug_jax.data.dataset import Dataset, Deferred, Split, directory, in_memory, numbered
+from kdaug_jax.data.dataset import Dataset, Deferred, Split, directory, numbered, split_of_arrays
 from kdaug_jax.errors import DataError
 
 # In front of the names of the two files of each split.
@@ -87,18 +87,18 @@ def read(path: Path, dimensions: int) -> np.ndarray:
 
 def _find(root: Path, name: str) -> Path:
     names = [name, f"{name}.gz"]
-    for path in (root / one for one in names):
+    for path in (root / file for file in names):
         if path.is_file():
             return path
-    wanted = ", ".join(
+    files = ", ".join(
         f"{prefix}-{kind}" for prefix in PREFIXES.values()
         for kind in ("images-idx3-ubyte", "labels-idx1-ubyte")
     )
     raise DataError(
         str(root), f"has no {name}" if root.is_dir() else "is not a directory",
-        f"these files are wanted, each with or without .gz: {wanted}",
+        f"these files are wanted, each with or without .gz: {files}",
     )
 
 
 def _split(image: Path, label: Path, classes: int) -> Split:
-    return in_memory(read(image, 3), read(label, 1), classes, f"{image} and {label.name}")
+    return split_of_arrays(read(image, 3), read(label, 1), classes, f"{image} and {label.name}")

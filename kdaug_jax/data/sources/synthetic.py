@@ -1,4 +1,4 @@
-"""Made-up images of any size, for trying a config without its data."""
+"""Random images of any size, for trying a config without its data."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import re
 
 import numpy as np
 
-from kdaug_jax.data.dataset import Dataset, in_memory
+from kdaug_jax.data.dataset import Dataset, split_of_arrays
 from kdaug_jax.errors import ConfigError
 
 
 def synthetic(argument: str) -> Dataset:
-    """Draws noisy images around one random pattern a class.
+    """Returns noisy images of one random pattern for each class.
 
     Args:
       argument: "HEIGHTxWIDTH,CLASSES,SIZE", such as "32x32,10,256"; SIZE is the number of
@@ -40,5 +40,5 @@ def synthetic(argument: str) -> Dataset:
         label = np.arange(count, dtype=np.int32) % classes
         noise = random.randint(-64, 64, (count, height, width, 3))
         image = (pattern[label] + noise).astype(np.uint8)
-        splits[name] = in_memory(image, label, classes, f"synthetic ({name})")
+        splits[name] = split_of_arrays(image, label, classes, f"synthetic ({name})")
     return Dataset(splits, tuple(f"class {number}" for number in range(classes)))

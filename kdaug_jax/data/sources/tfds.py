@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from kdaug_jax.data.dataset import Dataset, Deferred, Split, whole
+from kdaug_jax.data.dataset import Dataset, Deferred, Split, make_split
 from kdaug_jax.data.images import decode
 from kdaug_jax.errors import ConfigError, DataError
 
@@ -24,7 +24,7 @@ class RecordReader:
     """Images in records of a prepared set.
 
     Attributes:
-      records: the data source, which gives dicts with undecoded images.
+      records: the data source, whose records are dicts with undecoded images.
       image: name of the image feature.
       index: `i32[N]`, records of the N images.
       size: (height, width) that all must have.
@@ -39,29 +39,29 @@ class RecordReader:
 
     def read(self, rows: np.ndarray) -> np.ndarray:
         """Decodes the images `rows`."""
-        wanted = self.index[rows]
-        image = np.empty((len(wanted), *self.size, 3), np.uint8)
-        for position, record in enumerate(_records(self.records, wanted, self.where)):
-            index = int(wanted[position])
+        numbers = self.index[rows]
+        image = np.empty((len(numbers), *self.size, 3), np.uint8)
+        for position, record in enumerate(_records(self.records, numbers, self.where)):
+            index = int(numbers[position])
             pixels = decode(record[self.image], self.where, index)
             if pixels.shape != image.shape[1:]:
                 height, width = pixels.shape[:2]
                 raise DataError(
-                    self.where, f"image {index} has {height}x{width} pixels, the first one "
-                    f"{self.size[0]}x{self.size[1]}", "prepare it with images of one size",
+                    self.where, f"image {index} has {width}×{height} pixels, the first one "
+                    f"{self.size[1]}×{self.size[0]}", "prepare it with images of one size",
                 )
             image[position] = pixels
         return image
 
     def take(self, rows: np.ndarray) -> RecordReader:
-        """Gives a reader of the images `rows`."""
+        """Returns a reader of the images `rows`."""
         return dataclasses.replace(self, index=self.index[rows])
 
 
 def tfds(argument: str) -> Dataset:
     """Reads a prepared set of TensorFlow Datasets.
 
-    Nothing is downloaded or prepared, and no builder's code is run: the directory alone counts.
+    Nothing is downloaded or prepared, and no code of a builder runs: only the directory is read.
     Labels are read in one pass over the records of each split that is used; images are decoded
     when they are read, see `images.decode`.
 
@@ -139,25 +139,25 @@ def _split(
         raise DataError(where, "is not prepared as array_record", prepare) from None
     except (OSError, ValueError, RuntimeError) as error:
         raise DataError(where, f"cannot be read ({_first_line(error)})", prepare) from None
-    found, first = [], None
+    labels, first = [], None
     for start in range(0, len(records), CHUNK):
         part = _records(records, np.arange(start, min(start + CHUNK, len(records))), where)
         first = part[0][image] if first is None else first
-        found += [int(record[label]) for record in part]
+        labels += [int(record[label]) for record in part]
     if first is None:
         raise DataError(where, "holds no example", prepare)
     size = decode(first, where, 0).shape[:2]
-    index = np.arange(len(found), dtype=np.int32)
+    index = np.arange(len(labels), dtype=np.int32)
     reader = RecordReader(records, image, index, size, where)
-    return whole(reader, np.asarray(found, np.int64), classes, where)
+    return make_split(reader, np.asarray(labels, np.int64), classes, where)
 
 
-def _records(records: Any, wanted: np.ndarray, where: str) -> list[dict[str, Any]]:
+def _records(records: Any, numbers: np.ndarray, where: str) -> list[dict[str, Any]]:
     try:
-        return list(records.__getitems__([int(index) for index in wanted]))
-    except Exception as error:  # the reader below raises whatever its C++ gives
+        return list(records.__getitems__([int(index) for index in numbers]))
+    except Exception as error:  # array_record passes on any error of its C++ code
         raise DataError(
-            where, f"records {wanted.min()} to {wanted.max()} cannot be read "
+            where, f"records {numbers.min()} to {numbers.max()} cannot be read "
             f"({_first_line(error)})", "prepare it again",
         ) from None
 

@@ -1,1 +1,1 @@
-"""Networks that are not trained in an experiment: where they come from, whether they suit it."""
+"""Frozen networks: what they are loaded from, and whether they fit the data."""

@@ -1,4 +1,4 @@
-"""Whether a frozen network suits the data and the views: sizes, mixing, classes and their order."""
+"""Validates that frozen networks fit the data and the views: sizes, mixing, order of classes."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 from kdaug_jax.errors import ConfigError
 from kdaug_jax.experiment import views
 from kdaug_jax.experiment.frozen import tables
-from kdaug_jax.experiment.frozen.stored import FUNCTION_CARD, absolute, several
+from kdaug_jax.experiment.frozen.stored import FUNCTION_CARD, absolute, checkpoints_of
 from kdaug_jax.experiment.network import Network
 from kdaug_jax.runtime import model_card, workdir
 from kdaug_jax.types import Info
@@ -20,7 +20,7 @@ def check_views(
     specs: Sequence[Any],
     full: Mapping[str, Any],
 ) -> None:
-    """Checks that frozen networks can say something of the views that they are asked about.
+    """Validates the views that frozen networks are run on.
 
     Args:
       networks: by name.
@@ -29,12 +29,12 @@ def check_views(
       full: the complete config.
 
     Raises:
-      ConfigError: images of another size than a network was made for, or mixed ones for a table.
+      ConfigError: images of another size than a network takes, or mixed images for a table.
     """
     forms: dict[str, tuple[str, ...]] = {}
-    for spec in specs:  # each comes after the one that it starts from
-        own = tuple(call.stage.form for call in spec.calls)
-        forms[spec.name] = (*forms.get(spec.source, ()), *own)
+    for spec in specs:  # each comes after its source
+        spec_forms = tuple(call.stage.form for call in spec.calls)
+        forms[spec.name] = (*forms.get(spec.source, ()), *spec_forms)
     sizes = {spec.name: spec.size for spec in specs}
     for name, view in pairs:
         if not networks[name].trainable:
@@ -45,105 +45,112 @@ def check_view(
     where: str, network: Network, view: str, size: tuple[int, int], forms: Sequence[str],
     full: Mapping[str, Any],
 ) -> None:
-    """Checks one view for one frozen network; see `check_views`."""
-    if network.looked_up:
+    """Validates one view for one frozen network; see `check_views`."""
+    if network.is_table:
         tables.refuse_mixed(where, view, forms)
-    wanted, kind = network.facts.get("size"), network.facts.get("kind")
+    expected, kind = network.facts.get("size"), network.facts.get("kind")
     trusted = kind == "card" and full["networks"][where.removeprefix("networks.")]["trust"]
-    if kind in ("card", "function") and wanted and tuple(wanted) != tuple(size) and not trusted:
-        other = f", or set {where}.trust" if kind == "card" else ""
+    differs = kind in ("card", "function") and expected and tuple(expected) != tuple(size)
+    if differs and not trusted:
+        trust = f", or set {where}.trust" if kind == "card" else ""
         raise ConfigError(
-            where, "was made for images of {}×{} pixels, {} has {}×{}".format(*wanted, view, *size),
-            f"resize the view{other}",
+            where, f"was made for images of {expected[1]}×{expected[0]} pixels, {view} has "
+            f"{size[1]}×{size[0]}", f"resize the view{trust}",
         )
-    for one in network.members:
-        check_view(where, one, view, size, forms, full)
+    for member in network.members:
+        check_view(where, member, view, size, forms, full)
 
 
 def check_evaluated(
     where: str, network: Network, full: Mapping[str, Any], info: Info, compares: Sequence[str]
 ) -> None:
-    """Checks that a frozen network can be asked in evaluations.
+    """Validates that a frozen network can be evaluated.
 
     Args:
       where: its config path.
-      network: it.
+      network: the network.
       full: the complete config.
       info: facts of the training split.
-      compares: metrics that compare answers with its own.
+      compares: metrics that compare predictions with its predictions.
 
     Raises:
-      ConfigError: the view of evaluation has another size, or its logits are stored for training
-        examples only.
+      ConfigError: `eval.view` has another size, or its logits are stored for training examples
+        only.
     """
-    seen = views.parse("eval", full["eval"]["view"], info)
-    check_view(where, network, "eval.view", seen.size, (), full)
-    if network.looked_up and compares:
+    spec = views.parse("eval", full["eval"]["view"], info)
+    check_view(where, network, "eval.view", spec.size, (), full)
+    if network.is_table and compares:
         raise ConfigError(
-            "eval.metrics", f"'{compares[0]}' asks {where}, of which only logits are stored",
-            "take it out, or use a network that can be run",
+            "eval.metrics", f"'{compares[0]}' needs {where}, a table of logits of training "
+            "examples only", "leave the metric out, or use a network that can be run",
         )
 
 
 def class_names(network: Network) -> tuple[str, ...]:
-    """Gives the class names that a frozen network came with; empty where they are not known."""
-    path, kind = absolute(several(network.checkpoint)[0]), network.facts.get("kind")
+    """Returns the class names stored with a frozen network; empty where there are none."""
+    path, kind = absolute(checkpoints_of(network.checkpoint)[0]), network.facts.get("kind")
     if kind == "run":
-        listed = workdir.read_json(path / "classes.json")
-        return tuple(map(str, listed)) if isinstance(listed, list) else ()
+        names = workdir.read_json(path / "classes.json")
+        return tuple(map(str, names)) if isinstance(names, list) else ()
     file = {"card": model_card.CARD, "function": FUNCTION_CARD}.get(str(kind))
     card = model_card.read(path / file) if file and path.is_dir() else None
     return card.class_names if card else ()
 
 
-def check_class_names(where: str, network: Network, ours: Sequence[str]) -> None:
-    """Refuses a frozen network whose classes are others than the data's, or in another order.
+def check_class_names(where: str, network: Network, data_names: Sequence[str]) -> None:
+    """Validates that a frozen network has the data's classes in the data's order.
 
-    Names that only count the classes say nothing and are passed over.
+    Names that are only numbers are not compared.
+
+    Args:
+      where: config path of the network, for messages.
+      network: the network.
+      data_names: class names of the data set.
 
     Raises:
       ConfigError: naming the first class that differs.
     """
-    for one in network.members:
-        check_class_names(where, one, ours)
+    for member in network.members:
+        check_class_names(where, member, data_names)
     if network.members or not network.checkpoint:
         return
-    first, second = map(_plain_names, (class_names(network), ours))
+    names = class_names(network)
+    first, second = _normalised(names), _normalised(data_names)
     pairs = list(zip(first, second, strict=len(first) == len(second)))
     differing = [number for number, (a, b) in enumerate(pairs) if a != b]
-    if not differing or _counted(first) or _counted(second):
+    if not differing or _are_numbers(first) or _are_numbers(second):
         return
     number = differing[0]
     same = sorted(first) == sorted(second)
     what = "its classes are in another order" if same else "its classes are others"
     raise ConfigError(
-        where, f"{what}: class {number} is '{class_names(network)[number]}' there and "
-        f"'{ours[number]}' in the data",
+        where, f"{what}: class {number} is '{names[number]}' there and "
+        f"'{data_names[number]}' in the data",
         f"order the data's classes as the teacher's, or set {where}.trust if the names mislead",
     )
 
 
-def _plain_names(names: Sequence[str]) -> list[str]:
+def _normalised(names: Sequence[str]) -> list[str]:
     return ["".join(filter(str.isalnum, name.lower())) for name in names]
 
 
-def _counted(names: Sequence[str]) -> bool:
+def _are_numbers(names: Sequence[str]) -> bool:
     return all(name == str(number) for number, name in enumerate(names))
 
 
 def describe(network: Network, info: Info) -> list[str]:
-    """Says what a network that was not trained here takes for granted, a line for each member."""
-    lines = [line for one in network.members for line in describe(one, info)]
+    """Returns size and normalisation of imported networks, a line for each member."""
+    lines = [line for member in network.members for line in describe(member, info)]
     if network.facts.get("kind") == "card":
         facts = network.facts
         lines.append(
             f"{facts['name']} from {network.checkpoint}, made for images of "
-            "{}×{}, normalises with ".format(*facts["size"])
-            + f"mean {_shown(facts['mean'])} std {_shown(facts['std'])}; "
-            f"the data have mean {_shown(info.mean)} std {_shown(info.std)}"
+            f"{facts['size'][1]}×{facts['size'][0]}, normalises with "
+            f"mean {_rounded(facts['mean'])} std {_rounded(facts['std'])}; "
+            f"the data have mean {_rounded(info.mean)} std {_rounded(info.std)}"
         )
     return lines
 
 
-def _shown(values: Sequence[float]) -> str:
+def _rounded(values: Sequence[float]) -> str:
     return "(" + ", ".join(f"{value:.1f}" for value in values) + ")"

@@ -1,4 +1,4 @@
-"""Networks that are not built here: serialised functions of images, and averages of several."""
+"""Models from serialised functions of images, and averages of several models."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ FORM = (
     "batch b, and write jax.export's serialize() to the file"
 )
 _PLATFORMS = {"gpu": "cuda"}
-# What goes in and comes out: one array each.
-_PLAIN = jax.tree.structure(((0,), {})), jax.tree.structure(0)
+# Trees of arguments and result: one array each.
+_TREES = jax.tree.structure(((0,), {})), jax.tree.structure(0)
 
 
 def read(path: Path) -> export.Exported:
-    """Reads a function that `jax.export` serialised; the same file is read once.
+    """Returns a function that `jax.export` serialised; an unchanged file is read once.
 
     Args:
       path: the file.
@@ -36,7 +36,7 @@ def read(path: Path) -> export.Exported:
       The function, `image[b,H,W,3] -> logits[b,C]`.
 
     Raises:
-      CheckpointError: it is damaged, or another kind of function.
+      CheckpointError: the file is damaged, or holds another kind of function.
     """
     try:
         stat = path.stat()
@@ -49,61 +49,63 @@ def read(path: Path) -> export.Exported:
 def _read(path: Path, *when: int) -> export.Exported:
     content = path.read_bytes()
     try:
-        found = export.deserialize(bytearray(content))
-        shapes = [(aval.shape, aval.dtype) for aval in (*found.in_avals, *found.out_avals)]
-    except Exception as error:  # flatbuffers and MLIR raise what they like at damaged bytes
-        what = shown(f"is no serialised function ({type(error).__name__}: {error})")
+        function = export.deserialize(bytearray(content))
+        shapes = [(aval.shape, aval.dtype) for aval in (*function.in_avals, *function.out_avals)]
+    except Exception as error:  # flatbuffers and MLIR raise any exception at damaged bytes
+        what = shown(f"is not a serialised function ({type(error).__name__}: {error})")
         raise CheckpointError(str(path), what, FORM) from None
 
     def refuse(what: str) -> CheckpointError:
         return CheckpointError(str(path), what, FORM)
 
-    if len(found.in_avals) != 1 or len(found.out_avals) != 1:
-        raise refuse(f"has {len(found.in_avals)} inputs and {len(found.out_avals)} outputs")
-    if (found.in_tree, found.out_tree) != _PLAIN:
-        raise refuse("takes or gives arrays by name or in a list")
+    if len(function.in_avals) != 1 or len(function.out_avals) != 1:
+        raise refuse(
+            f"has {len(function.in_avals)} inputs and {len(function.out_avals)} outputs"
+        )
+    if (function.in_tree, function.out_tree) != _TREES:
+        raise refuse("takes or returns arrays by name or in a list")
     (image, kind), (logits, result) = shapes
     if len(image) != 4 or image[3] != 3 or kind not in (jnp.uint8, jnp.float32):
         raise refuse(f"takes {kind}{list(image)}")
     known = len(logits) == 2 and isinstance(logits[1], int)
     if not known or not jnp.issubdtype(result, jnp.floating):
-        raise refuse(f"gives {result}{list(logits)}")
+        raise refuse(f"returns {result}{list(logits)}")
     if isinstance(image[0], int):
         raise refuse(f"takes batches of {image[0]} only")
     batch = str(image[0])
     if not batch.isidentifier() or batch in re.findall(r"\w+", str(image[1:])):
         raise refuse(f"takes images of the shape {list(image)}")
     if logits[0] != image[0]:
-        raise refuse(f"gives {logits[0]} rows for {batch} images")
+        raise refuse(f"returns {logits[0]} rows for {batch} images")
     platform = jax.default_backend()
-    if _PLATFORMS.get(platform, platform) not in found.platforms:
+    if _PLATFORMS.get(platform, platform) not in function.platforms:
         raise CheckpointError(
-            str(path), f"was exported for {', '.join(found.platforms)}, not for {platform}",
+            str(path), f"was exported for {', '.join(function.platforms)}, not for {platform}",
             "export it with platforms=('cpu', 'cuda', 'tpu')",
         )
-    try:  # what the function does was not looked at so far
-        export.export(jax.jit(found.call))(jax.ShapeDtypeStruct(image, kind))
+    try:  # its code has not been read so far
+        export.export(jax.jit(function.call))(jax.ShapeDtypeStruct(image, kind))
     except Exception as error:
         what = shown(f"cannot be compiled ({type(error).__name__}: {error})")
         raise CheckpointError(str(path), what, "copy the file again, or export it again") from None
-    return found
+    return function
 
 
 def fixed_size(function: export.Exported) -> tuple[int, int] | None:
-    """Gives the (height, width) that a function takes, or None if it takes any."""
+    """Returns the (height, width) that a function takes, or None if it takes any."""
     size = function.in_avals[0].shape[1:3]
     return tuple(size) if all(isinstance(side, int) for side in size) else None
 
 
 def model(where: str, function: export.Exported) -> Model:
-    """Gives a serialised function the form of a network without variables.
+    """Returns a serialised function as a model without variables.
 
     Args:
       where: its config path, for messages.
       function: see `read`.
 
     Returns:
-      A model that only infers; its outputs have no features.
+      A model for inference only; its outputs have no features.
     """
     size, (aval,) = fixed_size(function), function.in_avals
 
@@ -117,7 +119,8 @@ def model(where: str, function: export.Exported) -> Model:
             raise ConfigError(where, "is a serialised function", "it cannot be trained")
         if size is not None and image.shape[1:3] != size:
             raise ConfigError(
-                where, "takes images of {}×{} pixels, not {}×{}".format(*size, *image.shape[1:3]),
+                where, f"takes images of {size[1]}×{size[0]} pixels, not "
+                f"{image.shape[2]}×{image.shape[1]}",
                 "give it views of that size, or export it for this one",
             )
         if aval.dtype == jnp.uint8 and image.dtype != jnp.uint8:
@@ -133,37 +136,46 @@ def model(where: str, function: export.Exported) -> Model:
     return Model(init, apply, "function", classes, side, 1, max(size) if size else side, 3)
 
 
+def average_teachers(logits: Sequence[jax.Array]) -> jax.Array:
+    """Returns the logarithm of the mean of the probabilities of several teachers, `f32[B,C]`."""
+    logs = jnp.stack([jax.nn.log_softmax(array) for array in logits])
+    return jax.nn.logsumexp(logs, axis=0) - jnp.log(float(len(logits)))
+
+
 def average(models: Sequence[Model]) -> Model:
-    """Gives the network whose probabilities are the mean of those of several.
+    """Returns the network whose probabilities are the mean of those of several.
 
     Args:
       models: networks of the same classes, which may differ in everything else.
 
     Returns:
-      A model that only infers. Its variables are theirs by number, "0", "1", …; its logits are
-      logarithms of probabilities, and it has no features.
+      A model for inference only. Its variables are those of the models by number, "0", "1", …;
+      its logits are logarithms of probabilities, and it has no features.
     """
     names = [str(number) for number in range(len(models))]
 
     def init(key: jax.Array, size: tuple[int, int]) -> dict[str, Any]:
-        made = {name: one.init(key, size) for name, one in zip(names, models, strict=True)}
-        return {part: {name: made[name][part] for name in names} for part in
-                ("params", "batch_stats")}
+        members = {
+            name: member.init(key, size) for name, member in zip(names, models, strict=True)
+        }
+        return {
+            part: {name: members[name][part] for name in names}
+            for part in ("params", "batch_stats")
+        }
 
     def apply(variables, image, *, train: bool, **settings):
         del settings
         if train:
             raise ConfigError("networks", "an average of networks", "it cannot be trained")
-        logs = []
-        for name, one in zip(names, models, strict=True):
-            own = {part: variables[part].get(name, {}) for part in ("params", "batch_stats")}
-            outputs, _ = one.apply(own, image, train=False)
-            logs.append(jax.nn.log_softmax(outputs.logits))
-        mean = jax.nn.logsumexp(jnp.stack(logs), axis=0) - jnp.log(float(len(logs)))
-        return Outputs(mean, {}), variables["batch_stats"]
+        logits = []
+        for name, member in zip(names, models, strict=True):
+            parts = {part: variables[part].get(name, {}) for part in ("params", "batch_stats")}
+            outputs, _ = member.apply(parts, image, train=False)
+            logits.append(outputs.logits)
+        return Outputs(average_teachers(logits), {}), variables["batch_stats"]
 
     first = models[0]
     return Model(
-        init, apply, " + ".join(one.name for one in models), first.num_classes,
-        max(one.min_size for one in models), 1, first.native_size, first.channels,
+        init, apply, " + ".join(member.name for member in models), first.num_classes,
+        max(member.min_size for member in models), 1, first.native_size, first.channels,
     )

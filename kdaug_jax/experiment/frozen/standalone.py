@@ -1,4 +1,4 @@
-"""One trained network on its own, apart from any experiment: to be exported or deployed."""
+"""One trained network without its experiment, to be exported or deployed."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Loaded(NamedTuple):
     """A network with one BatchNorm branch.
 
     Attributes:
-      card: what it is.
+      card: architecture, classes and normalisation.
       model: its pure functions.
       variables: `{"params", "batch_stats"}` of NumPy arrays.
     """
@@ -43,22 +43,19 @@ def load_one(
     branch: int = 0,
     training_branch: bool = False,
 ) -> Loaded:
-    """Loads one network from a working or a teacher directory.
+    """Returns one network from a working or a teacher directory.
 
     Args:
       source: the directory.
-      say: told of damaged checkpoints.
-      network: which of the networks of a run; by default the student, or the only one.
-      member: which run of a population.
-      branch: which BatchNorm branch; 0 is the one that runs evaluate.
+      say: prints a line about each damaged checkpoint.
+      network: name of the network in the run; by default "student", or the only network.
+      member: number of the run in a population.
+      branch: BatchNorm branch; 0 is evaluated.
       training_branch: whether another branch than 0 may be taken.
 
-    Returns:
-      The network.
-
     Raises:
-      ConfigError: there is no such network, member or branch, or the branch is there for training.
-      CheckpointError: no checkpoint is whole.
+      ConfigError: there is no such network, member or branch, or the branch is for training only.
+      CheckpointError: no checkpoint is complete.
     """
     path = stored.absolute(str(source))
     card = model_card.read(path / model_card.CARD) if path.is_dir() else None
@@ -74,8 +71,7 @@ def load_one(
     info = Info(
         model.num_classes, size, np.zeros(0, np.int32), tuple(facts["mean"]), tuple(facts["std"])
     )
-    whole = Network(model, False, str(path), facts)
-    variables = stored.load("--from", whole, info, say, member)
+    variables = stored.load("--from", Network(model, False, str(path), facts), info, say, member)
     if card is None:
         names = workdir.read_json(path / "classes.json") or ()
         card = ModelCard(
@@ -103,7 +99,7 @@ def _facts_of_run(path: Path, network: str, member: int) -> dict[str, Any]:
 
 def _create(facts: Mapping[str, Any], branches: int) -> Model:
     return models.create(
-        facts["name"], facts["num_classes"], mean=tuple(facts["mean"]), std=tuple(facts["std"]),
+        facts["name"], facts["num_classes"], normalize=(facts["mean"], facts["std"]),
         num_branches=branches, **facts["options"],
     )
 

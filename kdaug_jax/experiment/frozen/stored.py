@@ -1,6 +1,6 @@
-"""Where a frozen network may come from: what `networks.<name>.checkpoint` can name.
+"""Loads frozen networks: what `networks.<name>.checkpoint` can name.
 
-| it names | kind | what it is |
+| checkpoint | kind | network |
 |---|---|---|
 | the working directory of a run | run | one of the networks that were trained there |
 | a teacher directory, see `models.import_weights` | card | weights from elsewhere |
@@ -26,6 +26,7 @@ from kdaug_jax.experiment.network import Network, create
 from kdaug_jax.models.foreign import safetensors_file, torch_file
 from kdaug_jax.models.variables import flatten, mismatches
 from kdaug_jax.runtime import checkpoint, model_card, workdir
+from kdaug_jax.runtime.digest import sha256_file
 from kdaug_jax.types import Info
 
 # Stands for the run's own directory at the front of a checkpoint's path.
@@ -36,36 +37,35 @@ FUNCTION, FUNCTION_CARD = "model.stablehlo", "model.json"
 _IMPORT = "python -m kdaug_jax.models.import_weights --arch=NAME --from={path} --to=DIR"
 
 
-def several(named: str | Sequence[str]) -> tuple[str, ...]:
-    """Gives the checkpoints that a config names: a tuple, or a text with commas between them."""
-    listed = named.split(",") if isinstance(named, str) else named
-    return tuple(one.strip() for one in listed)
+def checkpoints_of(text: str | Sequence[str]) -> tuple[str, ...]:
+    """Returns the checkpoints of a config, which are a tuple or a text with commas."""
+    return tuple(path.strip() for path in (text.split(",") if isinstance(text, str) else text))
 
 
-def located(named: str | Sequence[str], directory: Path) -> str | tuple[str, ...]:
+def located(checkpoint: str | Sequence[str], directory: Path) -> str | tuple[str, ...]:
     """Replaces `workdir:` in front of checkpoints, so that a run may be moved with its teacher.
 
     Args:
-      named: see `several`.
-      directory: the run's.
+      checkpoint: see `checkpoints_of`.
+      directory: working directory of the run.
 
     Returns:
-      The same, with paths; one alone as a text.
+      The checkpoint with paths instead; a single path as a text.
     """
     paths = tuple(
         str(directory / path.removeprefix(WORKDIR)) if path.startswith(WORKDIR) else path
-        for path in several(named)
+        for path in checkpoints_of(checkpoint)
     )
     return paths if len(paths) > 1 else paths[0]
 
 
-def absolute(named: str) -> Path:
-    """Gives a checkpoint's absolute path."""
-    return workdir.place("checkpoint", named)
+def absolute(checkpoint: str) -> Path:
+    """Returns the absolute path of a checkpoint."""
+    return workdir.place("checkpoint", checkpoint)
 
 
 def build_frozen(where: str, config: Mapping[str, Any], info: Info, dtype: str) -> Network:
-    """Builds a frozen network from what its checkpoint is.
+    """Returns the frozen network that a checkpoint holds.
 
     Args:
       where: config path of the network.
@@ -73,101 +73,107 @@ def build_frozen(where: str, config: Mapping[str, Any], info: Info, dtype: str) 
       info: facts of the training split.
       dtype: "float32" or "bfloat16", of the computation.
 
-    Returns:
-      The network.
-
     Raises:
-      ConfigError: there is no such thing, or it is of other data.
+      ConfigError: nothing is there, or it was trained on other data.
       CheckpointError: a file is damaged.
     """
-    names = several(config["checkpoint"])
-    if not all(names):
-        raise ConfigError(f"{where}.checkpoint", f"is {config['checkpoint']!r}", "name each once")
-    members = tuple(_one(where, config, name, info, dtype) for name in names)
+    paths = checkpoints_of(config["checkpoint"])
+    if not all(paths):
+        raise ConfigError(
+            f"{where}.checkpoint", f"is {config['checkpoint']!r}", "write paths between the commas"
+        )
+    members = tuple(_build_member(where, config, path, info, dtype) for path in paths)
     if len(members) == 1:
         return members[0]
-    if any(one.looked_up for one in members):
+    if any(member.is_table for member in members):
         raise ConfigError(
             f"{where}.checkpoint", "averages a table of logits",
             "give it a network of its own; a term's teacher=('a', 'b') averages them",
         )
-    model = functions.average([one.model for one in members])
+    model = functions.average([member.model for member in members])
     facts = {
         "name": model.name, "mean": (), "std": (), "num_classes": model.num_classes, "options": {},
         "size": info.size, "kind": "several",
     }
-    return Network(model, False, names, facts, members=members)
+    return Network(model, False, paths, facts, members=members)
 
 
-def _one(
-    where: str, config: Mapping[str, Any], named: str, info: Info, dtype: str
+def _build_member(
+    where: str, config: Mapping[str, Any], checkpoint: str, info: Info, dtype: str
 ) -> Network:
-    path = absolute(named)
+    path = absolute(checkpoint)
     if path.is_dir() and (path / FUNCTION_CARD).is_file():
-        return _function(where, config, path / FUNCTION, info, model_card.read(path / FUNCTION_CARD))
+        card = model_card.read(path / FUNCTION_CARD)
+        return _function(where, config, path / FUNCTION, info, card)
     if (card := model_card.read(path / model_card.CARD) if path.is_dir() else None) is not None:
-        return _carded(where, config, named, card, info, dtype)
+        return _imported(where, config, checkpoint, card, info, dtype)
     if path.is_file():
         kind = _kind_of_file(where, path)
-        make = _table if kind == "table" else _function
-        return make(where, config, path, info)
-    found = workdir.read_network(where, named, config["source"])
-    facts = {**found, "kind": "run"}
-    _same_name(where, config, named, facts["name"])
+        return (_table if kind == "table" else _function)(where, config, path, info)
+    facts = {**workdir.read_network(where, checkpoint, config["source"]), "kind": "run"}
+    _same_name(where, config, checkpoint, facts["name"])
     _same_classes(where, facts["num_classes"], info)
     model = create(
         where, config, facts, info.size, num_branches=facts.get("num_branches", 1), dtype=dtype
     )
-    return Network(model, False, named, facts)
+    return Network(model, False, checkpoint, facts)
 
 
-def _carded(where, config, named, card: model_card.ModelCard, info: Info, dtype: str) -> Network:
+def _imported(
+    where, config, checkpoint, card: model_card.ModelCard, info: Info, dtype: str
+) -> Network:
     facts = {
         "name": card.arch, "num_classes": card.num_classes, "mean": card.mean, "std": card.std,
         "options": dict(card.options), "size": card.size, "kind": "card",
     }
-    _same_name(where, config, named, card.arch)
+    _same_name(where, config, checkpoint, card.arch)
     _same_classes(where, card.num_classes, info)
     for field in ("mean", "std"):
-        own = tuple(config[field])
-        if own and not np.allclose(own, facts[field], atol=1e-3):
+        given = tuple(config[field])
+        if given and not np.allclose(given, facts[field], atol=1e-3):
             raise ConfigError(
-                f"{where}.{field}", f"is {own}, but the card of {named} says {facts[field]}",
+                f"{where}.{field}", f"is {given}, but the card of {checkpoint} says {facts[field]}",
                 "leave it empty, or import the weights with other --mean and --std",
             )
     if not config["trust"]:
-        _like_the_data(where, named, card, info)
-    return Network(create(where, config, facts, info.size, dtype=dtype), False, named, facts)
+        _check_normalisation(where, checkpoint, card, info)
+    return Network(create(where, config, facts, info.size, dtype=dtype), False, checkpoint, facts)
 
 
-def _like_the_data(where: str, named: str, card: model_card.ModelCard, info: Info) -> None:
-    """Refuses statistics that leave the data far from mean 0 and deviation 1."""
+def _check_normalisation(
+    where: str, checkpoint: str, card: model_card.ModelCard, info: Info
+) -> None:
+    """Raises ConfigError if normalised data are far from mean 0 and deviation 1."""
     shift = np.abs(np.subtract(card.mean, info.mean)) / info.std
     ratio = np.divide(card.std, info.std)
     if shift.max() > 1.0 or ratio.max() > 2.0 or ratio.min() < 0.5:
         raise ConfigError(
             f"{where}.checkpoint",
-            f"{named} normalises with mean {card.mean} and std {card.std}, "
+            f"{checkpoint} normalises with mean {card.mean} and std {card.std}, "
             f"the data have {info.mean} and {info.std}",
             f"import it with its own --mean and --std, or set {where}.trust",
         )
 
 
 def _function(
-    where: str, config: Mapping[str, Any], path: Path, info: Info, card: model_card.ModelCard | None = None
+    where: str,
+    config: Mapping[str, Any],
+    path: Path,
+    info: Info,
+    card: model_card.ModelCard | None = None,
 ) -> Network:
-    if card is not None and model_card.digest(path) != card.sha256:
+    if card is not None and sha256_file(path) != card.sha256:
         raise CheckpointError(str(path), "is not the file that its card names", "export it again")
     function = functions.read(path)
     model = functions.model(where, function)
     _same_classes(where, model.num_classes, info)
-    named = str(path if card is None else path.parent)
-    _same_name(where, config, named, card.arch if card else "function")
+    checkpoint = str(path if card is None else path.parent)
+    _same_name(where, config, checkpoint, card.arch if card else "function")
     facts = {
         "name": "function", "mean": (), "std": (), "num_classes": model.num_classes, "options": {},
         "size": functions.fixed_size(function), "kind": "function",
     }
-    return Network(model, False, named, facts)
+    return Network(model, False, checkpoint, facts)
 
 
 def _table(where: str, config: Mapping[str, Any], path: Path, info: Info) -> Network:
@@ -184,7 +190,7 @@ def _table(where: str, config: Mapping[str, Any], path: Path, info: Info) -> Net
 
 
 def _kind_of_file(where: str, path: Path) -> str:
-    """Says whether a file is a table of logits or a function; refuses weights without a card."""
+    """Returns "table" or "function"; raises ConfigError for weights without a card."""
     if path.suffix == ".npz" or (zipfile.is_zipfile(path) and not _is_torch(path)):
         return "table"
     if torch_file.looks_like_pickle(path):
@@ -194,11 +200,10 @@ def _kind_of_file(where: str, path: Path) -> str:
         )
     if path.suffix != ".safetensors":
         return "function"
-    held = safetensors_file.read(path)[0]
-    if {"index", "logits"} <= set(held):
+    if {"index", "logits"} <= set(safetensors_file.read(path)[0]):
         return "table"
     raise ConfigError(
-        f"{where}.checkpoint", f"{path} holds weights, but not of which network",
+        f"{where}.checkpoint", f"{path} holds weights, but not the name of their architecture",
         f"import them: {_IMPORT.format(path=path)}",
     )
 
@@ -208,21 +213,21 @@ def _is_torch(path: Path) -> bool:
         with zipfile.ZipFile(path) as archive:
             return any(name.endswith("data.pkl") for name in archive.namelist())
     except (zipfile.BadZipFile, ValueError, OSError, NotImplementedError):
-        return False  # whoever reads it as a table will say what is wrong
+        return False  # reading it as a table raises the error
 
 
-def _same_name(where: str, config: Mapping[str, Any], named: str, found: str) -> None:
-    if config["name"] not in ("", found):
+def _same_name(where: str, config: Mapping[str, Any], checkpoint: str, stored: str) -> None:
+    if config["name"] not in ("", stored):
         raise ConfigError(
-            f"{where}.name", f"is '{config['name']}' but {named} holds a '{found}'",
-            f"write '{found}' or leave it empty",
+            f"{where}.name", f"is '{config['name']}' but {checkpoint} holds a '{stored}'",
+            f"write '{stored}' or leave it empty",
         )
 
 
-def _same_classes(where: str, found: int, info: Info) -> None:
-    if found != info.num_classes:
+def _same_classes(where: str, num_classes: int, info: Info) -> None:
+    if num_classes != info.num_classes:
         raise ConfigError(
-            f"{where}.checkpoint", f"has {found} classes, the data set {info.num_classes}",
+            f"{where}.checkpoint", f"has {num_classes} classes, the data set {info.num_classes}",
             "use a teacher of the same data set",
         )
 
@@ -230,17 +235,17 @@ def _same_classes(where: str, found: int, info: Info) -> None:
 def load(
     where: str, network: Network, info: Info, say: Callable[[str], None], member: int = 0
 ) -> dict[str, Any]:
-    """Loads a frozen network's variables.
+    """Returns the variables of a frozen network.
 
     Args:
       where: config path of the network, for messages.
-      network: what is to be loaded.
+      network: the network.
       info: facts of the training split, for the image size.
-      say: told of damaged checkpoints.
-      member: which run of a population.
+      say: prints a line about each damaged checkpoint.
+      member: number of the run in a population.
 
     Returns:
-      `{"params", "batch_stats"}` as NumPy arrays, averaged ones where the run kept them.
+      `{"params", "batch_stats"}` as NumPy arrays; the averaged weights if the run kept them.
 
     Raises:
       CheckpointError: nothing is stored there, or it does not fit.
@@ -249,23 +254,27 @@ def load(
         raise ConfigError(f"{where}.checkpoint", "is empty", "train that network first")
     kind = network.facts["kind"]
     if kind == "several":
-        loaded = {str(number): load(where, one, info, say, member)
-                  for number, one in enumerate(network.members)}
-        return {part: {name: one[part] for name, one in loaded.items()}
-                for part in ("params", "batch_stats")}
+        members = {
+            str(number): load(where, averaged, info, say, member)
+            for number, averaged in enumerate(network.members)
+        }
+        return {
+            part: {name: variables[part] for name, variables in members.items()}
+            for part in ("params", "batch_stats")
+        }
     if kind == "function":
         return {"params": {}, "batch_stats": {}}
     if kind == "table":
         return {"params": dict(tables.read(absolute(network.checkpoint))), "batch_stats": {}}
     directory = absolute(network.checkpoint) / "checkpoints"
-    wanted = jax.eval_shape(lambda key: network.model.init(key, info.size), jax.random.key(0))
+    expected = jax.eval_shape(lambda key: network.model.init(key, info.size), jax.random.key(0))
     variables = {}
     for part in ("params", "batch_stats"):
-        variables[part] = wanted[part]
-        if not jax.tree.leaves(wanted[part]):
+        variables[part] = expected[part]
+        if not jax.tree.leaves(expected[part]):
             continue
         loaded = checkpoint.load_subtree(directory, _path(network.facts, part, member), say)
-        wrong = _misfits(loaded, wanted[part], part)
+        wrong = _mismatches(loaded, expected[part], part)
         if wrong:
             raise CheckpointError(
                 str(directory), f"does not fit {where} ({network.model.name}): {wrong}",
@@ -275,19 +284,19 @@ def load(
     return variables
 
 
-def _misfits(loaded: Any, wanted: Any, part: str) -> str:
-    """Says which of the stored arrays are missing, extra, or of another shape or type."""
-    found, expected = (flatten({part: tree}) for tree in (loaded, wanted))
+def _mismatches(loaded: Any, expected: Any, part: str) -> str:
+    """Lists the stored arrays that are missing, extra, or of another shape or type."""
+    arrays, leaves = flatten({part: loaded}), flatten({part: expected})
     types = [
-        f"{path} is {found[path].dtype}, not {leaf.dtype}"
-        for path, leaf in expected.items()
-        if path in found and found[path].dtype != leaf.dtype
+        f"{path} is {arrays[path].dtype}, not {leaf.dtype}"
+        for path, leaf in leaves.items()
+        if path in arrays and arrays[path].dtype != leaf.dtype
     ]
-    return mismatches(found, expected) or ", ".join(types[:10])
+    return mismatches(arrays, leaves) or ", ".join(types[:10])
 
 
 def _path(facts: Mapping[str, Any], part: str, member: int) -> tuple[str, ...]:
-    """Gives the keys below which a part of the variables is stored."""
+    """Returns the keys below which a part of the variables is stored."""
     if facts["kind"] == "card":
         return (part,)
     root = (str(member), "ema") if facts["averaged"] else (str(member),)

@@ -1,7 +1,7 @@
-"""Teachers of which only the logits are known: computed elsewhere, looked up by example.
+"""Tables of logits as teachers: computed elsewhere, looked up by example.
 
-So a network that JAX cannot run, or one behind an interface, can teach. What it said of an image as
-it is stored is taken for its answer on every view of that image.
+So a network that JAX cannot run, or that is only served, can teach. Its logits for a stored image
+are used for every view of that image.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ FORM = (
 
 
 def read(path: Path) -> dict[str, np.ndarray]:
-    """Reads a table of logits; the same file is read once.
+    """Returns a table of logits; an unchanged file is read once.
 
     Args:
       path: `.npz` or `.safetensors` with `index` i[N] and `logits` f[N,C].
@@ -35,7 +35,7 @@ def read(path: Path) -> dict[str, np.ndarray]:
       `{"index": i32[N], "logits": f[N,C]}`, sorted by index.
 
     Raises:
-      CheckpointError: the file is damaged, or they are not such arrays.
+      CheckpointError: the file is damaged, or the arrays have another form.
     """
     try:
         stat = path.stat()
@@ -49,8 +49,8 @@ def _read(path: Path, *when: int) -> dict[str, np.ndarray]:
     arrays = _npz(path) if path.suffix == ".npz" else safetensors_file.read(path)[0]
     missing = [name for name in ("index", "logits") if name not in arrays]
     if missing:
-        held = ", ".join(safetensors_file.shown(name) for name in list(arrays)[:5])
-        raise CheckpointError(str(path), f"has no '{missing[0]}' (it has {held})", FORM)
+        names = ", ".join(safetensors_file.shown(name) for name in list(arrays)[:5])
+        raise CheckpointError(str(path), f"has no '{missing[0]}' (it has {names})", FORM)
     index, logits = arrays["index"], arrays["logits"]
 
     def refuse(what: str) -> CheckpointError:
@@ -87,13 +87,13 @@ def _npz(path: Path) -> dict[str, np.ndarray]:
                 raise ValueError("it is one array without a name")
             with stored:
                 return {name: stored[name] for name in ("index", "logits") if name in stored.files}
-    except Exception as error:  # zip, its codecs and NumPy raise what they like at damaged bytes
+    except Exception as error:  # zip, its codecs and NumPy raise any exception at damaged bytes
         what = f"cannot be read as .npz ({safetensors_file.shown(str(error))})"
         raise CheckpointError(str(path), what, FORM) from None
 
 
 def model(num_classes: int, rows: int, dtype: Any) -> Model:
-    """Gives a table the form of a network: it has variables, but cannot be run on images.
+    """Returns a table as a model that has variables but cannot be run on images.
 
     Args:
       num_classes: width of the logits.
@@ -120,10 +120,10 @@ def model(num_classes: int, rows: int, dtype: Any) -> Model:
 
 
 def look_up(variables: Mapping[str, Any], index: jax.Array) -> Outputs:
-    """Gives the stored logits of examples.
+    """Returns the stored logits of examples.
 
     Args:
-      variables: as `read` gives them, below "params".
+      variables: `{"params": table}`, see `read`.
       index: `i32[B]`, positions in the base split; all of them are in the table.
 
     Returns:
@@ -135,7 +135,7 @@ def look_up(variables: Mapping[str, Any], index: jax.Array) -> Outputs:
 
 
 def check(where: str, path: Path, info: Info) -> float:
-    """Checks that a table knows every training example, and how well.
+    """Validates that a table holds every training example.
 
     Args:
       where: config path of the network, for messages.
@@ -143,19 +143,19 @@ def check(where: str, path: Path, info: Info) -> float:
       info: facts of the training split.
 
     Returns:
-      The share of the training examples that it classifies rightly.
+      Its accuracy on the training examples, 0..1.
 
     Raises:
       ConfigError: examples are missing.
     """
     table = read(path)
-    wanted = np.arange(len(info.labels)) if info.index is None else np.asarray(info.index)
-    row = np.minimum(np.searchsorted(table["index"], wanted), len(table["index"]) - 1)
-    missing = wanted[table["index"][row] != wanted]
+    index = np.arange(len(info.labels)) if info.index is None else np.asarray(info.index)
+    row = np.minimum(np.searchsorted(table["index"], index), len(table["index"]) - 1)
+    missing = index[table["index"][row] != index]
     if len(missing):
         raise ConfigError(
             f"{where}.checkpoint",
-            f"{path} has no logits of {len(missing):,} of the {len(wanted):,} training examples, "
+            f"{path} has no logits of {len(missing):,} of the {len(index):,} training examples, "
             f"such as index {missing[0]}",
             "index counts from 0 in the base split, before parts of it are taken",
         )
@@ -163,11 +163,7 @@ def check(where: str, path: Path, info: Info) -> float:
 
 
 def refuse_mixed(where: str, view: str, forms: Sequence[str]) -> None:
-    """Refuses views that mix images: nobody knows what the table would say of them.
-
-    Raises:
-      ConfigError: a stage of the view mixes.
-    """
+    """Raises ConfigError if a stage of a view mixes images, whose logits are not in a table."""
     if "group" in forms:
         raise ConfigError(
             where, f"is a table of logits, but view '{view}' mixes images",

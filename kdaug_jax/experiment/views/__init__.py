@@ -1,7 +1,7 @@
-"""The view language and what makes views of a batch as it describes them.
+"""The view language, and what makes the views of a batch from it.
 
-`language` reads expressions, `making` carries them out; `pools` and `picking` are its two stages
-that change how many rows a view has.
+`language` reads expressions, whose stages `stages` finds; `making` carries them out. `pools` and
+`picking` are the two stages that change how many rows a view has.
 """
 
 from kdaug_jax.augment import STAGES

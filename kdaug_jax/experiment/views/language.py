@@ -1,24 +1,27 @@
 """The view language: `pad_crop(4)|flip|randaugment(2, 3)` read as one Python expression.
 
 Each call binds to the signature of its stage, so every traced number has a path such as
-`views.x.randaugment.m`; the second randaugment of a view is `randaugment_1`. A view may start
-from another one: `view("x")|...`. Pools are made by `repeat(n)` and thinned out by `pick(...)`,
-see `pools`.
+`views.x.randaugment.m`; the second randaugment of a view is `randaugment_1`. A user's stage is
+written `package.module.function(3)` and has the path `views.x.function`, see `stages`. A view may
+start from another one: `view("x")|...`. Pools are made by `repeat(n)` and thinned out by
+`pick(...)`, see `pools`.
 """
 
 from __future__ import annotations
 
+import collections
 import inspect
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
-from kdaug_jax.augment import STAGES
 from kdaug_jax.augment.stage import Stage
-from kdaug_jax.errors import ArgumentError, ConfigError, suggest
-from kdaug_jax.experiment.binding import Bound, bind, colour, read_calls
-from kdaug_jax.experiment.views.pools import POOLS, Rows, draws_of
+from kdaug_jax.errors import ConfigError, suggest
+from kdaug_jax.experiment.binding import Bound, bind, colour, located, read_calls
+from kdaug_jax.experiment.views.pools import Rows, draws_of
+from kdaug_jax.experiment.views.stages import check_outputs, check_policy, find_stage
+from kdaug_jax.registry import is_import, short_name
 from kdaug_jax.types import Info, Range
 
 # The traced number of a policy that is given, not set: the epoch of the run.
@@ -57,8 +60,8 @@ class ViewSpec(NamedTuple):
 
     @property
     def picks(self) -> bool:
-        """Whether it is made with the answers of networks."""
-        return any(one.pick for one in self.rows)
+        """Whether networks score its rows."""
+        return any(change.pick for change in self.rows)
 
     @property
     def draws(self) -> int:
@@ -67,7 +70,7 @@ class ViewSpec(NamedTuple):
 
 
 def source_of(name: str, text: str) -> str | None:
-    """Gives the view that an expression starts from, or None.
+    """Returns the name of the view that an expression starts from, or None.
 
     Raises:
       ConfigError: not such an expression, or `view(...)` at another place.
@@ -84,7 +87,8 @@ def source_of(name: str, text: str) -> str | None:
 
 
 def parse(
-    name: str, text: str, info: Info, *, start: ViewSpec | None = None, epochs: int | None = None
+    name: str, text: str, info: Info, *, start: ViewSpec | None = None, epochs: int | None = None,
+    trace: bool = True,
 ) -> ViewSpec:
     """Reads one view expression.
 
@@ -94,6 +98,7 @@ def parse(
       info: facts of the training split, for colours, ranges and sizes.
       start: the view that it starts from, where it starts from one.
       epochs: of the run, for policies that depend on the epoch; by default their own.
+      trace: whether a user's stages are traced to validate what they return.
 
     Returns:
       Its spec.
@@ -105,31 +110,30 @@ def parse(
     source = source_of(name, text)
     size, floats = (start.size, start.floats) if start else (info.size, False)
     rows, mixes = (start.rows, start.mixes) if start else ((), False)
-    calls, seen = [], {}
+    calls, counts = [], collections.Counter()
     for stage_name, args, kwargs in read_calls(where, text)[source is not None :]:
-        stage = STAGES.get(stage_name) or POOLS.get(stage_name)
-        if stage is None:
-            known = [*STAGES, *POOLS, "view"]
-            raise ConfigError(where, f"unknown stage '{stage_name}'", suggest(stage_name, known))
+        stage = find_stage(where, stage_name)
+        role = short_name(stage_name)
+        counts[role] += 1
+        if counts[role] > 1:
+            role = f"{role}_{counts[role] - 1}"
+        path = f"{where}.{role}"
         if floats and stage.form not in ("group", "repeat", "pick"):
             raise ConfigError(
-                f"{where}.{stage_name}", "comes after a stage that gives floats",
-                "put it before, on images of bytes",
+                path, "comes after a stage that returns floats", "put it before, on images of bytes"
             )
-        count = seen.get(stage_name, 0)
-        seen[stage_name] = count + 1
-        role = stage_name if count == 0 else f"{stage_name}_{count}"
-        bind_it = _bind_policy if stage.form == "policy" else _bind_stage
-        try:
-            bound = bind_it(f"{where}.{role}", stage, args, kwargs, info, size, epochs)
-        except ArgumentError as error:
-            raise ConfigError(f"{where}.{role}", error.what, error.remedy) from None
+        before = size, floats
+        with located(path):
+            bind_arguments = _bind_policy if stage.form == "policy" else _bind_stage
+            bound = bind_arguments(path, stage, args, kwargs, info, size, epochs)
+            size = stage.size(bound.static, size) if stage.size else size
+            floats = floats or stage.floats
+            if trace and is_import(stage_name) and stage.form != "policy":
+                check_outputs(path, stage, bound, before, (size, floats), info)
         calls.append(Call(role, stage, bound))
-        size = stage.size(bound.static, size) if stage.size else size
-        floats = floats or stage.floats
         mixes = mixes or stage.form == "group"
         if stage.form == "pick":
-            rows = (*rows, Rows(bound.static["keep"], f"{where}.{role}"))
+            rows = (*rows, Rows(bound.static["keep"], path))
         elif stage.form == "repeat" and bound.static["n"] > 1:
             rows = (*rows, Rows(bound.static["n"]))
     return ViewSpec(name, source, tuple(calls), size, floats, rows, mixes)
@@ -137,8 +141,8 @@ def parse(
 
 def _bind_stage(where, stage: Stage, args, kwargs, info: Info, size, epochs) -> Bound:
     del epochs
-    own = 0 if stage.form in ("repeat", "pick") else 2
-    bound = bind(where, stage.apply, args, kwargs, own, info)
+    leading = 0 if stage.form in ("repeat", "pick") else 2
+    bound = bind(where, stage.apply, args, kwargs, leading, info)
     values = {**bound.static, **{name: value.item() for name, value in bound.traced.items()}}
     if stage.check is not None:
         stage.check(values, size)
@@ -146,19 +150,20 @@ def _bind_stage(where, stage: Stage, args, kwargs, info: Info, size, epochs) -> 
 
 
 def _bind_policy(where, stage: Stage, args, kwargs, info: Info, size, epochs) -> Bound:
-    """Builds the policy; what a user may sweep are its own numbers."""
+    """Builds the policy; only its own numbers are traced, so only they may be swept."""
     context = {"size": size, "epochs": epochs}
-    taken = {name: context[name] for name in inspect.signature(stage.apply).parameters
-             if name in context}
-    own = {name: value for name, value in kwargs.items() if name != "fill"}
-    static = bind(where, stage.apply, args, own, tuple(context), info).static
-    policy = stage.apply(**static, **taken)
+    parameters = inspect.signature(stage.apply).parameters
+    given = {name: value for name, value in context.items() if name in parameters}
+    options = {name: value for name, value in kwargs.items() if name != "fill"}
+    static = bind(where, stage.apply, args, options, tuple(context), info).static
+    policy = stage.apply(**static, **given)
+    check_policy(where, policy)
     fill = colour(f"{where}.fill", kwargs.get("fill", policy.fill), info)
-    numbers = {name: one for name, one in policy.numbers.items() if name != EPOCH}
+    hparams = {name: spec for name, spec in policy.hparams.items() if name != EPOCH}
     return Bound(
         {"policy": policy, "fill": fill},
-        {name: one.default for name, one in numbers.items()},
-        {name: one.range for name, one in numbers.items()},
+        {name: spec.default for name, spec in hparams.items()},
+        {name: spec.range for name, spec in hparams.items()},
     )
 
 
@@ -200,7 +205,7 @@ def parse_all(
 
 
 def hparams(specs: Sequence[ViewSpec]) -> tuple[dict[str, np.ndarray], dict[str, Range]]:
-    """Collects the traced numbers of views and their ranges, by path."""
+    """Returns the traced numbers of views and their ranges, by path."""
     values, ranges = {}, {}
     for spec in specs:
         for call in spec.calls:
@@ -213,11 +218,16 @@ def hparams(specs: Sequence[ViewSpec]) -> tuple[dict[str, np.ndarray], dict[str,
 def views_to_make(
     specs: Sequence[ViewSpec], pairs: Sequence[tuple[str, str]]
 ) -> tuple[ViewSpec, ...]:
-    """Gives the views that are made: all but those that networks choose and no term looks at."""
-    found: list[ViewSpec] = []
-    wanted = {view for _, view in pairs}
+    """Returns the views to make: all but those that networks pick and that no term uses.
+
+    Args:
+      specs: the views, each after the one it starts from.
+      pairs: the (network, view) pairs of the terms.
+    """
+    needed = {view for _, view in pairs}
+    chosen: list[ViewSpec] = []
     for spec in reversed(specs):
-        if spec.name in wanted or not spec.picks:
-            found.append(spec)
-            wanted.add(spec.source)
-    return tuple(reversed(found))
+        if spec.name in needed or not spec.picks:
+            chosen.append(spec)
+            needed.add(spec.source)
+    return tuple(reversed(chosen))

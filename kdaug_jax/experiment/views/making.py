@@ -8,27 +8,27 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from einops import rearrange
 
 from kdaug_jax import rng
-from kdaug_jax.augment import STAGES, apply_policy
+from kdaug_jax.augment import apply_policy
 from kdaug_jax.augment.ops.checks import check_batch, check_keys
-from kdaug_jax.errors import ConfigError, suggest
-from kdaug_jax.experiment.binding import read_calls
+from kdaug_jax.errors import ArgumentError, ConfigError
+from kdaug_jax.experiment.binding import located
 from kdaug_jax.experiment.views.language import EPOCH, Call, ViewSpec, parse
-from kdaug_jax.experiment.views.picking import Choice, Pair, Pool, Scorer, choose, take
-from kdaug_jax.experiment.views.pools import POOLS
-from kdaug_jax.runtime import sharding
+from kdaug_jax.experiment.views.picking import Pair, Picked, Pool, Scorer, choose, take
+from kdaug_jax.runtime.ordering import Ordering
 from kdaug_jax.types import Batch, Clock, Hparams, Info, Outputs, View
 
 LARGEST = 32767  # side of an image in pixels
 
 
 class Made(NamedTuple):
-    """The views of a batch, and what networks were asked on the way.
+    """The views of a batch, and the outputs of networks that scored them.
 
     Attributes:
       views: by name.
-      given: what frozen networks said of a view's rows, as `{"network@view": Outputs}`.
+      given: outputs of frozen networks for a view's rows, as `{"network@view": Outputs}`.
       metrics: `(sum, count)` by name, such as "mixed/ratio".
     """
 
@@ -40,13 +40,13 @@ class Made(NamedTuple):
 def make(
     specs: Sequence[ViewSpec], clock: Clock, batch: Batch, hparams: Hparams, info: Info, groups: int
 ) -> dict[str, View]:
-    """Makes views for which no network is asked, see `make_all`."""
+    """Makes views that no network scores, see `make_all`."""
     return make_all(specs, clock, batch, hparams, info, groups, None).views
 
 
 def make_all(
-    specs: Sequence[ViewSpec], clock: Clock, batch: Batch, hparams: Hparams, info: Info, groups: int,
-    scorer: Scorer | None,
+    specs: Sequence[ViewSpec], clock: Clock, batch: Batch, hparams: Hparams, info: Info,
+    groups: int, scorer: Scorer | None,
 ) -> Made:
     """Makes all views of a batch.
 
@@ -58,7 +58,7 @@ def make_all(
       info: facts of the training split.
       groups: into how many equal groups the batch is split for stages that mix examples or choose
         among them.
-      scorer: the networks that choose; None where no view picks.
+      scorer: the networks that score pools; None where no view picks.
 
     Returns:
       The views. What is drawn for an example depends on `(seed, view, stage, draw, epoch, index)`
@@ -69,30 +69,37 @@ def make_all(
     """
     target = jax.nn.one_hot(batch.label, info.num_classes, dtype=jnp.float32)
     stored = View(batch.image, target, batch.label, batch.index, batch.mask)
-    made, states = Made({}, {}, {}), {None: _State(stored, None, 1)}
-    # Networks are asked after everything that needs none.
+    made, states = Made({}, {}, {}), {None: _PartialView(stored, None, 1)}
+    # Networks score after every view that needs none is made.
     for spec in sorted(specs, key=lambda spec: spec.picks):
         state = states[spec.source]
         for call in spec.calls:
-            prefix = f"views.{spec.name}.{call.role}."
-            traced = {name: hparams[prefix + name] for name in call.bound.traced}
-            if call.stage.form == "pick":
-                state, choice = _pick(call, clock, spec.name, state, traced, groups, made, scorer)
-                last = call is spec.calls[-1]  # what comes after it changes the images
+            path = f"views.{spec.name}.{call.role}"
+            traced = {name: hparams[f"{path}.{name}"] for name in call.bound.traced}
+            with located(path):
+                if call.stage.form != "pick":
+                    state = _apply(call, clock, spec.name, state, traced, groups)
+                    continue
+                state, picked = _pick(call, clock, spec.name, state, traced, groups, made, scorer)
+            if call is spec.calls[-1]:  # a later stage changes the images
                 made.given.update({
-                    f"{name}@{spec.name}": said for name, said in choice.said.items() if last
+                    f"{name}@{spec.name}": outputs for name, outputs in picked.outputs.items()
                 })
-                made.metrics.update({
-                    f"{spec.name}/{name}": pair for name, pair in choice.metrics.items()
-                })
-            else:
-                state = _apply(call, clock, spec.name, state, traced, groups)
+            made.metrics.update({
+                f"{spec.name}/{name}": pair for name, pair in picked.metrics.items()
+            })
         made.views[spec.name], states[spec.name] = state.view, state
     return made
 
 
-class _State(NamedTuple):
-    """A view on its way: its rows, which draw each is (None: the only one), draws side by side."""
+class _PartialView(NamedTuple):
+    """A view after some of its stages.
+
+    Attributes:
+      view: its rows so far.
+      draw: `i32[rows]`, which draw of its example each row is, or None where there is one.
+      draws: how many draws of an example lie side by side.
+    """
 
     view: View
     draw: jax.Array | None
@@ -100,33 +107,33 @@ class _State(NamedTuple):
 
 
 def _apply(
-    call: Call, clock: Clock, name: str, state: _State, traced: Mapping[str, Any], groups: int
-) -> _State:
-    """Carries out a stage that asks nobody."""
+    call: Call, clock: Clock, name: str, state: _PartialView, traced: Mapping[str, Any],
+    groups: int,
+) -> _PartialView:
+    """Applies a stage that needs no network."""
     view, draw, draws = state
     if call.stage.form == "repeat":
         n = call.bound.static["n"]
-        return _State(*_repeat(view, draw, n), draws * n)
+        return _PartialView(*_repeat(view, draw, n), draws * n)
     if call.stage.form == "group":
-        _check_group(f"views.{name}.{call.role}", view, groups * draws)
-        return _State(_mix(call, clock, name, view, traced, groups, draws), draw, draws)
+        _check_group(view, groups * draws)
+        return _PartialView(_mix(call, clock, name, view, traced, groups, draws), draw, draws)
     keys = rng.fold(rng.example_keys(clock, "view/" + name, view.index), call.role)
     keys = keys if draw is None else rng.redraw(keys, draw)
     image = _augment(call, keys, view.image, traced, clock.epoch)
-    return _State(view.replace(image=image), draw, draws)
+    return _PartialView(view.replace(image=image), draw, draws)
 
 
 def _pick(
-    call: Call, clock: Clock, name: str, state: _State, traced: Mapping[str, Any], groups: int,
-    made: Made, scorer: Scorer | None,
-) -> tuple[_State, Choice]:
-    """Lets networks choose the rows that stay."""
-    # On virtual devices they are asked after the other views are mixed; see `sharding.after`.
-    first = [other.target for other in made.views.values()]
-    image = sharding.after(state.view.image, first, clock.step)
+    call: Call, clock: Clock, name: str, state: _PartialView, traced: Mapping[str, Any],
+    groups: int, made: Made, scorer: Scorer | None,
+) -> tuple[_PartialView, Picked]:
+    """Keeps the rows that networks score highest."""
+    order = Ordering(clock.step, (other.target for other in made.views.values()))
+    image = order.after(state.view.image)
     pool = Pool(name, state.view.replace(image=image), state.draws, groups)
-    choice = choose(scorer, call, pool, traced)
-    return _State(*take((pool.view, state.draw), choice.kept), 1), choice
+    picked = choose(scorer, call, pool, traced)
+    return _PartialView(*take((pool.view, state.draw), picked.kept), 1), picked
 
 
 def _repeat(view: View, draw: jax.Array | None, n: int) -> tuple[View, jax.Array | None]:
@@ -144,12 +151,12 @@ def _repeat(view: View, draw: jax.Array | None, n: int) -> tuple[View, jax.Array
     return jax.tree.map(copies, view), copies(before) * n + numbers
 
 
-def _check_group(where: str, view: View, groups: int) -> None:
-    """Refuses groups in which nobody has a partner."""
+def _check_group(view: View, groups: int) -> None:
+    """Raises ArgumentError for groups of one example, which has no partner."""
     if view.index.shape[0] // groups < 2:
-        raise ConfigError(
-            where, "mixes inside groups of 1 example",
-            "give train.replica_batch_size, or data.batch_size without groups, at least 2",
+        raise ArgumentError(
+            "mixes inside groups of 1 example",
+            "set train.replica_batch_size, or data.batch_size without groups, to at least 2",
         )
 
 
@@ -159,11 +166,11 @@ def _augment(
     apply, static = call.stage.apply, call.bound.static
     if call.stage.form == "policy":
         policy = static["policy"]
-        traced = {**traced, EPOCH: epoch} if EPOCH in policy.numbers else traced
+        traced = {**traced, EPOCH: epoch} if EPOCH in policy.hparams else traced
         return apply_policy(policy, keys, image, static["fill"], traced)
     if call.stage.form == "batch":
         return apply(keys, image, **static, **traced)
-    return jax.vmap(lambda key, one: apply(key, one, **static, **traced))(keys, image)
+    return jax.vmap(lambda key, each: apply(key, each, **static, **traced))(keys, image)
 
 
 def _mix(
@@ -171,18 +178,16 @@ def _mix(
     draws: int,
 ) -> View:
     """Mixes within each group and draw; rows `[groups,size,draws]` keep their places."""
-    size = view.index.shape[0] // (groups * draws)
-
     def apart(array: jax.Array) -> jax.Array:
-        return jnp.moveaxis(array.reshape(groups, size, draws, *array.shape[1:]), 2, 1)
+        return rearrange(array, "(g s d) ... -> g d s ...", g=groups, d=draws)
 
     def together(array: jax.Array) -> jax.Array:
-        return jnp.moveaxis(array, 1, 2).reshape(-1, *array.shape[3:])
+        return rearrange(array, "g d s ... -> (g s d) ...")
 
     keys = jax.random.split(rng.batch_key(clock, f"view/{name}/{call.role}"), groups)
     number = jax.lax.broadcasted_iota(jnp.int32, (draws, groups), 0)
     keys = jax.vmap(rng.redraw, (None, 0), 1)(keys, number)
-    mix = jax.vmap(lambda key, one: call.stage.apply(key, one, **call.bound.static, **traced))
+    mix = jax.vmap(lambda key, group: call.stage.apply(key, group, **call.bound.static, **traced))
     return jax.tree.map(together, jax.vmap(mix)(keys, jax.tree.map(apart, view)))
 
 
@@ -198,20 +203,18 @@ def build_augment(
 
     Returns:
       `f(keys: key[B], images: u8[B,H,W,C]) -> u8[B,H,W,C]`; jit it as you like. With
-      `rng.example_keys(clock, "view/x", index)` as keys it gives what a run gives for view x.
+      `rng.example_keys(clock, "view/x", index)` as keys it returns what a run makes of view x.
 
     Raises:
-      ConfigError: the expression does not fit; what depends on the size of the images is told
-        by the function, which also raises TypeError and ValueError for arrays that do not fit.
+      ConfigError: the expression does not fit. The function raises it for what depends on the size
+        of the images, and TypeError and ValueError for arrays that do not fit.
     """
-    for stage, _, _ in read_calls("views.x", text):
-        grouped = stage in STAGES and STAGES[stage].form == "group"
-        if stage == "view" or stage in POOLS or grouped:
-            raise ConfigError("views.x", f"{text!r} needs a batch with labels", "use a config")
-        if stage not in STAGES:
-            raise ConfigError("views.x", f"unknown stage '{stage}'", suggest(stage, STAGES))
-    # What no size of images would mend is told now.
-    parse("x", text, Info(0, (LARGEST, LARGEST), np.zeros(0, np.int32), mean, mean))
+    # Errors that no size of images would mend are raised now.
+    anywhere = Info(0, (LARGEST, LARGEST), np.zeros(0, np.int32), mean, mean)
+    spec = parse("x", text, anywhere, trace=False)
+    forms = {call.stage.form for call in spec.calls}
+    if spec.source is not None or forms & {"group", "repeat", "pick"}:
+        raise ConfigError("views.x", f"{text!r} needs a batch with labels", "use a config")
 
     def apply(keys: jax.Array, images: jax.Array) -> jax.Array:
         check_batch(images, (1, 3, 4))
@@ -219,9 +222,10 @@ def build_augment(
         info = Info(0, images.shape[1:3], np.zeros(0, np.int32), mean, mean)
         for call in parse("x", text, info).calls:
             traced = {name: jnp.asarray(value) for name, value in call.bound.traced.items()}
-            images = _augment(
-                call, rng.fold(keys, call.role), images, traced, jnp.asarray(epoch, jnp.int32)
-            )
+            with located(f"views.x.{call.role}"):
+                images = _augment(
+                    call, rng.fold(keys, call.role), images, traced, jnp.asarray(epoch, jnp.int32)
+                )
         return images
 
     return apply

@@ -1,4 +1,4 @@
-"""Scores a pool of views with networks and chooses the rows that stay."""
+"""Scores a pool of views with networks and keeps the rows that score highest."""
 
 from __future__ import annotations
 
@@ -7,20 +7,21 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from einops import rearrange
 
 from kdaug_jax import rng
 from kdaug_jax.experiment.networks import Network
 from kdaug_jax.experiment.views.language import Call, ViewSpec
 from kdaug_jax.experiment.views.pools import Rows, rows_after
 from kdaug_jax.losses import PICKERS, hardest, kept_ratio, kl_score
-from kdaug_jax.runtime import sharding
+from kdaug_jax.runtime.ordering import Ordering
 from kdaug_jax.types import Clock, Outputs, View
 
 Pair = tuple[jax.Array, jax.Array]
 
 
 class Pool(NamedTuple):
-    """What is to be thinned out.
+    """A view before its `pick`.
 
     Attributes:
       name: of the view.
@@ -35,22 +36,22 @@ class Pool(NamedTuple):
     groups: int
 
 
-class Choice(NamedTuple):
-    """What stays of a pool.
+class Picked(NamedTuple):
+    """What a `pick` keeps of a pool.
 
     Attributes:
       kept: `i32[G,K]`, rows of each group, counted within it.
-      said: what the frozen networks said of the kept rows, by network.
+      outputs: of the frozen networks for the kept rows, by network.
       metrics: `(sum, count)` by name.
     """
 
     kept: jax.Array
-    said: dict[str, Outputs]
+    outputs: dict[str, Outputs]
     metrics: dict[str, Pair]
 
 
 class Scorer(NamedTuple):
-    """What `choose` needs to know of the run.
+    """The networks that may score a pool, and the position in the run.
 
     Attributes:
       networks: by name.
@@ -66,40 +67,42 @@ class Scorer(NamedTuple):
 
 
 def networks_of(call: Call) -> tuple[str, ...]:
-    """Names the networks that a `pick` asks: teacher first."""
+    """Returns the names of the networks that a `pick` scores with, the teacher's first."""
     static = call.bound.static
-    asked = {
+    needed = {
         "teacher": static["by"] != "student_entropy" or static["ratio"],
         "student": static["by"] != "teacher_entropy" or static["ratio"],
     }
-    return tuple(static[role] for role, needed in asked.items() if needed)
+    return tuple(static[role] for role, scores in needed.items() if scores)
 
 
 def picks(specs: Sequence[ViewSpec]) -> tuple[tuple[ViewSpec, Call], ...]:
-    """Lists the `pick` calls of some views."""
+    """Returns the `pick` calls of some views."""
     return tuple(
         (spec, call) for spec in specs for call in spec.calls if call.stage.form == "pick"
     )
 
 
-def choose(scorer: Scorer, call: Call, pool: Pool, traced: Mapping[str, Any]) -> Choice:
-    """Chooses the rows of a pool that stay.
+def choose(scorer: Scorer, call: Call, pool: Pool, traced: Mapping[str, Any]) -> Picked:
+    """Chooses the rows of a pool that are kept.
 
     Args:
       scorer: the run's networks.
       call: the `pick`.
-      pool: what is to be thinned out.
+      pool: the view so far.
       traced: the call's traced numbers.
 
     Returns:
-      The choice; no gradient flows to it.
+      The kept rows; no gradient flows to them.
     """
     static, view, groups = call.bound.static, pool.view, pool.groups
-    said: dict[str, Outputs] = {}
+    outputs: dict[str, Outputs] = {}
+    order = Ordering(scorer.clock.step)  # the networks run one after another
     for name in networks_of(call):
-        said[name] = _ask(scorer, name, call, pool, [one.logits for one in said.values()])
+        outputs[name] = _forward(scorer, name, call, pool, order.after(view.image))
+        order.done(outputs[name].logits)
     logits = [
-        said[static[role]].logits if static[role] in said else None
+        outputs[static[role]].logits if static[role] in outputs else None
         for role in ("student", "teacher")
     ]
     temperature = traced["temperature"]
@@ -112,42 +115,39 @@ def choose(scorer: Scorer, call: Call, pool: Pool, traced: Mapping[str, Any]) ->
     rows = view.index.shape[0] // groups
     score = jnp.where(view.mask, score, -jnp.inf)  # rows that only fill up go first
     keep = rows_after((Rows(static["keep"]),), rows)
-    kept = jax.vmap(lambda own: hardest(own, keep))(score.reshape(groups, rows))
+    kept = jax.vmap(lambda scores: hardest(scores, keep))(score.reshape(groups, rows))
     metrics = {}
     if static["ratio"]:
         distance = jnp.where(view.mask, distance, 0.0)
         everywhere = kept + rows * jnp.arange(groups, dtype=kept.dtype)[:, None]
         metrics["ratio"] = kept_ratio(distance, everywhere.reshape(-1)), jnp.float32(1)
     frozen = {
-        name: take(one, kept) for name, one in said.items()
+        name: take(of_pool, kept) for name, of_pool in outputs.items()
         if not scorer.networks[name].trainable
     }
-    return Choice(kept, frozen, metrics)
+    return Picked(kept, frozen, metrics)
 
 
-def _ask(scorer: Scorer, name: str, call: Call, pool: Pool, first: list[jax.Array]) -> Outputs:
-    """Runs one network on a pool; what it would remember of it is dropped."""
+def _forward(scorer: Scorer, name: str, call: Call, pool: Pool, image: jax.Array) -> Outputs:
+    """Runs one network on a pool without gradient; BatchNorm updates are discarded."""
     network = scorer.networks[name]
     branches, groups = (0,), 1
     if network.trainable:
         branches, groups = (scorer.branches[pool.name],) * pool.draws, pool.groups
     outputs, _ = network.model.apply(
-        scorer.variables[name],
-        sharding.after(pool.view.image, first, scorer.clock.step),
-        train=network.trainable, branches=branches, groups=groups,
+        scorer.variables[name], image, train=network.trainable, branches=branches, groups=groups,
         key=rng.batch_key(scorer.clock, f"view/{pool.name}/{call.role}/{name}"),
     )
     return jax.lax.stop_gradient(outputs)
 
 
 def take(tree: Any, kept: jax.Array) -> Any:
-    """Takes rows `i32[G,K]` of each group's own rows from arrays `[G*P,...]`."""
-    groups = kept.shape[0]
+    """Returns rows `i32[G,K]` of each group from arrays `[G*P,...]`, as arrays `[G*K,...]`."""
 
-    def one(array: jax.Array) -> jax.Array:
+    def rows_of(array: jax.Array) -> jax.Array:
         # Group by group, so that groups stay on their devices.
-        own = array.reshape(groups, -1, *array.shape[1:])
-        found = jax.vmap(lambda rows, which: rows[which])(own, kept)
-        return found.reshape(-1, *array.shape[1:])
+        grouped = rearrange(array, "(g p) ... -> g p ...", g=kept.shape[0])
+        taken = jax.vmap(lambda rows, which: rows[which])(grouped, kept)
+        return rearrange(taken, "g k ... -> (g k) ...")
 
-    return jax.tree.map(one, tree)
+    return jax.tree.map(rows_of, tree)

@@ -1,7 +1,7 @@
 """Pools of views: `repeat(n)` makes n draws of each example, `pick(by)` keeps the hardest.
 
-The two stages of the view language that change how many rows a view has. They are written here as
-signatures; `views` and `picking` carry them out.
+The two stages of the view language that change how many rows a view has. Here are their
+signatures; `making` and `picking` carry them out.
 """
 
 from __future__ import annotations
@@ -51,9 +51,9 @@ def pick(
 ) -> None:
     """Keeps the rows that score highest, in each group of `train.replica_batch_size` for itself.
 
-    Networks score without gradient and keep nothing of it: BatchNorm of a trained network takes the
-    statistics of each draw, as in separate passes, and its running ones stay. What a frozen network
-    said of the kept rows is used again where terms ask for it.
+    Networks score without gradient. BatchNorm of a trained network uses the statistics of each
+    draw, as in separate passes; updates of its running statistics are discarded. Terms reuse the
+    outputs of a frozen network for the kept rows.
 
     `repeat(1)|cutmix(1.0)|pick("kl")` is the paper's text; `repeat(2)` in its place, which leaves
     as many rows as the batch has, its later code. Stages after it still draw anew for each copy.
@@ -93,16 +93,16 @@ POOLS: dict[str, Stage] = {
 
 
 def rows_after(rows: Sequence[Rows], group: int) -> int:
-    """Gives how many rows a group of `group` examples becomes."""
-    for one in rows:
+    """Returns how many rows a group of `group` examples becomes."""
+    for change in rows:
         # A product such as 0.29 * 100 lies below the whole number that is meant.
-        group = math.floor(group * one.factor + 1e-6)
+        group = math.floor(group * change.factor + 1e-6)
     return group
 
 
 def draws_of(rows: Sequence[Rows]) -> int:
-    """Gives how many draws of an example lie side by side: those since the last pick."""
+    """Returns how many draws of an example lie side by side: those since the last pick."""
     draws = 1
-    for one in rows:
-        draws = 1 if one.pick else draws * int(one.factor)
+    for change in rows:
+        draws = 1 if change.pick else draws * int(change.factor)
     return draws

@@ -59,9 +59,9 @@ class LeNet(nn.Module):
         """Maps normalised images `[B*V,H,W,3]` to logits `f32[B*V,C]` and features."""
         del mode
         features = {}
-        for name, features in (("conv1", 6), ("conv2", 16)):
+        for name, channels in (("conv1", 6), ("conv2", 16)):
             convolve = Conv(
-                features,
+                channels,
                 5,
                 use_bias=True,
                 dtype=self.dtype,
@@ -74,4 +74,5 @@ class LeNet(nn.Module):
         x = nn.relu(Linear(120, self.dtype, name="fc1")(x))
         x = nn.relu(Linear(84, self.dtype, name="fc2")(x))
         features["pooled"] = x.astype(jnp.float32)
-        return Outputs(logits=Linear(self.num_classes, name="fc3")(features["pooled"]), features=features)
+        logits = Linear(self.num_classes, name="fc3")(features["pooled"])
+        return Outputs(logits=logits, features=features)

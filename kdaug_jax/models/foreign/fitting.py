@@ -121,7 +121,8 @@ def _shapes(
     arch: str, num_classes: int, size: tuple[int, int] | None, options: Mapping[str, Any]
 ) -> dict[str, Any]:
     try:
-        model = models.create(arch, num_classes, **options)
+        # Shapes do not depend on the statistics.
+        model = models.create(arch, num_classes, normalize="imagenet", **options)
         side = model.native_size
         return flatten(
             jax.eval_shape(lambda key: model.init(key, size or (side, side)), jax.random.key(0))

@@ -28,7 +28,7 @@ _VALUES = np.arange(256, dtype=np.float32)
 
 
 def solarize_lut(threshold: ArrayLike, clean: bool = False) -> ArrayLike:
-    """Gives the table `u8[256]` that inverts values of a threshold and above.
+    """Returns the table `u8[256]` that inverts values of a threshold and above.
 
     Args:
       threshold: `i32[]`, 0 or more, as a magnitude gives it: int(25.6 M).
@@ -39,7 +39,7 @@ def solarize_lut(threshold: ArrayLike, clean: bool = False) -> ArrayLike:
 
     Raises:
       TypeError: not a number.
-      ValueError: negative or a fraction.
+      ArgumentError: negative or a fraction.
     """
     check_number("threshold", threshold, 0, np.inf, whole=True)
     xp = np if is_host(threshold) else jnp
@@ -47,7 +47,7 @@ def solarize_lut(threshold: ArrayLike, clean: bool = False) -> ArrayLike:
 
 
 def posterize_lut(bits: ArrayLike, clean: bool = False) -> ArrayLike:
-    """Gives the table `u8[256]` that keeps the upper bits of each value.
+    """Returns the table `u8[256]` that keeps the upper bits of each value.
 
     Args:
       bits: `i32[]`, 0 or more, as a magnitude gives it: int(0.4 M).
@@ -58,7 +58,7 @@ def posterize_lut(bits: ArrayLike, clean: bool = False) -> ArrayLike:
 
     Raises:
       TypeError: not a number.
-      ValueError: negative or a fraction.
+      ArgumentError: negative or a fraction.
     """
     check_number("bits", bits, 0, np.inf, whole=True)
     xp = np if is_host(bits) else jnp
@@ -98,19 +98,19 @@ def posterize(image: jax.Array, bits: ArrayLike, clean: bool = False) -> jax.Arr
 
 @functools.cache
 def _grey_parts() -> np.ndarray:
-    """Gives `f32[3,256]`, what each value of each channel adds to a grey level in 0..1."""
+    """Returns `f32[3,256]`, what each value of each channel adds to a grey level in 0..1."""
     weights = np.array([0.2989, 0.587, 0.114], np.float32)
     return (_VALUES * np.float32(1 / 255))[None] * weights[:, None]
 
 
 def grey(image: jax.Array) -> jax.Array:
-    """Gives the grey levels of `tf.image.rgb_to_grayscale`: `u8[H,W]` of `u8[H,W,3]`."""
+    """Returns the grey levels of `tf.image.rgb_to_grayscale`: `u8[H,W]` of `u8[H,W,3]`."""
     check_image(image, RGB)
     return grey_of(*planes(pack(image))).astype(jnp.uint8)
 
 
 def grey_of(*colours: jax.Array) -> jax.Array:
-    """Gives `grey` of three colours, `i32[...]` each in 0..255, as `i32[...]`."""
+    """Returns `grey` of three colours, `i32[...]` each in 0..255, as `i32[...]`."""
     red, green, blue = (
         jnp.asarray(parts).at[colour].get(mode="promise_in_bounds")
         for parts, colour in zip(_grey_parts(), colours, strict=True)
@@ -133,7 +133,7 @@ def color(image: jax.Array, factor: ArrayLike) -> jax.Array:
 
 
 def contrast_level(image: jax.Array, clean: bool = False) -> jax.Array:
-    """Gives the grey level that contrast moves colours from.
+    """Returns the grey level that contrast moves colours from.
 
     Args:
       image: `u8[H,W,3]`, of at most 8 million pixels.
@@ -149,7 +149,7 @@ def contrast_level(image: jax.Array, clean: bool = False) -> jax.Array:
 
 
 def mean_level(grey: jax.Array) -> jax.Array:
-    """Gives the mean `i32[]` of `i32[H,W]` grey levels, cut off."""
+    """Returns the mean `i32[]` of `i32[H,W]` grey levels, cut off."""
     return grey.sum() // grey.size
 
 
@@ -211,7 +211,7 @@ def sharpness(image: jax.Array, factor: ArrayLike) -> jax.Array:
 
 
 def stretch_lut(low: ArrayLike, high: ArrayLike) -> jax.Array:
-    """Gives the table that stretches low..high to 0..255 in float32, cut off.
+    """Returns the table that stretches low..high to 0..255 in float32, cut off.
 
     Args:
       low: `i32[]`, 0..255.

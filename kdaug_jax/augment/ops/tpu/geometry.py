@@ -11,6 +11,7 @@ Source: `autoaugment.py` of Tan and Le 2019 (EfficientNet), tensorflow/tpu, and
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -19,7 +20,13 @@ from jax.typing import ArrayLike
 
 from kdaug_jax.augment.ops.blending import split
 from kdaug_jax.augment.ops.checks import check_fill, check_host, check_image
-from kdaug_jax.augment.ops.geometry import take_pixels
+from kdaug_jax.augment.ops.geometry import (
+    shear_x_matrix,
+    shear_y_matrix,
+    take_pixels,
+    translate_x_matrix,
+    translate_y_matrix,
+)
 
 
 def _nearest(x: jax.Array) -> jax.Array:
@@ -43,7 +50,7 @@ def affine_nearest(image: jax.Array, transform: ArrayLike, fill: ArrayLike) -> j
 
     Raises:
       TypeError: the image is not uint8.
-      ValueError: the image is not `[H,W,C]`.
+      ArgumentError: the image is not `[H,W,C]`.
     """
     height, width, channels = check_image(image)
     check_fill(fill, channels)
@@ -79,7 +86,7 @@ def nearest_pixels(transform: ArrayLike, height: int, width: int) -> tuple[jax.A
 
 
 def rotation(degrees: float, height: int, width: int) -> np.ndarray:
-    """Gives the map of a counter-clockwise rotation about the middle pixel.
+    """Returns the map of a counter-clockwise rotation about the middle pixel.
 
     Args:
       degrees: angle.
@@ -123,7 +130,7 @@ def shear_x(image: jax.Array, v: float, fill: ArrayLike = 128) -> jax.Array:
     Returns:
       `u8[H,W,C]`.
     """
-    return affine_nearest(image, _transform(1, check_host("v", v), 0, 0, 1, 0), fill)
+    return _mapped(image, shear_x_matrix, check_host("v", v), fill)
 
 
 def shear_y(image: jax.Array, v: float, fill: ArrayLike = 128) -> jax.Array:
@@ -137,7 +144,7 @@ def shear_y(image: jax.Array, v: float, fill: ArrayLike = 128) -> jax.Array:
     Returns:
       `u8[H,W,C]`.
     """
-    return affine_nearest(image, _transform(1, 0, 0, check_host("v", v), 1, 0), fill)
+    return _mapped(image, shear_y_matrix, check_host("v", v), fill)
 
 
 def translate_x(image: jax.Array, p: float, fill: ArrayLike = 128) -> jax.Array:
@@ -151,7 +158,7 @@ def translate_x(image: jax.Array, p: float, fill: ArrayLike = 128) -> jax.Array:
     Returns:
       `u8[H,W,C]`.
     """
-    return affine_nearest(image, _transform(1, 0, check_host("p", p), 0, 1, 0), fill)
+    return _mapped(image, translate_x_matrix, check_host("p", p), fill)
 
 
 def translate_y(image: jax.Array, p: float, fill: ArrayLike = 128) -> jax.Array:
@@ -165,8 +172,9 @@ def translate_y(image: jax.Array, p: float, fill: ArrayLike = 128) -> jax.Array:
     Returns:
       `u8[H,W,C]`.
     """
-    return affine_nearest(image, _transform(1, 0, 0, 0, 1, check_host("p", p)), fill)
+    return _mapped(image, translate_y_matrix, check_host("p", p), fill)
 
 
-def _transform(*numbers: float) -> np.ndarray:
-    return np.array(numbers, np.float32)
+def _mapped(image: jax.Array, matrix: Callable, value: float, fill: ArrayLike) -> jax.Array:
+    height, width, _ = check_image(image)
+    return affine_nearest(image, np.array(matrix(value, height, width), np.float32), fill)

@@ -11,47 +11,39 @@ Three ops erase squares, at a place that is drawn anew each time:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
+from jax.typing import ArrayLike
 
 from kdaug_jax import rng
-from kdaug_jax.augment.policies.policy import SQUARES, Op
+
+CLIPPED, INSIDE, REAL = range(3)  # how cutout, erase_square and cutout_fast place a square
 
 
 class Squares(NamedTuple):
     """The squares that the rows of a table erase.
 
     Attributes:
-      kind: `i32[rows]`, position in `SQUARES`; any where nothing is erased.
+      kind: `i32[rows]`, `CLIPPED`, `INSIDE` or `REAL`; any where nothing is erased.
       side: `i32[rows]`, lines of the box before it is clipped; 0 where nothing is erased.
-      half: `i32[rows]`, from the centre to the first line in 1/65536 pixels, for `cutout_fast`.
+      half: `i32[rows]`, from the centre to the first line in 1/65536 pixels, for `REAL`.
     """
 
-    kind: np.ndarray
-    side: np.ndarray
-    half: np.ndarray
+    kind: ArrayLike = 0
+    side: ArrayLike = 0
+    half: ArrayLike = 0
 
 
-def squares(ops: Sequence[Op]) -> Squares:
-    """Reads the squares of the rows of a table, on the host."""
-    rows = [_square(op) for op in ops]
-    return Squares(*(np.array(column, np.int32) for column in zip(*rows, strict=True)))
+def square(kind: int, side: float) -> Squares:
+    """Returns one square of a side in pixels, as host numbers."""
+    if kind == REAL:
+        return Squares(kind, int(side) + 1, int(side / 2 * 65536 + 0.5))
+    return Squares(kind, int(side))
 
 
-def _square(op: Op) -> tuple[int, int, int]:
-    if op.name not in SQUARES or op.value <= 0:
-        return 0, 0, 0
-    kind = SQUARES.index(op.name)
-    if op.name == "cutout_fast":
-        return kind, int(op.value) + 1, int(op.value / 2 * 65536 + 0.5)
-    return kind, int(op.value), 0
-
-
-def places(key: jax.Array, stages: int) -> jax.Array:
+def square_offsets(key: jax.Array, stages: int) -> jax.Array:
     """Draws the places of the squares of one image, whether or not its stages erase any.
 
     Args:
@@ -65,12 +57,12 @@ def places(key: jax.Array, stages: int) -> jax.Array:
 
 
 def box(
-    place: jax.Array, kind: jax.Array, side: jax.Array, half: jax.Array, size: tuple[int, int]
+    offset: jax.Array, kind: jax.Array, side: jax.Array, half: jax.Array, size: tuple[int, int]
 ) -> jax.Array:
-    """Gives the box that one stage of one image erases.
+    """Returns the box that one stage of one image erases.
 
     Args:
-      place: `u32[2]`, from `places`: for the rows, for the columns.
+      offset: `u32[2]`, from `square_offsets`: for the rows, for the columns.
       kind: `i32[]`, of the row, see `Squares`.
       side: `i32[]`, of the row.
       half: `i32[]`, of the row.
@@ -80,18 +72,18 @@ def box(
       `i32[4]`: first row, row after the last, first column, column after the last; empty where
       nothing is erased.
     """
-    spans = (_span(place[axis], kind, side, half, size[axis]) for axis in range(2))
+    spans = (_span(offset[axis], kind, side, half, size[axis]) for axis in range(2))
     return jnp.concatenate([*spans])
 
 
-def _span(place, kind, side, half, length: int) -> jax.Array:
-    centre = (place % jnp.uint32(length)).astype(jnp.int32)
+def _span(offset, kind, side, half, length: int) -> jax.Array:
+    centre = (offset % jnp.uint32(length)).astype(jnp.int32)
     around = centre - side // 2
     free = jnp.maximum(length - side, 0) + 1
-    inside = (place % free.astype(jnp.uint32)).astype(jnp.int32)
+    inside = (offset % free.astype(jnp.uint32)).astype(jnp.int32)
     # The upper 16 bits are the centre in 16.16 fixed point, uniform over 0..length.
-    real = ((place >> 16) * jnp.uint32(length)).astype(jnp.int32)
+    real = ((offset >> 16) * jnp.uint32(length)).astype(jnp.int32)
     corner = jnp.maximum(real - half, 0) >> 16
     first = jnp.stack([around, inside, corner])[kind]
-    lines = jnp.where(kind == SQUARES.index("cutout"), side // 2 * 2, side)
+    lines = jnp.where(kind == CLIPPED, side // 2 * 2, side)
     return jnp.clip(jnp.stack([first, first + lines]), 0, length)

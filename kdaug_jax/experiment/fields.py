@@ -1,0 +1,248 @@
+"""Every field of a config: its default, its legal values and its meaning, in one table.
+
+Defaults (`experiment.sections`), checks (`experiment.config`) and docs/config.md
+(`experiment.reference`) are made from it. `*` in a path stands for a name that the user chooses.
+The options of a loss, an optimiser, a schedule or a stage are not here: they are the arguments of
+its function.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from kdaug_jax.errors import ConfigError, suggest
+from kdaug_jax.types import Range
+
+SEED = Range(np.uint32, 0, 2**32 - 1)
+COUNT = Range(np.int64, 0)
+POSITIVE_COUNT = Range(np.int64, 1)
+# No interval of time or data is longer, in whatever it is counted.
+LONGEST = 1e9
+INTERVAL = Range(np.float64, 0.0, LONGEST)
+# Marks a field that must be given.
+REQUIRED = type("Required", (), {"__repr__": lambda self: "required"})()
+
+
+class Field(NamedTuple):
+    """One field of a config.
+
+    Attributes:
+      default: its value where the config gives none, or `REQUIRED`.
+      meaning: one sentence.
+      legal: range of a number, or the values that a text may have; None for any.
+      off: a value outside the range that switches the field off.
+      type: the type in words, where it is not that of the default; such a field is checked by
+        whoever reads it.
+    """
+
+    default: Any
+    meaning: str
+    legal: Range | tuple[str, ...] | None = None
+    off: Any = None
+    type: str = ""
+
+
+FIELDS: dict[str, Field] = {
+    "mode": Field(
+        "train", "What main.py does with the experiment.",
+        ("train", "evaluate", "preview", "export"),
+    ),
+    "seed": Field(0, "Seed of initial weights, augmentation and dropout.", SEED),
+    "data.source": Field(
+        "digits", "Data set: `NAME`, `NAME:ARGUMENT` or `package.module:function:ARGUMENT`."
+    ),
+    "data.seed": Field(0, "Seed of the order of examples, apart from `seed`.", SEED),
+    "data.batch_size": Field(
+        64, "Examples of a step over all devices; at most the training split.", POSITIVE_COUNT
+    ),
+    "data.workers": Field(
+        0, "Processes that read and decode; 0: in this process. A resumed run may change it.",
+        COUNT,
+    ),
+    "data.device_gb": Field(
+        2.0, "Data sets of at most so many gigabytes are kept on the devices. A resumed run may "
+        "change it.", INTERVAL,
+    ),
+    "data.train": Field("train", "Split that is trained on, such as `stratified(train[:98%])`."),
+    "data.validation": Field("validation", "Split that choices are made on."),
+    "data.test": Field("test", "Split whose accuracy is reported at the end."),
+    "views.*.ops": Field(
+        REQUIRED, "Stages of the view, such as `pad_crop(4)|flip`; a text alone may stand for the "
+        "section.", type="str",
+    ),
+    "views.*.branch": Field(
+        0, "BatchNorm branch of the trained networks for this view; branch 0 is evaluated.", COUNT
+    ),
+    "networks.*.name": Field(
+        REQUIRED, "Architecture, see `kdaug_jax.models.names()`; may be empty for a frozen "
+        "network, whose checkpoint holds it.", type="str",
+    ),
+    "networks.*.trainable": Field(
+        False, "Whether it is trained; a frozen one runs in inference mode."
+    ),
+    "networks.*.checkpoint": Field(
+        "", "What a frozen network is loaded from, see `kdaug_jax.experiment.frozen.stored`: a "
+        "working or teacher directory, a serialised function, a table of logits, or several, whose "
+        "probabilities are averaged; empty: it is trained first, with `recipe`.",
+        type="str or tuple of str",
+    ),
+    "networks.*.source": Field(
+        "", "Name of the network in the run that `checkpoint` names; empty: `student` or the only "
+        "one."
+    ),
+    "networks.*.init": Field(
+        "", "Frozen network of this experiment whose weights a trained network starts from."
+    ),
+    "networks.*.mean": Field(
+        (), "Mean of each channel that inputs are normalised with, in pixel units; empty: the "
+        "training split's.", Range(np.float32, 0.0, 255.0),
+    ),
+    "networks.*.std": Field(
+        (), "Standard deviation of each channel, in pixel units; empty: the training split's.",
+        Range(np.float32, 0.0, open=True),
+    ),
+    "networks.*.options": Field({}, "Options of the architecture, such as `dict(dropout=0.3)`."),
+    "networks.*.recipe": Field(
+        (), "Changes to this config, `((path, value), ...)`, with which a frozen network without "
+        "checkpoint is trained.", type="tuple of pairs",
+    ),
+    "networks.*.trust": Field(
+        False, "Whether a frozen network is used although its class names, image size or "
+        "normalisation differ from the data's.",
+    ),
+    "terms.*.loss": Field(
+        REQUIRED, "A loss of the table below, or `package.module:function`.", type="str"
+    ),
+    "terms.*.on": Field(
+        REQUIRED, "Views that the loss is computed on and summed over.", type="tuple of str, or str"
+    ),
+    "terms.*.student": Field(
+        "student", "Network that learns, or one for each view.", type="str or tuple of str"
+    ),
+    "terms.*.teacher": Field(
+        "", "Teacher: `network` or `network@view`, or several, whose probabilities are averaged.",
+        type="str or tuple of str",
+    ),
+    "terms.*.weight": Field(
+        1.0, "Factor of the loss: a number or a schedule.", Range(np.float32, 0.0),
+        type="float or schedule",
+    ),
+    "terms.*.gradient_group": Field(
+        "task", "Group of gradients that `optim.combine` takes it into.", ("task", "distill")
+    ),
+    "terms.*.detach": Field(True, "Whether no gradient reaches the teacher."),
+    "terms.*.features": Field(
+        (), "Activations that a loss on features compares: names that student and teacher share, "
+        "`a:b` for the student's a and the teacher's b, or `logits`. Only losses on features have "
+        "it.", type="tuple of str, or str",
+    ),
+    "optim.name": Field("sgd", "An optimiser of the table below, which lists its options."),
+    "optim.schedule": Field(
+        dict(name="constant", base=0.1, unit="epoch", warmup=0.0),
+        "Learning rate: a number or a schedule.", Range(np.float32, 0.0), type="float or schedule",
+    ),
+    "optim.weight_decay": Field(
+        0.0, "Factor of the weights that is added to their gradient.", Range(np.float32, 0.0)
+    ),
+    "optim.decay": Field(
+        "all", "Which parameters decay: `all`, `kernels` or `not_batchnorm`."
+    ),
+    "optim.clip_norm": Field(
+        0.0, "Largest global norm of a gradient.", Range(np.float32, 0.0, open=True), off=0
+    ),
+    "optim.combine": Field("sum()", "How gradient groups are combined, see the table below."),
+    "optim.ema": Field(
+        0.0, "Decay of the averaged weights, which are then evaluated.",
+        Range(np.float32, 0.0, 0.999999, open=True), off=0,
+    ),
+    "optim.ema_ramp": Field(
+        True, "Whether that decay is at most (1 + step) / (10 + step), so that it starts small."
+    ),
+    "train.epochs": Field(
+        1.0, "Length of the run in passes over the training split.",
+        Range(np.float64, 0.0, LONGEST, open=True),
+    ),
+    "train.replica_batch_size": Field(
+        0, "Examples that one replica of the paper saw: BatchNorm statistics, mixing, `pick` and "
+        "relational losses stay within so many; 0: the whole batch. Divides `data.batch_size`.",
+        COUNT,
+    ),
+    "train.accumulate": Field(
+        1, "Micro-batches of a step, whose gradients are averaged to save memory.", POSITIVE_COUNT
+    ),
+    "train.steps_per_call": Field(
+        0, "Steps of one compiled call; 0: chosen to fit the intervals of logging, evaluation and "
+        "checkpoints.", COUNT
+    ),
+    "train.allow_weak_teacher": Field(
+        False, "Whether a teacher may be no better than chance on the validation split."
+    ),
+    "eval.every_epochs": Field(1.0, "Interval of evaluations; 0: only at the end.", INTERVAL),
+    "eval.batch_size": Field(0, "Examples of a batch; 0: `data.batch_size`.", COUNT),
+    "eval.view": Field("", "Stages that evaluated images go through, without randomness."),
+    "eval.metrics": Field(("accuracy", "nll"), "Metrics, each once."),
+    "eval.views": Field((), "Training views that are evaluated as well, each once."),
+    "eval.bins": Field(15, "Bins of confidence of `ece` and `mce`.", POSITIVE_COUNT),
+    "eval.embedding": Field("pooled", "Feature that metrics of the embedding look at."),
+    "eval.table5": Field(
+        False, "Whether `discrimination` is scaled as in Table 5 of Das et al. 2020."
+    ),
+    "eval.human": Field("", "File of people's answers to the test images, for the metric `human`."),
+    "checkpoint.every_epochs": Field(1.0, "Interval of checkpoints in epochs; 0: none.", INTERVAL),
+    "checkpoint.every_steps": Field(0, "Interval of checkpoints in steps; 0: none.", COUNT),
+    "checkpoint.every_minutes": Field(
+        0.0, "Interval of checkpoints in minutes; 0: none.", INTERVAL
+    ),
+    "checkpoint.keep": Field(2, "How many of the last checkpoints are kept.", Range(np.int64, 2)),
+    "checkpoint.best": Field(
+        "eval/validation/accuracy", "Metric whose best checkpoint is kept too; empty: none."
+    ),
+    "log.every_steps": Field(20, "Interval of the metrics of training in steps.", POSITIVE_COUNT),
+    "precision": Field(
+        "float32", "Type of the computation; parameters, statistics and losses stay float32.",
+        ("float32", "bfloat16"),
+    ),
+    "mesh.data": Field(-1, "Devices that share a batch; -1: all.", Range(np.int64, -1)),
+    "phases": Field(
+        (), 'Changes from an epoch on, of views, terms and the optimiser: '
+        '`((200, {"views.x": "flip"}),)`.', type="tuple of pairs",
+    ),
+    "population": Field(
+        (), 'Sweep: `(("terms.kd.weight", (0.0, 1.0)), ("seed", (0, 1, 2)))` trains each '
+        "combination through one compiled step.", type="tuple of pairs",
+    ),
+}
+
+
+def section_fields(section: str) -> dict[str, Field]:
+    """Returns the fields of a section by name: `section_fields("networks.*")`."""
+    return {
+        path.removeprefix(f"{section}."): field
+        for path, field in FIELDS.items() if path.rpartition(".")[0] == section
+    }
+
+
+def defaults(section: str, **given: Any) -> dict[str, Any]:
+    """Returns a section with defaults for all fields that are not given and need not be."""
+    fields = section_fields(section)
+    return {
+        **{name: field.default for name, field in fields.items() if field.default is not REQUIRED},
+        **given,
+    }
+
+
+def value_at(config: Mapping[str, Any], path: str) -> Any:
+    """Returns the value of a plain config at a path."""
+    for name in path.split("."):
+        config = config[name]
+    return config
+
+
+def check_known(where: str, given: Iterable[str], known: Iterable[str]) -> None:
+    """Raises ConfigError at the first given field that is not known, with the nearest names."""
+    for name in given:
+        if name not in known:
+            raise ConfigError(f"{where}.{name}", "is not a field", suggest(name, known))
