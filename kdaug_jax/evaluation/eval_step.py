@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from kdaug_jax.errors import ConfigError
+from kdaug_jax.errors import ArgumentError, ConfigError
 from kdaug_jax.evaluation.metric_table import ON_VIEWS, Metric, MetricInputs, Settings
 from kdaug_jax.evaluation.predictors import Member, Predictor
 from kdaug_jax.experiment import views
@@ -18,12 +18,10 @@ from kdaug_jax.experiment.loss_registry import resolve
 from kdaug_jax.experiment.networks import Network
 from kdaug_jax.runtime import sharding
 from kdaug_jax.runtime.ordering import Ordering
-from kdaug_jax.types import Batch, Clock, Info, Outputs, View
+from kdaug_jax.types import Batch, Clock, Info, Outputs, View, select_features
 
 # Sums by predictor, then by metric and the suffix of its name.
 Sums = dict[str, dict[tuple[str, str], Any]]
-# The feature that every network has.
-LOGITS = "logits"
 
 
 class TrainingView(NamedTuple):
@@ -212,13 +210,10 @@ def embedding_of(network: str, outputs: Outputs, settings: Settings) -> jax.Arra
     Raises:
       ConfigError: the network has no such feature.
     """
-    features = {LOGITS: outputs.logits, **outputs.features}
-    if settings.embedding not in features:
-        raise ConfigError(
-            "eval.embedding", f"{network} has no feature '{settings.embedding}'",
-            "it has " + ", ".join(features),
-        )
-    return features[settings.embedding]
+    try:
+        return select_features(outputs, (settings.embedding,), (network,))[0]
+    except ArgumentError as error:
+        raise ConfigError("eval.embedding", error.what, error.remedy) from None
 
 
 def _everywhere(mesh: Mesh, tree: Any) -> Any:

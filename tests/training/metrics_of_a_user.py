@@ -47,7 +47,7 @@ def value_error(inputs):
 
 
 def type_error(inputs):
-    return jnp.sum(inputs.logits, axis="planted")
+    return len(3)
 
 
 def index_error(inputs):

@@ -281,8 +281,8 @@ def test_what_needs_a_teacher_or_many_classes_is_told(tmp_path):
     [
         (np.ones((13, 5)), r"holds float64\[13, 5\]; counts or shares \[N,6\] are wanted"),
         (np.ones((12, 6)), "has 12 rows; the split needs 13"),
-        (np.zeros((13, 6)), "holds rows that are no counts"),
-        (np.full((13, 6), np.nan), "holds rows that are no counts"),
+        (np.zeros((13, 6)), "has rows with negative or infinite counts, or with 0 only"),
+        (np.full((13, 6), np.nan), "has rows with negative or infinite counts, or with 0 only"),
         (None, "cannot be read"),
     ],
 )
