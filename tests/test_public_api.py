@@ -6,7 +6,76 @@ import sys
 
 import pytest
 
-EXPORTS = {}
+EXPORTS = {
+    "kdaug_jax": """
+        analysis augment data deploy errors evaluation experiment losses metrics models registry rng
+        runtime training types
+    """,
+    "kdaug_jax.augment": """
+        Box Colours OPS Op OpRow STAGES Stage Values affine affine_bicubic affine_bilinear
+        affine_coefficients affine_nearest apply_lut apply_ops apply_policy apply_rgb_lut
+        auto_contrast blend blend_colours blend_lut blur brightness center_box center_crop color
+        contrast contrast_lut cutmix cutout describe_ops draw_box draw_inception_box
+        efficientnet_crop equalize equalize_lut erase_square exact_coefficients flip function_op
+        geometric_op histogram identity inception_crop invert luma lut lut_op mean_luma mixup
+        pad_crop paint policies posterize premultiply random_cutmix random_cutout random_flip
+        random_mixup random_mixup_or_cutmix random_pad_crop random_resized_crop resize resize_box
+        resize_box_tensorflow resize_tensorflow rotate rotation sharpness shear_x shear_y smooth
+        solarize solarize_add split_alpha statistics_op stencil_op stretch_lut to_bytes torchvision
+        tpu translate_x translate_y unpremultiply with_alpha
+    """,
+    "kdaug_jax.augment.engine": """
+        Colours Table apply_ops apply_policy build_table
+    """,
+    "kdaug_jax.augment.policies": """
+        HparamSpec IDENTITY Op Policy SOURCES SPACES TABLES VARIANTS WEI2020 autoaugment box
+        check_policy pba randaugment randaugment_candidates read_schedule schedule square_offsets
+        timm trivialaugment_wide wei2020
+    """,
+    "kdaug_jax.data": """
+        ArrayReader Dataset Feed Reader SOURCES Split describe eval_batches from_arrays indices load
+        make_feed overlaps read_human register resident streamed
+    """,
+    "kdaug_jax.evaluation": """
+        Metric MetricInputs Settings mean_metric
+    """,
+    "kdaug_jax.experiment": """
+        config networks optim phases program schedules sections terms views
+    """,
+    "kdaug_jax.experiment.views": """
+        Call Made POOLS Rows STAGES Scorer ViewSpec build_augment draws_of hparams make make_all
+        networks_of parse parse_all picks rows_after source_of views_to_make
+    """,
+    "kdaug_jax.losses": """
+        LOSSES Loss PICKERS Term a2aug ab at average_teachers binary_cross_entropy cc crd
+        cross_entropy cross_entropy_kd dist dkd dml ensemble_distance ensemble_logits entropy fitnet
+        fsp ft gram_of_classes gram_of_examples hard_kd hardest ii_kd info_nce kd_svd kept_ratio kl
+        kl_score l2_normalized label_disagreement lskd mhgd mlkd nst ofd pkt reviewkd rkd rkd_angle
+        rkd_distance rkd_role sp standardize top_classes topk_kl vid
+    """,
+    "kdaug_jax.metrics": """
+        ClassSums Discrimination GROUP Moments Reliability UnitSums accuracy agreement brier
+        class_discrimination class_means class_separability class_sums confusion ece
+        effective_classes gaps group_sums human_cross_entropy human_kl human_kl_class human_kl_total
+        kl_matrix mce mean merge merge_moments moments nll precision_recall_f1 predictive_kl
+        reliability t_stddev top_k_accuracy unit_sums
+    """,
+    "kdaug_jax.models": """
+        Model check create fold_batchnorm names register take_branch
+    """,
+    "kdaug_jax.runtime": """
+        checkpoint compile_cache console sharding workdir writer
+    """,
+    "kdaug_jax.training": """
+        loop plan population preview setup state step teachers
+    """,
+    "kdaug_jax.deploy": """
+        artifact export predict
+    """,
+    "kdaug_jax.analysis": """
+        compare gallery pictures rank_da
+    """,
+}
 
 
 @pytest.mark.parametrize("module", EXPORTS)
