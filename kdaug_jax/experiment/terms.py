@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -12,9 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from kdaug_jax import rng
-from kdaug_jax.errors import ArgumentError, ConfigError, suggest
+from kdaug_jax.errors import ConfigError, suggest
 from kdaug_jax.experiment import schedules
-from kdaug_jax.experiment.binding import Bound, bind, options
+from kdaug_jax.experiment.binding import Bound, bind, located, options
 from kdaug_jax.experiment.context import StepContext
 from kdaug_jax.experiment.fields import FIELDS, check_known, section_fields
 from kdaug_jax.experiment.loss_registry import resolve
@@ -168,19 +167,8 @@ def _inputs(spec: TermSpec, outputs: Mapping[str, Outputs], views: Mapping[str, 
 
 
 def _features(term: str, pairs: Sequence[str], outputs: Outputs, names: Sequence[str]):
-    try:
+    with located(f"terms.{term}.features"):
         return select_features(outputs, names, pairs)
-    except ArgumentError as error:
-        raise ConfigError(f"terms.{term}.features", error.what, error.remedy) from None
-
-
-@contextlib.contextmanager
-def _named(spec: TermSpec) -> Iterator[None]:
-    """Adds the term's config path to an `ArgumentError` of its loss."""
-    try:
-        yield
-    except ArgumentError as error:
-        raise ConfigError(f"terms.{spec.name}", error.what, error.remedy) from None
 
 
 def _average(outputs: Sequence[Outputs]) -> Outputs:
@@ -212,7 +200,7 @@ def init(specs: Sequence[TermSpec], seed, outputs, views, hparams: Hparams, info
     for spec in specs:
         key = rng.init_key(seed, "terms/" + spec.name)
         inputs = jax.eval_shape(functools.partial(_inputs, spec), outputs, views)
-        with _named(spec):
+        with located(f"terms.{spec.name}"):
             term_params, term_state = spec.term.init(key, inputs, info, **_options(spec, hparams))
         if jax.tree.leaves(term_params):
             params[spec.name] = term_params
@@ -246,7 +234,7 @@ def apply(
     views, clock, hparams = context.views, context.clock, context.hparams
     for spec in specs:
         key = rng.batch_key(clock, "terms/" + spec.name)
-        with _named(spec):
+        with located(f"terms.{spec.name}"):
             value, term_state, term_metrics = spec.term.apply(
                 params.get(spec.name, {}), state.get(spec.name, {}), _inputs(spec, outputs, views),
                 Context(clock, key, context.info, context.groups), **_options(spec, hparams),

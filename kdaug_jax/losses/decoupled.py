@@ -23,8 +23,8 @@ def dkd(
     """T^2 (alpha KL of [target, rest] + beta KL among the other classes).
 
     Both divergences are computed from log softmax over subsets of classes, so that no value has to
-    be clamped. The papers' warm-up, min(epoch / 20, 1), is a schedule of the term's weight. beta = 8
-    is for wide pairs of ResNets, 6 for WRN and VGG, 2 for ResNet-56/20 and 110/32; ImageNet has
+    be clamped. The papers' warm-up, min(epoch / 20, 1), is a schedule of the term's weight. beta is
+    8 for wide pairs of ResNets, 6 for WRN and VGG, 2 for ResNet-56/20 and 110/32; ImageNet has
     T = 1 and beta = 0.5.
 
     Args:

@@ -164,7 +164,10 @@ def test_every_number_must_be_finite_and_in_its_range(run, tmp_path, capsys):
         ("networks.student.std=(1.0,)", "networks.student.std: has 1 values; one for each of the"),
         # What devices, groups and micro-batches share
         ("data.batch_size=6", "data.batch_size: 6 cannot be shared by 4 devices; use 4 or 8"),
-        ("train.replica_batch_size=3", "train.replica_batch_size: 3 does not divide data.batch_size 8; use a div"),
+        (
+            "train.replica_batch_size=3",
+            "train.replica_batch_size: 3 does not divide data.batch_size 8; use a div",
+        ),
         ("train.accumulate=3", "train.accumulate: 3 micro-batches cannot share data.batch_size 8"),
         ("train.accumulate=4", "8 cannot be shared by 4 devices in 4 micro-batches; use 16 or 32"),
         ("train.accumulate=0", "train.accumulate: got 0; must be at least 1"),

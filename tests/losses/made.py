@@ -76,7 +76,9 @@ def defaults(row):
 
 # Losses of logits, with their options.
 PLAIN = {
-    name: partial(row.function if isinstance(row, losses.Loss) else row, **({"k": 3} if name == "topk_kl" else {}))
+    name: partial(
+        row.function if isinstance(row, losses.Loss) else row, **{"topk_kl": {"k": 3}}.get(name, {})
+    )
     for name, row in losses.LOSSES.items()
     if not isinstance(row, losses.Term) and not getattr(row, "features", "")
 }

@@ -123,7 +123,7 @@ def draw_inception_box(
     ratio: tuple[float, float] = (3 / 4, 4 / 3),
     covered: float = 0.1,
 ) -> Box:
-    """Draws a box as TensorFlow's op does: shape first, then a height that suits it.
+    """Draws a box as TensorFlow's op does: shape first, then a height that fits it.
 
     Args:
       key: `key[]`.
