@@ -1,1 +1,1 @@
-"""Trained networks for use elsewhere: as one function, as packed weights, on the command line."""
+"""Deployment of trained networks: as one function, as packed weights, on the command line."""

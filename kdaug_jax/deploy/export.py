@@ -26,22 +26,22 @@ def export_run(directory: str | Path, *, stream: TextIO | None = None) -> dict[s
       stream: console, by default standard output.
 
     Returns:
-      For each folder what `artifact.write` says of its size.
+      `{folder: sizes}` with the sizes that `artifact.write` returns.
 
     Raises:
-      UserError: there is no such run, or no checkpoint that is whole.
+      UserError: there is no such run, or no intact checkpoint.
     """
     console = Console(stream)
     directory, stored = workdir.read_run(directory)
     view = stored["config"]["eval"]["view"]
-    found = {}
+    sizes = {}
     for number, name in enumerate(stored["members"]):
         loaded = load_one(directory, member=number, say=console.say)
         target = directory / EXPORT if len(stored["members"]) == 1 else (
             directory / EXPORT / str(number)
         )
         if jax.process_index() == 0:
-            found[str(target)] = artifact.write(target, loaded, view, loaded.card.mean)
+            sizes[str(target)] = artifact.write(target, loaded, view, loaded.card.mean)
             console.say(f"{name or loaded.card.arch}: {target}")
-            console.say(artifact.table(found[str(target)]))
-    return found
+            console.say(artifact.table(sizes[str(target)]))
+    return sizes
