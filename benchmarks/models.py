@@ -154,8 +154,11 @@ def main() -> int:
         for kind in options.kind or KINDS:
             ours = functools.partial(make_ours, name, kind, ours_options)
             torch = functools.partial(make_torch, name, kind, parameters)
-            with worker(ours, options.batch) as one, worker(torch, options.batch) as other:
-                sides = {"ours": common.remote(one), "torch": common.remote(other)}
+            with (
+                worker(ours, options.batch) as ours_worker,
+                worker(torch, options.batch) as torch_worker,
+            ):
+                sides = {"ours": common.remote(ours_worker), "torch": common.remote(torch_worker)}
                 result, _ = common.compare(
                     f"models/{name}/{kind}", sides, options, ("jax", "flax", "torch")
                 )

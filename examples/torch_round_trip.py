@@ -99,7 +99,7 @@ def train_teacher(split: data.Split, epochs: int) -> ResNet8:
     """Trains the teacher in PyTorch, on images shifted by up to four pixels."""
     torch.manual_seed(0)
     network = ResNet8(10)
-    images = normalised(split.image, *([255 * one for one in each] for each in (MEAN, STD)))
+    images = normalised(split.image, *([255 * value for value in each] for each in (MEAN, STD)))
     labels = torch.from_numpy(split.label.astype(np.int64))
     steps = epochs * (len(labels) // 60)
     optimizer = torch.optim.SGD(network.parameters(), 0.1, 0.9, weight_decay=5e-4, nesterov=True)
@@ -143,7 +143,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     teacher = train_teacher(splits["train"], options.teacher_epochs)
     save_file(teacher.state_dict(), root / "teacher.safetensors")
-    statistics = [f"--{name}=" + ",".join(map(str, one)) for name, one in
+    statistics = [f"--{name}=" + ",".join(map(str, values)) for name, values in
                   (("mean", MEAN), ("std", STD))]
     file = root / "teacher.safetensors"
     checked(import_weights.main(

@@ -66,7 +66,8 @@ def differences(path: Path) -> Iterator[str]:
         if feature not in outputs.features:
             yield f"feature {feature} is missing"
             continue
-        part = {key: content[f"feature/{feature}/{key}"] for key in ("shape", "step", "values", "stats")}
+        keys = ("shape", "step", "values", "stats")
+        part = {key: content[f"feature/{feature}/{key}"] for key in keys}
         yield from _tap_differences(feature, np.asarray(outputs.features[feature]), part, tolerance)
 
 

@@ -1,4 +1,4 @@
-"""Small networks with BatchNorm and features, so that tests of the machinery compile in a second."""
+"""Small networks with BatchNorm and features: tests of the machinery compile in a second."""
 
 import functools
 from typing import Any

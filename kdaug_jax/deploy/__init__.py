@@ -1,4 +1,4 @@
-"""Trained networks for use elsewhere: as one function, as packed weights, on the command line."""
+"""Deployment of trained networks: as one function, as packed weights, on the command line."""
 
 from kdaug_jax.lazy import submodules
 

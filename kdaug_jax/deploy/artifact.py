@@ -1,4 +1,4 @@
-"""The directory that deploys a network: what is in it, and how it is made and used.
+"""The directory that deploys a network: its files, how they are written and read.
 
 `model.stablehlo`: `jax.export`'s form of f(image u8[b,H,W,3]) -> logits f32[b,C], for any batch b,
 on CPU, CUDA and TPU; normalisation and the view of evaluation are inside.
@@ -42,15 +42,15 @@ WEIGHTS, PACKED, SIZES = "weights.safetensors", "packed.safetensors", "sizes.jso
 PLATFORMS = ("cpu", "cuda", "tpu")
 
 
-def answer(
+def logits_function(
     model: Model, variables: Mapping[str, Any], view: str, mean: tuple[float, ...]
 ) -> Callable[[jax.Array], jax.Array]:
-    """Gives a network as a function of stored images.
+    """Returns a network as a function of stored images.
 
     Args:
       model: the network.
       variables: its variables.
-      view: what is done to images before it sees them, see `eval.view`; empty for nothing.
+      view: applied to images before the network, see `eval.view`; empty for nothing.
       mean: the colour of `fill="mean"`, in pixel units.
 
     Returns:
@@ -59,15 +59,15 @@ def answer(
     look = views.build_augment(view, mean=mean) if view else None
 
     def logits(image: jax.Array) -> jax.Array:
-        # Kept from XLA's constant folding, which takes seconds a layer and rounds otherwise than
+        # A barrier against XLA's constant folding, which takes seconds a layer and rounds unlike
         # the devices do: an activation of a few bits may then jump by a step.
-        own = jax.lax.optimization_barrier(variables)
+        weights = jax.lax.optimization_barrier(variables)
         if look is not None:
             keys = jax.vmap(lambda number: jax.random.fold_in(jax.random.key(0), number))(
                 jnp.arange(image.shape[0])
             )
             image = look(keys, image)
-        return model.apply(own, image, train=False)[0].logits
+        return model.apply(weights, image, train=False)[0].logits
 
     return logits
 
@@ -78,8 +78,8 @@ def write(directory: Path, loaded: Loaded, view: str, mean: tuple[float, ...]) -
     Args:
       directory: absolute; an older export there is replaced.
       loaded: the network.
-      view: see `answer`.
-      mean: see `answer`.
+      view: see `logits_function`.
+      mean: see `logits_function`.
 
     Returns:
       What `sizes.json` holds: `{"files": {name: bytes}, "weights": [[kind, count, float32 bytes,
@@ -104,16 +104,16 @@ def write(directory: Path, loaded: Loaded, view: str, mean: tuple[float, ...]) -
     else:
         variables = fold_batchnorm(model, loaded.variables, size=card.size)
     variables = jax.tree.map(np.asarray, variables)
-    content = _serialise(answer(model, variables, view, mean), card.size)
+    content = _serialise(logits_function(model, variables, view, mean), card.size)
     with model_card.made_whole(directory, replace=FUNCTION_CARD) as partial:
         (partial / FUNCTION).write_bytes(content)
-        told = json.dumps(dataclasses.asdict(card), sort_keys=True)
-        metadata = {"format": "pt", "kdaug_jax": told}
+        card_json = json.dumps(dataclasses.asdict(card), sort_keys=True)
+        metadata = {"format": "pt", "kdaug_jax": card_json}
         safetensors_file.write(partial / WEIGHTS, to_torch(loaded.variables), metadata)
         if bits:
-            pack.write_packed(partial / PACKED, loaded.variables, bits, {"kdaug_jax": told})
-        known = dataclasses.replace(card, sha256=sha256_file(partial / FUNCTION))
-        model_card.write_card(partial / FUNCTION_CARD, known)
+            pack.write_packed(partial / PACKED, loaded.variables, bits, {"kdaug_jax": card_json})
+        with_digest = dataclasses.replace(card, sha256=sha256_file(partial / FUNCTION))
+        model_card.write_card(partial / FUNCTION_CARD, with_digest)
         files = {path.name: path.stat().st_size for path in sorted(partial.iterdir())}
         sizes = {"files": files, "weights": pack.sizes(loaded.variables, bits), "view": view,
                  "mean": list(mean)}
@@ -133,7 +133,9 @@ def _serialise(function: Callable[..., Any], size: tuple[int, int]) -> bytes:
         ) from None
 
 
-def read(directory: Path, packed: bool = False) -> tuple[model_card.ModelCard, Callable[..., jax.Array]]:
+def read(
+    directory: Path, packed: bool = False
+) -> tuple[model_card.ModelCard, Callable[..., jax.Array]]:
     """Reads what `write` wrote.
 
     Args:
@@ -160,14 +162,18 @@ def read(directory: Path, packed: bool = False) -> tuple[model_card.ModelCard, C
             str(directory / FUNCTION), "is not the file that its card names", "export it again"
         )
     function = functions.read(directory / FUNCTION)
-    takes, gives = functions.fixed_size(function), function.out_avals[0].shape[1]
-    if (takes, gives) != (card.size, card.num_classes):
+    takes, classes = functions.fixed_size(function), function.out_avals[0].shape[1]
+    if (takes, classes) != (card.size, card.num_classes):
         raise CheckpointError(
             str(directory / FUNCTION_CARD),
-            "says {}×{} pixels and {} classes, ".format(*card.size, card.num_classes)
-            + f"but the function takes {takes} and gives {gives}", "export it again",
+            f"says {_shown(card.size)} pixels and {card.num_classes} classes, but the function "
+            f"takes {_shown(takes)} and returns {classes}", "export it again",
         )
     return card, function.call
+
+
+def _shown(size: tuple[int, int] | None) -> str:
+    return "any number of" if size is None else f"{size[1]}×{size[0]}"
 
 
 def _packed(directory: Path, card: model_card.ModelCard) -> Callable[..., jax.Array]:
@@ -178,11 +184,11 @@ def _packed(directory: Path, card: model_card.ModelCard) -> Callable[..., jax.Ar
     sizes = workdir.read_json(directory / SIZES) or {}
     view, mean = sizes.get("view", ""), tuple(sizes.get("mean", ()))
     model = _of_rounded(card)
-    return jax.jit(answer(model, jax.tree.map(jnp.asarray, variables), view, mean))
+    return jax.jit(logits_function(model, jax.tree.map(jnp.asarray, variables), view, mean))
 
 
 def _of_rounded(card: model_card.ModelCard) -> Model:
-    """Creates the network whose kernels are rounded already; activations still are to be."""
+    """Creates a network for kernels that are rounded already; it still rounds activations."""
     options = {**card.options, "bits": (FULL, card.options["bits"][1])}
     return models.create(
         card.arch, card.num_classes, normalize=(card.mean, card.std), **options
@@ -190,7 +196,7 @@ def _of_rounded(card: model_card.ModelCard) -> Model:
 
 
 def table(sizes: Mapping[str, Any]) -> str:
-    """Writes what `write` returned as two tables."""
+    """Returns two aligned tables of what `write` returned."""
     rows = [("weights", "number", "float32 bytes", "packed bytes")]
     rows += [(kind, f"{count:,}", f"{full:,}", f"{small:,}")
              for kind, count, full, small in sizes["weights"]]

@@ -26,10 +26,10 @@ def export_run(directory: str | Path, *, stream: TextIO | None = None) -> dict[s
       stream: console, by default standard output.
 
     Returns:
-      For each folder the sizes that `artifact.write` returns.
+      `{folder: sizes}` with the sizes that `artifact.write` returns.
 
     Raises:
-      UserError: there is no such run, or no checkpoint that is whole.
+      UserError: there is no such run, or no intact checkpoint.
     """
     console = Console(stream)
     directory, stored = workdir.read_run(directory)

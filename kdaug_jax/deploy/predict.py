@@ -25,14 +25,14 @@ BATCH = 64
 
 
 def read_image(path: Path, number: int, size: tuple[int, int], resize: bool) -> np.ndarray:
-    """Reads one image as the network takes it.
+    """Reads one image in the form that the network takes.
 
     Args:
       path: PNG or JPEG.
       number: its position among the images, for messages.
       size: (height, width) that the network takes.
-      resize: whether another size is brought to it: the shorter side scaled (bilinear), the middle
-        cut out.
+      resize: whether an image of another size is scaled (bilinear) by its shorter side and cropped
+        to the middle.
 
     Returns:
       `u8[H,W,3]`.
@@ -49,8 +49,10 @@ def read_image(path: Path, number: int, size: tuple[int, int], resize: bool) -> 
         return pixels
     if not resize:
         raise DataError(
-            str(path), "has {}×{} pixels, the network takes {}×{}".format(*pixels.shape[:2], *size),
-            "bring it to that size, or use --resize",
+            str(path), "has {1}×{0} pixels, the network takes {3}×{2}".format(
+                *pixels.shape[:2], *size
+            ),
+            "resize it, or use --resize",
         )
     height, width = pixels.shape[:2]
     scale = max(size[0] / height, size[1] / width)
@@ -61,7 +63,7 @@ def read_image(path: Path, number: int, size: tuple[int, int], resize: bool) -> 
 
 
 def likeliest(probabilities: np.ndarray, card: ModelCard, count: int) -> list[tuple[float, str]]:
-    """Gives the likeliest classes of one image.
+    """Returns the likeliest classes of an image.
 
     Args:
       probabilities: `f32[C]`.
@@ -83,7 +85,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--model", required=True, type=Path, help="what --mode=export made")
     parser.add_argument("--top", type=int, default=5, help="how many classes to print")
     parser.add_argument("--packed", action="store_true", help="run the packed weights instead")
-    parser.add_argument("--resize", action="store_true", help="bring images to the right size")
+    parser.add_argument("--resize", action="store_true", help="scale and crop to the right size")
     options = parser.parse_args(argv)
     try:
         if options.top < 1:

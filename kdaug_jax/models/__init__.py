@@ -8,8 +8,8 @@ Networks of your own: `create`, and `networks.X.name` in configs, also take
    whether BatchNorm and dropout are in training mode, and returns logits `f32[B,num_classes]`, or
    (logits, `{name: feature[B,...]}`). Running statistics are in "batch_stats", and the key of
    dropout is called "dropout", as Flax's own layers have it.
-2. An object with `init(key, (height, width)) -> {"params": tree, "batch_stats": tree}`, nested dicts
-   of float32 arrays, and `apply(variables, x, *, train, key)`, which returns logits, (logits,
+2. An object with `init(key, (height, width)) -> {"params": tree, "batch_stats": tree}`, nested
+   dicts of float32 arrays, and `apply(variables, x, *, train, key)`, which returns logits, (logits,
    features), or (logits, features, new batch_stats). NNX and every other library fit in this way.
 
 `docs/examples/network_linen.py` and `network_nnx.py` are complete examples. Losses on features find
@@ -98,7 +98,7 @@ def names() -> tuple[str, ...]:
 
 
 def register(name: str, factory: Callable[..., Any]) -> str:
-    """Gives a network of your own a short name in this process, for notebooks and tests.
+    """Registers a network of your own under a short name, in this process.
 
     Args:
       name: what `create` and configs may then call it.

@@ -15,7 +15,7 @@ Initializer = Callable[..., jax.Array]
 
 
 def over_last_axis(vector: jax.Array, ndim: int) -> jax.Array:
-    """Gives `vector[C]` the shape `[1,...,1,C]` of rank `ndim`, as explicit broadcasting asks."""
+    """Reshapes `vector[C]` to `[1,...,1,C]` of rank `ndim`, for explicit broadcasting."""
     return vector.reshape((1,) * (ndim - 1) + vector.shape)
 
 
@@ -114,7 +114,7 @@ class BatchNorm(nn.Module):
         return y.astype(x.dtype)
 
     def _shifted(self, x: jax.Array, train: bool) -> jax.Array:
-        """Adds what is left of a folded normalisation."""
+        """Adds the shift of a folded normalisation."""
         if train:
             raise ConfigError(
                 "train", "BatchNorm was folded into the convolutions", "train the unfolded weights"
@@ -123,9 +123,9 @@ class BatchNorm(nn.Module):
         return (x.astype(jnp.float32) + over_last_axis(shift, x.ndim)).astype(x.dtype)
 
 
-def _check_statistics(found: Mapping[str, jax.Array], shape: tuple[int, int]) -> None:
+def _check_statistics(statistics: Mapping[str, jax.Array], shape: tuple[int, int]) -> None:
     for name in ("mean", "var"):
-        if name not in found or found[name].shape != shape:
+        if name not in statistics or statistics[name].shape != shape:
             raise StatisticsError(f"{name} is not of shape {shape}")
 
 
@@ -142,7 +142,7 @@ def _spread(factor: jax.Array, ndim: int) -> jax.Array:
 
 
 def _moments(x: jax.Array, axes: tuple[int, ...]) -> tuple[jax.Array, jax.Array]:
-    """Gives mean and biased variance over `axes`, in one pass over `x`."""
+    """Returns mean and biased variance over `axes`, in one pass over `x`."""
     mean = jnp.mean(x, axis=axes)
     mean_of_squares = jnp.mean(lax.square(x), axis=axes)
     return mean, jnp.maximum(mean_of_squares - lax.square(mean), 0.0)
@@ -156,7 +156,7 @@ def _pool(mean: jax.Array, variance: jax.Array) -> tuple[jax.Array, jax.Array]:
 def _fold(
     scale: jax.Array, bias: jax.Array, mean: jax.Array, variance: jax.Array, epsilon: float
 ) -> tuple[jax.Array, jax.Array]:
-    """Gives (a, b) such that `a*x + b` normalises x, scales and shifts it; all broadcast."""
+    """Returns (a, b) such that `a*x + b` normalises x, scales and shifts it; all broadcast."""
     factor = scale * lax.rsqrt(variance + epsilon)
     return factor, bias - mean * factor
 

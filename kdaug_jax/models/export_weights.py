@@ -1,4 +1,4 @@
-"""Gives a network's weights back to PyTorch: `python -m kdaug_jax.models.export_weights`.
+"""Writes a network's weights for PyTorch: `python -m kdaug_jax.models.export_weights`.
 
     python -m kdaug_jax.models.export_weights --from=runs/digits_kd --to=student.safetensors
 
@@ -39,18 +39,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         if target.exists() or not target.parent.is_dir():
             what = "is there already" if target.exists() else "lies in no folder"
             raise ConfigError("--to", f"{target} {what}", "name another file")
-        found = load_one(
+        loaded = load_one(
             options.source, network=options.network, member=options.member, branch=options.branch,
             training_branch=options.training_branch, say=lambda line: print(line, file=sys.stderr),
         )
-        arrays = to_torch(found.variables)
-        card = json.dumps(dataclasses.asdict(found.card), sort_keys=True)
+        arrays = to_torch(loaded.variables)
+        card = json.dumps(dataclasses.asdict(loaded.card), sort_keys=True)
         safetensors_file.write(target, arrays, {"format": "pt", "kdaug_jax": card})
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
-    layout = layout_of(found.card.arch).name
-    print(f"{target}: {len(arrays)} arrays of {found.card.arch}, names as in {layout}")
+    layout = layout_of(loaded.card.arch).name
+    print(f"{target}: {len(arrays)} arrays of {loaded.card.arch}, names as in {layout}")
     return 0
 
 

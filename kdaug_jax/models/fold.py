@@ -1,7 +1,7 @@
 """Folds BatchNorm into the convolutions before it, for networks that are run but not trained.
 
-Which pairs belong together is found by tracing: a convolution whose output nothing but one
-BatchNorm reads. So it holds for every family, and for a user's own.
+Pairs are found by tracing: a convolution whose output only one BatchNorm reads. So it works for
+every family, and for a user's networks of these layers.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ def fold_batchnorm(
     dtype: str = "float32",
     size: tuple[int, int] | None = None,
 ) -> dict[str, Any]:
-    """Gives variables with which `model` says the same in inference, with less work.
+    """Returns variables with BatchNorm folded into the kernels before it, for inference.
 
-    The kernel before a BatchNorm takes over its scale, and one shift per channel stays. BatchNorm
+    A kernel takes over the scale, and one shift per channel remains. BatchNorm
     that follows anything else, or a quantised kernel, stays as it is.
 
     Args:
@@ -82,7 +82,7 @@ def fold_batchnorm(
 def _pairs(
     model: Model, variables: Mapping[str, Any], size: tuple[int, int]
 ) -> tuple[list[tuple[str, str, float]], set[str]]:
-    """Gives (path of a layer, path of the BatchNorm that alone reads it, its epsilon).
+    """Returns (path of a layer, path of the BatchNorm that alone reads it, its epsilon).
 
     Also the paths of the kernels that are quantised.
     """
@@ -111,10 +111,10 @@ def _pairs(
 
 
 def _only_reads(jaxpr: Any) -> Iterator[tuple[str, str]]:
-    """Gives the pairs of marks of which the second alone reads what the first gives."""
+    """Yields pairs of marks where only the second reads the output of the first."""
     reads = Counter(id(atom) for eqn in jaxpr.eqns for atom in eqn.invars)
     reads.update(id(atom) for atom in jaxpr.outvars)
-    made = {}
+    marked = {}
     for eqn in jaxpr.eqns:
         for inner in jax.tree.leaves(list(eqn.params.values()), is_leaf=_has_equations):
             if _has_equations(inner):
@@ -122,10 +122,10 @@ def _only_reads(jaxpr: Any) -> Iterator[tuple[str, str]]:
         mark = eqn.params.get("name", "")
         if not isinstance(mark, str) or not mark.startswith(_MARK):
             continue
-        source = made.get(id(eqn.invars[0]))
+        source = marked.get(id(eqn.invars[0]))
         if source and reads[id(eqn.invars[0])] == 1:
             yield source, mark.removeprefix(_MARK)
-        made[id(eqn.outvars[0])] = mark.removeprefix(_MARK)
+        marked[id(eqn.outvars[0])] = mark.removeprefix(_MARK)
 
 
 def _has_equations(value: Any) -> bool:

@@ -1,4 +1,4 @@
-"""Turns weights from elsewhere into a teacher: `python -m kdaug_jax.models.import_weights`.
+"""Imports weights from elsewhere as a teacher: `python -m kdaug_jax.models.import_weights`.
 
     python -m kdaug_jax.models.import_weights --arch=tv_resnet34 --from=FILE.safetensors --to=DIR
 
@@ -67,48 +67,50 @@ def import_file(
       cast: whether other floating types may become float32.
 
     Returns:
-      The card and the variables. What a file that `export_weights` wrote says of itself holds where
-      an argument says nothing.
+      The card and the variables. Arguments that are left out come from the card in the file, if
+      `export_weights` wrote it.
 
     Raises:
-      UserError: whatever does not fit.
+      UserError: the file cannot be read, or does not fit the network.
     """
     path = workdir.place("--from", path)
     state, metadata = read_state(path, key)
-    told = _told(path, metadata)
+    stored_card = _stored_card(path, metadata)
     name = network_name(arch)
-    given = _named("--options", options or {}) or told.get("options", {})
-    size = tuple(size or told.get("size", ())) or None
+    architecture = _named("--options", options or {}) or stored_card.get("options", {})
+    size = tuple(size or stored_card.get("size", ())) or None
     variables, count = convert(
-        state, str(path), name, num_classes=num_classes, size=size, options=given, cast=cast
+        state, str(path), name, num_classes=num_classes, size=size, options=architecture, cast=cast
     )
-    said = (told["arch"], told["num_classes"], len(told["mean"])) if told else ()
-    if said not in ((), (name, count, 3)):
+    claimed = stored_card and (
+        stored_card["arch"], stored_card["num_classes"], len(stored_card["mean"])
+    )
+    if claimed and claimed != (name, count, 3):
         raise CheckpointError(
-            str(path), "says that it is {} of {} classes and {} channels, ".format(*said)
+            str(path), "says that it is {} of {} classes and {} channels, ".format(*claimed)
             + f"but holds {name} of {count} and 3", "export it again",
         )
-    class_names = tuple(class_names) or tuple(told.get("class_names", ()))
+    class_names = tuple(class_names) or tuple(stored_card.get("class_names", ()))
     if len(class_names) not in (0, count):
         raise ConfigError(
             "--class_names", f"has {len(class_names)} names for {count} classes", "one for each"
         )
     layout = layout_of(name)
-    usual = _usual(told, layout, count)
-    statistics = [tuple(255.0 * value for value in one) for one in (mean, std) if one]
-    if len(statistics) == 1 or not (statistics or usual):
+    published = _published(stored_card, layout, count)
+    statistics = [tuple(255.0 * value for value in values) for values in (mean, std) if values]
+    if len(statistics) == 1 or not (statistics or published):
         raise ConfigError(
             "--mean and --std", f"are needed: {layout.name} has no usual ones for {count} classes"
             if not statistics else "are needed together", "--mean=0.5,0.5,0.5 --std=0.5,0.5,0.5",
         )
-    mean, std = statistics or usual
-    model = models.create(name, count, normalize=(mean, std), **given)
+    pixel_mean, pixel_std = statistics or published
+    model = models.create(name, count, normalize=(pixel_mean, pixel_std), **architecture)
     return Imported(
         ModelCard(
             arch=name, num_classes=count, class_names=class_names,
             size=size or (model.native_size,) * 2,
-            mean=_rounded(mean), std=_rounded(std), options=dict(given), layout=layout.name,
-            source=path.name, sha256=sha256_file(path),
+            mean=_rounded(pixel_mean), std=_rounded(pixel_std), options=dict(architecture),
+            layout=layout.name, source=path.name, sha256=sha256_file(path),
         ),
         variables,
     )
@@ -123,10 +125,12 @@ def _named(where: str, options: Any) -> dict[str, Any]:
     return dict(options)
 
 
-def _usual(told: Mapping[str, Any], layout: Any, count: int) -> tuple[Any, Any] | None:
-    """Gives mean and std where no one states them, in pixel units, or None."""
-    if told.get("mean") and told.get("std"):
-        return told["mean"], told["std"]
+def _published(
+    stored_card: Mapping[str, Any], layout: Any, count: int
+) -> tuple[Any, Any] | None:
+    """Returns (mean, std) of the stored card or the layout, in pixel units, or None."""
+    if stored_card.get("mean") and stored_card.get("std"):
+        return stored_card["mean"], stored_card["std"]
     # RepDistiller's are those of CIFAR-100 and of no other data.
     if not layout.mean or (layout.name == "RepDistiller" and count != 100):
         return None
@@ -137,15 +141,16 @@ def _rounded(values: Sequence[float]) -> tuple[float, ...]:
     return tuple(round(float(value), 4) for value in values)
 
 
-def _told(path: Path, metadata: Mapping[str, str]) -> dict[str, Any]:
-    """Reads the card that `export_weights` puts into a file; nothing of another origin counts."""
+def _stored_card(path: Path, metadata: Mapping[str, str]) -> dict[str, Any]:
+    """Reads the card that `export_weights` puts into a file; `{}` for other files."""
     if "kdaug_jax" not in metadata:
         return {}
     try:
-        return model_card.checked(str(path), json.loads(metadata["kdaug_jax"]))
+        fields = json.loads(metadata["kdaug_jax"])
     except (ValueError, RecursionError):
         what = "has a card that cannot be read"
         raise CheckpointError(str(path), what, "export it again") from None
+    return model_card.checked(str(path), fields)
 
 
 def numbers(flag: str, text: str, count: int = 3) -> tuple[float, ...]:
@@ -177,8 +182,9 @@ def read_names(path: Path) -> tuple[str, ...]:
     Raises:
       ConfigError: the file cannot be read.
     """
+    file = workdir.place("--class_names", path)
     try:
-        text = workdir.place("--class_names", path).read_text(encoding="utf-8")
+        text = file.read_text(encoding="utf-8")
         listed = json.loads(text) if text.lstrip().startswith("[") else text.split("\n")
     except (OSError, ValueError) as error:
         what = f"{path} cannot be read ({error})"
@@ -232,12 +238,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def describe(card: ModelCard, variables: Mapping[str, Any]) -> str:
-    """Says what was imported, and what was taken for granted, in a few lines."""
+    """Returns a few lines on what was imported and what is not known of it."""
     count = sum(leaf.size for leaf in jax.tree.leaves(variables["params"]))
     named = "known" if card.class_names else "not known, so their order cannot be checked"
     return "\n".join((
         f"{card.arch}: {count:,} parameters, {card.num_classes} classes, names as in {card.layout}",
-        f"images {card.size[0]}×{card.size[1]}, mean {card.mean}, std {card.std} of pixels 0..255",
+        f"images {card.size[1]}×{card.size[0]}, mean {card.mean}, std {card.std} of pixels 0..255",
         f"class names: {named}",
         f"source {card.source}, sha256 {card.sha256[:16]}…",
     ))

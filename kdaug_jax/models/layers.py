@@ -1,4 +1,4 @@
-"""Layers that the networks are made of: convolutions, dense layers and how to make them alike.
+"""Layers of the networks: convolutions, dense layers, and a kit of their common settings.
 
 Images are `[B,H,W,C]`. Parameters are float32; `dtype` is the type of the computation.
 """
@@ -24,14 +24,14 @@ FULL = 32
 # N(0, 2 / (k·k·C_out)), not truncated (He et al., 2015, "Delving Deep into Rectifiers").
 kaiming_normal: Initializer = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
 
-# U(-1/sqrt(fan_in), 1/sqrt(fan_in)), what PyTorch gives weights unless told otherwise.
+# U(-1/sqrt(fan_in), 1/sqrt(fan_in)), PyTorch's default for weights.
 torch_uniform: Initializer = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 
 zeros: Initializer = nn.initializers.zeros
 
 
 def torch_bias(fan_in: int) -> Initializer:
-    """Gives PyTorch's default for biases, U(-1/sqrt(fan_in), 1/sqrt(fan_in)).
+    """Returns PyTorch's default initialiser of biases, U(-1/sqrt(fan_in), 1/sqrt(fan_in)).
 
     Args:
       fan_in: number of inputs that each output of the layer sums, at least 1.
@@ -43,17 +43,17 @@ def torch_bias(fan_in: int) -> Initializer:
 
 
 def uniform_within(bound: float) -> Initializer:
-    """Gives the initialiser of U(-bound, bound)."""
+    """Returns the initialiser of U(-bound, bound)."""
     return lambda key, shape, dtype: jax.random.uniform(key, shape, dtype, -bound, bound)
 
 
 class Mode(NamedTuple):
-    """How a network is run; static, and handed to every layer that depends on it.
+    """How a network is run: static, passed to every layer that depends on it.
 
     Attributes:
       train: whether BatchNorm uses and gathers statistics of the batch, and dropout is on.
       branches: BatchNorm branch of each of the V views that are stacked in the batch.
-      groups: into how many consecutive groups BatchNorm splits the batch; at least 1.
+      groups: number of consecutive groups that BatchNorm splits the batch into; at least 1.
     """
 
     train: bool
@@ -118,7 +118,7 @@ class Conv(nn.Module):
       dtype: type of the computation and of the result.
       kernel_init: initialiser of the kernel `f32[size,size,C_in/groups,features]`.
       bias_init: initialiser of the bias; None for `torch_bias`.
-      groups: into how many groups of channels the convolution falls; C_in makes it depthwise.
+      groups: number of groups of channels; C_in makes the convolution depthwise.
       bits: of the kernel, 1..8, or 32 for full precision.
     """
 
@@ -193,7 +193,7 @@ class Linear(nn.Module):
 
 
 class Kit(NamedTuple):
-    """What the layers of one network have in common, and makers of such layers.
+    """Common settings of the layers of a network, and functions that make such layers.
 
     Attributes:
       num_branches: BatchNorm branches, at least 1.
@@ -227,7 +227,7 @@ class Kit(NamedTuple):
         return BatchNorm(self.num_branches, self.momentum, self.epsilon, name=name, **settings)
 
     def quantize(self, x: jax.Array) -> jax.Array:
-        """Rounds activations to the bits of the network; full precision leaves them alone."""
+        """Rounds activations to the bits of the network, unless at full precision."""
         return x if self.bits[1] == FULL else quantize_activation(x, self.bits[1])
 
 
@@ -248,14 +248,14 @@ def make_kit(num_branches: int, dtype: Any, bits: Any = (FULL, FULL), **settings
     """
     if not isinstance(bits, (tuple, list)) or len(bits) != 2:
         raise ConfigError("bits", f"is {bits}", "two numbers: bits of weights, of activations")
-    for one in bits:
-        if isinstance(one, bool) or one not in (*range(1, 9), FULL):
-            raise ConfigError("bits", f"is {one}", "1 to 8, or 32 for full precision")
+    for width in bits:
+        if isinstance(width, bool) or width not in (*range(1, 9), FULL):
+            raise ConfigError("bits", f"is {width}", "1 to 8, or 32 for full precision")
     return Kit(num_branches, dtype, bits=(int(bits[0]), int(bits[1])), **settings)
 
 
 def check_rate(name: str, rate: float) -> float:
-    """Gives a rate of dropout back.
+    """Returns a rate of dropout after validation.
 
     Raises:
       ConfigError: it is not in [0, 1).
@@ -266,7 +266,7 @@ def check_rate(name: str, rate: float) -> float:
 
 
 def check_factor(name: str, factor: float) -> float:
-    """Gives a factor of channels or blocks back.
+    """Returns a factor of channels or blocks after validation.
 
     Raises:
       ConfigError: it is not above 0, or above 1000.
@@ -278,5 +278,5 @@ def check_factor(name: str, factor: float) -> float:
 
 
 def scaled(channels: int, width: float) -> int:
-    """Gives `width` times as many channels, rounded, but at least 1."""
+    """Returns `width * channels`, rounded, but at least 1."""
     return max(round(channels * width), 1)

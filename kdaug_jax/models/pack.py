@@ -1,4 +1,4 @@
-"""Stores quantised kernels in as many bits as they have, and gives them back bit for bit.
+"""Packs quantised kernels into as many bits as they have, and unpacks them bit for bit.
 
 A kernel of k bits holds at most 2^k values (see `models.quantize`), so each weight becomes a number
 of k bits; numbers follow each other without gaps. What is not quantised stays float32.
@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from kdaug_jax.errors import CheckpointError
+from kdaug_jax.errors import ArgumentError, CheckpointError
 from kdaug_jax.models.foreign import safetensors_file
 from kdaug_jax.models.layers import FULL, Conv, Linear
 from kdaug_jax.models.model import Model
@@ -30,7 +30,7 @@ _METADATA = "packed"
 
 
 def quantized_kernels(model: Model, variables: Mapping[str, Any], size: Any) -> dict[str, int]:
-    """Finds the kernels that a network rounds to a few bits.
+    """Returns which kernels a network quantises, by path.
 
     Args:
       model: the network.
@@ -40,18 +40,18 @@ def quantized_kernels(model: Model, variables: Mapping[str, Any], size: Any) -> 
     Returns:
       Bits by path, such as `{"params/layer1_0/conv1/kernel": 4}`.
     """
-    found: dict[str, int] = {}
+    bits: dict[str, int] = {}
 
     def look(call, args, kwargs, context):
         module = context.module
         if isinstance(module, (Conv, Linear)) and module.bits != FULL:
-            found["/".join(("params", *module.path, "kernel"))] = module.bits
+            bits["/".join(("params", *module.path, "kernel"))] = module.bits
         return call(*args, **kwargs)
 
     image = jax.ShapeDtypeStruct((1, *size, model.channels), jnp.float32)
     with nn.intercept_methods(look):
         jax.eval_shape(lambda v, x: model.apply(v, x, train=False), variables, image)
-    return found
+    return bits
 
 
 @functools.partial(jax.jit, static_argnums=1)
@@ -61,7 +61,7 @@ def _rounded(kernel: jax.Array, bits: int) -> jax.Array:
 
 
 def round_kernel(kernel: np.ndarray, bits: int) -> np.ndarray:
-    """Gives a kernel as the network uses it: rounded to 2^bits values.
+    """Returns a kernel as the network uses it: rounded to 2^bits values.
 
     Args:
       kernel: `f32[...]`, as it is trained.
@@ -87,22 +87,28 @@ def pack(kernel: np.ndarray, bits: int) -> dict[str, np.ndarray]:
     """
     levels, codes = np.unique(round_kernel(kernel, bits), return_inverse=True)
     if len(levels) > 2**bits:
-        raise ValueError(f"{len(levels)} values do not fit {bits} bits")
+        raise ArgumentError(f"{len(levels)} values do not fit {bits} bits")
     return {"": _squeeze(codes.reshape(-1).astype(np.uint8), bits), _LEVELS: levels}
 
 
 def unpack(arrays: Mapping[str, np.ndarray], bits: int, shape: tuple[int, ...]) -> np.ndarray:
-    """Gives the rounded kernel back that `pack` stored, bit for bit.
+    """Returns the rounded kernel that `pack` stored, bit for bit.
 
     Args:
-      arrays: what `pack` gave.
+      arrays: what `pack` returned.
       bits: 1..8.
       shape: of the kernel.
 
     Returns:
       `f32[shape]`.
+
+    Raises:
+      ArgumentError: the arrays are not those of such a kernel.
     """
-    return arrays[_LEVELS][_spread(arrays[""], bits, math.prod(shape))].reshape(shape)
+    levels, codes = arrays[_LEVELS], _spread(arrays[""], bits, math.prod(shape))
+    if levels.ndim != 1 or codes.size and codes.max() >= len(levels):
+        raise ArgumentError(f"{levels.shape} values do not serve for all numbers of {bits} bits")
+    return levels[codes].reshape(shape)
 
 
 def _squeeze(codes: np.ndarray, bits: int) -> np.ndarray:
@@ -111,8 +117,8 @@ def _squeeze(codes: np.ndarray, bits: int) -> np.ndarray:
 
 
 def _spread(packed: np.ndarray, bits: int, count: int) -> np.ndarray:
-    if len(packed) != -(-count * bits // 8):
-        raise ValueError(f"{len(packed)} bytes do not hold {count} numbers of {bits} bits")
+    if packed.dtype != np.uint8 or packed.shape != (-(-count * bits // 8),):
+        raise ArgumentError(f"{packed.nbytes} bytes do not hold {count} numbers of {bits} bits")
     digits = np.unpackbits(packed, count=count * bits, bitorder="little").reshape(count, bits)
     return (digits << np.arange(bits, dtype=np.uint8)).sum(1, dtype=np.uint8)
 
@@ -155,19 +161,36 @@ def read_packed(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
     """
     arrays, metadata = safetensors_file.read(path)
     leaves = dict(arrays)
+    damaged = CheckpointError(
+        str(path), "holds no packed weights, or was damaged", "export the network again"
+    )
     try:
-        for name, entry in json.loads(metadata[_METADATA]).items():
-            parts = {part: leaves.pop(name + part) for part in ("", _LEVELS)}
-            leaves[name] = unpack(parts, int(entry["bits"]), tuple(map(int, entry["shape"])))
-    except (KeyError, ValueError, TypeError, AttributeError, IndexError, RecursionError):
-        raise CheckpointError(
-            str(path), "holds no packed weights, or was damaged", "export the network again"
-        ) from None
+        entries = json.loads(metadata.get(_METADATA, ""))
+    except (ValueError, RecursionError):
+        raise damaged from None
+    if not isinstance(entries, dict):
+        raise damaged
+    for name, entry in entries.items():
+        if not _is_entry(entry) or not {name, name + _LEVELS} <= set(leaves):
+            raise damaged
+        parts = {part: leaves.pop(name + part) for part in ("", _LEVELS)}
+        try:
+            leaves[name] = unpack(parts, entry["bits"], tuple(entry["shape"]))
+        except ArgumentError:
+            raise damaged from None
     return unflatten(leaves), metadata
 
 
+def _is_entry(entry: Any) -> bool:
+    return (
+        isinstance(entry, dict) and entry.get("bits") in range(1, 9)
+        and isinstance(entry.get("shape"), list)
+        and all(type(side) is int and side >= 0 for side in entry["shape"])
+    )
+
+
 def sizes(variables: Mapping[str, Any], bits: Mapping[str, int]) -> list[tuple[str, int, int, int]]:
-    """Counts what weights take.
+    """Counts the bytes of weights, packed and not.
 
     Args:
       variables: `{"params", "batch_stats"}` of arrays or shapes.

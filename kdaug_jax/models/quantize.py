@@ -67,7 +67,7 @@ def quantize_activation(x: jax.Array, bits: int) -> jax.Array:
 
 
 def _is_full(bits: int) -> bool:
-    """Says whether there is nothing to round, and refuses what no number of bits is."""
+    """Returns whether there is nothing to round; raises ConfigError for illegal bits."""
     if isinstance(bits, bool) or bits not in (*range(1, 9), 32):
         raise ConfigError("bits", f"is {bits}", "1 to 8, or 32 for full precision")
     return bits == 32
@@ -80,5 +80,5 @@ def _round(x: jax.Array, bits: int) -> jax.Array:
 
 
 def _straight_through(y: jax.Array, x: jax.Array) -> jax.Array:
-    """Gives the value of `y`, to the last bit, and the gradient of `x`."""
+    """Returns the value of `y`, to the last bit, and the gradient of `x`."""
     return lax.stop_gradient(y) + (x - lax.stop_gradient(x))

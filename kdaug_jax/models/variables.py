@@ -1,4 +1,4 @@
-"""What can be done to the variables of any network: compare their shapes, take one branch."""
+"""Operations on the variables of any network: compare their shapes, take one branch."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ _LISTED = 10
 
 
 def flatten(variables: Mapping[str, Any]) -> dict[str, Any]:
-    """Gives `{"params/conv1/kernel": leaf, ...}` of nested dicts."""
+    """Returns `{"params/conv1/kernel": leaf, ...}` of nested dicts."""
     return traverse_util.flatten_dict(dict(variables), keep_empty_nodes=False, sep="/")
 
 
 def unflatten(leaves: Mapping[str, Any]) -> dict[str, Any]:
-    """Gives `{"params": tree, "batch_stats": tree}` of paths, as `flatten` makes them."""
+    """Returns `{"params": tree, "batch_stats": tree}` of paths, as `flatten` makes them."""
     tree = traverse_util.unflatten_dict(dict(leaves), sep="/")
     return {"params": tree.get("params", {}), "batch_stats": tree.get("batch_stats", {})}
 
@@ -32,22 +32,22 @@ def folded_norms(leaves: Mapping[str, Any]) -> set[str]:
     }
 
 
-def mismatches(found: Mapping[str, Any], expected: Mapping[str, Any]) -> str:
-    """Says by path what is missing, extra or of another shape: the first ten, "" if nothing.
+def mismatches(leaves: Mapping[str, Any], expected: Mapping[str, Any]) -> str:
+    """Describes by path what is missing, extra or of another shape: the first ten, "" if none.
 
     Args:
-      found: arrays, or anything with a shape, by path.
+      leaves: arrays, or anything with a shape, by path.
       expected: the same for what should be there.
 
     Returns:
       A phrase for the text of an error.
     """
     expected = dict(sorted(expected.items(), key=lambda item: _is_statistic(item[0])))
-    problems = [f"{path} is missing" for path in expected if path not in found]
-    problems += [f"{path} is extra" for path in found if path not in expected]
+    problems = [f"{path} is missing" for path in expected if path not in leaves]
+    problems += [f"{path} is extra" for path in leaves if path not in expected]
     problems += [
         f"{path} has shape {tuple(leaf.shape)}, not {tuple(expected[path].shape)}"
-        for path, leaf in ((path, found[path]) for path in expected if path in found)
+        for path, leaf in ((path, leaves[path]) for path in expected if path in leaves)
         if tuple(leaf.shape) != tuple(expected[path].shape)
     ]
     rest = len(problems) - _LISTED
@@ -55,7 +55,7 @@ def mismatches(found: Mapping[str, Any], expected: Mapping[str, Any]) -> str:
 
 
 def take_branch(variables: Mapping[str, Any], branch: int) -> dict[str, Any]:
-    """Gives the variables of the same network with one BatchNorm branch only.
+    """Returns the variables of the same network with one BatchNorm branch only.
 
     Args:
       variables: `{"params", "batch_stats"}` of a network with N branches.

@@ -1,4 +1,4 @@
-"""Brings weights in PyTorch's layout to the variables of our networks and back, by one rule.
+"""Converts weights in PyTorch's layout to variables of our networks and back, by one rule.
 
 Our modules are named after PyTorch's: a path is split at its dots, and a part that is a number
 joins the part before it, so `layer1.0.downsample.0.weight` is `layer1_0/downsample_0/kernel`.
@@ -18,7 +18,7 @@ from kdaug_jax.models.variables import flatten, folded_norms, mismatches, unflat
 
 
 def from_torch(state: Mapping[str, np.ndarray], variables_shape: Mapping[str, Any]) -> dict:
-    """Gives the variables of a network from arrays in PyTorch's names and layout.
+    """Returns the variables of a network from arrays in PyTorch's names and layout.
 
     Convolutions go from O,I,H,W to H,W,I,O, dense layers from out,in to in,out. BatchNorm's
     weight, bias, running_mean and running_var become scale, bias, mean and var, alike in every
@@ -46,7 +46,7 @@ def from_torch(state: Mapping[str, np.ndarray], variables_shape: Mapping[str, An
 
 
 def rename(state: Mapping[str, np.ndarray], expected: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    """Gives arrays in PyTorch's names and layout our paths and layout, without copying them.
+    """Renames arrays of PyTorch to our paths, in our layout, without copying them.
 
     Args:
       state: arrays by PyTorch's names.
@@ -60,7 +60,7 @@ def rename(state: Mapping[str, np.ndarray], expected: Mapping[str, Any]) -> dict
 
 
 def to_torch(variables: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    """Gives the variables of a network PyTorch's names and layout, without copying them.
+    """Converts the variables of a network to PyTorch's names and layout, without copying them.
 
     The inverse of `from_torch`. Each BatchNorm also gets the `num_batches_tracked` that PyTorch
     keeps, as 0.
@@ -109,7 +109,7 @@ def torch_name(path: str) -> str:
 
 
 def same_name(name: str) -> str:
-    """Gives a name of PyTorch as `torch_name` would spell it, whatever its numbers follow."""
+    """Returns a name of PyTorch as `torch_name` spells it, whatever precedes its numbers."""
     module, _, leaf = name.rpartition(".")
     return torch_name(f"params/{_path(module)}/{leaf}")
 
@@ -127,7 +127,7 @@ _LEAVES = {
 
 
 def _module(path: str) -> str:
-    """Gives `layer1_0/bn1` of `params/layer1_0/bn1/scale`."""
+    """Returns `layer1_0/bn1` of `params/layer1_0/bn1/scale`."""
     return path.partition("/")[2].rpartition("/")[0]
 
 
@@ -138,7 +138,7 @@ def _kept(state: Mapping[str, np.ndarray]) -> list[str]:
 def _convert(
     name: str, array: np.ndarray, state: Mapping[str, np.ndarray]
 ) -> tuple[str, np.ndarray]:
-    """Gives our path and layout of one array; BatchNorm's get a leading branch axis."""
+    """Returns our path and layout of one array; BatchNorm's get a leading branch axis."""
     module, _, leaf = name.rpartition(".")
     weight = state.get(f"{module}.weight")
     # Only BatchNorm has weights of rank 1.

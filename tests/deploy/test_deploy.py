@@ -136,7 +136,7 @@ def test_predict(named, plain, tmp_path, capsys):
     assert predict.main([*grey, "--resize"]) == 0
     assert len(capsys.readouterr().out.splitlines()) == 5
     assert predict.main(grey) == 3
-    assert "grey.png: has 25×40 pixels, the network takes 12×12; bring it" in told(capsys)
+    assert "grey.png: has 40×25 pixels, the network takes 12×12; resize it" in told(capsys)
 
 
 def told(capsys):

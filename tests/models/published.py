@@ -96,9 +96,9 @@ _COUNTS = {
 ROWS = {name: Row(*counts) for name, counts in _COUNTS.items()}
 
 # Shapes for one image, channels first, at the size above.
-TAPS = {
-    name: {feature: tuple(map(int, shape.split("×"))) for feature, shape in map(str.split, features)}
-    for name, features in {
+FEATURES = {
+    name: {feature: tuple(map(int, shape.split("×"))) for feature, shape in map(str.split, lines)}
+    for name, lines in {
         "resnet8": (
             "f0 16×32×32", "f1 16×32×32", "f2 32×16×16", "f3 64×8×8", "f4 64",
         ),

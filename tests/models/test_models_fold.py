@@ -108,7 +108,7 @@ def test_folded_networks_are_not_trained_or_folded_again():
 
 @pytest.mark.parametrize("branch", [0, 2])
 def test_one_branch_is_a_network_of_its_own(branch):
-    many, one = models.create("wrn_10_1", 10, normalize=RAW, num_branches=3), models.create("wrn_10_1", 10, normalize=RAW)
+    many, one = (models.create("wrn_10_1", 10, normalize=RAW, num_branches=n) for n in (3, 1))
     variables = made_up(many, 8)
     taken = models.take_branch(variables, branch)
     assert jax.tree.map(jnp.shape, taken) == jax.tree.map(lambda leaf: leaf.shape, shapes(one, 8))

@@ -1,4 +1,4 @@
-"""Every published network by name: its sizes, multiply-adds, features and weights, by tracing alone."""
+"""Every published network by name: sizes, multiply-adds, features and weights, by tracing."""
 
 import pytest
 

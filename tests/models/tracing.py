@@ -14,7 +14,7 @@ from kdaug_jax import models
 from kdaug_jax.models.variables import flatten, mismatches
 from kdaug_jax.models.weights import rename
 from kdaug_jax.types import Outputs
-from tests.models.published import ROWS, TAPS
+from tests.models.published import FEATURES, ROWS
 from tests.tiny import RAW
 
 _GOLDEN = Path(__file__).parents[1] / "golden" / "models"
@@ -74,8 +74,10 @@ def assert_is_published(name: str) -> None:
     assert sum(kernel.ndim == 4 for kernel in kernels) == row.convolutions
     assert (len(jax.tree.leaves(stats)) // 2, size_of(stats)) == (row.norms, row.norm_parameters)
     assert multiply_adds(network.jaxpr) == row.multiply_adds
-    found = {feature: _channels_first(network.outputs.features[feature].shape[1:]) for feature in TAPS[name]}
-    assert found == TAPS[name]
+    features = network.outputs.features
+    assert FEATURES[name] == {
+        feature: _channels_first(features[feature].shape[1:]) for feature in FEATURES[name]
+    }
     assert network.outputs.logits.shape == (1, row.num_classes)
     assert network.outputs.features["pooled"].dtype == network.outputs.logits.dtype == np.float32
 

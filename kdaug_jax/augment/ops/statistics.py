@@ -170,7 +170,7 @@ def running_sums(numbers: jax.Array) -> jax.Array:
 
 
 def equalize_lut(counts: jax.Array) -> jax.Array:
-    """Returns the table that spreads values evenly over 0..255.
+    """Returns the table that distributes values evenly over 0..255.
 
     Args:
       counts: `i32[256]`, one row of `histogram`, of at most 2 million pixels.

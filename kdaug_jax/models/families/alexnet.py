@@ -67,7 +67,7 @@ _ADAPTED = 6
 
 
 def sizes(name: str) -> tuple[int, int]:
-    """Gives the smallest image side, whose last pooling has one full window, and the usual one."""
+    """Returns the smallest image side (the last pooling has one full window) and the usual."""
     return (63, 224) if name == "tv_alexnet" else (6, 32)
 
 
@@ -79,7 +79,7 @@ def build_module(
     dropout: float | None = None,
     width: float = 1.0,
 ) -> nn.Module | None:
-    """Gives the network called `name`, or None if it is not in `NAMES`.
+    """Returns the network called `name`, or None if it is not in `NAMES`.
 
     Args:
       name: "alexnet_vrm" or "tv_alexnet".
@@ -110,8 +110,8 @@ class AlexNet(nn.Module):
     The dense layers of alexnet_vrm depend on the image size, so it keeps to one; tv_alexnet first
     averages the last map to 6×6 pixels.
 
-    Features: the map after the last pooling, called conv5pool or features; pooled (the inputs of the
-    last dense layer).
+    Features: the map after the last pooling, called conv5pool or features; pooled (the inputs of
+    the last dense layer).
 
     Attributes:
       form: what distinguishes the network.
@@ -157,7 +157,7 @@ class AlexNet(nn.Module):
             x = nn.relu(Linear(scaled(form.hidden, self.width), self.dtype, name=name)(x))
         features["pooled"] = x.astype(jnp.float32)
         classify = Linear(self.num_classes, name=form.dense[2])
-        return Outputs(logits=classify(features["pooled"]), features=features)
+        return Outputs(classify(features["pooled"]), features)
 
 
 def average_to(x: jax.Array, side: int) -> jax.Array:
@@ -169,7 +169,7 @@ def average_to(x: jax.Array, side: int) -> jax.Array:
 
 
 def _windows(extent: int, count: int) -> np.ndarray:
-    """Gives `[count, extent]`: window i averages from floor(i·extent/count) to the next's ceil."""
+    """Returns `[count, extent]`: window i averages from floor(i·extent/count) to the next ceil."""
     weights = np.zeros((count, extent), np.float32)
     for window in range(count):
         start, end = window * extent // count, -(-(window + 1) * extent // count)

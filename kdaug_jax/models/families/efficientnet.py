@@ -81,7 +81,7 @@ _REMAT = {
 
 
 def sizes(name: str) -> tuple[int, int]:
-    """Gives the smallest image side, one pixel for the last stage, and the native one."""
+    """Returns the smallest image side, one pixel for the last stage, and the native one."""
     return 32, _TABLE[name].size
 
 
@@ -96,7 +96,7 @@ def build_module(
     width: float | None = None,
     depth: float | None = None,
 ) -> nn.Module | None:
-    """Gives the network called `name`, or None if it is not in `NAMES`.
+    """Returns the network called `name`, or None if it is not in `NAMES`.
 
     Args:
       name: such as "efficientnet_b0".
@@ -141,8 +141,8 @@ def round_width(width: float) -> int:
 class EfficientNet(nn.Module):
     """Stem, seven stages of MBConv blocks, 1×1 head, average, dropout, classifier.
 
-    Features: stem, stage0 … stage6 (linear outputs), head_1x1 (after the activation), pooled (before
-    dropout).
+    Features: stem, stage0 … stage6 (linear outputs), head_1x1 (after the activation), pooled
+    (before dropout).
 
     Attributes:
       scale: how the member is scaled.
@@ -262,7 +262,7 @@ class SqueezeExcite(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        """Gives an array of the shape and type of `x[B*V,H,W,C]`."""
+        """Returns an array of the shape and type of `x[B*V,H,W,C]`."""
         kit = self.kit
         mean = jnp.mean(x, axis=(1, 2), keepdims=True, dtype=jnp.float32).astype(x.dtype)
         bias = {"use_bias": True, "bias_init": zeros}

@@ -56,8 +56,8 @@ _TIAN = _Form(False, ("f0", "f1", "f2", "f3", "f4", "f5"), "shortcut", "linear",
 _IMAGENET = _Form(True, ("maxpool", *_LAYERS), "downsample", "fc", kaiming_normal)
 
 # Whether the blocks are bottlenecks, their number in each stage, and the form. resnet18_cifar is
-# as in Das et al., 2020 (PyTorch's default initialisation); those with "f" features as in Tian et al.,
-# 2020.
+# as in Das et al., 2020 (PyTorch's default initialisation); those with features f0 … f5 as in
+# Tian et al., 2020.
 _TABLE: dict[str, tuple[bool, tuple[int, ...], _Form]] = {
     "resnet18_cifar": (False, (2, 2, 2, 2), _CIFAR),
     "resnet34_cifar": (False, (3, 4, 6, 3), _CIFAR),
@@ -76,7 +76,7 @@ NAMES = tuple(_TABLE)
 
 
 def sizes(name: str) -> tuple[int, int]:
-    """Gives the smallest and the usual image side: the product of the strides, and the data's."""
+    """Returns the smallest and usual image side: the product of the strides, and the data's."""
     return (32, 224) if _TABLE[name][2].large_stem else (8, 32)
 
 
@@ -89,7 +89,7 @@ def build_module(
     zero_gamma: bool = False,
     width: float = 1.0,
 ) -> nn.Module | None:
-    """Gives the network called `name`, or None if it is not in `NAMES`.
+    """Returns the network called `name`, or None if it is not in `NAMES`.
 
     Args:
       name: such as "resnet18_cifar" or "tv_resnet50".
@@ -167,7 +167,7 @@ class FourStageResNet(nn.Module):
             features |= {f"{form.features[stage]}_pre": before, form.features[stage]: x}
         features[form.features[5]] = features["pooled"] = global_average(x)
         classify = Linear(self.num_classes, name=form.classifier)
-        return Outputs(logits=classify(features["pooled"]), features=features)
+        return Outputs(classify(features["pooled"]), features)
 
 
 class BasicBlock(nn.Module):
@@ -236,7 +236,7 @@ def _last_scale(zero_gamma: bool) -> dict[str, Initializer]:
 def _project(
     kit: Kit, name: str, x: jax.Array, features: int, stride: int, mode: Mode
 ) -> jax.Array:
-    """Gives the shortcut: `x` itself if it fits, else its 1×1 projection with BatchNorm."""
+    """Returns the shortcut: `x` itself if it fits, else its 1×1 projection with BatchNorm."""
     if stride == 1 and x.shape[-1] == features:
         return x
     return kit.norm(f"{name}_1")(kit.conv(f"{name}_0", features, 1, stride)(x), *mode)

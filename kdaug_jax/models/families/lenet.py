@@ -18,13 +18,13 @@ NAMES = ("lenet_vrm",)
 
 
 def sizes(name: str) -> tuple[int, int]:
-    """Gives the smallest and the usual image side; 16 -> 12 -> 6 -> 2 -> 1 pixels are left."""
+    """Returns the smallest and usual image side; 16 -> 12 -> 6 -> 2 -> 1 pixels are left."""
     del name
     return 16, 32
 
 
 def build_module(name: str, num_classes: int, num_branches: int, dtype: Any) -> nn.Module | None:
-    """Gives the network called `name`, or None if it is not in `NAMES`.
+    """Returns the network called `name`, or None if it is not in `NAMES`.
 
     Args:
       name: "lenet_vrm".
@@ -75,4 +75,4 @@ class LeNet(nn.Module):
         x = nn.relu(Linear(84, self.dtype, name="fc2")(x))
         features["pooled"] = x.astype(jnp.float32)
         logits = Linear(self.num_classes, name="fc3")(features["pooled"])
-        return Outputs(logits=logits, features=features)
+        return Outputs(logits, features)

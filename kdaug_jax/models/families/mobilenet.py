@@ -31,13 +31,13 @@ _TAPPED = {1: "f1", 2: "f2", 4: "f3", 6: "f4"}
 
 
 def sizes(name: str) -> tuple[int, int]:
-    """Gives the smallest and the usual image side; strides of 16 leave one pixel of the first."""
+    """Returns the smallest and usual image side; strides of 16 leave one pixel of the first."""
     del name
     return 16, 32
 
 
 def build_module(name: str, num_classes: int, num_branches: int, dtype: Any) -> nn.Module | None:
-    """Gives the network called `name`, or None if it is not in `NAMES`.
+    """Returns the network called `name`, or None if it is not in `NAMES`.
 
     Args:
       name: "mobilenetv2".
@@ -90,7 +90,7 @@ class MobileNetV2(nn.Module):
             bias_init=zeros,
             name="classifier_0",
         )
-        return Outputs(logits=classify(features["pooled"]), features=features)
+        return Outputs(classify(features["pooled"]), features)
 
 
 class InvertedResidual(nn.Module):

@@ -79,14 +79,14 @@ NAMES = tuple(_TABLE)
 
 
 def sizes(name: str) -> tuple[int, int]:
-    """Gives the smallest and the usual image side; strides of 2 leave one pixel of the first."""
+    """Returns the smallest and usual image side; strides of 2 leave one pixel of the first."""
     return 2 ** (len(_TABLE[name].widths) - 1), 32
 
 
 def build_module(
     name: str, num_classes: int, num_branches: int, dtype: Any, bits: Any = (FULL, FULL)
 ) -> nn.Module | None:
-    """Gives the network called `name`, or None if it is not in `NAMES`.
+    """Returns the network called `name`, or None if it is not in `NAMES`.
 
     Args:
       name: such as "preresnet56".
@@ -142,7 +142,7 @@ class PreResNet(nn.Module):
             x = nn.relu(kit.norm("bn")(x, *mode))
         features["pooled"] = global_average(x)
         classify = Linear(self.num_classes, name=form.classifier)
-        return Outputs(logits=classify(features["pooled"]), features=features)
+        return Outputs(classify(features["pooled"]), features)
 
 
 class PreactivationBlock(nn.Module):

@@ -40,7 +40,7 @@ _NAME = re.compile(r"pyramidnet([1-9]\d*)_a([1-9]\d*)(_shakedrop(?:_tiny)?)?")
 
 
 def sizes(name: str) -> tuple[int, int]:
-    """Gives the smallest and the usual image side; two strides of 2 leave one pixel of four."""
+    """Returns the smallest and usual image side; two strides of 2 leave one pixel of four."""
     del name
     return 4, 32
 
@@ -53,7 +53,7 @@ def build_module(
     drop: float = 0.5,
     bits: Any = (FULL, FULL),
 ) -> nn.Module | None:
-    """Gives the network called `name`, or None if that is not `pyramidnetD_aA`.
+    """Returns the network called `name`, or None if that is not `pyramidnetD_aA`.
 
     Args:
       name: such as "pyramidnet272_a200_shakedrop": depth and the channels added up to the end.
@@ -91,7 +91,7 @@ def build_module(
 class PyramidNet(nn.Module):
     """Stem, three stages of ever wider bottlenecks, BatchNorm, average, classifier.
 
-    Features: bn1 (stem, no ReLU), layer1, layer2, layer3 (raw sums at the end of the stages), pooled.
+    Features: bn1 (stem, no ReLU), layer1, layer2, layer3 (raw sums at the ends of stages), pooled.
 
     Attributes:
       blocks: bottlenecks in each stage.
@@ -126,7 +126,7 @@ class PyramidNet(nn.Module):
                 features[f"layer{stage + 1}"] = x
         x = nn.relu(kit.norm("bn_final")(x, *mode))
         features["pooled"] = global_average(x)
-        return Outputs(logits=Linear(self.num_classes, name="fc")(features["pooled"]), features=features)
+        return Outputs(Linear(self.num_classes, name="fc")(features["pooled"]), features)
 
 
 class PyramidBlock(nn.Module):

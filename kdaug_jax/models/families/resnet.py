@@ -29,7 +29,7 @@ NAMES = tuple(_TABLE)
 
 
 def sizes(name: str) -> tuple[int, int]:
-    """Gives the smallest and the usual image side; two strides of 2 leave one pixel of four."""
+    """Returns the smallest and usual image side; two strides of 2 leave one pixel of four."""
     del name
     return 4, 32
 
@@ -37,7 +37,7 @@ def sizes(name: str) -> tuple[int, int]:
 def build_module(
     name: str, num_classes: int, num_branches: int, dtype: Any, bits: Any = (FULL, FULL)
 ) -> nn.Module | None:
-    """Gives the network called `name`, or None if it is not in `NAMES`.
+    """Returns the network called `name`, or None if it is not in `NAMES`.
 
     Args:
       name: such as "resnet20" or "resnet8x4".
@@ -89,7 +89,7 @@ class ResNet(nn.Module):
                 x = nn.relu(before)
             features |= {f"f{stage}_pre": before, f"f{stage}": x}
         features["f4"] = features["pooled"] = global_average(x)
-        return Outputs(logits=Linear(self.num_classes, name="fc")(features["pooled"]), features=features)
+        return Outputs(Linear(self.num_classes, name="fc")(features["pooled"]), features)
 
 
 class BasicBlock(nn.Module):

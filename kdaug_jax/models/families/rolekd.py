@@ -41,7 +41,7 @@ def _truncated(key: jax.Array, shape: tuple[int, ...], dtype: Any) -> jax.Array:
 
 
 def sizes(name: str) -> tuple[int, int]:
-    """Gives the smallest and the usual image side; three halvings leave one pixel of eight."""
+    """Returns the smallest and usual image side; three halvings leave one pixel of eight."""
     del name
     return 8, 32
 
@@ -54,7 +54,7 @@ def build_module(
     bits: Any = (FULL, FULL),
     width: float = 1.0,
 ) -> nn.Module | None:
-    """Gives the network called `name`, or None if it is not in `NAMES`.
+    """Returns the network called `name`, or None if it is not in `NAMES`.
 
     Args:
       name: "rolekd_resnet18" or "rolekd_alexnet".
@@ -110,7 +110,7 @@ class QuantResNet(nn.Module):
             features |= {f"feat{stage}_pre": before, f"feat{stage}": x}
         features["pooled"] = global_average(x)
         classify = Linear(self.num_classes, kernel_init=_xavier, bias_init=zeros, name="full")
-        return Outputs(logits=classify(features["pooled"]), features=features)
+        return Outputs(classify(features["pooled"]), features)
 
 
 class QuantStage(nn.Module):
@@ -207,4 +207,4 @@ class QuantAlexNet(nn.Module):
         x = kit.quantize(activate("bn_fc0", Linear(units, name="fc0", **hidden)(x)))
         x = activate("bn_fc1", Linear(units, name="fc1", **hidden)(x))
         features["fc1"] = features["pooled"] = x.astype("float32")
-        return Outputs(logits=Linear(self.num_classes, name="fct", **dense)(features["fc1"]), features=features)
+        return Outputs(Linear(self.num_classes, name="fct", **dense)(features["fc1"]), features)

@@ -32,13 +32,13 @@ _BLOCKS = 4
 
 
 def sizes(name: str) -> tuple[int, int]:
-    """Gives the smallest and the usual image side; two strides of 2 leave one pixel of four."""
+    """Returns the smallest and usual image side; two strides of 2 leave one pixel of four."""
     del name
     return 4, 32
 
 
 def build_module(name: str, num_classes: int, num_branches: int, dtype: Any) -> nn.Module | None:
-    """Gives the network called `name`, or None if that is not `shake26_2xWd` with an even W.
+    """Returns the network called `name`, or None if that is not `shake26_2xWd` with an even W.
 
     Args:
       name: such as "shake26_2x96d".
@@ -95,7 +95,7 @@ class ShakeShake(nn.Module):
             features[f"layer{stage + 1}"] = x
         features["pooled"] = global_average(nn.relu(x))
         classify = Linear(self.num_classes, bias_init=zeros, name="fc_out")
-        return Outputs(logits=classify(features["pooled"]), features=features)
+        return Outputs(classify(features["pooled"]), features)
 
 
 class ShakeBlock(nn.Module):
@@ -139,7 +139,7 @@ class ShakeBlock(nn.Module):
         return x + mixed
 
     def _branch(self, name: str, x: jax.Array, mode: Mode) -> jax.Array:
-        """Gives one branch; ReLUs count as layers in PyTorch's names."""
+        """Returns one branch; ReLUs count as layers in PyTorch's names."""
         kit = self.kit
         y = kit.conv(f"{name}_1", self.features, 3, self.stride)(nn.relu(x))
         y = nn.relu(kit.norm(f"{name}_2")(y, *mode))

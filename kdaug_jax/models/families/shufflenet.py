@@ -28,13 +28,13 @@ _V1_GROUPS = 3
 
 
 def sizes(name: str) -> tuple[int, int]:
-    """Gives the smallest and the usual image side; three strides of 2 leave one pixel of eight."""
+    """Returns the smallest and usual image side; three strides of 2 leave one pixel of eight."""
     del name
     return 8, 32
 
 
 def build_module(name: str, num_classes: int, num_branches: int, dtype: Any) -> nn.Module | None:
-    """Gives the network called `name`, or None if it is not in `NAMES`.
+    """Returns the network called `name`, or None if it is not in `NAMES`.
 
     Args:
       name: "shufflev1" or "shufflev2".
@@ -88,7 +88,7 @@ class ShuffleNet(nn.Module):
         if self.version == 2:
             x = nn.relu(kit.norm("bn2")(kit.conv("conv2", 1024, 1)(x), *mode))
         features["f4"] = features["pooled"] = global_average(x)
-        return Outputs(logits=Linear(self.num_classes, name="linear")(features["pooled"]), features=features)
+        return Outputs(Linear(self.num_classes, name="linear")(features["pooled"]), features)
 
 
 class GroupedBottleneck(nn.Module):
@@ -136,7 +136,7 @@ class SplitUnit(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, mode: Mode) -> tuple[jax.Array, jax.Array]:
-        """Gives `[B*V,H,W,features]`, and the same before the last ReLU and the shuffle."""
+        """Returns `[B*V,H,W,features]`, and the same before the last ReLU and the shuffle."""
         kit, half = self.kit, self.features // 2
         left, right = jnp.split(x, 2, axis=-1)
         y = nn.relu(kit.norm("bn1")(kit.conv("conv1", half, 1)(right), *mode))
@@ -159,7 +159,7 @@ class DownUnit(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, mode: Mode) -> tuple[jax.Array, jax.Array]:
-        """Gives `[B*V,H/2,W/2,features]`, and the same before the last ReLU and the shuffle."""
+        """Returns `[B*V,H/2,W/2,features]`, and the same before the last ReLU and the shuffle."""
         kit, half, channels = self.kit, self.features // 2, x.shape[-1]
         left = kit.norm("bn1")(kit.conv("conv1", channels, 3, 2, groups=channels)(x), *mode)
         left = kit.norm("bn2")(kit.conv("conv2", half, 1)(left), *mode)

@@ -30,13 +30,13 @@ NAMES = tuple(_TABLE)
 
 
 def sizes(name: str) -> tuple[int, int]:
-    """Gives the smallest and the usual image side; three poolings leave one pixel of eight."""
+    """Returns the smallest and usual image side; three poolings leave one pixel of eight."""
     del name
     return 8, 32
 
 
 def build_module(name: str, num_classes: int, num_branches: int, dtype: Any) -> nn.Module | None:
-    """Gives the network called `name`, or None if it is not in `NAMES`.
+    """Returns the network called `name`, or None if it is not in `NAMES`.
 
     Args:
       name: such as "vgg8".
@@ -96,4 +96,4 @@ class VGG(nn.Module):
             bias_init=zeros,
             name="classifier",
         )
-        return Outputs(logits=classify(features["pooled"]), features=features)
+        return Outputs(classify(features["pooled"]), features)

@@ -34,7 +34,7 @@ NAMES = tuple(
 
 
 def sizes(name: str) -> tuple[int, int]:
-    """Gives the smallest and the usual image side; two strides of 2 leave one pixel of four."""
+    """Returns the smallest and usual image side; two strides of 2 leave one pixel of four."""
     del name
     return 4, 32
 
@@ -47,7 +47,7 @@ def build_module(
     dropout: float = 0.0,
     bits: Any = (FULL, FULL),
 ) -> nn.Module | None:
-    """Gives the network called `name`, or None if that is not `wrn_D_K`.
+    """Returns the network called `name`, or None if that is not `wrn_D_K`.
 
     Args:
       name: such as "wrn_16_2".
@@ -73,7 +73,7 @@ def build_module(
 
 
 def blocks_of(name: str, depth: int) -> int:
-    """Gives the blocks per group of a wide residual network of `depth` layers.
+    """Returns the blocks per group of a wide residual network of `depth` layers.
 
     Raises:
       ConfigError: the depth is not 6n+4 with n ≥ 1.
@@ -132,7 +132,7 @@ class WideResNet(nn.Module):
         x = features["f3_pre"] = self.kit.norm("bn1")(x, *mode)
         features["f4"] = features["pooled"] = global_average(nn.relu(x))
         classify = Linear(self.num_classes, bias_init=zeros, name="fc")
-        return Outputs(logits=classify(features["pooled"]), features=features)
+        return Outputs(classify(features["pooled"]), features)
 
 
 class Group(nn.Module):
@@ -193,7 +193,7 @@ class PreactivationBlock(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, mode: Mode) -> tuple[jax.Array, jax.Array]:
-        """Gives `[B*V,H/stride,W/stride,features]`, and `x[B*V,H,W,C_in]` normalised."""
+        """Returns `[B*V,H/stride,W/stride,features]`, and `x[B*V,H,W,C_in]` normalised."""
         kit = self.kit
         normalised = kit.norm("bn1")(x, *mode)
         active = kit.quantize(nn.relu(normalised))

@@ -41,7 +41,7 @@ NAMES = tuple(
 
 
 def sizes(name: str) -> tuple[int, int]:
-    """Gives the smallest and the usual image side; two strides of 2 leave one pixel of four."""
+    """Returns the smallest and usual image side; two strides of 2 leave one pixel of four."""
     del name
     return 4, 32
 
@@ -54,7 +54,7 @@ def build_module(
     dropout: float = 0.0,
     bn_momentum: float = 0.9,
 ) -> nn.Module | None:
-    """Gives the network called `name`, or None if that is not `wrn_D_K_faa` or `wrn_D_K_aa`.
+    """Returns the network called `name`, or None if that is not `wrn_D_K_faa` or `wrn_D_K_aa`.
 
     Args:
       name: such as "wrn_40_2_aa".
@@ -122,7 +122,7 @@ class BiasedWideResNet(nn.Module):
             features[f"layer{group}"] = x
         x = nn.relu(kit.norm("bn1")(x, *mode))
         features["pooled"] = global_average(x)
-        return Outputs(logits=Linear(self.num_classes, name="linear")(features["pooled"]), features=features)
+        return Outputs(Linear(self.num_classes, name="linear")(features["pooled"]), features)
 
 
 class BiasedBlock(nn.Module):
@@ -205,7 +205,7 @@ class PaddedWideResNet(nn.Module):
             bias_init=zeros,
             name="fc",
         )
-        return Outputs(logits=classify(features["pooled"]), features=features)
+        return Outputs(classify(features["pooled"]), features)
 
 
 class PaddedBlock(nn.Module):

@@ -56,7 +56,7 @@ def convert(
     options: Mapping[str, Any] | None = None,
     cast: bool = False,
 ) -> tuple[dict[str, Any], int]:
-    """Gives the variables of a network from weights by their names elsewhere.
+    """Returns the variables of a network from weights by their names elsewhere.
 
     Args:
       state: arrays by name.
@@ -72,49 +72,49 @@ def convert(
 
     Raises:
       ConfigError: there is no such network.
-      CheckpointError: names, shapes or types are not the network's, told by name; or a value is not
-        finite, or a variance negative.
+      CheckpointError: names, shapes or types are not the network's, listed by name; or a value is
+        not finite, or a variance negative.
     """
     narrow, wide = (_shapes(arch, count, size, options or {}) for count in (1, 2))
     named = plain_names(dict(state), blocks_by_stage(narrow))
-    found = _spelled_alike(where, named)
+    arrays = _spelled_alike(where, named)
     expected, of_classifier = _as_theirs(narrow), _as_theirs(wide)
-    count = _classes(found, expected, of_classifier)
+    count = _classes(arrays, expected, of_classifier)
     if num_classes and count not in (0, num_classes):
         raise CheckpointError(
             where, f"its classifier has {count} classes, not {num_classes}",
             f"--classes={count}, or weights of the right data set",
         )
-    wanted = num_classes or count or 1
+    width = num_classes or count or 1
     expected = {
         name: np.broadcast_to(np.float32(0), [
-            wanted if a != b else a
+            width if a != b else a
             for a, b in zip(array.shape, of_classifier[name].shape, strict=True)
         ])
         for name, array in expected.items()
     }
-    wrong = mismatches(found, expected)
+    wrong = mismatches(arrays, expected)
     if wrong:
         layout = layout_of(arch).name
         raise CheckpointError(
             where, f"does not fit {arch}: {wrong}",
             f"use weights of that network in the layout of {layout}, or another --arch",
         )
-    arrays = {name: _float32(where, name, array, cast) for name, array in found.items()}
-    return unflatten(rename(arrays, narrow)), wanted
+    converted = {name: _float32(where, name, array, cast) for name, array in arrays.items()}
+    return unflatten(rename(converted, narrow)), width
 
 
 def _spelled_alike(where: str, named: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Gives each array the one name that our modules know it by."""
-    found: dict[str, np.ndarray] = {}
+    """Renames each array to the one name that our modules know it by."""
+    arrays: dict[str, np.ndarray] = {}
     for name, array in named.items():
-        known = same_name(name)
-        if known in found:
-            what = f"has two arrays that mean '{shown(known)}'"
+        spelled = same_name(name)
+        if spelled in arrays:
+            what = f"has two arrays that mean '{shown(spelled)}'"
             raise CheckpointError(where, what, "keep one of them")
-        found[known] = array
+        arrays[spelled] = array
     # What is not printable may be in a name, and then it is an extra one.
-    return {shown(name): array for name, array in found.items()}
+    return {shown(name): array for name, array in arrays.items()}
 
 
 def _shapes(
@@ -133,23 +133,25 @@ def _shapes(
         raise ConfigError(where, error.what, error.remedy) from None
 
 
-def _classes(found: Mapping[str, Any], narrow: Mapping[str, Any], wide: Mapping[str, Any]) -> int:
-    """Gives how many classes the classifier of a file has; 0 if it cannot be seen."""
+def _classes(
+    arrays: Mapping[str, Any], narrow: Mapping[str, Any], wide: Mapping[str, Any]
+) -> int:
+    """Returns the number of classes of the classifier in a file; 0 if it does not show."""
     for name, array in narrow.items():
         axes = [axis for axis, pair in enumerate(zip(array.shape, wide[name].shape, strict=True))
                 if pair[0] != pair[1]]
-        if axes and name in found and found[name].ndim == array.ndim:
-            return found[name].shape[axes[0]]
+        if axes and name in arrays and arrays[name].ndim == array.ndim:
+            return arrays[name].shape[axes[0]]
     return 0
 
 
 def _as_theirs(leaves: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    """Gives shapes by the names and in the layout of PyTorch, in which a user thinks."""
+    """Returns shapes by the names and in the layout of PyTorch, for messages in its terms."""
     bare = unflatten({
         path: np.broadcast_to(np.float32(0), leaf.shape) for path, leaf in leaves.items()
     })
-    theirs = to_torch(bare)
-    return {name: array for name, array in theirs.items()
+    renamed = to_torch(bare)
+    return {name: array for name, array in renamed.items()
             if not name.endswith("num_batches_tracked")}
 
 

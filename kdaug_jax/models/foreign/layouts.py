@@ -46,7 +46,7 @@ _LAYOUTS: tuple[tuple[str, Layout], ...] = (
         Layout("RepDistiller", *_CIFAR100),
     ),
 )
-_OWN = Layout("kdaug_jax")
+_DEFAULT = Layout("kdaug_jax")
 
 # Spellings of `--arch` that other libraries use for the same network.
 _ALIASES = ((r"tf_(efficientnet_\w+)", r"\1"),)
@@ -69,19 +69,19 @@ _FIRST_STAGE = {"_bn1": "bn1", "_project_conv": "conv_pw", "_bn2": "bn2"}
 
 
 def network_name(arch: str) -> str:
-    """Gives our name of a network that may be called as in another library."""
+    """Returns our name of a network that another library may spell otherwise."""
     for pattern, ours in _ALIASES:
         arch = re.sub(rf"^{pattern}$", ours, arch)
     return arch
 
 
 def layout_of(name: str) -> Layout:
-    """Gives the layout that the weights of one of our networks have."""
-    return next((own for pattern, own in _LAYOUTS if re.fullmatch(pattern, name)), _OWN)
+    """Returns the layout that the weights of one of our networks have."""
+    return next((layout for pattern, layout in _LAYOUTS if re.fullmatch(pattern, name)), _DEFAULT)
 
 
 def plain_names(state: State, counts: tuple[int, ...] = ()) -> State:
-    """Gives weights the names that our modules follow.
+    """Renames weights to the names that our modules follow.
 
     Args:
       state: arrays by the names of a file.
@@ -95,7 +95,8 @@ def plain_names(state: State, counts: tuple[int, ...] = ()) -> State:
         if name.rpartition(".")[2] != "num_batches_tracked"
     }
     while prefix := next(
-        (one for one in _PREFIXES if named and all(name.startswith(one) for name in named)), ""
+        (wrapper for wrapper in _PREFIXES
+         if named and all(name.startswith(wrapper) for name in named)), ""
     ):
         named = {name.removeprefix(prefix): array for name, array in named.items()}
     if counts and "_conv_stem.weight" in named:
@@ -105,9 +106,9 @@ def plain_names(state: State, counts: tuple[int, ...] = ()) -> State:
 
 def blocks_by_stage(expected: Mapping[str, np.ndarray]) -> tuple[int, ...]:
     """Counts the blocks of each stage in paths such as `params/blocks_3_1/conv_pw/kernel`."""
-    found = {match.groups() for path in expected
+    blocks = {match.groups() for path in expected
              if (match := re.search(r"/blocks_(\d+)_(\d+)/", path))}
-    stages = [int(stage) for stage, _ in found]
+    stages = [int(stage) for stage, _ in blocks]
     return tuple(stages.count(stage) for stage in sorted(set(stages)))
 
 

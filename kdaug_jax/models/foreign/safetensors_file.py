@@ -18,7 +18,7 @@ import numpy as np
 from safetensors import SafetensorError, deserialize
 from safetensors.numpy import save_file
 
-from kdaug_jax.errors import CheckpointError
+from kdaug_jax.errors import ArgumentError, CheckpointError
 
 State = dict[str, np.ndarray]
 
@@ -36,7 +36,7 @@ _METADATA = "__metadata__"
 
 
 def shown(name: str) -> str:
-    """Gives a name from a file as it may be printed: one line, not too long, nothing hidden."""
+    """Returns a name from a file as printable ASCII, at most 80 characters on one line."""
     text = ascii(str(name))[1:-1]
     return text if len(text) <= 80 else text[:77] + "..."
 
@@ -51,7 +51,7 @@ def read(path: Path) -> tuple[State, dict[str, str]]:
       Its arrays by name, which may not be written to, and its metadata.
 
     Raises:
-      CheckpointError: it cannot be read, was cut off, or its header is not as it should be.
+      CheckpointError: it cannot be read, was cut off, or its header is invalid.
     """
     try:
         content = path.read_bytes()
@@ -61,12 +61,12 @@ def read(path: Path) -> tuple[State, dict[str, str]]:
         ) from None
     entries, metadata = header(str(path), content)
     try:
-        found = dict(deserialize(content))
+        stored = dict(deserialize(content))
     except SafetensorError as error:
         raise CheckpointError(str(path), shown(f"is refused ({error})"), _COPY) from None
     arrays = {}
     for name, entry in entries.items():
-        flat = np.frombuffer(found[name]["data"], _TYPES[entry["dtype"]])
+        flat = np.frombuffer(stored[name]["data"], _TYPES[entry["dtype"]])
         arrays[name] = flat.reshape(entry["shape"])
     return arrays, metadata
 
@@ -125,15 +125,15 @@ def header(where: str, content: bytes) -> tuple[dict[str, dict[str, Any]], dict[
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Refuses a name that is there twice: readers do not agree on which one counts."""
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        raise ValueError("a name is there twice")
-    return found
+    """Raises ArgumentError for a name that is there twice, as readers do not agree which counts."""
+    table = dict(pairs)
+    if len(table) < len(pairs):
+        raise ArgumentError("a name is there twice")
+    return table
 
 
 def _wrong(entry: Any, size: int) -> str:
-    """Says what is wrong with one array's entry; empty if nothing."""
+    """Returns what is wrong with the entry of an array; empty if nothing."""
     if not isinstance(entry, dict) or set(entry) != {"dtype", "shape", "data_offsets"}:
         return "is not described by dtype, shape and data_offsets"
     if not isinstance(entry["dtype"], str) or entry["dtype"] not in _TYPES:
@@ -145,9 +145,9 @@ def _wrong(entry: Any, size: int) -> str:
     first, last = entry["data_offsets"]
     if last > size:
         return f"reaches to byte {last:,} of {size:,}: the file was cut off"
-    wanted = math.prod(entry["shape"]) * np.dtype(_TYPES[entry["dtype"]]).itemsize
-    if last - first != wanted:
-        return f"takes {last - first:,} bytes, but its shape and type need {wanted:,}"
+    expected = math.prod(entry["shape"]) * np.dtype(_TYPES[entry["dtype"]]).itemsize
+    if last - first != expected:
+        return f"takes {last - first:,} bytes, but its shape and type need {expected:,}"
     # NumPy refuses large sides even of an array that is empty because another side is 0.
     if math.prod(side for side in entry["shape"] if side) > _LARGEST:
         return f"has the shape {shown(entry['shape'])}"

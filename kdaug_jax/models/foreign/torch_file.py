@@ -29,7 +29,7 @@ CONVERT = (
 
 
 def looks_like_pickle(path: Path) -> bool:
-    """Says whether a file begins like one that PyTorch's `save` wrote."""
+    """Returns whether a file begins like one that PyTorch's `save` wrote."""
     try:
         with open(path, "rb") as file:
             return file.read(4).startswith(_MAGIC)
@@ -38,7 +38,7 @@ def looks_like_pickle(path: Path) -> bool:
 
 
 def convert(path: Path, key: str = "") -> str:
-    """Gives the command that turns a pickle into a safetensors file, for the text of an error."""
+    """Returns the command that turns a pickle into a safetensors file, for the text of an error."""
     return CONVERT.format(path=path, key=key or "model")
 
 
@@ -95,7 +95,8 @@ def _unwrap(path: Path, loaded: Any, key: str, torch: Any) -> Mapping[str, Any]:
     """Finds the table of tensors in what was loaded."""
     def is_state(value: Any) -> bool:
         return isinstance(value, Mapping) and len(value) > 0 and all(
-            isinstance(name, str) and isinstance(one, torch.Tensor) for name, one in value.items()
+            isinstance(name, str) and isinstance(tensor, torch.Tensor)
+            for name, tensor in value.items()
         )
 
     if not key and is_state(loaded):
@@ -105,9 +106,9 @@ def _unwrap(path: Path, loaded: Any, key: str, torch: Any) -> Mapping[str, Any]:
         if is_state(inside.get(name)):
             return inside[name]
     held = ", ".join(shown(name) for name in list(inside)[:10]) or type(loaded).__name__
-    wanted = f"under '{key}'" if key else f"nor under {', '.join(WRAPPERS)}"
+    place = f"under '{key}'" if key else f"nor under {', '.join(WRAPPERS)}"
     raise CheckpointError(
-        str(path), f"holds no weights {wanted} (it holds {held})",
+        str(path), f"holds no weights {place} (it holds {held})",
         "save model.state_dict(), or name the right entry with --key",
     )
 
