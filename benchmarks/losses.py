@@ -176,7 +176,7 @@ def outputs_of(ours: common.Ours) -> tuple[dict, dict]:
 
     call = jax.jit(sharding.within(ours.mesh, forward))
     outputs, made = call(ours.state, ours.frozen, ours.constants, ours.items(), ours.hparams)
-    again = {name.replace("@x", "@y"): one for name, one in outputs.items()}
+    again = {name.replace("@x", "@y"): result for name, result in outputs.items()}
     return {**outputs, **again}, {**made, "y": made["x"]}
 
 
@@ -189,7 +189,7 @@ def race(name: str, sides: dict[str, Callable], options, target: float | None) -
     common.report(result, target)
 
 
-def told(name: str, ratio: float, target: float | None, **facts: Any) -> None:
+def report_count(name: str, ratio: float, target: float | None, **facts: Any) -> None:
     """Prints the line of what was counted, not timed."""
     result = {"benchmark": f"losses/{name}", "ratio": round(ratio, 4), **facts}
     common.report(result, target)
@@ -210,11 +210,11 @@ def crd_memory(batch: int) -> None:
             return jnp.mean(crd_loss(state, student, teacher, contrast, 0.07, chunk)[0])
 
         call = jax.jit(jax.grad(mean, argnums=(0, 1)))
-        found = call.lower(rows, rows, state, contrast).compile().memory_analysis()
-        return found.temp_size_in_bytes
+        memory = call.lower(rows, rows, state, contrast).compile().memory_analysis()
+        return memory.temp_size_in_bytes
 
     by_chunk = {chunk: held(chunk) for chunk in (256, CHUNK, 4096, 1 + NEGATIVES)}
-    told(
+    report_count(
         "crd_memory", by_chunk[CHUNK] / by_chunk[1 + NEGATIVES], None,
         bytes_by_chunk=by_chunk, rows_bytes={chunk: 4 * batch * chunk * DIM for chunk in by_chunk},
         bank_bytes=4 * IMAGENET_ROWS * DIM, negatives=NEGATIVES, batch=batch,
@@ -257,7 +257,7 @@ def clip(batch: int, source: str) -> None:
     once, twice = count("sum()"), count("clip_per_variable()")
     backward = once - forward
     passes = (twice - forward) / backward
-    told(
+    report_count(
         "clip", passes / 2, CLIP_TARGET, forward_passes=1, backward_passes=passes,
         convolutions={"forward": forward, "sum": once, "clip_per_variable": twice},
     )

@@ -18,21 +18,22 @@ ROWS = [name for name, row in LOSSES.items() if not callable(row)]
 # Those that compare examples (ii_kd is made of three of them), and one of each other kind.
 SHARDED = [
     name for name in ROWS
-    if LOSSES[name].min_group > 1 and name != "ii_kd" or name in ("fitnet", "kd_svd", "crd", "a2aug")
+    if LOSSES[name].min_group > 1 and name != "ii_kd"
+    or name in ("fitnet", "kd_svd", "crd", "a2aug")
 ]
 SHAPES = {"f0": (4, 4, 5), "f1": (4, 4, 6), "pooled": (7,), "logits": (5,)}
 
 
 def arrays(seed, size=8, **changed):
-    own = np.random.default_rng(seed)
+    draw = np.random.default_rng(seed)
     made = {
-        name: own.normal(0, 1, (size, *changed.get(name, shape))).astype(np.float32)
+        name: draw.normal(0, 1, (size, *changed.get(name, shape))).astype(np.float32)
         for name, shape in SHAPES.items()
     }
     return made
 
 
-def taps_of(name):
+def feature_pairs(name):
     return [tuple(feature.split(":") * 2)[:2] for feature in OPTIONS[name].get("features", ())]
 
 
@@ -43,15 +44,15 @@ def make(name, size=8):
     options = {key: value for key, value in OPTIONS.get(name, {}).items() if key != "features"}
     wide = {} if name == "fsp" else {"f0": (4, 4, 6), "f1": (4, 4, 8), "pooled": (9,)}
     student, teacher = arrays(0, size), arrays(1, size, **wide)
-    own, others = zip(*taps_of(name), strict=True) if term.features else ((), ())
+    of_student, of_teacher = zip(*feature_pairs(name), strict=True) if term.features else ((), ())
 
     def inputs(student, teacher):
         target = jax.nn.one_hot(jnp.arange(size) % 5, 5)
         view = View(None, target, jnp.arange(size), jnp.arange(size), jnp.ones(size, bool))
-        outputs = [Outputs(one["logits"], {}) for one in (student, teacher)]
-        features = (tuple(student[feature] for feature in own), tuple(teacher[feature] for feature in others))
+        outputs = [Outputs(network["logits"], {}) for network in (student, teacher)]
+        chosen = (tuple(student[f] for f in of_student), tuple(teacher[f] for f in of_teacher))
         count = 2 if name == "a2aug" else 1
-        return (TermInput(*outputs, view, *features),) * count
+        return (TermInput(*outputs, view, *chosen),) * count
 
     shapes = jax.eval_shape(inputs, student, teacher)
     filled = {**defaults(row), **options}
@@ -78,11 +79,12 @@ def test_the_value_does_not_depend_on_how_the_batch_lies_on_devices():
     def values(given):
         return {name: made[name][0](*given[name], groups=2) for name in made}
 
-    given = {name: own[1:] for name, own in made.items()}
-    one, four = values(given), values(sharding.put_batch(sharding.make_mesh(4, 8), given))
+    given = {name: parts[1:] for name, parts in made.items()}
+    single, spread = values(given), values(sharding.put_batch(sharding.make_mesh(4, 8), given))
     for name in made:
-        np.testing.assert_allclose(one[name], four[name], rtol=1e-5, atol=1e-6, err_msg=name)
-        assert np.isfinite(one[name]) and one[name].dtype == jnp.float32 and one[name].shape == ()
+        np.testing.assert_allclose(single[name], spread[name], rtol=1e-5, atol=1e-6, err_msg=name)
+        assert np.isfinite(single[name])
+        assert single[name].dtype == jnp.float32 and single[name].shape == ()
 
 
 @pytest.mark.parametrize(
@@ -111,8 +113,8 @@ def test_gradients_are_finite_at_zeros_ties_and_in_bfloat16(name):
     ):
         changed = jax.tree.map(change, student)
         for other in (jax.tree.map(change, teacher), teacher):
-            found, by_student = gradient(changed, other)
-            assert np.isfinite(found)
+            result, by_student = gradient(changed, other)
+            assert np.isfinite(result)
             assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(by_student))
     half = jax.tree.map(lambda x: jnp.asarray(x, jnp.bfloat16), (student, teacher))
     rounded = jax.jit(value)(*half)
