@@ -78,7 +78,7 @@ def like_cifar() -> str:
 
 
 def config_of(batch: int, source: str, change: Callable[[ConfigDict], None]) -> ConfigDict:
-    """Gives the plain step's experiment on that source, changed."""
+    """Returns the plain step's experiment on that source, changed."""
     config = common.get_config(batch, distill=True)
     with config.unlocked():
         config.data.source = source
@@ -161,7 +161,7 @@ class Alone:
 
 
 def outputs_of(ours: common.Ours) -> tuple[dict, dict]:
-    """Gives what the networks of a step say of its batch, and the views; "y" is "x" again."""
+    """Returns the outputs of a step's networks on its batch, and the views; "y" equals "x"."""
     program = ours.program
 
     def forward(state, frozen, constants, items, hparams):
@@ -190,13 +190,13 @@ def race(name: str, sides: dict[str, Callable], options, target: float | None) -
 
 
 def report_count(name: str, ratio: float, target: float | None, **facts: Any) -> None:
-    """Prints the line of what was counted, not timed."""
+    """Prints the line of a benchmark that is counted, not timed."""
     result = {"benchmark": f"losses/{name}", "ratio": round(ratio, 4), **facts}
     common.report(result, target)
 
 
 def crd_memory(batch: int) -> None:
-    """Compiles CRD on banks of ImageNet's size by chunk and tells what it holds."""
+    """Compiles CRD on banks of ImageNet's size and reports its memory by chunk."""
     shape = jax.ShapeDtypeStruct
     state = {
         **{side: shape((IMAGENET_ROWS, DIM), jnp.float32) for side in ("student", "teacher")},
@@ -264,13 +264,13 @@ def clip(batch: int, source: str) -> None:
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    """Adds what is asked for."""
+    """Adds the options that select benchmarks."""
     parser.add_argument("--only", action="append", choices=PARTS, help="a part; all by default")
     parser.add_argument("--loss", action="append", choices=[*LOSSES], help="of the part terms")
 
 
 def main() -> int:
-    """Runs what is asked for; the exit status does not depend on the ratios."""
+    """Runs the selected benchmarks; the exit status does not depend on the ratios."""
     options = common.parse(__doc__, rounds=6, steps=2, add=add)
     parts, batch = options.only or PARTS, options.batch
     compile_cache.use()

@@ -20,7 +20,7 @@ from tests.golden_losses.common import File
 
 
 def differs(key: str, computed: np.ndarray, expected: np.ndarray) -> str:
-    """Says how a value differs from the reference; empty when it does not."""
+    """Returns how a value differs from the reference; empty when it does not."""
     computed, expected = np.asarray(computed), np.asarray(expected)
     if computed.shape != expected.shape:
         return f"has shape {computed.shape} instead of {expected.shape}"
@@ -41,7 +41,7 @@ def differs(key: str, computed: np.ndarray, expected: np.ndarray) -> str:
 
 
 def check_file(path: Path) -> list[str]:
-    """Gives a line for whatever is wrong with one file."""
+    """Returns a line for each difference of a file."""
     with np.load(path) as stored:
         file = File({key: stored[key] for key in stored.files})
     name = str(file.arrays.get("family", "(none)"))

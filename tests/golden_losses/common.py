@@ -70,7 +70,7 @@ def nhwc(array: Any) -> jax.Array:
 def differentiate(
     file: File, names: list[str], loss: Callable[..., Any], **others: Any
 ) -> dict[str, Any]:
-    """Gives the loss, what comes with it, and the gradients by the arrays in `names`.
+    """Returns the loss, its further results, and the gradients by the arrays in `names`.
 
     Args:
       file: the golden file.
