@@ -79,7 +79,7 @@ def like_cifar() -> str:
 
 
 def config_of(batch: int, source: str, change: Callable[[ConfigDict], None]) -> ConfigDict:
-    """Gives the plain step's experiment on that source, changed."""
+    """Returns the plain step's experiment on that source, changed."""
     config = common.get_config(batch, distill=True)
     with config.unlocked():
         config.data.source = source
@@ -162,7 +162,7 @@ class Alone:
 
 
 def outputs_of(ours: common.Ours) -> tuple[dict, dict]:
-    """Gives what the networks of a step say of its batch, and the views; "y" is "x" again."""
+    """Returns the outputs of a step's networks on its batch, and the views; "y" equals "x"."""
     program = ours.program
 
     def forward(state, frozen, constants, items, hparams):
@@ -177,7 +177,7 @@ def outputs_of(ours: common.Ours) -> tuple[dict, dict]:
 
     call = jax.jit(sharding.within(ours.mesh, forward))
     outputs, made = call(ours.state, ours.frozen, ours.constants, ours.items(), ours.hparams)
-    again = {name.replace("@x", "@y"): one for name, one in outputs.items()}
+    again = {name.replace("@x", "@y"): result for name, result in outputs.items()}
     return {**outputs, **again}, {**made, "y": made["x"]}
 
 
@@ -190,14 +190,14 @@ def race(name: str, sides: dict[str, Callable], options, target: float | None) -
     common.report(result, target)
 
 
-def told(name: str, ratio: float, target: float | None, **facts: Any) -> None:
-    """Prints the line of what was counted, not timed."""
+def report_count(name: str, ratio: float, target: float | None, **facts: Any) -> None:
+    """Prints the line of a benchmark that is counted, not timed."""
     result = {"benchmark": f"losses/{name}", "ratio": round(ratio, 4), **facts}
     common.report(result, target)
 
 
 def crd_memory(batch: int) -> None:
-    """Compiles CRD on banks of ImageNet's size by chunk and tells what it holds."""
+    """Compiles CRD on banks of ImageNet's size and reports its memory by chunk."""
     shape = jax.ShapeDtypeStruct
     state = {
         **{side: shape((IMAGENET_ROWS, DIM), jnp.float32) for side in ("student", "teacher")},
@@ -211,11 +211,11 @@ def crd_memory(batch: int) -> None:
             return jnp.mean(crd_loss(state, student, teacher, contrast, 0.07, chunk)[0])
 
         call = jax.jit(jax.grad(mean, argnums=(0, 1)))
-        found = call.lower(rows, rows, state, contrast).compile().memory_analysis()
-        return found.temp_size_in_bytes
+        memory = call.lower(rows, rows, state, contrast).compile().memory_analysis()
+        return memory.temp_size_in_bytes
 
     by_chunk = {chunk: held(chunk) for chunk in (256, CHUNK, 4096, 1 + NEGATIVES)}
-    told(
+    report_count(
         "crd_memory", by_chunk[CHUNK] / by_chunk[1 + NEGATIVES], None,
         bytes_by_chunk=by_chunk, rows_bytes={chunk: 4 * batch * chunk * DIM for chunk in by_chunk},
         bank_bytes=4 * IMAGENET_ROWS * DIM, negatives=NEGATIVES, batch=batch,
@@ -258,20 +258,20 @@ def clip(batch: int, source: str) -> None:
     once, twice = count("sum()"), count("clip_per_variable()")
     backward = once - forward
     passes = (twice - forward) / backward
-    told(
+    report_count(
         "clip", passes / 2, CLIP_TARGET, forward_passes=1, backward_passes=passes,
         convolutions={"forward": forward, "sum": once, "clip_per_variable": twice},
     )
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    """Adds what is asked for."""
+    """Adds the options that select benchmarks."""
     parser.add_argument("--only", action="append", choices=PARTS, help="a part; all by default")
     parser.add_argument("--loss", action="append", choices=[*LOSSES], help="of the part terms")
 
 
 def main() -> int:
-    """Runs what is asked for; the exit status does not depend on the ratios."""
+    """Runs the selected benchmarks; the exit status does not depend on the ratios."""
     options = common.parse(__doc__, rounds=6, steps=2, add=add)
     parts, batch = options.only or PARTS, options.batch
     compile_cache.use()

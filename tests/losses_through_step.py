@@ -49,7 +49,7 @@ def term(name, **changes):
 def config(names, teacher="tiny_wide", **sections):
     """An experiment with a term for each name, a tiny student and a frozen teacher."""
     terms = {name: term(name) for name in names}
-    if not any(one["teacher"] for one in terms.values()):
+    if not any(section["teacher"] for section in terms.values()):
         terms["kd"] = term("kl", weight=0.0)
     views = {"x": ""} | ({"y": "flip"} if "a2aug" in names else {})
     settings = dict(

@@ -20,9 +20,9 @@ def row(accuracy, nll):
 
 def test_paired_difference_is_a_t_interval():
     first, second = [1.0, 2.0, 4.0], [2.0, 2.5, 6.0]
-    found = compare.paired(first, second)
+    difference = compare.paired(first, second)
     expected = stats.ttest_rel(second, first).confidence_interval(0.95)
-    np.testing.assert_allclose([found.low, found.high], [expected.low, expected.high])
+    np.testing.assert_allclose([difference.low, difference.high], [expected.low, expected.high])
     assert compare.paired([1.0], [2.0]).pairs == 1
 
 

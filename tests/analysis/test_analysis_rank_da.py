@@ -46,7 +46,7 @@ def test_the_number_is_that_of_numpy(teacher, capsys):
     section = configs.network("", checkpoint=str(teacher))
     network = networks.build_network("teacher", section, info, 1, 0, "float32")
     variables = load("t", network, info, print)
-    found = rank_da.measure(
+    ranked = rank_da.measure(
         "", network, variables, dataset.splits["train"], info, epochs=2, batch_size=8, group=16
     )
     feed = data.resident(dataset.splits["train"], 0, 8)
@@ -56,8 +56,8 @@ def test_the_number_is_that_of_numpy(teacher, capsys):
     logits = np.asarray(network.model.apply(variables, images, train=False)[0].logits, np.float64)
     p = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
     means = p.reshape(5, 16, 4).mean(axis=1)
-    assert found.stddev == pytest.approx(means.std(axis=0, ddof=1).mean(), rel=1e-4)
-    assert found.error > 0 and 1 <= found.classes <= 4 and 0 <= found.agreement <= 1
+    assert ranked.stddev == pytest.approx(means.std(axis=0, ddof=1).mean(), rel=1e-4)
+    assert ranked.error > 0 and 1 <= ranked.classes <= 4 and 0 <= ranked.agreement <= 1
 
 
 @pytest.mark.parametrize(

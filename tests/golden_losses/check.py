@@ -19,20 +19,20 @@ from tests.golden_losses import FAMILIES
 from tests.golden_losses.common import File
 
 
-def differs(key: str, found: np.ndarray, expected: np.ndarray) -> str:
-    """Says how a value differs from the reference; empty when it does not."""
-    found, expected = np.asarray(found), np.asarray(expected)
-    if found.shape != expected.shape:
-        return f"has shape {found.shape} instead of {expected.shape}"
-    if found.dtype.kind in "iub":
-        wrong = int(np.sum(found != expected))
-        return f"{wrong} of {found.size} differ" if wrong else ""
+def differs(key: str, computed: np.ndarray, expected: np.ndarray) -> str:
+    """Returns how a value differs from the reference; empty when it does not."""
+    computed, expected = np.asarray(computed), np.asarray(expected)
+    if computed.shape != expected.shape:
+        return f"has shape {computed.shape} instead of {expected.shape}"
+    if computed.dtype.kind in "iub":
+        wrong = int(np.sum(computed != expected))
+        return f"{wrong} of {computed.size} differ" if wrong else ""
     rtol, atol = 2e-5, 1e-6
     if key.startswith("grad_"):
         rtol, atol = 1e-3, 1e-5 * float(np.abs(expected).max(initial=0.0))
     elif expected.ndim > 1:
         atol = max(atol, 1e-5 * float(np.abs(expected).max(initial=0.0)))
-    error = np.abs(found.astype(np.float64) - expected)
+    error = np.abs(computed.astype(np.float64) - expected)
     # Written so that NaN differs.
     wrong = ~(error <= atol + rtol * np.abs(expected))
     if not wrong.any():
@@ -41,21 +41,21 @@ def differs(key: str, found: np.ndarray, expected: np.ndarray) -> str:
 
 
 def check_file(path: Path) -> list[str]:
-    """Gives a line for whatever is wrong with one file."""
+    """Returns a line for each difference of a file."""
     with np.load(path) as stored:
         file = File({key: stored[key] for key in stored.files})
     name = str(file.arrays.get("family", "(none)"))
     if name not in FAMILIES:
         return [f"unknown family '{name}'"]
     try:
-        found = FAMILIES[name](file)
+        computed = FAMILIES[name](file)
     except Exception as error:  # one broken file must not hide the others
         return [f"{type(error).__name__}: {error}"]
     lines = []
     for key in file.results:
         what = "is not computed"
-        if key.removesuffix("_f64") in found:
-            what = differs(key, found[key.removesuffix("_f64")], file.expected(key))
+        if key.removesuffix("_f64") in computed:
+            what = differs(key, computed[key.removesuffix("_f64")], file.expected(key))
         if what:
             lines.append(f"{key}: {what}")
     return lines if file.results else ["holds nothing to compare"]

@@ -34,10 +34,10 @@ class File(Mapping):
 
     def listed(self, name: str) -> list[str]:
         """Names `name_0, name_1, ...` as far as they go."""
-        found = []
-        while f"{name}_{len(found)}" in self.arrays:
-            found.append(f"{name}_{len(found)}")
-        return found
+        names = []
+        while f"{name}_{len(names)}" in self.arrays:
+            names.append(f"{name}_{len(names)}")
+        return names
 
     def setting(self, name: str) -> Any:
         """A setting as a plain Python value."""
@@ -70,7 +70,7 @@ def nhwc(array: Any) -> jax.Array:
 def differentiate(
     file: File, names: list[str], loss: Callable[..., Any], **others: Any
 ) -> dict[str, Any]:
-    """Gives the loss, what comes with it, and the gradients by the arrays in `names`.
+    """Returns the loss, its further results, and the gradients by the arrays in `names`.
 
     Args:
       file: the golden file.
@@ -80,8 +80,8 @@ def differentiate(
     """
 
     def run(arrays, others):
-        found = loss(*(arrays[name] for name in names), **others)
-        return found if isinstance(found, tuple) else (found, {})
+        result = loss(*(arrays[name] for name in names), **others)
+        return result if isinstance(result, tuple) else (result, {})
 
     arrays = {name: jnp.asarray(file[name]) for name in names}
     (value, more), grads = jax.jit(jax.value_and_grad(run, has_aux=True))(arrays, others)

@@ -34,7 +34,7 @@ def crd(file):
         return jax.value_and_grad(loss, has_aux=True)(arrays)
 
     layers = {name: jnp.asarray(file[name]) for name in ("W_s", "b_s", "W_t", "b_t")}
-    found, step = {}, 0
+    results, step = {}, 0
     while f"f_s_step{step}" in file:
         end = f"_step{step}"
         arrays = {**layers, **{name: jnp.asarray(file[name + end]) for name in ("f_s", "f_t")}}
@@ -51,9 +51,9 @@ def crd(file):
             "memory_v1": state["student"], "memory_v2": state["teacher"],
             **{f"grad_{name}": grad for name, grad in grads.items()},
         }
-        found |= {name + end: array for name, array in now.items()}
+        results |= {name + end: array for name, array in now.items()}
         step += 1
-    return found
+    return results
 
 
 FAMILIES = {"crd": crd}

@@ -20,7 +20,7 @@ def _stages(function, weights=None, scale=1.0):
                 function(nhwc(s), t).mean() for s, t in zip(maps, others, strict=True)
             ]
             if weights is not None:
-                parts = [w * one for w, one in zip(weights(len(parts)), parts, strict=True)]
+                parts = [w * part for w, part in zip(weights(len(parts)), parts, strict=True)]
             return scale * sum(parts), {"per_stage": scale * jnp.stack(parts)}
 
         return differentiate(file, names, loss)
@@ -53,7 +53,7 @@ def fsp(file):
     names, teacher = file.listed("f_s"), [nhwc(file[name]) for name in file.listed("f_t")]
 
     def loss(*maps):
-        parts = [one.mean() for one in feature.fsp_parts([nhwc(s) for s in maps], teacher)]
+        parts = [part.mean() for part in feature.fsp_parts([nhwc(s) for s in maps], teacher)]
         return sum(parts), {"per_stage": jnp.stack(parts)}
 
     return differentiate(file, names, loss)
@@ -120,10 +120,10 @@ def reviewkd_abf(file):
     size = file.arrays["out_feat"].shape[2:]
 
     def loss(x, y):
-        found, handed = review.fuse(params, nhwc(x), nhwc(y), size, groups=1)
-        total = jnp.mean(jnp.square(found)) + jnp.mean(jnp.square(handed))
+        fused, handed = review.fuse(params, nhwc(x), nhwc(y), size, groups=1)
+        total = jnp.mean(jnp.square(fused)) + jnp.mean(jnp.square(handed))
         return total, {
-            "out_feat": jnp.moveaxis(found, -1, 1), "out_res": jnp.moveaxis(handed, -1, 1)
+            "out_feat": jnp.moveaxis(fused, -1, 1), "out_res": jnp.moveaxis(handed, -1, 1)
         }
 
     return differentiate(file, ["x", "y"], loss)

@@ -19,17 +19,17 @@ def cutmix_pick(file):
     t, keep = np.float32(file.setting("T")), file.setting("n_pick")
     student, teacher = jnp.asarray(file["pool_logits_s"]), jnp.asarray(file["pool_logits_t"])
     divergence = losses.kl_score(student, teacher, temperature=t)
-    found = {}
+    results = {}
     for name, picker in losses.PICKERS.items():
         name = "kld" if name == "kl" else name
         score = divergence if name == "kld" else picker(student, teacher)
         kept = losses.hardest(score, keep)
-        found |= {
+        results |= {
             f"score_{name}": score, f"picked_{name}": kept,
             f"ratio_{name}": losses.kept_ratio(score, kept),
             f"kl_ratio_r_{name}": losses.kept_ratio(divergence, kept),
         }
-    return found
+    return results
 
 
 def label_disagreement(file):
@@ -51,11 +51,11 @@ def a2aug(file):
     def loss(*arrays):
         *views, mu = arrays
         together = losses.ensemble_logits(jnp.stack(views), mu)
-        each = sum(losses.cross_entropy(own, labels).mean() for own in views)
+        each = sum(losses.cross_entropy(view, labels).mean() for view in views)
         joint = losses.cross_entropy(together, labels).mean()
         soft = sum(
-            losses.ensemble_distance(own, together, form=form, scale=scale).mean()
-            for own in views
+            losses.ensemble_distance(view, together, form=form, scale=scale).mean()
+            for view in views
         )
         return each + joint + soft, {
             "ce_sum": each, "ce_ens": joint, "kl_sum": soft, "Q_ens": together,
@@ -79,11 +79,11 @@ def dorefa(file):
 
 def kd_grad_clip(file):
     task, distill = ({"net": {"w": jnp.asarray(file[f"grad_{of}"])}} for of in ("task", "kd"))
-    found = []
+    combined = []
     for epoch in file["epoch"]:
         combine = clip_per_variable(jnp.int32(epoch), jnp.float32(0.0))
-        found.append(combine({"task": task, "distill": distill})["net"]["w"])
-    return {"combined": jnp.stack(found)}
+        combined.append(combine({"task": task, "distill": distill})["net"]["w"])
+    return {"combined": jnp.stack(combined)}
 
 
 def dot_optimizer(file):
@@ -96,7 +96,7 @@ def dot_optimizer(file):
     plan = optim.build_optimizer(section, 10, 100, info)
     values = {path: jnp.asarray(value) for path, value in plan.hparams.items()}
     params = {"student": {"kernel": jnp.asarray(file["param0"])}, "terms": {}}
-    state, found = None, []
+    state, params_by_step = None, []
 
     @jax.jit
     def step(grads, state, params):
@@ -107,10 +107,13 @@ def dot_optimizer(file):
 
     for task, distill in zip(file["grad_task"], file["grad_kd"], strict=True):
         groups = {"task": task, "distill": distill}
-        grads = {name: {"student": {"kernel": own}, "terms": {}} for name, own in groups.items()}
+        grads = {
+            name: {"student": {"kernel": gradient}, "terms": {}}
+            for name, gradient in groups.items()
+        }
         params, state = step(grads, state, params)
-        found.append(params["student"]["kernel"])
-    return {"params": jnp.stack(found)}
+        params_by_step.append(params["student"]["kernel"])
+    return {"params": jnp.stack(params_by_step)}
 
 
 FAMILIES = {

@@ -87,9 +87,9 @@ def topk_kl(file):
         each = losses.topk_kl(student, teacher, k=k, renormalize=renormalize)
         return ce + weight * each.mean(), {"ce": ce, "kl_per_example": each}
 
-    found = differentiate(file, ["logits_s"], loss, teacher=teacher)
+    results = differentiate(file, ["logits_s"], loss, teacher=teacher)
     chosen = np.asarray(losses.top_classes(jnp.asarray(teacher), k))
-    return {**found, "topk_idx": np.nonzero(chosen)[1].reshape(len(teacher), k)}
+    return {**results, "topk_idx": np.nonzero(chosen)[1].reshape(len(teacher), k)}
 
 
 def kd_x_plus_xmix(file):
@@ -98,10 +98,10 @@ def kd_x_plus_xmix(file):
 
     def loss(student, mixed, teacher, teacher_mixed):
         ce = losses.cross_entropy(student, labels).mean()
-        own = losses.kl(student, teacher, temperature=t).mean()
-        other = losses.kl(mixed, teacher_mixed, temperature=t).mean()
-        parts = {"ce": ce, "kl_x_T2": own, "kl_xmix_T2": other}
-        return (1 - alpha) * ce + alpha * (own + other), parts
+        plain = losses.kl(student, teacher, temperature=t).mean()
+        of_mixed = losses.kl(mixed, teacher_mixed, temperature=t).mean()
+        parts = {"ce": ce, "kl_x_T2": plain, "kl_xmix_T2": of_mixed}
+        return (1 - alpha) * ce + alpha * (plain + of_mixed), parts
 
     return differentiate(
         file, ["logits_s", "logits_s_mix"], loss,
@@ -112,12 +112,12 @@ def kd_x_plus_xmix(file):
 def dml(file):
     eps, labels = file.setting("eps"), file["labels"]
 
-    def loss(one, two):
-        def own(student, peer):
+    def loss(logits_1, logits_2):
+        def of_student(student, peer):
             soft = losses.dml(student, jax.lax.stop_gradient(peer), eps=eps)
             return losses.cross_entropy(student, labels).mean() + soft.mean()
 
-        first, second = own(one, two), own(two, one)
+        first, second = of_student(logits_1, logits_2), of_student(logits_2, logits_1)
         return first + second, {"loss_1": first, "loss_2": second}
 
     return differentiate(file, ["logits_1", "logits_2"], loss)

@@ -32,14 +32,16 @@ def kdsvd(file):
         vectors.append((right * _lapack_signs(maps, k), weight))
 
     def loss(*maps):
-        own = [
+        of_student = [
             svd.align(svd.right_singular(nhwc(s), k + svd.SPARE)[0], right) * weight
             for s, (right, weight) in zip(maps, vectors, strict=True)
         ]
-        others = [right * weight for right, weight in vectors]
+        of_teacher = [right * weight for right, weight in vectors]
         parts = [
-            svd.flow_distance(own[i], own[i - 1], others[i], others[i - 1]).mean()
-            for i in range(1, len(own))
+            svd.flow_distance(s, s_before, t, t_before).mean()
+            for s, s_before, t, t_before in zip(
+                of_student[1:], of_student, of_teacher[1:], of_teacher, strict=False
+            )
         ]
         return sum(parts), {"per_pair": jnp.stack(parts)}
 
@@ -52,11 +54,11 @@ def svd_align(file):
 
     def loss(student):
         student = nhwc(student)
-        own, others, _ = svd.aligned_vectors(student, teacher, 1)
-        outer = own @ jnp.swapaxes(others, -1, -2)
+        of_student, of_teacher, _ = svd.aligned_vectors(student, teacher, 1)
+        outer = of_student @ jnp.swapaxes(of_teacher, -1, -2)
         singular = jax.lax.stop_gradient(svd.right_singular(student, count)[1])
         return jnp.sum(outer * c), {
-            "vs_outer_vt": outer, "vt_outer_vt": others @ jnp.swapaxes(others, -1, -2),
+            "vs_outer_vt": outer, "vt_outer_vt": of_teacher @ jnp.swapaxes(of_teacher, -1, -2),
             "singular_s": singular, "singular_t": svd.right_singular(teacher, count)[1],
         }
 
@@ -75,9 +77,9 @@ def mhgd_graph_loss(file):
         moments[name] = {key: file[f"bn_{short}_{key}"] for key in ("mean", "var")}
 
     def loss(v_s, v_s_prev, v_t, v_t_prev):
-        own, _ = graph.graph(params, v_s, v_s_prev, heads, moments)
-        other, _ = graph.graph(params, v_t, v_t_prev, heads, moments)
-        return graph.graph_distance(own, other), {"G_s": own, "G_t": other}
+        of_student, _ = graph.graph(params, v_s, v_s_prev, heads, moments)
+        of_teacher, _ = graph.graph(params, v_t, v_t_prev, heads, moments)
+        return graph.graph_distance(of_student, of_teacher), {"G_s": of_student, "G_t": of_teacher}
 
     names = ["v_s", "v_s_prev"]
     return differentiate(file, names, loss, v_t=file["v_t"], v_t_prev=file["v_t_prev"])

@@ -35,16 +35,16 @@ ALL = jnp.arange(20, dtype=jnp.int32)
 @pytest.mark.parametrize("negatives", [1, 3, 8])
 def test_negatives_are_of_other_classes_and_come_once(negatives):
     for number in range(5):
-        found = np.asarray(draw(ALL, number, negatives))
-        assert found.shape == (20, 1 + negatives) and (found[:, 0] == ALL).all()
-        assert (LABELS[found[:, 1:]] != LABELS[:, None]).all()
-        assert all(len(set(row[1:])) == negatives for row in found.tolist())
+        drawn = np.asarray(draw(ALL, number, negatives))
+        assert drawn.shape == (20, 1 + negatives) and (drawn[:, 0] == ALL).all()
+        assert (LABELS[drawn[:, 1:]] != LABELS[:, None]).all()
+        assert all(len(set(row[1:])) == negatives for row in drawn.tolist())
 
 
 def test_negatives_are_equally_likely():
-    found = np.stack([draw(ALL, number, 3) for number in range(400)])[:, :, 1:]
+    drawn = np.stack([draw(ALL, number, 3) for number in range(400)])[:, :, 1:]
     for row in (0, int(np.argmax(LABELS == 2))):
-        counts = np.bincount(found[:, row].ravel(), minlength=20)
+        counts = np.bincount(drawn[:, row].ravel(), minlength=20)
         others = LABELS != LABELS[row]
         expected = 1200 / others.sum()
         assert not counts[~others].any()
@@ -52,17 +52,17 @@ def test_negatives_are_equally_likely():
 
 
 def test_too_few_other_examples_repeat():
-    found = np.asarray(draw(ALL, 0, 30))
-    assert (LABELS[found[:, 1:]] != LABELS[:, None]).all()
-    own = int(np.argmax(LABELS == 0))
-    assert set(found[own, 1:]) <= set(np.flatnonzero(LABELS != 0))
-    assert len(set(np.asarray(draw(ALL, 0, 30))[own, 1:])) > 4
+    drawn = np.asarray(draw(ALL, 0, 30))
+    assert (LABELS[drawn[:, 1:]] != LABELS[:, None]).all()
+    row = int(np.argmax(LABELS == 0))
+    assert set(drawn[row, 1:]) <= set(np.flatnonzero(LABELS != 0))
+    assert len(set(np.asarray(draw(ALL, 0, 30))[row, 1:])) > 4
 
 
 def test_relaxed_positives_are_of_the_same_class():
-    found = np.stack([draw(ALL, number, 2, "relax") for number in range(200)])[:, :, 0]
-    assert (LABELS[found] == LABELS[None]).all()
-    assert all(len(set(found[:, row])) == (LABELS == LABELS[row]).sum() for row in range(20))
+    drawn = np.stack([draw(ALL, number, 2, "relax") for number in range(200)])[:, :, 0]
+    assert (LABELS[drawn] == LABELS[None]).all()
+    assert all(len(set(drawn[:, row])) == (LABELS == LABELS[row]).sum() for row in range(20))
 
 
 def test_an_example_draws_the_same_wherever_it_lies():
@@ -102,8 +102,8 @@ def test_fetching_rows_gives_what_the_whole_product_gives(monkeypatch, chunk):
 
     dense = jax.value_and_grad(scores)(query)
     monkeypatch.setattr(contrastive, "DENSE", 0)
-    for found, expected in zip(jax.value_and_grad(scores)(query), dense, strict=True):
-        np.testing.assert_allclose(found, expected, rtol=1e-5)
+    for value, expected in zip(jax.value_and_grad(scores)(query), dense, strict=True):
+        np.testing.assert_allclose(value, expected, rtol=1e-5)
     expected = jnp.einsum("bkd,bd->bk", bank[rows], query)
     np.testing.assert_allclose(
         contrastive.bank_scores(bank, query, rows, chunk), expected, atol=1e-6
@@ -114,16 +114,16 @@ def test_fetching_rows_gives_what_the_whole_product_gives(monkeypatch, chunk):
 
 
 def test_only_rows_that_were_seen_move():
-    bank, seen = unit(10, 4), unit(3, 4, seed=1)
+    bank, embedded = unit(10, 4), unit(3, 4, seed=1)
     rows = jnp.asarray([7, 2, 10], jnp.int32)  # the last is a row that only fills the batch up
-    after = written(contrastive.moved(bank, rows, seen, 0.5))
+    after = written(contrastive.moved(bank, rows, embedded, 0.5))
     same = np.asarray((after == bank).all(axis=1))
     assert np.flatnonzero(~same).tolist() == [2, 7]
     np.testing.assert_allclose(np.linalg.norm(after, axis=1), 1.0, rtol=1e-5)
-    replaced, same = (written(contrastive.moved(bank, rows, seen, part)) for part in (0.0, 1.0))
-    np.testing.assert_allclose(replaced[7], seen[0], rtol=1e-5)
+    replaced, same = (written(contrastive.moved(bank, rows, embedded, part)) for part in (0.0, 1.0))
+    np.testing.assert_allclose(replaced[7], embedded[0], rtol=1e-5)
     np.testing.assert_allclose(same, bank, rtol=1e-5)
-    waiting = contrastive.moved(bank, rows, seen, 0.5)
+    waiting = contrastive.moved(bank, rows, embedded, 0.5)
     np.testing.assert_array_equal(written({"bank": waiting}, jnp.bool_(False))["bank"], bank)
 
 
@@ -193,13 +193,13 @@ def test_info_nce_is_a_cross_entropy_over_the_group():
     forth = losses.cross_entropy(jnp.asarray(score), jnp.arange(5))
     back = losses.cross_entropy(jnp.asarray(score.T), jnp.arange(5))
     options = dict(temperature=0.2)
-    found = losses.info_nce(student, teacher, labels, **options)
-    np.testing.assert_allclose(found, forth, rtol=1e-5)
+    value = losses.info_nce(student, teacher, labels, **options)
+    np.testing.assert_allclose(value, forth, rtol=1e-5)
     both = losses.info_nce(student, teacher, labels, symmetric=True, **options)
     np.testing.assert_allclose(both, (forth + back) / 2, rtol=1e-5)
     fewer = losses.info_nce(student, teacher, labels, ignore_same_class=True, **options)
-    assert (fewer <= found + 1e-6).all() and fewer[0] < found[0]
-    np.testing.assert_allclose(fewer[3], found[3], rtol=1e-6)  # alone in its class
+    assert (fewer <= value + 1e-6).all() and fewer[0] < value[0]
+    np.testing.assert_allclose(fewer[3], value[3], rtol=1e-6)  # alone in its class
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ TARGET = jax.nn.one_hot(jnp.arange(6) % 5, 5)
 def inputs(logits=LOGITS, mask=None):
     mask = jnp.ones(6, bool) if mask is None else mask
     view = View(None, TARGET, jnp.arange(6), jnp.arange(6), mask)
-    return tuple(TermInput(Outputs(own, {}), None, view) for own in logits)
+    return tuple(TermInput(Outputs(view_logits, {}), None, view) for view_logits in logits)
 
 
 def run(logits=LOGITS, mask=None, mu=(0.3, -0.2, 0.1), **options):
@@ -57,8 +57,8 @@ def test_scales():
     together = losses.ensemble_logits(LOGITS, jnp.zeros(3))
     norms = np.linalg.norm(together, axis=-1)
     for scale, length in (("sqrt_classes", np.sqrt(5)), ("mean_norm", norms.mean()), (10, 10.0)):
-        found = losses.l2_normalized(together, ensemble.scale_of(scale, together))
-        np.testing.assert_allclose(np.linalg.norm(found, axis=-1), length, rtol=1e-5)
+        scaled = losses.l2_normalized(together, ensemble.scale_of(scale, together))
+        np.testing.assert_allclose(np.linalg.norm(scaled, axis=-1), length, rtol=1e-5)
     assert run(logit_scale="mean_norm")[0] > run(logit_scale=0.1)[0]
 
 

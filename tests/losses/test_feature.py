@@ -13,8 +13,8 @@ RNG = np.random.default_rng(0)
 
 
 def maps(side, channels, seed=0):
-    own = np.random.default_rng(seed)
-    return jnp.asarray(own.normal(0, 1, (3, side, side, channels)), jnp.float32)
+    draw = np.random.default_rng(seed)
+    return jnp.asarray(draw.normal(0, 1, (3, side, side, channels)), jnp.float32)
 
 
 STUDENT, TEACHER = maps(4, 5), maps(2, 6, seed=1)
@@ -84,15 +84,15 @@ def test_normalized_rows_follow_torch(torch):
     assert np.isfinite(gradient).all() and not gradient[1].any()
 
 
-@pytest.mark.parametrize("own, wanted", [(8, 4), (4, 8), (5, 5), (6, 4)])
-def test_regressors_give_the_teachers_shape(own, wanted):
-    student, teacher = (3, own, own, 5), (3, wanted, wanted, 7)
+@pytest.mark.parametrize("side, target", [(8, 4), (4, 8), (5, 5), (6, 4)])
+def test_regressors_give_the_teachers_shape(side, target):
+    student, teacher = (3, side, side, 5), (3, target, target, 7)
     params = adapters.regressor_init(jax.random.key(0), student, teacher)
-    found = adapters.regress(params, maps(own, 5), teacher, groups=1, relu=False)
-    assert found.shape == teacher
-    np.testing.assert_allclose(found.mean((0, 1, 2)), 0.0, atol=1e-5)
-    np.testing.assert_allclose(found.std((0, 1, 2)), 1.0, atol=1e-2)
-    assert (adapters.regress(params, maps(own, 5), teacher, groups=1, relu=True) >= 0).all()
+    mapped = adapters.regress(params, maps(side, 5), teacher, groups=1, relu=False)
+    assert mapped.shape == teacher
+    np.testing.assert_allclose(mapped.mean((0, 1, 2)), 0.0, atol=1e-5)
+    np.testing.assert_allclose(mapped.std((0, 1, 2)), 1.0, atol=1e-2)
+    assert (adapters.regress(params, maps(side, 5), teacher, groups=1, relu=True) >= 0).all()
 
 
 def test_a_transposed_convolution_is_torchs(torch):
@@ -107,8 +107,8 @@ def test_a_transposed_convolution_is_torchs(torch):
 
 def test_adapters_normalise_within_groups():
     x = jnp.concatenate([maps(2, 4), 5.0 + 3.0 * maps(2, 4)])
-    found = adapters.norm(adapters.norm_init(4), x, groups=2)
-    np.testing.assert_allclose(found[:3], found[3:], atol=1e-3)
+    y = adapters.norm(adapters.norm_init(4), x, groups=2)
+    np.testing.assert_allclose(y[:3], y[3:], atol=1e-3)
     assert abs(adapters.norm(adapters.norm_init(4), x, groups=1)[:3].mean()) > 0.1
 
 
@@ -133,11 +133,11 @@ def test_the_paraphraser_learns_first_and_is_then_held_fixed():
     for epoch, moved in ((0, {"encoder", "decoder"}), (2, {"translator"})):
         params, value = run("ft", STUDENT, maps(4, 6, seed=1), epoch, init_epochs=2)
         by_params, by_student = jax.jit(jax.grad(value, (0, 1)))(params, STUDENT)
-        found = {
+        changed = {
             part for part, tree in by_params["0"].items()
             if any(leaf.any() for leaf in jax.tree.leaves(tree))
         }
-        assert found == moved and bool(by_student.any()) == (epoch == 2)
+        assert changed == moved and bool(by_student.any()) == (epoch == 2)
 
 
 def test_connectors_stand_only_where_shapes_differ():

@@ -11,8 +11,8 @@ from kdaug_jax.types import Clock, Outputs, View
 
 
 def maps(side, channels, seed):
-    own = np.random.default_rng(seed)
-    return jnp.asarray(0.5 + own.normal(0, 1, (6, side, side, channels)), jnp.float32)
+    draw = np.random.default_rng(seed)
+    return jnp.asarray(0.5 + draw.normal(0, 1, (6, side, side, channels)), jnp.float32)
 
 
 STUDENT = (maps(4, 5, 0), maps(2, 6, 1))
@@ -22,7 +22,7 @@ LOGITS = [jnp.asarray(np.random.default_rng(i).normal(0, 1, (6, 4)), jnp.float32
 
 def inputs(student, teacher=TEACHER):
     view = View(None, None, None, None, jnp.ones(6, bool))
-    outputs = (Outputs(one, {}) for one in LOGITS)
+    outputs = (Outputs(logits, {}) for logits in LOGITS)
     return (TermInput(*outputs, view, tuple(student), tuple(teacher)),)
 
 
@@ -113,17 +113,17 @@ def test_graphs_stay_inside_their_group():
 def test_heads_are_interleaved_units():
     """Unit d heads + h of the dense layers is coordinate d of head h."""
     params, state = start(heads=3)
-    own, moments = params["attention"]["1"], state["1"]
+    layers, moments = params["attention"]["1"], state["1"]
     vectors, before = (jnp.asarray(np.random.default_rng(i).normal(size=(6, d)), jnp.float32)
                        for i, d in ((0, 6), (1, 5)))
-    found, _ = jax.jit(graph.graph, static_argnums=3)(own, vectors, before, 3, moments)
+    graphs, _ = jax.jit(graph.graph, static_argnums=3)(layers, vectors, before, 3, moments)
     sender, receiver = (
-        np.asarray(x @ own[name]["kernel"]) / np.sqrt(1 + graph.EPS)
+        np.asarray(x @ layers[name]["kernel"]) / np.sqrt(1 + graph.EPS)
         for name, x in (("sender", vectors), ("receiver", before))
     )
     for head in range(3):
         np.testing.assert_allclose(
-            found[head], sender[:, head::3] @ receiver[:, head::3].T, rtol=1e-4, atol=1e-5
+            graphs[head], sender[:, head::3] @ receiver[:, head::3].T, rtol=1e-4, atol=1e-5
         )
 
 

@@ -12,8 +12,8 @@ from kdaug_jax.types import View
 
 
 def maps(side, channels, seed=0):
-    own = np.random.default_rng(seed)
-    return jnp.asarray(own.normal(0, 1, (3, side, side, channels)), jnp.float32)
+    draw = np.random.default_rng(seed)
+    return jnp.asarray(draw.normal(0, 1, (3, side, side, channels)), jnp.float32)
 
 
 def test_only_what_the_teacher_shows_counts():
@@ -31,12 +31,12 @@ def test_only_what_the_teacher_shows_counts():
 def test_margins_are_the_mean_negative_response():
     state = {"margin": jnp.zeros(4), "seen": jnp.zeros(4)}
     move = jax.jit(overhaul.moved_margin)
-    seen = []
+    means = []
     for seed in range(3):
         teacher = maps(4, 4, seed).at[..., 3].set(1.0)
         state = move(state, teacher)
-        seen.append([x[x < 0].mean() for x in np.moveaxis(np.asarray(teacher), -1, 0)[:3]])
-    np.testing.assert_allclose(state["margin"][:3], np.mean(seen, axis=0), rtol=1e-5)
+        means.append([x[x < 0].mean() for x in np.moveaxis(np.asarray(teacher), -1, 0)[:3]])
+    np.testing.assert_allclose(state["margin"][:3], np.mean(means, axis=0), rtol=1e-5)
     assert state["margin"][3] == state["seen"][3] == 0  # a channel that is never negative
     for _ in range(2 * overhaul.MOST_BATCHES):
         state = move(state, teacher)
@@ -49,18 +49,18 @@ def test_the_adaptive_pool_is_torchs(torch, size, side):
     expected = torch.nn.functional.adaptive_avg_pool2d(
         torch.tensor(np.asarray(x)).permute(0, 3, 1, 2), side
     )
-    found = review.adaptive_pool(x, side)
-    np.testing.assert_allclose(found, expected.permute(0, 2, 3, 1).numpy(), atol=1e-6)
+    pooled = review.adaptive_pool(x, side)
+    np.testing.assert_allclose(pooled, expected.permute(0, 2, 3, 1).numpy(), atol=1e-6)
 
 
-@pytest.mark.parametrize("own, wanted", [((4, 4), (8, 8)), ((4, 4), (7, 6)), ((8, 8), (4, 4))])
-def test_nearest_is_torchs(torch, own, wanted):
-    x = maps(own[0], 2)
+@pytest.mark.parametrize("size, target", [((4, 4), (8, 8)), ((4, 4), (7, 6)), ((8, 8), (4, 4))])
+def test_nearest_is_torchs(torch, size, target):
+    x = maps(size[0], 2)
     expected = torch.nn.functional.interpolate(
-        torch.tensor(np.asarray(x)).permute(0, 3, 1, 2), wanted, mode="nearest"
+        torch.tensor(np.asarray(x)).permute(0, 3, 1, 2), target, mode="nearest"
     )
     np.testing.assert_array_equal(
-        review.nearest(x, wanted), expected.permute(0, 2, 3, 1).numpy()
+        review.nearest(x, target), expected.permute(0, 2, 3, 1).numpy()
     )
 
 
@@ -69,11 +69,11 @@ def test_equal_stages_cost_nothing_and_each_counts():
     loss = jax.jit(review.hierarchical_context)
     np.testing.assert_array_equal(loss(teacher, teacher), np.zeros(3))
     for i in range(3):
-        changed = [one + 1.0 if j == i else one for j, one in enumerate(teacher)]
+        changed = [features + 1.0 if j == i else features for j, features in enumerate(teacher)]
         # A constant difference is the same at every size.
         np.testing.assert_allclose(loss(changed, teacher), 1.0, rtol=1e-5)
-    check_grads(lambda *s: loss(s, teacher), [one + 0.5 for one in teacher], 1, modes=("rev",),
-                atol=2e-2, rtol=2e-2)
+    moved = [features + 0.5 for features in teacher]
+    check_grads(lambda *s: loss(s, teacher), moved, 1, modes=("rev",), atol=2e-2, rtol=2e-2)
     with pytest.raises(ValueError, match="needs equal shapes"):
         loss([maps(4, 3)], [maps(4, 5)])
 

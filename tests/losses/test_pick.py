@@ -52,5 +52,5 @@ def test_disagreement_with_a_mixed_label():
     teacher = jnp.asarray([[2.0, 1.0, 0.0]] * 4)
     target = np.stack([0.6 * eye[0] + 0.4 * eye[1], 0.4 * eye[0] + 0.6 * eye[1],
                        eye[0], 0.5 * eye[0] + 0.5 * eye[2]])
-    found = losses.label_disagreement(teacher, target)
-    assert found.tolist() == [False, True, False, False]
+    disagrees = losses.label_disagreement(teacher, target)
+    assert disagrees.tolist() == [False, True, False, False]

@@ -75,12 +75,12 @@ def test_values_on_logits_do_not_depend_on_the_number_of_devices(devices):
             for name, loss in PLAIN.items()
         }
 
-    one = jax.jit(values)(STUDENT, TEACHER)
+    single = jax.jit(values)(STUDENT, TEACHER)
     mesh = sharding.make_mesh(devices, 8)
     many = jax.jit(values)(*sharding.put_batch(mesh, (STUDENT, TEACHER)))
     for name in PLAIN:
-        np.testing.assert_allclose(one[name], many[name], rtol=1e-5, atol=1e-6, err_msg=name)
-    assert set(RELATIONAL) <= set(one)
+        np.testing.assert_allclose(single[name], many[name], rtol=1e-5, atol=1e-6, err_msg=name)
+    assert set(RELATIONAL) <= set(single)
 
 
 # Those that test_losses_grouped does not spread; what is left are functions of logits.
@@ -96,10 +96,10 @@ def test_values_on_activations_do_not_depend_on_the_number_of_devices():
     def values(given):
         return {name: made[name][0](*given[name]) for name in made}
 
-    given = {name: own[1:] for name, own in made.items()}
-    one, four = values(given), values(sharding.put_batch(sharding.make_mesh(4, 8), given))
+    given = {name: parts[1:] for name, parts in made.items()}
+    single, spread = values(given), values(sharding.put_batch(sharding.make_mesh(4, 8), given))
     for name in made:
-        np.testing.assert_allclose(one[name], four[name], rtol=1e-5, atol=1e-6, err_msg=name)
+        np.testing.assert_allclose(single[name], spread[name], rtol=1e-5, atol=1e-6, err_msg=name)
 
 
 def test_every_loss_is_spread_somewhere():

@@ -12,8 +12,8 @@ from kdaug_jax.runtime import sharding
 
 
 def maps(side, channels, seed=0, shift=0.5):
-    own = np.random.default_rng(seed)
-    return jnp.asarray(shift + own.normal(0, 1, (3, side, side, channels)), jnp.float32)
+    draw = np.random.default_rng(seed)
+    return jnp.asarray(shift + draw.normal(0, 1, (3, side, side, channels)), jnp.float32)
 
 
 STUDENT = [maps(4, 6), maps(2, 8, 1)]
@@ -51,8 +51,8 @@ def test_the_gradient_is_that_of_a_full_decomposition(side, channels):
         vectors = jnp.linalg.svd(svd.pixel_rows(x), full_matrices=False)[2][:, :2]
         return jnp.sum(weight[:, 0, 0, :, None] * (jnp.swapaxes(vectors, 1, 2) @ vectors))
 
-    found, expected = jax.jit(jax.grad(ours))(x), jax.jit(jax.grad(full))(x)
-    np.testing.assert_allclose(found, expected, rtol=1e-2, atol=1e-3 * np.abs(expected).max())
+    gradient, expected = jax.jit(jax.grad(ours))(x), jax.jit(jax.grad(full))(x)
+    np.testing.assert_allclose(gradient, expected, rtol=1e-2, atol=1e-3 * np.abs(expected).max())
 
 
 def test_eigenvalues_have_their_gradient():
@@ -141,9 +141,9 @@ def test_several_decompositions_at_once_end_on_several_devices():
     many = [jnp.asarray(draw.normal(0.5, 1, (8, 8, 8, 24)), jnp.float32) for _ in range(4)]
 
     def values(many):
-        vectors = [svd.right_singular(one, 2) for one in many]
+        vectors = [svd.right_singular(features, 2) for features in many]
         return sum(jnp.sum(jnp.abs(part)) for pair in vectors for part in pair)
 
-    one = jax.jit(values)(many)
+    single = jax.jit(values)(many)
     spread = jax.jit(values)(sharding.put_batch(mesh, many))
-    np.testing.assert_allclose(one, spread, rtol=1e-4)
+    np.testing.assert_allclose(single, spread, rtol=1e-4)

@@ -27,7 +27,7 @@ INFO = data.describe(DATASET)
 
 @pytest.fixture
 def name_as(monkeypatch):
-    """Gives a function that makes a loss an attribute of this module and returns its name."""
+    """Returns a function that makes a loss an attribute of this module and returns its name."""
 
     def name(loss):
         monkeypatch.setattr(sys.modules[__name__], "loss_of_a_test", loss, raising=False)

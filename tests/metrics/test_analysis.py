@@ -46,10 +46,10 @@ P /= P.sum(1, keepdims=True)
 def test_values_equal_the_reference_to_a_millionth():
     with np.load(GOLDEN) as stored:
         file = File({key: stored[key] for key in stored.files})
-    found = metrics_004(file)
+    results = metrics_004(file)
     for key in file.results:
         np.testing.assert_allclose(
-            found[key], file.arrays[key], rtol=1e-6, atol=1e-6, err_msg=key
+            results[key], file.arrays[key], rtol=1e-6, atol=1e-6, err_msg=key
         )
 
 
@@ -82,8 +82,8 @@ def test_precision_recall_and_f1_are_scikit_learns():
         expected = precision_recall_fscore_support(
             label, taken, average="macro", zero_division=0
         )
-        found = metrics.precision_recall_f1(counts)
-        np.testing.assert_allclose(list(found.values()), expected[:3], rtol=1e-12)
+        scores = metrics.precision_recall_f1(counts)
+        np.testing.assert_allclose(list(scores.values()), expected[:3], rtol=1e-12)
     nothing = metrics.precision_recall_f1(np.zeros((CLASSES, CLASSES)))
     assert np.isnan(list(nothing.values())).all()
 
@@ -96,8 +96,8 @@ def test_calibration_is_that_of_the_formula(bins):
     for i in range(bins):
         inside = (confidence > i / bins) & (confidence <= (i + 1) / bins)
         if inside.any():
-            own = abs(right[inside].mean() - confidence[inside].mean())
-            gap, largest = gap + inside.mean() * own, max(largest, own)
+            distance = abs(right[inside].mean() - confidence[inside].mean())
+            gap, largest = gap + inside.mean() * distance, max(largest, distance)
     np.testing.assert_allclose(metrics.ece(sums), gap, atol=1e-6)
     np.testing.assert_allclose(metrics.mce(sums), largest, atol=1e-6)
     assert sums.count.sum() == SIZE and metrics.gaps(sums)[1].sum() == pytest.approx(1)
@@ -146,16 +146,16 @@ def test_kl_between_class_means():
     np.testing.assert_allclose(matrix, expected, atol=1e-12)
     assert metrics.class_separability(sums) == pytest.approx(np.mean(expected))
     people = metrics.class_sums(HUMAN, LABEL, EVERY, CLASSES)
-    own = np.diag(metrics.kl_matrix(metrics.class_means(people), means))
-    assert metrics.human_kl_class(people, sums) == pytest.approx(own.mean())
+    divergence = np.diag(metrics.kl_matrix(metrics.class_means(people), means))
+    assert metrics.human_kl_class(people, sums) == pytest.approx(divergence.mean())
     assert np.isfinite(metrics.kl_matrix(np.eye(3), np.eye(3))).all()
 
 
 def test_classes_without_examples_are_left_out_of_means():
     p = jax.nn.softmax(LOGITS, axis=-1)
-    whole = [metrics.class_sums(one, LABEL, EVERY, CLASSES) for one in (HUMAN, p)]
+    whole = [metrics.class_sums(rows, LABEL, EVERY, CLASSES) for rows in (HUMAN, p)]
     # Two more classes, which no example has.
-    more = [metrics.class_sums(one, LABEL, EVERY, CLASSES + 2) for one in (HUMAN, p)]
+    more = [metrics.class_sums(rows, LABEL, EVERY, CLASSES + 2) for rows in (HUMAN, p)]
     assert metrics.class_separability(more[1]) == metrics.class_separability(whole[1]) > 0
     assert metrics.human_kl_class(*more) == metrics.human_kl_class(*whole) > 0
     nobody = metrics.class_sums(p, LABEL, ~EVERY, CLASSES)
@@ -177,21 +177,21 @@ def test_discrimination_is_that_of_all_pairs(embedding):
         cosine[np.ix_(LABEL == i, LABEL == j)].mean()
         for i in range(CLASSES) for j in range(i + 1, CLASSES)
     ]
-    seen = metrics.moments(embedding, EVERY)
-    sums = metrics.unit_sums(embedding, LABEL, EVERY, seen, CLASSES)
-    found = metrics.class_discrimination(sums)
+    moments = metrics.moments(embedding, EVERY)
+    sums = metrics.unit_sums(embedding, LABEL, EVERY, moments, CLASSES)
+    result = metrics.class_discrimination(sums)
     tolerance = 1e-6 if embedding.max() < 100 else 1e-3  # what float32 holds of 1000 + x
-    np.testing.assert_allclose(found.cohesion_per_class, within, atol=tolerance)
+    np.testing.assert_allclose(result.cohesion_per_class, within, atol=tolerance)
     np.testing.assert_allclose(
-        found.adhesion_per_pair[np.triu_indices(CLASSES, 1)], between, atol=tolerance
+        result.adhesion_per_pair[np.triu_indices(CLASSES, 1)], between, atol=tolerance
     )
     value = (np.mean(within) - np.mean(between)) / np.sqrt(7)
-    np.testing.assert_allclose(found.discrimination, value, atol=tolerance)
+    np.testing.assert_allclose(result.discrimination, value, atol=tolerance)
     table5 = metrics.class_discrimination(sums, table5=True).discrimination
     value = (np.mean(within) - np.mean(between) / 2) / np.sqrt(CLASSES)
     np.testing.assert_allclose(table5, value, atol=tolerance)
     other = metrics.class_discrimination(sums, dim=28).discrimination
-    np.testing.assert_allclose(2 * other, found.discrimination, rtol=1e-9)
+    np.testing.assert_allclose(2 * other, result.discrimination, rtol=1e-9)
     assert same.any()
 
 
@@ -199,18 +199,18 @@ def test_classes_without_pairs_are_left_out():
     label = np.minimum(LABEL, 1)
     label[0] = 2
     run = partial(metrics.unit_sums, EMBEDDING, label, EVERY, SEEN)
-    found = metrics.class_discrimination(run(CLASSES))
-    assert np.isnan(found.cohesion_per_class).tolist() == [False, False, True, True, True]
-    assert np.isfinite(found.adhesion_per_pair).sum() == 6
-    assert np.isfinite(found[:3]).all()
+    result = metrics.class_discrimination(run(CLASSES))
+    assert np.isnan(result.cohesion_per_class).tolist() == [False, False, True, True, True]
+    assert np.isfinite(result.adhesion_per_pair).sum() == 6
+    assert np.isfinite(result[:3]).all()
 
 
 def test_dimensions_that_never_change_count_as_nothing():
     wide = np.concatenate([EMBEDDING, np.full((SIZE, 2), 3.5, np.float32)], axis=1)
-    found = [
+    results = [
         metrics.class_discrimination(
             metrics.unit_sums(x, LABEL, EVERY, metrics.moments(x, EVERY), CLASSES), dim=7
         )
         for x in (EMBEDDING, wide)
     ]
-    np.testing.assert_allclose(found[0].discrimination, found[1].discrimination, rtol=1e-5)
+    np.testing.assert_allclose(results[0].discrimination, results[1].discrimination, rtol=1e-5)

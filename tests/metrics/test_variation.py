@@ -34,4 +34,4 @@ def test_a_teacher_that_always_says_the_same_has_none_and_one_group_is_refused()
     assert metrics.t_stddev(same, 4) == pytest.approx(0, abs=1e-7)
     with pytest.raises(ValueError) as caught:
         metrics.t_stddev(same[:1], 4)
-    assert caught.value.args == ("has 1 groups of 4 views", "needs at least 2")
+    assert caught.value.args == ("got 1 groups of 4 views", "needs at least 2")
