@@ -29,7 +29,7 @@ from configs import digits_kd
 from kdaug_jax import data
 from kdaug_jax.errors import UserError
 from kdaug_jax.models import export_weights, import_weights
-from kdaug_jax.runtime.model_card import Card
+from kdaug_jax.runtime.model_card import ModelCard
 from kdaug_jax.training import loop, teachers
 
 # Of pixels 0..1; any numbers will do if both sides are told the same.
@@ -117,8 +117,8 @@ def train_teacher(split: data.Split, epochs: int) -> ResNet8:
     return network.eval()
 
 
-def accuracy(network: nn.Module, split: data.Split, card: Card) -> float:
-    """Gives the share of a split that a network of PyTorch classifies rightly."""
+def accuracy(network: nn.Module, split: data.Split, card: ModelCard) -> float:
+    """Returns the share of a split that a network of PyTorch classifies rightly."""
     with torch.no_grad():
         logits = network(normalised(split.image, card.mean, card.std))
     return float((logits.argmax(1).numpy() == split.label).mean())
