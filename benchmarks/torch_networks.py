@@ -68,7 +68,7 @@ class Shuffle(nn.Module):
 
 
 def unit(inputs, outputs, size=3, stride=1, groups=1, act=nn.ReLU, bias=False, eps=1e-5):
-    """Gives convolution, BatchNorm and perhaps an activation."""
+    """Returns convolution, BatchNorm and perhaps an activation."""
     layers = [
         nn.Conv2d(inputs, outputs, size, stride, size // 2, groups=groups, bias=bias),
         nn.BatchNorm2d(outputs, eps),
@@ -77,7 +77,7 @@ def unit(inputs, outputs, size=3, stride=1, groups=1, act=nn.ReLU, bias=False, e
 
 
 def active(inputs, outputs, size=3, stride=1):
-    """Gives BatchNorm, ReLU and convolution."""
+    """Returns BatchNorm, ReLU and convolution."""
     return nn.Sequential(
         nn.BatchNorm2d(inputs), nn.ReLU(inplace=True),
         nn.Conv2d(inputs, outputs, size, stride, size // 2, bias=False),

@@ -32,7 +32,7 @@ from kdaug_jax.models import export_weights, import_weights
 from kdaug_jax.runtime.model_card import ModelCard
 from kdaug_jax.training import loop, teachers
 
-# Of pixels 0..1; any numbers will do if both sides are told the same.
+# Of pixels 0..1; any numbers will do if both sides use the same.
 MEAN, STD = (0.3, 0.3, 0.3), (0.4, 0.4, 0.4)
 
 
@@ -118,14 +118,14 @@ def train_teacher(split: data.Split, epochs: int) -> ResNet8:
 
 
 def accuracy(network: nn.Module, split: data.Split, card: ModelCard) -> float:
-    """Gives the share of a split that a network of PyTorch classifies rightly."""
+    """Returns the share of a split that a network of PyTorch classifies rightly."""
     with torch.no_grad():
         logits = network(normalised(split.image, card.mean, card.std))
     return float((logits.argmax(1).numpy() == split.label).mean())
 
 
 def checked(status: int) -> None:
-    """Ends the example where a command failed; it has said why."""
+    """Ends the example where a command failed; it has printed why."""
     if status:
         raise SystemExit(status)
 
@@ -164,7 +164,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     checked(export_weights.main([f"--from={root / 'run'}", f"--to={root / 'student.safetensors'}"]))
     student = LeNet(10)
     student.load_state_dict(load_file(root / "student.safetensors"), strict=True)
-    # The file says itself how its images are to be normalised.
+    # The card in the file holds the mean and deviation of its images.
     card, _ = import_weights.import_file(root / "student.safetensors", "lenet_vrm")
     here, there = results["eval/test/accuracy"], accuracy(student.eval(), splits["test"], card)
     print(f"student: test accuracy {100 * here:.2f} % here, {100 * there:.2f} % in PyTorch")

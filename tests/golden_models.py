@@ -3,7 +3,7 @@
 A file `<network>….npz` holds `input` f32[2,3,H,W] and, with weights that are made again from
 their names (see `weight`), what the original in PyTorch says: `logits` f32[2,C] and features. Its
 arrays: `param_names`, `param_shapes` (comma-joined) and `param_sums` (float64 sums of the weights);
-`feature/<name>/shape`, `/values` and `/step` (the flat channels-first array with that step) and
+`tap/<name>/shape`, `/values` and `/step` (the flat channels-first array with that step) and
 `/stats` (mean, standard deviation and norm of the whole array); `meta`, JSON with `gain`.
 """
 
@@ -27,6 +27,8 @@ STORED = Path(__file__).parent / "golden" / "models"
 
 # Of the standard deviation of what is compared. EfficientNets sum more terms.
 TOLERANCE, TOLERANCE_EFFICIENTNET = 1e-4, 5e-4
+# What the stored files call a feature.
+_FEATURE = "tap/"
 
 
 def check(directory: str | Path) -> tuple[int, int]:
@@ -50,7 +52,7 @@ def check(directory: str | Path) -> tuple[int, int]:
 
 
 def differences(path: Path) -> Iterator[str]:
-    """Says in what a network differs from one file; nothing if it agrees."""
+    """Yields how a network differs from a file; nothing if it agrees."""
     content, state = read(path)
     name = network_of(path.stem)
     sums = [np.sum(array, dtype=np.float64) for array in state.values()]
@@ -62,16 +64,20 @@ def differences(path: Path) -> Iterator[str]:
     error = np.abs(outputs.logits - content["logits"]).max() / np.std(content["logits"])
     if not error <= tolerance:
         yield f"logits differ by {error:.1e} of their standard deviation"
-    for feature in sorted({key.split("/")[1] for key in content if key.startswith("feature/")}):
+    features = sorted({key.split("/")[1] for key in content if key.startswith(_FEATURE)})
+    if not features:
+        yield "holds no features"
+    for feature in features:
         if feature not in outputs.features:
             yield f"feature {feature} is missing"
             continue
         keys = ("shape", "step", "values", "stats")
-        part = {key: content[f"feature/{feature}/{key}"] for key in keys}
-        yield from _tap_differences(feature, np.asarray(outputs.features[feature]), part, tolerance)
+        stored = {key: content[f"{_FEATURE}{feature}/{key}"] for key in keys}
+        array = np.asarray(outputs.features[feature])
+        yield from _feature_differences(feature, array, stored, tolerance)
 
 
-def _tap_differences(
+def _feature_differences(
     feature: str, array: np.ndarray, stored: Mapping[str, np.ndarray], tolerance: float
 ) -> Iterator[str]:
     array = array.transpose(0, 3, 1, 2) if array.ndim == 4 else array
@@ -95,7 +101,7 @@ def _tap_differences(
 
 
 def read(path: Path) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-    """Gives the arrays of a file, and the weights in PyTorch's names and layout."""
+    """Returns the arrays of a file, and the weights in PyTorch's names and layout."""
     with np.load(path) as stored:
         content = dict(stored)
     gain = json.loads(str(content["meta"]))["gain"]
@@ -105,7 +111,7 @@ def read(path: Path) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
 
 
 def network_of(stem: str) -> str:
-    """Gives the longest name of a network that begins the name of a file."""
+    """Returns the longest name of a network that begins the name of a file."""
     known = [name for name in models.names() if stem.lower().startswith(name)]
     if not known:
         raise ValueError(f"no network's name begins '{stem}'")
@@ -131,7 +137,7 @@ def forward(
     state: Mapping[str, np.ndarray],
     change: Callable[[models.Model, dict], dict] = lambda model, variables: variables,
 ) -> Any:
-    """Gives what our network says of the stored input with the given, perhaps changed, weights."""
+    """Returns the outputs of our network for the stored input, with perhaps changed weights."""
     image = jnp.asarray(content["input"].transpose(0, 2, 3, 1))
     model = models.create(name, content["logits"].shape[1], normalize=RAW)
     expected = jax.eval_shape(lambda key: model.init(key, image.shape[1:3]), jax.random.key(0))

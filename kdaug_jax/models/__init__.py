@@ -13,10 +13,10 @@ Networks of your own: `create`, and `networks.X.name` in configs, also take
    features), or (logits, features, new batch_stats). NNX and every other library fit in this way.
 
 `docs/examples/network_linen.py` and `network_nnx.py` are complete examples. Losses on features find
-them by name; a network without features serves all others. The object may say `min_size`, the
-smallest image side in pixels (1), and `native_size`, the usual one (32). A factory that takes
-`dtype` is told the type of the computation; without it, "bfloat16" is refused. A Linen module that
-takes `mode` in place of `train` is told `layers.Mode` and so can use `layers.BatchNorm` with
+them by name; a network without features serves all others. Attributes `min_size` and `native_size`
+state the smallest image side in pixels (by default 1) and the usual one (32). A factory that takes
+`dtype` receives the type of the computation; without it, "bfloat16" is refused. A Linen module that
+takes `mode` in place of `train` receives a `layers.Mode` and so can use `layers.BatchNorm` with
 `num_branches`, which its factory must take as well, and `replica_batch_size`; for any other network
 several branches and a `replica_batch_size` are refused. Shapes and types are checked whenever the
 network is traced, and before anything is computed when an experiment is built.

@@ -27,7 +27,7 @@ def from_torch(state: Mapping[str, np.ndarray], variables_shape: Mapping[str, An
     Args:
       state: arrays by PyTorch's names, such as `layer1.0.conv1.weight`.
       variables_shape: `{"params": tree, "batch_stats": tree}` of anything with shape and dtype,
-        such as `jax.eval_shape` of `Model.init` gives.
+        such as `jax.eval_shape` of `Model.init` returns.
 
     Returns:
       `{"params": tree, "batch_stats": tree}` of arrays.

@@ -68,7 +68,7 @@ def cropped(image):
 
 
 def test_the_function_says_what_the_student_says(named, plain):
-    directory, said = plain
+    directory, console = plain
     card, function = artifact.read(directory / "export")
     assert card.class_names == NAMES and card.size == (12, 12) and card.arch == "tiny"
     # The view of evaluation is inside; any number of images will do.
@@ -85,18 +85,18 @@ def test_the_function_says_what_the_student_says(named, plain):
     assert set(jax.export.deserialize(
         bytearray((directory / "export" / "model.stablehlo").read_bytes())
     ).platforms) == {"cpu", "cuda", "tpu"}
-    assert "model.stablehlo" in said and "packed" in said
+    assert "model.stablehlo" in console and "packed" in console
     assert not (directory / "export" / "packed.safetensors").exists()
 
 
 def test_packed_weights_say_the_same(named, quantised):
-    directory, said = quantised
-    wanted = live(directory, named.image)
+    directory, console = quantised
+    expected = live(directory, named.image)
     for packed in (False, True):
         _, function = artifact.read(directory / "export", packed)
-        np.testing.assert_allclose(function(named.image), wanted, rtol=1e-5, atol=1e-5)
-    assert np.abs(wanted).max() > 0.01
-    assert "kernels of 4 bits" in said
+        np.testing.assert_allclose(function(named.image), expected, rtol=1e-5, atol=1e-5)
+    assert np.abs(expected).max() > 0.01
+    assert "kernels of 4 bits" in console
     sizes = json.loads((directory / "export" / "sizes.json").read_text())
     files = {path.name: path.stat().st_size for path in (directory / "export").iterdir()}
     assert sizes["files"].items() <= files.items()
@@ -109,10 +109,10 @@ def test_packed_weights_say_the_same(named, quantised):
 def test_weights_beside_it_are_those_of_export_weights(plain, tmp_path):
     directory, _ = plain
     assert export_weights.main([f"--from={directory}", f"--to={tmp_path / 'w'}"]) == 0
-    one, two = (safetensors_file.read(path)[0] for path in
+    exported, written = (safetensors_file.read(path)[0] for path in
                 (tmp_path / "w", directory / "export" / "weights.safetensors"))
-    assert one.keys() == two.keys()
-    assert all(np.array_equal(one[name], two[name]) for name in one)
+    assert exported.keys() == written.keys()
+    assert all(np.array_equal(exported[name], written[name]) for name in exported)
 
 
 def test_predict(named, plain, tmp_path, capsys):
@@ -136,45 +136,45 @@ def test_predict(named, plain, tmp_path, capsys):
     assert predict.main([*grey, "--resize"]) == 0
     assert len(capsys.readouterr().out.splitlines()) == 5
     assert predict.main(grey) == 3
-    assert "grey.png: has 40×25 pixels, the network takes 12×12; resize it" in told(capsys)
+    assert "grey.png: has 40×25 pixels, the network takes 12×12; resize it" in error_of(capsys)
 
 
-def told(capsys):
+def error_of(capsys):
     line = capsys.readouterr().err
     assert line.startswith("error: ") and line.count("\n") == 1
     return line
 
 
-@pytest.mark.parametrize(("content", "said"), [
+@pytest.mark.parametrize(("content", "message"), [
     (None, "cannot be read (No such file or directory); name a file"),
     (b"", "image 0 is neither PNG nor JPEG"),
     (b"GIF89a", "image 0 is neither PNG nor JPEG"),
     (b"\x89PNG\r\n\x1a\n" + bytes(40), "image 0 is "),
 ])  # fmt: skip
-def test_images_of_the_wrong_kind(plain, tmp_path, capsys, content, said):
+def test_images_of_the_wrong_kind(plain, tmp_path, capsys, content, message):
     path = tmp_path / "image.png"
     if content is not None:
         path.write_bytes(content)
     assert predict.main([f"--model={plain[0] / 'export'}", str(path)]) == 3
-    assert said in told(capsys)
+    assert message in error_of(capsys)
 
 
 def test_transparent_images_are_refused(plain, tmp_path, capsys):
     path = tmp_path / "clear.png"
     Image.new("RGBA", (12, 12), (1, 2, 3, 4)).save(path)
     assert predict.main([f"--model={plain[0] / 'export'}", str(path)]) == 3
-    assert "is partly transparent; put it on a background" in told(capsys)
+    assert "is partly transparent; put it on a background" in error_of(capsys)
 
 
 def test_what_is_no_export(plain, tmp_path, capsys):
     image = str(tmp_path / "image.png")
     Image.new("RGB", (12, 12)).save(image)
     assert predict.main([f"--model={tmp_path}", image]) == 2
-    assert "has no model.json; make one: python main.py --mode=export" in told(capsys)
+    assert "has no model.json; make one: python main.py --mode=export" in error_of(capsys)
     assert predict.main([f"--model={plain[0] / 'export'}", image, "--packed"]) == 2
-    assert "holds no packed weights: the network is not quantised" in told(capsys)
+    assert "holds no packed weights: the network is not quantised" in error_of(capsys)
     assert predict.main([f"--model={plain[0] / 'export'}", image, "--top=0"]) == 2
-    assert "--top: is 0; at least 1" in told(capsys)
+    assert "--top: is 0; at least 1" in error_of(capsys)
     with pytest.raises(ConfigError, match="holds no run; train it first"):
         export.export_run(tmp_path)
 
@@ -205,10 +205,10 @@ def test_a_damaged_function_is_not_run(named, tmp_path):
 
 def test_members_of_a_population_are_exported_each(named, tmp_path):
     network = configs.network("tiny", trainable=True)
-    directory, said = train(tmp_path, network, population=(("seed", (0, 1)),))
-    one, two = (artifact.read(directory / "export" / name)[1] for name in "01")
-    assert "seed=1: " in said
-    assert np.abs(one(named.image[:2]) - two(named.image[:2])).max() > 1e-3
+    directory, console = train(tmp_path, network, population=(("seed", (0, 1)),))
+    first, second = (artifact.read(directory / "export" / name)[1] for name in "01")
+    assert "seed=1: " in console
+    assert np.abs(first(named.image[:2]) - second(named.image[:2])).max() > 1e-3
 
 
 def test_a_branch_for_training_does_not_go_out(named, tmp_path, capsys):
@@ -220,19 +220,21 @@ def test_a_branch_for_training_does_not_go_out(named, tmp_path, capsys):
     loop.train(config, tmp_path / "run", stream=io.StringIO())
     words = [f"--from={tmp_path / 'run'}", f"--to={tmp_path / 'w.safetensors'}", "--branch=1"]
     assert export_weights.main(words) == 2
-    assert "--branch: 1 holds the statistics of view strong for training only" in told(capsys)
+    assert "--branch: 1 holds the statistics of view strong for training only" in error_of(capsys)
     assert not (tmp_path / "w.safetensors").exists()
     assert export_weights.main([*words, "--training_branch"]) == 0
     assert export_weights.main([*words[:1], f"--to={tmp_path / 'x'}", "--branch=2"]) == 2
     assert "--branch: is 2; 0..1 exist" in capsys.readouterr().err
     export.export_run(tmp_path / "run", stream=io.StringIO())
-    for wrong, said in ((["--network=teacher"], "trained no 'teacher'"), (["--member=1"], "0..0")):
+    for wrong, message in (
+        (["--network=teacher"], "trained no 'teacher'"), (["--member=1"], "0..0"),
+    ):
         capsys.readouterr()
         assert export_weights.main([*words[:1], f"--to={tmp_path / 'x'}", *wrong]) == 2
-        assert said in told(capsys)
+        assert message in error_of(capsys)
 
 
 def test_the_command_line(run, tmp_path, capsys):
     config = "--config=configs/digits_kd.py:smoke"
     assert run(config, f"--workdir={tmp_path}", "--mode=export") == 2
-    assert "holds no run; train it first" in told(capsys)
+    assert "holds no run; train it first" in error_of(capsys)

@@ -40,7 +40,7 @@ def ours(name, imported, image):
     return np.asarray(run(imported.variables, image))
 
 
-def theirs(torch, network, card, image):
+def torch_logits(torch, network, card, image):
     mean, std = (np.float32(values) for values in (card.mean, card.std))
     pixels = ((image.astype(np.float32) - mean) / std).transpose(0, 3, 1, 2)
     with torch.no_grad():
@@ -62,17 +62,17 @@ def test_import_and_export_say_the_same(torch, layouts, tmp_path, name):
     assert imported.card.layout == layout_of(name).name == LAYOUTS[name]
     assert imported.card.num_classes == CLASSES
     image = np.random.default_rng(0).integers(0, 256, (3, side, side, 3), np.uint8)
-    wanted = theirs(torch, network, imported.card, image)
-    found = ours(name, imported, image)
-    assert np.std(wanted, axis=0).max() > 1e-2  # the images are told apart
-    np.testing.assert_allclose(found, wanted, atol=2e-4 * np.abs(wanted).max())
+    expected = torch_logits(torch, network, imported.card, image)
+    logits = ours(name, imported, image)
+    assert np.std(expected, axis=0).max() > 1e-2  # the images are told apart
+    np.testing.assert_allclose(logits, expected, atol=2e-4 * np.abs(expected).max())
 
     back = tmp_path / "ours.safetensors"
     safetensors_file.write(back, to_torch(imported.variables), {"format": "pt"})
     again = make(CLASSES)
     again.load_state_dict(load_file(back), strict=True)
     # What came from there goes back unchanged, so not only to a tolerance.
-    np.testing.assert_array_equal(theirs(torch, again.eval(), imported.card, image), wanted)
+    np.testing.assert_array_equal(torch_logits(torch, again.eval(), imported.card, image), expected)
 
 
 @pytest.mark.parametrize("wrap", ["", "state_dict", "model", "net"])
@@ -89,7 +89,7 @@ def test_wrappers_of_training_scripts(torch, layouts, tmp_path, wrap, prefix):
         variables["params"]["layer2_0"]["conv1"]["kernel"], kernel.transpose(2, 3, 1, 0)
     )
     # The code that publishes such weights normalises with the statistics of CIFAR-100.
-    assert card.mean == pytest.approx([255 * one for one in (0.5071, 0.4867, 0.4408)], abs=1e-3)
+    assert card.mean == pytest.approx([255 * value for value in (0.5071, 0.4867, 0.4408)], abs=1e-3)
 
 
 def test_an_entry_may_be_named(torch, layouts, tmp_path):
@@ -138,11 +138,11 @@ def test_the_other_spelling_of_efficientnet(torch, layouts, tmp_path):
     assert number == 15 and len(spelled) == len(state)
     for file, arrays in (("plain", state), ("spelled", spelled)):
         save_file(arrays, tmp_path / f"{file}.safetensors")
-    one, two = (
+    plain, wrapped = (
         import_weights.import_file(tmp_path / f"{file}.safetensors", arch, size=(32, 32)).variables
         for file, arch in (("plain", "tf_efficientnet_b0"), ("spelled", "efficientnet_b0"))
     )
-    jax.tree.map(np.testing.assert_array_equal, one, two)
+    jax.tree.map(np.testing.assert_array_equal, plain, wrapped)
 
 
 def test_pickles_that_hold_more_are_refused(torch, tmp_path, capsys):
@@ -169,7 +169,7 @@ def test_pickles_that_were_cut_off(torch, tmp_path, capsys, cut):
     assert import_weights.main(words) == 4
     line = capsys.readouterr().err
     assert line.startswith(f"error: {path}: ") and line.count("\n") == 1
-    assert [one.name for one in tmp_path.iterdir()] == ["cut.pth"]
+    assert [path.name for path in tmp_path.iterdir()] == ["cut.pth"]
 
 
 def test_a_pickle_that_is_called_safetensors(torch, tmp_path, capsys):

@@ -37,15 +37,15 @@ def weights(initialised, tmp_path):
 
 @pytest.fixture
 def call(tmp_path, capsys):
-    """Calls the command; gives its exit status and what it said."""
+    """Calls the command; returns its exit status and what it printed."""
     def run(path, *words, arch="tiny"):
         to = () if any(word.startswith("--to") for word in words) else (f"--to={tmp_path / 'to'}",)
         status = import_weights.main([f"--arch={arch}", f"--from={path}", *to, *words])
-        said = capsys.readouterr()
+        printed = capsys.readouterr()
         if status:
-            assert said.err.startswith("error: ") and said.err.count("\n") == 1, said.err
+            assert printed.err.startswith("error: ") and printed.err.count("\n") == 1, printed.err
             assert not (tmp_path / "to").exists() and not list(tmp_path.glob(".*"))
-        return status, said.err or said.out
+        return status, printed.err or printed.out
 
     return run
 
@@ -53,9 +53,9 @@ def call(tmp_path, capsys):
 def test_a_teacher_directory(weights, call, tmp_path, capsys):
     (tmp_path / "names.txt").write_text("ant\nbee\ncat\ndog\n")
     names = f"--class_names={tmp_path / 'names.txt'}"
-    status, said = call(weights(), "--size=8", names, *STATISTICS)
+    status, printed = call(weights(), "--size=8", names, *STATISTICS)
     assert status == 0
-    assert "tiny: 136 parameters, 4 classes" in said and "class names: known" in said
+    assert "tiny: 136 parameters, 4 classes" in printed and "class names: known" in printed
     card = model_card.read(tmp_path / "to" / "card.json")
     assert card.class_names == ("ant", "bee", "cat", "dog") and card.size == (8, 8)
     assert card.mean == (127.5,) * 3 and card.std == (63.75,) * 3
@@ -69,7 +69,7 @@ def test_a_teacher_directory(weights, call, tmp_path, capsys):
 
 
 def bad(what):
-    """Rows: changes of the file, words of the command line, exit status, what is said."""
+    """Rows: changes of the file, words of the command line, exit status, printed words."""
     f32 = np.float32
     return {
         "missing": ({"bn.weight": None}, [], 4, "does not fit tiny: bn.weight is missing"),
@@ -106,10 +106,10 @@ def bad(what):
     "an argument", "deviation", "variance", "no names",
 ])  # fmt: skip
 def test_what_does_not_fit(weights, call, what):
-    changes, words, status, said = bad(what)
-    given = [] if "--mean" in " ".join(words) else STATISTICS
-    found, line = call(weights(**changes), *given, *words)
-    assert found == status and said in line
+    changes, arguments, status, words = bad(what)
+    given = [] if "--mean" in " ".join(arguments) else STATISTICS
+    exit_status, line = call(weights(**changes), *given, *arguments)
+    assert exit_status == status and words in line
 
 
 def test_what_is_no_file_of_weights(weights, call, tmp_path):
@@ -151,7 +151,7 @@ def test_weights_go_out_and_come_back(weights, call, tmp_path, capsys):
     before, after = (safetensors_file.read(path)[0] for path in (weights(), out))
     assert set(before) == set(after)
     assert all(np.array_equal(before[name], after[name]) for name in before)
-    # Such a file says itself what an import has to be told otherwise.
+    # The card in such a file holds what other imports have to be given.
     again = import_weights.import_file(out, "tiny").card
     assert again.class_names == ("ant", "bee", "cat", "dog") and again.size == (8, 8)
     assert again.mean == (127.5,) * 3
@@ -170,7 +170,7 @@ def test_weights_go_out_and_come_back(weights, call, tmp_path, capsys):
 ])
 def test_a_card_inside_a_file_that_is_none(weights, tmp_path, metadata):
     arrays, _ = safetensors_file.read(weights())
-    path = tmp_path / "told.safetensors"
+    path = tmp_path / "card.safetensors"
     safetensors_file.write(path, arrays, {"kdaug_jax": metadata})
     with pytest.raises(UserError, match="card"):
         import_weights.import_file(path, "tiny")
@@ -181,9 +181,9 @@ def test_a_card_inside_a_file_that_is_none(weights, tmp_path, metadata):
 ])
 def test_a_card_inside_a_file_of_another_network(weights, tmp_path, changes):
     arrays, _ = safetensors_file.read(weights())
-    told = dict(arch="tiny", num_classes=4, size=[8, 8], mean=[1] * 3, std=[1] * 3) | changes
-    path = tmp_path / "told.safetensors"
-    safetensors_file.write(path, arrays, {"kdaug_jax": json.dumps(told)})
+    card = dict(arch="tiny", num_classes=4, size=[8, 8], mean=[1] * 3, std=[1] * 3) | changes
+    path = tmp_path / "card.safetensors"
+    safetensors_file.write(path, arrays, {"kdaug_jax": json.dumps(card)})
     with pytest.raises(CheckpointError, match="but holds tiny of 4 and 3; export it again"):
         import_weights.import_file(path, "tiny")
 
@@ -192,14 +192,16 @@ def test_a_card_inside_a_file_of_another_network(weights, tmp_path, changes):
 
 
 def test_every_network_has_names_that_lead_back():
-    wanted = {"tv_resnet34": "torchvision", "resnet200": "torchvision", "resnet56": "RepDistiller",
-              "resnet32x4": "RepDistiller", "wrn_40_2": "RepDistiller", "vgg13": "RepDistiller",
-              "resnet50_cifar": "RepDistiller", "wrn_28_10_faa": "Fast AutoAugment",
-              "pyramidnet272_a200_shakedrop": "Fast AutoAugment", "mobilenetv2": "RepDistiller",
-              "shake26_2x96d": "Fast AutoAugment", "shake26_2x96d_aa": "kdaug_jax",
-              "preact_resnet18_cifar": "pytorch-cifar", "efficientnet_b7": "timm",
-              "preresnet164": "pytorch-classification", "rolekd_resnet18": "kdaug_jax"}
-    assert {name: layouts.layout_of(name).name for name in wanted} == wanted
+    expected = {
+        "tv_resnet34": "torchvision", "resnet200": "torchvision", "resnet56": "RepDistiller",
+        "resnet32x4": "RepDistiller", "wrn_40_2": "RepDistiller", "vgg13": "RepDistiller",
+        "resnet50_cifar": "RepDistiller", "wrn_28_10_faa": "Fast AutoAugment",
+        "pyramidnet272_a200_shakedrop": "Fast AutoAugment", "mobilenetv2": "RepDistiller",
+        "shake26_2x96d": "Fast AutoAugment", "shake26_2x96d_aa": "kdaug_jax",
+        "preact_resnet18_cifar": "pytorch-cifar", "efficientnet_b7": "timm",
+        "preresnet164": "pytorch-classification", "rolekd_resnet18": "kdaug_jax",
+    }
+    assert {name: layouts.layout_of(name).name for name in expected} == expected
     assert layouts.network_name("tf_efficientnet_b3") == "efficientnet_b3"
     assert layouts.network_name("resnet8") == "resnet8"
     assert torch_name("params/layer1_0/downsample_0/kernel") == "layer1.0.downsample.0.weight"
@@ -208,10 +210,10 @@ def test_every_network_has_names_that_lead_back():
 
 
 def test_prefixes_are_those_of_all_names():
-    one = np.zeros(1, np.float32)
-    state = {"module.a.weight": one, "module.b.num_batches_tracked": one, "module.c.bias": one}
+    zero = np.zeros(1, np.float32)
+    state = {"module.a.weight": zero, "module.b.num_batches_tracked": zero, "module.c.bias": zero}
     assert set(layouts.plain_names(state)) == {"a.weight", "c.bias"}
-    state["d"] = one
+    state["d"] = zero
     assert set(layouts.plain_names(state)) == {"module.a.weight", "module.c.bias", "d"}
 
 
@@ -237,12 +239,12 @@ def test_the_format_is_the_librarys(tmp_path):
               "c": np.zeros((0, 4), np.uint8)}
     path = tmp_path / "f.safetensors"
     safetensors_file.write(path, arrays, {"k": "v"})
-    found, metadata = safetensors_file.read(path)
-    theirs = load_file(path)
-    assert metadata == {"k": "v"} and set(found) == set(theirs) == set(arrays)
+    arrays_read, metadata = safetensors_file.read(path)
+    reference = load_file(path)
+    assert metadata == {"k": "v"} and set(arrays_read) == set(reference) == set(arrays)
     for name, array in arrays.items():
-        np.testing.assert_array_equal(found[name], array)
-        np.testing.assert_array_equal(theirs[name], array)
+        np.testing.assert_array_equal(arrays_read[name], array)
+        np.testing.assert_array_equal(reference[name], array)
     half = jax.numpy.asarray([1.5, -2.0], jax.numpy.bfloat16)
     safetensors_file.write(path, {"h": np.asarray(half)}, {})
     np.testing.assert_array_equal(safetensors_file.read(path)[0]["h"], half)
@@ -287,17 +289,17 @@ HEADERS = {
 
 @pytest.mark.parametrize("what", HEADERS)
 def test_headers(tmp_path, what):
-    content, said = HEADERS[what]
+    content, words = HEADERS[what]
     path = tmp_path / "bad.safetensors"
     path.write_bytes(content)
     with pytest.raises(CheckpointError) as caught:
         safetensors_file.read(path)
-    assert said in str(caught.value) and "\n" not in str(caught.value)
+    assert words in str(caught.value) and "\n" not in str(caught.value)
     assert str(caught.value).isprintable()
 
 
 def mutated(content, generator):
-    """Gives a changed copy of a safetensors file: its length, header, data or end."""
+    """Returns a changed copy of a safetensors file: its length, header, data or end."""
     length = int.from_bytes(content[:8], "little")
     kind, content = generator.integers(7), bytearray(content)
     if kind == 0:  # some bytes of the header
@@ -366,6 +368,6 @@ def test_what_is_no_path(tmp_path, capsys, flag, path):
     arguments = {"--arch": "resnet8", "--from": tmp_path / "a", "--to": tmp_path / "b"}
     arguments[flag] = path
     assert import_weights.main([f"{name}={value}" for name, value in arguments.items()]) == 2
-    told = capsys.readouterr().err.strip()
-    assert told.startswith(f"error: {flag}: ") and "\n" not in told and "path" in told
+    printed = capsys.readouterr().err.strip()
+    assert printed.startswith(f"error: {flag}: ") and "\n" not in printed and "path" in printed
     assert not any(tmp_path.iterdir())

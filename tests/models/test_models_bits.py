@@ -27,7 +27,7 @@ NETWORKS = {
 
 
 def run(name, bits, size=8):
-    """Gives the number of bits of each layer and what enters it, run on random weights."""
+    """Returns the number of bits of each layer and what enters it, run on random weights."""
     layers, inputs = {}, {}
 
     def record(call, args, kwargs, context):
@@ -79,17 +79,17 @@ def test_quantised_networks_take_the_same_variables(name):
     full, _ = NETWORKS[name]
     plain, quantised = (trace(name, size=8, bits=bits) for bits in ((32, 32), (4, 4)))
     assert plain.variables == quantised.variables
-    found = {}
+    bits_of = {}
 
     def record(call, args, kwargs, context):
         if isinstance(context.module, (Conv, Linear)):
-            found["/".join(context.module.path)] = context.module.bits
+            bits_of["/".join(context.module.path)] = context.module.bits
         return call(*args, **kwargs)
 
     with nn.intercept_methods(record):
         shapes(models.create(name, 10, normalize=RAW, bits=(2, 32)), 8)
-    assert {path for path, bits in found.items() if bits == 32} == full
-    assert {bits for path, bits in found.items() if path not in full} == {2}
+    assert {path for path, bits in bits_of.items() if bits == 32} == full
+    assert {bits for path, bits in bits_of.items() if path not in full} == {2}
 
 
 def test_bits_from_a_config_are_a_list():

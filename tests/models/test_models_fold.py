@@ -57,9 +57,9 @@ def test_folded_networks_say_the_same(name, options, left):
     assert len(jax.tree.leaves(folded["batch_stats"])) == 2 * left
     before, after = run(model, variables, IMAGE), run(model, folded, IMAGE)
     assert set(before.features) == set(after.features)
-    for one, other in zip(jax.tree.leaves(before), jax.tree.leaves(after), strict=True):
-        scale = float(np.std(one))
-        np.testing.assert_allclose(other, one, rtol=0, atol=1e-4 * scale)
+    for expected, folded_leaf in zip(jax.tree.leaves(before), jax.tree.leaves(after), strict=True):
+        scale = float(np.std(expected))
+        np.testing.assert_allclose(folded_leaf, expected, rtol=0, atol=1e-4 * scale)
 
 
 def test_all_of_efficientnets_batchnorm_folds_inside_rematerialised_blocks():
@@ -108,14 +108,14 @@ def test_folded_networks_are_not_trained_or_folded_again():
 
 @pytest.mark.parametrize("branch", [0, 2])
 def test_one_branch_is_a_network_of_its_own(branch):
-    many, one = (models.create("wrn_10_1", 10, normalize=RAW, num_branches=n) for n in (3, 1))
+    many, single = (models.create("wrn_10_1", 10, normalize=RAW, num_branches=n) for n in (3, 1))
     variables = made_up(many, 8)
     taken = models.take_branch(variables, branch)
-    assert jax.tree.map(jnp.shape, taken) == jax.tree.map(lambda leaf: leaf.shape, shapes(one, 8))
+    assert jax.tree.map(jnp.shape, taken) == jax.tree.map(jnp.shape, shapes(single, 8))
     expected = jax.jit(
         lambda v: many.apply(v, IMAGE, train=False, branches=(branch,))[0], compiler_options=QUICK
     )(variables)
-    np.testing.assert_array_equal(run(one, taken, IMAGE).logits, expected.logits)
+    np.testing.assert_array_equal(run(single, taken, IMAGE).logits, expected.logits)
 
 
 def test_there_is_no_such_branch():

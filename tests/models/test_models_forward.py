@@ -97,11 +97,11 @@ def test_joint_pass_equals_separate_passes(initialised, name):
 
     @jax.jit
     def separate(variables):
-        one, stats = model.apply(variables, first, train=True, branches=(1,))
+        of_first, stats = model.apply(variables, first, train=True, branches=(1,))
         variables = variables | {"batch_stats": stats}
-        two, stats = model.apply(variables, second, train=True, branches=(0,))
+        of_second, stats = model.apply(variables, second, train=True, branches=(0,))
         stack = lambda a, b: jnp.stack([a, b], axis=1).reshape(-1, *a.shape[1:])  # noqa: E731
-        return jax.tree.map(stack, one, two), stats
+        return jax.tree.map(stack, of_first, of_second), stats
 
     together, stats = joint(variables)
     apart, expected = separate(variables)
@@ -154,9 +154,9 @@ def test_dropout_follows_the_key(initialised):
     _, variables = initialised("wrn_10_1", size=16)
     model = models.create("wrn_10_1", 10, normalize=RAW, dropout=0.5)
     run = jax.jit(lambda key: model.apply(variables, images(2, 16), train=True, key=key)[0].logits)
-    one, again, other = (run(jax.random.key(seed)) for seed in (1, 1, 2))
-    np.testing.assert_array_equal(one, again)
-    assert not np.allclose(one, other)
+    drawn, again, other = (run(jax.random.key(seed)) for seed in (1, 1, 2))
+    np.testing.assert_array_equal(drawn, again)
+    assert not np.allclose(drawn, other)
 
 
 @pytest.mark.parametrize(
@@ -279,7 +279,7 @@ def test_networks_with_flattened_maps_keep_to_one_image_size(name):
         jax.eval_shape(lambda v, x: model.apply(v, x, train=False), shapes(model), image)
 
 
-def test_variables_of_another_network_are_told_by_path():
+def test_variables_of_another_network_are_listed_by_path():
     image = jax.ShapeDtypeStruct((2, 32, 32, 3), jnp.uint8)
 
     def call(model, variables):
@@ -297,7 +297,7 @@ def test_variables_of_another_network_are_told_by_path():
 
 @pytest.mark.parametrize("train", [False, True])
 @pytest.mark.parametrize("shape", [(1, 1), (1, 7), (3, 16), None])
-def test_running_statistics_of_another_shape_are_told_by_path(train, shape):
+def test_running_statistics_of_another_shape_are_listed_by_path(train, shape):
     model = models.create("resnet8", 10, normalize=RAW)
     variables = shapes(model)
     if shape is None:
@@ -357,8 +357,8 @@ def test_batchnorm_gets_views_branches_and_groups(name):
     + [("efficientnet_b0", 0.99, 1e-3)],
 )
 def test_batchnorm_has_the_originals_constants(name, momentum, epsilon):
-    seen = {(norm.momentum, norm.epsilon) for norm in modules(name, BatchNorm).values()}
-    assert seen == {(momentum, epsilon)}
+    constants = {(norm.momentum, norm.epsilon) for norm in modules(name, BatchNorm).values()}
+    assert constants == {(momentum, epsilon)}
 
 
 def test_fast_autoaugments_momentum_is_an_option():
@@ -367,18 +367,18 @@ def test_fast_autoaugments_momentum_is_an_option():
 
 
 def modules(name, kind, **options):
-    """Gives the modules of one kind that inference of a network passes, by path."""
-    found = {}
+    """Returns the modules of one kind that inference of a network passes, by path."""
+    modules_by_path = {}
 
     def record(call, args, kwargs, context):
         if isinstance(context.module, kind):
-            found["/".join(context.module.path)] = context.module
+            modules_by_path["/".join(context.module.path)] = context.module
         return call(*args, **kwargs)
 
     model = models.create(name, 10, normalize=RAW, **options)
     with nn.intercept_methods(record):
         shapes(model, model.min_size)
-    return found
+    return modules_by_path
 
 
 @pytest.mark.parametrize(

@@ -45,15 +45,15 @@ def folder(tmp_path):
 def test_check_passes_and_fails(folder, capsys):
     path, add = folder
     with np.load(path / "lenet_vrm.npz") as stored:
-        logits, values = stored["logits"], stored["feature/conv2/values"]
-        stats, sums = stored["feature/conv1/stats"], stored["param_sums"]
+        logits, values = stored["logits"], stored["tap/conv2/values"]
+        stats, sums = stored["tap/conv1/stats"], stored["param_sums"]
     assert golden.check(path) == (1, 0)
     add("lenet_vrm_again")
     add("lenet_vrm_logits", logits=logits + 2e-4 * logits.std())
-    add("lenet_vrm_tap", **{"feature/conv2/values": values + 2e-4 * values.std()})
-    add("lenet_vrm_stats", **{"feature/conv1/stats": stats * (1, 1, 1.001)})
+    add("lenet_vrm_feature", **{"tap/conv2/values": values + 2e-4 * values.std()})
+    add("lenet_vrm_stats", **{"tap/conv1/stats": stats * (1, 1, 1.001)})
     add("lenet_vrm_sums", param_sums=sums + 1e-3)
-    add("lenet_vrm_more", **{"feature/conv9/shape": np.array([2, 1])})
+    add("lenet_vrm_more", **{"tap/conv9/shape": np.array([2, 1])})
     add("resnet8_of_lenet")
     add("unheard_of")
     (path / "vgg8.npz").write_bytes(b"no arrays")
@@ -61,16 +61,16 @@ def test_check_passes_and_fails(folder, capsys):
     assert check_golden.main(["models", str(path)]) == 1
     lines = capsys.readouterr().out.splitlines()
     assert lines[-1] == "2 passed, 8 failed"
-    said = dict(line.split(": ", 1) for line in lines[:-1])
-    assert said["lenet_vrm"] == said["lenet_vrm_again"] == "agrees"
-    assert "logits differ by 2.0e-04" in said["lenet_vrm_logits"]
-    assert "feature conv2 differs by" in said["lenet_vrm_tap"]
-    assert "norm of feature conv1 differs by 1.0e-03" in said["lenet_vrm_stats"]
-    assert "other sums" in said["lenet_vrm_sums"]
-    assert "feature conv9 is missing" in said["lenet_vrm_more"]
-    assert "params/bn1/scale is missing" in said["resnet8_of_lenet"]
-    assert "no network's name begins 'unheard_of'" in said["unheard_of"]
-    assert said["vgg8"]
+    verdicts = dict(line.split(": ", 1) for line in lines[:-1])
+    assert verdicts["lenet_vrm"] == verdicts["lenet_vrm_again"] == "agrees"
+    assert "logits differ by 2.0e-04" in verdicts["lenet_vrm_logits"]
+    assert "feature conv2 differs by" in verdicts["lenet_vrm_feature"]
+    assert "norm of feature conv1 differs by 1.0e-03" in verdicts["lenet_vrm_stats"]
+    assert "other sums" in verdicts["lenet_vrm_sums"]
+    assert "feature conv9 is missing" in verdicts["lenet_vrm_more"]
+    assert "params/bn1/scale is missing" in verdicts["resnet8_of_lenet"]
+    assert "no network's name begins 'unheard_of'" in verdicts["unheard_of"]
+    assert verdicts["vgg8"]
 
 
 def test_an_empty_folder_is_no_success(tmp_path, capsys):

@@ -156,8 +156,8 @@ def test_shrinking_averages_what_is_there(size, stride):
     expected = [
         [x[:, i : i + stride, j : j + stride].mean(axis=(1, 2)) for j in columns] for i in rows
     ]
-    found = layers.shrink(jnp.asarray(x), stride)
-    np.testing.assert_allclose(found, np.array(expected).transpose(2, 0, 1, 3), atol=1e-6)
+    actual = layers.shrink(jnp.asarray(x), stride)
+    np.testing.assert_allclose(actual, np.array(expected).transpose(2, 0, 1, 3), atol=1e-6)
 
 
 def test_padding_of_channels():
@@ -178,8 +178,8 @@ def test_channels_are_dealt_out():
 
 def test_zeros_beyond_the_border_count_in_shufflenets_average():
     x = jnp.ones((1, 4, 4, 1))
-    found = shufflenet._average(x)[0, :, :, 0]
-    np.testing.assert_allclose(found, np.array([[4, 6], [6, 9]]) / 9, rtol=1e-6)
+    actual = shufflenet._average(x)[0, :, :, 0]
+    np.testing.assert_allclose(actual, np.array([[4, 6], [6, 9]]) / 9, rtol=1e-6)
 
 
 @pytest.mark.parametrize("size", [(6, 6), (7, 13), (3, 12)])
@@ -189,8 +189,8 @@ def test_adaptive_average_has_windows_that_may_overlap(size):
         [slice(i * n // 6, -(-(i + 1) * n // 6)) for i in range(6)] for n in size
     )  # from floor(i·n/6) to ceil((i+1)·n/6)
     expected = [[x[:, row, column].mean(axis=(1, 2)) for column in columns] for row in rows]
-    found = alexnet.average_to(jnp.asarray(x), 6)
-    np.testing.assert_allclose(found, np.array(expected).transpose(2, 0, 1, 3), atol=1e-6)
+    actual = alexnet.average_to(jnp.asarray(x), 6)
+    np.testing.assert_allclose(actual, np.array(expected).transpose(2, 0, 1, 3), atol=1e-6)
 
 
 # Standard deviation of a 3×3 kernel of 64 inputs and 128 outputs (depthwise: of 4,096 channels),

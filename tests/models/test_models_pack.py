@@ -20,10 +20,10 @@ def test_pack_gives_back_what_is_computed_with(bits, shape):
     arrays = pack.pack(kernel, bits)
     assert arrays[""].nbytes == -(-kernel.size * bits // 8)
     assert arrays[":levels"].size <= 2**bits
-    found = pack.unpack(arrays, bits, shape)
-    wanted = jax.jit(quantize_weight, static_argnums=1)(jnp.asarray(kernel), bits)
-    np.testing.assert_array_equal(found, wanted)
-    assert found.dtype == np.float32
+    unpacked = pack.unpack(arrays, bits, shape)
+    expected = jax.jit(quantize_weight, static_argnums=1)(jnp.asarray(kernel), bits)
+    np.testing.assert_array_equal(unpacked, expected)
+    assert unpacked.dtype == np.float32
 
 
 @pytest.fixture(scope="module")
@@ -40,16 +40,16 @@ def test_files_hold_a_network(quantised, tmp_path):
     assert "params/layer2_0/downsample_0/kernel" in bits
     path = tmp_path / "packed.safetensors"
     pack.write_packed(path, variables, bits, {"about": "it"})
-    found, metadata = pack.read_packed(path)
+    unpacked, metadata = pack.read_packed(path)
     assert metadata["about"] == "it"
-    assert jax.tree.structure(found) == jax.tree.structure(variables)
+    assert jax.tree.structure(unpacked) == jax.tree.structure(variables)
     kernel = variables["params"]["layer1_0"]["conv1"]["kernel"]
     np.testing.assert_array_equal(
-        found["params"]["layer1_0"]["conv1"]["kernel"], pack.round_kernel(kernel, 4)
+        unpacked["params"]["layer1_0"]["conv1"]["kernel"], pack.round_kernel(kernel, 4)
     )
     for part in ("bn1", "fc"):
         jax.tree.map(
-            np.testing.assert_array_equal, found["params"][part], variables["params"][part]
+            np.testing.assert_array_equal, unpacked["params"][part], variables["params"][part]
         )
 
 
@@ -84,12 +84,12 @@ def test_damaged_files(quantised, tmp_path):
     arrays, metadata = safetensors_file.read(path)
     first = next(name for name in arrays if name.endswith(":levels"))
     other = first.removesuffix(":levels")
-    for changes, told in (
+    for changes, texts in (
         ({first: None}, metadata), ({first: np.zeros(3, np.float32)}, metadata),
         ({other: np.zeros(3, np.uint8)}, metadata), ({other: None}, metadata),
         ({}, {}), ({}, {"packed": "[]"}), ({}, {"packed": "{"}), ({}, {"packed": '{"a": 1}'}),
     ):
         kept = {name: a for name, a in {**arrays, **changes}.items() if a is not None}
-        safetensors_file.write(path, kept, told)
+        safetensors_file.write(path, kept, texts)
         with pytest.raises(CheckpointError, match="holds no packed weights, or was damaged"):
             pack.read_packed(path)

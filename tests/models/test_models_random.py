@@ -76,17 +76,17 @@ def test_drop_connect_and_dropout_are_those_of_the_variant():
 
 
 def attributes(name, kind, attribute, **options):
-    """Gives one attribute of all modules of a kind, in the order in which they are passed."""
-    found = []
+    """Returns one attribute of all modules of a kind, in the order in which they are passed."""
+    values = []
 
     def record(call, args, kwargs, context):
         if isinstance(context.module, kind) and context.method_name == "__call__":
-            found.append(getattr(context.module, attribute))
+            values.append(getattr(context.module, attribute))
         return call(*args, **kwargs)
 
     with nn.intercept_methods(record):
         shapes(models.create(name, 10, normalize=RAW, **options))
-    return found
+    return values
 
 
 @pytest.mark.parametrize("autoaugment", [False, True])

@@ -27,16 +27,16 @@ class Basic(nn.Module):
 
 
 def stages(block, inputs, widths, counts, *settings):
-    """Gives `layer1`, `layer2`, … as a dict of Sequentials."""
-    found = {}
+    """Returns `layer1`, `layer2`, … as a dict of Sequentials."""
+    layers = {}
     for number, (width, count) in enumerate(zip(widths, counts, strict=True), start=1):
         blocks = []
         for position in range(count):
             stride = 2 if number > 1 and position == 0 else 1
             blocks.append(block(inputs, width, stride, *settings))
             inputs = width
-        found[f"layer{number}"] = nn.Sequential(*blocks)
-    return found
+        layers[f"layer{number}"] = nn.Sequential(*blocks)
+    return layers
 
 
 class ResNet(nn.Module):

@@ -54,12 +54,12 @@ def trace(name: str, num_classes: int = 10, size: int = 0, **options: Any) -> Tr
 
 
 def shapes(model: models.Model, side: int = 32) -> dict:
-    """Gives the shapes of the variables."""
+    """Returns the shapes of the variables."""
     return jax.eval_shape(lambda key: model.init(key, (side, side)), jax.random.key(0))
 
 
 def row_of(name: str) -> str:
-    """Gives the longest name of a row that begins `name`."""
+    """Returns the longest name of a row that begins `name`."""
     return max((row for row in ROWS if name.lower().startswith(row)), key=len)
 
 

@@ -17,7 +17,7 @@ from kdaug_jax.models.foreign.safetensors_file import State, shown
 from kdaug_jax.models.variables import flatten, mismatches, unflatten
 from kdaug_jax.models.weights import rename, same_name, to_torch
 
-# Types that may become float32 where the user says so.
+# Types that `cast` converts to float32.
 _FLOATS = ("float16", "bfloat16", "float64")
 
 
@@ -32,7 +32,7 @@ def read_state(path: Path, key: str = "") -> tuple[State, dict[str, str]]:
       Arrays by the names of the file, and its metadata.
 
     Raises:
-      CheckpointError: it cannot be read, or is not what its name says.
+      CheckpointError: it cannot be read, or is not of the kind that its suffix names.
     """
     if not path.is_file():
         raise CheckpointError(str(path), "is not a file", "name a .safetensors or .pth file")
@@ -62,7 +62,7 @@ def convert(
       state: arrays by name.
       where: the file's name, for messages.
       arch: the network, see `kdaug_jax.models.names()`.
-      num_classes: what the classifier must have; 0 for whatever it has.
+      num_classes: what the classifier must have; 0 for any number.
       size: (height, width) of the images; by default the network's usual one.
       options: of the architecture.
       cast: whether other floating types may become float32.

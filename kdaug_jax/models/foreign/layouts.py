@@ -1,7 +1,7 @@
 """Whose names the weights of each network have, and what such weights are usually fed.
 
 Our modules are named after their originals, so `models.weights` needs no table of names. What
-differs between files of one network is told here: prefixes of wrappers, and the second spelling of
+differs between files of one network stands here: prefixes of wrappers, and the second spelling of
 EfficientNet.
 """
 

@@ -70,7 +70,7 @@ def read(path: Path, key: str = "") -> State:
             warnings.simplefilter("ignore")  # of storages that PyTorch will name otherwise
             loaded = torch.load(content, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        # PyTorch says at length how to allow it; what it refused is in the line that names it.
+        # PyTorch's message is long; only the line that names what it refused is shown.
         reason = next((line for line in str(error).splitlines() if "Unsupported" in line
                        or "GLOBAL" in line), str(error).splitlines()[0] if str(error) else "")
         raise CheckpointError(
@@ -81,7 +81,7 @@ def read(path: Path, key: str = "") -> State:
         raise CheckpointError(
             str(path), f"cannot be read ({error.strerror})", "check the path and who may read it"
         ) from None
-    except Exception as error:  # whatever PyTorch's readers say of a damaged file
+    except Exception as error:  # PyTorch's readers raise many types for a damaged file
         reason = str(error).strip().splitlines()
         what = f"{type(error).__name__}: {reason[0] if reason else ''}"
         raise CheckpointError(
