@@ -33,6 +33,7 @@ from typing import Any
 import flax.errors
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from kdaug_jax import registry
 from kdaug_jax.errors import ArgumentError, ConfigError, suggest
@@ -339,7 +340,8 @@ def _check_range(image: Any, mean: tuple[float, ...]) -> None:
     )
     if max(mean) <= 1.0 or not visible or not jnp.issubdtype(image.dtype, jnp.floating):
         return
-    if image.size and 0.0 <= image.min() < image.max() <= 1.0:
+    pixels = np.asarray(image)  # not JAX's operations, which a surrounding jit would trace
+    if pixels.size and 0.0 <= pixels.min() < pixels.max() <= 1.0:
         raise ConfigError(
             "image", f"has float pixels within 0..1, but the mean is {mean} of pixels 0..255",
             "multiply it by 255",

@@ -3,7 +3,7 @@
 import pytest
 
 from kdaug_jax import models
-from tests.models.published import ROWS, TAPS
+from tests.models.published import FEATURES, ROWS
 from tests.models.tracing import (
     LONG,
     STATE_DICTS,
@@ -27,7 +27,7 @@ def test_weights_of_the_original_fit(name):
 
 def test_every_row_can_be_named():
     assert len(ROWS) == 60
-    assert set(ROWS) == set(TAPS)
+    assert set(ROWS) == set(FEATURES)
     assert set(ROWS) <= set(models.names())
     assert set(ROWS) > LONG
 

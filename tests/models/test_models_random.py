@@ -68,11 +68,12 @@ def test_drop_connect_and_dropout_are_those_of_the_variant():
     drops = attributes("efficientnet_b0", efficientnet.MBConv, "drop")
     np.testing.assert_allclose(drops, 0.2 * np.arange(16) / 16)
     rates = {
-        name: efficientnet.build(f"efficientnet_{name}", 10, 1, jnp.float32).dropout
+        name: efficientnet.build_module(f"efficientnet_{name}", 10, 1, jnp.float32).dropout
         for name in ("b0", "b1", "b2", "b3", "b4", "b5", "b6", "b7", "b8", "l2")
     }
     assert list(rates.values()) == [0.2, 0.2, 0.3, 0.3, 0.4, 0.4, 0.5, 0.5, 0.5, 0.5]
-    assert efficientnet.build("efficientnet_b7", 10, 1, jnp.float32, dropout=0.0).dropout == 0.0
+    module = efficientnet.build_module("efficientnet_b7", 10, 1, jnp.float32, dropout=0.0)
+    assert module.dropout == 0.0
 
 
 def attributes(name, kind, attribute, **options):

@@ -258,6 +258,12 @@ def test_pixels_of_another_unit_are_refused_where_they_can_be_seen():
         apply(accepted, "cifar10")
     apply(image, ((0.5,) * 3, (0.5,) * 3))
     jax.jit(lambda image: apply(image, "cifar10"))(image)
+    # A constant of a traced function can be seen.
+    half = jnp.asarray(image, jnp.bfloat16)
+    with pytest.raises(ConfigError, match="within 0..1"):
+        jax.jit(lambda: apply(half, "cifar10"))()
+    constant = jnp.asarray(255 * image)
+    jax.jit(lambda: apply(constant, "cifar10"))()
 
 
 def test_init_and_apply_are_documented():
