@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import itertools
 import os
 import sys
+import sysconfig
 import traceback
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -20,6 +22,8 @@ from typing import Any
 from kdaug_jax.errors import ConfigError, suggest
 
 FORM = "package.module:attribute"
+# Folders of Python and of installed packages, in which users' mistakes are not.
+_LIBRARIES = tuple({*sysconfig.get_paths().values(), sys.prefix + os.sep + "lib"})
 
 
 def is_import(name: str) -> bool:
@@ -72,11 +76,12 @@ def _import_module(where: str, name: str, module_name: str) -> ModuleType:
     except ModuleNotFoundError as error:
         # A module that is there but imports another one which is not is reported below.
         if error.name and (module_name == error.name or module_name.startswith(error.name + ".")):
-            searched = ", ".join(path or os.getcwd() for path in sys.path[:3])
+            folders = dict.fromkeys(path or os.getcwd() for path in sys.path)
+            searched = ", ".join(itertools.islice(folders, 3))
             raise ConfigError(
                 where, f"cannot import '{name}': there is no module '{error.name}'",
                 f"put it beside the config file or into the current directory; searched {searched}"
-                f" and {len(sys.path[3:])} more folders",
+                f" and {len(folders) - 3} more folders",
             ) from None
         raise _broken(where, name, error) from error
     except Exception as error:  # a user's module may fail in any way
@@ -84,12 +89,18 @@ def _import_module(where: str, name: str, module_name: str) -> ModuleType:
 
 
 def _broken(where: str, name: str, error: Exception) -> ConfigError:
-    frame = traceback.extract_tb(error.__traceback__)[-1]
-    file, line = frame.filename, frame.lineno
+    frames = [
+        frame for frame in traceback.extract_tb(error.__traceback__)
+        if os.path.isabs(frame.filename) and not frame.filename.startswith(_LIBRARIES)
+    ]
+    # The first frames are those of this module; the last one that is no library's is the user's.
+    file, line, cause, remedy = frames[-1].filename, frames[-1].lineno, str(error), "correct it"
     if isinstance(error, SyntaxError):
-        file, line = error.filename, error.lineno
-    cause = " ".join(f"{type(error).__name__}: {error}".split())
-    return ConfigError(where, f"cannot import '{name}': {cause} ({file}, line {line})", "mend it")
+        file, line, cause = error.filename, error.lineno, error.msg
+    elif isinstance(error, ModuleNotFoundError):
+        remedy = f"install {error.name}, or correct the import"
+    cause = " ".join(f"{type(error).__name__}: {cause}".split())
+    return ConfigError(where, f"cannot import '{name}': {cause} ({file}, line {line})", remedy)
 
 
 @contextlib.contextmanager

@@ -43,6 +43,8 @@ def load(source: str, splits: dict[str, str]) -> Dataset:
         base = checked(function(argument), source)
         chosen = {use: choose(base.splits, use, text, source) for use, text in splits.items()}
     except OSError as error:
+        if function not in SOURCES.values():  # code of the user's own
+            raise
         what = f"cannot be read ({error.strerror or error})"
         raise DataError(source, what, "check the path and who may read it") from None
     except MemoryError as error:

@@ -121,16 +121,16 @@ def check_evaluation(
         raise ConfigError("checkpoint.best", f"there is no '{best}'", suggest(best, known))
     users = {name: metric for name, metric in metrics.items() if name not in METRICS}
     if users:
-        outputs = _shapes(networks[next(iter(branches))], inputs.size)
+        network = next(iter(branches))
+        outputs = _shapes(networks[network], inputs.size)
         logits = outputs.logits
         row = MetricInputs(
             logits, *(jax.ShapeDtypeStruct((1,), kind) for kind in (jnp.int32, jnp.bool_))
         )
         for name, metric in users.items():
-            needed = {
-                "teacher": {"teacher": logits}, "human": {"human": logits},
-                "embedding": {"embedding": embedding_of("", outputs, settings)},
-            }.get(metric.needs, {})
+            needed = {metric.needs: logits} if metric.needs else {}
+            if metric.needs == "embedding":
+                needed = {"embedding": embedding_of(network, outputs, settings)}
             check_sums(name, metric, row._replace(**needed), settings)
 
 

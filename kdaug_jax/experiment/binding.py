@@ -153,12 +153,12 @@ def options(function: Callable[..., Any], skip: Sequence[str] | int) -> dict[str
     known = {}
     for parameter in parameters:
         hint = hints.get(parameter.name, Any)
-        marks = getattr(hint, "__metadata__", ())
-        traced = next((mark for mark in marks if isinstance(mark, Range)), None)
+        metadata = getattr(hint, "__metadata__", ())
+        traced = next((value for value in metadata if isinstance(value, Range)), None)
         if hint is Any and isinstance(parameter.default, float):
             traced = Range(np.float32)
         plain = hint if hint in (bool, int, float, str, tuple) else None
-        known[parameter.name] = Option(traced, "fill" in marks, plain, parameter.default)
+        known[parameter.name] = Option(traced, "fill" in metadata, plain, parameter.default)
     return known
 
 

@@ -118,7 +118,10 @@ def resolve(where: str, loss: str) -> tuple[Term, Callable[..., Any], Sequence[s
         return row, row.apply, 4
     row = row if isinstance(row, Loss) else Loss(row)
     _check_signature(where, loss, row.function)
-    return as_term(row), row.function, tuple(ROLES)
+    term = as_term(row)
+    # What a user's loss returns is validated before anything is trained.
+    term = term._replace(plain=term.plain and not registry.is_import(loss))
+    return term, row.function, tuple(ROLES)
 
 
 def _check_signature(where: str, loss: str, function: Any) -> None:
@@ -127,7 +130,8 @@ def _check_signature(where: str, loss: str, function: Any) -> None:
         roles = _roles(function)
     except (TypeError, ValueError) as error:  # not callable, or built in without a signature
         raise ConfigError(
-            where, f"'{loss}' is a {type(function).__name__} whose arguments cannot be read",
+            where,
+            f"'{loss}' is of type {type(function).__name__}, which is not a readable function",
             "name a function, a Loss or a Term",
         ) from error
     if not roles:
@@ -135,6 +139,13 @@ def _check_signature(where: str, loss: str, function: Any) -> None:
             where, f"'{loss}' has no argument that it could be given",
             "name at least one of " + ", ".join(ROLES),
         )
+    for name, parameter in inspect.signature(function).parameters.items():
+        positional = parameter.kind is not inspect.Parameter.KEYWORD_ONLY
+        if positional and parameter.default is inspect.Parameter.empty and name not in ROLES:
+            raise ConfigError(
+                where, f"argument '{name}' of '{loss}' is no role",
+                f"roles are {', '.join(ROLES)}; write options after a *",
+            )
 
 
 def defaults(loss: str) -> dict[str, Any]:

@@ -325,6 +325,8 @@ def _check_channels(name: str, shape: tuple[int, ...], channels: int) -> None:
 
 
 def _check_size(name: str, size: tuple[int, ...], min_size: int) -> None:
+    if not isinstance(size, Sequence) or len(size) != 2:
+        raise ConfigError("size", f"is {size!r}", "give (height, width) in pixels")
     if min(size) < min_size:
         raise ConfigError(
             "image",

@@ -34,7 +34,7 @@ def statistics(normalize: str | Sequence[Sequence[float]]) -> Statistics:
     form = f"(mean, std) of pixels 0..255, or one of {', '.join(STATISTICS)}"
     if isinstance(normalize, str):
         if normalize not in STATISTICS:
-            remedy = f"{suggest(normalize, STATISTICS)}, or (mean, std) of pixels 0..255"
+            remedy = f"{suggest(normalize, STATISTICS)} Or give (mean, std) of pixels 0..255"
             raise ConfigError("normalize", f"unknown data set '{normalize}'", remedy)
         return STATISTICS[normalize]
     try:
@@ -48,4 +48,9 @@ def statistics(normalize: str | Sequence[Sequence[float]]) -> Statistics:
         raise ConfigError("normalize.mean", f"is {mean}", "finite values")
     if not all(0.0 < value < math.inf for value in std):
         raise ConfigError("normalize.std", f"is {std}", "every value above 0 and finite")
+    if any(mean) and all(0.0 <= value <= 1.0 for value in (*mean, *std)):
+        raise ConfigError(
+            "normalize", f"mean {mean} and std {std} are of pixels 0..1",
+            "multiply both by 255: pixels here are 0..255",
+        )
     return mean, std

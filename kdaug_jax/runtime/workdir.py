@@ -133,12 +133,21 @@ def writing(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno not in DISK:
+        if error.errno not in DISK or not _concerns(error, path):
             raise
         raise CheckpointError(
             str(error.filename or path), f"cannot be written ({error.strerror})",
             "make room or mend the disk, and run again to go on from the last checkpoint",
         ) from error
+
+
+def _concerns(error: OSError, path: Path) -> bool:
+    """Returns whether an error is of a file below `path`, or of a disk without a file's name."""
+    if not isinstance(error.filename, str | os.PathLike):
+        return True
+    file = Path(error.filename).absolute()
+    # A file that is only read, such as one that a loss of the user's opens, is not ours to explain.
+    return file.is_relative_to(path) or path.is_relative_to(file)
 
 
 def require_room(directory: Path, state: Any) -> None:

@@ -331,9 +331,9 @@ def test_cards_are_checked(made, tmp_path):
 
 
 def test_other_statistics_and_sizes_need_trust(made, tmp_path):
-    black = changed(made, tmp_path, "black", mean=[0.5] * 3, std=[0.25] * 3)
+    black = changed(made, tmp_path, "black", mean=[8.0] * 3, std=[4.0] * 3)
     line = refusal(made, tmp_path, black)
-    assert "normalises with mean (0.5, 0.5, 0.5) and std (0.25, 0.25, 0.25), the data" in line
+    assert "normalises with mean (8.0, 8.0, 8.0) and std (4.0, 4.0, 4.0), the data" in line
     assert line.endswith("or set networks.teacher.trust")
     plan_run(config(black, teacher=dict(trust=True)), tmp_path / "w", print)
     small = changed(made, tmp_path, "small", size=[6, 6])

@@ -100,10 +100,12 @@ def test_the_examples_of_the_documentation_train():
 def test_names_that_stand_for_no_loss_are_refused(name_as):
     for name, message in {
         "klx": "terms.own.loss: unknown loss 'klx'; did you mean kl",
-        "math:pi": "'math:pi' is a float whose arguments cannot be read; name a function, a Loss",
+        "math:pi": "'math:pi' is of type float, which is not a readable function",
         "math:nothing": "module math has no 'nothing'",
         "no_module.of_mine:loss": "cannot import 'no_module.of_mine:loss': there is no module",
         name_as(lambda logits: logits): "has no argument that it could be given; name at least one",
+        name_as(lambda stud, labels: labels): "argument 'stud' of 'test_user_losses:loss_of_a_test' "
+        "is no role; roles are student, teacher, labels",
     }.items():
         with pytest.raises(ConfigError) as caught:
             resolve("terms.own.loss", name)
@@ -111,7 +113,7 @@ def test_names_that_stand_for_no_loss_are_refused(name_as):
 
 
 def test_argument_names_are_roles_in_any_order(name_as):
-    def difference(teacher, scale, *, student):
+    def difference(teacher, *, scale, student):
         return scale * (teacher - student)[:, 0]
 
     term, _, _ = resolve("terms.own.loss", name_as(difference))

@@ -256,7 +256,9 @@ def test_pixels_of_another_unit_are_refused_where_they_can_be_seen():
         apply(jnp.asarray(image), "imagenet")
     for accepted in (black, black + 1, 255 * image, (255 * image).astype(np.uint8), -image):
         apply(accepted, "cifar10")
-    apply(image, ((0.5,) * 3, (0.5,) * 3))
+    apply(image, ((0.5,) * 3, (2.0,) * 3))
+    with pytest.raises(ConfigError, match="of pixels 0..1; multiply both by 255"):
+        apply(black, ((0.5,) * 3, (0.25,) * 3))
     jax.jit(lambda image: apply(image, "cifar10"))(image)
     # A constant of a traced function can be seen.
     half = jnp.asarray(image, jnp.bfloat16)

@@ -88,11 +88,11 @@ def _rounds(
     counts = matches.sum(0, dtype=jnp.int32)
     turns = (counts + few - 1) // few
     starts = few * (jnp.cumsum(turns) - turns)
-    places = starts[None] + jnp.cumsum(matches, axis=0, dtype=jnp.int32) - 1
+    positions = starts[None] + jnp.cumsum(matches, axis=0, dtype=jnp.int32) - 1
     size = batch + few * len(computed)
-    places = jnp.where(matches, places, size).min(1)
+    positions = jnp.where(matches, positions, size).min(1)
     owners = jnp.full(size, batch, jnp.int32)
-    return owners.at[places].set(jnp.arange(batch, dtype=jnp.int32), mode="drop"), starts, turns
+    return owners.at[positions].set(jnp.arange(batch, dtype=jnp.int32), mode="drop"), starts, turns
 
 
 def _fetch(tree: Any, image_ids: jax.Array) -> Any:
@@ -132,8 +132,8 @@ def _gather_or_switch(
         return out
     room = rooms(kernels, shares, len(out))
     fits = jnp.array(True)
-    for kind, places in room.items():
-        fits &= jnp.sum(kinds == kind) <= places
+    for kind, slots in room.items():
+        fits &= jnp.sum(kinds == kind) <= slots
     return jax.lax.cond(
         fits,
         lambda: gather(out, kinds, kernels, row, packed, room=room),
@@ -168,19 +168,19 @@ def gather(
     order = jnp.argsort(kinds, stable=True).astype(jnp.int32)
     order = jnp.concatenate([order, jnp.full(max(room.values()), len(out), jnp.int32)])
     owners = []
-    for kind, places in room.items():
+    for kind, slots in room.items():
         first = jnp.sum(kinds < kind, dtype=jnp.int32)
         count = jnp.sum(kinds == kind, dtype=jnp.int32)
-        image_ids = jax.lax.dynamic_slice(order, (first,), (places,))
-        owners.append(jnp.where(jnp.arange(places) < count, image_ids, len(out)))
+        image_ids = jax.lax.dynamic_slice(order, (first,), (slots,))
+        owners.append(jnp.where(jnp.arange(slots) < count, image_ids, len(out)))
     # One gather fetches the images of all kinds, and one scatter puts them back.
     all_owners = jnp.concatenate(owners)
     fetched = _fetch((packed, row), jnp.minimum(all_owners, len(out) - 1))
     computed, start = [], 0
-    for kind, places in room.items():
-        section = jax.tree.map(functools.partial(_section, start=start, size=places), fetched)
+    for kind, slots in room.items():
+        section = jax.tree.map(functools.partial(_section, start=start, size=slots), fetched)
         computed.append(jax.vmap(kernels[kind])(*section))
-        start += places
+        start += slots
     return _put(out, all_owners, jnp.concatenate(computed))
 
 

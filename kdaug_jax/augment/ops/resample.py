@@ -40,7 +40,7 @@ def exact_coefficients(a: float, b: float, c: float, d: float, e: float, f: floa
     return f64.to_bits((a, b, c, d, e, f))
 
 
-def _products(coefficients: ArrayLike, length: int) -> Float64:
+def _scaled_coordinates(coefficients: ArrayLike, length: int) -> Float64:
     """Multiplies the pixel centres along each axis with their coefficients.
 
     Args:
@@ -69,9 +69,9 @@ def _places(
     def spread(numbers: Float64) -> Float64:
         return jax.tree.map(lambda field: jnp.broadcast_to(field, (2, height, width)), numbers)
 
-    products = _products(coefficients, max(height, width))
-    by_column = jax.tree.map(lambda field: field[0, :, None, :width], products)
-    by_row = jax.tree.map(lambda field: field[1, :, :height, None], products)
+    scaled = _scaled_coordinates(coefficients, max(height, width))
+    by_column = jax.tree.map(lambda field: field[0, :, None, :width], scaled)
+    by_row = jax.tree.map(lambda field: field[1, :, :height, None], scaled)
     bits = jnp.asarray(coefficients, jnp.uint32).reshape(2, 3, 1, 1, 2)
     half = f64.from_bits(jnp.asarray(f64.to_bits(-0.5)[None, None, None]))
     constant, half = spread(f64.from_bits(bits[:, 2])), spread(half)
