@@ -26,7 +26,7 @@ def test_from_pytorch_and_back(round_trip, tmp_path, capsys):
     said = capsys.readouterr().out
     # The teacher is as good here as there, and better than chance.
     there = re.search(r"teacher in PyTorch: validation accuracy ([\d.]+) %", said)
-    here = re.search(r"teacher teacher: validation accuracy ([\d.]+) %", said)
+    here = re.search(r"teacher: validation accuracy ([\d.]+) %", said)
     assert there[1] == here[1] and float(here[1]) > 30.0
     student = re.search(r"student: test accuracy ([\d.]+) % here, ([\d.]+) % in PyTorch", said)
     assert student[1] == student[2]

@@ -37,7 +37,8 @@ def cross_entropy(
 
     Args:
       student: `[B,C]`, logits.
-      labels: `f32[B,C]`, class probabilities, or `i32[B]`, class numbers.
+      labels: `f32[B,C]`, class probabilities, or `i32[B]`, class numbers 0..C-1; others are
+        refused, or count as no class where they are traced.
       label_smoothing: `f32[]`, 0..1, the share of the uniform distribution.
 
     Returns:
@@ -57,7 +58,8 @@ def binary_cross_entropy(
 
     Args:
       student: `[B,C]`, logits.
-      labels: `f32[B,C]`, class probabilities, or `i32[B]`, class numbers.
+      labels: `f32[B,C]`, class probabilities, or `i32[B]`, class numbers 0..C-1; others are
+        refused, or count as no class where they are traced.
       label_smoothing: `f32[]`, 0..1, the share of the uniform distribution.
 
     Returns:

@@ -17,7 +17,7 @@ from kdaug_jax.experiment.frozen.stored import absolute, load
 from kdaug_jax.experiment.program import Program
 from kdaug_jax.runtime import sharding, workdir
 from kdaug_jax.training import population
-from kdaug_jax.training.plan import plan_run
+from kdaug_jax.training.plan import plan_run, teacher_label
 
 
 class Setup(NamedTuple):
@@ -144,7 +144,7 @@ def check_teachers(
     for name, variables in setup.frozen.items():
         network, use = setup.first.networks[name], "validation"
         for line in compatibility.describe(network, info):
-            say(f"teacher {name}: {line}")
+            say(f"{teacher_label(name)}: {line}")
         if network.is_table:
             use = "train"
             accuracy = tables.check(f"networks.{name}", absolute(network.checkpoint), info)
@@ -156,7 +156,7 @@ def check_teachers(
             ).numbers
         accuracy = metrics[name][f"eval/{use}/{name}/accuracy"]
         shown = "validation accuracy" if use == "validation" else "accuracy on the training split"
-        say(f"teacher {name}: {shown} {100 * accuracy:.2f} %")
+        say(f"{teacher_label(name)}: {shown} {100 * accuracy:.2f} %")
         size = len(splits[use].label)
         if accuracy > chance + 3.0 * (chance * (1.0 - chance) / size) ** 0.5:
             continue

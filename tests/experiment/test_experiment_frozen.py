@@ -84,7 +84,7 @@ def test_all_kinds_teach_alike(made, tmp_path):
     for kind in ("function", "function/model.stablehlo", "table.npz", "table.safetensors"):
         losses, message = train(tmp_path / kind.replace("/", "_"), str(made / kind))
         assert losses == pytest.approx(expected, rel=1e-4), kind
-    assert "teacher teacher: accuracy on the training split" in message
+    assert "teacher: accuracy on the training split" in message
     # The mean of a network with itself is that network; a tuple and a text mean the same.
     for number, both in enumerate((
         (str(made / "run"), str(made / "card")), f"{made / 'card'}, {made / 'function'}",

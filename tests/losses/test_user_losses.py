@@ -104,8 +104,8 @@ def test_names_that_stand_for_no_loss_are_refused(name_as):
         "math:nothing": "module math has no 'nothing'",
         "no_module.of_mine:loss": "cannot import 'no_module.of_mine:loss': there is no module",
         name_as(lambda logits: logits): "has no argument that it could be given; name at least one",
-        name_as(lambda stud, labels: labels): "argument 'stud' of 'test_user_losses:loss_of_a_test' "
-        "is no role; roles are student, teacher, labels",
+        name_as(lambda stud, labels: labels): "argument 'stud' of 'test_user_losses:loss_of_a_te"
+        "st' is no role; roles are student, teacher, labels",
     }.items():
         with pytest.raises(ConfigError) as caught:
             resolve("terms.own.loss", name)
