@@ -190,5 +190,5 @@ def test_ranges_that_are_none_are_refused():
             augment.random_resized_crop(key, image, 4, **wrong)
     with pytest.raises(ValueError, match="at least 1"):
         augment.center_crop(image, 0)
-    with pytest.raises(ValueError, match="leave nothing of the 8x8"):
+    with pytest.raises(ValueError, match="leave nothing of the 8×8"):
         augment.center_crop(image, 4, 32 * 4)
