@@ -11,7 +11,7 @@ from kdaug_jax.deploy import export
 from kdaug_jax.errors import ConfigError, UserError
 from kdaug_jax.evaluation.evaluate_run import evaluate_run
 from kdaug_jax.experiment import config as configs
-from kdaug_jax.experiment.command_line import config_file, explain
+from kdaug_jax.experiment.command_line import config_file, explain, no_config
 from kdaug_jax.runtime import compile_cache, processes, sharding, signals
 from kdaug_jax.training import loop, preview, teachers
 
@@ -33,7 +33,7 @@ def parse() -> flags.FlagValues:
     except Exception as error:
         raise explain(error, argv) from error
     if given is None:
-        raise ConfigError("--config", "is missing", "--config=configs/digits_kd.py")
+        raise no_config(argv)
     if len(rest) > 1:
         raise ConfigError("command line", f"does not know '{rest[1]}'", "options start with --")
     if not values.workdir and not values.print_config:

@@ -171,3 +171,10 @@ def test_the_example_of_a_metric_runs(run, tmp_path, capsys):
     assert 0 <= results["eval/test/worse_than_teacher"] <= 1
     teacher = json.loads((tmp_path / "teacher" / "results.json").read_text())[""]
     assert "eval/test/margin" in teacher and "eval/test/worse_than_teacher" not in teacher
+
+
+def test_a_config_file_that_returns_nothing_is_named(run, tmp_path, capsys, recwarn):
+    file = tmp_path / "nothing.py"
+    file.write_text("def get_config():\n    pass\n")
+    assert run(f"--config={file}", f"--workdir={tmp_path / 'w'}") == 2
+    assert f"error: {file}: get_config() returned None; return" in capsys.readouterr().err

@@ -188,7 +188,8 @@ def bind(
     """
     known = options(function, skip)
     if len(args) > len(known):
-        raise ConfigError(where, f"got {len(args)} arguments", f"takes {_takes(known)}")
+        plural = "s" * (len(args) != 1)
+        raise ConfigError(where, f"got {len(args)} argument{plural}", f"takes {_takes(known)}")
     written = dict(zip(known, args, strict=False))
     for name, value in kwargs.items():
         if name not in known:

@@ -15,6 +15,14 @@ from kdaug_jax.experiment.config import plain, set_path
 REMEDY = "see --print_config for the fields"
 
 
+def no_config(argv: Sequence[str]) -> ConfigError:
+    """Returns the error of a command line that gave no config."""
+    file = config_file(argv)
+    if not file:
+        return ConfigError("--config", "is missing", "--config=configs/digits_kd.py")
+    return ConfigError(str(file), "get_config() returned None", "return the ConfigDict")
+
+
 def explain(error: Exception, argv: Sequence[str]) -> UserError:
     """Returns the error to show for one that was raised while the command line was read.
 

@@ -176,6 +176,11 @@ def build_optimizer(
         "optim.combine", combine.make, combine.skip, "name a function f(epoch, ...) or a Combine"
     )
     combine_path = f"optim.{short_name(combine_name)}"
+    if combine_path in FIELDS:  # options of the two would share their paths
+        raise ConfigError(
+            "optim.combine", f"'{combine_name}' has the name of the field {combine_path}",
+            "rename the function",
+        )
     combine_bound = bind(combine_path, combine.make, args, kwargs, combine.skip, info)
     if combine.momentum and (name != "sgd" or method_bound.static["nesterov"]):
         raise ConfigError(

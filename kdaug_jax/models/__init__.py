@@ -282,7 +282,7 @@ def _backbone(
         if module is None:
             continue
         if unknown:
-            remedy = suggest(unknown[0], known)
+            remedy = suggest(unknown[0], known) if known else "it has no options"
             raise ConfigError("options", f"{name} has no '{unknown[0]}'", remedy)
         return from_linen(module, lambda mode: ((mode,), {}), channels, dtype, family.sizes(name))
     table = dict.fromkeys(_family_names()) | _REGISTERED

@@ -165,7 +165,8 @@ def _check_options(
               if key not in hidden and p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)]
     for key in options:
         if key in hidden or not _takes(parameters, key):
-            raise ConfigError("options", f"{name} has no '{key}'", suggest(key, public))
+            remedy = suggest(key, public) if public else "it has no options"
+            raise ConfigError("options", f"{name} has no '{key}'", remedy)
     for key in public:
         if parameters[key].default is inspect.Parameter.empty and key not in options:
             raise ConfigError("options", f"{name} needs '{key}'", f"options={{'{key}': ...}}")

@@ -67,7 +67,7 @@ def test_repeated_stages_draw_differently():
         ("schedule('no.json')", "views.x.schedule: no file no.json"),
         ("pba((1, 2))", "views.x.pba: policy: the policy is 2; must be 60 whole numbers"),
         ("pba()", "a square of 18 pixels is larger than the 12×12 image; take levels="),
-        ("trivialaugment_wide(3)", "got 1 arguments"),
+        ("trivialaugment_wide(3)", "got 1 argument"),
         ("efficientnet_crop(8)|flip", "views.x.flip: comes after a stage that returns floats"),
         ("random_resized_crop(0)", "got size=0"),
         ("random_resized_crop(8)|cutout(9)", "larger than the 8×8 image"),

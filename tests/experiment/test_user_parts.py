@@ -111,7 +111,7 @@ def test_draws_and_forms():
         ("pooled", "views.x.pooled: has form 'repeat'; must be one of example"),
         ("no_policy", "views.x.no_policy: returned int; return a kdaug_jax.augment.policies"),
         ("refusing(3)", "views.x.refusing: got level=3; must be even"),
-        ("flip(3)", "views.x.flip: got 1 arguments; takes no arguments"),
+        ("flip(3)", "views.x.flip: got 1 argument; takes no arguments"),
         ("flipp", "views.x: module tests.experiment.parts_of_a_user has no 'flipp'; did you mean "
                   "flip"),
     ],
