@@ -145,7 +145,7 @@ def _concerns(error: OSError, path: Path) -> bool:
     """Returns whether an error is of a file below `path`, or of a disk without a file's name."""
     if not isinstance(error.filename, str | os.PathLike):
         return True
-    file = Path(error.filename).absolute()
+    file, path = Path(error.filename).resolve(), path.resolve()
     # A file that is only read, such as one that a loss of the user's opens, is not ours to explain.
     return file.is_relative_to(path) or path.is_relative_to(file)
 

@@ -11,6 +11,7 @@ import subprocess
 import pytest
 
 import main
+from kdaug_jax.errors import CheckpointError
 from kdaug_jax.runtime import checkpoint, manifest, workdir
 from kdaug_jax.training import loop
 from tests.bad_input.helpers import TEACHER, TWICE, fresh, one_line, results
@@ -131,3 +132,11 @@ def test_a_directory_without_locks(told, monkeypatch, tmp_path):
 
     monkeypatch.setattr(workdir.fcntl, "flock", none)
     assert "--workdir: " in (line := told(2, {})) and "cannot be locked (No locks" in line
+
+
+def test_errors_about_files_of_others_keep_their_traceback(tmp_path):
+    missing = tmp_path / "elsewhere" / "table.csv"
+    with pytest.raises(FileNotFoundError), workdir.writing(tmp_path / "run"):
+        open(missing)
+    with pytest.raises(CheckpointError, match="cannot be written"), workdir.writing(tmp_path):
+        open(missing, "w")
