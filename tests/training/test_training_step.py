@@ -220,9 +220,9 @@ def test_masked_rows_do_not_count():
 )
 def test_a_loss_of_another_form_is_refused(loss, gave, group):
     terms = {"own": configs.term(f"{USER}:{loss}", ("x",))}
-    bench = Bench(tiny_config(terms=terms, train=dict(replica_batch_size=group)))
+    config = tiny_config(terms=terms, train=dict(replica_batch_size=group))
     with pytest.raises(ConfigError, match=f"^terms.own: {loss} returned {gave} for a batch of"):
-        bench.run(1)
+        build_programs(config, INFO)
 
 
 def test_a_sweep_of_weight_magnitude_k_and_seed_compiles_once(frozen_teacher):
