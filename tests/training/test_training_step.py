@@ -7,6 +7,7 @@ import pytest
 
 from kdaug_jax.errors import ConfigError
 from kdaug_jax.experiment import config as configs
+from kdaug_jax.experiment.phases import build_programs
 from kdaug_jax.experiment.phases import build_programs as build_phases
 from kdaug_jax.runtime import sharding
 from kdaug_jax.training import population
