@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from kdaug_jax.experiment.phases import build_programs as build_phases
+from kdaug_jax.experiment.phases import build_programs
 from kdaug_jax.training.plan import teacher_config
 from tests.configs.choices import info_of, load, teachers_of
 
@@ -107,7 +107,7 @@ def test_the_whole_table_1_is_one_population():
     assert dict(config["population"]) == {
         "views.x.wei2020.m": tuple(range(8)), "terms.kd.weight": (0.0, 1.0)
     }
-    (program,) = build_phases(config, info_of(config))
+    (program,) = build_programs(config, info_of(config))
     assert {"views.x.wei2020.m", "terms.kd.weight"} < set(program.hparams)
 
 
@@ -159,7 +159,7 @@ def test_fifty_clean_epochs():
     config = load("wei2020_table2", "clean=kd")
     assert config["train"]["epochs"] == 250.0 and config["terms"]["kd"]["weight"] == 0.0
     assert config["optim"]["schedule"]["until"] == 200.0
-    first, clean = build_phases(config, info_of(config))
+    first, clean = build_programs(config, info_of(config))
     assert clean.start_step == 200 * first.steps_per_epoch
     assert clean.hparams["terms.kd.weight"] == 1.0
     start = np.int32(clean.start_step)

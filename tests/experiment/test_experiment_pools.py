@@ -9,7 +9,7 @@ from kdaug_jax import losses, rng
 from kdaug_jax.errors import ConfigError
 from kdaug_jax.experiment import config as configs
 from kdaug_jax.experiment import views
-from kdaug_jax.experiment.phases import build_programs as build_phases
+from kdaug_jax.experiment.phases import build_programs
 from kdaug_jax.experiment.views import Rows, draws_of, rows_after
 from kdaug_jax.types import Batch, Clock, Info, Outputs
 from tests.training.bench import INFO as DATA
@@ -294,25 +294,25 @@ POOL = 'view("x")|repeat(2)|cutmix(1.0)|'
 )
 def test_what_does_not_fit(frozen_teacher, text, sections, message):
     with pytest.raises(ConfigError) as caught:
-        build_phases(pooled(text, **sections), DATA)
+        build_programs(pooled(text, **sections), DATA)
     assert message in str(caught.value) and "\n" not in str(caught.value)
 
 
 def test_a_teacher_on_other_rows_and_a_relational_loss_on_few(frozen_teacher):
     kd = configs.term("kl", ("mixed",), teacher="teacher@x")
     with pytest.raises(ConfigError, match="sees other rows than view 'mixed' has; start both"):
-        build_phases(pooled(terms={"kd": kd}), DATA)
+        build_programs(pooled(terms={"kd": kd}), DATA)
     sp = configs.term("sp", ("mixed",), teacher="teacher", features=("pooled",))
     with pytest.raises(ConfigError, match="1 \\(view 'mixed' keeps 1 of 8\\); it"):
-        build_phases(pooled(POOL + 'pick("kl", keep=0.1)', terms={"sp": sp}), DATA)
+        build_programs(pooled(POOL + 'pick("kl", keep=0.1)', terms={"sp": sp}), DATA)
 
 
 def test_a_memory_of_examples_takes_each_once(frozen_teacher):
     crd = configs.term("crd", ("mixed",), teacher="teacher", features=("pooled",), negatives=8)
     with pytest.raises(ConfigError, match="terms.crd.on: view 'mixed' may hold an example twice"):
-        build_phases(pooled(terms={"crd": crd}), DATA)
+        build_programs(pooled(terms={"crd": crd}), DATA)
     with pytest.raises(ConfigError, match="terms.crd.on: view 'mixed' mixes images"):
-        build_phases(pooled('view("x")|cutmix(1.0)', terms={"crd": crd}), DATA)
+        build_programs(pooled('view("x")|cutmix(1.0)', terms={"crd": crd}), DATA)
 
 
 def test_views_that_change_the_rows_are_not_for_evaluation_or_notebooks(tmp_path):

@@ -7,7 +7,7 @@ import numpy as np
 
 from kdaug_jax import data
 from kdaug_jax.experiment import config as configs
-from kdaug_jax.experiment.phases import build_programs as build_phases
+from kdaug_jax.experiment.phases import build_programs
 from kdaug_jax.losses import LOSSES
 from kdaug_jax.runtime import sharding
 from kdaug_jax.training.state import make_init
@@ -22,7 +22,7 @@ FEED = data.resident(DATASET.splits["train"], 0, BATCH)
 
 def run(made, frozen, steps=STEPS):
     """Trains on one device; gives the first and the last state, and each metric's values."""
-    (program,) = build_phases(made, INFO)
+    (program,) = build_programs(made, INFO)
     mesh = sharding.make_mesh(1, BATCH)
     whole = sharding.replicated(mesh)
     frozen = {name: frozen[network.model.name] for name, network in program.networks.items()

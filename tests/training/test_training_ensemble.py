@@ -13,7 +13,7 @@ from kdaug_jax.errors import ConfigError
 from kdaug_jax.evaluation.evaluate_run import evaluate_run
 from kdaug_jax.evaluation.predictors import Selection, plan_predictors, with_selected
 from kdaug_jax.experiment import config as configs
-from kdaug_jax.experiment.phases import build_programs as build_phases
+from kdaug_jax.experiment.phases import build_programs
 from kdaug_jax.runtime import checkpoint
 from kdaug_jax.training import loop
 from tests.conftest import tiny_config
@@ -141,7 +141,7 @@ def step_of(**options):
 @pytest.mark.parametrize("form", ["joint_ce", "l2_norm", "kl", "kl_norm"])
 @pytest.mark.parametrize("scale", ["sqrt_classes", "mean_norm", 1.0, 10.0])
 def test_each_form_and_scale_is_a_config(form, scale):
-    program = build_phases(ensemble(form=form, logit_scale=scale), INFO)[0]
+    program = build_programs(ensemble(form=form, logit_scale=scale), INFO)[0]
     assert program.term_specs[1].bound.static["form"] == form
 
 
@@ -211,5 +211,5 @@ def joint(views, on=ON, **options):
 )
 def test_what_does_not_fit(config, message):
     with pytest.raises(ConfigError) as caught:
-        build_phases(config, INFO)
+        build_programs(config, INFO)
     assert message in str(caught.value) and "\n" not in str(caught.value)

@@ -6,7 +6,7 @@ import pytest
 
 from kdaug_jax.errors import ConfigError
 from kdaug_jax.experiment import config as configs
-from kdaug_jax.experiment.phases import build_programs as build_phases
+from kdaug_jax.experiment.phases import build_programs
 from kdaug_jax.losses import LOSSES
 from tests.losses_through_step import OPTIONS, config, term
 from tests.training.bench import INFO, Bench
@@ -73,7 +73,7 @@ def test_what_does_not_fit_is_told_in_one_line_before_any_work(
     section = {**term(name), **changes, "on": on}
     terms = {"ce": configs.term("cross_entropy", ("x",)), "kd": term("kl"), "own": section}
     with pytest.raises(ConfigError) as caught:
-        build_phases(config(("cross_entropy",), terms=terms), INFO)
+        build_programs(config(("cross_entropy",), terms=terms), INFO)
     assert message in str(caught.value) and "\n" not in str(caught.value)
 
 
@@ -86,7 +86,7 @@ def test_groups_that_are_too_small_are_refused(frozen_teacher, name, min_group):
         (dict(accumulate=8), "data.batch_"),
     ):
         with pytest.raises(ConfigError) as caught:
-            build_phases(config((name,), train=train), INFO)
+            build_programs(config((name,), train=train), INFO)
         assert f"terms.{name}: '{name}' compares examples and {path}" in str(caught.value)
         assert f"it needs at least {min_group}" in str(caught.value)
 
@@ -99,10 +99,10 @@ def test_several_teachers_have_logits_only(frozen_teacher):
         },
         terms={"own": term("rkd_distance", teacher=("teacher", "other"), features=("f1:logits",))},
     )
-    assert build_phases(config(("kl",), **sections), INFO)
+    assert build_programs(config(("kl",), **sections), INFO)
     sections["terms"]["own"]["features"] = ("f1",)
     with pytest.raises(ConfigError) as caught:
-        build_phases(config(("kl",), **sections), INFO)
+        build_programs(config(("kl",), **sections), INFO)
     assert "teacher@x and other@x have no feature 'f1'; they have logits" in str(caught.value)
 
 

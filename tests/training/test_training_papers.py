@@ -12,7 +12,7 @@ import pytest
 from kdaug_jax.experiment import config as configs
 from kdaug_jax.experiment.combine import COMBINE
 from kdaug_jax.experiment.optim import OPTIMIZERS
-from kdaug_jax.experiment.phases import build_programs as build_phases
+from kdaug_jax.experiment.phases import build_programs
 from kdaug_jax.losses import dml
 from kdaug_jax.runtime import checkpoint
 from kdaug_jax.runtime.writer import read_rows
@@ -26,7 +26,7 @@ PEERS = {name: configs.network("tiny", trainable=True) for name in ("student", "
 
 def weight_at(weight, epoch):
     kd = configs.term("kl", ("x",), teacher="teacher", weight=weight, gradient_group="distill")
-    program = build_phases(distilled(terms={"kd": kd}, train=dict(epochs=200.0)), INFO)[0]
+    program = build_programs(distilled(terms={"kd": kd}, train=dict(epochs=200.0)), INFO)[0]
     plan = program.term_specs[0]
     step = jnp.int32(epoch * program.steps_per_epoch)
     return float(plan.weight.base * plan.weight.multiplier(step))
@@ -123,7 +123,7 @@ def test_each_method_has_its_optimiser_and_decay(
             optimiser["name"], dict(name="milestones", base=1e-3, at=(1,), factor=0.1),
             weight_decay=1e-5, decay=decay, combine=combine, **own,
         )
-    plan = build_phases(made, INFO)[0].optimizer
+    plan = build_programs(made, INFO)[0].optimizer
     method = OPTIMIZERS[optimiser["name"]]
     assert plan.method[0] is method and plan.combine[0] is COMBINE[combine.removesuffix("()")]
     assert plan.decay("bias", {}) == (decay == "all") and plan.decay("kernel", {})

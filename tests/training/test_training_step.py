@@ -8,7 +8,6 @@ import pytest
 from kdaug_jax.errors import ConfigError
 from kdaug_jax.experiment import config as configs
 from kdaug_jax.experiment.phases import build_programs
-from kdaug_jax.experiment.phases import build_programs as build_phases
 from kdaug_jax.runtime import sharding
 from kdaug_jax.training import population
 from kdaug_jax.training.step import FAULT
@@ -125,7 +124,7 @@ def test_a_phase_changes_views_and_weights_but_not_the_state():
 def numbers_of(phases, path, **sections):
     config = tiny_config(views={"x": "randaugment(1, 3)"}, phases=phases, **sections)
     config.train.epochs = 4.0
-    programs = build_phases(config, INFO)
+    programs = build_programs(config, INFO)
     return [float(program.hparams[path]) for program in programs if path in program.hparams]
 
 
@@ -144,7 +143,7 @@ def test_what_a_phase_sets_holds_for_all_members():
     phases = ((1, {"views.x": "flip"}), (2, {"terms.ce.weight": 0.0}))
     config = tiny_config(views={"x": "randaugment(1, 3)"}, phases=phases)
     config.train.epochs = 4.0
-    built = build_phases(config, INFO)
+    built = build_programs(config, INFO)
     members = population.members(((paths[0], (1, 7)), (paths[1], (1.0, 0.5))))
     phases = population.hparams(built, members)
     assert [hparams.get(paths[0], None) for hparams in phases[0]] == [1, 1, 7, 7]
@@ -533,12 +532,12 @@ def test_micro_batches_update_running_statistics_in_turn():
 )
 def test_what_does_not_fit_is_refused_before_any_work(sections, message):
     with pytest.raises(ConfigError) as caught:
-        build_phases(tiny_config(**sections), INFO)
+        build_programs(tiny_config(**sections), INFO)
     assert message in str(caught.value)
 
 
 def test_only_traced_numbers_can_be_swept():
-    program = build_phases(tiny_config(), INFO)[0]
+    program = build_programs(tiny_config(), INFO)[0]
     with pytest.raises(ConfigError, match="not a traced number"):
         configs.overlay(program.hparams, program.ranges, {"views.x.pad_crop.padding": 2})
     with pytest.raises(ConfigError, match="at most 1"):

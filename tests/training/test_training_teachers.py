@@ -8,7 +8,7 @@ import pytest
 
 from kdaug_jax.errors import ConfigError
 from kdaug_jax.experiment import config as configs
-from kdaug_jax.experiment.phases import build_programs as build_phases
+from kdaug_jax.experiment.phases import build_programs
 from kdaug_jax.runtime import checkpoint
 from kdaug_jax.training import loop, teachers
 from tests.conftest import tiny_config
@@ -81,7 +81,7 @@ def test_frozen_networks_start_from_nothing():
 def test_another_architecture_is_refused_by_path(frozen_teacher):
     networks = {**SAME, "teacher": configs.network("tiny_wide")}
     with pytest.raises(ConfigError, match=r"networks.student.init: the variables of 'teacher' do"):
-        build_phases(distilled(networks=networks), INFO)
+        build_programs(distilled(networks=networks), INFO)
 
 
 def chain():
