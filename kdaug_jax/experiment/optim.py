@@ -197,13 +197,11 @@ def build_optimizer(
         "optim.weight_decay": cast("optim.weight_decay", config["weight_decay"], positive),
     }
     # 0 switches these two off and is part of the compiled program; any other value is traced.
-    for field, legal in (
-        ("clip_norm", FIELDS["optim.clip_norm"].legal),
-        ("ema", FIELDS["optim.ema"].legal),
-    ):
+    for field in ("clip_norm", "ema"):
         if config[field] != 0:
             path = f"optim.{field}"
-            hparams[path], ranges[path] = cast(path, config[field], legal), legal
+            ranges[path] = FIELDS[path].legal
+            hparams[path] = cast(path, config[field], ranges[path])
     for prefix, bound in (("optim", method_bound), (combine_path, combine_bound)):
         for option, value in bound.traced.items():
             hparams[f"{prefix}.{option}"] = value

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from kdaug_jax.augment import STAGES
+from kdaug_jax.augment import STAGES, describe_ops
 from kdaug_jax.experiment.binding import Option, options
 from kdaug_jax.experiment.combine import COMBINE
 from kdaug_jax.experiment.fields import FIELDS, REQUIRED, Field
@@ -64,6 +64,7 @@ def document() -> str:
     pools = {name: (stage.apply, 0) for name, stage in POOLS.items()}
     parts += _functions("Losses", "`terms.*.loss`", losses)
     parts += _functions("Stages", "`views.*.ops`", {**stages, **pools})
+    parts.append(f"## Ops\n\nOf policies, one row of the op table each.\n\n{describe_ops()}\n")
     parts += _functions(
         "Optimisers", "`optim.name`", {name: (row.make, 2) for name, row in OPTIMIZERS.items()}
     )
