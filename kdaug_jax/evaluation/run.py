@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -133,15 +134,21 @@ def evaluate_split(
     rows = sharding.local_rows(mesh, batch_size)
 
     def over(step: Callable[..., Sums], before: Sums, merge: Callable[[Any, Any], Any]) -> Sums:
-        total = None
-        for number, batch in enumerate(eval_batches(split, batch_size, rows)):
-            check()
-            people = None if human is None else human[batch.index]
-            batch, people = sharding.put_batch(mesh, (batch, people))
-            part = sharding.settle(
-                step(variables, params, batch, people, np.int32(number), before)
-            )
-            total = part if total is None else merge(total, part)
+        total, running = None, None
+        batches = eval_batches(
+            split, batch_size, rows, spec.crops if spec.crops_on_host else None, spec.stored
+        )
+        with contextlib.closing(batches):
+            for number, batch in enumerate(batches):
+                check()
+                people = None if human is None else human[batch.index]
+                batch, people = sharding.put_batch(mesh, (batch, people))
+                # No more than two batches are on the devices.
+                jax.block_until_ready(running)
+                running = sharding.settle(
+                    step(variables, params, batch, people, np.int32(number), before)
+                )
+                total = running if total is None else merge(total, running)
         return total
 
     before = {}

@@ -33,7 +33,7 @@ __all__ = [
 
 MODES = FIELDS["mode"].legal
 # A run may be resumed with other values of these.
-FREE = ("mode", "data.workers", "data.device_gb")
+FREE = ("mode", "data.workers", "data.device_gb", "data.stage_gb", "data.crop")
 # What a value of each type may be in Python; a field of another type is checked by who reads it.
 TYPES = {"float": (int, float), "int": int, "bool": bool, "str": str, "tuple": (tuple, list),
          "dict": dict}
@@ -227,6 +227,21 @@ def _check_sections(full: Mapping[str, Any]) -> None:
             )
     for field in ("phases", "population"):
         _check_pairs(field, full[field], (object,))
+    _check_sets(full["eval"]["sets"])
+
+
+def _check_sets(sets: Any) -> None:
+    _check_pairs("eval.sets", sets, (str,))
+    names = [name for name, _ in sets]
+    for name, source in sets:
+        usable = name.replace("_", "a").isalnum() and name not in ("train", "validation", "test")
+        if not usable or names.count(name) > 1:
+            raise ConfigError(
+                "eval.sets", f"'{name}' is not a usable name",
+                "give each set a name of its own, of letters, digits and _",
+            )
+        if not isinstance(source, str):
+            raise ConfigError("eval.sets", f"got {source!r} for '{name}'", "must be a source")
 
 
 def _check_pairs(where: str, entries: Any, first: tuple[type, ...]) -> None:

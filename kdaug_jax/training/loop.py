@@ -22,9 +22,10 @@ from kdaug_jax.runtime.processes import on_first
 from kdaug_jax.runtime.signals import Interrupted, Preemption
 from kdaug_jax.runtime.writer import Writer
 from kdaug_jax.training import population
-from kdaug_jax.training.intervals import due, plan_intervals
+from kdaug_jax.training.intervals import due
 from kdaug_jax.training.progress import Progress
 from kdaug_jax.training.setup import Setup, check_teachers, prepare
+from kdaug_jax.training.staging import Staging
 from kdaug_jax.training.state import as_tree, restore_states
 from kdaug_jax.training.window import Window
 from kdaug_jax.types import TrainState
@@ -99,7 +100,9 @@ class _Run:
         self.window = Window(len(states), setup.first.term_names, sums, checkpoints.last)
         self.progress = Progress(console)
         self.calls: dict[tuple[int, int], Any] = {}
-        self.intervals = plan_intervals(setup.programs)
+        self.intervals = setup.intervals
+        self.staging = Staging(setup.feed, setup.mesh, len(setup.members))
+        self.running: Any = None  # metrics of the call that was started last
         self.step = int(states[0].step)
         self.resumed_finished = self.step == self.intervals.total
         self.scores: tuple[int, list[dict[str, float]]] = (-1, [])
@@ -143,25 +146,31 @@ class _Run:
         return overdue or any(due(before, self.step, every) for every in self.intervals.save)
 
     def _advance(self) -> None:
+        """Starts the next call, then stages the batches of the one after it."""
         phase, count = self.intervals.phase(self.step), self.intervals.call_length(self.step)
         feed, hparams = self.setup.feed, self.setup.hparams[phase]
         with self.time("data_wait"):
-            items = [feed.item(self.step + offset) for offset in range(count)]
-            items = sharding.put_batch(self.setup.mesh, jax.tree.map(_stack, *items), axis=1)
+            items = self.staging.take(self.step, count)
         if (phase, count) not in self.calls:
             with self.time("compile"):
                 call = population.make_call(
                     self.setup.programs[phase], feed, count, sharding.replicated(self.setup.mesh)
                 )
                 self.calls[phase, count] = call.lower(
-                    self.states[0], self.setup.frozen, feed.constants, items, hparams[0]
+                    self.states[0], self.setup.frozen, feed.constants, items[0], hparams[0]
                 ).compile()
+        before = self.running
         self.states, metrics = population.advance(
             self.calls[phase, count], self.states, self.setup.frozen, feed.constants, items,
             hparams,
         )
         self.window.add(self.step, metrics)
         self.step += count
+        self.running = metrics
+        if self.step < self.intervals.total:
+            jax.block_until_ready(before)  # its batches are free again
+            with self.time("data_wait"):
+                self.staging.stage(self.step, self.intervals.call_length(self.step))
 
     def _log(self) -> None:
         self.window.fetch()
@@ -232,8 +241,3 @@ class _Run:
         return {
             member.name: values for member, values in zip(self.setup.members, final, strict=True)
         }
-
-
-def _stack(*arrays: np.ndarray) -> np.ndarray:
-    """Stacks the steps of a call; a single one is not copied."""
-    return np.stack(arrays) if len(arrays) > 1 else arrays[0][None]

@@ -116,7 +116,7 @@ def first_batch(setup: Setup) -> tuple[dict[str, Any], dict[tuple[str, str], np.
         )
         return made, {pair: jax.nn.softmax(output.logits) for pair, output in outputs.items()}
 
-    item = sharding.put_batch(setup.mesh, setup.feed.item(0))
+    item = sharding.put_batch(setup.mesh, setup.feed.select(setup.feed.item(0), 0))
     made, predictions = jax.device_get(
         jax.jit(
             sharding.within(setup.mesh, look), out_shardings=sharding.replicated(setup.mesh)

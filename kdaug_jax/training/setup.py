@@ -17,6 +17,8 @@ from kdaug_jax.experiment.frozen.stored import absolute, load
 from kdaug_jax.experiment.program import Program
 from kdaug_jax.runtime import sharding, workdir
 from kdaug_jax.training import population
+from kdaug_jax.training.cropping import host_crops
+from kdaug_jax.training.intervals import Intervals, plan_intervals
 from kdaug_jax.training.plan import plan_run, teacher_label
 
 
@@ -34,6 +36,7 @@ class Setup(NamedTuple):
       frozen: variables of the frozen networks, on the devices.
       hparams: for each phase each member's traced hparams, on the devices.
       evaluator: of the trained networks, their branches and ensembles.
+      intervals: what happens how often.
     """
 
     record: dict[str, Any]
@@ -46,6 +49,7 @@ class Setup(NamedTuple):
     frozen: dict[str, Any]
     hparams: list[list[dict[str, Any]]]
     evaluator: Evaluator
+    intervals: Intervals
 
     def write_record(self) -> None:
         """Writes config.json, once nothing can refuse the run any more."""
@@ -95,10 +99,12 @@ def prepare(
         if not network.trainable and (network.checkpoint or not untrained)
     }
     split = planned.dataset.splits["train"]
+    seeds = [int(hparams["seed"]) for hparams in planned.hparams[0]]
     feed = data.make_feed(
         split, section["seed"], section["batch_size"],
         device_bytes=round(1e9 * section["device_gb"]), workers=section["workers"],
         rows=sharding.local_rows(mesh, section["batch_size"]),
+        crops=host_crops(planned.programs, seeds, split),
     )
     return Setup(
         record=planned.record,
@@ -115,6 +121,7 @@ def prepare(
         evaluator=build_evaluator(
             planned.full, first.networks, first.info, mesh, planned.human
         ),
+        intervals=plan_intervals(planned.programs, feed.item_bytes, mesh.devices.flat[0].platform),
     )
 
 

@@ -1,0 +1,212 @@
+"""The leading part of a view: the crop that is cut on the host, while an image is decoded.
+
+Images of several sizes make no batch before a crop has given them one size, so such a crop comes
+first in each view, `repeat(n)` aside. It is drawn from the keys that the device would use, and cut
+with the same arithmetic: where a crop runs changes no pixel. One image is decoded once for all its
+crops.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from kdaug_jax.augment.stage import Stage
+from kdaug_jax.data.stream import CropPlan
+from kdaug_jax.errors import ArgumentError, ConfigError
+from kdaug_jax.experiment.binding import located
+from kdaug_jax.images import crops, threefry
+from kdaug_jax.images.crops import CROPS, Crop
+
+# What stands in a view for the reader of a message; `FIRST` is a full answer to "what is missing".
+FIRST = (
+    "begin it with random_resized_crop(224), center_crop(224), resize(224, 224) or "
+    "resize_shorter(256)|crop_center(224)"
+)
+
+
+class Leading(NamedTuple):
+    """The leading part of a view.
+
+    Attributes:
+      calls: how many calls of the view it takes, a `repeat` among them.
+      draws: how many crops of each example lie side by side.
+      roles: of its crops, which name their draws.
+      crops: what is cut, one after another.
+    """
+
+    calls: int
+    draws: int
+    roles: tuple[str, ...]
+    crops: tuple[Crop, ...]
+
+    @property
+    def plan(self) -> CropPlan:
+        """Its result: crops an image, how they are resized, their size and dtype."""
+        size, dtype = crops.output(self.crops)
+        return CropPlan(self.draws, crops.methods(self.crops), size, dtype)
+
+
+class LeadingReader:
+    """Finds the leading part of a view while its calls are read one after another."""
+
+    def __init__(self, where: str, mixed: bool):
+        """Starts before the first call.
+
+        Args:
+          where: config path of the view, for messages.
+          mixed: whether stored images have several sizes, so that there must be a leading part.
+        """
+        self._where, self._mixed, self._open = where, mixed, True
+        self._calls, self._draws = 0, 1
+        self._roles: list[str] = []
+        self._crops: list[Crop] = []
+
+    @property
+    def open(self) -> bool:
+        """Whether all calls so far belong to it, and none has given the images one size."""
+        return self._open
+
+    def admit(self, stage: Stage) -> None:
+        """Ends the leading part before a stage that cannot belong to it.
+
+        Raises:
+          ConfigError: sizes are mixed.
+        """
+        if self._open and not stage.host and not (stage.form == "repeat" and not self._crops):
+            self.end()
+
+    def add(self, role: str, stage: Stage, static: Mapping[str, Any]) -> Leading | None:
+        """Reads a call that `admit` left in the leading part; returns that if it is complete."""
+        self._calls += 1
+        if stage.form == "repeat":
+            self._draws *= static["n"]
+            return None
+        self._roles.append(role)
+        self._crops.append(Crop(stage.host, dict(static)))
+        if not CROPS[stage.host].fixes_size:
+            return None
+        self._open = False
+        return Leading(self._calls, self._draws, tuple(self._roles), tuple(self._crops))
+
+    def end(self) -> None:
+        """Validates that the view may go on, or end, without a common size.
+
+        Raises:
+          ConfigError: sizes are mixed.
+        """
+        if self._open and self._mixed:
+            if self._crops:
+                raise ConfigError(
+                    f"{self._where}.{self._roles[-1]}", "leaves images of several sizes",
+                    f"write {self._crops[-1].kind}(...)|crop_center(224) or |crop_random(224)",
+                )
+            raise ConfigError(
+                self._where, "the data set holds images of several sizes, and the view does not "
+                "fix one", FIRST,
+            )
+        self._open = False
+
+
+def draw(
+    name: str, leading: Leading, seed: int, epoch: int, index: np.ndarray, sizes: np.ndarray
+) -> np.ndarray:
+    """Draws the boxes of a view's leading part.
+
+    Args:
+      name: of the view.
+      leading: its leading part.
+      seed: of the views.
+      epoch: of the run.
+      index: `i32[n]`, positions of the examples in their base split.
+      sizes: `i32[n,2]`, height and width of their images.
+
+    Returns:
+      `i32[n,draws,K,6]`, steps for `images.crops.cut`.
+
+    Raises:
+      ConfigError: an image is too small or too large for the crop.
+    """
+    draws = leading.draws
+    rows = np.repeat(np.arange(len(index)), draws)
+    copies = np.tile(np.arange(draws), len(index))
+    with located(f"views.{name}"):
+        words = [
+            _words(name, role, crop, seed, epoch, index[rows], copies if draws > 1 else None)
+            for role, crop in zip(leading.roles, leading.crops, strict=True)
+        ]
+        steps = crops.plan(leading.crops, words, sizes[rows])
+    return steps.reshape(len(index), draws, len(leading.crops), crops.STEP)
+
+
+def _words(
+    name: str, role: str, crop: Crop, seed: int, epoch: int, index: np.ndarray,
+    copies: np.ndarray | None,
+) -> np.ndarray | None:
+    """Returns the random words of a crop from the keys that `making` uses on the device."""
+    shape = CROPS[crop.kind].words
+    if shape is None:
+        return None
+    keys = threefry.fold(threefry.example_keys(seed, f"view/{name}", epoch, index), role)
+    return threefry.bits(keys if copies is None else threefry.redraw(keys, copies), shape)
+
+
+class Cutter(NamedTuple):
+    """What a batch needs from the host: whole images or not, and the crops of views.
+
+    Attributes:
+      stored: whether a view starts from whole images.
+      leading: leading parts by view.
+    """
+
+    stored: bool
+    leading: dict[str, Leading]
+
+    def crops(
+        self, seed: int, epoch: int, index: np.ndarray, sizes: np.ndarray
+    ) -> dict[str, tuple[CropPlan, np.ndarray]]:
+        """Draws the boxes of a batch, see `draw`; by view."""
+        return {
+            name: (leading.plan, draw(name, leading, seed, epoch, index, sizes))
+            for name, leading in self.leading.items()
+        }
+
+    def check(self, sizes: np.ndarray, where: str) -> None:
+        """Validates every size of a split, so that no image is refused after hours of training.
+
+        Args:
+          sizes: `i32[N,2]`.
+          where: names the split, for messages.
+
+        Raises:
+          ConfigError: an image is too small or too large for a crop.
+        """
+        distinct = np.unique(sizes, axis=0)
+        for name, leading in self.leading.items():
+            # Whatever is drawn, only the sizes decide whether a crop fits.
+            words = [
+                None if CROPS[crop.kind].words is None
+                else np.zeros((len(distinct), *CROPS[crop.kind].words), np.uint32)
+                for crop in leading.crops
+            ]
+            try:
+                crops.plan(leading.crops, words, distinct)
+            except ArgumentError as error:
+                raise ConfigError(
+                    f"views.{name}", f"{where}: {error.what}", error.remedy
+                ) from None
+
+
+def cutter(specs: Sequence[Any]) -> Cutter:
+    """Returns what views need from the host.
+
+    Args:
+      specs: the views to make, `ViewSpec`s.
+    """
+    starts = [spec for spec in specs if spec.source is None]
+    return Cutter(
+        any(spec.leading is None for spec in starts),
+        {spec.name: spec.leading for spec in starts if spec.leading is not None},
+    )
