@@ -47,7 +47,8 @@ def build_evaluator(
         networks, predictors, metrics, settings, parse_view(section["view"], info),
         _training_views(config, info), info, mesh, human,
     )
-    return make_evaluator(spec, selections, section["batch_size"] or config["data"]["batch_size"])
+    batch_size = section["batch_size"] or config["data"]["batch_size"]
+    return make_evaluator(spec, selections, batch_size, config["data"]["workers"])
 
 
 def parse_view(text: str, info: Info) -> views.ViewSpec:

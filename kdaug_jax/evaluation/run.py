@@ -28,6 +28,7 @@ class Evaluator(NamedTuple):
       spec: what is computed.
       selections: what is selected among on the validation split.
       batch_size: rows a batch.
+      workers: see `data.workers`.
       first_pass: jitted, for metrics that need a pass beforehand.
       step: jitted, for all metrics.
     """
@@ -35,6 +36,7 @@ class Evaluator(NamedTuple):
     spec: EvalSpec
     selections: tuple[Selection, ...]
     batch_size: int
+    workers: int
     first_pass: Callable[..., Sums]
     step: Callable[..., Sums]
 
@@ -47,7 +49,7 @@ class Evaluation(NamedTuple):
 
 
 def make_evaluator(
-    spec: EvalSpec, selections: tuple[Selection, ...], batch_size: int
+    spec: EvalSpec, selections: tuple[Selection, ...], batch_size: int, workers: int = 0
 ) -> Evaluator:
     """Makes an evaluator; nothing is compiled before it is used.
 
@@ -55,9 +57,10 @@ def make_evaluator(
       spec: what to compute.
       selections: what to select among.
       batch_size: rows a batch; the last batch of a split is filled up with masked rows.
+      workers: see `data.workers`.
     """
     return Evaluator(
-        spec, selections, batch_size, make_eval_step(spec, first=True), make_eval_step(spec)
+        spec, selections, batch_size, workers, make_eval_step(spec, first=True), make_eval_step(spec)
     )
 
 
@@ -67,7 +70,7 @@ def make_network_evaluator(evaluator: Evaluator, network: str) -> Evaluator:
     alone = {name: row for name, row in spec.metrics.items() if row.needs != "teacher"}
     predictor = Predictor(network, ((network, 0),))
     spec = spec._replace(predictors=(predictor,), metrics=alone, training_views=())
-    return make_evaluator(spec, (), evaluator.batch_size)
+    return make_evaluator(spec, (), evaluator.batch_size, evaluator.workers)
 
 
 def evaluate_state(
@@ -136,7 +139,8 @@ def evaluate_split(
     def over(step: Callable[..., Sums], before: Sums, merge: Callable[[Any, Any], Any]) -> Sums:
         total, running = None, None
         batches = eval_batches(
-            split, batch_size, rows, spec.crops if spec.crops_on_host else None, spec.stored
+            split, batch_size, rows, spec.crops if spec.crops_on_host else None, spec.stored,
+            evaluator.workers,
         )
         with contextlib.closing(batches):
             for number, batch in enumerate(batches):

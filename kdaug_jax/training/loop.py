@@ -14,6 +14,7 @@ import numpy as np
 
 from kdaug_jax.errors import CheckpointError, Preempted
 from kdaug_jax.evaluation.run import Results, evaluate_state
+from kdaug_jax.evaluation.sets import corruption_errors
 from kdaug_jax.runtime import sharding, workdir
 from kdaug_jax.runtime.checkpoint import Checkpoints
 from kdaug_jax.runtime.console import Console
@@ -62,7 +63,8 @@ def train(
         check = stack.enter_context(Preemption()).check
         with time("compile"):
             setup = prepare(
-                config, directory, console.say, allow_config_change=allow_config_change
+                config, directory, console.say, allow_config_change=allow_config_change,
+                progress=console.progress,
             )
         stack.callback(setup.feed.close)
         settings = setup.first.config["checkpoint"]
@@ -199,6 +201,26 @@ class _Run:
         self.progress.evaluation(self.step, self.setup.members, metrics)
         return metrics
 
+    def _evaluate_sets(self, validation: Sequence[Any]) -> list[dict[str, float]]:
+        """Evaluates the data sets of `eval.sets`; returns metrics by member."""
+        setup = self.setup
+        with self.time("evaluation"):
+            metrics = []
+            for number, member in enumerate(setup.members):
+                values: dict[str, float] = {}
+                for item in setup.sets:
+                    numbers, arrays = evaluate_state(
+                        item.evaluator, self.states[number], setup.frozen,
+                        {item.data.name: item.data.split}, item.data.name, self.check,
+                        validation[number],
+                    )
+                    values |= numbers
+                    self.arrays |= {f"{number}/{name}": array for name, array in arrays.items()}
+                values |= corruption_errors(setup.sets, values)
+                self.writer.row(self.step, member.name, values)
+                metrics.append(values)
+        return metrics
+
     def _save(self) -> None:
         """Saves in the background, once all losses up to here are known to be finite."""
         self.window.fetch()
@@ -226,10 +248,17 @@ class _Run:
         step, validation = self.scores
         if step != self.step:
             validation = self._evaluate("validation")
-        final = [
-            {**values, **more}
-            for values, more in zip(validation, self._evaluate("test", validation), strict=True)
-        ]
+        final = validation
+        if "test" in self.setup.dataset.splits:
+            final = [
+                {**values, **more}
+                for values, more in zip(final, self._evaluate("test", validation), strict=True)
+            ]
+        if self.setup.sets:
+            final = [
+                {**values, **more}
+                for values, more in zip(final, self._evaluate_sets(validation), strict=True)
+            ]
         with self.time("checkpoint"):
             self.checkpoints.wait()
         for member in self.setup.members:

@@ -53,7 +53,9 @@ def preview(
                     f"{teacher_label(name)} is not trained yet: its predictions are left out, and"
                     " views that it selects are selected with initial weights"
                 )
-    setup = prepare(full, directory, console.say, record=False, untrained=True)
+    setup = prepare(
+        full, directory, console.say, record=False, untrained=True, progress=console.progress
+    )
     with contextlib.closing(setup.feed):
         views, predictions = first_batch(setup)
     names = setup.dataset.class_names

@@ -1,0 +1,210 @@
+"""Further data sets that a run is evaluated on: corrupted, drawn or newly collected images.
+
+They are never used for a choice. A set may hold some of the network's classes only: its logits are
+then cut to these.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from kdaug_jax import data
+from kdaug_jax.data.class_maps import ALEXNET_ERRORS, IMAGENET_A, IMAGENET_R
+from kdaug_jax.data.corruptions import BENCHMARK, SEVERITIES
+from kdaug_jax.errors import ConfigError
+from kdaug_jax.evaluation.build import parse_view
+from kdaug_jax.evaluation.data_sets import no_bar, read_options
+from kdaug_jax.evaluation.metric_table import resolve_metrics
+from kdaug_jax.evaluation.run import Evaluator, make_evaluator
+from kdaug_jax.experiment import views
+from kdaug_jax.types import Info
+
+# Sources that hold each corruption in five severities, and by what errors are divided.
+CORRUPTED = {"cifar10c": None, "cifar100c": None, "imagenetc": ALEXNET_ERRORS}
+# Sources whose folders are a part of ImageNet's classes, by position among the 1,000.
+PARTS = {"imageneta": IMAGENET_A, "imagenetr": IMAGENET_R}
+IMAGENET_CLASSES = 1000
+
+
+class SetData(NamedTuple):
+    """One data set of `eval.sets`.
+
+    Attributes:
+      name: of its metrics, `eval/<name>/...`.
+      group: name in `eval.sets`, which may stand for all corruptions of a source.
+      corruption: that it shows, "" for none.
+      source: where it was read from.
+      split: its examples.
+      classes: position of its classes among the network's; empty where they are the same.
+    """
+
+    name: str
+    group: str
+    corruption: str
+    source: str
+    split: data.Split
+    classes: tuple[int, ...]
+
+
+class EvalSet(NamedTuple):
+    """A data set and what evaluates it."""
+
+    data: SetData
+    evaluator: Evaluator
+
+
+def load_sets(
+    full: Mapping[str, Any], info: Info, class_names: Sequence[str], say: Callable[[str], None],
+    progress: Callable[[float, str], None] = no_bar,
+) -> tuple[SetData, ...]:
+    """Opens the data sets of `eval.sets` and matches their classes.
+
+    Args:
+      full: the complete config.
+      info: facts of the training split.
+      class_names: of the training data, by number.
+      say: prints a line.
+      progress: shows a bar while a data set is indexed.
+
+    Raises:
+      UserError: a set cannot be read, or has a class that the training data have not.
+    """
+    options = read_options(full["data"], say, progress)
+    sets = []
+    for group, text in full["eval"]["sets"]:
+        for suffix, corruption, source in _expand(text):
+            dataset = data.load(source, {"test": "test"}, options)
+            split = dataset.splits["test"]
+            classes = _classes(group, source, dataset.class_names, class_names)
+            name = group + suffix
+            _check_size(name, full["eval"]["view"], split, info)
+            sets.append(SetData(name, group, corruption, source, split, classes))
+    return tuple(sets)
+
+
+def _expand(source: str) -> list[tuple[str, str, str]]:
+    """Returns (suffix of the name, corruption, source) of one set, or of each corruption."""
+    kind, _, argument = source.partition(":")
+    if kind not in CORRUPTED:
+        return [("", "", source)]
+    path, _, query = argument.partition("?")
+    given = dict(part.partition("=")[::2] for part in query.split("&") if part)
+    corruption = given.get("corruption", "")
+    if "severity" in given:
+        return [("", corruption, source)]
+    return [
+        (f"_{name}_{severity}" if not corruption else f"_{severity}", name,
+         f"{kind}:{path}?corruption={name}&severity={severity}")
+        for name in ([corruption] if corruption else BENCHMARK) for severity in SEVERITIES
+    ]
+
+
+def _classes(
+    group: str, source: str, names: Sequence[str], trained: Sequence[str]
+) -> tuple[int, ...]:
+    """Returns the positions of a set's classes among those of the training data, () for equal."""
+    if tuple(names) == tuple(trained):
+        return ()
+    number = {name: position for position, name in enumerate(trained)}
+    if set(names) <= set(number):
+        return tuple(number[name] for name in names)
+    kind, wnids = source.partition(":")[0], all(_is_wnid(name) for name in trained)
+    numbered = tuple(map(str, range(len(trained))))
+    if len(trained) == IMAGENET_CLASSES and not wnids and kind in PARTS:
+        return PARTS[kind]
+    if tuple(names) == numbered and wnids and list(trained) == sorted(trained):
+        return ()
+    unknown = next(name for name in names if name not in number)
+    raise ConfigError(
+        "eval.sets", f"'{group}' has a class '{unknown}', which the training data have not",
+        f"their classes are {', '.join(trained[:3])}, ... ({len(trained)})",
+    )
+
+
+def _is_wnid(name: str) -> bool:
+    return len(name) == 9 and name[0] == "n" and name[1:].isdigit()
+
+
+def _set_view(text: str, split: data.Split, info: Info) -> views.ViewSpec:
+    """Returns `eval.view` for a set; images that a crop would leave at their size skip it."""
+    mixed = split.size is None
+    own = info._replace(
+        size=split.size or info.size, mixed=mixed, host_crops=info.host_crops or mixed
+    )
+    view = parse_view(text, own._replace(host_crops=True))
+    if view.leading is not None and view.leading.plan.size == split.size:
+        return view._replace(calls=view.calls[view.leading.calls :], leading=None)
+    return parse_view(text, own)
+
+
+def _check_size(name: str, text: str, split: data.Split, info: Info) -> None:
+    size, expected = _set_view(text, split, info).size, parse_view(text, info).size
+    if size != expected:
+        raise ConfigError(
+            "eval.sets", f"'{name}' holds images of {size[1]}×{size[0]} pixels, networks are "
+            f"evaluated on {expected[1]}×{expected[0]}",
+            f"let eval.view begin with center_crop({expected[0]}) or resize{expected}",
+        )
+
+
+def build_sets(
+    full: Mapping[str, Any], evaluator: Evaluator, sets: Sequence[SetData]
+) -> tuple[EvalSet, ...]:
+    """Makes the evaluators of data sets; those of one size and class list share one.
+
+    Args:
+      full: the complete config.
+      evaluator: of the run.
+      sets: the data sets.
+    """
+    spec, made, built = evaluator.spec, {}, []
+    for item in sets:
+        key = item.split.size, item.classes
+        if key not in made:
+            count = len(item.classes) or spec.info.num_classes
+            metrics, settings = resolve_metrics(full["eval"], count)
+            own = spec._replace(
+                view=_set_view(full["eval"]["view"], item.split, spec.info), training_views=(),
+                metrics=metrics, settings=settings, human=None, classes=item.classes,
+            )
+            made[key] = make_evaluator(
+                own, evaluator.selections, evaluator.batch_size, evaluator.workers
+            )
+        built.append(EvalSet(item, made[key]))
+    return tuple(built)
+
+
+def corruption_errors(
+    sets: Sequence[EvalSet], numbers: Mapping[str, float]
+) -> dict[str, float]:
+    """Returns the mean corruption errors of groups that hold all fifteen corruptions.
+
+    Args:
+      sets: the data sets.
+      numbers: metrics by full name, the accuracies of the sets among them.
+
+    Returns:
+      `eval/<group>/mean_corruption_error`, 0..1: the error averaged over five severities of each
+      corruption, over the corruptions; of ImageNet-C each is divided by AlexNet's.
+
+    Source: Hendrycks and Dietterich 2019 (arXiv:1903.12261), section 4.
+    """
+    result = {}
+    for group in dict.fromkeys(item.data.group for item in sets):
+        members = [item.data for item in sets if item.data.group == group]
+        kind = members[0].source.partition(":")[0]
+        if kind not in CORRUPTED or {member.corruption for member in members} != set(BENCHMARK):
+            continue
+        errors = []
+        for corruption in BENCHMARK:
+            error = np.mean([
+                1 - numbers[f"eval/{member.name}/accuracy"]
+                for member in members if member.corruption == corruption
+            ])
+            reference = CORRUPTED[kind]
+            errors.append(error / (reference[corruption] / 100) if reference else error)
+        result[f"eval/{group}/mean_corruption_error"] = float(np.mean(errors))
+    return result
