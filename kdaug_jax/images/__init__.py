@@ -1,5 +1,5 @@
-"""Images on the host: decoding files, reading them, cutting crops out of them.
+"""Images on the host: boxes, crops and decoding with NumPy and Pillow alone.
 
-Modules of this room import NumPy, Pillow and `kdaug_jax.errors` only, so that worker processes
-start fast and never start JAX.
+Worker processes import this room and nothing else, so nothing here imports JAX. What is drawn and
+computed here equals what the device does, bit for bit.
 """
