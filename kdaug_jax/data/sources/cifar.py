@@ -105,7 +105,7 @@ def cifar10(argument: str, options: ReadOptions = DEFAULTS) -> Dataset:
         test_batch.bin, batches.meta.txt) or of the Python version (the same without suffixes), or
         the directory that holds cifar-10-batches-bin or cifar-10-batches-py. The binary version is
         read where both lie there.
-      options: not used; the files hold pixels.
+      options: unused: the files hold arrays.
 
     Returns:
       A `Dataset` with the splits "train" and "test" in memory; without the file of class names
@@ -128,7 +128,7 @@ def cifar100(argument: str, options: ReadOptions = DEFAULTS) -> Dataset:
       argument: the directory of the binary version (train.bin, test.bin, fine_label_names.txt) or
         of the Python version (train, test, meta), or the directory that holds cifar-100-binary or
         cifar-100-python. The binary version is read where both lie there.
-      options: not used; the files hold pixels.
+      options: unused: the files hold arrays.
 
     Returns:
       A `Dataset` with the splits "train" and "test" in memory; without the file of class names

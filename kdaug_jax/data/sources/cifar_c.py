@@ -22,7 +22,7 @@ def cifar10c(argument: str, options: ReadOptions = DEFAULTS) -> Dataset:
     Args:
       argument: DIR?corruption=NAME&severity=1..5 with the directory of NAME.npy and labels.npy, or
         the one that holds CIFAR-10-C.
-      options: not used; the files hold pixels.
+      options: unused: the files hold arrays.
 
     Returns:
       A `Dataset` with the split "test" in memory, 10,000 images in the order of CIFAR-10's test
@@ -44,7 +44,7 @@ def cifar100c(argument: str, options: ReadOptions = DEFAULTS) -> Dataset:
     Args:
       argument: DIR?corruption=NAME&severity=1..5 with the directory of NAME.npy and labels.npy, or
         the one that holds CIFAR-100-C.
-      options: not used; the files hold pixels.
+      options: unused: the files hold arrays.
 
     Returns:
       A `Dataset` with the split "test" in memory, 10,000 images in the order of CIFAR-100's test

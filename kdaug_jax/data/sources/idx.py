@@ -37,7 +37,7 @@ def idx(argument: str, options: ReadOptions = DEFAULTS) -> Dataset:
         t10k-images-idx3-ubyte and t10k-labels-idx1-ubyte, or the one that holds them in raw/. Each
         may have a dot instead of the hyphen before "idx", as some programs unpack it, may end in
         .gz, and may lie in a folder of its name.
-      options: not used; the files hold pixels.
+      options: unused: the files hold arrays.
 
     Returns:
       A `Dataset` with the splits "train" and "test" in memory. Its class names are those of

@@ -24,7 +24,7 @@ def svhn(argument: str, options: ReadOptions = DEFAULTS) -> Dataset:
       argument: the directory with train_32x32.mat and test_32x32.mat, and perhaps
         extra_32x32.mat, which is the split "extra"; with DIR?extra=train its images follow those
         of "train" in that split, as in papers that train on both.
-      options: not used; the files hold pixels.
+      options: unused: the files hold arrays.
 
     Returns:
       A `Dataset` with the splits "train", "test" and perhaps "extra" in memory. While a file is
