@@ -15,9 +15,11 @@ from kdaug_jax.data.dataset import Dataset
 from kdaug_jax.data.options import ReadOptions
 from kdaug_jax.data.sources.arrays import arrays, from_arrays, register
 from kdaug_jax.data.sources.cifar import cifar10, cifar100
+from kdaug_jax.data.sources.cifar_c import cifar10c, cifar100c
 from kdaug_jax.data.sources.digits import digits
 from kdaug_jax.data.sources.folder import folder
 from kdaug_jax.data.sources.idx import idx
+from kdaug_jax.data.sources.svhn import svhn
 from kdaug_jax.data.sources.synthetic import synthetic
 from kdaug_jax.data.sources.tfds import tfds
 from kdaug_jax.errors import ConfigError, suggest
@@ -28,9 +30,12 @@ SOURCES: dict[str, Callable[[str, ReadOptions], Dataset]] = {
     "arrays": arrays,
     "cifar10": cifar10,
     "cifar100": cifar100,
+    "cifar100c": cifar100c,
+    "cifar10c": cifar10c,
     "digits": digits,
     "folder": folder,
     "idx": idx,
+    "svhn": svhn,
     "synthetic": synthetic,
     "tfds": tfds,
 }
