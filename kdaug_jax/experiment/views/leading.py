@@ -15,7 +15,7 @@ import numpy as np
 
 from kdaug_jax.augment.stage import Stage
 from kdaug_jax.data.stream import CropPlan
-from kdaug_jax.errors import ArgumentError, ConfigError
+from kdaug_jax.errors import ConfigError
 from kdaug_jax.experiment.binding import located
 from kdaug_jax.images import crops, threefry
 from kdaug_jax.images.crops import CROPS, Crop
@@ -132,25 +132,16 @@ def draw(
     draws = leading.draws
     rows = np.repeat(np.arange(len(index)), draws)
     copies = np.tile(np.arange(draws), len(index))
+
+    def keys(number: int) -> np.ndarray:
+        # As `making` derives them on the device.
+        drawn = threefry.example_keys(seed, f"view/{name}", epoch, index[rows])
+        drawn = threefry.fold(drawn, leading.roles[number])
+        return threefry.redraw(drawn, copies) if draws > 1 else drawn
+
     with located(f"views.{name}"):
-        words = [
-            _words(name, role, crop, seed, epoch, index[rows], copies if draws > 1 else None)
-            for role, crop in zip(leading.roles, leading.crops, strict=True)
-        ]
-        steps = crops.plan(leading.crops, words, sizes[rows])
+        steps = crops.plan(leading.crops, crops.words_of(leading.crops, keys), sizes[rows])
     return steps.reshape(len(index), draws, len(leading.crops), crops.STEP)
-
-
-def _words(
-    name: str, role: str, crop: Crop, seed: int, epoch: int, index: np.ndarray,
-    copies: np.ndarray | None,
-) -> np.ndarray | None:
-    """Returns the random words of a crop from the keys that `making` uses on the device."""
-    shape = CROPS[crop.kind].words
-    if shape is None:
-        return None
-    keys = threefry.fold(threefry.example_keys(seed, f"view/{name}", epoch, index), role)
-    return threefry.bits(keys if copies is None else threefry.redraw(keys, copies), shape)
 
 
 class Cutter(NamedTuple):
@@ -183,20 +174,13 @@ class Cutter(NamedTuple):
         Raises:
           ConfigError: an image is too small or too large for a crop.
         """
-        distinct = np.unique(sizes, axis=0)
         for name, leading in self.leading.items():
-            # Whatever is drawn, only the sizes decide whether a crop fits.
-            words = [
-                None if CROPS[crop.kind].words is None
-                else np.zeros((len(distinct), *CROPS[crop.kind].words), np.uint32)
-                for crop in leading.crops
-            ]
-            try:
-                crops.plan(leading.crops, words, distinct)
-            except ArgumentError as error:
+            refused = crops.misfit(leading.crops, sizes)
+            if refused is not None:
+                number, error = refused
                 raise ConfigError(
-                    f"views.{name}", f"{where}: {error.what}", error.remedy
-                ) from None
+                    f"views.{name}", f"{where}, example {number}: {error.what}", error.remedy
+                )
 
 
 def cutter(specs: Sequence[Any]) -> Cutter:
