@@ -101,7 +101,8 @@ NORMAL = {
     "tiny": dict(mean=IMAGENET_MEAN, std=IMAGENET_STD),
 }
 SOURCES = {
-    "cifar100": ("cifar100:data", "test"), "tiny": ("tinyimagenet:data/tiny-imagenet-200", "validation"),
+    "cifar100": ("cifar100:data", "test"),
+    "tiny": ("tinyimagenet:data/tiny-imagenet-200", "validation"),
 }
 SIDES = {"cifar100": 32, "tiny": 64}
 SMALL = {
