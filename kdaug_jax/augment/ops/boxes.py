@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from kdaug_jax.augment.arithmetic.mulhi import mulhi
+from kdaug_jax.images.mulhi import mulhi
 
 TRIES = 10
 _SHAPES = 4096

@@ -1,14 +1,17 @@
-"""Products of 32-bit words that are longer than a word."""
+"""Products of 32-bit words that are longer than a word, for arrays of NumPy and of JAX."""
 
 from __future__ import annotations
 
-import jax
+from typing import TypeVar
+
 import numpy as np
+
+Array = TypeVar("Array")  # np.ndarray or jax.Array
 
 _LOWER = np.uint32(0xFFFF)
 
 
-def mulhi(x: jax.Array, y: jax.Array) -> jax.Array:
+def mulhi(x: Array, y: Array) -> Array:
     """Returns the upper word of the 64-bit products of `u32[...]`.
 
     It is put together from halves: XLA's own operation, `jax.lax.mulhi`, cannot be compiled for
