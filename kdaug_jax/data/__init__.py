@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from kdaug_jax.data.dataset import ArrayReader, Dataset, Reader, Split, checked
+from kdaug_jax.data.dataset import ArrayReader, Dataset, ImageReader, Reader, Split, checked
 from kdaug_jax.data.feed import Feed, eval_batches, make_feed, resident, streamed
 from kdaug_jax.data.human import read_human
+from kdaug_jax.data.options import DEFAULTS, ReadOptions, check_options
 from kdaug_jax.data.order import indices
 from kdaug_jax.data.sources import SOURCES, find_source, from_arrays, register
 from kdaug_jax.data.splits import choose, overlaps
@@ -22,39 +23,38 @@ STATISTICS_BYTES = 1 << 30
 _CHUNK_BYTES = 1 << 24
 
 
-def load(source: str, splits: dict[str, str]) -> Dataset:
+def load(
+    source: str, splits: dict[str, str], options: ReadOptions = DEFAULTS
+) -> Dataset:
     """Loads a data set and picks the splits that a run uses.
 
     Args:
       source: `data.source`, see `sources.find_source`.
-      splits: base split, or part of one, to use for each of "train", "validation" and "test"; see
-        `kdaug_jax.data.splits`.
+      splits: base split, or part of one, for each use, such as "train", "validation" and "test";
+        see `kdaug_jax.data.splits`.
+      options: how images are read; sources of users do not get them.
 
     Returns:
-      A `Dataset` with exactly these three splits.
+      A `Dataset` with exactly these splits; images may differ in size, within and between them.
 
     Raises:
-      ConfigError: unknown source or split.
+      ConfigError: unknown source, split or option.
       DataError: the data are absent, cannot be read or do not fit together. Other exceptions of a
         user's own source are passed on.
     """
+    check_options(options)
     function, argument = find_source(source)
+    built_in = function in SOURCES.values()
     try:
-        base = checked(function(argument), source)
+        base = checked(function(argument, options) if built_in else function(argument), source)
         chosen = {use: choose(base.splits, use, text, source) for use, text in splits.items()}
     except OSError as error:
-        if function not in SOURCES.values():  # code of the user's own
+        if not built_in:  # code of the user's own
             raise
         what = f"cannot be read ({error.strerror or error})"
         raise DataError(source, what, "check the path and who may read it") from None
     except MemoryError as error:
         raise DataError(source, f"does not fit into memory ({error})", "use less of it") from None
-    sizes = {use: "{1}×{0}".format(*split.size) for use, split in chosen.items()}
-    if len(set(sizes.values())) > 1:
-        raise DataError(
-            source, "images have " + ", ".join(f"{size} in {use}" for use, size in sizes.items()),
-            "bring all to one size first",
-        )
     return Dataset(chosen, base.class_names)
 
 
@@ -94,6 +94,8 @@ __all__ = [
     "ArrayReader",
     "Dataset",
     "Feed",
+    "ImageReader",
+    "ReadOptions",
     "Reader",
     "Split",
     "describe",

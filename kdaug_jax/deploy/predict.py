@@ -14,9 +14,9 @@ import jax
 import numpy as np
 from PIL import Image
 
-from kdaug_jax.data.images import decode
 from kdaug_jax.deploy import artifact
 from kdaug_jax.errors import ConfigError, DataError, UserError
+from kdaug_jax.images.decode import decode
 from kdaug_jax.runtime import workdir
 from kdaug_jax.runtime.model_card import ModelCard
 

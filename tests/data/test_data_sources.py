@@ -170,8 +170,8 @@ def test_what_is_wrong_with_folders(tmp_path):
     whole = file.read_bytes()
     for content, what in (
         (whole[: len(whole) // 2], "image 5 is damaged"),
-        (b"text", "image 5 is neither PNG nor JPEG"),
-        (b"", "image 5 is neither PNG nor JPEG"),
+        (b"text", "image 5 is not a PNG, JPEG, WebP"),
+        (b"", "image 5 is not a PNG, JPEG, WebP"),
     ):
         file.write_bytes(content)
         fails(source, file, what)
@@ -246,10 +246,12 @@ def test_what_is_wrong_with_arrays(tmp_path):
     fails("arrays:dot", "neither a file nor a registered name", "did you mean dots?")
 
 
-def test_images_of_one_run_share_a_size():
+def test_splits_may_differ_in_size():
     (image, label), test = made.arrays().values()
     other = data.from_arrays({"train": (image, label), "test": (test[0][:, :4], test[1])})
-    fails(data.register("sizes", other), "6×6 in train", "6×4 in test")
+    splits = data.load(data.register("sizes", other), SPLITS).splits
+    assert splits["train"].size == (6, 6) and splits["test"].size == (4, 6)
+    assert splits["test"].sizes.tolist() == [[4, 6]] * 6
 
 
 @pytest.mark.parametrize("source", ["idx", "cifar10:", "cifar100: ", "folder:"])

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 from kdaug_jax.data.dataset import Dataset
+from kdaug_jax.data.options import ReadOptions
 from kdaug_jax.data.sources.arrays import arrays, from_arrays, register
 from kdaug_jax.data.sources.cifar import cifar10, cifar100
 from kdaug_jax.data.sources.digits import digits
@@ -22,7 +23,8 @@ from kdaug_jax.data.sources.tfds import tfds
 from kdaug_jax.errors import ConfigError, suggest
 from kdaug_jax.registry import resolve
 
-SOURCES: dict[str, Callable[[str], Dataset]] = {
+# Each is called with its argument and `ReadOptions`, sources of users with the argument alone.
+SOURCES: dict[str, Callable[[str, ReadOptions], Dataset]] = {
     "arrays": arrays,
     "cifar10": cifar10,
     "cifar100": cifar100,

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from kdaug_jax.data.dataset import Dataset, Deferred, Split, directory, numbered, split_of_arrays
+from kdaug_jax.data.options import DEFAULTS, ReadOptions
 from kdaug_jax.errors import DataError
 
 SIDE = 32
@@ -16,13 +17,14 @@ TEN = {"train": tuple(f"data_batch_{number}.bin" for number in range(1, 6)),
 HUNDRED = {"train": ("train.bin",), "test": ("test.bin",)}
 
 
-def cifar10(argument: str) -> Dataset:
+def cifar10(argument: str, options: ReadOptions = DEFAULTS) -> Dataset:
     """Reads CIFAR-10.
 
     Args:
       argument: the directory of the binary version, with data_batch_1.bin to data_batch_5.bin,
         test_batch.bin and batches.meta.txt (class names; numbers where it is missing), or the
         directory that holds cifar-10-batches-bin.
+      options: unused: the files hold arrays.
 
     Returns:
       A `Dataset` with the splits "train" and "test" in memory.
@@ -37,13 +39,14 @@ def cifar10(argument: str) -> Dataset:
                   "cifar-10-binary.tar.gz")
 
 
-def cifar100(argument: str) -> Dataset:
+def cifar100(argument: str, options: ReadOptions = DEFAULTS) -> Dataset:
     """Reads CIFAR-100 with its 100 fine labels.
 
     Args:
       argument: the directory of the binary version, with train.bin, test.bin and
         fine_label_names.txt (numbers where it is missing), or the directory that holds
         cifar-100-binary.
+      options: unused: the files hold arrays.
 
     Returns:
       A `Dataset` with the splits "train" and "test" in memory.

@@ -10,8 +10,9 @@ from pathlib import Path
 import numpy as np
 
 from kdaug_jax.data.dataset import Dataset, Deferred, Split, directory, make_split
-from kdaug_jax.data.images import decode
+from kdaug_jax.data.options import DEFAULTS, ReadOptions
 from kdaug_jax.errors import DataError
+from kdaug_jax.images.decode import decode
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".jpe", ".jfif")
 # Refused, since skipping them like other files would silently lose images.
@@ -57,7 +58,7 @@ class FileReader:
         )
 
 
-def folder(argument: str) -> Dataset:
+def folder(argument: str, options: ReadOptions = DEFAULTS) -> Dataset:
     """Reads a directory of split folders of class folders of images.
 
     Splits and classes are the names of the folders, classes in sorted order; examples are sorted
@@ -67,6 +68,7 @@ def folder(argument: str) -> Dataset:
 
     Args:
       argument: the directory.
+      options: how images are read.
 
     Returns:
       A `Dataset` with one split a folder, read from the disk.

@@ -12,18 +12,20 @@ from pathlib import Path
 import numpy as np
 
 from kdaug_jax.data.dataset import Dataset, Deferred, Split, directory, numbered, split_of_arrays
+from kdaug_jax.data.options import DEFAULTS, ReadOptions
 from kdaug_jax.errors import DataError
 
 # In front of the names of the two files of each split.
 PREFIXES = {"train": "train", "test": "t10k"}
 
 
-def idx(argument: str) -> Dataset:
+def idx(argument: str, options: ReadOptions = DEFAULTS) -> Dataset:
     """Reads a set in MNIST's format.
 
     Args:
       argument: a directory with train-images-idx3-ubyte, train-labels-idx1-ubyte,
         t10k-images-idx3-ubyte and t10k-labels-idx1-ubyte, each as it is or with .gz.
+      options: unused: the files hold arrays.
 
     Returns:
       A `Dataset` with the splits "train" and "test" in memory; the files hold no class names, so

@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 
 from kdaug_jax.data.dataset import Dataset, Deferred, Split, make_split
-from kdaug_jax.data.images import decode
+from kdaug_jax.data.options import DEFAULTS, ReadOptions
 from kdaug_jax.errors import ConfigError, DataError
+from kdaug_jax.images.decode import decode
 
 # Records read at once for their labels.
 CHUNK = 1024
@@ -58,7 +59,7 @@ class RecordReader:
         return dataclasses.replace(self, index=self.index[rows])
 
 
-def tfds(argument: str) -> Dataset:
+def tfds(argument: str, options: ReadOptions = DEFAULTS) -> Dataset:
     """Reads a prepared set of TensorFlow Datasets.
 
     Nothing is downloaded or prepared, and no code of a builder runs: only the directory is read.
@@ -68,6 +69,7 @@ def tfds(argument: str) -> Dataset:
     Args:
       argument: NAME, NAME/CONFIG or NAME:VERSION (the newest if left out), and perhaps
         ?data_dir=DIR; by default `$TFDS_DATA_DIR` or ~/tensorflow_datasets.
+      options: how images are decoded, see `ReadOptions`.
 
     Returns:
       A `Dataset` with the splits of the set, read from the disk.

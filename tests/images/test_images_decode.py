@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from kdaug_jax.data.images import decode
 from kdaug_jax.errors import DataError
+from kdaug_jax.images.decode import decode
 
 RGB = np.random.RandomState(0).randint(0, 256, (5, 4, 3), dtype=np.uint8)
 
