@@ -275,7 +275,7 @@ def _on_background(
         # The background is the user's choice: black and white make different images.
         raise DataError(
             where, f"image {index} is partly transparent",
-            "data.alpha='white' or data.alpha='black' puts it on a background",
+            "put it on a background first, or let data.alpha='white' or 'black' do so",
         )
     background = Image.new("RGBA", rgba.size, BACKGROUNDS[options.alpha])
     return Image.alpha_composite(background, rgba).convert("RGB")
