@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from kdaug_jax.data.dataset import ArrayReader, Dataset, ImageReader, Reader, Split, checked
-from kdaug_jax.data.feed import Feed, eval_batches, make_feed, resident, streamed
+from kdaug_jax.data.feed import Feed, HostCrops, eval_batches, make_feed, resident, streamed
 from kdaug_jax.data.human import read_human
 from kdaug_jax.data.options import DEFAULTS, ReadOptions, check_options
 from kdaug_jax.data.order import indices
@@ -94,6 +94,7 @@ __all__ = [
     "ArrayReader",
     "Dataset",
     "Feed",
+    "HostCrops",
     "ImageReader",
     "ReadOptions",
     "Reader",

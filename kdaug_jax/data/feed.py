@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
@@ -12,7 +12,7 @@ import numpy as np
 
 from kdaug_jax.data.dataset import Split
 from kdaug_jax.data.order import indices
-from kdaug_jax.data.stream import BatchPlan, CropPlan, Stream
+from kdaug_jax.data.stream import STORED, BatchPlan, CropPlan, Stream
 from kdaug_jax.types import Batch
 
 _ALL = slice(None)
@@ -57,11 +57,13 @@ class HostCrops(NamedTuple):
       draw: `draw(step, index, sizes) -> {name: (CropPlan, boxes)}` for examples `i32[n]` and the
         sizes `i32[n,2]` of their images, see `data.stream.BatchPlan`; pure.
       stored: whether batches hold whole images too.
+      starts: steps, ascending, from which other crops may be drawn; the first is 0.
       select: `select(crops, member) -> crops` by view, what a member takes of what `draw` named.
     """
 
     draw: Callable[[int, np.ndarray, np.ndarray], dict[str, tuple[CropPlan, np.ndarray]]]
     stored: bool
+    starts: Sequence[int]
     select: Callable[[dict[str, Any], int], dict[str, Any]]
 
 
@@ -157,13 +159,14 @@ def streamed(
         return BatchPlan(positions, crops.stored, drawn)
 
     reads = crops is not None or not split.in_memory
-    ahead = _Ahead(split, plan, workers) if reads else None
+    starts = (0,) if crops is None else crops.starts
+    ahead = _Ahead(split, plan, workers, starts) if reads else None
 
     def item(step: int) -> dict[str, Any]:
         positions = order(step)
-        images = {"": split.read(positions)} if ahead is None else ahead.images(step)
+        images = {STORED: split.read(positions)} if ahead is None else ahead.images(step)
         return {
-            "image": images.pop("", None), "crops": images, "label": split.label[positions],
+            "image": images.pop(STORED, None), "crops": images, "label": split.label[positions],
             "index": split.index[positions],
         }
 
@@ -181,15 +184,20 @@ def streamed(
 class _Ahead:
     """The images of steps, from a stream that restarts where steps are not consecutive."""
 
-    def __init__(self, split: Split, plan: Callable[[int], BatchPlan], workers: int):
+    def __init__(
+        self, split: Split, plan: Callable[[int], BatchPlan], workers: int, starts: Sequence[int]
+    ):
         self._open = functools.partial(Stream, split, plan, workers=workers)
+        self._starts = starts
         self._stream: Stream | None = None
         self._next = 0
 
     def images(self, step: int) -> dict[str, np.ndarray]:
-        if self._stream is None or step != self._next:
+        if self._stream is None or step != self._next or step in self._starts:
             self.close()
-            self._stream = self._open(start=step)
+            # All batches of a stream have the same crops.
+            end = next((start for start in self._starts if start > step), None)
+            self._stream = self._open(start=step, end=end)
         self._next = step + 1
         return self._stream.next()
 
@@ -251,10 +259,10 @@ def eval_batches(
     try:
         for number in range(count):
             positions = filled(number)
-            images = {"": split.read(positions)} if stream is None else stream.next()
+            images = {STORED: split.read(positions)} if stream is None else stream.next()
             mask = unbounded(number) < size
             yield Batch(
-                images.pop("", None), split.label[positions], split.index[positions], mask, images
+                images.pop(STORED, None), split.label[positions], split.index[positions], mask, images
             )
     finally:
         if stream is not None:

@@ -52,4 +52,4 @@ def host_crops(
             for name, crop in crops.items() if name.startswith(front)
         }
 
-    return HostCrops(draw, any(cutter.stored for cutter in cutters), select)
+    return HostCrops(draw, any(cutter.stored for cutter in cutters), starts, select)
