@@ -27,7 +27,7 @@ from kdaug_jax.types import Info, Range
 
 # The traced number of a policy that is given, not set: the epoch of the run.
 EPOCH = "epoch"
-LARGEST = 32767  # side of an image in pixels
+LARGEST = 11585  # side of a square image in pixels, see `images.boxes.LARGEST_IMAGE`
 
 
 class Call(NamedTuple):
