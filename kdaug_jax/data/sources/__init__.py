@@ -19,8 +19,10 @@ from kdaug_jax.data.sources.cifar_c import cifar10c, cifar100c
 from kdaug_jax.data.sources.digits import digits
 from kdaug_jax.data.sources.folder import folder
 from kdaug_jax.data.sources.idx import idx
+from kdaug_jax.data.sources.parquet import parquet
 from kdaug_jax.data.sources.svhn import svhn
 from kdaug_jax.data.sources.synthetic import synthetic
+from kdaug_jax.data.sources.tar import tar
 from kdaug_jax.data.sources.tfds import tfds
 from kdaug_jax.errors import ConfigError, suggest
 from kdaug_jax.registry import resolve
@@ -35,8 +37,10 @@ SOURCES: dict[str, Callable[[str, ReadOptions], Dataset]] = {
     "digits": digits,
     "folder": folder,
     "idx": idx,
+    "parquet": parquet,
     "svhn": svhn,
     "synthetic": synthetic,
+    "tar": tar,
     "tfds": tfds,
 }
 
