@@ -78,7 +78,7 @@ def deep(file):
     "damage, message",
     [
         (half, "train/bee/005.png: image 5 is damaged ("),
-        (lambda file: file.write_text("text"), "train/bee/005.png: image 5 is neither PNG nor JPE"),
+        (lambda file: file.write_text("text"), "train/bee/005.png: image 5 is not a PNG, JPEG"),
         (transparent, "train/bee/005.png: image 5 is partly transparent; put it on a background"),
         (
             lambda file: Image.new("RGB", (6, 7)).save(file),

@@ -172,6 +172,6 @@ def test_images_of_records_are_checked(prepared):
         (6, 6),
         "set",
     )
-    for row, what in ((0, "image 0 has 5×6 pixels"), (1, "image 1 is neither"), (2, "cannot be")):
+    for row, what in ((0, "image 0 has 5×6 pixels"), (1, "image 1 is not a"), (2, "cannot be")):
         with pytest.raises(DataError, match=f"set: .*{what}"):
             RecordReader(reader.records, "image", np.arange(3), (6, 6), "set").read([row])

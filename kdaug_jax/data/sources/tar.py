@@ -10,7 +10,7 @@ import itertools
 import os
 import re
 import tarfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
@@ -20,8 +20,12 @@ from kdaug_jax.data.dataset import Dataset, Deferred, Split, directory, make_spl
 from kdaug_jax.data.index import Listing, build_index, cache_directory, read_kept, write_kept
 from kdaug_jax.data.options import DEFAULTS, ReadOptions
 from kdaug_jax.data.sources.argument import split_argument
-from kdaug_jax.data.sources.shards import ordered_shards, parse_shard, shards_by_split
-from kdaug_jax.data.sources.shards import split_of_stem
+from kdaug_jax.data.sources.shards import (
+    ordered_shards,
+    parse_shard,
+    shards_by_split,
+    split_of_stem,
+)  # fmt: skip
 from kdaug_jax.errors import ConfigError, DataError
 from kdaug_jax.images.decode import SUFFIXES
 from kdaug_jax.images.encoded import stamp_of
@@ -73,8 +77,9 @@ def tar(argument: str, options: ReadOptions = DEFAULTS) -> Dataset:
 
     Raises:
       ConfigError: no directory or pattern is given, or an option cannot be read.
-      DataError: an archive is missing, compressed, cut short, damaged, sparse or two in one file;
-        it holds links; a member comes twice or apart from its sample; a sample lacks image or label.
+      DataError: an archive is missing, compressed, cut short, damaged, sparse or two in one file,
+        or holds links; a member comes twice or apart from its sample; a sample lacks its image or
+        its label.
 
     Source: the format is https://github.com/webdataset/webdataset@e0953f9.
     """
@@ -183,8 +188,11 @@ class _Scan:
     passed: tuple[str, ...]
 
 
-def _split(name: str, paths: list[Path], samples, names: tuple[str, ...], options: ReadOptions):
-    scan: _Scan = samples(name)
+def _split(
+    name: str, paths: list[Path], samples: Callable[[str], _Scan], names: tuple[str, ...],
+    options: ReadOptions,
+) -> Split:
+    scan = samples(name)
     place = str(paths[0].parent.absolute())
     where = f"{place} ({name})"
     files = [str(path.absolute()) for path in paths]
