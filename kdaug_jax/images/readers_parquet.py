@@ -132,6 +132,7 @@ _groups = _Groups()
 def _read_group(path: str, footer: Any, group: int, column: str) -> Any:
     """Reads one column of one row group as a chunked array of pyarrow."""
     import pyarrow
+    import pyarrow.compute
     import pyarrow.parquet
 
     try:
