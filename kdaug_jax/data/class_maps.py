@@ -1,28 +1,8 @@
-"""Which of ImageNet's 1,000 classes the evaluation sets have, and the terms of their errors."""
+"""Which of ImageNet's 1,000 classes the evaluation sets have."""
 
 from __future__ import annotations
 
 import re
-
-# The corruptions of the -C sets in the order of their paper, the fifteen of which the mean
-# corruption error is made first.
-CORRUPTIONS = (
-    "gaussian_noise", "shot_noise", "impulse_noise", "defocus_blur", "glass_blur", "motion_blur",
-    "zoom_blur", "snow", "frost", "fog", "brightness", "contrast", "elastic_transform", "pixelate",
-    "jpeg_compression",
-)  # fmt: skip
-EXTRA_CORRUPTIONS = ("speckle_noise", "gaussian_blur", "spatter", "saturate")
-SEVERITIES = (1, 2, 3, 4, 5)
-
-# AlexNet's top-1 error on ImageNet-C in percent, over the five severities: D. Hendrycks,
-# T. Dietterich, "Benchmarking Neural Network Robustness to Common Corruptions and Perturbations",
-# ICLR 2019, by which the error of each corruption is divided.
-ALEXNET_ERRORS = {
-    "gaussian_noise": 88.6, "shot_noise": 89.4, "impulse_noise": 92.3, "defocus_blur": 82.0,
-    "glass_blur": 82.6, "motion_blur": 78.6, "zoom_blur": 79.8, "snow": 86.7, "frost": 82.7,
-    "fog": 81.9, "brightness": 56.5, "contrast": 85.3, "elastic_transform": 64.6,
-    "pixelate": 71.8, "jpeg_compression": 60.7,
-}  # fmt: skip
 
 # Positions of the 200 classes of a set, in the order of its folders, among the 1,000: evaluation
 # takes these logits only. Source: imagenet_a_indices.txt and imagenet_r_indices.txt of

@@ -72,7 +72,8 @@ class _Known(NamedTuple):
 
 
 def build_index(
-    where: str, listing: Listing, content: Callable[[int], str | bytes], options: ReadOptions
+    where: str, listing: Listing, content: Callable[[int], str | bytes], options: ReadOptions,
+    part: str = "",
 ) -> Index:
     """Returns the index of a base split, as far as possible from what was kept.
 
@@ -83,6 +84,7 @@ def build_index(
       listing: the images, N.
       content: returns the file of an image, by its path or by its bytes; called in threads.
       options: how images are read.
+      part: of `where`, if what lies there is indexed in parts.
 
     Returns:
       An `Index`.
@@ -90,7 +92,7 @@ def build_index(
     Raises:
       DataError: an image cannot be read; or none can where they are skipped.
     """
-    kept = cache_directory() / _kept_name(where, options)
+    kept = cache_directory() / _kept_name(where, part, options)
     known = _recall(kept, listing)
     skip = options.bad_images == "skip"
     wanted = np.flatnonzero(
@@ -148,8 +150,8 @@ def read_kept(path: Path) -> dict[str, np.ndarray]:
         return {}
 
 
-def _kept_name(where: str, options: ReadOptions) -> str:
-    key = hashlib.sha256(f"{where}\0{options.exif}".encode("utf-8", "surrogateescape"))
+def _kept_name(where: str, part: str, options: ReadOptions) -> str:
+    key = hashlib.sha256(f"{where}\0{part}\0{options.exif}".encode("utf-8", "surrogateescape"))
     return f"{key.hexdigest()[:32]}.npz"
 
 

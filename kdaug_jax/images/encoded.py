@@ -1,86 +1,75 @@
-"""What readers of encoded images share: decoding, and the check of sizes."""
+"""What the readers of containers of encoded images share."""
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import os
+from typing import Self
 
 import numpy as np
 from PIL import Image
 
 from kdaug_jax.errors import DataError
 from kdaug_jax.images.decode import DecodeOptions, open_image
+from kdaug_jax.images.readers import check_size, common_size, read_images
 
 
 @dataclasses.dataclass(frozen=True)
 class EncodedReader:
-    """N encoded images in some container; a subclass says how the bytes of one are read.
+    """N encoded images in a container; a subclass says how the bytes of one are read.
 
     Attributes:
-      index: `i32[N]`, their positions in the base split, which are also those in the container.
+      where: the base split, for messages.
+      rows: `i64[N]`, positions of the images in the base split.
       sizes: `i32[N,2]`, height and width of each in pixels.
       options: how they are decoded.
     """
 
-    index: np.ndarray
+    where: str
+    rows: np.ndarray
     sizes: np.ndarray
     options: DecodeOptions
 
-    @property
+    @functools.cached_property
     def size(self) -> tuple[int, int] | None:
-        """(height, width) of all images in pixels; None where they differ."""
-        if not len(self.sizes) or (self.sizes != self.sizes[0]).any():
-            return None
-        return int(self.sizes[0, 0]), int(self.sizes[0, 1])
+        """(height, width) in pixels; None where sizes differ."""
+        return common_size(self.sizes)
 
-    def content(self, row: int) -> tuple[bytes, str]:
-        """Returns the bytes of an encoded image, and its name for messages."""
+    def content(self, position: int) -> bytes:
+        """Returns the encoded image at a position of the base split."""
+        raise NotImplementedError
+
+    def name(self, position: int) -> str:
+        """Returns the name of the image at a position of the base split, for messages."""
         raise NotImplementedError
 
     def image(self, row: int) -> Image.Image:
-        """Decodes image `row`.
-
-        Returns:
-          An image of mode RGB in its full size, loaded.
+        """Decodes image `row`, see `images.decode.open_image`.
 
         Raises:
-          DataError: it cannot be read or decoded, or has another size than when it was indexed.
+          DataError: it cannot be read or decoded, or its size is not the one in `sizes`.
         """
-        content, where = self.content(row)
-        image = open_image(content, where, int(self.index[row]), self.options)
-        height, width = self.sizes[row]
-        if image.size != (width, height):
-            raise DataError(
-                where, f"image {self.index[row]} has {image.width}×{image.height} pixels, and had "
-                f"{width}×{height} when it was indexed", "start again",
-            )
+        position = int(self.rows[row])
+        name = self.name(position)
+        image = open_image(self.content(position), name, position, self.options)
+        check_size(image, self.sizes[row], name, position)
         return image
 
     def read(self, rows: np.ndarray) -> np.ndarray:
-        """Decodes the images `rows`, `i[n]`.
+        """Decodes the images `rows`, `i[n]`, which must be of one size, as `u8[n,H,W,3]`."""
+        return read_images(self, rows, self.where)
 
-        Returns:
-          `u8[n,H,W,3]`.
-
-        Raises:
-          DataError: as `image`, or the images are of several sizes.
-        """
+    def take(self, rows: np.ndarray) -> Self:
+        """Returns a reader of the images `rows`, `i[n]`, in this order; nothing is read."""
         rows = np.asarray(rows, np.int64)
-        shapes = self.sizes[rows] if len(rows) else self.sizes[:1]
-        other = np.flatnonzero((shapes != shapes[:1]).any(axis=1))
-        if len(other):
-            (height, width), (first_height, first_width) = shapes[other[0]], shapes[0]
-            raise DataError(
-                self.content(int(rows[other[0]]))[1],
-                f"image {self.index[rows[other[0]]]} has {width}×{height} pixels, image "
-                f"{self.index[rows[0]]} {first_width}×{first_height}",
-                "read images of several sizes one by one",
-            )
-        height, width = shapes[0]
-        images = np.empty((len(rows), height, width, 3), np.uint8)
-        for position, row in enumerate(rows):
-            images[position] = np.asarray(self.image(int(row)))
-        return images
+        return dataclasses.replace(self, rows=self.rows[rows], sizes=self.sizes[rows])
+
+
+def stamp_of(path: str | os.PathLike[str]) -> tuple[int, int]:
+    """Returns the bytes of a file and its modification time in nanoseconds."""
+    status = os.stat(path)
+    return status.st_size, status.st_mtime_ns
 
 
 def check_unchanged(path: str, stamp: tuple[int, int], status: os.stat_result) -> None:
@@ -88,11 +77,13 @@ def check_unchanged(path: str, stamp: tuple[int, int], status: os.stat_result) -
 
     Args:
       path: of the file, for the message.
-      stamp: its bytes and time of change (ns) when it was indexed.
+      stamp: its `stamp_of` when it was indexed.
       status: of the file now.
 
     Raises:
-      DataError: one of the two differs.
+      DataError: its bytes or its modification time differ.
     """
     if (status.st_size, status.st_mtime_ns) != tuple(stamp):
-        raise DataError(path, "changed since it was indexed", "start again to index it anew")
+        raise DataError(
+            path, "has changed since it was indexed", "start again, so that it is indexed anew"
+        )

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import tarfile
 
 import numpy as np
 
 from kdaug_jax.errors import DataError
 from kdaug_jax.images.encoded import EncodedReader, check_unchanged
+from kdaug_jax.images.readers import Names
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,10 +20,11 @@ class TarReader(EncodedReader):
 
     Attributes:
       shards: paths of the archives.
-      stamps: bytes and time of change (ns) of each archive when it was indexed.
-      shard: `i32[N]`, archive of each image.
+      stamps: bytes and modification time (ns) of each when it was indexed.
+      shard: `i32[N]`, archive of each image of the base split.
       offset: `i64[N]`, first byte of its content there.
       length: `i64[N]`, bytes of its content.
+      members: names of the images in their archives.
     """
 
     shards: tuple[str, ...]
@@ -31,24 +32,27 @@ class TarReader(EncodedReader):
     shard: np.ndarray
     offset: np.ndarray
     length: np.ndarray
+    members: Names
 
-    def content(self, row: int) -> tuple[bytes, str]:
-        """Returns the bytes of an encoded image, and its shard and member for messages."""
-        number = int(self.shard[row])
-        path, start, length = self.shards[number], int(self.offset[row]), int(self.length[row])
+    def content(self, position: int) -> bytes:
+        """Returns the encoded image at a position of the base split.
+
+        Raises:
+          DataError: its archive cannot be read, or has changed.
+        """
+        shard = int(self.shard[position])
+        path = self.shards[shard]
         try:
             with open(path, "rb", buffering=0) as file:
-                check_unchanged(path, self.stamps[number], os.fstat(file.fileno()))
-                content = os.pread(file.fileno(), length, start)
+                check_unchanged(path, self.stamps[shard], os.fstat(file.fileno()))
+                return os.pread(
+                    file.fileno(), int(self.length[position]), int(self.offset[position])
+                )
         except OSError as error:
             raise DataError(
                 path, f"cannot be read ({error.strerror})", "check the archive"
             ) from None
-        return content, _Place(path, start)
 
-    def take(self, rows: np.ndarray) -> TarReader:
-        """Returns a reader of the images `rows`, `i[n]`, in this order; nothing is read."""
-        return dataclasses.replace(
-            self, index=self.index[rows], sizes=self.sizes[rows], shard=self.shard[rows],
-            offset=self.offset[rows], length=self.length[rows],
-        )
+    def name(self, position: int) -> str:
+        """Returns the archive and the member of an image of the base split."""
+        return f"{self.shards[int(self.shard[position])]}: {self.members[position]}"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from kdaug_jax.data.corruptions import SEVERITIES, chosen_corruption
+from kdaug_jax.data.corruptions import SEVERITIES, check_corruption
 from kdaug_jax.data.dataset import Dataset, Deferred, Split, directory, split_of_arrays
 from kdaug_jax.data.options import DEFAULTS, ReadOptions
 from kdaug_jax.data.sources.argument import split_argument
@@ -60,7 +60,7 @@ def cifar100c(argument: str, options: ReadOptions = DEFAULTS) -> Dataset:
 def _corrupted(source: str, inner: str, argument: str, names: tuple[str, ...]) -> Dataset:
     path, given = split_argument(source, argument, ("corruption", "severity"))
     root = directory(source, path)
-    name, severity = chosen_corruption(source, path, given)
+    name, severity = check_corruption(source, path, given)
     root = root / inner if (root / inner).is_dir() else root
     files = root / f"{name}.npy", root / "labels.npy"
     for file in files:
@@ -68,7 +68,7 @@ def _corrupted(source: str, inner: str, argument: str, names: tuple[str, ...]) -
             what = f"has no {file.name}" if root.is_dir() else "is not a directory"
             raise DataError(str(root), what, f"unpack {inner}.tar there")
     return Dataset(
-        Deferred({"test": functools.partial(_split, *files, severity, len(names))}), names
+        Deferred({"test": functools.partial(_split, *files, int(severity), len(names))}), names
     )
 
 

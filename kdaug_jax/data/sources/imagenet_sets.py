@@ -6,13 +6,13 @@ import functools
 from collections.abc import Sequence
 from pathlib import Path
 
-from kdaug_jax.data.class_maps import CORRUPTIONS, EXTRA_CORRUPTIONS, SEVERITIES
+from kdaug_jax.data.corruptions import check_corruption
 from kdaug_jax.data.dataset import Dataset, Deferred, directory
 from kdaug_jax.data.options import DEFAULTS, ReadOptions
 from kdaug_jax.data.sources.argument import split_argument
 from kdaug_jax.data.sources.folder import read_classes
 from kdaug_jax.data.tree import Passed, class_order, folders
-from kdaug_jax.errors import ConfigError, DataError, suggest
+from kdaug_jax.errors import DataError, suggest
 
 # The archives of ImageNet-C, whose folders people keep or drop.
 ARCHIVES = ("noise", "blur", "weather", "digital", "extra")
@@ -56,37 +56,6 @@ def imagenetc(argument: str, options: ReadOptions = DEFAULTS) -> Dataset:
     if not (place / severity).is_dir():
         raise DataError(str(place), f"has no folder '{severity}'", "unpack it again")
     return _test_split(place / severity, options)
-
-
-def check_corruption(source: str, path: str, given: dict[str, str]) -> tuple[str, str]:
-    """Validates the options of a -C set.
-
-    Args:
-      source: its name.
-      path: its directory as it was written.
-      given: the options.
-
-    Returns:
-      The corruption and the severity, "1" to "5".
-
-    Raises:
-      ConfigError: one is missing or unknown.
-    """
-    known = (*CORRUPTIONS, *EXTRA_CORRUPTIONS)
-    if set(given) != {"corruption", "severity"}:
-        raise ConfigError(
-            "data.source", f"{source} needs a corruption and a severity",
-            f"write {source}:{path}?corruption=fog&severity=3, with a severity of 1 to 5 and a "
-            f"corruption of {', '.join(known)}",
-        )
-    if given["corruption"] not in known:
-        what = f"{source} has no corruption '{given['corruption']}'"
-        raise ConfigError("data.source", what, suggest(given["corruption"], known))
-    if given["severity"] not in map(str, SEVERITIES):
-        raise ConfigError(
-            "data.source", f"{source} has no severity '{given['severity']}'", "1 to 5 are known"
-        )
-    return given["corruption"], given["severity"]
 
 
 def imagenetv2(argument: str, options: ReadOptions = DEFAULTS) -> Dataset:

@@ -98,7 +98,7 @@ class _Encode(_Call):
 
 
 # Exact pairs: a test of the first words of a module lets other functions of it through. The names
-# are those of NumPy 1 and 2, and of protocols up to 2 (`_codecs.encode`) and from 5 (`_frombuffer`).
+# are those of NumPy 1 and 2, of protocols up to 2 (`_codecs.encode`) and from 5 (`_frombuffer`).
 CALLABLES = {
     ("numpy", "ndarray"): _Array,
     ("numpy", "dtype"): _MakeDtype(),
