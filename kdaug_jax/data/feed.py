@@ -12,7 +12,7 @@ import numpy as np
 
 from kdaug_jax.data.dataset import Split
 from kdaug_jax.data.order import indices
-from kdaug_jax.data.stream import Stream
+from kdaug_jax.data.stream import STORED, BatchPlan, Stream
 from kdaug_jax.types import Batch
 
 _ALL = slice(None)
@@ -113,7 +113,8 @@ def streamed(
       seed: `data.seed`, of the order.
       batch_size: examples a step, 1..N.
       rows: the positions within a batch that this process feeds to its devices.
-      workers: processes that read and decode images on disk, 0 for threads of this process.
+      workers: processes that read and decode images on disk, 0 for threads of this process, -1 to
+        choose.
 
     Returns:
       A `Feed` of the same batches as `resident`; the caller closes it.
@@ -137,7 +138,10 @@ class _Ahead:
     """The images of steps, from a stream that restarts where steps are not consecutive."""
 
     def __init__(self, split: Split, order: _Order, workers: int):
-        self._open = functools.partial(Stream, split, order, workers=workers)
+        def plan(step: int) -> BatchPlan:
+            return BatchPlan(order(step), stored=True, crops={})
+
+        self._open = functools.partial(Stream, split, plan, workers=workers)
         self._stream: Stream | None = None
         self._next = 0
 
@@ -146,7 +150,7 @@ class _Ahead:
             self.close()
             self._stream = self._open(step)
         self._next = step + 1
-        return self._stream.next()
+        return self._stream.next()[STORED]
 
     def close(self) -> None:
         if self._stream is not None:
@@ -155,7 +159,7 @@ class _Ahead:
 
 
 def eval_batches(
-    split: Split, batch_size: int, rows: slice | np.ndarray = _ALL
+    split: Split, batch_size: int, rows: slice | np.ndarray = _ALL, workers: int = 0
 ) -> Iterator[Batch]:
     """Yields a split in order, the last batch filled up with masked copies of its first example.
 
@@ -163,6 +167,7 @@ def eval_batches(
       split: the split to evaluate; images on disk are read ahead.
       batch_size: rows of every batch, over all processes.
       rows: the positions within a batch that this process feeds to its devices.
+      workers: see `streamed`.
 
     Yields:
       Batches of NumPy arrays.
@@ -176,11 +181,15 @@ def eval_batches(
         positions = unbounded(number)
         return np.where(positions < size, positions, 0).astype(np.int32)
 
-    stream = None if split.in_memory else Stream(split, filled, 0)
+    def plan(number: int) -> BatchPlan:
+        return BatchPlan(filled(number), stored=True, crops={})
+
+    batches = -(-size // batch_size)
+    stream = None if split.in_memory else Stream(split, plan, 0, workers, batches)
     try:
-        for number in range(-(-size // batch_size)):
+        for number in range(batches):
             positions = filled(number)
-            image = split.read(positions) if stream is None else stream.next()
+            image = split.read(positions) if stream is None else stream.next()[STORED]
             mask = unbounded(number) < size
             yield Batch(image, split.label[positions], split.index[positions], mask)
     finally:
