@@ -8,21 +8,21 @@ import pytest
 
 EXPORTS = {
     "kdaug_jax": """
-        analysis augment data deploy errors evaluation experiment losses metrics models registry rng
-        runtime training types
+        analysis augment data deploy errors evaluation experiment images losses metrics models
+        registry rng runtime training types
     """,
     "kdaug_jax.augment": """
         Box Colours OPS Op OpRow STAGES Stage Values affine affine_bicubic affine_bilinear
         affine_coefficients affine_nearest apply_lut apply_ops apply_policy apply_rgb_lut
         auto_contrast blend blend_colours blend_lut blur brightness center_box center_crop color
-        contrast contrast_lut cutmix cutout describe_ops draw_box draw_inception_box
-        efficientnet_crop equalize equalize_lut erase_square exact_coefficients flip function_op
-        geometric_op histogram identity inception_crop invert luma lut lut_op mean_luma mixup
-        pad_crop paint policies posterize premultiply random_cutmix random_cutout random_flip
-        random_mixup random_mixup_or_cutmix random_pad_crop random_resized_crop resize resize_box
-        resize_box_tensorflow resize_tensorflow rotate rotation sharpness shear_x shear_y smooth
-        solarize solarize_add split_alpha statistics_op stencil_op stretch_lut to_bytes torchvision
-        tpu translate_x translate_y unpremultiply with_alpha
+        contrast contrast_lut crop_center crop_random cutmix cutout describe_ops draw_box
+        draw_inception_box efficientnet_crop equalize equalize_lut erase_square exact_coefficients
+        flip function_op geometric_op histogram identity inception_crop invert luma lut lut_op
+        mean_luma mixup pad_crop paint policies posterize premultiply random_cutmix random_cutout
+        random_flip random_mixup random_mixup_or_cutmix random_pad_crop random_resized_crop resize
+        resize_box resize_box_tensorflow resize_shorter resize_tensorflow rotate rotation sharpness
+        shear_x shear_y smooth solarize solarize_add split_alpha statistics_op stencil_op
+        stretch_lut to_bytes torchvision tpu translate_x translate_y unpremultiply with_alpha
     """,
     "kdaug_jax.augment.engine": """
         Colours Table apply_ops apply_policy build_table

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from kdaug_jax.errors import ArgumentError
-from kdaug_jax.images.mulhi import Array, mulhi
+from kdaug_jax.images.arithmetic import Array, mulhi
 
 TRIES = 10
 SHAPES = 4096
@@ -26,6 +26,7 @@ WORDS = (4, TRIES)  # that a box is drawn from
 Range = tuple[float, float]
 SCALE: Range = (0.08, 1.0)
 RATIO: Range = (3 / 4, 4 / 3)
+COVERED = 0.1  # of the image's area, by boxes of TensorFlow
 LARGEST_IMAGE = (1 << 27) - 1  # pixels: areas are counted in 1/16 pixel in 31 bits
 # Squares of roots are taken four times in 32 bits. A try with a longer side does not fit.
 _LONGEST_SIDE = 32765

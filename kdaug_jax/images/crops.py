@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import ArrayLike
 from PIL import Image
 
 from kdaug_jax.errors import ArgumentError, suggest
@@ -25,8 +26,6 @@ Refused = tuple[np.ndarray, str, str]
 
 STEP = 6  # top, left, height, width, out_height, out_width
 METHODS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
-AREA: boxes.Range = (0.08, 1.0)
-COVERED = 0.1
 
 
 class Crop(NamedTuple):
@@ -83,7 +82,7 @@ def _random_resized_crop(words: np.ndarray, sides: Sides, arguments: Arguments) 
 
 
 def _inception_crop(words: np.ndarray, sides: Sides, arguments: Arguments) -> np.ndarray:
-    limits = boxes.inception_limits(*sides, AREA, COVERED)
+    limits = boxes.inception_limits(*sides, boxes.SCALE, boxes.COVERED)
     shapes = boxes.inception_shapes(boxes.RATIO)
     drawn = boxes.inception_box(
         words, limits, boxes.RATIO, lambda shape: boxes.inception_heights(shapes[shape], limits)
@@ -182,11 +181,12 @@ CROPS: dict[str, CropRow] = {
 }
 
 
-def check_arguments(crop: Crop) -> None:
-    """Validates those arguments of a stage that do not depend on the images.
+def check(crop: Crop, size: Size | None) -> None:
+    """Validates the arguments of a stage.
 
     Args:
       crop: the stage.
+      size: height and width of the images in pixels; where they differ None, see `misfit`.
 
     Raises:
       ArgumentError: what is wrong, and what to write.
@@ -199,9 +199,12 @@ def check_arguments(crop: Crop) -> None:
         raise ArgumentError(f"got padding={arguments['padding']}", "must be at least 0 pixels")
     if "method" in arguments and arguments["method"] not in METHODS:
         method = arguments["method"]
-        raise ArgumentError(f"method={method!r}", suggest(str(method), METHODS))
+        raise ArgumentError(f"unknown method {method!r}", suggest(str(method), METHODS))
     if "scale" in arguments:
         check_ranges(arguments["scale"], arguments["ratio"])
+    refused = None if size is None else misfit([crop], [size])
+    if refused is not None:
+        raise refused[1]
 
 
 def check_ranges(scale: Any, ratio: Any) -> None:
@@ -250,7 +253,7 @@ def check_leading(crops: Sequence[Crop]) -> None:
         )
 
 
-def misfit(crops: Sequence[Crop], sizes: np.ndarray) -> tuple[int, ArgumentError] | None:
+def misfit(crops: Sequence[Crop], sizes: ArrayLike) -> tuple[int, ArgumentError] | None:
     """Returns the first image that a leading part cannot be applied to, and why.
 
     Args:

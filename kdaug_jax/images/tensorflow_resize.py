@@ -1,8 +1,7 @@
-"""TensorFlow's bicubic resizing: weights, and products that all devices and the host round alike.
+"""TensorFlow's bicubic resizing: its weights, for the host and for devices, and images on the host.
 
-TensorFlow sums in float32. A compiler may merge a product and a sum into one rounding, so factors
-are split into parts whose products are exact. Weights are worked out by NumPy, for one length
-before and one after.
+Weights are worked out by NumPy for one length before and one after. Sums are of float32; see
+`arithmetic.product` for why the host's are those of all devices.
 """
 
 from __future__ import annotations
@@ -13,9 +12,8 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from kdaug_jax.images.mulhi import Array
+from kdaug_jax.images.arithmetic import product, split
 
-_UPPER_BITS = np.uint32(0xFFFFF000)
 _ROWS = 16  # resized at a time, so that what is summed stays in the cache
 
 
@@ -66,34 +64,6 @@ def tensorflow_weights(length: int, out: int, version: Literal[1, 2]) -> ResizeW
         weight = np.where((index >= 0) & (index < length), weight, np.float32(0))
         weight = weight * (np.float32(1) / functools.reduce(np.add, weight.T))[:, None]
     return ResizeWeights(first, weight)
-
-
-def split(numbers: Array) -> tuple[Array, Array]:
-    """Splits `f32[...]` into two `f32[...]` of 12 bits of precision each, whose sum they are."""
-    upper = (numbers.view(np.uint32) & _UPPER_BITS).view(np.float32)
-    return upper, numbers - upper
-
-
-def product(x_parts: Sequence[Array], y_parts: Sequence[Array]) -> Array:
-    """Multiplies float32 numbers so that a compiler that merges roundings changes nothing.
-
-    Each part of x times y is rounded once, and then their sum. With both parts of y their products
-    are exact, so that it does not matter where the compiler rounds. NumPy merges nothing: there y
-    is left in one part, which gives the same numbers.
-
-    Args:
-      x_parts: `f32[...]` of 12 bits each, as `split` gives them; bytes are one part.
-      y_parts: `f32[...]`: the two of `split`, or y alone.
-
-    Returns:
-      `f32[...]`.
-    """
-    sums = [functools.reduce(_add, [x * y for y in y_parts]) for x in x_parts]
-    return functools.reduce(_add, sums)
-
-
-def _add(a: Array, b: Array) -> Array:
-    return a + b
 
 
 def resize(pixels: np.ndarray, height: int, width: int) -> np.ndarray:

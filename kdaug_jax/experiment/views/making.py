@@ -20,7 +20,7 @@ from kdaug_jax.experiment.views.picking import Pair, Picked, Pool, Scorer, choos
 from kdaug_jax.runtime.ordering import Ordering
 from kdaug_jax.types import Batch, Clock, Hparams, Info, Outputs, View
 
-LARGEST = 32767  # side of an image in pixels
+LARGEST = 11585  # side of a square image in pixels, see `kdaug_jax.images.boxes.LARGEST_IMAGE`
 
 
 class Made(NamedTuple):
