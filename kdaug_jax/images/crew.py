@@ -271,8 +271,8 @@ def serve(shared: int, setup: int, tasks: int, reports: int) -> None:
             reader, layout = memory.load(setup)
         except Exception as error:
             refusal = DataError(
-                "data.workers", f"a worker process cannot load the reader of the images ({error})",
-                "set data.workers=0 to read in threads",
+                "data.workers", "a worker process cannot load the reader of the images "
+                f"({type(error).__name__}: {error})", "set data.workers=0 to read in threads",
             )
             outbox.send(_REPORT.pack(_SETUP, 0) + pickle.dumps(refusal))
             inbox.recv(_MESSAGE_BYTES)
