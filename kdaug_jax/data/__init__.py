@@ -6,8 +6,6 @@ parts of them.
 
 from __future__ import annotations
 
-import numpy as np
-
 from kdaug_jax.data.dataset import ArrayReader, Dataset, ImageReader, Reader, Split, checked
 from kdaug_jax.data.feed import Feed, eval_batches, make_feed, resident, streamed
 from kdaug_jax.data.human import read_human
@@ -15,12 +13,9 @@ from kdaug_jax.data.options import DEFAULTS, ReadOptions, check_options
 from kdaug_jax.data.order import indices
 from kdaug_jax.data.sources import SOURCES, find_source, from_arrays, register
 from kdaug_jax.data.splits import choose, overlaps
+from kdaug_jax.data.statistics import statistics as pixel_statistics
 from kdaug_jax.errors import DataError
 from kdaug_jax.types import Info
-
-# Mean and deviation of larger splits are those of as many images, evenly spaced, as fit into it.
-STATISTICS_BYTES = 1 << 30
-_CHUNK_BYTES = 1 << 24
 
 
 def load(
@@ -61,23 +56,10 @@ def load(
 def describe(dataset: Dataset) -> Info:
     """Computes the facts of the training split: size, labels, per-channel mean and deviation.
 
-    Mean and deviation are exact up to `STATISTICS_BYTES` of images. So the same images give the
-    same numbers wherever they are read from.
+    Mean and deviation are those of `statistics.statistics`; the size is None where sizes differ.
     """
     train = dataset.splits["train"]
-    per_image = train.size_bytes // len(train)
-    count = min(len(train), max(STATISTICS_BYTES // per_image, 1))
-    rows = np.arange(count) * len(train) // count
-    histogram = np.zeros((3, 256), np.int64)
-    step = max(_CHUNK_BYTES // per_image, 1)
-    for start in range(0, count, step):
-        pixels = train.read(rows[start : start + step]).reshape(-1, 3)
-        for channel in range(3):
-            histogram[channel] += np.bincount(pixels[:, channel], minlength=256)
-    levels = np.arange(256)
-    total = histogram[0].sum()
-    mean = histogram @ levels / total
-    std = np.sqrt((histogram * (levels - mean[:, None]) ** 2).sum(1) / total)
+    mean, std = pixel_statistics(train)
     return Info(
         num_classes=len(dataset.class_names),
         size=train.size,

@@ -37,7 +37,7 @@ ALPHA = ("refuse", *BACKGROUNDS)
 # What Pillow raises on damaged files.
 _DAMAGE = (
     OSError, SyntaxError, ValueError, TypeError, EOFError, IndexError, KeyError, OverflowError,
-    MemoryError, struct.error, zlib.error,
+    struct.error, zlib.error,
 )
 _ORIENTATION = 0x0112
 # EXIF's eight orientations; 1 is upright. From 5 on, width and height change places.
@@ -212,6 +212,10 @@ def _too_large(where: str, index: int, pixels: str) -> DataError:
 
 
 def _damaged(where: str, index: int, error: Exception) -> DataError:
+    if isinstance(error, OSError) and error.strerror:  # the disk's error, not Pillow's
+        return DataError(
+            where, f"image {index} cannot be read ({error.strerror})", "replace or remove it"
+        )
     what = " ".join(str(error).split()) or type(error).__name__
     return DataError(where, f"image {index} is damaged ({what})", "replace or remove it")
 

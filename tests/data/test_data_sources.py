@@ -262,7 +262,7 @@ def test_a_directory_must_be_given(source):
 
 def test_a_validation_split_can_be_taken_from_train(tmp_path):
     made.idx(tmp_path, made.arrays(channels=1))
-    with pytest.raises(ConfigError, match=r"take it from train: data.train='train\[:90%\]'"):
+    with pytest.raises(ConfigError, match=r"take it from train: data.train='stratified\(train\[:90%"):
         data.load(f"idx:{tmp_path}", SPLITS | {"validation": "validation"})
 
 
@@ -270,7 +270,7 @@ def test_statistics_of_a_large_split_are_those_of_evenly_spaced_images(monkeypat
     random = np.random.RandomState(0)
     image = random.randint(0, 256, (10, 4, 4, 3), dtype=np.uint8)
     dataset = data.from_arrays({"train": (image, np.arange(10) % 2)})
-    monkeypatch.setattr(data, "STATISTICS_BYTES", 5 * 48 + 1)
+    monkeypatch.setattr("kdaug_jax.data.statistics.STATISTICS_BYTES", 5 * 48 + 1)
     info = data.describe(dataset)
     np.testing.assert_allclose(info.mean, image[::2].mean((0, 1, 2)), atol=1e-4)
     np.testing.assert_allclose(info.std, image[::2].std((0, 1, 2)), atol=1e-4)

@@ -15,11 +15,20 @@ from kdaug_jax.data.dataset import Dataset
 from kdaug_jax.data.options import ReadOptions
 from kdaug_jax.data.sources.arrays import arrays, from_arrays, register
 from kdaug_jax.data.sources.cifar import cifar10, cifar100
+from kdaug_jax.data.sources.cinic10 import cinic10
 from kdaug_jax.data.sources.digits import digits
 from kdaug_jax.data.sources.folder import folder
 from kdaug_jax.data.sources.idx import idx
+from kdaug_jax.data.sources.imagenet_sets import (
+    imageneta,
+    imagenetc,
+    imagenetr,
+    imagenetsketch,
+    imagenetv2,
+)
 from kdaug_jax.data.sources.synthetic import synthetic
 from kdaug_jax.data.sources.tfds import tfds
+from kdaug_jax.data.sources.tinyimagenet import tinyimagenet
 from kdaug_jax.errors import ConfigError, suggest
 from kdaug_jax.registry import resolve
 
@@ -28,11 +37,18 @@ SOURCES: dict[str, Callable[[str, ReadOptions], Dataset]] = {
     "arrays": arrays,
     "cifar10": cifar10,
     "cifar100": cifar100,
+    "cinic10": cinic10,
     "digits": digits,
     "folder": folder,
     "idx": idx,
+    "imageneta": imageneta,
+    "imagenetc": imagenetc,
+    "imagenetr": imagenetr,
+    "imagenetsketch": imagenetsketch,
+    "imagenetv2": imagenetv2,
     "synthetic": synthetic,
     "tfds": tfds,
+    "tinyimagenet": tinyimagenet,
 }
 
 FORM = "package.module:function:ARGUMENT"
