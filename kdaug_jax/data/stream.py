@@ -8,7 +8,13 @@ from collections.abc import Callable
 import numpy as np
 
 from kdaug_jax.data.dataset import Split
-from kdaug_jax.images.batches import STORED, BatchPlan, CropPlan, layout_of
+from kdaug_jax.images.batches import (
+    STORED,
+    BatchPlan,
+    CropPlan,
+    check_plan,
+    layout_of,
+)
 from kdaug_jax.images.crew import Processes, Threads, available
 
 # Batches that are filled at the same time, so that none of the crew waits for the last part of one.
@@ -62,10 +68,10 @@ class Stream:
         if start == end:
             return
         first = plan(start)
-        layout = layout_of(first, split.size)
+        layout = self._layout = layout_of(first, split.size)
         workers = choose_workers(workers, split)
         crew_size = workers or min(cores(), MOST_THREADS)
-        pixels = int(np.prod(split.size))
+        pixels = split.size_bytes // (3 * len(split))
         self._part = max(min(PART_PIXELS // pixels, -(-layout.count // crew_size)), 1)
         if workers:
             self._crew = Processes(split.reader, layout, workers, AHEAD)
@@ -79,6 +85,7 @@ class Stream:
             raise
 
     def _begin(self, plan: BatchPlan) -> None:
+        check_plan(self._layout, plan)
         count = len(plan.rows)
         parts = [
             slice(start, min(start + self._part, count)) for start in range(0, count, self._part)

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
-from kdaug_jax.images.crops import cut
+from kdaug_jax.images.crops import STEP, cut
 
 Size = tuple[int, int]
 
@@ -94,23 +94,29 @@ def layout_of(plan: BatchPlan, size: Size | None) -> Layout:
     return Layout(len(plan.rows), size if plan.stored else None, crops)
 
 
-def new_batch(layout: Layout, plan: BatchPlan) -> Batch:
-    """Returns a batch in memory of its own, to be filled.
+def check_plan(layout: Layout, plan: BatchPlan) -> None:
+    """Validates that a batch fits into a layout.
 
     Raises:
-      ValueError: the plan has more rows than the layout, or other outputs.
+      ValueError: it has more rows, other outputs, or steps of another shape.
     """
-    rows = np.asarray(plan.rows, np.int64)
-    if len(rows) > layout.count or layout != layout_of(plan, layout.stored)._replace(
-        count=layout.count
-    ):
+    crops = {name: crop for name, (crop, _) in plan.crops.items()}
+    same = crops == layout.crops and plan.stored == (layout.stored is not None)
+    if not same or len(plan.rows) > layout.count:
         raise ValueError("all batches of a stream have the outputs of the first, and no more rows")
-    steps = {name: np.asarray(steps, np.int32) for name, (_, steps) in plan.crops.items()}
-    for name, crop in layout.crops.items():
-        if steps[name].shape != (shape := (len(rows), crop.draws, len(crop.methods), 6)):
-            raise ValueError(f"steps of '{name}' have shape {steps[name].shape}, not {shape}")
-    images = {name: np.empty(shape, dtype) for name, shape, dtype in _images(layout, len(rows))}
-    return Batch(rows, steps, images)
+    for name, (crop, steps) in plan.crops.items():
+        shape = len(plan.rows), crop.draws, len(crop.methods), STEP
+        if steps.shape != shape:
+            raise ValueError(f"the steps of '{name}' have shape {steps.shape}, not {shape}")
+
+
+def new_batch(layout: Layout, plan: BatchPlan) -> Batch:
+    """Returns a batch in memory of its own, to be filled."""
+    steps = {name: steps for name, (_, steps) in plan.crops.items()}
+    images = {
+        name: np.empty(shape, dtype) for name, shape, dtype in _images(layout, len(plan.rows))
+    }
+    return Batch(np.asarray(plan.rows, np.int64), steps, images)
 
 
 def _images(layout: Layout, count: int) -> list[tuple[str, tuple[int, ...], Any]]:
@@ -125,7 +131,7 @@ def _places(layout: Layout) -> tuple[list[tuple[int, tuple[int, ...], np.dtype]]
     """Returns offset, shape and dtype of rows, steps and images in a block, and its bytes."""
     arrays = [
         ((layout.count,), np.int64),
-        *(((layout.count, crop.draws, len(crop.methods), 6), np.int32)
+        *(((layout.count, crop.draws, len(crop.methods), STEP), np.int32)
           for crop in layout.crops.values()),
         *((shape, dtype) for _, shape, dtype in _images(layout, layout.count)),
     ]

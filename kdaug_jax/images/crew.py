@@ -2,10 +2,10 @@
 
 Both carry out `batches.fill` for one part of a batch at a time, in any order, and report each part.
 
-Worker processes share one ring of batches in memory that has no name, so nothing can be left behind
-and /dev/shm does not bound it. Two pairs of sockets, shared by all workers, carry tasks and reports:
-each task reaches exactly one worker, whichever is free, and the end of the parent, by any signal, is
-an end of file to all of them.
+Worker processes share one ring of batches in memory that has no name, so nothing can be left
+behind and /dev/shm does not bound it. Two pairs of sockets, shared by all workers, carry tasks and
+reports: each task reaches exactly one worker, whichever is free, and the end of the parent, by any
+signal, is an end of file to all of them.
 """
 
 from __future__ import annotations
@@ -30,7 +30,15 @@ import numpy as np
 
 from kdaug_jax.errors import ConfigError, DataError, UserError
 from kdaug_jax.images import memory
-from kdaug_jax.images.batches import Batch, BatchPlan, Layout, batch_in, block_bytes, fill, new_batch
+from kdaug_jax.images.batches import (
+    Batch,
+    BatchPlan,
+    Layout,
+    batch_in,
+    block_bytes,
+    fill,
+    new_batch,
+)
 
 Report = tuple[int, int, Exception | None]  # number of a batch, start of the part, what failed
 
@@ -263,8 +271,8 @@ def serve(shared: int, setup: int, tasks: int, reports: int) -> None:
             reader, layout = memory.load(setup)
         except Exception as error:
             refusal = DataError(
-                "data.workers", f"a worker process cannot load the reader of the images ({error})",
-                "set data.workers=0 to read in threads",
+                "data.workers", "a worker process cannot load the reader of the images "
+                f"({type(error).__name__}: {error})", "set data.workers=0 to read in threads",
             )
             outbox.send(_REPORT.pack(_SETUP, 0) + pickle.dumps(refusal))
             inbox.recv(_MESSAGE_BYTES)
@@ -273,7 +281,8 @@ def serve(shared: int, setup: int, tasks: int, reports: int) -> None:
         batches = [batch_in(layout, block) for block in ring]
         while message := inbox.recv(_MESSAGE_BYTES):
             number, block, start, stop = _TASK.unpack(message)
-            outbox.send(_REPORT.pack(number, start) + _fill(reader, layout, batches[block], start, stop))
+            failure = _fill(reader, layout, batches[block], start, stop)
+            outbox.send(_REPORT.pack(number, start) + failure)
 
 
 def _fill(reader: Any, layout: Layout, batch: Batch, start: int, stop: int) -> bytes:
