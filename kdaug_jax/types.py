@@ -123,7 +123,7 @@ class Info(NamedTuple):
     Attributes:
       num_classes: number of classes, C.
       size: (height, width) of the stored images in pixels; of a data set of mixed sizes, what the
-        leading crop of the first view makes of them.
+        leading crop of the first view makes of them, and None before the views are known.
       labels: `i32[N]`, the labels of the training split.
       mean: per-channel mean in pixel units 0..255.
       std: per-channel standard deviation in pixel units.
@@ -134,7 +134,7 @@ class Info(NamedTuple):
     """
 
     num_classes: int
-    size: tuple[int, int]
+    size: tuple[int, int] | None
     labels: np.ndarray
     mean: tuple[float, ...]
     std: tuple[float, ...]

@@ -60,14 +60,17 @@ def describe(dataset: Dataset) -> Info:
     """
     train = dataset.splits["train"]
     mean, std = pixel_statistics(train)
+    sizes = {split.size for split in dataset.splits.values()}
+    mixed = len(sizes) > 1 or None in sizes
     return Info(
         num_classes=len(dataset.class_names),
-        size=train.size,
+        size=None if mixed else train.size,
         labels=train.label,
         # Rounded so that the numbers written to config.json are the numbers used.
         mean=tuple(round(float(value), 4) for value in mean),
         std=tuple(round(max(float(value), 1.0), 4) for value in std),
         index=train.index,
+        mixed=mixed,
     )
 
 
