@@ -142,8 +142,8 @@ def write_kept(path: Path, **arrays: np.ndarray) -> None:
 def read_kept(path: Path) -> dict[str, np.ndarray]:
     """Returns the arrays of a file in the cache; none if it is absent or damaged."""
     try:
-        with np.load(path, allow_pickle=False) as file:
-            return {name: file[name] for name in file.files}
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+            return {name: arrays[name] for name in arrays.files}
     except Exception:  # whatever a damaged file raises: it is made anew
         return {}
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import os
-import re
 import struct
 import warnings
 import zlib
@@ -50,7 +49,7 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-_PILLOW = re.compile(r"PIL\.")
+_PILLOW = r"PIL\."
 
 
 class DecodeOptions(NamedTuple):
@@ -226,9 +225,9 @@ def _ignore_warnings_of_pillow() -> None:
     They would be errors where a user makes errors of warnings. `warnings.catch_warnings` is not
     for threads, so the filter stays.
     """
-    if not any(entry[3] is _PILLOW for entry in warnings.filters[:8]):
-        warnings.filters.insert(0, ("ignore", None, Warning, _PILLOW, 0))
-        warnings._filters_mutated()
+    first = warnings.filters[0] if warnings.filters else ()
+    if not first or getattr(first[3], "pattern", "") != _PILLOW:
+        warnings.filterwarnings("ignore", module=_PILLOW)
 
 
 def _orientation(image: Image.Image) -> int:
