@@ -28,6 +28,7 @@ FORMATS = tuple(SUFFIXES)
 SHOWN_FORMATS = "PNG, JPEG, WebP, BMP, GIF, TIFF or PPM"
 # Areas of boxes are counted in 1/16 pixel in int32, which would wrap above.
 MAX_PIXELS = (1 << 27) - 1
+MEND = "replace or remove it, or let data.bad_images='skip' pass over it"
 # Values of `DecodeOptions`; "drop" is no value of `data.alpha`.
 EXIF = ("ignore", "apply")
 BACKGROUNDS = {"white": (255, 255, 255, 255), "black": (0, 0, 0, 255)}
@@ -127,8 +128,7 @@ def open_image(
     except UnidentifiedImageError:
         begins = f"{len(content)} bytes" + (f" that begin {content[:8]!r}" if content else "")
         raise DataError(
-            where, f"image {index} is not a {SHOWN_FORMATS} file ({begins})",
-            "replace or remove it",
+            where, f"image {index} is not a {SHOWN_FORMATS} file ({begins})", MEND
         ) from None
     except _DAMAGE as error:
         raise _damaged(where, index, error) from None
@@ -178,7 +178,7 @@ def read_header(
             return Header(height, width, orientation)
     except UnidentifiedImageError:
         raise DataError(
-            where, f"image {index} is not a {SHOWN_FORMATS} file", "replace or remove it"
+            where, f"image {index} is not a {SHOWN_FORMATS} file", MEND
         ) from None
     except _DAMAGE as error:
         raise _damaged(where, index, error) from None
@@ -213,10 +213,15 @@ def _too_large(where: str, index: int, pixels: str) -> DataError:
 def _damaged(where: str, index: int, error: Exception) -> DataError:
     if isinstance(error, OSError) and error.strerror:  # the disk's error, not Pillow's
         return DataError(
-            where, f"image {index} cannot be read ({error.strerror})", "replace or remove it"
+            where, f"image {index} cannot be read ({error.strerror})", MEND
         )
     what = " ".join(str(error).split()) or type(error).__name__
-    return DataError(where, f"image {index} is damaged ({what})", "replace or remove it")
+    return DataError(where, f"image {index} is damaged ({what})", MEND)
+
+
+def printable(path: str) -> str:
+    """Returns a path with escapes for what is not UTF-8, which a terminal may refuse."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
 def _ignore_warnings_of_pillow() -> None:

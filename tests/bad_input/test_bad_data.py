@@ -80,10 +80,6 @@ def deep(file):
         (half, "train/bee/005.png: image 5 is damaged ("),
         (lambda file: file.write_text("text"), "train/bee/005.png: image 5 is not a PNG, JPEG"),
         (transparent, "train/bee/005.png: image 5 is partly transparent; put it on a background"),
-        (
-            lambda file: Image.new("RGB", (6, 7)).save(file),
-            "images of several sizes, such as 6×6 and 6×7",
-        ),
     ],
 )
 def test_an_image(told, tmp_path, damage, message, device_gb):

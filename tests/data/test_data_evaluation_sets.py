@@ -81,6 +81,12 @@ def test_tiny_imagenet_whose_validation_images_were_sorted(tiny):
     assert split.label.tolist() == [0, 1, 2]
 
 
+def test_tiny_imagenet_as_a_folder_is_told_its_source(tiny):
+    both = {"train": "train", "validation": "validation"}
+    line = refused(f"folder:{tiny}", "has a class folder 'images'", splits=both)
+    assert len(load(line.split("write ")[1], both).splits["validation"]) == 3
+
+
 def test_what_is_wrong_with_tiny_imagenet(tiny):
     source, both = f"tinyimagenet:{tiny}", {"train": "train", "validation": "validation"}
     (tiny / "val/val_annotations.txt").unlink()

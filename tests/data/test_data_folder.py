@@ -9,6 +9,7 @@ from PIL import Image
 
 from kdaug_jax import data
 from kdaug_jax.data.options import ReadOptions
+from kdaug_jax.data.statistics import describe_sizes
 from kdaug_jax.errors import ConfigError, DataError
 from kdaug_jax.images.readers import ILSVRC_PNG
 
@@ -375,3 +376,16 @@ def test_statistics_of_many_images_are_those_of_evenly_spaced_ones(tmp_path, loa
         picture(tmp_path / f"train/cat/{level}.png", (3 + level, 4), level * 10)
     # Images 0 and 2, of 12 and 20 pixels.
     assert data.describe(load(tmp_path)).mean[0] == pytest.approx(20 * 20 / 32)
+
+
+def test_sizes_are_described(tmp_path, load):
+    for number in range(4):
+        picture(tmp_path / f"train/cat/{number}.png", (6, 5))
+    assert describe_sizes(load(tmp_path).splits["train"]) == "4 of 4 images are 5×6"
+    picture(tmp_path / "train/cat/2.png", (7, 5))
+    text = describe_sizes(load(tmp_path).splits["train"])
+    assert text == "3 of 4 images are 5×6, but image 2 is 5×7"
+    for number in range(3):
+        picture(tmp_path / f"train/cat/{number}.png", (10 + number, 5))
+    text = describe_sizes(load(tmp_path).splits["train"])
+    assert text == "4 images of 4 sizes from 5×6 to 5×12"

@@ -30,6 +30,15 @@ def test_names_are_kept_in_one_block():
         names[3]
 
 
+def test_names_that_are_not_utf8_can_be_printed(tmp_path):
+    name = os.fsdecode(b"\xff.png")
+    (tmp_path / name).write_bytes(b"text")
+    reader = FileReader(str(tmp_path), Names.of([name]), np.arange(1), np.ones((1, 2), np.int32))
+    with pytest.raises(DataError, match=r"xff\.png: image 0 is not a PNG") as told:
+        reader.image(0)
+    str(told.value).encode()
+
+
 def test_images_of_several_sizes_are_read_one_by_one(tmp_path):
     reader = reader_of(tmp_path, [(5, 4), (3, 7), (5, 4)])
     assert reader.size is None
