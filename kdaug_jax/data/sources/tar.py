@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 import glob
-import hashlib
 import itertools
 import os
 import re
@@ -17,7 +16,7 @@ from typing import BinaryIO, NamedTuple
 import numpy as np
 
 from kdaug_jax.data.dataset import Dataset, Deferred, Split, directory, make_split, numbered
-from kdaug_jax.data.index import Listing, build_index, cache_directory, read_kept, write_kept
+from kdaug_jax.data.index import Listing, build_index, keep_scan, recall_scan
 from kdaug_jax.data.options import DEFAULTS, ReadOptions
 from kdaug_jax.data.sources.argument import split_argument
 from kdaug_jax.data.sources.shards import (
@@ -44,7 +43,6 @@ COMPRESSED = {
 BLOCK = 512
 # Two blocks of zeros end an archive.
 END = 2 * BLOCK
-VERSION = 1
 _PRIVATE = re.compile(r"(^|/)(__[^/]*__|__MACOSX)(/|$)")
 
 
@@ -218,27 +216,17 @@ def _samples(name: str, paths: list[Path], options: ReadOptions) -> _Scan:
     """Returns the images of a split, scanned or as they were kept."""
     files = [str(path.absolute()) for path in paths]
     stamps = np.array([stamp_of(path) for path in files], np.int64)
-    key = "\0".join([*files, options.image, options.label]).encode("utf-8", "surrogateescape")
-    kept = cache_directory() / f"tar-{hashlib.sha256(key).hexdigest()[:32]}.npz"
-    arrays = read_kept(kept)
-    if int(arrays.get("version", 0)) == VERSION and np.array_equal(arrays["stamps"], stamps):
-        scan = _Scan(
-            Names(arrays["members"]), *(arrays[key] for key in ("shard", "offset", "length")),
-            arrays["label"], tuple(Names(arrays["passed"])),
+    key = ("tar", *files, options.image, options.label)
+    arrays = recall_scan(key, stamps)
+    if arrays is None:
+        scan = _scan_all(files, options)
+        keep_scan(
+            key, stamps, options, members=scan.members.block, shard=scan.shard, offset=scan.offset,
+            length=scan.length, label=scan.label, passed=Names.of(scan.passed).block,
         )
     else:
-        scan = _scan_all(files, options)
-        try:
-            write_kept(
-                kept, version=np.array(VERSION), stamps=stamps, members=scan.members.block,
-                shard=scan.shard, offset=scan.offset, length=scan.length, label=scan.label,
-                passed=Names.of(scan.passed).block,
-            )
-        except OSError as error:
-            options.say(
-                f"{kept.parent}: cannot be written ({error.strerror}), so the next start takes as "
-                "long; $XDG_CACHE_HOME names another place"
-            )
+        members, passed = Names(arrays.pop("members")), tuple(Names(arrays.pop("passed")))
+        scan = _Scan(members=members, passed=passed, **arrays)
     if scan.passed:
         options.say(
             f"{paths[0].parent} ({name}): {len(scan.passed)} members are passed over "
