@@ -118,7 +118,10 @@ def _split(
     key = ("tfds", *files, image, label)
     columns = recall_scan(key, stamps)
     if columns is None:
-        columns = _scan(records, image, label, where, options)
+        try:
+            columns = _scan(records, image, label, where, options)
+        except DataError as error:
+            raise _unreadable(where, files, error, prepare) from None
         keep_scan(key, stamps, options, **columns)
     count = len(columns["label"])
     if not count:
@@ -151,14 +154,18 @@ def _scan(
 
 
 def _unreadable(where: str, files: Sequence[str], error: Exception, prepare: str) -> DataError:
-    """Returns the error of a data source; that of array_record does not say which file it is."""
+    """Returns the error of a data source; what array_record raises does not name the file."""
     from array_record.python.array_record_data_source import ArrayRecordDataSource
 
     for file in files:
         try:
-            len(ArrayRecordDataSource([file]))
+            records = ArrayRecordDataSource([file])
+            if len(records):
+                records[0]
         except Exception as damage:  # whatever its C++ code raises
             return DataError(
                 where, f"{os.path.basename(file)} cannot be read ({first_line(damage)})", prepare
             )
+    if isinstance(error, DataError):
+        return error
     return DataError(where, f"cannot be read ({first_line(error)})", prepare)
