@@ -110,11 +110,11 @@ def _split(
         records = builder.as_data_source(
             split, decoders={image: tensorflow_datasets.decode.SkipDecoding()}
         )
+        stamps = np.array([stamp_of(file) for file in files], np.int64)
     except NotImplementedError:
         raise DataError(where, "is not prepared as array_record", prepare) from None
     except (OSError, ValueError, RuntimeError) as error:
         raise _unreadable(where, files, error, prepare) from None
-    stamps = np.array([stamp_of(file) for file in files], np.int64)
     key = ("tfds", *files, image, label)
     columns = recall_scan(key, stamps)
     if columns is None:
@@ -148,6 +148,9 @@ def _scan(
     for start in range(0, len(records), CHUNK):
         options.progress(start / len(records), f"reading labels of {where}")
         part = read_records(records, range(start, min(start + CHUNK, len(records))), where)
+        empty = [row for row, record in enumerate(part, start) if None in (record[label], record[image])]
+        if empty:
+            raise DataError(where, f"record {empty[0]} is empty", "prepare it again")
         labels += [int(record[label]) for record in part]
         sizes += [len(record[image]) for record in part]
     return {"label": np.array(labels, np.int64), "bytes": np.array(sizes, np.int64)}
