@@ -148,7 +148,9 @@ def _scan(
     for start in range(0, len(records), CHUNK):
         options.progress(start / len(records), f"reading labels of {where}")
         part = read_records(records, range(start, min(start + CHUNK, len(records))), where)
-        empty = [row for row, record in enumerate(part, start) if None in (record[label], record[image])]
+        empty = [
+            row for row, record in enumerate(part, start) if None in (record[label], record[image])
+        ]
         if empty:
             raise DataError(where, f"record {empty[0]} is empty", "prepare it again")
         labels += [int(record[label]) for record in part]
