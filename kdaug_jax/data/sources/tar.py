@@ -29,7 +29,7 @@ from kdaug_jax.errors import ConfigError, DataError
 from kdaug_jax.images.decode import SUFFIXES
 from kdaug_jax.images.encoded import stamp_of
 from kdaug_jax.images.readers import Names
-from kdaug_jax.images.readers_tar import TarReader
+from kdaug_jax.images.readers_tar import TarReader, common_folder
 
 LAYOUT = "name the archives train-0000.tar, or put them into folders like train/"
 IMAGE_SUFFIXES = frozenset(
@@ -178,7 +178,7 @@ def _class_names(path: Path) -> tuple[str, ...]:
 class _Scan:
     """The images of a split in the order of the archives: fields of `TarReader`, and labels."""
 
-    members: Names
+    names: Names
     shard: np.ndarray
     offset: np.ndarray
     length: np.ndarray
@@ -191,22 +191,18 @@ def _split(
     options: ReadOptions,
 ) -> Split:
     scan = samples(name)
-    place = str(paths[0].parent.absolute())
-    where = f"{place} ({name})"
     files = [str(path.absolute()) for path in paths]
+    place = common_folder(files)
+    where = f"{place} ({name})"
     stamps = [stamp_of(path) for path in files]
     reader = TarReader(
         where, np.arange(len(scan.label)), np.zeros((len(scan.label), 2), np.int32),
         options.decoding, tuple(files), tuple(stamps), scan.shard, scan.offset, scan.length,
-        scan.members,
+        scan.names,
     )
     make_split(reader, scan.label, len(names), where)  # before all images are opened
     changed = np.array([stamp[1] for stamp in stamps], np.int64)[scan.shard]
-    shown = Names.of(
-        f"{paths[shard].name}: {member}"
-        for shard, member in zip(scan.shard.tolist(), scan.members, strict=True)
-    )
-    listing = Listing(shown, scan.label.astype(np.int32), scan.length, changed)
+    listing = Listing(scan.names, scan.label.astype(np.int32), scan.length, changed)
     index = build_index(place, listing, reader.content, options, f"tar {name} {options.image}")
     reader = dataclasses.replace(reader, rows=index.rows, sizes=index.sizes)
     return make_split(reader, scan.label[index.rows], len(names), where, index.digest)
@@ -221,12 +217,12 @@ def _samples(name: str, paths: list[Path], options: ReadOptions) -> _Scan:
     if arrays is None:
         scan = _scan_all(files, options)
         keep_scan(
-            key, stamps, options, members=scan.members.block, shard=scan.shard, offset=scan.offset,
+            key, stamps, options, names=scan.names.block, shard=scan.shard, offset=scan.offset,
             length=scan.length, label=scan.label, passed=Names.of(scan.passed).block,
         )
     else:
-        members, passed = Names(arrays.pop("members")), tuple(Names(arrays.pop("passed")))
-        scan = _Scan(members=members, passed=passed, **arrays)
+        names, passed = Names(arrays.pop("names")), tuple(Names(arrays.pop("passed")))
+        scan = _Scan(names=names, passed=passed, **arrays)
     if scan.passed:
         options.say(
             f"{paths[0].parent} ({name}): {len(scan.passed)} members are passed over "
@@ -243,8 +239,13 @@ def _scan_all(files: list[str], options: ReadOptions) -> _Scan:
         samples += in_file
         shard += [number] * len(in_file)
         passed += passed_here
+    shown = [os.path.relpath(file, common_folder(files)) for file in files]
     return _Scan(
-        Names.of(sample.member for sample in samples), np.array(shard, np.int32),
+        Names.of(
+            f"{shown[number]}: {sample.member}"
+            for number, sample in zip(shard, samples, strict=True)
+        ),
+        np.array(shard, np.int32),
         np.array([sample.offset for sample in samples], np.int64),
         np.array([sample.length for sample in samples], np.int64),
         np.array([sample.label for sample in samples], np.int64), tuple(passed),
