@@ -12,7 +12,7 @@ import hashlib
 import io
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -155,6 +155,41 @@ def read_kept(path: Path) -> dict[str, np.ndarray]:
         return {}
 
 
+def recall_scan(key: Sequence[str], stamps: np.ndarray) -> dict[str, np.ndarray] | None:
+    """Returns what a scan of containers of images found, if it was kept and they are the same.
+
+    Args:
+      key: what was scanned and how.
+      stamps: `i64[F,2]`, bytes and modification times of the F containers.
+    """
+    arrays = read_kept(_scan_path(key))
+    version, old = int(arrays.pop("version", 0)), arrays.pop("stamps", None)
+    return arrays if version == VERSION and np.array_equal(old, stamps) else None
+
+
+def keep_scan(
+    key: Sequence[str], stamps: np.ndarray, options: ReadOptions, **arrays: np.ndarray
+) -> None:
+    """Keeps what a scan of containers found, see `recall_scan`; a line tells if it cannot."""
+    path = _scan_path(key)
+    try:
+        write_kept(path, version=np.array(VERSION), stamps=stamps, **arrays)
+    except OSError as error:
+        options.say(_not_kept(path, error))
+
+
+def _scan_path(key: Sequence[str]) -> Path:
+    name = hashlib.sha256("\0".join(key).encode("utf-8", "surrogateescape")).hexdigest()
+    return cache_directory() / f"scan-{name[:32]}.npz"
+
+
+def _not_kept(path: Path, error: OSError) -> str:
+    return (
+        f"{path.parent}: the index cannot be kept ({error.strerror}), so the next start takes "
+        "as long; $XDG_CACHE_HOME names another place"
+    )
+
+
 def _kept_name(where: str, part: str, options: ReadOptions) -> str:
     key = hashlib.sha256(f"{where}\0{part}\0{options.exif}".encode("utf-8", "surrogateescape"))
     return f"{key.hexdigest()[:32]}.npz"
@@ -200,10 +235,7 @@ def _keep(path: Path, listing: Listing, known: _Known, options: ReadOptions) -> 
             changed=listing.changed, **known._asdict(),
         )
     except OSError as error:
-        options.say(
-            f"{path.parent}: the index cannot be kept ({error.strerror}), so the next start takes "
-            "as long; $XDG_CACHE_HOME names another place"
-        )
+        options.say(_not_kept(path, error))
 
 
 def _look(

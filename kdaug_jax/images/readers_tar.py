@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -24,7 +25,8 @@ class TarReader(EncodedReader):
       shard: `i32[N]`, archive of each image of the base split.
       offset: `i64[N]`, first byte of its content there.
       length: `i64[N]`, bytes of its content.
-      members: names of the images in their archives.
+      names: of the images of the base split below the archives' common folder, such as
+        "train-0000.tar: 0001.jpg".
     """
 
     shards: tuple[str, ...]
@@ -32,7 +34,7 @@ class TarReader(EncodedReader):
     shard: np.ndarray
     offset: np.ndarray
     length: np.ndarray
-    members: Names
+    names: Names
 
     def content(self, position: int) -> bytes:
         """Returns the encoded image at a position of the base split.
@@ -55,4 +57,9 @@ class TarReader(EncodedReader):
 
     def name(self, position: int) -> str:
         """Returns the archive and the member of an image of the base split."""
-        return f"{self.shards[int(self.shard[position])]}: {self.members[position]}"
+        return os.path.join(common_folder(self.shards), self.names[position])
+
+
+def common_folder(paths: Sequence[str]) -> str:
+    """Returns the deepest folder below which all of these files lie."""
+    return os.path.commonpath([os.path.dirname(path) for path in paths])

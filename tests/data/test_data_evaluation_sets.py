@@ -3,14 +3,8 @@
 import pytest
 
 from kdaug_jax import data
-from kdaug_jax.data.class_maps import (
-    ALEXNET_ERRORS,
-    CORRUPTIONS,
-    EXTRA_CORRUPTIONS,
-    IMAGENET_A,
-    IMAGENET_R,
-    class_key,
-)
+from kdaug_jax.data.class_maps import IMAGENET_A, IMAGENET_R, class_key
+from kdaug_jax.data.corruptions import ALEXNET_ERRORS, CORRUPTIONS, EXTRA_CORRUPTIONS
 from kdaug_jax.data.options import ReadOptions
 from kdaug_jax.data.sources.cinic10 import CLASSES as CINIC_CLASSES
 from kdaug_jax.errors import ConfigError, DataError

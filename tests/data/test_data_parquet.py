@@ -113,7 +113,7 @@ def test_images_of_many_sizes(tmp_path):
         ("train.parquet", "val.parquet", "evaluation.parquet"),
         ("plain_text/train-00000-of-00001.parquet", "plain_text/dev-00000-of-00001.parquet",
          "plain_text/test-00000-of-00001.parquet"),
-        ("default/training/0000.parquet", "default/valid/0000.parquet", "default/test/0000.parquet"),
+        ("all/training/0000.parquet", "all/valid/0000.parquet", "all/test/0000.parquet"),
         ("set-train-0.parquet", "set-validation-0.parquet", "set-eval-0.parquet"),
     ],
 )

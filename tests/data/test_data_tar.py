@@ -133,6 +133,15 @@ def test_patterns_and_their_options(tmp_path):
     assert colours(only) == [5, 6, 7]
 
 
+def test_archives_in_several_folders(tmp_path):
+    for folder, numbers in (("a", range(2)), ("b", range(2, 4))):
+        write(tmp_path / "set" / folder / "0.tar", samples(numbers))
+    source = f"tar:{tmp_path}/set/{{a,b}}/0.tar"
+    assert colours(data.load(source, {"train": "train"}).splits["train"]) == [0, 1, 2, 3]
+    write(tmp_path / "set" / "b" / "0.tar", [("a.png", b"text"), ("a.cls", b"0")])
+    refused(source, f"{tmp_path}/set/b/0.tar: a.png: image 2 is not a PNG")
+
+
 def refused(source, what, splits=("train",), error=DataError, **options):
     with pytest.raises(error, match=what) as caught:
         data.load(source, {name: name for name in splits}, ReadOptions(say=no_line, **options))

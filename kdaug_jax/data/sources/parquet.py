@@ -68,7 +68,7 @@ def parquet(argument: str, options: ReadOptions = DEFAULTS) -> Dataset:
         import pyarrow.parquet  # noqa: F401
     except ImportError:
         raise DataError(
-            "parquet", "needs pyarrow, which is not installed", "pip install 'pyarrow>=15'"
+            "parquet", "needs pyarrow, which is not installed", "pip install 'pyarrow>=16'"
         ) from None
     path, _ = split_argument("parquet", argument, ())
     root = directory("parquet", path)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 import glob
-import hashlib
 import itertools
 import os
 import re
@@ -17,7 +16,7 @@ from typing import BinaryIO, NamedTuple
 import numpy as np
 
 from kdaug_jax.data.dataset import Dataset, Deferred, Split, directory, make_split, numbered
-from kdaug_jax.data.index import Listing, build_index, cache_directory, read_kept, write_kept
+from kdaug_jax.data.index import Listing, build_index, keep_scan, recall_scan
 from kdaug_jax.data.options import DEFAULTS, ReadOptions
 from kdaug_jax.data.sources.argument import split_argument
 from kdaug_jax.data.sources.shards import (
@@ -30,7 +29,7 @@ from kdaug_jax.errors import ConfigError, DataError
 from kdaug_jax.images.decode import SUFFIXES
 from kdaug_jax.images.encoded import stamp_of
 from kdaug_jax.images.readers import Names
-from kdaug_jax.images.readers_tar import TarReader
+from kdaug_jax.images.readers_tar import TarReader, common_folder
 
 LAYOUT = "name the archives train-0000.tar, or put them into folders like train/"
 IMAGE_SUFFIXES = frozenset(
@@ -44,7 +43,6 @@ COMPRESSED = {
 BLOCK = 512
 # Two blocks of zeros end an archive.
 END = 2 * BLOCK
-VERSION = 1
 _PRIVATE = re.compile(r"(^|/)(__[^/]*__|__MACOSX)(/|$)")
 
 
@@ -180,7 +178,7 @@ def _class_names(path: Path) -> tuple[str, ...]:
 class _Scan:
     """The images of a split in the order of the archives: fields of `TarReader`, and labels."""
 
-    members: Names
+    names: Names
     shard: np.ndarray
     offset: np.ndarray
     length: np.ndarray
@@ -193,22 +191,18 @@ def _split(
     options: ReadOptions,
 ) -> Split:
     scan = samples(name)
-    place = str(paths[0].parent.absolute())
-    where = f"{place} ({name})"
     files = [str(path.absolute()) for path in paths]
+    place = common_folder(files)
+    where = f"{place} ({name})"
     stamps = [stamp_of(path) for path in files]
     reader = TarReader(
         where, np.arange(len(scan.label)), np.zeros((len(scan.label), 2), np.int32),
         options.decoding, tuple(files), tuple(stamps), scan.shard, scan.offset, scan.length,
-        scan.members,
+        scan.names,
     )
     make_split(reader, scan.label, len(names), where)  # before all images are opened
     changed = np.array([stamp[1] for stamp in stamps], np.int64)[scan.shard]
-    shown = Names.of(
-        f"{paths[shard].name}: {member}"
-        for shard, member in zip(scan.shard.tolist(), scan.members, strict=True)
-    )
-    listing = Listing(shown, scan.label.astype(np.int32), scan.length, changed)
+    listing = Listing(scan.names, scan.label.astype(np.int32), scan.length, changed)
     index = build_index(place, listing, reader.content, options, f"tar {name} {options.image}")
     reader = dataclasses.replace(reader, rows=index.rows, sizes=index.sizes)
     return make_split(reader, scan.label[index.rows], len(names), where, index.digest)
@@ -218,27 +212,17 @@ def _samples(name: str, paths: list[Path], options: ReadOptions) -> _Scan:
     """Returns the images of a split, scanned or as they were kept."""
     files = [str(path.absolute()) for path in paths]
     stamps = np.array([stamp_of(path) for path in files], np.int64)
-    key = "\0".join([*files, options.image, options.label]).encode("utf-8", "surrogateescape")
-    kept = cache_directory() / f"tar-{hashlib.sha256(key).hexdigest()[:32]}.npz"
-    arrays = read_kept(kept)
-    if int(arrays.get("version", 0)) == VERSION and np.array_equal(arrays["stamps"], stamps):
-        scan = _Scan(
-            Names(arrays["members"]), *(arrays[key] for key in ("shard", "offset", "length")),
-            arrays["label"], tuple(Names(arrays["passed"])),
+    key = ("tar", *files, options.image, options.label)
+    arrays = recall_scan(key, stamps)
+    if arrays is None:
+        scan = _scan_all(files, options)
+        keep_scan(
+            key, stamps, options, names=scan.names.block, shard=scan.shard, offset=scan.offset,
+            length=scan.length, label=scan.label, passed=Names.of(scan.passed).block,
         )
     else:
-        scan = _scan_all(files, options)
-        try:
-            write_kept(
-                kept, version=np.array(VERSION), stamps=stamps, members=scan.members.block,
-                shard=scan.shard, offset=scan.offset, length=scan.length, label=scan.label,
-                passed=Names.of(scan.passed).block,
-            )
-        except OSError as error:
-            options.say(
-                f"{kept.parent}: cannot be written ({error.strerror}), so the next start takes as "
-                "long; $XDG_CACHE_HOME names another place"
-            )
+        names, passed = Names(arrays.pop("names")), tuple(Names(arrays.pop("passed")))
+        scan = _Scan(names=names, passed=passed, **arrays)
     if scan.passed:
         options.say(
             f"{paths[0].parent} ({name}): {len(scan.passed)} members are passed over "
@@ -255,8 +239,13 @@ def _scan_all(files: list[str], options: ReadOptions) -> _Scan:
         samples += in_file
         shard += [number] * len(in_file)
         passed += passed_here
+    shown = [os.path.relpath(file, common_folder(files)) for file in files]
     return _Scan(
-        Names.of(sample.member for sample in samples), np.array(shard, np.int32),
+        Names.of(
+            f"{shown[number]}: {sample.member}"
+            for number, sample in zip(shard, samples, strict=True)
+        ),
+        np.array(shard, np.int32),
         np.array([sample.offset for sample in samples], np.int64),
         np.array([sample.length for sample in samples], np.int64),
         np.array([sample.label for sample in samples], np.int64), tuple(passed),
