@@ -366,8 +366,8 @@ def cut(image: Image.Image, steps: np.ndarray, methods: Sequence[str]) -> np.nda
         if edges != (0, 0, *image.size):
             image = image.crop(edges)
         if method.startswith("tensorflow"):
-            resized = tensorflow_resize.resize(np.asarray(image), out_height, out_width)
-            return resized if method == "tensorflow" else tensorflow_resize.to_bytes(resized)
+            dtype = np.float32 if method == "tensorflow" else np.uint8
+            return tensorflow_resize.resize(np.asarray(image), out_height, out_width, dtype)
         if method != "copy" and image.size != (out_width, out_height):
             image = image.resize((out_width, out_height), METHODS[method])
     return np.asarray(image)

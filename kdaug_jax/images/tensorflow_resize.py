@@ -7,14 +7,14 @@ Weights are worked out by NumPy for one length before and one after. Sums are of
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
-from kdaug_jax.images.arithmetic import product, split
+from kdaug_jax.images.arithmetic import split
 
-_ROWS = 16  # resized at a time, so that what is summed stays in the cache
+_ROWS = 24  # resized at a time, so that what is summed stays in the cache
 
 
 class ResizeWeights(NamedTuple):
@@ -66,40 +66,85 @@ def tensorflow_weights(length: int, out: int, version: Literal[1, 2]) -> ResizeW
     return ResizeWeights(first, weight)
 
 
-def resize(pixels: np.ndarray, height: int, width: int) -> np.ndarray:
+def resize(
+    pixels: np.ndarray, height: int, width: int, dtype: npt.DTypeLike = np.float32
+) -> np.ndarray:
     """Resizes an image as TensorFlow 1's bicubic does, on the host: rows, then columns.
 
     Args:
-      pixels: `u8[H,W,C]`.
+      pixels: `u8[H,W,3]`.
       height: of the result in pixels.
       width: of the result in pixels.
+      dtype: float32, or uint8 for numbers limited to 0..255 and cut off.
 
     Returns:
-      `f32[height,width,C]`, not limited to 0..255; bit for bit what
-      `augment.resize_tensorflow` returns.
+      `f32[height,width,3]`, not limited to 0..255, or `u8[height,width,3]`; bit for bit what
+      `augment.resize_tensorflow` returns, and `augment.to_bytes` of it.
     """
-    rows, columns, channels = pixels.shape
-    lines = _resize_lines(
-        (pixels.reshape(rows, -1).astype(np.float32),), rows, height
-    ).reshape(height, columns, channels)
-    turned = np.ascontiguousarray(lines.swapaxes(0, 1)).reshape(columns, -1)
-    resized = _resize_lines(split(turned), columns, width)
-    return resized.reshape(width, height, channels).swapaxes(0, 1)
+    rows, columns, _ = pixels.shape
+    row_places, row_weights = _neighbours(rows, height)
+    column_places, column_weights = _neighbours(columns, width)
+    column_weights = np.repeat(column_weights, 4, axis=1)  # one for each channel
+    starts = range(0, height, _ROWS)
+    blocks = [slice(start, min(start + _ROWS, height)) for start in starts]
+    seen = [(row_places[0, block][0], row_places[3, block][-1] + 1) for block in blocks]
+    # Room for one block after another: large arrays that come and go cost as much as the sums. A
+    # fourth channel makes a pixel of float32 one item of 16 bytes, see `_sum_columns`.
+    source = np.zeros((max(end - first for first, end in seen), columns, 4), np.float32)
+    lines = source.reshape(len(source), -1)
+    parts, terms = (
+        np.empty((2, min(_ROWS, height), side * 4), np.float32) for side in (columns, width)
+    )
+    total = np.empty_like(terms[0])
+    result = np.empty((height, width, 3), dtype)
+    for block, (first, end) in zip(blocks, seen, strict=True):
+        for channel in range(3):  # in one assignment NumPy copies three bytes at a time
+            source[: end - first, :, channel] = pixels[first:end, :, channel]
+        if block.stop - block.start < len(total):
+            parts, terms, total = (
+                room[..., : block.stop - block.start, :] for room in (parts, terms, total)
+            )
+        _sum_rows(lines, row_places[:, block] - first, row_weights[:, block], *parts)
+        parts[:] = split(parts[0])
+        _sum_columns(parts, column_places, column_weights, terms, total)
+        if result.dtype == np.uint8:
+            np.clip(total, 0, 255, out=total)
+        for channel in range(3):
+            result[block, :, channel] = total[:, channel::4]
+    return result
 
 
-def _resize_lines(parts: Sequence[np.ndarray], length: int, out: int) -> np.ndarray:
-    """Resizes the first axis of `f32[length,N]`, given as parts of 12 bits, to `f32[out,N]`."""
+def _neighbours(length: int, out: int) -> ResizeWeights:
+    """Returns the four pixels that each pixel of a line is made of, and weights: `[4,out]` both."""
     first, weight = tensorflow_weights(length, out, 1)
-    place = np.clip(first[:, None] + np.arange(4), 0, length - 1)
-    resized = np.zeros((out, parts[0].shape[1]), np.float32)
-    for start in range(0, out, _ROWS):
-        rows = slice(start, start + _ROWS)
-        for number in range(4):
-            lines = [part[place[rows, number]] for part in parts]
-            resized[rows] += product(lines, (weight[rows, number, None],))
-    return resized
+    places = np.clip(first + np.arange(4, dtype=np.int32)[:, None], 0, length - 1)
+    return ResizeWeights(places, np.ascontiguousarray(weight.T))
 
 
-def to_bytes(image: np.ndarray) -> np.ndarray:
-    """Limits `f32[H,W,C]` to 0..255 and cuts fractions off: `u8[H,W,C]`."""
-    return np.clip(image, 0, 255).astype(np.uint8)
+def _sum_rows(
+    lines: np.ndarray, places: np.ndarray, weights: np.ndarray, total: np.ndarray, term: np.ndarray
+) -> None:
+    """Writes the weighted sums of lines `f32[N,M]` to `total` `f32[out,M]`; `term` is room."""
+    total[:] = 0
+    for place, weight in zip(places, weights, strict=True):
+        np.take(lines, place, axis=0, out=term, mode="clip")
+        term *= weight[:, None]
+        total += term
+
+
+def _sum_columns(
+    parts: np.ndarray, places: np.ndarray, weights: np.ndarray, terms: np.ndarray,
+    total: np.ndarray,
+) -> None:
+    """Writes the weighted sums along lines to `total` `f32[N,out*4]`.
+
+    `product` with y in one part, in place: `parts` are `f32[2,N,M*4]`, and `terms` is room for as
+    many of `out` pixels. A pixel of four float32 is taken as one item of 16 bytes.
+    """
+    pixels, taken = parts.view(np.complex128), terms.view(np.complex128)
+    total[:] = 0
+    for place, weight in zip(places, weights, strict=True):
+        np.take(pixels, place, axis=-1, out=taken, mode="clip")
+        terms *= weight
+        terms[0] += terms[1]
+        total += terms[0]
