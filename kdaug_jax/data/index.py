@@ -20,7 +20,7 @@ import numpy as np
 
 from kdaug_jax.data.options import ReadOptions
 from kdaug_jax.errors import DataError
-from kdaug_jax.images.decode import Header, open_image, read_header
+from kdaug_jax.images.decode import Header, open_image, printable, read_header
 from kdaug_jax.images.readers import Names, read_file
 
 # Of the kept files; another one is built anew.
@@ -142,8 +142,8 @@ def write_kept(path: Path, **arrays: np.ndarray) -> None:
 def read_kept(path: Path) -> dict[str, np.ndarray]:
     """Returns the arrays of a file in the cache; none if it is absent or damaged."""
     try:
-        with np.load(path, allow_pickle=False) as file:
-            return {name: file[name] for name in file.files}
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+            return {name: arrays[name] for name in arrays.files}
     except Exception:  # whatever a damaged file raises: it is made anew
         return {}
 
@@ -248,7 +248,7 @@ def _header(
 
     Transparent images count as good ones: their remedy is another option.
     """
-    path = os.path.join(where, name)
+    path = printable(os.path.join(where, name))
     try:
         file = content(row)
         if options.bad_images == "skip":
@@ -265,11 +265,11 @@ def _tell(where: str, listing: Listing, known: _Known, options: ReadOptions) -> 
     if len(bad):
         options.say(
             f"{where}: {len(bad)} of {len(known.state)} images cannot be decoded and are replaced "
-            f"by the next good one (first: {listing.names[bad[0]]})"
+            f"by the next good one (first: {printable(listing.names[bad[0]])})"
         )
     if not turned.any():
         return
-    first = listing.names[int(np.argmax(turned))]
+    first = printable(listing.names[int(np.argmax(turned))])
     some = f"{where}: {turned.sum()} images note another orientation in EXIF (first: {first})"
     if options.exif == "ignore":
         options.say(f"{some} and are left as they are stored; data.exif='apply' turns them")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import unicodedata
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,7 +15,7 @@ from kdaug_jax.data.dataset import Split, make_split
 from kdaug_jax.data.index import Listing, build_index
 from kdaug_jax.data.options import ReadOptions
 from kdaug_jax.errors import ConfigError, DataError, suggest
-from kdaug_jax.images.decode import SHOWN_FORMATS, SUFFIXES
+from kdaug_jax.images.decode import SHOWN_FORMATS, SUFFIXES, printable
 from kdaug_jax.images.readers import ILSVRC_PNG, FileReader, Names
 
 IMAGE_SUFFIXES = frozenset(suffix for suffixes in SUFFIXES.values() for suffix in suffixes)
@@ -39,7 +39,7 @@ class Passed:
     def add(self, kind: str, name: str) -> None:
         """Counts one entry of a directory."""
         count, first = self._kinds.get(kind, (0, name))
-        self._kinds[kind] = count + 1, first
+        self._kinds[kind] = count + 1, printable(first)
 
     def __str__(self) -> str:
         return ", ".join(
@@ -80,10 +80,10 @@ def _check_link(path: str) -> None:
     try:
         os.stat(path)
     except OSError as error:
-        what = f"is a link to {os.readlink(path)}, which does not exist"
+        what = f"is a link to {printable(os.readlink(path))}, which does not exist"
         if error.errno != errno.ENOENT:
             what = f"is a link that cannot be followed ({error.strerror})"
-        raise DataError(path, what, "mend or remove it") from None
+        raise DataError(printable(path), what, "mend or remove it") from None
 
 
 def folders(place: str | os.PathLike[str], passed: Passed) -> tuple[str, ...]:
@@ -205,8 +205,8 @@ def _check_names(names: Iterable[str], where: str) -> None:
         try:
             name.encode()
         except UnicodeEncodeError:
-            shown = os.fsencode(name).decode("utf-8", "backslashreplace")
-            raise DataError(where, f"the folder name '{shown}' is not UTF-8", "rename it") from None
+            what = f"the folder name '{printable(name)}' is not UTF-8"
+            raise DataError(where, what, "rename it") from None
         other = alike.setdefault(folded(name), name)
         if other != name:
             raise DataError(
@@ -286,7 +286,10 @@ def split_of_files(
         np.array([file.bytes for file in files], np.int64),
         np.array([file.changed for file in files], np.int64),
     )
-    content: Callable[[int], str] = lambda row: os.path.join(place, files[row].name)  # noqa: E731
-    index = build_index(place, listing, content, options)
+
+    def path_of(row: int) -> str:
+        return os.path.join(place, files[row].name)
+
+    index = build_index(place, listing, path_of, options)
     reader = FileReader(place, listing.names, index.rows, index.sizes, options.decoding)
     return make_split(reader, numbers[index.rows], len(names), place, index.digest)

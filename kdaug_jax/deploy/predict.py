@@ -44,7 +44,10 @@ def read_image(path: Path, number: int, size: tuple[int, int], resize: bool) -> 
         content = path.read_bytes()
     except OSError as error:
         raise DataError(str(path), f"cannot be read ({error.strerror})", "name a file") from None
-    pixels = decode(content, str(path), number)
+    try:
+        pixels = decode(content, str(path), number)
+    except DataError as error:  # whose remedy is for data sets
+        raise DataError(error.where, error.what, "give an opaque PNG or JPEG instead") from None
     if pixels.shape[:2] == size:
         return pixels
     if not resize:

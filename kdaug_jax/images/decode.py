@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import os
-import re
 import struct
 import warnings
 import zlib
@@ -29,6 +28,7 @@ FORMATS = tuple(SUFFIXES)
 SHOWN_FORMATS = "PNG, JPEG, WebP, BMP, GIF, TIFF or PPM"
 # Areas of boxes are counted in 1/16 pixel in int32, which would wrap above.
 MAX_PIXELS = (1 << 27) - 1
+MEND = "replace or remove it, or let data.bad_images='skip' pass over it"
 # Values of `DecodeOptions`; "drop" is no value of `data.alpha`.
 EXIF = ("ignore", "apply")
 BACKGROUNDS = {"white": (255, 255, 255, 255), "black": (0, 0, 0, 255)}
@@ -50,7 +50,7 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-_PILLOW = re.compile(r"PIL\.")
+_PILLOW = r"PIL\."
 
 
 class DecodeOptions(NamedTuple):
@@ -128,8 +128,7 @@ def open_image(
     except UnidentifiedImageError:
         begins = f"{len(content)} bytes" + (f" that begin {content[:8]!r}" if content else "")
         raise DataError(
-            where, f"image {index} is not a {SHOWN_FORMATS} file ({begins})",
-            "replace or remove it",
+            where, f"image {index} is not a {SHOWN_FORMATS} file ({begins})", MEND
         ) from None
     except _DAMAGE as error:
         raise _damaged(where, index, error) from None
@@ -179,7 +178,7 @@ def read_header(
             return Header(height, width, orientation)
     except UnidentifiedImageError:
         raise DataError(
-            where, f"image {index} is not a {SHOWN_FORMATS} file", "replace or remove it"
+            where, f"image {index} is not a {SHOWN_FORMATS} file", MEND
         ) from None
     except _DAMAGE as error:
         raise _damaged(where, index, error) from None
@@ -214,10 +213,15 @@ def _too_large(where: str, index: int, pixels: str) -> DataError:
 def _damaged(where: str, index: int, error: Exception) -> DataError:
     if isinstance(error, OSError) and error.strerror:  # the disk's error, not Pillow's
         return DataError(
-            where, f"image {index} cannot be read ({error.strerror})", "replace or remove it"
+            where, f"image {index} cannot be read ({error.strerror})", MEND
         )
     what = " ".join(str(error).split()) or type(error).__name__
-    return DataError(where, f"image {index} is damaged ({what})", "replace or remove it")
+    return DataError(where, f"image {index} is damaged ({what})", MEND)
+
+
+def printable(path: str) -> str:
+    """Returns a path with escapes for what is not UTF-8, which a terminal may refuse."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
 def _ignore_warnings_of_pillow() -> None:
@@ -226,9 +230,9 @@ def _ignore_warnings_of_pillow() -> None:
     They would be errors where a user makes errors of warnings. `warnings.catch_warnings` is not
     for threads, so the filter stays.
     """
-    if not any(entry[3] is _PILLOW for entry in warnings.filters[:8]):
-        warnings.filters.insert(0, ("ignore", None, Warning, _PILLOW, 0))
-        warnings._filters_mutated()
+    first = warnings.filters[0] if warnings.filters else ()
+    if not first or getattr(first[3], "pattern", "") != _PILLOW:
+        warnings.filterwarnings("ignore", module=_PILLOW)
 
 
 def _orientation(image: Image.Image) -> int:

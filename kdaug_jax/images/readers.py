@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from kdaug_jax.errors import DataError
-from kdaug_jax.images.decode import DEFAULTS, DecodeOptions, open_image
+from kdaug_jax.images.decode import DEFAULTS, MEND, DecodeOptions, open_image, printable
 
 # A PNG with alpha among the training JPEGs of ILSVRC2012; torchvision drops its alpha.
 ILSVRC_PNG = "n02105855_2933.JPEG"
@@ -94,8 +94,9 @@ class FileReader:
         options = self.options
         if os.path.basename(name) == ILSVRC_PNG:
             options = options._replace(alpha="drop")
-        image = open_image(read_file(path, position), path, position, options)
-        check_size(image, self.sizes[row], path, position)
+        where = printable(path)
+        image = open_image(read_file(path, position), where, position, options)
+        check_size(image, self.sizes[row], where, position)
         return image
 
     def read(self, rows: np.ndarray) -> np.ndarray:
@@ -157,7 +158,7 @@ def read_file(path: str, index: int) -> bytes:
             return file.read()
     except OSError as error:
         raise DataError(
-            path, f"image {index} cannot be read ({error.strerror})", "replace or remove it"
+            printable(path), f"image {index} cannot be read ({error.strerror})", MEND
         ) from None
 
 

@@ -163,7 +163,7 @@ def test_transparent_images_are_refused(plain, tmp_path, capsys):
     path = tmp_path / "clear.png"
     Image.new("RGBA", (12, 12), (1, 2, 3, 4)).save(path)
     assert predict.main([f"--model={plain[0] / 'export'}", str(path)]) == 3
-    assert "is partly transparent; put it on a background" in error_of(capsys)
+    assert "is partly transparent; give an opaque PNG or JPEG instead" in error_of(capsys)
 
 
 def test_what_is_no_export(plain, tmp_path, capsys):

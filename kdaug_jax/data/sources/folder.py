@@ -6,6 +6,7 @@ import functools
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from urllib.parse import quote
 
 from kdaug_jax.data.dataset import Dataset, Deferred, Split, directory
 from kdaug_jax.data.options import DEFAULTS, ReadOptions
@@ -63,7 +64,7 @@ def folder(argument: str, options: ReadOptions = DEFAULTS) -> Dataset:
     if (root / KAGGLE).is_dir():
         root = root / KAGGLE
     advice = f"folder:{path}?order={{}}" + (
-        f"&val_labels={given['val_labels']}" if "val_labels" in given else ""
+        f"&val_labels={quote(given['val_labels'])}" if "val_labels" in given else ""
     )
     return read_tree(root, options, order=given.get("order"), advice=advice, labels=labels)
 
@@ -194,10 +195,13 @@ def read_classes(
     unknown = sorted(set(names) - set(classes))
     if unknown:
         alike = [name for name in classes if folded(name) == folded(unknown[0])]
+        remedy = "rename it" if alike else "move it away, or give 'train' that class"
+        if (place / "val_annotations.txt").is_file():
+            remedy = f"write tinyimagenet:{place.parent}"
         raise DataError(
             str(place), f"has a class folder {ascii(unknown[0])} ({len(unknown)} such), and "
             + (f"'train' has {ascii(alike[0])}" if alike else "'train' has not"),
-            "rename it" if alike else "move it away, or give 'train' that class",
+            remedy,
         )
     passed = Passed()
     for file in images(place, passed):
