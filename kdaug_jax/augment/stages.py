@@ -57,7 +57,7 @@ def randaugment(
 def center_crop_stage(
     key: jax.Array, image: jax.Array, size: int, padding: int = 32, method: str = "bicubic"
 ) -> jax.Array:
-    """Cuts a square fraction out of the middle and resizes it; see `center_crop`.
+    """Cuts a square fraction out of the middle and resizes it; see `augment.center_crop`.
 
     Args:
       key: `key[]`, not used.
@@ -77,7 +77,7 @@ def center_crop_stage(
 def efficientnet_crop_stage(
     key: jax.Array, image: jax.Array, size: int, padding: int = 32
 ) -> jax.Array:
-    """Cuts and resizes the middle as EfficientNet's evaluation does; see `efficientnet_crop`.
+    """Cuts and resizes the middle as EfficientNet's evaluation does, to float32 pixels.
 
     Args:
       key: `key[]`, not used.
@@ -95,7 +95,7 @@ def efficientnet_crop_stage(
 def resize_stage(
     key: jax.Array, image: jax.Array, height: int, width: int, method: str = "bilinear"
 ) -> jax.Array:
-    """Resizes images to one size, whatever their proportion; see `resize`.
+    """Resizes images to one size, whatever their proportion; see `augment.resize`.
 
     Args:
       key: `key[]`, not used.
@@ -114,7 +114,7 @@ def resize_stage(
 def resize_shorter_stage(
     key: jax.Array, image: jax.Array, side: int, method: str = "bilinear"
 ) -> jax.Array:
-    """Resizes images so that their shorter side has a given length; see `resize_shorter`.
+    """Resizes images so that their shorter side has a given length; see `augment.resize_shorter`.
 
     Args:
       key: `key[]`, not used.
@@ -130,7 +130,7 @@ def resize_shorter_stage(
 
 
 def crop_center_stage(key: jax.Array, image: jax.Array, size: int) -> jax.Array:
-    """Cuts a square out of the middle, without resizing; see `crop_center`.
+    """Cuts a square out of the middle, without resizing; see `augment.crop_center`.
 
     Args:
       key: `key[]`, not used.
