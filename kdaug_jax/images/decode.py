@@ -269,7 +269,7 @@ def _on_background(
 ) -> Image.Image:
     """Returns an RGB image; `wide` if the file had 16-bit colours, of which 8 bits are left."""
     if not image.has_transparency_data or options.alpha == "drop":
-        return image.convert("RGB")
+        return image if image.mode == "RGB" else image.convert("RGB")  # which would copy
     if wide:
         # Pillow compares the 16-bit key with 8-bit pixels, and so misses every hole.
         raise DataError(
