@@ -49,7 +49,9 @@ def get_config(arg: str = "") -> ConfigDict:
                 "kl", on=("x",), teacher="teacher", temperature=4.0, weight=1.0,
                 gradient_group="distill",
             )
-        config.optim.schedule = dict(name="cosine", base=0.05, unit="epoch", warmup=2.0, end=0.0)
+        config.optim.schedule = dict(
+            name="cosine", base=0.05, unit="epoch", warmup=min(2.0, options.epochs / 10), end=0.0
+        )
         config.optim.momentum = 0.9
         config.optim.nesterov = True
         config.optim.weight_decay = 5e-4

@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from kdaug_jax import data
-from kdaug_jax.data.class_maps import ALEXNET_ERRORS, IMAGENET_A, IMAGENET_R
-from kdaug_jax.data.corruptions import BENCHMARK, SEVERITIES
+from kdaug_jax.data.class_maps import IMAGENET_A, IMAGENET_R
+from kdaug_jax.data.corruptions import ALEXNET_ERRORS, CORRUPTIONS, SEVERITIES
 from kdaug_jax.errors import ConfigError
 from kdaug_jax.evaluation.build import parse_view
 from kdaug_jax.evaluation.data_sets import no_bar, read_options
@@ -98,7 +98,7 @@ def _expand(source: str) -> list[tuple[str, str, str]]:
     return [
         (f"_{name}_{severity}" if not corruption else f"_{severity}", name,
          f"{kind}:{path}?corruption={name}&severity={severity}")
-        for name in ([corruption] if corruption else BENCHMARK) for severity in SEVERITIES
+        for name in ([corruption] if corruption else CORRUPTIONS) for severity in SEVERITIES
     ]
 
 
@@ -196,10 +196,10 @@ def corruption_errors(
     for group in dict.fromkeys(item.data.group for item in sets):
         members = [item.data for item in sets if item.data.group == group]
         kind = members[0].source.partition(":")[0]
-        if kind not in CORRUPTED or {member.corruption for member in members} != set(BENCHMARK):
+        if kind not in CORRUPTED or {member.corruption for member in members} != set(CORRUPTIONS):
             continue
         errors = []
-        for corruption in BENCHMARK:
+        for corruption in CORRUPTIONS:
             error = np.mean([
                 1 - numbers[f"eval/{member.name}/accuracy"]
                 for member in members if member.corruption == corruption

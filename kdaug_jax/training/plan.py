@@ -147,7 +147,7 @@ def _compare(
         return
     changed = configs.difference(stored["config"], written)
     altered = data_changes(stored.get("data", {}), digests)
-    if altered and not allow_change and not changed:
+    if altered and not allow_change:  # which may change mean and deviation in the config too
         raise DataError(
             source, "changed since the run was started (" + "; ".join(altered) + ")",
             "restore it, use another --workdir, or --allow_config_change to go on with what is "

@@ -36,9 +36,11 @@ class Progress:
         splits = ", ".join(
             f"{len(split.label):,} {use}" for use, split in setup.dataset.splits.items()
         )
+        height, width = first.info.size
+        sizes = "images of several sizes" if first.info.mixed else f"{width}×{height} pixels"
         rows = [
             ("data", f"{config['data']['source']}: {splits}; {first.info.num_classes} classes, "
-                     f"{first.info.size[1]}×{first.info.size[0]} pixels"),
+                     f"{sizes}"),
             ("devices", f"{setup.mesh.size} × {jax.devices()[0].device_kind}, "
                         f"batch {config['data']['batch_size']}, {config['precision']}"),
             ("length", f"{config['train']['epochs']:g} epochs of {first.steps_per_epoch} steps"
