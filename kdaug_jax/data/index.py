@@ -249,7 +249,7 @@ def _look(
         return [_header(where, listing.names[row], content, row, options) for row in chunk.tolist()]
 
     chunks = np.split(rows, np.arange(CHUNK, len(rows), CHUNK))
-    bar = _Bar(options, f"indexing {where}", len(rows))
+    bar = Bar(options, f"indexing {where}", len(rows))
     threads = index_threads()
     with concurrent.futures.ThreadPoolExecutor(threads) as pool:
         for chunk, headers in zip(chunks, _in_order(pool, look, chunks, 4 * threads), strict=True):
@@ -322,11 +322,19 @@ def _tell(where: str, listing: Listing, known: _Known, options: ReadOptions) -> 
     ))
 
 
-class _Bar:
-    """Shows how far a long task is, at most once a second."""
+class Bar:
+    """Shows how far a long task is, at most once a second, and its end if it was shown.
 
-    def __init__(self, options: ReadOptions, text: str, total: int):
+    Args:
+      options: of which `progress` is called.
+      text: what is done.
+      total: how many there are to do.
+      unit: what is counted.
+    """
+
+    def __init__(self, options: ReadOptions, text: str, total: int, unit: str = "images"):
         self._progress, self._text, self._total = options.progress, text, total
+        self._unit = unit
         self._done, self._next = 0, time.monotonic() + SECONDS_BETWEEN_BARS
         self._shown = False
 
@@ -336,5 +344,5 @@ class _Bar:
         last = self._done == self._total and self._shown
         if last or time.monotonic() >= self._next:
             self._next, self._shown = time.monotonic() + SECONDS_BETWEEN_BARS, True
-            text = f"{self._text}: {self._done:,} of {self._total:,} images"
+            text = f"{self._text}: {self._done:,} of {self._total:,} {self._unit}"
             self._progress(self._done / self._total, text)

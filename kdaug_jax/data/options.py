@@ -23,8 +23,9 @@ class ReadOptions(NamedTuple):
       alpha: `data.alpha`, "refuse", "white" or "black": the background of transparent images.
       bad_images: `data.bad_images`, "refuse" or "skip": whether an image that cannot be decoded is
         replaced by the next good one.
-      image: `data.image`, the column of images in a parquet file; "" to choose.
-      label: `data.label`, the column of labels in a parquet file; "" to choose.
+      image: `data.image`, the column of images in a parquet file, or the suffix of images in a tar
+        archive; "" where only one comes into question.
+      label: `data.label`, the same for labels.
       say: prints a line, such as what is passed over.
       progress: shows a bar: fraction 0..1, text.
     """

@@ -313,6 +313,17 @@ def test_archives_are_scanned_once_and_again_after_a_change(tmp_path, monkeypatc
     assert new.digest != first.splits["train"].digest
 
 
+def test_a_bar_shows_the_scan(tmp_path, monkeypatch):
+    from kdaug_jax.data import index
+
+    monkeypatch.setattr(index, "SECONDS_BETWEEN_BARS", 0)
+    shown = []
+    options = ReadOptions(progress=lambda done, text: shown.append((done, text)))
+    data.load(f"tar:{shards(tmp_path / 'set')}", {"train": "train"}, options)
+    assert shown[0] == (0.5, f"scanning {tmp_path / 'set'}: 1 of 2 archives")
+    assert shown[1][0] == 1 and shown[-1][1].endswith("8 of 8 images")
+
+
 def test_bad_images_may_be_skipped(tmp_path):
     lines = []
     members = samples(range(4))

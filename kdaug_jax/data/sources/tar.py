@@ -16,7 +16,7 @@ from typing import BinaryIO, NamedTuple
 import numpy as np
 
 from kdaug_jax.data.dataset import Dataset, Deferred, Split, directory, make_split, numbered
-from kdaug_jax.data.index import Listing, build_index, keep_scan, recall_scan
+from kdaug_jax.data.index import Bar, Listing, build_index, keep_scan, recall_scan
 from kdaug_jax.data.options import DEFAULTS, ReadOptions
 from kdaug_jax.data.sources.argument import split_argument
 from kdaug_jax.data.sources.shards import (
@@ -233,12 +233,13 @@ def _samples(name: str, paths: list[Path], options: ReadOptions) -> _Scan:
 
 def _scan_all(files: list[str], options: ReadOptions) -> _Scan:
     samples, shard, passed = [], [], []
+    bar = Bar(options, f"scanning {common_folder(files)}", len(files), "archives")
     for number, file in enumerate(files):
-        options.progress(number / len(files), f"scanning {file}")
         in_file, passed_here = scan_shard(file, options.image, options.label)
         samples += in_file
         shard += [number] * len(in_file)
         passed += passed_here
+        bar.add(1)
     shown = [os.path.relpath(file, common_folder(files)) for file in files]
     return _Scan(
         Names.of(

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from kdaug_jax.data.dataset import Dataset, Deferred, Split, make_split
-from kdaug_jax.data.index import Listing, build_index, keep_scan, recall_scan
+from kdaug_jax.data.index import Bar, Listing, build_index, keep_scan, recall_scan
 from kdaug_jax.data.options import DEFAULTS, ReadOptions
 from kdaug_jax.errors import ConfigError, DataError
 from kdaug_jax.images.encoded import stamp_of
@@ -145,8 +145,8 @@ def _scan(
 ) -> dict[str, np.ndarray]:
     """Reads all records, for their labels and the bytes of their images."""
     labels, sizes = [], []
+    bar = Bar(options, f"reading labels of {where}", len(records), "records")
     for start in range(0, len(records), CHUNK):
-        options.progress(start / len(records), f"reading labels of {where}")
         part = read_records(records, range(start, min(start + CHUNK, len(records))), where)
         empty = [
             row for row, record in enumerate(part, start) if None in (record[label], record[image])
@@ -155,6 +155,7 @@ def _scan(
             raise DataError(where, f"record {empty[0]} is empty", "prepare it again")
         labels += [int(record[label]) for record in part]
         sizes += [len(record[image]) for record in part]
+        bar.add(len(part))
     return {"label": np.array(labels, np.int64), "bytes": np.array(sizes, np.int64)}
 
 
