@@ -115,6 +115,11 @@ def build_index(
     return Index(rows, known.sizes[rows], digest)
 
 
+def index_threads() -> int:
+    """Returns the number of threads that ask the disk at once."""
+    return min(MAX_THREADS, 2 * (os.cpu_count() or 1))
+
+
 def cache_directory() -> Path:
     """Returns the directory of kept indices and statistics; it need not exist."""
     home = os.environ.get("XDG_CACHE_HOME", "")
@@ -211,7 +216,7 @@ def _look(
 
     chunks = np.split(rows, np.arange(CHUNK, len(rows), CHUNK))
     bar = _Bar(options, f"indexing {where}", len(rows))
-    threads = min(MAX_THREADS, 2 * (os.cpu_count() or 1))
+    threads = index_threads()
     with concurrent.futures.ThreadPoolExecutor(threads) as pool:
         for chunk, headers in zip(chunks, _in_order(pool, look, chunks, 4 * threads), strict=True):
             for row, header in zip(chunk.tolist(), headers, strict=True):

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import concurrent.futures
 import hashlib
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
 from kdaug_jax.data.dataset import Split
-from kdaug_jax.data.index import MAX_THREADS, cache_directory, read_kept, write_kept
+from kdaug_jax.data.index import cache_directory, index_threads, read_kept, write_kept
 
 # Of larger splits of one size, as many images are read as fit into it.
 STATISTICS_BYTES = 1 << 30
@@ -94,7 +93,7 @@ def _histograms(split: Split, rows: np.ndarray) -> Iterator[np.ndarray]:
         for start in range(0, len(rows), step):
             yield _histogram(split.read(rows[start : start + step]))
         return
-    with concurrent.futures.ThreadPoolExecutor(min(MAX_THREADS, os.cpu_count() or 1)) as pool:
+    with concurrent.futures.ThreadPoolExecutor(index_threads()) as pool:
         futures = [pool.submit(lambda row: _histogram(split.image_at(row)), int(row))
                    for row in rows]
         try:

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import errno
+import operator
 import os
 import unicodedata
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
 from kdaug_jax.data.dataset import Split, make_split
-from kdaug_jax.data.index import Listing, build_index
+from kdaug_jax.data.index import Listing, build_index, index_threads
 from kdaug_jax.data.options import ReadOptions
 from kdaug_jax.errors import ConfigError, DataError, suggest
 from kdaug_jax.images.decode import SHOWN_FORMATS, SUFFIXES, printable
@@ -22,12 +23,28 @@ IMAGE_SUFFIXES = frozenset(suffix for suffixes in SUFFIXES.values() for suffix i
 ORDERS = ("string", "numeric")
 
 
-class File(NamedTuple):
-    """A file of an image: name below the split's folder, bytes, modification time in ns."""
+class Files:
+    """Files of images, in three lists: a million structs would keep Python's collector busy.
 
-    name: str
-    bytes: int
-    changed: int
+    Attributes:
+      names: below the split's folder.
+      bytes: their sizes.
+      changed: their modification times in nanoseconds.
+    """
+
+    def __init__(self):
+        self.names: list[str] = []
+        self.bytes: list[int] = []
+        self.changed: list[int] = []
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def extend(self, others: Files) -> None:
+        """Appends other files."""
+        self.names += others.names
+        self.bytes += others.bytes
+        self.changed += others.changed
 
 
 class Passed:
@@ -41,9 +58,17 @@ class Passed:
         count, first = self._kinds.get(kind, (0, name))
         self._kinds[kind] = count + 1, printable(first)
 
-    def __str__(self) -> str:
+    def merge(self, other: Passed) -> None:
+        """Counts what another counted, too."""
+        for kind, (number, name) in other._kinds.items():
+            count, first = self._kinds.get(kind, (0, name))
+            self._kinds[kind] = count + number, first
+
+    def below(self, place: str | os.PathLike[str]) -> str:
+        """Returns the counts as text, with names relative to a directory."""
         return ", ".join(
-            f"{count} {kind} (first: {first})" for kind, (count, first) in self._kinds.items()
+            f"{count} {kind} (first: {first.removeprefix(os.path.join(place, ''))})"
+            for kind, (count, first) in self._kinds.items()
         )
 
     def __bool__(self) -> bool:
@@ -60,7 +85,7 @@ def entries(place: str | os.PathLike[str], passed: Passed) -> list[os.DirEntry[s
     """
     try:
         with os.scandir(place) as scan:
-            listed = sorted(scan, key=lambda entry: entry.name)
+            listed = sorted(scan, key=operator.attrgetter("name"))
     except OSError as error:
         raise DataError(
             str(place), f"cannot be listed ({error.strerror})", "check the path and who may read it"
@@ -91,13 +116,12 @@ def folders(place: str | os.PathLike[str], passed: Passed) -> tuple[str, ...]:
     return tuple(entry.name for entry in entries(place, passed) if entry.is_dir())
 
 
-def images(place: str | os.PathLike[str], passed: Passed) -> list[File]:
+def images(place: str | os.PathLike[str], passed: Passed) -> Files:
     """Returns the images that lie directly in a directory, by name."""
-    listed = entries(place, passed)
-    return [file for file in (_image(entry, "", passed) for entry in listed) if file]
+    return _images((entry for entry in entries(place, passed) if not entry.is_dir()), "", passed)
 
 
-def images_below(place: str | os.PathLike[str], folder: str, passed: Passed) -> list[File]:
+def images_below(place: str | os.PathLike[str], folder: str, passed: Passed) -> Files:
     """Returns the images of a folder and of all folders below it.
 
     They are sorted by folder, then by name, both in the order of code points, as torchvision's
@@ -115,7 +139,7 @@ def images_below(place: str | os.PathLike[str], folder: str, passed: Passed) -> 
     Raises:
       DataError: a folder cannot be listed, or a link leads nowhere.
     """
-    listed: dict[str, list[File]] = {}
+    listed: dict[str, Files] = {}
     home = Path(place).resolve()
     seen = {_identity(path) for path in (home, *home.parents)}
     waiting = [folder]
@@ -127,13 +151,17 @@ def images_below(place: str | os.PathLike[str], folder: str, passed: Passed) -> 
             passed.add("links back to a folder", path)
             continue
         seen.add(identity)
-        listed[inside] = files = []
+        inner = []
         for entry in entries(path, passed):
             if entry.is_dir():
                 waiting.append(os.path.join(inside, entry.name))
-            elif file := _image(entry, inside, passed):
-                files.append(file)
-    return [file for _, files in sorted(listed.items()) for file in files]
+            else:
+                inner.append(entry)
+        listed[inside] = _images(inner, inside + os.sep, passed)
+    files = Files()
+    for inside in sorted(listed):
+        files.extend(listed[inside])
+    return files
 
 
 def _identity(path: str | os.PathLike[str]) -> tuple[int, int]:
@@ -141,19 +169,23 @@ def _identity(path: str | os.PathLike[str]) -> tuple[int, int]:
     return status.st_dev, status.st_ino
 
 
-def _image(entry: os.DirEntry[str], inside: str, passed: Passed) -> File | None:
-    """Returns a file if it is one and its suffix is that of an image."""
-    if entry.is_dir():
-        return None
-    if not entry.is_file():  # opening a FIFO would wait for ever
-        passed.add("not regular files", entry.path)
-        return None
-    suffix = os.path.splitext(entry.name)[1].lower()
-    if suffix not in IMAGE_SUFFIXES:
-        passed.add(suffix or "without suffix", entry.path)
-        return None
-    status = entry.stat()
-    return File(os.path.join(inside, entry.name), status.st_size, status.st_mtime_ns)
+def _images(listed: Iterable[os.DirEntry[str]], prefix: str, passed: Passed) -> Files:
+    """Returns those of the files whose suffix is that of an image; `prefix` is put before names."""
+    files = Files()
+    for entry in listed:  # a million times for ImageNet
+        name = entry.name
+        dot = name.rfind(".")
+        suffix = name[dot:].lower() if dot > 0 else ""
+        if not entry.is_file():  # opening a FIFO would wait for ever
+            passed.add("not regular files", entry.path)
+        elif suffix not in IMAGE_SUFFIXES:
+            passed.add(suffix or "without suffix", entry.path)
+        else:
+            status = entry.stat()
+            files.names.append(prefix + name)
+            files.bytes.append(status.st_size)
+            files.changed.append(status.st_mtime_ns)
+    return files
 
 
 def class_order(
@@ -217,7 +249,7 @@ def _check_names(names: Iterable[str], where: str) -> None:
 
 def list_classes(
     place: str | os.PathLike[str], names: Sequence[str], passed: Passed, inner: str = ""
-) -> tuple[list[File], list[int]]:
+) -> tuple[Files, list[int]]:
     """Lists the images of class folders, class after class.
 
     Args:
@@ -229,18 +261,25 @@ def list_classes(
     Returns:
       The files and their class numbers.
     """
-    files: list[File] = []
+    def list_class(name: str) -> tuple[Files, Passed]:
+        beside = Passed()
+        if not os.path.isdir(os.path.join(place, name, inner)):
+            return Files(), beside
+        return images_below(place, os.path.join(name, inner).rstrip(os.sep), beside), beside
+
+    files = Files()
     label: list[int] = []
-    for number, name in enumerate(names):
-        if os.path.isdir(os.path.join(place, name, inner)):
-            below = images_below(place, os.path.join(name, inner).rstrip(os.sep), passed)
-            files += below
+    # Threads, since a disk elsewhere answers each question late.
+    with concurrent.futures.ThreadPoolExecutor(index_threads()) as pool:
+        for number, (below, beside) in enumerate(pool.map(list_class, names)):
+            files.extend(below)
             label += [number] * len(below)
+            passed.merge(beside)
     return files, label
 
 
 def split_of_files(
-    place: str | os.PathLike[str], files: Sequence[File], label: Sequence[int],
+    place: str | os.PathLike[str], files: Files, label: Sequence[int],
     names: Sequence[str], passed: Passed, options: ReadOptions, *, complete: bool,
 ) -> Split:
     """Makes a split of files.
@@ -262,8 +301,9 @@ def split_of_files(
     Raises:
       DataError: there is no image, a class has none where it must, or an image cannot be read.
     """
+    counted = passed.below(place)
     place = os.path.abspath(place)
-    beside = f" (passed over: {passed})" if passed else ""
+    beside = f" (passed over: {counted})" if passed else ""
     if not files:
         raise DataError(place, f"holds no image{beside}", f"{SHOWN_FORMATS} files are wanted")
     numbers = np.asarray(label, np.int32)
@@ -277,18 +317,17 @@ def split_of_files(
         options.say(f"{place}: no image of {len(empty)} of the {len(names)} classes (first: "
                     f"{names[empty[0]]})")
     if passed:
-        options.say(f"{place}: passed over {passed}")
-    if any(os.path.basename(file.name) == ILSVRC_PNG for file in files):
+        options.say(f"{place}: passed over {counted}")
+    if any(name.endswith(ILSVRC_PNG) for name in files.names):
         options.say(f"{place}: {ILSVRC_PNG} is a PNG with transparency, which is dropped as "
                     "torchvision does")
     listing = Listing(
-        Names.of(file.name for file in files), numbers,
-        np.array([file.bytes for file in files], np.int64),
-        np.array([file.changed for file in files], np.int64),
+        Names.of(files.names), numbers, np.array(files.bytes, np.int64),
+        np.array(files.changed, np.int64),
     )
 
     def path_of(row: int) -> str:
-        return os.path.join(place, files[row].name)
+        return os.path.join(place, files.names[row])
 
     index = build_index(place, listing, path_of, options)
     reader = FileReader(place, listing.names, index.rows, index.sizes, options.decoding)

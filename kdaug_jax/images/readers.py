@@ -32,8 +32,8 @@ class Names(Sequence[str]):
     @classmethod
     def of(cls, texts: Iterable[str]) -> Names:
         """Returns the names that these texts make."""
-        content = b"".join(os.fsencode(text) + b"\0" for text in texts)
-        return cls(np.frombuffer(content, np.uint8))
+        text = "".join([text + "\0" for text in texts])
+        return cls(np.frombuffer(os.fsencode(text), np.uint8))
 
     def __len__(self) -> int:
         return len(self._ends)

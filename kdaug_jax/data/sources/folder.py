@@ -13,7 +13,7 @@ from kdaug_jax.data.options import DEFAULTS, ReadOptions
 from kdaug_jax.data.sources.argument import split_argument
 from kdaug_jax.data.splits import SYNONYMS, base_name
 from kdaug_jax.data.tree import (
-    File,
+    Files,
     Passed,
     class_order,
     folded,
@@ -92,7 +92,7 @@ def read_tree(
         if inner:
             remedy = f"write folder:{root / inner[0]}"
             raise DataError(str(root), f"holds no split, but '{inner[0]}' does", remedy)
-        if any(images(root / name, Passed()) for name in names):
+        if any(len(images(root / name, Passed())) for name in names):
             classes = class_order(names, order, str(root), advice)
             options.say(f"{root}: its folders hold images, so they are the {len(names)} classes of "
                         "one split, 'train'")
@@ -204,14 +204,14 @@ def read_classes(
             remedy,
         )
     passed = Passed()
-    for file in images(place, passed):
-        passed.add("images beside the class folders", str(place / file.name))
+    for name in images(place, passed).names:
+        passed.add("images beside the class folders", str(place / name))
     files, label = list_classes(place, classes, passed)
     return split_of_files(place, files, label, classes, passed, options, complete=complete)
 
 
 def read_labels(
-    path: Path, files: Sequence[File], classes: Sequence[str], place: str, options: ReadOptions
+    path: Path, files: Files, classes: Sequence[str], place: str, options: ReadOptions
 ) -> list[int]:
     """Reads the classes of files from a text file.
 
@@ -233,7 +233,7 @@ def read_labels(
         different classes, or a file has no line.
     """
     numbers = {name: number for number, name in enumerate(classes)}
-    present = {os.path.basename(file.name) for file in files}
+    present = set(map(os.path.basename, files.names))
     present |= {os.path.splitext(name)[0] for name in present}
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
@@ -264,12 +264,12 @@ def read_labels(
         if name not in present:
             absent.append(name)
     label = []
-    for file in files:
-        name = os.path.basename(file.name)
+    for file in files.names:
+        name = os.path.basename(file)
         number = known.get(name, known.get(os.path.splitext(name)[0]))
         if number is None:
             raise DataError(
-                str(path), f"has no line for {os.path.join(place, file.name)}", remedy
+                str(path), f"has no line for {os.path.join(place, file)}", remedy
             )
         label.append(number)
     if absent:
