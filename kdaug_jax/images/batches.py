@@ -98,7 +98,7 @@ def check_plan(layout: Layout, plan: BatchPlan) -> None:
     """Validates that a batch fits into a layout.
 
     Raises:
-      ValueError: it has more rows, other outputs, or steps of another shape.
+      ValueError: it has more rows, other outputs, or steps of another shape or size.
     """
     crops = {name: crop for name, (crop, _) in plan.crops.items()}
     same = crops == layout.crops and plan.stored == (layout.stored is not None)
@@ -108,6 +108,8 @@ def check_plan(layout: Layout, plan: BatchPlan) -> None:
         shape = len(plan.rows), crop.draws, len(crop.methods), STEP
         if steps.shape != shape:
             raise ValueError(f"the steps of '{name}' have shape {steps.shape}, not {shape}")
+        if (steps[:, :, -1, 4:] != crop.size).any():
+            raise ValueError(f"some steps of '{name}' do not end with the size {crop.size}")
 
 
 def new_batch(layout: Layout, plan: BatchPlan) -> Batch:
@@ -139,7 +141,7 @@ def _places(layout: Layout) -> tuple[list[tuple[int, tuple[int, ...], np.dtype]]
     for shape, dtype in arrays:
         places.append((end, shape, np.dtype(dtype)))
         end += -(-math.prod(shape) * np.dtype(dtype).itemsize // _ALIGNMENT) * _ALIGNMENT
-    return places, end
+    return places, max(end, _ALIGNMENT)  # a file without bytes cannot be mapped
 
 
 def block_bytes(layout: Layout) -> int:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import collections
 import contextlib
+import functools
 import mmap
 import os
 import pickle
@@ -113,12 +114,13 @@ class Processes:
           ring: batches that are filled at the same time.
 
         Raises:
-          ConfigError: this is not Linux.
+          ConfigError: this is not Linux, or an old one.
           DataError: the reader cannot be pickled.
         """
         if not available():
             raise ConfigError(
-                "data.workers", "worker processes need Linux", "set data.workers=0 to use threads"
+                "data.workers", "worker processes need Linux 5.3 or later",
+                "set data.workers=0 to use threads",
             )
         self._free, self._blocks = list(range(ring)), {}
         self._unsent: collections.deque[bytes] = collections.deque()
@@ -222,9 +224,14 @@ class Processes:
         self._batches.clear()
 
 
+@functools.cache
 def available() -> bool:
-    """Returns whether worker processes can be had: they need Linux."""
-    return hasattr(os, "memfd_create") and hasattr(os, "pidfd_open")
+    """Returns whether worker processes can be had: they need Linux 5.3 or later."""
+    try:
+        os.close(os.pidfd_open(os.getpid()))
+    except (AttributeError, OSError):
+        return False
+    return hasattr(os, "memfd_create")
 
 
 def _start(descriptors: list[int]) -> subprocess.Popen:

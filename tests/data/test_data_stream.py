@@ -120,7 +120,7 @@ def test_an_image_is_decoded_once_for_all_its_crops(workers, tmp_path):
     assert rows[1:] == [*range(10)] or len(rows) <= 10 + 3  # row 0 again once a part
 
 
-@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("workers", [0, 1])
 def test_a_batch_may_be_shorter_than_the_first_but_not_longer_or_another(workers):
     reader = pictures()
     long, short = plan_of(reader), plan_of(reader, batch=2)
@@ -150,11 +150,26 @@ def test_a_plan_must_make_sense():
         rows, stored, outputs = plan_of(reader, "x")(number)
         return BatchPlan(rows, stored, {"x": (outputs["x"][0], outputs["x"][1][:, 0])})
 
-    with nothing_left(), pytest.raises(ValueError, match=r"steps of 'x' have shape \(7, 1, 6\)"):
-        Stream(split_of(reader), flat, 0, 1)
+    def small(number):
+        rows, stored, outputs = plan_of(reader, "x")(number)
+        crop, steps = outputs["x"]
+        return BatchPlan(rows, stored, {"x": (crop._replace(size=(9, 9)), steps)})
+
+    with nothing_left():
+        with pytest.raises(ValueError, match=r"steps of 'x' have shape \(7, 1, 6\)"):
+            Stream(split_of(reader), flat, 0, 0)
+        with pytest.raises(ValueError, match=r"of 'x' do not end with the size \(9, 9\)"):
+            Stream(split_of(reader), small, 0, 0)
 
 
-@pytest.mark.parametrize("workers", [0, 2])
+def test_a_process_without_rows_gets_nothing():
+    reader = pictures()
+    images = Stream(split_of(reader), plan_of(reader, batch=0), 0, 1, end=2)
+    for _ in range(2):
+        assert {name: len(array) for name, array in images.next().items()} == dict(x=0, y=0, z=0)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
 def test_an_end_leaves_nothing(workers):
     reader = pictures()
     with nothing_left():
@@ -241,11 +256,11 @@ def test_readers_that_no_other_process_can_have_are_refused(monkeypatch):
     with pytest.raises(ConfigError) as caught:
         Stream(split_of(pictures()), plan_of(pictures()), 0, 1)
     assert str(caught.value) == (
-        "data.workers: worker processes need Linux; set data.workers=0 to use threads"
+        "data.workers: worker processes need Linux 5.3 or later; set data.workers=0 to use threads"
     )
 
 
-@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("workers", [0, 1])
 def test_batches_that_lie_on_devices_are_not_written_again(workers):
     """On the CPU backend arrays may keep lying where NumPy's did."""
     reader = pictures()
@@ -256,7 +271,7 @@ def test_batches_that_lie_on_devices_are_not_written_again(workers):
         assert_same(jax.tree.map(np.asarray, arrays), expected(reader, plan, number))
 
 
-@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("workers", [0, 1])
 def test_more_tasks_than_a_socket_takes_do_not_lock_up(workers, monkeypatch):
     monkeypatch.setattr(stream, "PART_PIXELS", 1)
     reader = pictures(700, sizes=((2, 2),))
