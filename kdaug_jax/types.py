@@ -128,7 +128,7 @@ class Info(NamedTuple):
       mean: per-channel mean in pixel units 0..255.
       std: per-channel standard deviation in pixel units.
       index: `i32[N]`, the position of each training example in its base split, or None for 0..N-1.
-      mixed: whether stored images have several sizes.
+      mixed: which sizes stored images have, for messages; empty where they have one.
       host_crops: whether the leading crops of views are cut on the host while images are decoded,
         as those of mixed sizes must be.
     """
@@ -139,7 +139,7 @@ class Info(NamedTuple):
     mean: tuple[float, ...]
     std: tuple[float, ...]
     index: np.ndarray | None = None
-    mixed: bool = False
+    mixed: str = ""
     host_crops: bool = False
 
 

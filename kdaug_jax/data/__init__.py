@@ -13,6 +13,7 @@ from kdaug_jax.data.options import DEFAULTS, ReadOptions, check_options
 from kdaug_jax.data.order import indices
 from kdaug_jax.data.sources import SOURCES, find_source, from_arrays, register
 from kdaug_jax.data.splits import choose, overlaps
+from kdaug_jax.data.statistics import describe_sizes
 from kdaug_jax.data.statistics import statistics as pixel_statistics
 from kdaug_jax.errors import DataError
 from kdaug_jax.types import Info
@@ -60,8 +61,7 @@ def describe(dataset: Dataset) -> Info:
     """
     train = dataset.splits["train"]
     mean, std = pixel_statistics(train)
-    sizes = {split.size for split in dataset.splits.values()}
-    mixed = len(sizes) > 1 or None in sizes
+    mixed = _mixed(dataset)
     return Info(
         num_classes=len(dataset.class_names),
         size=None if mixed else train.size,
@@ -72,6 +72,17 @@ def describe(dataset: Dataset) -> Info:
         index=train.index,
         mixed=mixed,
     )
+
+
+def _mixed(dataset: Dataset) -> str:
+    """Returns which sizes images have, "" where they have one in all splits."""
+    sizes = {use: split.size for use, split in dataset.splits.items()}
+    for use, size in sizes.items():
+        if size is None:
+            return f"{use}: {describe_sizes(dataset.splits[use])}"
+    if len(set(sizes.values())) == 1:
+        return ""
+    return ", ".join(f"{width}×{height} in {use}" for use, (height, width) in sizes.items())
 
 
 __all__ = [

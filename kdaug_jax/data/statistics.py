@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import concurrent.futures
 import hashlib
+import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from kdaug_jax.data.dataset import Split
 from kdaug_jax.data.index import cache_directory, index_threads, read_kept, write_kept
+from kdaug_jax.images.decode import image_size
+from kdaug_jax.images.readers import FileReader
 
 # Of larger splits of one size, as many images are read as fit into it.
 STATISTICS_BYTES = 1 << 30
@@ -73,7 +77,18 @@ def describe_sizes(split: Split) -> str:
     others = np.flatnonzero((split.sizes != sizes[most]).any(axis=1))
     if not len(others):
         return text
-    return f"{text}, but image {split.index[others[0]]} is {_size(split.sizes[others[0]])}"
+    text += f", but image {split.index[others[0]]} is {_size(split.sizes[others[0]])}"
+    return text + _turned(split.reader, int(others[0]))
+
+
+def _turned(reader: Any, row: int) -> str:
+    """Tells that an image has another size only since its EXIF turns it."""
+    if not isinstance(reader, FileReader) or reader.options.exif != "apply":
+        return ""
+    path = os.path.join(reader.directory, reader.names[int(reader.rows[row])])
+    if image_size(path, reader.options._replace(exif="ignore")) == tuple(reader.sizes[row]):
+        return ""
+    return " as its EXIF turns it, which data.exif='ignore' does not apply"
 
 
 def _size(size: np.ndarray) -> str:

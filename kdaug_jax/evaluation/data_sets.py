@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from kdaug_jax import data
+from kdaug_jax.types import Info
 
 USES = ("train", "validation", "test")
 # Fields of `config.data` that decide what is read.
@@ -55,16 +56,21 @@ def load_data(
     return data.load(section["source"], splits, read_options(section, say, progress))
 
 
-def data_record(dataset: data.Dataset) -> dict[str, Any]:
-    """Returns what a run stores of its data: examples and digest of each split that has one.
+def data_record(dataset: data.Dataset, info: Info) -> dict[str, Any]:
+    """Returns what a run stores of its data.
 
     Args:
       dataset: of the run.
+      info: facts of it.
+
+    Returns:
+      `{"mixed", "splits"}`: whether images have several sizes, and examples and digest of each
+      split that has a digest.
     """
-    return {
+    return {"mixed": bool(info.mixed), "splits": {
         use: {"examples": len(split), "digest": split.digest}
         for use, split in dataset.splits.items() if split.digest
-    }
+    }}
 
 
 def data_changes(stored: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
@@ -75,8 +81,8 @@ def data_changes(stored: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]
       now: what it returns now.
     """
     lines = []
-    for use, before in stored.items():
-        after = now.get(use)
+    for use, before in stored.get("splits", {}).items():
+        after = now["splits"].get(use)
         if after is None or after == before:
             continue
         if before["examples"] != after["examples"]:

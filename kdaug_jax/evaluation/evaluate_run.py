@@ -51,9 +51,11 @@ def evaluate_run(
     directory, stored = workdir.read_run(directory)
     full = configs.validate(config)
     dataset = _dataset(stored, full, directory, allow_config_change, console)
+    info = data.describe(dataset)
+    _check_unchanged(stored, full, dataset, info, allow_config_change)
     texts = {name: section["ops"] for name, section in stored["config"]["views"].items()}
     texts = {name: texts[name] for name in configs.natural_sort(texts)}
-    info = views.with_crops(data.describe(dataset), texts, full["data"]["crop"])
+    info = views.with_crops(info, texts, full["data"]["crop"])
     human = None
     if full["eval"]["human"] and "test" in dataset.splits:
         rows = max(dataset.splits["test"].index) + 1
@@ -107,14 +109,20 @@ def _dataset(
             "the run was trained on other data (" + "; ".join(changed) + ")",
             "give the config it was trained with, or --allow_config_change",
         )
-    dataset = load_data(section, console.say, console.progress)
-    altered = data_changes(stored.get("data", {}), data_record(dataset))
+    return load_data(section, console.say, console.progress)
+
+
+def _check_unchanged(
+    stored: Mapping[str, Any], full: Mapping[str, Any], dataset: data.Dataset, info: Info,
+    allow_change: bool,
+) -> None:
+    altered = data_changes(stored["data"], data_record(dataset, info))
     if altered and not allow_change:
         raise DataError(
-            section["source"], "changed since the run was started (" + "; ".join(altered) + ")",
+            full["data"]["source"],
+            "changed since the run was started (" + "; ".join(altered) + ")",
             "restore it, or --allow_config_change to evaluate on what is there now",
         )
-    return dataset
 
 
 def _member(

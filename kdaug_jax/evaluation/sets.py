@@ -12,8 +12,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from kdaug_jax import data
-from kdaug_jax.data.class_maps import IMAGENET_A, IMAGENET_R
+from kdaug_jax.data.class_maps import IMAGENET_A, IMAGENET_R, class_key
 from kdaug_jax.data.corruptions import ALEXNET_ERRORS, CORRUPTIONS, SEVERITIES
+from kdaug_jax.data.statistics import describe_sizes
 from kdaug_jax.errors import ConfigError
 from kdaug_jax.evaluation.build import parse_view
 from kdaug_jax.evaluation.data_sets import no_bar, read_options
@@ -108,16 +109,20 @@ def _classes(
     """Returns the positions of a set's classes among those of the training data, () for equal."""
     if tuple(names) == tuple(trained):
         return ()
-    number = {name: position for position, name in enumerate(trained)}
-    if set(names) <= set(number):
-        return tuple(number[name] for name in names)
-    kind, wnids = source.partition(":")[0], all(_is_wnid(name) for name in trained)
-    numbered = tuple(map(str, range(len(trained))))
-    if len(trained) == IMAGENET_CLASSES and not wnids and kind in PARTS:
-        return PARTS[kind]
-    if tuple(names) == numbered and wnids and list(trained) == sorted(trained):
+    keys = [class_key(name) for name in trained]
+    given = [class_key(name) for name in names]
+    if given == keys:
         return ()
-    unknown = next(name for name in names if name not in number)
+    number = {key: position for position, key in enumerate(keys)}
+    if set(given) <= set(number) and len(number) == len(keys):
+        return tuple(number[key] for key in given)
+    kind, wnids = source.partition(":")[0], all(_is_wnid(key) for key in keys)
+    numbered = [str(position) for position in range(len(keys))]
+    if len(keys) == IMAGENET_CLASSES and not wnids and kind in PARTS:
+        return PARTS[kind]
+    if given == numbered and wnids and keys == sorted(keys):
+        return ()
+    unknown = next(name for name, key in zip(names, given, strict=True) if key not in number)
     raise ConfigError(
         "eval.sets", f"'{group}' has a class '{unknown}', which the training data have not",
         f"their classes are {', '.join(trained[:3])}, ... ({len(trained)})",
@@ -130,9 +135,9 @@ def _is_wnid(name: str) -> bool:
 
 def _set_view(text: str, split: data.Split, info: Info) -> views.ViewSpec:
     """Returns `eval.view` for a set; images that a crop would leave at their size skip it."""
-    mixed = split.size is None
+    mixed = describe_sizes(split) if split.size is None else ""
     own = info._replace(
-        size=split.size or info.size, mixed=mixed, host_crops=info.host_crops or mixed
+        size=split.size or info.size, mixed=mixed, host_crops=info.host_crops or bool(mixed)
     )
     view = parse_view(text, own._replace(host_crops=True))
     if view.leading is not None and view.leading.plan.size == split.size:

@@ -127,7 +127,7 @@ def plan_run(
     }
     for use, count in data.overlaps(dataset.splits, {use: section[use] for use in USES}).items():
         say(f"warning: data.{use} and data.train share {count:,} examples")
-    digests = data_record(dataset)
+    digests = data_record(dataset, info)
     if record:
         _compare(directory, written, digests, section["source"], say, allow_config_change)
     return RunPlan(full, dataset, programs, members, hparams, {

@@ -8,12 +8,12 @@ import pytest
 from kdaug_jax import data
 from kdaug_jax.errors import ConfigError
 from kdaug_jax.experiment import views
-from kdaug_jax.training.cropping import host_crops
 from kdaug_jax.experiment.phases import build_programs
+from kdaug_jax.training.cropping import host_crops
 from kdaug_jax.types import Info
 from tests.conftest import tiny_config
 
-MIXED = Info(4, None, np.zeros(8, np.int32), (1.0,) * 3, (1.0,) * 3, mixed=True)
+MIXED = Info(4, None, np.zeros(8, np.int32), (1.0,) * 3, (1.0,) * 3, mixed="train: 8 of 9 sizes")
 SPLITS = {"train": "train", "validation": "validation", "test": "test"}
 
 

@@ -12,10 +12,11 @@ from kdaug_jax.experiment.views.language import (
     parse,
     parse_all,
     source_of,
+    split_leading,
     views_to_make,
     with_crops,
 )
-from kdaug_jax.experiment.views.leading import Cutter, Leading, cutter
+from kdaug_jax.experiment.views.leading import Cutter, Leading, cut_image, cutter
 from kdaug_jax.experiment.views.making import (
     Made,
     batch_shapes,
@@ -38,6 +39,7 @@ __all__ = [
     "Scorer",
     "batch_shapes",
     "build_augment",
+    "cut_image",
     "cutter",
     "draws_of",
     "hparams",
@@ -50,5 +52,6 @@ __all__ = [
     "picks",
     "rows_after",
     "source_of",
+    "split_leading",
     "with_crops",
 ]

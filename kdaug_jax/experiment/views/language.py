@@ -18,7 +18,7 @@ import numpy as np
 
 from kdaug_jax.augment.stage import Stage
 from kdaug_jax.errors import ConfigError, suggest
-from kdaug_jax.experiment.binding import Bound, bind, colour, located, read_calls
+from kdaug_jax.experiment.binding import Bound, bind, call_texts, colour, located, read_calls
 from kdaug_jax.experiment.views.leading import Leading, LeadingReader
 from kdaug_jax.experiment.views.pools import Rows, draws_of
 from kdaug_jax.experiment.views.stages import check_outputs, check_policy, find_stage
@@ -27,6 +27,7 @@ from kdaug_jax.types import Info, Range
 
 # The traced number of a policy that is given, not set: the epoch of the run.
 EPOCH = "epoch"
+NO_COLOUR = (0.0, 0.0, 0.0)  # mean of images that are not known yet
 LARGEST = 11585  # side of a square image in pixels, see `images.boxes.LARGEST_IMAGE`
 
 
@@ -247,6 +248,29 @@ def with_crops(info: Info, texts: Mapping[str, str], crop: str) -> Info:
         return info
     first = starts[0]
     return info._replace(size=parse(first, texts[first], info, trace=False).leading.plan.size)
+
+
+def split_leading(text: str, where: str) -> tuple[Leading | None, str, str]:
+    """Splits a view expression into its leading part and the rest.
+
+    Args:
+      text: the expression.
+      where: its config path, for messages.
+
+    Returns:
+      The leading part, its text and that of the rest; None, "" and `text` where there is none.
+
+    Raises:
+      ConfigError: not such an expression.
+    """
+    anywhere = Info(
+        0, (LARGEST, LARGEST), np.zeros(0, np.int32), NO_COLOUR, NO_COLOUR, host_crops=True
+    )
+    leading = parse("eval", text, anywhere, trace=False, where=where).leading
+    if leading is None:
+        return None, "", text
+    parts = call_texts(text)
+    return leading, "|".join(parts[: leading.calls]), "|".join(parts[leading.calls :])
 
 
 def hparams(specs: Sequence[ViewSpec]) -> tuple[dict[str, np.ndarray], dict[str, Range]]:

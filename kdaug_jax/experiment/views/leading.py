@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+from PIL import Image
 
 from kdaug_jax.augment.stage import Stage
 from kdaug_jax.data.stream import CropPlan
@@ -52,12 +53,12 @@ class Leading(NamedTuple):
 class LeadingReader:
     """Finds the leading part of a view while its calls are read one after another."""
 
-    def __init__(self, where: str, mixed: bool):
+    def __init__(self, where: str, mixed: str):
         """Starts before the first call.
 
         Args:
           where: config path of the view, for messages.
-          mixed: whether stored images have several sizes, so that there must be a leading part.
+          mixed: `Info.mixed`; not empty if there must be a leading part.
         """
         self._where, self._mixed, self._open = where, mixed, True
         self._calls, self._draws = 0, 1
@@ -104,8 +105,8 @@ class LeadingReader:
                     f"write {self._crops[-1].kind}(...)|crop_center(224) or |crop_random(224)",
                 )
             raise ConfigError(
-                self._where, "the data set holds images of several sizes, and the view does not "
-                "fix one", FIRST,
+                self._where, f"the data set holds images of several sizes ({self._mixed}), and the "
+                "view does not fix one", FIRST,
             )
         self._open = False
 
@@ -142,6 +143,30 @@ def draw(
     with located(f"views.{name}"):
         steps = crops.plan(leading.crops, crops.words_of(leading.crops, keys), sizes[rows])
     return steps.reshape(len(index), draws, len(leading.crops), crops.STEP)
+
+
+def cut_image(
+    name: str, leading: Leading, image: Image.Image, number: int = 0, seed: int = 0
+) -> np.ndarray:
+    """Carries out the leading part of a view on one image.
+
+    Args:
+      name: of the view.
+      leading: its leading part.
+      image: of mode RGB, in full.
+      number: position of the image, which its draws depend on.
+      seed: of the views.
+
+    Returns:
+      `[draws,H,W,3]`, `u8` or `f32`.
+
+    Raises:
+      ConfigError: the image is too small or too large.
+    """
+    sizes = np.array([[image.height, image.width]], np.int32)
+    steps = draw(name, leading, seed, 0, np.array([number], np.int32), sizes)
+    methods = crops.methods(leading.crops)
+    return np.stack([crops.cut(image, each, methods) for each in steps[0]])
 
 
 class Cutter(NamedTuple):
