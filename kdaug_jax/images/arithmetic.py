@@ -12,7 +12,7 @@ import numpy as np
 Array = TypeVar("Array")  # np.ndarray or jax.Array
 
 _LOWER = np.uint32(0xFFFF)
-_UPPER_BITS = np.uint32(0xFFFFF000)
+UPPER_BITS = np.uint32(0xFFFFF000)  # of a float32: 12 bits of precision
 
 
 def mulhi(x: Array, y: Array) -> Array:
@@ -37,7 +37,7 @@ def mulhi(x: Array, y: Array) -> Array:
 
 def split(numbers: Array) -> tuple[Array, Array]:
     """Splits `f32[...]` into two `f32[...]` of 12 bits of precision each, whose sum it is."""
-    upper = (numbers.view(np.uint32) & _UPPER_BITS).view(np.float32)
+    upper = (numbers.view(np.uint32) & UPPER_BITS).view(np.float32)
     return upper, numbers - upper
 
 

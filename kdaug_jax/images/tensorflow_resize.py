@@ -7,14 +7,19 @@ Weights are worked out by NumPy for one length before and one after. Sums are of
 from __future__ import annotations
 
 import functools
+import math
+import threading
 from typing import Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from kdaug_jax.images.arithmetic import split
+from kdaug_jax.images.arithmetic import UPPER_BITS
 
-_ROWS = 24  # resized at a time, so that what is summed stays in the cache
+_ROWS = 112  # resized at a time: few calls of NumPy, and sums that stay in the cache
+_MOST_KEPT = 1 << 22  # float32 numbers, 16 MiB for each thread
+_NONE = np.empty(0, np.float32)
+_memory = threading.local()
 
 
 class ResizeWeights(NamedTuple):
@@ -85,33 +90,50 @@ def resize(
     row_places, row_weights = _neighbours(rows, height)
     column_places, column_weights = _neighbours(columns, width)
     column_weights = np.repeat(column_weights, 4, axis=1)  # one for each channel
-    starts = range(0, height, _ROWS)
-    blocks = [slice(start, min(start + _ROWS, height)) for start in starts]
-    seen = [(row_places[0, block][0], row_places[3, block][-1] + 1) for block in blocks]
-    # Room for one block after another: large arrays that come and go cost as much as the sums. A
-    # fourth channel makes a pixel of float32 one item of 16 bytes, see `_sum_columns`.
-    source = np.zeros((max(end - first for first, end in seen), columns, 4), np.float32)
-    lines = source.reshape(len(source), -1)
-    parts, terms = (
-        np.empty((2, min(_ROWS, height), side * 4), np.float32) for side in (columns, width)
+    tall = min(_ROWS, height)
+    blocks = [slice(start, min(start + tall, height)) for start in range(0, height, tall)]
+    used = [np.unique(row_places[:, block], return_inverse=True) for block in blocks]
+    # A fourth channel makes a pixel of float32 one item of 16 bytes, see `_sum_columns`.
+    source, parts, terms, total = _room(
+        (max(len(rows) for rows, _ in used), columns, 4), (2, tall, columns * 4),
+        (2, tall, width * 4), (tall, width * 4),
     )
-    total = np.empty_like(terms[0])
+    source[..., 3] = 0
+    lines = source.reshape(len(source), -1)
     result = np.empty((height, width, 3), dtype)
-    for block, (first, end) in zip(blocks, seen, strict=True):
+    for block, (needed, places) in zip(blocks, used, strict=True):
+        seen = pixels[needed]
         for channel in range(3):  # in one assignment NumPy copies three bytes at a time
-            source[: end - first, :, channel] = pixels[first:end, :, channel]
-        if block.stop - block.start < len(total):
-            parts, terms, total = (
-                room[..., : block.stop - block.start, :] for room in (parts, terms, total)
-            )
-        _sum_rows(lines, row_places[:, block] - first, row_weights[:, block], *parts)
-        parts[:] = split(parts[0])
+            source[: len(needed), :, channel] = seen[..., channel]
+        count = block.stop - block.start
+        parts, terms, total = (room[..., :count, :] for room in (parts, terms, total))
+        _sum_rows(lines, places.reshape(4, count), row_weights[:, block], *parts)
+        parts[1] = parts[0]  # what follows is `split`, in place
+        upper_bits = parts[0].view(np.uint32)
+        upper_bits &= UPPER_BITS
+        parts[1] -= parts[0]
         _sum_columns(parts, column_places, column_weights, terms, total)
         if result.dtype == np.uint8:
             np.clip(total, 0, 255, out=total)
         for channel in range(3):
             result[block, :, channel] = total[:, channel::4]
     return result
+
+
+def _room(*shapes: tuple[int, ...]) -> list[np.ndarray]:
+    """Returns `f32` arrays in memory that this thread uses again and again.
+
+    Large arrays that come and go would cost as much as the sums, in page faults. Those of huge
+    images are not kept.
+    """
+    counts = [math.prod(shape) for shape in shapes]
+    floats = getattr(_memory, "floats", _NONE)
+    if floats.size < sum(counts):
+        floats = np.empty(sum(counts), np.float32)
+        if floats.size <= _MOST_KEPT:
+            _memory.floats = floats
+    pieces = np.split(floats[: sum(counts)], np.cumsum(counts)[:-1])
+    return [piece.reshape(shape) for piece, shape in zip(pieces, shapes, strict=True)]
 
 
 def _neighbours(length: int, out: int) -> ResizeWeights:
