@@ -261,9 +261,9 @@ def eval_batches(
             positions = filled(number)
             images = {STORED: split.read(positions)} if stream is None else stream.next()
             mask = unbounded(number) < size
-            yield Batch(
-                images.pop(STORED, None), split.label[positions], split.index[positions], mask, images
-            )
+            stored_images = images.pop(STORED, None)
+            label, index = split.label[positions], split.index[positions]
+            yield Batch(stored_images, label, index, mask, images)
     finally:
         if stream is not None:
             stream.close()

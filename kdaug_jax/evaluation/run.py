@@ -59,9 +59,8 @@ def make_evaluator(
       batch_size: rows a batch; the last batch of a split is filled up with masked rows.
       workers: see `data.workers`.
     """
-    return Evaluator(
-        spec, selections, batch_size, workers, make_eval_step(spec, first=True), make_eval_step(spec)
-    )
+    first_pass, step = make_eval_step(spec, first=True), make_eval_step(spec)
+    return Evaluator(spec, selections, batch_size, workers, first_pass, step)
 
 
 def make_network_evaluator(evaluator: Evaluator, network: str) -> Evaluator:

@@ -50,7 +50,7 @@ def test_the_size_of_a_mixed_set_is_that_of_the_first_view():
     ("randaugment(2, 9)", "views.x", "does not fix one"),
     ("cutmix(1.0)", "views.x", "does not fix one"),
     ("repeat(2)", "views.x", "does not fix one"),
-    ("resize_shorter(9)", "views.x.resize_shorter", "several sizes; write resize_shorter(...)|crop"),
+    ("resize_shorter(9)", "views.x.resize_shorter", "sizes; write resize_shorter(...)|crop_center"),
     ("resize_shorter(9)|flip", "views.x.resize_shorter", "several sizes"),
     ("resize_shorter(9)|repeat(2)|crop_random(4)", "views.x.resize_shorter", "several sizes"),
     ("center_crop(0)", "views.x.center_crop", "at least 1"),
@@ -87,7 +87,11 @@ def made_views(crop, steps, seeds=(0,)):
     crops = host_crops((program,), seeds, split)
     assert (crops is None) == (crop == "device")
     feed = data.make_feed(split, 0, 8, device_bytes=10**9, crops=crops)
-    make = jax.jit(lambda clock, batch: program.make_views(clock, batch, program.hparams, {}, {})[0])
+
+    def make_views(clock, batch):
+        return program.make_views(clock, batch, program.hparams, {}, {})[0]
+
+    make = jax.jit(make_views)
     results = {}
     for step in steps:
         item = feed.item(step)

@@ -1,4 +1,4 @@
-"""Whole runs on photographs of many sizes: crops while decoding, resuming, members, phases, sets."""
+"""Runs on photographs of many sizes: crops while decoding, resuming, members, phases, sets."""
 
 import io
 import json
@@ -40,7 +40,9 @@ def experiment(photos, **sections):
         views={"x": f"random_resized_crop({SIDE})|flip", "clean": f"center_crop({SIDE})"},
         networks={
             "student": configs.network("tapped", trainable=True),
-            "teacher": configs.network("tapped_wide", recipe=(("views.x", f"inception_crop({SIDE})"),)),
+            "teacher": configs.network(
+                "tapped_wide", recipe=(("views.x", f"inception_crop({SIDE})"),)
+            ),
         },
         terms={
             "ce": configs.term("cross_entropy", ("x",)),
@@ -92,7 +94,8 @@ def same(a, b):
 def test_a_run_on_mixed_sizes_says_what_it_sends(straight):
     _, results, console = straight
     assert "1,600 train, 240 validation, 160 test; 4 classes, images of several sizes" in console
-    assert f" {2 * 80 * SIDE * SIDE * 3 / 1e6:,.1f} MB a step sent to the devices, 1 step a call" in console
+    megabytes = 2 * 80 * SIDE * SIDE * 3 / 1e6
+    assert f" {megabytes:,.1f} MB a step sent to the devices, 1 step a call" in console
     assert 0 < results[""]["eval/test/accuracy"] <= 1
 
 
