@@ -33,7 +33,7 @@ EXPORTS = {
         timm trivialaugment_wide wei2020
     """,
     "kdaug_jax.data": """
-        ArrayReader Dataset Feed ImageReader ReadOptions Reader SOURCES Split describe eval_batches
+        ArrayReader Dataset Feed HostCrops ImageReader ReadOptions Reader SOURCES Split describe eval_batches
         from_arrays indices load make_feed overlaps read_human register resident streamed
     """,
     "kdaug_jax.evaluation": """
@@ -43,8 +43,9 @@ EXPORTS = {
         config networks optim phases program schedules sections terms views
     """,
     "kdaug_jax.experiment.views": """
-        Call Made POOLS Rows STAGES Scorer ViewSpec build_augment draws_of hparams make make_all
-        networks_of parse parse_all picks rows_after source_of views_to_make
+        Call Cutter Leading Made POOLS Rows STAGES Scorer ViewSpec batch_shapes build_augment
+        cut_image cutter draws_of hparams make make_all networks_of parse parse_all picks rows_after
+        source_of split_leading views_to_make with_crops
     """,
     "kdaug_jax.losses": """
         LOSSES Loss PICKERS Term a2aug ab at average_teachers binary_cross_entropy cc crd

@@ -102,8 +102,8 @@ def draw_views(
 
     Args:
       path: the PNG file to write.
-      texts: the expressions, see `experiment.views`. A leading crop is cut from the stored pictures,
-        other views start from squares of their middle.
+      texts: the expressions, see `experiment.views`. A leading crop is cut from the stored
+        pictures, other views start from squares of their middle.
       pictures: each gives `samples` images, and its middle before them.
       size: side of these squares in pixels.
       samples: how many.

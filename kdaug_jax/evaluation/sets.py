@@ -19,10 +19,12 @@ from kdaug_jax.errors import ConfigError
 from kdaug_jax.evaluation.build import parse_view
 from kdaug_jax.evaluation.data_sets import no_bar, read_options
 from kdaug_jax.evaluation.metric_table import resolve_metrics
-from kdaug_jax.evaluation.run import Evaluator, make_evaluator
+from kdaug_jax.evaluation.run import Evaluation, Evaluator, evaluate_state, make_evaluator
 from kdaug_jax.experiment import views
-from kdaug_jax.types import Info
+from kdaug_jax.types import Info, TrainState
 
+# What an evaluation of all sets is called beside those of splits.
+SETS = "sets"
 # Sources that hold each corruption in five severities, and by what errors are divided.
 CORRUPTED = {"cifar10c": None, "cifar100c": None, "imagenetc": ALEXNET_ERRORS}
 # Sources whose folders are a part of ImageNet's classes, by position among the 1,000.
@@ -136,13 +138,13 @@ def _is_wnid(name: str) -> bool:
 def _set_view(text: str, split: data.Split, info: Info) -> views.ViewSpec:
     """Returns `eval.view` for a set; images that a crop would leave at their size skip it."""
     mixed = describe_sizes(split) if split.size is None else ""
-    own = info._replace(
+    info = info._replace(
         size=split.size or info.size, mixed=mixed, host_crops=info.host_crops or bool(mixed)
     )
-    view = parse_view(text, own._replace(host_crops=True))
+    view = parse_view(text, info._replace(host_crops=True))
     if view.leading is not None and view.leading.plan.size == split.size:
         return view._replace(calls=view.calls[view.leading.calls :], leading=None)
-    return parse_view(text, own)
+    return parse_view(text, info)
 
 
 def _check_size(name: str, text: str, split: data.Split, info: Info) -> None:
@@ -171,15 +173,38 @@ def build_sets(
         if key not in made:
             count = len(item.classes) or spec.info.num_classes
             metrics, settings = resolve_metrics(full["eval"], count)
-            own = spec._replace(
+            set_spec = spec._replace(
                 view=_set_view(full["eval"]["view"], item.split, spec.info), training_views=(),
                 metrics=metrics, settings=settings, human=None, classes=item.classes,
             )
             made[key] = make_evaluator(
-                own, evaluator.selections, evaluator.batch_size, evaluator.workers
+                set_spec, evaluator.selections, evaluator.batch_size, evaluator.workers
             )
         built.append(EvalSet(item, made[key]))
     return tuple(built)
+
+
+def evaluate_sets(
+    sets: Sequence[EvalSet],
+    state: TrainState,
+    frozen: Mapping[str, Any],
+    check: Callable[[], None] = lambda: None,
+    validation: Mapping[str, float] | None = None,
+) -> Evaluation:
+    """Evaluates a training state on further data sets, see `evaluate_state`.
+
+    Returns:
+      Values by full name, `eval/<name of the set>/...`, mean corruption errors among them.
+    """
+    numbers, arrays = {}, {}
+    for item in sets:
+        name, split = item.data.name, item.data.split
+        evaluated = evaluate_state(
+            item.evaluator, state, frozen, {name: split}, name, check, validation
+        )
+        numbers |= evaluated.numbers
+        arrays |= evaluated.arrays
+    return Evaluation({**numbers, **corruption_errors(sets, numbers)}, arrays)
 
 
 def corruption_errors(

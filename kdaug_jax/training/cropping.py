@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,42 +14,55 @@ from kdaug_jax.experiment.program import Program
 
 
 def host_crops(
-    programs: Sequence[Program], seeds: Sequence[int], split: Split
+    programs: Sequence[Program], hparams: Sequence[Sequence[Mapping[str, Any]]], split: Split
 ) -> HostCrops | None:
     """Returns the crops of a run that are cut while images are decoded, None where there are none.
 
     Args:
       programs: one a phase; a phase may have other leading crops.
-      seeds: of the members. Members of one seed share crops; each other seed gets its own crops of
-        the one decode.
+      hparams: for each phase each member's numbers. Members of one seed and of the same numbers of
+        leading crops share crops; each other one gets its own of the one decode.
       split: the training split.
 
     Raises:
       ConfigError: an image is too small or too large for a crop.
     """
-    cutters = [program.cutter for program in programs]
-    if not any(cutter.leading for cutter in cutters):
+    if not any(program.cutter.leading for program in programs):
         return None
-    for cutter in cutters:
-        cutter.check(split.sizes, "data.train")
+    # By phase and member.
+    cutters = [
+        [program.cutter.with_numbers(numbers) for numbers in members]
+        for program, members in zip(programs, hparams, strict=True)
+    ]
+    seeds = [int(numbers["seed"]) for numbers in hparams[0]]
+    wanted = [
+        repr((seed, [phase[member] for phase in cutters])) for member, seed in enumerate(seeds)
+    ]
+    # The first member of those that share crops stands for them all.
+    shared = [wanted.index(text) for text in wanted]
+    for phase in cutters:
+        for member in dict.fromkeys(shared):
+            phase[member].check(split.sizes, "data.train")
     starts = [program.start_step for program in programs]
-    steps_per_epoch, distinct = programs[0].steps_per_epoch, tuple(dict.fromkeys(seeds))
+    steps_per_epoch = programs[0].steps_per_epoch
 
     def draw(
         step: int, index: np.ndarray, sizes: np.ndarray
     ) -> dict[str, tuple[CropPlan, np.ndarray]]:
-        cutter = cutters[np.searchsorted(starts, step, side="right") - 1]
+        phase = cutters[np.searchsorted(starts, step, side="right") - 1]
+        epoch = step // steps_per_epoch
         return {
-            f"{seed}/{view}": drawn
-            for seed in distinct
-            for view, drawn in cutter.crops(seed, step // steps_per_epoch, index, sizes).items()
+            f"{member}/{view}": drawn
+            for member in dict.fromkeys(shared)
+            for view, drawn in phase[member].crops(seeds[member], epoch, index, sizes).items()
         }
 
     def select(crops: dict[str, Any], member: int) -> dict[str, Any]:
-        front = f"{seeds[member]}/"
+        front = f"{shared[member]}/"
         return {
             name.removeprefix(front): crop
             for name, crop in crops.items() if name.startswith(front)
         }
 
-    return HostCrops(draw, any(cutter.stored for cutter in cutters), starts, select)
+    stored = any(program.cutter.stored for program in programs)
+    return HostCrops(draw, stored, starts, select)

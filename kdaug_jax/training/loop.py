@@ -14,7 +14,7 @@ import numpy as np
 
 from kdaug_jax.errors import CheckpointError, Preempted
 from kdaug_jax.evaluation.run import Results, evaluate_state
-from kdaug_jax.evaluation.sets import corruption_errors
+from kdaug_jax.evaluation.sets import SETS, evaluate_sets
 from kdaug_jax.runtime import sharding, workdir
 from kdaug_jax.runtime.checkpoint import Checkpoints
 from kdaug_jax.runtime.console import Console
@@ -186,39 +186,22 @@ class _Run:
             self.writer.row(self.step, member.name, {**values, **perf})
         self.progress.log(self.setup.first, self.step, means, perf)
 
-    def _evaluate(self, split: str, validation: Sequence[Any] = ()) -> list[dict[str, float]]:
+    def _evaluate(self, use: str, validation: Sequence[Any] = ()) -> list[dict[str, float]]:
+        setup, metrics = self.setup, []
         with self.time("evaluation"):
-            metrics = []
-            for number, member in enumerate(self.setup.members):
-                values, arrays = evaluate_state(
-                    self.setup.evaluator, self.states[number], self.setup.frozen,
-                    self.setup.dataset.splits, split, self.check,
-                    validation[number] if validation else None,
-                )
+            for number, member in enumerate(setup.members):
+                context = self.states[number], setup.frozen
+                known = validation[number] if validation else None
+                if use == SETS:
+                    values, arrays = evaluate_sets(setup.sets, *context, self.check, known)
+                else:
+                    values, arrays = evaluate_state(
+                        setup.evaluator, *context, setup.dataset.splits, use, self.check, known
+                    )
                 self.writer.row(self.step, member.name, values)
                 metrics.append(values)
                 self.arrays |= {f"{number}/{name}": array for name, array in arrays.items()}
-        self.progress.evaluation(self.step, self.setup.members, metrics)
-        return metrics
-
-    def _evaluate_sets(self, validation: Sequence[Any]) -> list[dict[str, float]]:
-        """Evaluates the data sets of `eval.sets`; returns metrics by member."""
-        setup = self.setup
-        with self.time("evaluation"):
-            metrics = []
-            for number, member in enumerate(setup.members):
-                values: dict[str, float] = {}
-                for item in setup.sets:
-                    numbers, arrays = evaluate_state(
-                        item.evaluator, self.states[number], setup.frozen,
-                        {item.data.name: item.data.split}, item.data.name, self.check,
-                        validation[number],
-                    )
-                    values |= numbers
-                    self.arrays |= {f"{number}/{name}": array for name, array in arrays.items()}
-                values |= corruption_errors(setup.sets, values)
-                self.writer.row(self.step, member.name, values)
-                metrics.append(values)
+        self.progress.evaluation(self.step, setup.members, metrics)
         return metrics
 
     def _save(self) -> None:
@@ -249,16 +232,10 @@ class _Run:
         if step != self.step:
             validation = self._evaluate("validation")
         final = validation
-        if "test" in self.setup.dataset.splits:
-            final = [
-                {**values, **more}
-                for values, more in zip(final, self._evaluate("test", validation), strict=True)
-            ]
-        if self.setup.sets:
-            final = [
-                {**values, **more}
-                for values, more in zip(final, self._evaluate_sets(validation), strict=True)
-            ]
+        uses = ["test"] if "test" in self.setup.dataset.splits else []
+        for use in [*uses, SETS] if self.setup.sets else uses:
+            evaluated = self._evaluate(use, validation)
+            final = [{**values, **more} for values, more in zip(final, evaluated, strict=True)]
         with self.time("checkpoint"):
             self.checkpoints.wait()
         for member in self.setup.members:

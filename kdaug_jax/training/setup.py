@@ -106,12 +106,11 @@ def prepare(
         if not network.trainable and (network.checkpoint or not untrained)
     }
     split = planned.dataset.splits["train"]
-    seeds = [int(hparams["seed"]) for hparams in planned.hparams[0]]
     feed = data.make_feed(
         split, section["seed"], section["batch_size"],
         device_bytes=round(1e9 * section["device_gb"]), workers=section["workers"],
         rows=sharding.local_rows(mesh, section["batch_size"]),
-        crops=host_crops(planned.programs, seeds, split),
+        crops=host_crops(planned.programs, planned.hparams, split),
     )
     evaluator = build_evaluator(planned.full, first.networks, first.info, mesh, planned.human)
     return Setup(

@@ -35,7 +35,7 @@ def photograph(random, sources, number, smallest, largest):
     """Makes one image: a piece of a photograph and the shape of a class in a colour of its own."""
     width, height = random.randint(smallest, largest + 1, 2)
     source = sources[random.randint(len(sources))]
-    left, top = (random.randint(side - own) for side, own in zip(source.size, (width, height), strict=True))
+    left, top = random.randint(source.width - width), random.randint(source.height - height)
     image = source.crop((left, top, left + width, top + height))
     side = int(0.6 * min(width, height))
     x, y = random.randint(width - side + 1), random.randint(height - side + 1)

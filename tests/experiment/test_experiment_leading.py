@@ -84,7 +84,8 @@ def made_views(crop, steps, seeds=(0,)):
     info = views.with_crops(data.describe(dataset), VIEWS, crop)
     (program,) = build_programs(config, info)
     split = dataset.splits["train"]
-    crops = host_crops((program,), seeds, split)
+    members = [{**program.hparams, "seed": np.uint32(seed)} for seed in seeds]
+    crops = host_crops((program,), [members], split)
     assert (crops is None) == (crop == "device")
     feed = data.make_feed(split, 0, 8, device_bytes=10**9, crops=crops)
 

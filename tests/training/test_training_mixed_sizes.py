@@ -119,6 +119,20 @@ def test_members_of_other_seeds_see_crops_of_their_own(with_teacher, straight, t
     assert (kernels[0] != kernels[1]).any()
 
 
+def test_members_may_differ_in_a_number_of_the_leading_part(with_teacher, straight, tmp_path):
+    path = "views.x.random_resized_crop.scale"
+    config = with_teacher(population=((path, ((0.5, 1.0), (0.08, 1.0))),))
+    loop.train(config, tmp_path, stream=io.StringIO())
+    members = stored(tmp_path)
+    same(members["1"], stored(straight[0])["0"])
+    kernels = [members[number]["params"]["student"]["fc"]["kernel"] for number in "01"]
+    assert (kernels[0] != kernels[1]).any()
+    with pytest.raises(ConfigError, match="views.x.random_resized_crop: scale=.* smaller first"):
+        loop.train(with_teacher(population=((path, ((1.0, 0.5),)),)), tmp_path / "b")
+    with pytest.raises(ConfigError, match="scale: got 2.0"):
+        loop.train(with_teacher(population=((path, ((0.5, 2.0),)),)), tmp_path / "c")
+
+
 def test_a_phase_may_change_the_leading_part(with_teacher, straight, tmp_path):
     changes = {"views.x": f"repeat(1)|resize_shorter({SIDE + 6})|crop_random({SIDE})"}
     config = with_teacher(phases=((0.5, changes),))

@@ -281,6 +281,9 @@ def hparams(specs: Sequence[ViewSpec]) -> tuple[dict[str, np.ndarray], dict[str,
             for name, value in call.bound.traced.items():
                 path = f"views.{spec.name}.{call.role}.{name}"
                 values[path], ranges[path] = value, call.bound.ranges[name]
+        for name, number in spec.leading.numbers().items() if spec.leading else ():
+            path = f"views.{spec.name}.{name}"
+            values[path], ranges[path] = number
     return values, ranges
 
 

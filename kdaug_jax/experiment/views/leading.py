@@ -20,12 +20,22 @@ from kdaug_jax.errors import ConfigError
 from kdaug_jax.experiment.binding import located
 from kdaug_jax.images import crops, threefry
 from kdaug_jax.images.crops import CROPS, Crop
+from kdaug_jax.types import Range
 
 # What stands in a view for the reader of a message; `FIRST` is a full answer to "what is missing".
 FIRST = (
     "begin it with random_resized_crop(224), center_crop(224), resize(224, 224) or "
     "resize_shorter(256)|crop_center(224)"
 )
+
+
+# Numbers of crops that set no size, so that members of a population may differ in them. They are
+# float64 where their products decide whole numbers; the devices do not read them.
+NUMBERS = {
+    "scale": Range(np.float64, 0.0, 1.0, open=True),
+    "ratio": Range(np.float64, 0.0, open=True),
+    "padding": Range(np.int32, 0),
+}
 
 
 class Leading(NamedTuple):
@@ -42,6 +52,35 @@ class Leading(NamedTuple):
     draws: int
     roles: tuple[str, ...]
     crops: tuple[Crop, ...]
+
+    def numbers(self) -> dict[str, tuple[np.ndarray, Range]]:
+        """Returns its numbers that set no size, with their ranges, as `role.argument`."""
+        return {
+            f"{role}.{name}": (np.asarray(crop.arguments[name], legal.dtype), legal)
+            for role, crop in zip(self.roles, self.crops, strict=True)
+            for name, legal in NUMBERS.items() if name in crop.arguments
+        }
+
+    def with_numbers(self, path: str, hparams: Mapping[str, Any]) -> Leading:
+        """Returns the leading part with other numbers.
+
+        Args:
+          path: `views.<name>` of its view.
+          hparams: numbers by path, `numbers` of this view among them.
+
+        Raises:
+          ConfigError: numbers that do not fit each other.
+        """
+        changed = []
+        for role, crop in zip(self.roles, self.crops, strict=True):
+            given = {
+                name: np.asarray(hparams[f"{path}.{role}.{name}"], NUMBERS[name].dtype).tolist()
+                for name in NUMBERS if name in crop.arguments
+            }
+            changed.append(crop._replace(arguments={**crop.arguments, **given}))
+            with located(f"{path}.{role}"):
+                crops.check_arguments(changed[-1])
+        return self._replace(crops=tuple(changed))
 
     @property
     def plan(self) -> CropPlan:
@@ -179,6 +218,13 @@ class Cutter(NamedTuple):
 
     stored: bool
     leading: dict[str, Leading]
+
+    def with_numbers(self, hparams: Mapping[str, Any]) -> Cutter:
+        """Returns the same with the numbers of one member, see `Leading.with_numbers`."""
+        return self._replace(leading={
+            name: leading.with_numbers(f"views.{name}", hparams)
+            for name, leading in self.leading.items()
+        })
 
     def crops(
         self, seed: int, epoch: int, index: np.ndarray, sizes: np.ndarray
