@@ -134,7 +134,7 @@ def parse(
         if beginning is not None:
             beginning.admit(stage)
             if beginning.open and info.mixed:
-                size = LARGEST, LARGEST  # no common size yet: only the numbers are checked
+                size = None  # the images have no common size yet
         before = size, floats
         with located(path):
             bind_arguments = _bind_policy if stage.form == "policy" else _bind_stage

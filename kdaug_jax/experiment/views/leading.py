@@ -79,7 +79,7 @@ class Leading(NamedTuple):
             }
             changed.append(crop._replace(arguments={**crop.arguments, **given}))
             with located(f"{path}.{role}"):
-                crops.check_arguments(changed[-1])
+                crops.check(changed[-1], None)
         return self._replace(crops=tuple(changed))
 
     @property
