@@ -30,7 +30,7 @@ from kdaug_jax.augment.ops import (
     torchvision,
     tpu,
 )
-from kdaug_jax.augment.ops.blending import blend, blend_lut, luma_of
+from kdaug_jax.augment.ops.blending import blend_lut, blend_values, luma_of
 from kdaug_jax.augment.ops.kernel import Arithmetic, Context, Kernel, Row
 from kdaug_jax.augment.ops.squares import CLIPPED, INSIDE, REAL, Squares, square
 from kdaug_jax.errors import ArgumentError, ConfigError, suggest
@@ -333,6 +333,19 @@ KERNELS = tuple(dict.fromkeys((
     *(kernel for row in OPS.values() for kernel in row.kernels),
 )))
 LUT_SOURCES = tuple(dict.fromkeys((None, *(row.lut_source for row in OPS.values()))))
+# What of these the engine for TPUs has a form of its own for, by its name in `engine.tpu`.
+TPU_FORMS: dict[Kernel, str] = {
+    lut.lut_kernel: "lut",
+    statistics.contrast_luts: "contrast",
+    statistics.auto_contrast_luts: "auto_contrast",
+    statistics.equalize_luts: "equalize",
+    geometry.nearest_kernel: "nearest",
+    colour.color_kernel: "color",
+    filters.sharpness_kernel: "sharpness",
+    masks.erase_kernel: "erase",
+    OPS["smooth"].kernels[0]: "smooth",
+    OPS["blur"].kernels[0]: "blur",
+}
 
 
 def _pixels(row: Row, height: int, width: int) -> tuple[jax.Array, jax.Array]:
@@ -349,7 +362,7 @@ def _smooth(packed: jax.Array) -> tuple[jax.Array, ...]:
 
 
 def _blend(start: Any, values: jax.Array, alpha: jax.Array) -> jax.Array:
-    return blend(start, values, alpha[0], alpha[1])
+    return blend_values(start, values, alpha[0], alpha[1])
 
 
 _TPU = Arithmetic(
@@ -365,7 +378,7 @@ ARITHMETIC = {
     "tpu_clean": _TPU,
     "torchvision": Arithmetic(
         _pixels, torchvision.grey_of, torchvision.mean_level, _smooth, torchvision.stretch_lut,
-        torchvision.blend,
+        torchvision.blend_values,
     ),
 }
 VARIANTS = tuple(ARITHMETIC)

@@ -1,0 +1,6 @@
+"""The engine for TPUs: one Pallas kernel of all ops, without gathers or scatters of elements."""
+
+from kdaug_jax.augment.engine.tpu.kernel import apply_rows
+from kdaug_jax.augment.engine.tpu.rows import FORMS
+
+__all__ = ["FORMS", "apply_rows"]
