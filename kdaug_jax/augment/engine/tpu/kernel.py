@@ -36,6 +36,8 @@ from kdaug_jax.augment.engine.tpu.variants import VARIANTS, Variant
 
 # Words of vector memory that the images of one step of the grid take; small images come in eights.
 WORDS = 1 << 15
+# Ops of images that a call takes, three words each: 384 KiB of scalar memory.
+STAGES_A_CALL = 1 << 15
 PLANES = 2
 IN_LUTS = ("lut", "contrast", "auto_contrast", "equalize")
 VMEM_BYTES = 64 << 20  # for images whose memory exceeds what a compiler grants by itself

@@ -161,6 +161,7 @@ def _spread(layout: Layout, square: jax.Array) -> jax.Array:
     """Makes the table of one colour, see `statistics.equalize_lut`.
 
     Args:
+      layout: of the image.
       square: `i32[16,16]`, how often each value occurs, by upper and lower digit.
 
     Returns:

@@ -14,7 +14,15 @@ from kdaug_jax.augment.arithmetic import float64_emulation as f64
 from kdaug_jax.augment.arithmetic.packed import planes
 from kdaug_jax.augment.engine.tpu.filters import beside, inner, smooth_words, window
 from kdaug_jax.augment.engine.tpu.rows import SCALES
-from kdaug_jax.augment.engine.tpu.tiles import LANES, ROWS, TILE, Layout, Memory, rows_of, take_lanes
+from kdaug_jax.augment.engine.tpu.tiles import (
+    LANES,
+    ROWS,
+    TILE,
+    Layout,
+    Memory,
+    rows_of,
+    take_lanes,
+)
 from kdaug_jax.augment.ops import torchvision, tpu
 from kdaug_jax.augment.ops.blending import split, split_alpha
 from kdaug_jax.augment.ops.kernel import Arithmetic, Colours3
