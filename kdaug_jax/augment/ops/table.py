@@ -108,6 +108,12 @@ class OpRow(NamedTuple):
     values: Values | None = None
     geometric: bool = False
 
+    @property
+    def has_tpu_form(self) -> bool:
+        """Whether the engine for TPUs computes the op in its kernel, whatever its strength."""
+        used = (*self.kernels, *((self.lut_source,) if self.lut_source else ()))
+        return all(kernel in TPU_FORMS for kernel in used)
+
 
 def lut_op(
     function: Callable[..., jax.Array], table: Callable[..., np.ndarray],
@@ -340,6 +346,8 @@ TPU_FORMS: dict[Kernel, str] = {
     statistics.auto_contrast_luts: "auto_contrast",
     statistics.equalize_luts: "equalize",
     geometry.nearest_kernel: "nearest",
+    resample.bilinear_kernel: "bilinear",
+    resample.bicubic_kernel: "bicubic",
     colour.color_kernel: "color",
     filters.sharpness_kernel: "sharpness",
     masks.erase_kernel: "erase",
@@ -481,9 +489,10 @@ def _range(values: Values) -> str:
 
 def describe_ops() -> str:
     """Returns the op table in Markdown, for the documentation."""
-    lines = ["| op | value | range | |", "|---|---|---|---|"]
+    lines = ["| op | value | range | | kernel for TPUs |", "|---|---|---|---|---|"]
     for name, row in OPS.items():
         unit, reach = (row.values.unit, _range(row.values)) if row.values else ("", "")
         kind = "geometric" if row.geometric else "looks at the image" if row.lut_source else ""
-        lines.append(f"| `{name}` | {unit} | {reach} | {kind} |")
+        fast = "yes" if row.has_tpu_form else "no"
+        lines.append(f"| `{name}` | {unit} | {reach} | {kind} | {fast} |")
     return "\n".join(lines)

@@ -20,7 +20,7 @@ from jax.experimental.pallas import tpu as pltpu
 from kdaug_jax.augment.arithmetic.packed import pack
 from kdaug_jax.augment.engine.kernels import Colours
 from kdaug_jax.augment.engine.rows import Table
-from kdaug_jax.augment.engine.tpu import filters, geometry, luts, pixels, rows
+from kdaug_jax.augment.engine.tpu import filters, geometry, interpolation, luts, pixels, rows
 from kdaug_jax.augment.engine.tpu.rows import ERASE, FILL, FORM, FORMS, Op
 from kdaug_jax.augment.engine.tpu.tiles import (
     LANES,
@@ -38,7 +38,6 @@ from kdaug_jax.augment.engine.tpu.variants import VARIANTS, Variant
 WORDS = 1 << 15
 # Ops of images that a call takes, three words each: 384 KiB of scalar memory.
 STAGES_A_CALL = 1 << 15
-PLANES = 2
 IN_LUTS = ("lut", "contrast", "auto_contrast", "equalize")
 VMEM_BYTES = 64 << 20  # for images whose memory exceeds what a compiler grants by itself
 GRANTED_BYTES = 14 << 20
@@ -54,6 +53,7 @@ class Call(NamedTuple):
       stages: ops of an image.
       together: images of a step of the grid.
       squares: whether squares are erased.
+      channels: of the images.
     """
 
     layout: Layout
@@ -62,6 +62,7 @@ class Call(NamedTuple):
     stages: int
     together: int
     squares: bool
+    channels: int = 3
 
 
 def apply_rows(
@@ -91,7 +92,8 @@ def apply_rows(
     forms = frozenset(FORMS[form] for form in rows.forms_of(table) if form >= 0)
     squares = rows.has_squares(table)
     call = Call(
-        layout, variant, forms, op_ids.shape[1], images_together(layout, batch), squares
+        layout, variant, forms, op_ids.shape[1], images_together(layout, batch), squares,
+        len(colours.fill),
     )
     packed_colours = (pack(colour).astype(jnp.int32) for colour in (colours.fill, colours.erase))
     shared = jnp.concatenate([jnp.stack([*packed_colours]), jnp.asarray(variant.scales)])
@@ -118,7 +120,10 @@ def memory_of(layout: Layout, forms: frozenset[str]) -> list[Any]:
     """Returns the shapes of the scratch memory, in the order of `Memory`."""
     side, square = layout.side, (LANES, LANES)
     plane = (round_up(layout.height, LANES) + 2 * MARGIN, side)
-    shapes = [(side, side), *[plane] * PLANES, *[square] * PLANES, TILE]
+    planes = max(2, *(
+        interpolation.planes_needed(form) if form in forms else 0 for form in interpolation.REACH
+    ))
+    shapes = [(side, side), *[plane] * planes, *[square] * planes, TILE]
     return [pltpu.VMEM(shape, jnp.uint32) for shape in shapes]
 
 
@@ -245,6 +250,10 @@ def _stage(call: Call, memory: Memory, op: Op) -> None:
         pl.when((form >= first) & (form <= last))(lambda: luts.look_up(layout, memory, op))
     affine = geometry.float_map if variant.float_maps else geometry.fixed_map
     case("nearest", lambda: geometry.move(layout, memory, op, affine(op), color(FILL)))
+    for method in interpolation.REACH:
+        case(method, functools.partial(
+            interpolation.move, layout, memory, op, affine(op), color(FILL), method, call.channels
+        ))
     case("color", lambda: pixels.color(layout, variant, memory, op))
     case("sharpness", lambda: pixels.sharpness(layout, variant, memory, op))
     case("erase", lambda: pixels.erase(layout, memory, op, color(ERASE)))

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from kdaug_jax.augment.engine.rows import Table, build_table
+from kdaug_jax.augment.engine.tpu import interpolation
 from kdaug_jax.augment.engine.tpu.geometry import NEAR
 from kdaug_jax.augment.engine.tpu.kernel import VMEM_BYTES, images_together, vmem_bytes
 from kdaug_jax.augment.engine.tpu.rows import COLUMNS, FIXED, FORMS, affine_maps, forms_of
@@ -15,8 +16,8 @@ from kdaug_jax.augment.ops.table import Op
 
 REACH = 1 << 14  # pixels: coordinates and all sums of them stay below 2^31 in 16.16 fixed point
 # Columns of long rows that eight rows of 128 lanes may come from, of 3 x 128: the first tile may
-# begin 127 columns early, and both ends are judged to 2 pixels.
-SPAN = (NEAR - 1) * LANES - 6
+# begin 127 columns early, and both ends are judged to 2 pixels and, of filters, to 10.
+SPAN = (NEAR - 1) * LANES - 22
 SMEM_ROWS = (1 << 18) // (4 * COLUMNS)  # a quarter of a chip's scalar memory
 NO_FORM = "has no form in the kernel"
 
@@ -33,8 +34,10 @@ def problems(table: Table) -> list[str | None]:
     texts: list[str | None] = []
     for form, entries, two_passes in zip(forms, numbers, maps.two_passes, strict=True):
         text = NO_FORM if form < 0 else None
-        if form >= 0 and FORMS[form] == "nearest":
+        if form >= 0 and FORMS[form] in ("nearest", *interpolation.REACH):
             text = _map_problem(entries, bool(two_passes), layout, floats=floats)
+            if FORMS[form] in interpolation.REACH:
+                text = text or _filter_problem(entries, layout, FORMS[form])
         texts.append(text)
     return texts
 
@@ -87,6 +90,24 @@ def _map_problem(
         across = ((LANES - 1) * abs(a * e - b * d) + (ROWS - 1) * abs(d)) / abs(a)
         if max(along, across) > SPAN:
             return f"moves images above {NEAR * LANES} pixels too far within 128 pixels"
+    return None
+
+
+def _filter_problem(numbers: np.ndarray, layout: Layout, method: str) -> str | None:
+    """Says why the planes of a filter do not hold all neighbours, of a map that takes two passes.
+
+    Args:
+      numbers: `f64[6]`, see `_map_problem`.
+      layout: of the images.
+      method: "bilinear" or "bicubic".
+    """
+    tolerance, around = interpolation.TOLERANCE, 2 * interpolation.REACH[method]
+    if (2 * layout.side + 1) / (2 * FIXED) > tolerance:
+        return f"is {method} for images above 1000 pixels"
+    # Pixels that need a column follow each other; from the first to the last rows run this far.
+    pixels = np.floor((around + 4 * tolerance) / abs(numbers[0]))
+    if pixels * abs(numbers[3]) + 4 * tolerance >= around:
+        return f"turns or scales images more than {method} planes hold"
     return None
 
 
