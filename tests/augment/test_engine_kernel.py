@@ -48,6 +48,7 @@ def lowered_for_tpu(function, *given):
         return export.export(jax.jit(function), platforms=["tpu"])(*given).mlir_module()
 
 
+SIZES = ((32, 32), (40, 52), (129, 65), (224, 224), (600, 600), (520, 700))
 FAMILIES = {
     "luts": ("solarize", "contrast", "auto_contrast", "equalize"),
     "moves": ("rotate", "shear_y", "translate_x", "translate_y"),
@@ -251,7 +252,7 @@ def test_verify_knows_all_ops():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("variant", VARIANTS)
-@pytest.mark.parametrize("size", [(32, 32), (40, 52), (129, 65), (224, 224), (600, 600), (520, 700)])
+@pytest.mark.parametrize("size", SIZES)
 def test_all_rows_in_two_stages(size, variant):
     for entry in verify.compare(verify.rows_of(size, variant), size, variant, "kernel"):
         assert not entry.different, entry

@@ -161,31 +161,50 @@ def _exact_entry(op: Op, entry: int) -> Float64:
     return Float64(*(jnp.full(TILE, word).astype(jnp.uint32) for word in words))
 
 
-def _coordinate(
-    op: Op, axis: int, column: jax.Array, row: jax.Array
-) -> tuple[jax.Array, Float64, jax.Array]:
-    """Finds where pixels come from along an axis of the image, see `resample`.
+def _at(tile: Any) -> Any:
+    """Returns the slice of a tile in a block, which holds sixteen."""
+    return group_rows(tile), slice(None)
+
+
+def _put_number(block: Any, tile: Any, number: Float64) -> None:
+    """Stores float64 `[8,128]` in two tiles of a block."""
+    block[_at(tile)], block[_at(tile + 1)] = number
+
+
+def _number(block: Any, tile: Any) -> Float64:
+    """Reads float64 `[8,128]` from two tiles of a block."""
+    return Float64(block[_at(tile)], block[_at(tile + 1)])
+
+
+def _put_coordinates(op: Op, block: Any, column: jax.Array, row: jax.Array) -> None:
+    """Finds where pixels come from along both axes of the image, see `resample`.
+
+    Stores four tiles of each axis, columns first: the first of the two nearest pixels, how far
+    beyond it in two words, and the pixel that it lies in, -1 for any before the image.
 
     Args:
       op: the row.
-      axis: 0 for columns, 1 for rows.
+      block: `u32[128,128]`.
       column: `i32[8,128]`, of the result.
       row: `i32[8,128]`, of the result.
-
-    Returns:
-      `i32[8,128]`, the first of the two nearest pixels; float64 `[8,128]`, how far beyond it; and
-      `i32[8,128]`, the pixel that it lies in, -1 for any before the image.
     """
     half = _constant(0.5)
-    terms = [
-        f64.multiply(_exact_entry(op, 3 * axis + number), f64.add(f64.from_int(place), half))
-        for number, place in enumerate((column, row))
-    ]
-    at = f64.add(f64.add(*terms), _exact_entry(op, 3 * axis + 2))
-    pixel = jnp.where(f64.is_negative(at), -1, f64.truncate(at))
-    below = f64.add(at, _constant(-0.5))
-    floor = jnp.where(f64.is_negative(below), -1, f64.truncate(below))
-    return floor, f64.add(below, f64.from_int(-floor)), pixel
+
+    def along(axis, carry):
+        terms = [
+            f64.multiply(_exact_entry(op, 3 * axis + number), f64.add(f64.from_int(place), half))
+            for number, place in enumerate((column, row))
+        ]
+        at = f64.add(f64.add(*terms), _exact_entry(op, 3 * axis + 2))
+        pixel = jnp.where(f64.is_negative(at), -1, f64.truncate(at))
+        below = f64.add(at, -half)
+        floor = jnp.where(f64.is_negative(below), -1, f64.truncate(below))
+        block[_at(4 * axis)] = floor.astype(jnp.uint32)
+        _put_number(block, 4 * axis + 1, f64.add(below, f64.from_int(-floor)))
+        block[_at(4 * axis + 3)] = pixel.astype(jnp.uint32)
+        return carry
+
+    lax.fori_loop(0, 2, along, 0, unroll=2)
 
 
 def _along(
@@ -194,46 +213,52 @@ def _along(
 ) -> None:
     swapped = op.integer(SWAPPED) != 0
     reach, count = REACH[method], planes_needed(method)
+    around = 2 * reach
     fast_length, slow_length = _lengths(layout, op)
     steps = range(1 - reach, reach + 1)
+    # Loops and memory between them keep the program small: one copy of each long sum.
+    neighbours, numbers, rows_at = *memory.blocks[:2], 8
 
     def move_tile(number, carry):
         group = lax.div(number, jnp.int32(layout.across))
         tile = lax.rem(number, jnp.int32(layout.across))
         column, row = LANES * tile + lanes_of(), ROWS * group + rows_of()
-        (x, dx, at_x), (y, dy, at_y) = (_coordinate(op, axis, column, row) for axis in range(2))
+        _put_coordinates(op, numbers, column, row)
+        x, y = (numbers[_at(tile)].astype(jnp.int32) for tile in (0, 4))
         u, r = jnp.where(swapped, y, x), jnp.where(swapped, x, y)
         first = first_tile(
             layout, lambda x, y: affine.near_fast(x, y) - SLACK, LANES * tile, ROWS * group
         )
         rows = [jnp.clip(r + step, 0, slow_length - 1) & (count - 1) for step in steps]
-        words = {}
-        for right, step in enumerate(steps):
+        for fast, step in enumerate(steps):
             place = jnp.clip(u + step, 0, fast_length - 1)
             lines = [
                 gather_lanes(plane_tiles(layout, plane, group, first), place, first)
                 for plane in memory.planes[:count]
             ]
-            for down, remainder in enumerate(rows):
-                words[down, right] = _chosen(lines, remainder)
-        neighbours = [
-            [jnp.where(swapped, words[right, down], words[down, right])
-             for right in range(2 * reach)]
-            for down in range(2 * reach)
-        ]
+            for slow, remainder in enumerate(rows):
+                down, right = (jnp.where(swapped, *pair) for pair in ((fast, slow), (slow, fast)))
+                neighbours[_at(around * down + right)] = _chosen(lines, remainder)
 
         def channel(number, total):
-            values = [
-                [((word >> (8 * number).astype(jnp.uint32)) & 255).astype(jnp.int32)
-                 for word in line]
-                for line in neighbours
-            ]
-            value = jnp.clip(f64.truncate(_FILTERS[method](values, dx, dy)), 0, 255)
-            return total | (value << (8 * number)).astype(jnp.uint32)
+            shift = (8 * number).astype(jnp.uint32)
+
+            def between_columns(down, carry):
+                words = (neighbours[_at(around * down + right)] for right in range(around))
+                values = [((word >> shift) & 255).astype(jnp.int32) for word in words]
+                value = _BETWEEN_COLUMNS[method](values, _number(numbers, 1))
+                _put_number(numbers, rows_at + 2 * down, value)
+                return carry
+
+            lax.fori_loop(0, around, between_columns, 0, unroll=2)
+            lines = [_number(numbers, rows_at + 2 * down) for down in range(around)]
+            value = f64.truncate(_BETWEEN_ROWS[method](lines, _number(numbers, 5)))
+            return total | (jnp.clip(value, 0, 255).astype(jnp.uint32) << shift)
 
         total = lax.fori_loop(0, channels, channel, jnp.zeros(TILE, jnp.uint32))
         if channels == 3:
-            total = total | (words[0, 0] & ALPHA)
+            total = total | (neighbours[_at(0)] & ALPHA)
+        at_x, at_y = (numbers[_at(tile)].astype(jnp.int32) for tile in (3, 7))
         inside = (at_x >= 0) & (at_x < layout.width) & (at_y >= 0) & (at_y < layout.height)
         memory.image[group_rows(group), tile_lanes(tile)] = jnp.where(inside, total, fill)
         return carry
@@ -249,13 +274,14 @@ def _chosen(lines: Sequence[jax.Array], number: jax.Array) -> jax.Array:
     return chosen
 
 
-def _bilinear(values: list[list[jax.Array]], dx: Float64, dy: Float64) -> Float64:
-    """Interpolates `i32[8,128]` of two rows of two: float64 `[8,128]`."""
-    upper, lower = (
-        f64.add(f64.from_int(left), f64.multiply(f64.from_int(right - left), dx))
-        for left, right in values
-    )
-    return f64.add(f64.multiply(f64.add(lower, -upper), dy), upper)
+def _between_two(values: Sequence[jax.Array], distance: Float64) -> Float64:
+    left, right = values
+    return f64.add(f64.from_int(left), f64.multiply(f64.from_int(right - left), distance))
+
+
+def _between_two_rows(lines: Sequence[Float64], distance: Float64) -> Float64:
+    upper, lower = lines
+    return f64.add(f64.multiply(f64.add(lower, -upper), distance), upper)
 
 
 def _cubic(start: Float64, slopes: Sequence[Float64], distance: Float64) -> Float64:
@@ -266,18 +292,20 @@ def _cubic(start: Float64, slopes: Sequence[Float64], distance: Float64) -> Floa
     return value
 
 
-def _bicubic(values: list[list[jax.Array]], dx: Float64, dy: Float64) -> Float64:
-    """Interpolates `i32[8,128]` of four rows of four: float64 `[8,128]`."""
-    v = [
-        _cubic(f64.from_int(q), [*map(f64.from_int, (
-            r - p, 2 * (p - q) + r - s, q - p - r + s
-        ))], dx)
-        for p, q, r, s in values
-    ]
+def _between_four(values: Sequence[jax.Array], distance: Float64) -> Float64:
+    p, q, r, s = values
+    slopes = (r - p, 2 * (p - q) + r - s, q - p - r + s)
+    return _cubic(f64.from_int(q), [*map(f64.from_int, slopes)], distance)
+
+
+def _between_four_rows(lines: Sequence[Float64], distance: Float64) -> Float64:
+    p, q, r, s = lines
     # In Pillow's order.
-    quadratic = f64.add(f64.add(f64.add(f64.twice(v[0]), -f64.twice(v[1])), v[2]), -v[3])
-    cubic = f64.add(f64.add(f64.add(-v[0], v[1]), -v[2]), v[3])
-    return _cubic(v[1], (f64.add(-v[0], v[2]), quadratic, cubic), dy)
+    quadratic = f64.add(f64.add(f64.add(f64.twice(p), -f64.twice(q)), r), -s)
+    cubic = f64.add(f64.add(f64.add(-p, q), -r), s)
+    return _cubic(q, (f64.add(-p, r), quadratic, cubic), distance)
 
 
-_FILTERS = {"bilinear": _bilinear, "bicubic": _bicubic}
+# Of `i32[8,128]` each in a row, and of float64 `[8,128]` each of the rows: float64 `[8,128]`.
+_BETWEEN_COLUMNS = {"bilinear": _between_two, "bicubic": _between_four}
+_BETWEEN_ROWS = {"bilinear": _between_two_rows, "bicubic": _between_four_rows}
