@@ -17,11 +17,13 @@ import numpy as np
 from jax import lax
 from jax.typing import ArrayLike
 
+from kdaug_jax.augment.arithmetic import one_hot
 from kdaug_jax.augment.arithmetic.packed import pack, planes
 from kdaug_jax.augment.ops.blending import RGB, blend_lut, luma, split_alpha
 from kdaug_jax.augment.ops.checks import check_image
 from kdaug_jax.augment.ops.kernel import Context, Row
 from kdaug_jax.augment.ops.lut import apply_rgb_lut
+from kdaug_jax.runtime.platform import target_platform
 
 _VALUES = np.arange(256, dtype=np.int32)
 
@@ -29,11 +31,13 @@ _VALUES = np.arange(256, dtype=np.int32)
 @jax.custom_batching.custom_vmap
 def counts(values: jax.Array) -> jax.Array:
     """Counts values `i32[...]` in 0..255: `i32[256]`."""
-    return _tally(values, 256)
+    return one_hot.tally(values) if target_platform() == "tpu" else _tally(values, 256)
 
 
 @counts.def_vmap
 def _counts_of_many(size: int, batched: list[bool], values: jax.Array) -> tuple[jax.Array, bool]:
+    if target_platform() == "tpu":
+        return jax.vmap(one_hot.tally)(values), True
     # One row of bins for all: a CPU is twice as fast with it as with bins of two axes.
     first = 256 * jnp.arange(size, dtype=jnp.int32)
     moved = values + first.reshape(size, *[1] * (values.ndim - 1))

@@ -22,7 +22,7 @@ from jax import lax
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
-from kdaug_jax.augment.engine.tpu.rows import INVERSE, MAP, PASSES, ROW_OFFSET, SWAPPED, Op
+from kdaug_jax.augment.engine.tpu.rows import INVERSE, MAP, ROW_OFFSET, SWAPPED, Op
 from kdaug_jax.augment.engine.tpu.tiles import (
     LANES,
     MARGIN,
@@ -136,18 +136,14 @@ def float_map(op: Op) -> Map:
 
 
 def move(layout: Layout, memory: Memory, op: Op, affine: Map, fill: jax.Array) -> None:
-    """Maps the image, taking nearest pixels, or the fill outside."""
-    pl.when(op.integer(PASSES) == 1)(lambda: _move_rows(layout, memory, op, affine, fill))
-
-    @pl.when(op.integer(PASSES) == 2)
-    def _() -> None:
-        turn(layout, memory, op)
-        sections = _across(layout, memory, affine)
-        to_planes(layout, memory, sections, memory.planes[:2])
-        _along(layout, memory, op, affine, fill)
+    """Maps the image in two passes, taking nearest pixels, or the fill outside."""
+    turn(layout, memory, op)
+    to_planes(layout, memory, _across(layout, memory, affine), memory.planes[:2])
+    _along(layout, memory, op, affine, fill)
 
 
-def _move_rows(layout: Layout, memory: Memory, op: Op, affine: Map, fill: jax.Array) -> None:
+def shift(layout: Layout, memory: Memory, op: Op, affine: Map, fill: jax.Array) -> None:
+    """Maps the image where each row of the result comes from one row."""
     copy_with_margin(layout, memory)
     offset = op.integer(ROW_OFFSET)
 

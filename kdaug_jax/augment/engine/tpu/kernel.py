@@ -25,6 +25,7 @@ from kdaug_jax.augment.engine.tpu.rows import ERASE, FILL, FORM, FORMS, Op
 from kdaug_jax.augment.engine.tpu.tiles import (
     LANES,
     MARGIN,
+    ROWS,
     TILE,
     Layout,
     Memory,
@@ -100,14 +101,10 @@ def apply_rows(
     boxes = (
         rows.boxes(table, op_ids, square_offsets) if squares else jnp.zeros(2, jnp.int32)
     )
-    words = jnp.pad(
-        packed, ((0, 0), (0, layout.rows - height), (0, layout.lanes - width))
-    )
-    augmented = run(
-        call, shared, jnp.asarray(rows.numbers_of(table)), op_ids.reshape(-1), boxes, words,
+    return run(
+        call, shared, jnp.asarray(rows.numbers_of(table)), op_ids.reshape(-1), boxes, packed,
         jnp.asarray(rows.luts_of(table)), jnp.asarray(variant.constants), interpret=interpret,
     )
-    return augmented[:, :height, :width]
 
 
 def images_together(layout: Layout, batch: int) -> int:
@@ -123,7 +120,8 @@ def memory_of(layout: Layout, forms: frozenset[str]) -> list[Any]:
     planes = max(2, *(
         interpolation.planes_needed(form) if form in forms else 0 for form in interpolation.REACH
     ))
-    shapes = [(side, side), *[plane] * planes, *[square] * planes, TILE]
+    image = (layout.rows, layout.lanes)
+    shapes = [image, (side, side), *[plane] * planes, *[square] * planes, TILE]
     return [pltpu.VMEM(shape, jnp.uint32) for shape in shapes]
 
 
@@ -162,18 +160,16 @@ def run(
       numbers: `i32[(R+1) COLUMNS]`, see `rows.numbers_of`.
       op_ids: `i32[BS]`.
       boxes: `i32[2BS]`, see `rows.boxes`; anything where no squares are erased.
-      words: `u32[B,rows,lanes]`.
+      words: `u32[B,H,W]`.
       luts: `u32[L,128]`, see `rows.luts_of`.
       constants: `u32[8,128]`, of the variant.
       interpret: see `apply_rows`.
 
     Returns:
-      `u32[B,rows,lanes]`.
+      `u32[B,H,W]`.
     """
     layout = call.layout
-    block = pl.BlockSpec(
-        (call.together, layout.rows, layout.lanes), lambda step, *scalars: (step, 0, 0)
-    )
+    block = pl.BlockSpec((call.together, *layout), lambda step, *scalars: (step, 0, 0))
 
     def everything(array: jax.Array) -> pl.BlockSpec:
         return pl.BlockSpec(array.shape, lambda step, *scalars: (0, 0))
@@ -204,14 +200,17 @@ def _kernel(
     constants: Any, out: Any, *scratch: Any,
 ) -> None:
     step = pl.program_id(0)  # not within a loop: interpreters do not know it there
+    memory, layout = _memory(luts, constants, shared, scratch), call.layout
+    width, image = slice(layout.width), memory.image
 
     def augment(number, carry):
-        memory = _memory(out.at[number], luts, constants, shared, scratch)
+        def enter(rows) -> None:
+            image[rows, width] = words[number, rows, :]
 
-        def copy(group) -> None:
-            memory.image[group_rows(group), :] = words[number, group_rows(group), :]
+        def leave(rows) -> None:
+            out[number, rows, :] = image[rows, width]
 
-        for_groups(call.layout, copy)
+        _for_rows(layout, enter)
 
         def stage(place, carry):
             at = (step * call.together + number) * call.stages + place
@@ -219,13 +218,23 @@ def _kernel(
             _stage(call, memory, Op(numbers, op_ids[at], box))
             return carry
 
-        return lax.fori_loop(0, call.stages, stage, carry)
+        lax.fori_loop(0, call.stages, stage, 0)
+        _for_rows(layout, leave)
+        return carry
 
     lax.fori_loop(0, call.together, augment, 0)
 
 
-def _memory(image: Any, luts: Any, constants: Any, shared: Any, scratch: tuple[Any, ...]) -> Memory:
-    turned, *others, lut = scratch
+def _for_rows(layout: Layout, body: Callable[[Any], None]) -> None:
+    """Calls `body(rows)` for slices of all rows of the image: eight each, and what is left."""
+    groups = layout.height // ROWS
+    for_groups(layout._replace(height=ROWS * groups), lambda group: body(group_rows(group)))
+    if layout.height % ROWS:
+        body(slice(ROWS * groups, layout.height))
+
+
+def _memory(luts: Any, constants: Any, shared: Any, scratch: tuple[Any, ...]) -> Memory:
+    image, turned, *others, lut = scratch
     planes, blocks = others[: len(others) // 2], others[len(others) // 2 :]
     return Memory(image, turned, tuple(planes), tuple(blocks), lut, luts, constants, shared)
 
@@ -249,6 +258,7 @@ def _stage(call: Call, memory: Memory, op: Op) -> None:
         first, last = FORMS.index(IN_LUTS[0]), FORMS.index(IN_LUTS[-1])
         pl.when((form >= first) & (form <= last))(lambda: luts.look_up(layout, memory, op))
     affine = geometry.float_map if variant.float_maps else geometry.fixed_map
+    case("shift", lambda: geometry.shift(layout, memory, op, affine(op), color(FILL)))
     case("nearest", lambda: geometry.move(layout, memory, op, affine(op), color(FILL)))
     for method in interpolation.REACH:
         case(method, functools.partial(

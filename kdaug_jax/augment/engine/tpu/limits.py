@@ -34,7 +34,7 @@ def problems(table: Table) -> list[str | None]:
     texts: list[str | None] = []
     for form, entries, two_passes in zip(forms, numbers, maps.two_passes, strict=True):
         text = NO_FORM if form < 0 else None
-        if form >= 0 and FORMS[form] in ("nearest", *interpolation.REACH):
+        if form >= 0 and FORMS[form] in ("shift", "nearest", *interpolation.REACH):
             text = _map_problem(entries, bool(two_passes), layout, floats=floats)
             if FORMS[form] in interpolation.REACH:
                 text = text or _filter_problem(entries, layout, FORMS[form])

@@ -17,16 +17,17 @@ from kdaug_jax.augment.engine.tpu.tiles import LANES, ROWS, round_up
 from kdaug_jax.augment.ops.squares import box
 from kdaug_jax.augment.ops.table import TPU_FORMS
 
-# What a row computes; "none" changes nothing. Rows from "lut" to "equalize" end in a lookup table.
+# What a row computes; "none" changes nothing. Rows from "lut" to "equalize" end in a lookup table,
+# and "shift" is what "nearest" is where rows only move.
 FORMS = (
-    "none", "lut", "contrast", "auto_contrast", "equalize", "nearest", "bilinear", "bicubic",
-    "color", "sharpness", "erase", "smooth", "blur",
+    "none", "lut", "contrast", "auto_contrast", "equalize", "shift", "nearest", "bilinear",
+    "bicubic", "color", "sharpness", "erase", "smooth", "blur",
 )
-# Columns of a row. `PASSES`: 1 where only rows move, else 2; `SWAPPED`: whether the columns of the
+# Columns of a row. `SWAPPED`: whether the columns of the
 # image are the axis along which rows of the result run slowly; `INVERSE`: one over the size of the
 # first entry of `MAP`, in the order of the passes. `EXACT` are float64 numbers in Pillow's order.
-FORM, LUT, OPAQUE, PASSES, SWAPPED, ROW_OFFSET, INVERSE, MAP, ALPHA, EXACT, COLUMNS = (
-    0, 1, 2, 3, 4, 5, 6, 7, 13, 17, 29
+FORM, LUT, OPAQUE, SWAPPED, ROW_OFFSET, INVERSE, MAP, ALPHA, EXACT, COLUMNS = (
+    0, 1, 2, 3, 4, 5, 6, 12, 16, 28
 )
 FILL, ERASE, SCALES = 0, 1, 2  # positions in what all images share
 FIXED = 1 << 16
@@ -71,6 +72,13 @@ class Op:
 
 def forms_of(table: Table) -> np.ndarray:
     """Returns the position in `FORMS` of what each row computes, `i32[R]`; -1 for no form."""
+    forms, nearest = _forms_of_kernels(table), FORMS.index("nearest")
+    shifts = (forms == nearest) & ~affine_maps(table).two_passes
+    return np.where(shifts, FORMS.index("shift"), forms)
+
+
+def _forms_of_kernels(table: Table) -> np.ndarray:
+    """Returns the position in `FORMS` of the kernel of each row, `i32[R]`; -1 for none."""
 
     def name(kernel: Any, source: Any) -> str | None:
         made = TPU_FORMS.get(kernel, "none" if kernel is None else None)
@@ -112,7 +120,7 @@ def affine_maps(table: Table) -> Affine:
 
 def is_interpolated(table: Table) -> np.ndarray:
     """Returns which rows are bilinear or bicubic maps, `bool[R]`."""
-    return np.isin(forms_of(table), (FORMS.index("bilinear"), FORMS.index("bicubic")))
+    return np.isin(_forms_of_kernels(table), (FORMS.index("bilinear"), FORMS.index("bicubic")))
 
 
 def exact_maps(table: Table) -> np.ndarray:
@@ -136,7 +144,6 @@ def numbers_of(table: Table) -> np.ndarray:
     rows[:, FORM] = np.maximum(forms_of(table), 0)
     rows[:, LUT] = table.which
     rows[:, OPAQUE] = table.opaque
-    rows[:, PASSES] = 1 + maps.two_passes
     rows[:, SWAPPED] = maps.swapped
     rows[:, ROW_OFFSET] = maps.row_offset
     steps = np.abs(maps.numbers[:, 0].astype(np.float64))
