@@ -85,7 +85,7 @@ def _down_by_products(
     values = one_hot.pick(lines, places.reshape(-1)).reshape(count, -1, *lines.shape[1:])
     total = jnp.zeros(values.shape[1:], jnp.float32)
     for number, value in enumerate(values):
-        total = total + _product(value, weight[:, number].reshape(-1, 1, 1))
+        total = total + product(value, weight[:, number].reshape(-1, 1, 1))
     return total
 
 
