@@ -105,12 +105,12 @@ def prepare(
         for name, network in first.networks.items()
         if not network.trainable and (network.checkpoint or not untrained)
     }
-    split = planned.dataset.splits["train"]
+    split, platform = planned.dataset.splits["train"], mesh.devices.flat[0].platform
     feed = data.make_feed(
         split, section["seed"], section["batch_size"],
         device_bytes=round(1e9 * section["device_gb"]), workers=section["workers"],
         rows=sharding.local_rows(mesh, section["batch_size"]),
-        crops=host_crops(planned.programs, planned.hparams, split),
+        crops=host_crops(planned.programs, planned.hparams, split), platform=platform,
     )
     evaluator = build_evaluator(planned.full, first.networks, first.info, mesh, planned.human)
     return Setup(
@@ -127,7 +127,7 @@ def prepare(
         ],
         evaluator=evaluator,
         sets=build_sets(planned.full, evaluator, planned.sets),
-        intervals=plan_intervals(planned.programs, feed.item_bytes, mesh.devices.flat[0].platform),
+        intervals=plan_intervals(planned.programs, feed.item_bytes, platform),
     )
 
 
