@@ -5,6 +5,11 @@ from __future__ import annotations
 import jax
 
 
+def platform_of(array: jax.Array) -> str:
+    """Returns "cpu", "gpu" or "tpu": where an array lies."""
+    return _common(next(iter(array.sharding.device_set)).platform)
+
+
 def target_platform() -> str:
     """Returns "cpu", "gpu" or "tpu": that of the mesh in whose context a program is traced.
 
@@ -13,4 +18,8 @@ def target_platform() -> str:
     """
     device = jax.sharding.get_abstract_mesh().abstract_device
     platform = jax.default_backend() if device is None else device.platform
+    return _common(platform)
+
+
+def _common(platform: str) -> str:
     return "gpu" if platform in ("cuda", "rocm") else platform
