@@ -27,7 +27,7 @@ SUFFIXES = {
 FORMATS = tuple(SUFFIXES)
 SHOWN_FORMATS = "PNG, JPEG, WebP, BMP, GIF, TIFF or PPM"
 # Areas of boxes are counted in 1/16 pixel in int32, which would wrap above. So an image takes at
-# most 384 MiB, for each thread or process that decodes.
+# most 512 MiB, four bytes a pixel in Pillow, for each thread or process that decodes.
 MAX_PIXELS = (1 << 27) - 1
 MEND = "replace or remove it, or let data.bad_images='skip' pass over it"
 # Values of `DecodeOptions`; "drop" is no value of `data.alpha`.
