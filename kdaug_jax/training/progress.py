@@ -19,6 +19,10 @@ from kdaug_jax.training.setup import Setup
 from kdaug_jax.types import TrainState
 
 
+# Numbers on the line of an evaluation; fifteen corruptions of five severities have 150.
+MOST_SHOWN = 12
+
+
 class Progress:
     """Prints what a training run does, and measures its speed."""
 
@@ -143,6 +147,7 @@ class Progress:
             if name.endswith("/accuracy") or name.endswith("/nll") and not fronts[name]
         ]
         text = "  ".join(f"{name.removeprefix('eval/')} {means[name]:.4f}" for name in shown)
+        shown = shown[:MOST_SHOWN]
         if len(shown) < len(names):
             text += f"  ({len(names) - len(shown)} more in metrics.jsonl)"
         average = f"  (mean of {len(members)} runs)" if len(members) > 1 else ""
