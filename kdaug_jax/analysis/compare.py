@@ -186,8 +186,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="compare", description=__doc__.splitlines()[0])
     parser.add_argument("workdir", nargs="+", type=Path)
     parser.add_argument("--vary", required=True, help="config path, such as terms.kd.weight")
-    parser.add_argument("--metric", action="append", help="metric; may be repeated; by default accuracy "
-                        "and NLL on the test split, or on validation where there is none")
+    parser.add_argument("--metric", action="append", help="metric; by default accuracy and NLL on "
+                        "the test split, or on validation where there is none; may be repeated")
     options = parser.parse_args(argv)
     try:
         runs = read_runs(options.workdir, options.vary)
