@@ -98,7 +98,7 @@ def test_a_test_image_is_told_after_training_and_mended(tiny, tmp_path, capsys):
     whole = file.read_bytes()
     half(file)
     assert tiny(dict(data=data)) == 3
-    assert "test/bee/003.png: image 3 is damaged" in one_line(capsys.readouterr().err)
+    assert "test/bee/003.png: image 4 is damaged" in one_line(capsys.readouterr().err)
     # Nothing is lost: the run was saved before.
     file.write_bytes(whole)
     assert tiny(dict(data=data)) == 0

@@ -21,7 +21,6 @@ CHOICES = {
     "efficientnet_b4_kd": ("", "kd=False"),
     "efficientnet_b7_kd": ("", "kd=False"),
     "efficientnet_b8_kd": ("", "kd=False", "test_side=800"),
-    "images_kd": ("", "side=32,epochs=2", "holdout=0,test", "kd=False"),
     "wei2020_table1": (
         "", "table", "magnitude=0", "magnitude=7,kd=False", "variant=aa", "variant=faa",
         "teacher_policy=none", "teacher_policy=same", "base_cutout=0", "holdout",
