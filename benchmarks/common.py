@@ -173,6 +173,17 @@ def remote(connection: Connection) -> Callable[[int], Turn]:
     return turn
 
 
+def take_turns(
+    sides: Mapping[str, Callable[[int], Turn]], options: argparse.Namespace
+) -> dict[str, list[Turn]]:
+    """Lets warm sides take turns; returns the turns of each, those of a round at the same place."""
+    turns: dict[str, list[Turn]] = {side: [] for side in sides}
+    for number in range(options.rounds):
+        for side in list(sides)[:: -1 if number % 2 else 1]:  # none is always the first
+            turns[side].append(sides[side](options.steps))
+    return turns
+
+
 def compare(
     name: str,
     sides: Mapping[str, Callable[[int], Turn]],
@@ -191,10 +202,22 @@ def compare(
       What is to be reported, and the turns of each side, those of a round at the same place.
     """
     load = os.getloadavg()
-    turns: dict[str, list[Turn]] = {side: [] for side in sides}
-    for number in range(options.rounds):
-        for side in list(sides)[:: -1 if number % 2 else 1]:  # none is always the first
-            turns[side].append(sides[side](options.steps))
+    turns = take_turns(sides, options)
+    return {**compared(name, turns, options, packages), "load": rounded(load)}, turns
+
+
+def rounded(load: Sequence[float]) -> list[float]:
+    """Returns the machine's load for a report."""
+    return [round(average, 2) for average in load]
+
+
+def compared(
+    name: str,
+    turns: Mapping[str, list[Turn]],
+    options: argparse.Namespace,
+    packages: Sequence[str],
+) -> dict[str, Any]:
+    """Returns what is to be reported of the turns of two sides, see `compare`."""
     ratios = {
         field: [
             getattr(first, field) / getattr(second, field)
@@ -209,7 +232,7 @@ def compare(
         }
         for field in Turn._fields
     }
-    result = {
+    return {
         "benchmark": name,
         "ratio": round(statistics.median(ratios["wall"]), 4),
         "cpu_ratio": round(statistics.median(ratios["cpu"]), 4),
@@ -220,11 +243,9 @@ def compare(
         "batch": options.batch,
         "spread": [round(min(ratios["wall"]), 4), round(max(ratios["wall"]), 4)],
         "machine": machine(),
-        "load": [round(average, 2) for average in load],
         "versions": {"python": platform.python_version()}
         | {package: importlib.metadata.version(package) for package in packages},
     }
-    return result, turns
 
 
 def report(result: Mapping[str, Any], target: float | None, held: str = "ratio") -> None:

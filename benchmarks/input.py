@@ -1,10 +1,19 @@
-"""What feeding the step costs: batches against copying their bytes, decoding against bare Pillow.
+"""What feeding the step costs, beside copying the same bytes and beside what Pillow must do.
 
 `assembly`: a batch of `streamed` images that lie in memory, put together in the order of an epoch,
-against copying as many bytes from one array into another. `png` and `jpeg`: images read from a
-folder and decoded by the threads of `streamed`, against a loop over the same files that does no
-more than Pillow must. Each prints one JSON line; `ratio` is the median over the rounds of ours to
-the other's seconds. The target is for `assembly`: at least 0.3 of the speed of copying.
+against copying as many bytes from one array into another; the target is at least 0.3 of the speed
+of copying. `png` and `jpeg`: images read from a folder and decoded by the threads of `streamed`,
+against a loop over the same files that does no more than Pillow must.
+
+The others are of JPEGs of 500×375 that are cropped while they are decoded; what is held against a
+target are the CPU-seconds of all threads and processes. `crop`: `random_resized_crop(224)`, drawing
+included, by one thread, by the threads of a stream and by worker processes, against a loop over
+Pillow with the boxes given, and against decoding alone. `two crops` of one decode against those of
+two decodes. `inception_crop` of decoded images against Pillow's bicubic of the same boxes.
+`copying`: what a copy of the crops costs beside making them.
+
+Each prints one JSON line; `ratio` is the median over the rounds of the first side's seconds to the
+second's. A table of the crops, and of the cores that networks need, goes to stderr.
 
     python benchmarks/input.py
 """
@@ -19,6 +28,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import common
+import input_crops
 import numpy as np
 from PIL import Image
 
@@ -31,19 +41,20 @@ TARGET = round(1 / 0.3, 2)
 SPLITS = {"train": "train", "validation": "train", "test": "train"}
 
 
-def photographs(side: int, count: int) -> Iterator[np.ndarray]:
-    """Cuts squares from the two photographs that come with scikit-learn."""
+def photographs(width: int, height: int, count: int) -> Iterator[np.ndarray]:
+    """Cuts pieces from the two photographs that come with scikit-learn, 640×427."""
     from sklearn.datasets import load_sample_images
 
     pictures = [Image.fromarray(picture) for picture in load_sample_images().images]
     random = np.random.default_rng(0)
     for number in range(count):
         picture = pictures[number % len(pictures)]
-        cut = int(random.integers(min(side, 200), 400))
+        cut = int(random.integers(min(width, 200), 400)) if width < 400 else width
+        tall = cut * height // width
         left = int(random.integers(picture.width - cut))
-        top = int(random.integers(picture.height - cut))
-        square = picture.crop((left, top, left + cut, top + cut))
-        yield np.asarray(square.resize((side, side), Image.Resampling.BICUBIC))
+        top = int(random.integers(picture.height - tall))
+        piece = picture.crop((left, top, left + cut, top + tall))
+        yield np.asarray(piece.resize((width, height), Image.Resampling.BICUBIC))
 
 
 class Streamed:
@@ -92,7 +103,7 @@ def measure(name: str, ours: Streamed, other: Callable[[int], None], options) ->
         run(options.steps)  # fills what is read ahead
     result, _ = common.compare(
         name, {side: functools.partial(common.timed, run) for side, run in sides.items()}, options,
-        ("grain", "numpy", "Pillow"),
+        ("numpy", "Pillow"),
     )
     ours.feed.close()
     for field in ("wall", "cpu"):
@@ -121,7 +132,7 @@ def main() -> int:
         with tempfile.TemporaryDirectory() as directory:
             place = Path(directory, "train", "photographs")
             place.mkdir(parents=True)
-            for number, pixels in enumerate(photographs(side, count)):
+            for number, pixels in enumerate(photographs(side, side, count)):
                 Image.fromarray(pixels).save(place / f"{number:05d}.{kind}", quality=90)
             split = data.load(f"folder:{directory}", SPLITS).splits["train"]
             result = measure(
@@ -129,6 +140,8 @@ def main() -> int:
                 decoding(sorted(place.iterdir()), options.batch), options,
             )
         common.report(result, None)
+    crops = argparse.Namespace(**{**vars(options), "steps": max(options.steps // 10, 1)})
+    input_crops.measure(crops, photographs)
     return 0
 
 

@@ -4,7 +4,7 @@ Wei et al. 2020, "Circumventing Outliers of AutoAugment with Knowledge Distillat
 Figure 4; recipe of section 4.2 and of the code it follows (Tan and Le 2019, TPU).
 
     python main.py --config=configs/efficientnet_b0_kd.py --workdir=runs/b0_kd \
-      --config.data.source=folder:/data/imagenet --config.precision=bfloat16
+      --config.data.source=folder:data/imagenet --config.precision=bfloat16
 
 | row | options | top-1 |
 |---|---|---|
@@ -29,8 +29,9 @@ BatchNorm decay 0.99, M 9, K 5, λ 0.5, 32 GPUs. From the cited code: batch 4,09
 images), 5 epochs of warm-up, label smoothing 0.1, dropout 0.2, drop-connect 0.2, averaged weights
 0.9999, groups of 1,024 images in BatchNorm. Our reading: the teacher sees the student's view.
 
-Images of a set have one size here, so ImageNet has to be prepared: DIR/train/CLASS and
-DIR/validation/CLASS with squares of, say, 320 pixels. Crops are then from the middle square.
+ImageNet is read as it lies on disk, by default from data/imagenet with train/WNID/*.JPEG and
+val/WNID/*.JPEG; Kaggle's tree is read too, and a flat val/ with `?val_labels=FILE`. Crops are cut
+from the stored images while they are decoded.
 
 Cost: 4 x 0.386 billion multiply-adds an image with the teacher, 1.0e18 for the run, and 0.7e18 for
 the teacher's own training; augmentation not counted. It has not been run here.

@@ -3,7 +3,7 @@
 Wei et al. 2020, "Circumventing Outliers of AutoAugment with Knowledge Distillation", Tables 3, 4.
 
     python main.py --config=configs/efficientnet_b7_kd.py --workdir=runs/b7_kd \
-      --config.data.source=folder:/data/imagenet --config.precision=bfloat16
+      --config.data.source=folder:data/imagenet --config.precision=bfloat16
 
 | row of Table 3 | options | top-1 |
 |---|---|---|
@@ -14,8 +14,8 @@ One run each, no spread. AA (84.5), RA (85.0) and AdvProp (85.2) in the table ar
 
 Options: `kd`; `k` (50); `weight`, λ (2.0); `magnitude` (28); `epochs`, which the paper gives
 for B0 only (500; the cited code's default is 350); `space`, `teacher_policy` and `holdout` as
-in efficientnet_b0_kd.py, where the recipe, what of it is from the cited code, and how ImageNet is
-to be prepared stand too (here: squares of at least 632 pixels); `smoke`.
+in efficientnet_b0_kd.py, where the recipe, what of it is from the cited code, and where ImageNet
+is looked for stand too; `smoke`.
 
 The teacher is another EfficientNet-B7 without distillation, trained first unless
 --config.networks.teacher.checkpoint names its directory. M, K and λ are the paper's, as are 256

@@ -3,7 +3,7 @@
 Wei et al. 2020, "Circumventing Outliers of AutoAugment with Knowledge Distillation", Tables 3, 4.
 
     python main.py --config=configs/efficientnet_b8_kd.py --workdir=runs/b8_kd \
-      --config.data.source=folder:/data/imagenet --config.precision=bfloat16 \
+      --config.data.source=folder:data/imagenet --config.precision=bfloat16 \
       --config.networks.teacher.checkpoint=runs/b7_kd
 
 | row | options | top-1 |
@@ -21,8 +21,8 @@ It sees the student's view at 672 pixels, though it was trained at 600: the pape
 
 Options: `kd`; `k` (50); `weight`, λ (2.0); `magnitude` (28), "the same as in training B7";
 `test_side`; `epochs`, `space`, `teacher_policy` (of the innermost teacher) and `holdout` as in
-efficientnet_b0_kd.py, where the recipe, what of it is from the cited code, and how ImageNet is to
-be prepared stand too (here: squares of at least 832 pixels for the test at 800); `smoke`.
+efficientnet_b0_kd.py, where the recipe, what of it is from the cited code, and where ImageNet is
+looked for stand too; `smoke`.
 
 Cost: 4 x 62.6 billion multiply-adds an image for the student, which computes its blocks again in
 the backward pass, and 1 x 47 for the teacher at 672 pixels, 1.9e20 for the run without its

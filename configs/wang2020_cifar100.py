@@ -54,7 +54,7 @@ RepDistiller, whose settings the paper takes: plain momentum 0.9, decay 5e-4 on 
 temperature 0.07, momentum 0.5, weight 0.8. From the later code: KL of x' has the weight of KL of x,
 a mixed image never meets itself, crop 64 with 8 on Tiny ImageNet. Our reading of CRD+CutMix-pick,
 whose weights are not printed: CE + 0.8 CRD(x) + KL(x) + KL(x'). Tiny ImageNet's test labels are not
-public; its validation split is reported, of folder:DIR with train/ and validation/.
+public; its validation split is reported, of the folder as it is unpacked.
 
 The teacher is trained first, for 240 epochs on x, into <workdir>/teacher, unless
 --config.networks.teacher.checkpoint names its directory. The paper took RepDistiller's.
@@ -101,7 +101,8 @@ NORMAL = {
     "tiny": dict(mean=IMAGENET_MEAN, std=IMAGENET_STD),
 }
 SOURCES = {
-    "cifar100": ("cifar100:data", "test"), "tiny": ("folder:data/tiny-imagenet-200", "validation"),
+    "cifar100": ("cifar100:data", "test"),
+    "tiny": ("tinyimagenet:data/tiny-imagenet-200", "validation"),
 }
 SIDES = {"cifar100": 32, "tiny": 64}
 SMALL = {

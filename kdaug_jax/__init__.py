@@ -8,7 +8,7 @@ from kdaug_jax.lazy import submodules
 __version__ = "0.2.0"
 
 __all__ = [
-    "analysis", "augment", "data", "deploy", "errors", "evaluation", "experiment", "losses",
-    "metrics", "models", "registry", "rng", "runtime", "training", "types",
+    "analysis", "augment", "data", "deploy", "errors", "evaluation", "experiment", "images",
+    "losses", "metrics", "models", "registry", "rng", "runtime", "training", "types",
 ]
 __getattr__, __dir__ = submodules(__name__, tuple(__all__))

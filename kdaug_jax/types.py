@@ -21,16 +21,19 @@ class Batch:
     """One batch of stored examples, as a data source returns it.
 
     Attributes:
-      image: `u8[B,H,W,C]`, RGB pixels 0..255.
+      image: `u8[B,H,W,C]`, RGB pixels 0..255; None where no view starts from whole images.
       label: `i32[B]`, class numbers.
       index: `i32[B]`, position of each example in its base split.
       mask: `bool[B]`, False on rows that only fill the batch up.
+      crops: `[B*draws,H,W,C]` by view, for views whose leading crop is cut on the host while images
+        are decoded; draw d of example b is row b*draws+d.
     """
 
-    image: jax.Array
+    image: jax.Array | None
     label: jax.Array
     index: jax.Array
     mask: jax.Array
+    crops: dict[str, jax.Array] = flax.struct.field(default_factory=dict)
 
 
 @flax.struct.dataclass
@@ -119,19 +122,25 @@ class Info(NamedTuple):
 
     Attributes:
       num_classes: number of classes, C.
-      size: (height, width) of the stored images in pixels.
+      size: (height, width) of the stored images in pixels; of a data set of mixed sizes, what the
+        leading crop of the first view makes of them, and None before the views are known.
       labels: `i32[N]`, the labels of the training split.
       mean: per-channel mean in pixel units 0..255.
       std: per-channel standard deviation in pixel units.
       index: `i32[N]`, the position of each training example in its base split, or None for 0..N-1.
+      mixed: which sizes stored images have, for messages; empty where they have one.
+      host_crops: whether the leading crops of views are cut on the host while images are decoded,
+        as those of mixed sizes must be.
     """
 
     num_classes: int
-    size: tuple[int, int]
+    size: tuple[int, int] | None
     labels: np.ndarray
     mean: tuple[float, ...]
     std: tuple[float, ...]
     index: np.ndarray | None = None
+    mixed: str = ""
+    host_crops: bool = False
 
 
 @flax.struct.dataclass

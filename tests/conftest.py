@@ -46,6 +46,14 @@ def tiny_family():
     tiny.register()
 
 
+@pytest.fixture(scope="session", autouse=True)
+def kept_indices(tmp_path_factory):
+    """Keeps the indices of image folders out of the user's cache."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
 @pytest.fixture
 def frozen_teacher(monkeypatch):
     """Gives frozen networks random weights instead of those of a checkpoint."""

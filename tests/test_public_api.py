@@ -8,21 +8,21 @@ import pytest
 
 EXPORTS = {
     "kdaug_jax": """
-        analysis augment data deploy errors evaluation experiment losses metrics models registry rng
-        runtime training types
+        analysis augment data deploy errors evaluation experiment images losses metrics models
+        registry rng runtime training types
     """,
     "kdaug_jax.augment": """
         Box Colours OPS Op OpRow STAGES Stage Values affine affine_bicubic affine_bilinear
         affine_coefficients affine_nearest apply_lut apply_ops apply_policy apply_rgb_lut
         auto_contrast blend blend_colours blend_lut blur brightness center_box center_crop color
-        contrast contrast_lut cutmix cutout describe_ops draw_box draw_inception_box
-        efficientnet_crop equalize equalize_lut erase_square exact_coefficients flip function_op
-        geometric_op histogram identity inception_crop invert luma lut lut_op mean_luma mixup
-        pad_crop paint policies posterize premultiply random_cutmix random_cutout random_flip
-        random_mixup random_mixup_or_cutmix random_pad_crop random_resized_crop resize resize_box
-        resize_box_tensorflow resize_tensorflow rotate rotation sharpness shear_x shear_y smooth
-        solarize solarize_add split_alpha statistics_op stencil_op stretch_lut to_bytes torchvision
-        tpu translate_x translate_y unpremultiply with_alpha
+        contrast contrast_lut crop_center crop_random cutmix cutout describe_ops draw_box
+        draw_inception_box efficientnet_crop equalize equalize_lut erase_square exact_coefficients
+        flip function_op geometric_op histogram identity inception_crop invert luma lut lut_op
+        mean_luma mixup pad_crop paint policies posterize premultiply random_cutmix random_cutout
+        random_flip random_mixup random_mixup_or_cutmix random_pad_crop random_resized_crop resize
+        resize_box resize_box_tensorflow resize_shorter resize_tensorflow rotate rotation sharpness
+        shear_x shear_y smooth solarize solarize_add split_alpha statistics_op stencil_op
+        stretch_lut to_bytes torchvision tpu translate_x translate_y unpremultiply with_alpha
     """,
     "kdaug_jax.augment.engine": """
         Colours Table apply_ops apply_policy build_table
@@ -33,8 +33,9 @@ EXPORTS = {
         timm trivialaugment_wide wei2020
     """,
     "kdaug_jax.data": """
-        ArrayReader Dataset Feed Reader SOURCES Split describe eval_batches from_arrays indices load
-        make_feed overlaps read_human register resident streamed
+        ArrayReader Dataset Feed HostCrops ImageReader ReadOptions Reader SOURCES Split describe
+        eval_batches from_arrays indices load load_test make_feed numbered overlaps read_human
+        register resident streamed
     """,
     "kdaug_jax.evaluation": """
         Metric MetricInputs Settings mean_metric
@@ -43,8 +44,9 @@ EXPORTS = {
         config networks optim phases program schedules sections terms views
     """,
     "kdaug_jax.experiment.views": """
-        Call Made POOLS Rows STAGES Scorer ViewSpec build_augment draws_of hparams make make_all
-        networks_of parse parse_all picks rows_after source_of views_to_make
+        Call Cutter Leading Made POOLS Rows STAGES Scorer ViewSpec batch_shapes build_augment
+        cut_image cutter draws_of hparams make make_all networks_of parse parse_all picks rows_after
+        source_of split_leading views_to_make with_crops
     """,
     "kdaug_jax.losses": """
         LOSSES Loss PICKERS Term a2aug ab at average_teachers binary_cross_entropy cc crd

@@ -13,7 +13,8 @@ FLOORS = (
     ("training", "evaluation", "deploy"),
     ("experiment", "data"),
     ("models", "augment", "runtime"),
-    ("losses", "metrics", "analysis", "types", "rng", "errors", "registry", "lazy"),
+    ("losses", "metrics", "analysis", "types", "rng", "errors", "registry", "lazy",
+     "images"),
 )
 # What one room alone may import.
 OWNED = {"flax.linen": "models", "orbax": "runtime/checkpoint.py", "tensorboardX": "runtime/writer"}

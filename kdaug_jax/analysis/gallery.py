@@ -27,37 +27,37 @@ from kdaug_jax.types import Info
 LEVELS = 7
 
 
-def photographs(files: Sequence[Path], size: int) -> np.ndarray:
-    """Reads images and cuts squares from their middle, `u8[N,size,size,3]`.
+def read_pictures(files: Sequence[Path]) -> list[Image.Image]:
+    """Reads images as they are stored.
 
     Args:
       files: PNG or JPEG files; empty for the two photographs that come with scikit-learn.
-      size: side in pixels.
 
     Raises:
       ConfigError: a file cannot be read as an image.
     """
-    if files:
-        pictures = []
-        for file in files:
-            try:
-                with Image.open(file) as picture:
-                    pictures.append(picture.convert("RGB"))
-            except (OSError, ValueError) as error:
-                raise ConfigError(
-                    "--image", f"{file} cannot be read ({error})", "name a PNG or JPEG"
-                ) from None
-    else:
+    if not files:
         from sklearn.datasets import load_sample_images
 
-        pictures = [Image.fromarray(picture) for picture in load_sample_images().images]
-    made = []
-    for picture in pictures:
-        side = min(picture.size)
-        left, top = (picture.width - side) // 2, (picture.height - side) // 2
-        square = picture.crop((left, top, left + side, top + side))
-        made.append(np.asarray(square.resize((size, size), Image.Resampling.BICUBIC)))
-    return np.stack(made)
+        return [Image.fromarray(picture) for picture in load_sample_images().images]
+    pictures = []
+    for file in files:
+        try:
+            with Image.open(file) as picture:
+                pictures.append(picture.convert("RGB"))
+        except (OSError, ValueError) as error:
+            raise ConfigError(
+                "--image", f"{file} cannot be read ({error})", "name a PNG or JPEG"
+            ) from None
+    return pictures
+
+
+def square(picture: Image.Image, size: int) -> np.ndarray:
+    """Cuts the largest square from the middle of a picture and resizes it, `u8[size,size,3]`."""
+    side = min(picture.size)
+    left, top = (picture.width - side) // 2, (picture.height - side) // 2
+    middle = picture.crop((left, top, left + side, top + side))
+    return np.asarray(middle.resize((size, size), Image.Resampling.BICUBIC))
 
 
 def draw_ops(path: Path, space: str, images: np.ndarray) -> None:
@@ -95,28 +95,39 @@ def draw_ops(path: Path, space: str, images: np.ndarray) -> None:
 
 
 def draw_views(
-    path: Path, texts: Sequence[str], images: np.ndarray, samples: int, seed: int
+    path: Path, texts: Sequence[str], pictures: Sequence[Image.Image], size: int, samples: int,
+    seed: int,
 ) -> None:
     """Draws samples of view expressions.
 
     Args:
       path: the PNG file to write.
-      texts: the expressions, see `experiment.views`.
-      images: `u8[N,H,W,3]`; each gives `samples` pictures, and itself before them.
+      texts: the expressions, see `experiment.views`. A leading crop is cut from the stored
+        pictures, other views start from squares of their middle.
+      pictures: each gives `samples` images, and its middle before them.
+      size: side of these squares in pixels.
       samples: how many.
       seed: of the draws.
 
     Raises:
       ConfigError: an expression does not fit.
     """
-    mean = tuple(images.mean((0, 1, 2)).tolist())
+    squares = [square(picture, size) for picture in pictures]
+    mean = tuple(np.stack(squares).mean((0, 1, 2)).tolist())
     titles, rows, captions = [], [], []
     for text in texts:
-        build_view = jax.jit(views.build_augment(text, mean=mean))
-        for number, image in enumerate(images):
+        leading, _, rest = views.split_leading(text, "views.x")
+        build_view = jax.jit(views.build_augment(rest, mean=mean)) if rest else None
+        for number, picture in enumerate(pictures):
+            images = np.repeat(squares[number][None], samples, axis=0)
+            if leading is not None:
+                images = np.stack([
+                    views.cut_image("x", leading, picture, sample, seed + number)[0]
+                    for sample in range(samples)
+                ])
             keys = jax.random.split(jax.random.key(seed + number), samples)
-            made = np.asarray(build_view(keys, np.repeat(image[None], samples, axis=0)))
-            rows.append([image, *made])
+            made = images if build_view is None else np.asarray(build_view(keys, images))
+            rows.append([squares[number], *made])
             titles.append(text if number == 0 else "")
             captions.append(["as stored", *[str(sample) for sample in range(samples)]])
     image_grid(path, titles, rows, captions)
@@ -144,11 +155,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     if options.size < 1 or options.samples < 1 or options.seed < 0:
         parser.error("size and samples are at least 1, seed at least 0")
     try:
-        images = photographs(options.image, options.size)
+        pictures = read_pictures(options.image)
         if options.ops:
+            images = np.stack([square(picture, options.size) for picture in pictures])
             draw_ops(options.out, options.ops, images)
         else:
-            draw_views(options.out, options.view, images, options.samples, options.seed)
+            draw_views(
+                options.out, options.view, pictures, options.size, options.samples, options.seed
+            )
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code

@@ -22,8 +22,10 @@ import numpy as np
 
 from kdaug_jax import data, metrics
 from kdaug_jax.errors import ConfigError, UserError
+from kdaug_jax.evaluation.data_sets import read_options
 from kdaug_jax.experiment import config as configs
 from kdaug_jax.experiment import networks, views
+from kdaug_jax.experiment.fields import defaults
 from kdaug_jax.runtime import compile_cache, sharding, workdir
 from kdaug_jax.runtime.console import table
 from kdaug_jax.training.setup import load
@@ -91,7 +93,15 @@ def measure(
             "--epochs", f"{steps * rows} views of '{text}' are {groups} samples of {group}",
             "2 are needed: give more --epochs or a smaller --group",
         )
-    feed = data.make_feed(split, seed, batch_size, device_bytes=2 * 10**9)
+    cutter = views.cutter((spec,))
+    crops = None
+    if cutter.leading:
+        cutter.check(split.sizes, "data.train")
+        crops = data.HostCrops(
+            lambda step, index, sizes: cutter.crops(seed, step // per_epoch, index, sizes),
+            cutter.stored, (0,), lambda drawn, member: drawn,
+        )
+    feed = data.make_feed(split, seed, batch_size, device_bytes=2 * 10**9, workers=-1, crops=crops)
     sum_batch = _make_sums(spec, feed.batch, teacher, info, groups, group, per_epoch)
     total = None
     with contextlib.closing(feed):
@@ -160,8 +170,11 @@ def rank(options: argparse.Namespace, say: Callable[[str], None]) -> list[Ranked
     if stored is None:
         raise ConfigError("WORKDIR", f"{options.workdir} holds no run", "name a trained run")
     section = stored["config"]["data"]
-    dataset = data.load(section["source"], {"train": section["train"]})
-    info = data.describe(dataset)
+    reading = read_options({**defaults("data"), **section}, say)
+    dataset = data.load(section["source"], {"train": section["train"]}, reading)
+    info = views.with_crops(
+        data.describe(dataset), {text: text for text in options.view}, "auto"
+    )
     frozen = {"name": "", "checkpoint": str(directory), "source": options.network}
     teacher = networks.build_network(TEACHER, configs.network(**frozen), info, 1, 0, "float32")
     variables = load("WORKDIR", teacher, info, say)

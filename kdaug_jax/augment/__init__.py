@@ -27,7 +27,7 @@ from kdaug_jax.augment.ops.blending import (
     luma,
     split_alpha,
 )
-from kdaug_jax.augment.ops.boxes import Box, center_box, draw_box, draw_inception_box
+from kdaug_jax.augment.ops.boxes import draw_box, draw_inception_box
 from kdaug_jax.augment.ops.colour import (
     brightness,
     color,
@@ -52,6 +52,7 @@ from kdaug_jax.augment.ops.geometry import (
 )
 from kdaug_jax.augment.ops.lut import apply_lut, apply_rgb_lut, with_alpha
 from kdaug_jax.augment.ops.masks import cutout, erase_square, paint, random_cutout
+from kdaug_jax.augment.ops.plain_crop import crop_center, crop_random, resize_shorter
 from kdaug_jax.augment.ops.resample import (
     affine_bicubic,
     affine_bilinear,
@@ -96,6 +97,7 @@ from kdaug_jax.augment.ops.table import (
 )
 from kdaug_jax.augment.stage import Stage
 from kdaug_jax.augment.stages import STAGES
+from kdaug_jax.images.boxes import Box, center_box
 
 __all__ = [
     "OPS",
@@ -126,6 +128,8 @@ __all__ = [
     "color",
     "contrast",
     "contrast_lut",
+    "crop_center",
+    "crop_random",
     "cutmix",
     "cutout",
     "describe_ops",
@@ -163,6 +167,7 @@ __all__ = [
     "resize",
     "resize_box",
     "resize_box_tensorflow",
+    "resize_shorter",
     "resize_tensorflow",
     "rotate",
     "rotation",

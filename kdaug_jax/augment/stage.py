@@ -30,10 +30,14 @@ class Stage(NamedTuple):
         it is that of what goes in.
       floats: whether float32 images come out, in pixel units, which only stages of form "group"
         take.
+      host: its row in `kdaug_jax.images.crops.CROPS`, which does the same on the host, bit for
+        bit; "" if it runs on the device only. `check` and `size` of such a stage take a size of
+        None, where images differ in size, and `size` returns None where they still do after it.
     """
 
     apply: Callable[..., Any]
     form: Literal["example", "batch", "group", "policy", "repeat", "pick"] = "example"
-    check: Callable[[Mapping[str, Any], Size], None] | None = None
-    size: Callable[[Mapping[str, Any], Size], Size] | None = None
+    check: Callable[[Mapping[str, Any], Size | None], None] | None = None
+    size: Callable[[Mapping[str, Any], Size | None], Size | None] | None = None
     floats: bool = False
+    host: str = ""

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
 
 from kdaug_jax.augment import mixing, policies
-from kdaug_jax.augment.ops import crop, masks, resized_crop, resizing
+from kdaug_jax.augment.ops import crop, masks, plain_crop, resized_crop, resizing
 from kdaug_jax.augment.policies import Policy
-from kdaug_jax.augment.policies.policy import named
 from kdaug_jax.augment.stage import Size, Stage
 from kdaug_jax.errors import ArgumentError
+from kdaug_jax.images import crops
 
 
 def randaugment(
@@ -57,14 +57,15 @@ def randaugment(
 def center_crop_stage(
     key: jax.Array, image: jax.Array, size: int, padding: int = 32, method: str = "bicubic"
 ) -> jax.Array:
-    """`center_crop` as a stage; see there.
+    """Cuts a square fraction out of the middle and resizes it; see `augment.center_crop`.
 
     Args:
       key: `key[]`, not used.
       image: `u8[H,W,C]`.
       size: side of the result in pixels.
-      padding: see `center_crop`.
-      method: see `center_crop`.
+      padding: pixels of the result's scale that are left out, on both sides together; 0 for the
+        largest square.
+      method: "bilinear" or "bicubic", both Pillow's.
 
     Returns:
       `u8[size,size,C]`; the input is `u8[H,W,C]`.
@@ -76,13 +77,13 @@ def center_crop_stage(
 def efficientnet_crop_stage(
     key: jax.Array, image: jax.Array, size: int, padding: int = 32
 ) -> jax.Array:
-    """`efficientnet_crop` as a stage; see there.
+    """Cuts and resizes the middle as EfficientNet's evaluation does, to float32 pixels.
 
     Args:
       key: `key[]`, not used.
       image: `u8[H,W,C]`.
       size: side of the result in pixels.
-      padding: see `efficientnet_crop`.
+      padding: pixels of the result's scale that are left out, on both sides together.
 
     Returns:
       `f32[size,size,C]`; the input is `u8[H,W,C]`.
@@ -91,43 +92,79 @@ def efficientnet_crop_stage(
     return resized_crop.efficientnet_crop(image, size, padding)
 
 
-def _square(arguments: Mapping[str, Any], size: Size) -> Size:
-    del size
-    return arguments["size"], arguments["size"]
-
-
-def check_crop(arguments: Mapping[str, Any], size: Size) -> None:
-    """Validates size, filter, ranges and padding of a stage that crops and resizes.
+def resize_stage(
+    key: jax.Array, image: jax.Array, height: int, width: int, method: str = "bilinear"
+) -> jax.Array:
+    """Resizes images to one size, whatever their proportion; see `augment.resize`.
 
     Args:
-      arguments: what a user wrote for a stage that crops and resizes.
-      size: height and width of the images in pixels.
+      key: `key[]`, not used.
+      image: `u8[H,W,C]`.
+      height: of the result in pixels.
+      width: of the result in pixels.
+      method: "bilinear" or "bicubic", both Pillow's.
 
-    Raises:
-      ArgumentError: what is wrong, and what to write.
+    Returns:
+      `u8[height,width,C]`; the input is `u8[H,W,C]`.
     """
-    if arguments["size"] < 1:
-        raise ArgumentError(f"got size={arguments['size']}", "must be at least 1 pixel")
-    if "method" in arguments:
-        named("method", arguments["method"], resizing.FILTERS)
-    if "scale" in arguments:
-        resized_crop.check_ranges(arguments["scale"], arguments["ratio"])
-    if "padding" in arguments:
-        resized_crop.middle(*size, arguments["size"], arguments["padding"])
+    del key
+    return resizing.resize(image, (height, width), method)
+
+
+def resize_shorter_stage(
+    key: jax.Array, image: jax.Array, side: int, method: str = "bilinear"
+) -> jax.Array:
+    """Resizes images so that their shorter side has a given length; see `augment.resize_shorter`.
+
+    Args:
+      key: `key[]`, not used.
+      image: `u8[H,W,C]`.
+      side: shorter side of the result in pixels.
+      method: "bilinear" or "bicubic", both Pillow's.
+
+    Returns:
+      `u8[side,W',C]` or `u8[H',side,C]`; the input is `u8[H,W,C]`.
+    """
+    del key
+    return plain_crop.resize_shorter(image, side, method)
+
+
+def crop_center_stage(key: jax.Array, image: jax.Array, size: int) -> jax.Array:
+    """Cuts a square out of the middle, without resizing; see `augment.crop_center`.
+
+    Args:
+      key: `key[]`, not used.
+      image: `u8[H,W,C]`.
+      size: side of the square in pixels; smaller images are padded with zeros.
+
+    Returns:
+      `u8[size,size,C]`; the input is `u8[H,W,C]`.
+    """
+    del key
+    return plain_crop.crop_center(image, size)
+
+
+def _host_stage(kind: str, apply: Callable[..., jax.Array], floats: bool = False) -> Stage:
+    """Returns the row of a stage that the host can carry out too, as `CROPS[kind]` says."""
+
+    def check(arguments: Mapping[str, Any], size: Size | None) -> None:
+        crops.check(crops.Crop(kind, arguments), size)
+
+    return Stage(apply, check=check, size=crops.CROPS[kind].size, floats=floats, host=kind)
 
 
 STAGES: dict[str, Stage] = {
     "pad_crop": Stage(crop.random_pad_crop, check=crop.check_pad_crop),
     "flip": Stage(crop.random_flip),
     "cutout": Stage(masks.random_cutout, check=masks.check_cutout),
-    "random_resized_crop": Stage(
-        resized_crop.random_resized_crop, check=check_crop, size=_square
-    ),
-    "inception_crop": Stage(resized_crop.inception_crop, check=check_crop, size=_square),
-    "center_crop": Stage(center_crop_stage, check=check_crop, size=_square),
-    "efficientnet_crop": Stage(
-        efficientnet_crop_stage, check=check_crop, size=_square, floats=True
-    ),
+    "random_resized_crop": _host_stage("random_resized_crop", resized_crop.random_resized_crop),
+    "inception_crop": _host_stage("inception_crop", resized_crop.inception_crop),
+    "center_crop": _host_stage("center_crop", center_crop_stage),
+    "efficientnet_crop": _host_stage("efficientnet_crop", efficientnet_crop_stage, floats=True),
+    "resize": _host_stage("resize", resize_stage),
+    "resize_shorter": _host_stage("resize_shorter", resize_shorter_stage),
+    "crop_center": _host_stage("crop_center", crop_center_stage),
+    "crop_random": _host_stage("crop_random", plain_crop.crop_random),
     "mixup": Stage(mixing.random_mixup, form="group", check=mixing.check_mixing, floats=True),
     "cutmix": Stage(mixing.random_cutmix, form="group", check=mixing.check_mixing),
     "mixup_or_cutmix": Stage(

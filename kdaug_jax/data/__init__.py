@@ -6,87 +6,127 @@ parts of them.
 
 from __future__ import annotations
 
-import numpy as np
+import contextlib
+from collections.abc import Iterator
 
-from kdaug_jax.data.dataset import ArrayReader, Dataset, Reader, Split, checked
-from kdaug_jax.data.feed import Feed, eval_batches, make_feed, resident, streamed
+from kdaug_jax.data.dataset import (
+    ArrayReader,
+    Dataset,
+    ImageReader,
+    Reader,
+    Split,
+    checked,
+    numbered,
+)
+from kdaug_jax.data.feed import Feed, HostCrops, eval_batches, make_feed, resident, streamed
 from kdaug_jax.data.human import read_human
+from kdaug_jax.data.options import DEFAULTS, ReadOptions, check_options
 from kdaug_jax.data.order import indices
 from kdaug_jax.data.sources import SOURCES, find_source, from_arrays, register
 from kdaug_jax.data.splits import choose, overlaps
-from kdaug_jax.errors import DataError
+from kdaug_jax.data.statistics import describe_sizes
+from kdaug_jax.data.statistics import statistics as pixel_statistics
+from kdaug_jax.errors import ConfigError, DataError
 from kdaug_jax.types import Info
 
-# Mean and deviation of larger splits are those of as many images, evenly spaced, as fit into it.
-STATISTICS_BYTES = 1 << 30
-_CHUNK_BYTES = 1 << 24
 
-
-def load(source: str, splits: dict[str, str]) -> Dataset:
+def load(
+    source: str, splits: dict[str, str], options: ReadOptions = DEFAULTS
+) -> Dataset:
     """Loads a data set and picks the splits that a run uses.
 
     Args:
       source: `data.source`, see `sources.find_source`.
-      splits: base split, or part of one, to use for each of "train", "validation" and "test"; see
-        `kdaug_jax.data.splits`.
+      splits: base split, or part of one, for each use, such as "train", "validation" and "test";
+        see `kdaug_jax.data.splits`.
+      options: how images are read; sources of users do not get them.
 
     Returns:
-      A `Dataset` with exactly these three splits.
+      A `Dataset` with exactly these splits; images may differ in size, within and between them.
 
     Raises:
-      ConfigError: unknown source or split.
+      ConfigError: unknown source, split or option.
       DataError: the data are absent, cannot be read or do not fit together. Other exceptions of a
         user's own source are passed on.
     """
-    function, argument = find_source(source)
-    try:
-        base = checked(function(argument), source)
+    with _opened(source, options) as base:
         chosen = {use: choose(base.splits, use, text, source) for use, text in splits.items()}
+    return Dataset(chosen, base.class_names)
+
+
+def load_test(source: str, options: ReadOptions = DEFAULTS) -> Dataset:
+    """Loads the split that a data set is evaluated on: "test", or the only one that it has.
+
+    Args:
+      source: see `load`.
+      options: see `load`.
+
+    Returns:
+      A `Dataset` with the split "test".
+
+    Raises:
+      UserError: as `load`; or there are several splits, and none is called "test".
+    """
+    with _opened(source, options) as base:
+        names = list(base.splits)
+        name = "test" if "test" in names or len(names) > 1 else names[0]
+        if name not in names:
+            folder = source.startswith("folder:")
+            place = source.partition("?")[0] + "/" + names[-1] if folder else ""
+            raise ConfigError(
+                "data.source", f"'{source}' has no split 'test', but {', '.join(names)}",
+                f"name the folder of one of them, such as {place}" if folder else
+                "name a source with that split, or with one split alone",
+            )
+        return Dataset({"test": base.splits[name]}, base.class_names)
+
+
+@contextlib.contextmanager
+def _opened(source: str, options: ReadOptions) -> Iterator[Dataset]:
+    """Opens a source; its splits are to be read within the block."""
+    check_options(options)
+    function, argument = find_source(source)
+    built_in = function in SOURCES.values()
+    try:
+        yield checked(function(argument, options) if built_in else function(argument), source)
     except OSError as error:
-        if function not in SOURCES.values():  # code of the user's own
+        if not built_in:  # code of the user's own
             raise
         what = f"cannot be read ({error.strerror or error})"
         raise DataError(source, what, "check the path and who may read it") from None
     except MemoryError as error:
         raise DataError(source, f"does not fit into memory ({error})", "use less of it") from None
-    sizes = {use: "{1}×{0}".format(*split.size) for use, split in chosen.items()}
-    if len(set(sizes.values())) > 1:
-        raise DataError(
-            source, "images have " + ", ".join(f"{size} in {use}" for use, size in sizes.items()),
-            "bring all to one size first",
-        )
-    return Dataset(chosen, base.class_names)
 
 
 def describe(dataset: Dataset) -> Info:
     """Computes the facts of the training split: size, labels, per-channel mean and deviation.
 
-    Mean and deviation are exact up to `STATISTICS_BYTES` of images. So the same images give the
-    same numbers wherever they are read from.
+    Mean and deviation are those of `statistics.statistics`; the size is None where sizes differ.
     """
     train = dataset.splits["train"]
-    per_image = train.size_bytes // len(train)
-    count = min(len(train), max(STATISTICS_BYTES // per_image, 1))
-    rows = np.arange(count) * len(train) // count
-    histogram = np.zeros((3, 256), np.int64)
-    step = max(_CHUNK_BYTES // per_image, 1)
-    for start in range(0, count, step):
-        pixels = train.read(rows[start : start + step]).reshape(-1, 3)
-        for channel in range(3):
-            histogram[channel] += np.bincount(pixels[:, channel], minlength=256)
-    levels = np.arange(256)
-    total = histogram[0].sum()
-    mean = histogram @ levels / total
-    std = np.sqrt((histogram * (levels - mean[:, None]) ** 2).sum(1) / total)
+    mean, std = pixel_statistics(train)
+    mixed = _mixed(dataset)
     return Info(
         num_classes=len(dataset.class_names),
-        size=train.size,
+        size=None if mixed else train.size,
         labels=train.label,
         # Rounded so that the numbers written to config.json are the numbers used.
         mean=tuple(round(float(value), 4) for value in mean),
         std=tuple(round(max(float(value), 1.0), 4) for value in std),
         index=train.index,
+        mixed=mixed,
     )
+
+
+def _mixed(dataset: Dataset) -> str:
+    """Returns which sizes images have, "" where they have one in all splits."""
+    sizes = {use: split.size for use, split in dataset.splits.items()}
+    for use, size in sizes.items():
+        if size is None:
+            return f"{use}: {describe_sizes(dataset.splits[use])}"
+    if len(set(sizes.values())) == 1:
+        return ""
+    return ", ".join(f"{width}×{height} in {use}" for use, (height, width) in sizes.items())
 
 
 __all__ = [
@@ -94,6 +134,9 @@ __all__ = [
     "ArrayReader",
     "Dataset",
     "Feed",
+    "HostCrops",
+    "ImageReader",
+    "ReadOptions",
     "Reader",
     "Split",
     "describe",
@@ -101,7 +144,9 @@ __all__ = [
     "from_arrays",
     "indices",
     "load",
+    "load_test",
     "make_feed",
+    "numbered",
     "overlaps",
     "read_human",
     "register",

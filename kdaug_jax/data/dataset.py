@@ -9,25 +9,48 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
+from PIL import Image
 
 from kdaug_jax.errors import ConfigError, DataError
 
 
 @runtime_checkable
 class Reader(Protocol):
-    """Random access to the images of a split, all of one size; picklable for worker processes.
+    """Random access to the images of a split; picklable for worker processes.
 
     Attributes:
-      size: (height, width) in pixels.
+      size: (height, width) in pixels; None where sizes differ, which an `ImageReader` may say.
     """
 
-    size: tuple[int, int]
+    size: tuple[int, int] | None
 
     def read(self, rows: np.ndarray) -> np.ndarray:
-        """Reads the images `rows`, `i[n]`, as `u8[n,H,W,3]`; DataError where one is corrupt."""
+        """Reads the images `rows`, `i[n]`, as `u8[n,H,W,3]`.
+
+        Raises:
+          DataError: an image is corrupt, or these images are of several sizes.
+        """
 
     def take(self, rows: np.ndarray) -> Reader:
         """Returns a reader of the images `rows`, `i[n]`, in this order; nothing is read."""
+
+
+@runtime_checkable
+class ImageReader(Reader, Protocol):
+    """Random access to images on disk, whose sizes may differ.
+
+    Attributes:
+      sizes: `i32[N,2]`, height and width of each in pixels.
+    """
+
+    sizes: np.ndarray
+
+    def image(self, row: int) -> Image.Image:
+        """Returns image `row` in its full size, of mode RGB and loaded.
+
+        Raises:
+          DataError: it is corrupt, or not of the size that `sizes` says.
+        """
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,23 +89,35 @@ class Split:
       label: `i32[N]`, class numbers.
       index: `i32[N]`, position of each example in its base split: 0..N-1 unless this is a part
         of one.
+      digest: hexadecimal, of the base split's names, labels, file sizes and image sizes; "" where
+        none is known.
     """
 
     reader: Reader
     label: np.ndarray
     index: np.ndarray
+    digest: str = ""
 
     def __len__(self) -> int:
         return len(self.label)
 
     @property
-    def size(self) -> tuple[int, int]:
-        """(height, width) of the images in pixels."""
+    def size(self) -> tuple[int, int] | None:
+        """(height, width) of the images in pixels; None where they differ."""
         return self.reader.size
+
+    @property
+    def sizes(self) -> np.ndarray:
+        """`i32[N,2]`, height and width of each image in pixels."""
+        if isinstance(self.reader, ImageReader):
+            return self.reader.sizes
+        return np.broadcast_to(np.array(self.size, np.int32), (len(self), 2))
 
     @property
     def size_bytes(self) -> int:
         """Bytes of all images once they are read."""
+        if self.size is None:
+            return 3 * int(self.sizes.prod(axis=1, dtype=np.int64).sum())
         return 3 * len(self) * self.size[0] * self.size[1]
 
     @property
@@ -92,7 +127,11 @@ class Split:
 
     @property
     def image(self) -> np.ndarray:
-        """All images, `u8[N,H,W,3]`, read anew on every call unless they lie in memory."""
+        """All images, `u8[N,H,W,3]`, read anew on every call unless they lie in memory.
+
+        Raises:
+          DataError: an image is corrupt, or sizes differ.
+        """
         if isinstance(self.reader, ArrayReader):
             return self.reader.image
         return self.read(np.arange(len(self)))
@@ -111,9 +150,26 @@ class Split:
         """
         return self.reader.read(np.asarray(rows))
 
+    def image_at(self, row: int) -> Image.Image:
+        """Returns one image in its full size.
+
+        Args:
+          row: position in this split, 0..N-1.
+
+        Returns:
+          An image of mode RGB, loaded.
+
+        Raises:
+          DataError: the image is corrupt; names its file and base index.
+        """
+        if isinstance(self.reader, ImageReader):
+            return self.reader.image(row)
+        return Image.fromarray(self.read(np.array([row]))[0])
+
     def take(self, rows: np.ndarray) -> Split:
         """Returns the examples `rows`, `i[n]`, of this split; their base indices are kept."""
-        return Split(self.reader.take(rows), self.label[rows], self.index[rows])
+        rows = np.asarray(rows)
+        return Split(self.reader.take(rows), self.label[rows], self.index[rows], self.digest)
 
     def loaded(self) -> Split:
         """Returns the same split with its images in memory."""
@@ -165,7 +221,9 @@ def numbered(count: int) -> tuple[str, ...]:
     return tuple(str(number) for number in range(count))
 
 
-def make_split(reader: Reader, label: Any, classes: int, where: str) -> Split:
+def make_split(
+    reader: Reader, label: Any, classes: int, where: str, digest: str = ""
+) -> Split:
     """Returns a base split, and validates its labels.
 
     Args:
@@ -173,6 +231,7 @@ def make_split(reader: Reader, label: Any, classes: int, where: str) -> Split:
       label: `i[N]`, class numbers.
       classes: number of classes, C.
       where: file or source, for messages.
+      digest: see `Split`.
 
     Returns:
       A `Split` whose `index` is 0..N-1.
@@ -194,7 +253,7 @@ def make_split(reader: Reader, label: Any, classes: int, where: str) -> Split:
             where, f"example {wrong[0]} has label {label[wrong[0]]} ({len(wrong)} such)",
             f"with {classes} classes it must be 0..{classes - 1}",
         )
-    return Split(reader, label.astype(np.int32), np.arange(len(label), dtype=np.int32))
+    return Split(reader, label.astype(np.int32), np.arange(len(label), dtype=np.int32), digest)
 
 
 def split_of_arrays(image: Any, label: Any, classes: int, where: str) -> Split:
@@ -278,11 +337,16 @@ def _checked_split(split: Any, classes: int, where: str) -> Split:
         base = split_of_arrays(split.reader.image, split.label, classes, where)
     else:
         base = make_split(split.reader, split.label, classes, where)
-        image = split.read(np.arange(1))
-        if image.dtype != np.uint8 or image.shape != (1, *split.size, 3):
+        if split.size is None and not isinstance(split.reader, ImageReader):
+            raise DataError(
+                where, "has a reader without size",
+                "give it the attribute sizes and the method image where sizes differ",
+            )
+        image, wanted = split.read(np.arange(1)), [1, *split.sizes[0].tolist(), 3]
+        if image.dtype != np.uint8 or list(image.shape) != wanted:
             raise DataError(
                 where, f"image 0 is read as {image.dtype}{list(image.shape)}",
-                f"uint8 {[1, *split.size, 3]} is wanted",
+                f"uint8 {wanted} is wanted",
             )
     index = np.asarray(split.index)
     if index.shape != base.label.shape or index.dtype.kind not in "iu":
@@ -290,4 +354,4 @@ def _checked_split(split: Any, classes: int, where: str) -> Split:
             where, f"index is {index.dtype} of shape {index.shape}",
             f"numbers 0..{len(base) - 1} are wanted, one for each label",
         )
-    return dataclasses.replace(base, index=index.astype(np.int32))
+    return dataclasses.replace(base, index=index.astype(np.int32), digest=split.digest)

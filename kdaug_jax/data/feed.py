@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
@@ -12,7 +12,14 @@ import numpy as np
 
 from kdaug_jax.data.dataset import Split
 from kdaug_jax.data.order import indices
-from kdaug_jax.data.stream import Stream
+from kdaug_jax.data.stream import (
+    STORED,
+    BatchPlan,
+    CropPlan,
+    Stream,
+    check_memory,
+    layout_of,
+)
 from kdaug_jax.types import Batch
 
 _ALL = slice(None)
@@ -20,6 +27,11 @@ _ALL = slice(None)
 
 def _nothing() -> None:
     pass
+
+
+def _same(item: Any, member: int) -> Any:
+    del member
+    return item
 
 
 class Feed(NamedTuple):
@@ -31,12 +43,35 @@ class Feed(NamedTuple):
         the step, fastest for one step after another.
       batch: `batch(constants, item) -> Batch`, pure, called inside the compiled step.
       close: ends reading ahead.
+      select: `select(item, member)` returns the part of an item that a member of a population
+        takes; members share the examples, but each seed has its own crops.
+      item_bytes: bytes of the images that a process sends for a step; 0 where they stay on the
+        devices.
     """
 
     constants: Any
     item: Callable[[int], Any]
     batch: Callable[[Any, Any], Batch]
     close: Callable[[], None] = _nothing
+    select: Callable[[Any, int], Any] = _same
+    item_bytes: int = 0
+
+
+class HostCrops(NamedTuple):
+    """The crops that are cut while images are decoded.
+
+    Attributes:
+      draw: `draw(step, index, sizes) -> {name: (CropPlan, boxes)}` for examples `i32[n]` and the
+        sizes `i32[n,2]` of their images, see `data.stream.BatchPlan`; pure.
+      stored: whether batches hold whole images too.
+      starts: steps, ascending, from which other crops may be drawn; the first is 0.
+      select: `select(crops, member) -> crops` by view, what a member takes of what `draw` named.
+    """
+
+    draw: Callable[[int, np.ndarray, np.ndarray], dict[str, tuple[CropPlan, np.ndarray]]]
+    stored: bool
+    starts: Sequence[int]
+    select: Callable[[dict[str, Any], int], dict[str, Any]]
 
 
 # Two are enough: batches never cross epochs, but reading ahead does.
@@ -60,7 +95,7 @@ class _Order:
 
 def make_feed(
     split: Split, seed: int, batch_size: int, *, device_bytes: int, workers: int = 0,
-    rows: slice | np.ndarray = _ALL,
+    rows: slice | np.ndarray = _ALL, crops: HostCrops | None = None,
 ) -> Feed:
     """Returns a `resident` feed of a split that fits on the devices, a `streamed` one otherwise.
 
@@ -71,13 +106,14 @@ def make_feed(
       device_bytes: the largest split, in bytes of its images, that is kept on the devices.
       workers: see `streamed`.
       rows: the positions within a batch that this process feeds to its devices.
+      crops: cut on the host, so that batches are streamed.
 
     Returns:
       A `Feed`; both kinds give the same batches.
     """
-    if split.size_bytes <= device_bytes:
+    if crops is None and split.size_bytes <= device_bytes:
         return resident(split, seed, batch_size, rows)
-    return streamed(split, seed, batch_size, rows, workers)
+    return streamed(split, seed, batch_size, rows, workers, crops)
 
 
 def resident(
@@ -104,7 +140,8 @@ def resident(
 
 
 def streamed(
-    split: Split, seed: int, batch_size: int, rows: slice | np.ndarray = _ALL, workers: int = 0
+    split: Split, seed: int, batch_size: int, rows: slice | np.ndarray = _ALL, workers: int = 0,
+    crops: HostCrops | None = None,
 ) -> Feed:
     """Sends the images of each step, read ahead of it unless they lie in memory.
 
@@ -113,38 +150,66 @@ def streamed(
       seed: `data.seed`, of the order.
       batch_size: examples a step, 1..N.
       rows: the positions within a batch that this process feeds to its devices.
-      workers: processes that read and decode images on disk, 0 for threads of this process.
+      workers: processes that read and decode images, 0 for threads of this process, -1 to choose.
+      crops: cut on the host; None for whole images.
 
     Returns:
       A `Feed` of the same batches as `resident`; the caller closes it.
+
+    Raises:
+      ConfigError: batches do not fit into memory.
     """
     order = _Order(seed, len(split), batch_size, rows)
-    ahead = None if split.in_memory else _Ahead(split, order, workers)
 
-    def item(step: int) -> dict[str, np.ndarray]:
+    def plan(step: int) -> BatchPlan:
         positions = order(step)
-        image = split.read(positions) if ahead is None else ahead.images(step)
-        return {"image": image, "label": split.label[positions], "index": split.index[positions]}
+        if crops is None:
+            return BatchPlan(positions, True, {})
+        drawn = crops.draw(step, split.index[positions], split.sizes[positions])
+        return BatchPlan(positions, crops.stored, drawn)
+
+    reads = crops is not None or not split.in_memory
+    if reads:
+        check_memory(layout_of(plan(0), split.size))
+    starts = (0,) if crops is None else crops.starts
+    ahead = _Ahead(split, plan, workers, starts) if reads else None
+
+    def item(step: int) -> dict[str, Any]:
+        positions = order(step)
+        images = {STORED: split.read(positions)} if ahead is None else ahead.images(step)
+        return {
+            "image": images.pop(STORED, None), "crops": images, "label": split.label[positions],
+            "index": split.index[positions],
+        }
+
+    def select(item: dict[str, Any], member: int) -> dict[str, Any]:
+        return item if crops is None else {**item, "crops": crops.select(item["crops"], member)}
 
     def batch(constants, item) -> Batch:
         mask = jnp.ones(item["label"].shape, bool)
-        return Batch(item["image"], item["label"], item["index"], mask)
+        return Batch(item["image"], item["label"], item["index"], mask, item["crops"])
 
-    return Feed((), item, batch, _nothing if ahead is None else ahead.close)
+    sent = plan_bytes(plan(0), split.size)
+    return Feed((), item, batch, _nothing if ahead is None else ahead.close, select, sent)
 
 
 class _Ahead:
     """The images of steps, from a stream that restarts where steps are not consecutive."""
 
-    def __init__(self, split: Split, order: _Order, workers: int):
-        self._open = functools.partial(Stream, split, order, workers=workers)
+    def __init__(
+        self, split: Split, plan: Callable[[int], BatchPlan], workers: int, starts: Sequence[int]
+    ):
+        self._open = functools.partial(Stream, split, plan, workers=workers)
+        self._starts = starts
         self._stream: Stream | None = None
         self._next = 0
 
-    def images(self, step: int) -> np.ndarray:
-        if self._stream is None or step != self._next:
+    def images(self, step: int) -> dict[str, np.ndarray]:
+        if self._stream is None or step != self._next or step in self._starts:
             self.close()
-            self._stream = self._open(step)
+            # All batches of a stream have the same crops.
+            end = next((start for start in self._starts if start > step), None)
+            self._stream = self._open(start=step, end=end)
         self._next = step + 1
         return self._stream.next()
 
@@ -154,8 +219,24 @@ class _Ahead:
             self._stream = None
 
 
+def plan_bytes(plan: BatchPlan, size: tuple[int, int] | None) -> int:
+    """Returns how many bytes the images and crops of a batch take.
+
+    Args:
+      plan: of the batch.
+      size: (height, width) of whole images, None where they differ.
+    """
+    sent = 3 * len(plan.rows) * size[0] * size[1] if plan.stored else 0
+    for crop, _ in plan.crops.values():
+        height, width = crop.size
+        sent += 3 * len(plan.rows) * crop.draws * height * width * np.dtype(crop.dtype).itemsize
+    return sent
+
+
 def eval_batches(
-    split: Split, batch_size: int, rows: slice | np.ndarray = _ALL
+    split: Split, batch_size: int, rows: slice | np.ndarray = _ALL,
+    crops: Callable[[np.ndarray, np.ndarray], dict[str, Any]] | None = None, stored: bool = True,
+    workers: int = 0,
 ) -> Iterator[Batch]:
     """Yields a split in order, the last batch filled up with masked copies of its first example.
 
@@ -163,6 +244,9 @@ def eval_batches(
       split: the split to evaluate; images on disk are read ahead.
       batch_size: rows of every batch, over all processes.
       rows: the positions within a batch that this process feeds to its devices.
+      crops: `crops(index, sizes) -> {name: (CropPlan, boxes)}`, cut on the host; None for none.
+      stored: whether batches hold whole images.
+      workers: see `streamed`.
 
     Yields:
       Batches of NumPy arrays.
@@ -176,13 +260,22 @@ def eval_batches(
         positions = unbounded(number)
         return np.where(positions < size, positions, 0).astype(np.int32)
 
-    stream = None if split.in_memory else Stream(split, filled, 0)
+    def plan(number: int) -> BatchPlan:
+        positions = filled(number)
+        drawn = {} if crops is None else crops(split.index[positions], split.sizes[positions])
+        return BatchPlan(positions, stored, drawn)
+
+    count = -(-size // batch_size)
+    reads = crops is not None or not split.in_memory
+    stream = Stream(split, plan, 0, workers, end=count) if reads else None
     try:
-        for number in range(-(-size // batch_size)):
+        for number in range(count):
             positions = filled(number)
-            image = split.read(positions) if stream is None else stream.next()
+            images = {STORED: split.read(positions)} if stream is None else stream.next()
             mask = unbounded(number) < size
-            yield Batch(image, split.label[positions], split.index[positions], mask)
+            stored_images = images.pop(STORED, None)
+            label, index = split.label[positions], split.index[positions]
+            yield Batch(stored_images, label, index, mask, images)
     finally:
         if stream is not None:
             stream.close()

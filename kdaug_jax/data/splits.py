@@ -13,19 +13,21 @@ slices that share a bound never share an example and leave none out.
 
 from __future__ import annotations
 
+import difflib
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from fractions import Fraction
 
 import numpy as np
 
 from kdaug_jax.data.dataset import Split
-from kdaug_jax.errors import ConfigError, suggest
+from kdaug_jax.errors import ConfigError
 
 _BOUND = r"\s*(-?\d+(?:\.\d+)?%|-?\d+)?\s*"
 _SLICE = re.compile(rf"([^\[\](),:%]+?)\s*(?:\[{_BOUND}:{_BOUND}\])?")
 _STRATIFIED = re.compile(r"stratified\((.*)\)")
 _PBA = re.compile(r"pba_reduced\(\s*(\d+)\s*,\s*(\d+)\s*\)")
+SYNONYMS = {"val": "validation", "valid": "validation"}
 EXAMPLES = "write it like train[:90%], stratified(train[90%:]) or pba_reduced(4000, 46000)"
 
 
@@ -74,6 +76,11 @@ def choose(splits: Mapping[str, Split], use: str, text: str, source: str) -> Spl
     return base.take(np.arange(start, stop))
 
 
+def base_name(name: str, splits: Collection[str]) -> str:
+    """Returns the base split that a name stands for: "val" and "valid" are "validation"."""
+    return SYNONYMS.get(name, name) if name not in splits else name
+
+
 def overlaps(chosen: Mapping[str, Split], texts: Mapping[str, str]) -> dict[str, int]:
     """Returns how many examples of other parts are in the training part too.
 
@@ -97,7 +104,7 @@ def _base_name(text: str) -> str:
     text = text.strip()
     inner = _STRATIFIED.fullmatch(text)
     match = _SLICE.fullmatch(inner[1].strip() if inner else text)
-    return "train" if _PBA.fullmatch(text) or match is None else match[1]
+    return "train" if _PBA.fullmatch(text) or match is None else base_name(match[1], ())
 
 
 def stratified_order(label: np.ndarray) -> np.ndarray:
@@ -120,12 +127,20 @@ def stratified_order(label: np.ndarray) -> np.ndarray:
 
 
 def _base(splits: Mapping[str, Split], where: str, name: str, source: str) -> Split:
-    if name not in splits:
-        remedy = suggest(name, splits)
-        if name == "validation" and "train" in splits:
-            remedy = "take it from train: data.train='train[:90%]', data.validation='train[90%:]'"
-        raise ConfigError(where, f"'{source}' has no split '{name}'", remedy)
-    return splits[name]
+    base = base_name(name, splits)
+    if base in splits:
+        return splits[base]
+    known = ", ".join(splits)
+    if base == "validation" and "train" in splits:
+        # Stratified, since a set that is sorted by class is refused otherwise.
+        remedy = ("take it from train: data.train='stratified(train[:90%])', "
+                  "data.validation='stratified(train[90%:])'")
+    else:
+        close = difflib.get_close_matches(base, splits, n=1, cutoff=0.5)
+        remedy = f"set {where}='{(close or list(splits))[0]}' or another of these"
+        if where == "data.test":
+            remedy += ", or data.test='' if there is no test split"
+    raise ConfigError(where, f"'{source}' has no split '{name}', but {known}", remedy)
 
 
 def _position(where: str, bound: str | None, default: int, size: int) -> int:

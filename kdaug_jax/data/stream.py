@@ -1,124 +1,201 @@
-"""Images on disk, read and decoded ahead of the step by Grain."""
+"""Batches of images and crops, read and cut ahead of the step."""
 
 from __future__ import annotations
 
-import dataclasses
 import os
-import re
-import signal
-import threading
-import time
 from collections.abc import Callable
-from typing import Any
 
-import grain
 import numpy as np
-from absl import flags
 
-from kdaug_jax.data.dataset import Reader, Split
-from kdaug_jax.errors import DataError
+from kdaug_jax.data.dataset import Split
+from kdaug_jax.errors import ConfigError
+from kdaug_jax.images.batches import (
+    STORED,
+    BatchPlan,
+    CropPlan,
+    Layout,
+    block_bytes,
+    check_plan,
+    layout_of,
+)
+from kdaug_jax.images.crew import Processes, Threads, available
 
-# Bytes read at once: enough to outweigh Grain's overhead, and little enough that the threads share
-# a batch and the first batch comes soon.
-CHUNK_BYTES = 1 << 20
-MAX_THREADS = 16
-
-
-@dataclasses.dataclass(frozen=True)
-class _Chunk:
-    """Reads the chunk of a number; each batch is `parts` of them. Sent to worker processes."""
-
-    reader: Reader
-    rows: Callable[[int], np.ndarray]
-    parts: int
-
-    def __call__(self, number: int) -> np.ndarray:
-        batch, part = divmod(int(number), self.parts)
-        return self.reader.read(np.array_split(self.rows(batch), self.parts)[part])
+# Batches that are filled at the same time, so that none of the crew waits for the last part of one.
+AHEAD = 3
+# They, the batch that a step waits for, and the one whose copy to the devices may not be done.
+HELD = AHEAD + 2
+# Python's lock is held for a sixth of the work on a JPEG, so more threads would wait for it.
+MOST_THREADS = 8
+MOST_CORES_OF_THREADS = 4
+# Pixels of a part of a batch: some 25 ms of decoding, against 0.1 ms for its task and report.
+PART_PIXELS = 3 << 20
 
 
 class Stream:
-    """The images of one batch after another, read ahead; `close` it to end its workers."""
+    """The images of one batch after another, made ahead of the step.
+
+    What is made is a function of the plan alone: the same bytes with any number of threads or
+    processes, from any start.
+
+    Memory: the arrays that `next` returns belong to the caller. Nothing writes to them again, so
+    they may be handed to `jax.device_put`, which on the CPU backend keeps using the memory that it
+    is given. Beside them, a stream holds `AHEAD` batches.
+
+    A stream is used by one thread. It ends its threads, processes and descriptors in `close`, after
+    its last batch, and when `next` raises.
+    """
 
     def __init__(
-        self, split: Split, rows: Callable[[int], np.ndarray], start: int, workers: int = 0
+        self, split: Split, plan: Callable[[int], BatchPlan], start: int, workers: int = -1,
+        end: int | None = None,
     ):
-        """Starts reading ahead.
+        """Starts to read ahead.
 
         Args:
           split: the images.
-          rows: `rows(batch number)` returns `i[n]`, positions in the split, as many for each batch;
-            pure, and picklable if there are workers.
+          plan: `plan(number)` returns what a batch holds; pure, and called once for each batch, in
+            order, by the thread that uses the stream. All batches have the outputs of the first,
+            and no more rows.
           start: number of the first batch.
-          workers: processes that read and decode; 0 for threads of this process, which is enough
-            where decoding releases Python's lock, as that of PNG and JPEG does.
-        """
-        count = len(rows(start))
-        per_batch = count * split.size_bytes // len(split)
-        parts = min(max(per_batch // CHUNK_BYTES, 1), count)
-        threads = _threads(workers)
-        chunks = grain.MapDataset.range(start * parts, 1 << 62).map(
-            _Chunk(split.reader, rows, parts)
-        )
-        ahead = grain.ReadOptions(
-            num_threads=threads, prefetch_buffer_size=2 * max(threads, parts)
-        )
-        stream = chunks.to_iter_dataset(ahead)
-        if workers:
-            if not flags.FLAGS.is_parsed():  # Grain reads some, which notebooks never parse
-                flags.FLAGS.mark_as_parsed()
-            stream = stream.mp_prefetch(
-                grain.MultiprocessingOptions(workers, per_worker_buffer_size=2 * parts),
-                worker_init_fn=_end_with_parent,
-            )
-        # After the workers, so that their number does not change the contents of a batch.
-        self._iterator = iter(stream.batch(parts, batch_fn=_join))
-
-    def next(self) -> np.ndarray:
-        """Returns the images of the next batch, `u8[n,H,W,3]`.
+          workers: processes that read, decode and cut; 0 for threads of this process; -1 to choose,
+            see `choose_workers`. Images that lie in memory are always cut by threads.
+          end: one after the last batch; None for a stream without end.
 
         Raises:
-          DataError: an image is corrupt, or a worker process died.
+          ConfigError: there are no worker processes on this system, or batches do not fit into
+            memory.
+          DataError: the images cannot be sent to worker processes.
         """
+        self._plan, self._end = plan, end
+        self._number = self._begun = start  # of the next batch, and of the next to begin
+        self._waiting: dict[int, set[int]] = {}  # starts of the parts that are not done
+        self._failures: dict[int, dict[int, Exception]] = {}
+        self._crew = None
+        if start == end:
+            return
+        first = plan(start)
+        layout = self._layout = layout_of(first, split.size)
+        check_memory(layout)
+        workers = choose_workers(workers, split)
+        crew_size = workers or min(cores(), MOST_THREADS)
+        pixels = split.size_bytes // (3 * len(split))
+        self._part = max(min(PART_PIXELS // pixels, -(-layout.count // crew_size)), 1)
+        if workers:
+            self._crew = Processes(split.reader, layout, workers, AHEAD)
+        else:
+            self._crew = Threads(split.reader, layout, crew_size)
         try:
-            return next(self._iterator)
-        except RuntimeError as error:
-            died = re.search(r"Worker process was terminated .* exit code (-?\d+)", str(error))
-            if died is None:
-                raise
-            raise DataError(
-                "data.workers", f"a worker process died with exit code {died[1]}",
-                "check that memory suffices, and run again to go on from the last checkpoint",
-            ) from None
+            self._begin(first)
+            self._read_ahead()
+        except BaseException:
+            self.close()
+            raise
+
+    def _begin(self, plan: BatchPlan) -> None:
+        check_plan(self._layout, plan)
+        count = len(plan.rows)
+        parts = [
+            slice(start, min(start + self._part, count)) for start in range(0, count, self._part)
+        ]
+        self._waiting[self._begun] = {part.start for part in parts}
+        self._crew.begin(self._begun, plan, parts)
+        self._begun += 1
+
+    def _read_ahead(self) -> None:
+        last = self._number + AHEAD
+        while self._begun < (last if self._end is None else min(last, self._end)):
+            self._begin(self._plan(self._begun))
+
+    def next(self) -> dict[str, np.ndarray]:
+        """Returns the images of the next batch of n rows, which are the caller's to keep.
+
+        Returns:
+          The stored images under `STORED`, `u8[n,H,W,3]`, if the plan wants them, and each output
+          of D crops by its name, `[n*D,H,W,3]`: draw d of image b lies in row b*D+d.
+
+        Raises:
+          DataError: an image is corrupt, the first of the batch is named; or a worker process died.
+          ValueError: the stream has ended.
+        """
+        if self._crew is None:
+            raise ValueError("the stream has ended")
+        try:
+            images = self._finish(self._number)
+            self._number += 1
+            self._read_ahead()
+        except BaseException:
+            self.close()
+            raise
+        if self._number == self._end:
+            self.close()
+        return images
+
+    def _finish(self, number: int) -> dict[str, np.ndarray]:
+        while self._waiting[number]:
+            reported, start, failure = self._crew.report()
+            self._waiting[reported].discard(start)
+            if failure is not None:
+                self._failures.setdefault(reported, {})[start] = failure
+        del self._waiting[number]
+        if failures := self._failures.pop(number, None):
+            raise failures[min(failures)]
+        return self._crew.take(number)
 
     def close(self) -> None:
-        """Ends reading ahead, and the worker processes."""
-        self._iterator.close()
+        """Ends reading ahead, threads and processes; a second call does nothing."""
+        if self._crew is not None:
+            crew, self._crew = self._crew, None
+            crew.close()
 
 
-def _threads(workers: int) -> int:
-    present = os.cpu_count() or 1
-    return min(max(present // max(workers, 1), 1), MAX_THREADS)
+def check_memory(layout: Layout) -> None:
+    """Validates that the batches which lie in memory at a time fit there.
 
+    Otherwise the kernel would end the run, or another one, without a word.
 
-def _join(chunks: Any) -> np.ndarray:
-    return chunks[0] if len(chunks) == 1 else np.concatenate(chunks)
+    Args:
+      layout: of the largest batch.
 
-
-def _end_with_parent(number: int, count: int) -> None:
-    """Makes a worker live exactly as long as its parent.
-
-    Signals to the process group must not end it: the parent still needs batches until it has saved.
-    A parent that is killed cannot end it, so the worker watches its parent.
+    Raises:
+      ConfigError: they do not.
     """
-    del number, count
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    parent = os.getppid()
+    needed = HELD * block_bytes(layout)
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    if needed > memory:
+        raise ConfigError(
+            "data.batch_size", f"the {HELD} batches of {layout.count} examples that lie in memory "
+            f"at a time take {needed / 1e9:,.1f} GB, and there are {memory / 1e9:,.1f} GB",
+            "take a smaller one, or let views begin with smaller crops",
+        )
 
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(1.0)
-        os._exit(1)
 
-    threading.Thread(target=watch, daemon=True).start()
+def cores() -> int:
+    """Returns the number of cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def choose_workers(workers: int, split: Split, available_cores: int | None = None) -> int:
+    """Returns the number of worker processes; 0 stands for threads.
+
+    Threads share Python's lock, so they serve up to `MOST_CORES_OF_THREADS` cores; above that, all
+    cores but one get a process.
+
+    Args:
+      workers: the number, or -1 to choose.
+      split: images that lie in memory are cut by threads, since processes would each copy them;
+        a reader of the program that runs cannot be loaded by a process, so threads are chosen.
+      available_cores: by default `cores()`.
+    """
+    if split.in_memory:
+        return 0
+    if workers >= 0:
+        return workers
+    count = cores() if available_cores is None else available_cores
+    alone = type(split.reader).__module__ == "__main__"
+    return 0 if count <= MOST_CORES_OF_THREADS or alone or not available() else count - 1
+
+
+__all__ = ["AHEAD", "STORED", "BatchPlan", "CropPlan", "Stream", "check_memory", "choose_workers",
+           "cores", "layout_of"]

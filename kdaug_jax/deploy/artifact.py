@@ -72,7 +72,9 @@ def logits_function(
     return logits
 
 
-def write(directory: Path, loaded: Loaded, view: str, mean: tuple[float, ...]) -> dict[str, Any]:
+def write(
+    directory: Path, loaded: Loaded, view: str, mean: tuple[float, ...], dtype: Any = jnp.uint8
+) -> dict[str, Any]:
     """Writes the directory, whole or not at all.
 
     Args:
@@ -80,6 +82,7 @@ def write(directory: Path, loaded: Loaded, view: str, mean: tuple[float, ...]) -
       loaded: the network.
       view: see `logits_function`.
       mean: see `logits_function`.
+      dtype: of the images that the function takes, uint8 or float32 pixels 0..255.
 
     Returns:
       What `sizes.json` holds: `{"files": {name: bytes}, "weights": [[kind, count, float32 bytes,
@@ -104,7 +107,7 @@ def write(directory: Path, loaded: Loaded, view: str, mean: tuple[float, ...]) -
     else:
         variables = fold_batchnorm(model, loaded.variables, size=card.size)
     variables = jax.tree.map(np.asarray, variables)
-    content = _serialise(logits_function(model, variables, view, mean), card.size)
+    content = _serialise(logits_function(model, variables, view, mean), card.size, dtype)
     with model_card.made_whole(directory, replace=FUNCTION_CARD) as partial:
         (partial / FUNCTION).write_bytes(content)
         card_json = json.dumps(dataclasses.asdict(card), sort_keys=True)
@@ -121,9 +124,9 @@ def write(directory: Path, loaded: Loaded, view: str, mean: tuple[float, ...]) -
     return sizes
 
 
-def _serialise(function: Callable[..., Any], size: tuple[int, int]) -> bytes:
+def _serialise(function: Callable[..., Any], size: tuple[int, int], dtype: Any) -> bytes:
     batch, = export.symbolic_shape("b")
-    image = jax.ShapeDtypeStruct((batch, *size, 3), jnp.uint8)
+    image = jax.ShapeDtypeStruct((batch, *size, 3), dtype)
     try:
         return export.export(jax.jit(function), platforms=PLATFORMS)(image).serialize()
     except jax.errors.InconclusiveDimensionOperation as error:

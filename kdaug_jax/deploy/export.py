@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any, TextIO
 
 import jax
+import numpy as np
 
 from kdaug_jax.deploy import artifact
+from kdaug_jax.experiment import views
 from kdaug_jax.experiment.frozen.standalone import load_one
 from kdaug_jax.runtime import workdir
 from kdaug_jax.runtime.console import Console
@@ -33,7 +36,10 @@ def export_run(directory: str | Path, *, stream: TextIO | None = None) -> dict[s
     """
     console = Console(stream)
     directory, stored = workdir.read_run(directory)
-    view = stored["config"]["eval"]["view"]
+    view, crop, size, dtype = stored["config"]["eval"]["view"], "", None, np.uint8
+    if stored["data"].get("mixed"):  # files of any size are then cropped before the function
+        leading, crop, view = views.split_leading(view, "eval.view")
+        size, dtype = leading.plan.size, leading.plan.dtype
     sizes = {}
     for number, name in enumerate(stored["members"]):
         loaded = load_one(directory, member=number, say=console.say)
@@ -41,7 +47,10 @@ def export_run(directory: str | Path, *, stream: TextIO | None = None) -> dict[s
             directory / EXPORT / str(number)
         )
         if jax.process_index() == 0:
-            sizes[str(target)] = artifact.write(target, loaded, view, loaded.card.mean)
+            card = dataclasses.replace(loaded.card, crop=crop, size=size or loaded.card.size)
+            sizes[str(target)] = artifact.write(
+                target, loaded._replace(card=card), view, card.mean, dtype
+            )
             console.say(f"{name or loaded.card.arch}: {target}")
             console.say(artifact.table(sizes[str(target)]))
     return sizes

@@ -14,9 +14,10 @@ import jax
 import numpy as np
 from PIL import Image
 
-from kdaug_jax.data.images import decode
 from kdaug_jax.deploy import artifact
 from kdaug_jax.errors import ConfigError, DataError, UserError
+from kdaug_jax.experiment import views
+from kdaug_jax.images.decode import open_image
 from kdaug_jax.runtime import workdir
 from kdaug_jax.runtime.model_card import ModelCard
 
@@ -24,18 +25,19 @@ from kdaug_jax.runtime.model_card import ModelCard
 BATCH = 64
 
 
-def read_image(path: Path, number: int, size: tuple[int, int], resize: bool) -> np.ndarray:
+def read_image(path: Path, number: int, card: ModelCard, resize: bool) -> np.ndarray:
     """Reads one image in the form that the network takes.
 
     Args:
-      path: PNG or JPEG.
+      path: a file of any format that `images.decode` reads.
       number: its position among the images, for messages.
-      size: (height, width) that the network takes.
+      card: of the network. A network that was trained on images of several sizes crops each as
+        evaluation does.
       resize: whether an image of another size is scaled (bilinear) by its shorter side and cropped
-        to the middle.
+        to the middle, for networks that take one size only.
 
     Returns:
-      `u8[H,W,3]`.
+      `u8[H,W,3]`, or `f32[H,W,3]` where the crop returns floats.
 
     Raises:
       DataError: it cannot be read, or has another size.
@@ -44,20 +46,23 @@ def read_image(path: Path, number: int, size: tuple[int, int], resize: bool) -> 
         content = path.read_bytes()
     except OSError as error:
         raise DataError(str(path), f"cannot be read ({error.strerror})", "name a file") from None
-    pixels = decode(content, str(path), number)
-    if pixels.shape[:2] == size:
-        return pixels
+    try:
+        image, size = open_image(content, str(path), number), card.size
+    except DataError as error:  # whose remedy is for data sets
+        raise DataError(error.where, error.what, "give an opaque PNG or JPEG instead") from None
+    if card.crop:
+        leading, _, _ = views.split_leading(card.crop, "crop")
+        return views.cut_image("eval", leading, image)[0]
+    if (image.height, image.width) == size:
+        return np.asarray(image)
     if not resize:
         raise DataError(
-            str(path), "has {1}×{0} pixels, the network takes {3}×{2}".format(
-                *pixels.shape[:2], *size
-            ),
-            "resize it, or use --resize",
+            str(path), f"has {image.width}×{image.height} pixels, the network takes "
+            f"{size[1]}×{size[0]}", "resize it, or use --resize",
         )
-    height, width = pixels.shape[:2]
-    scale = max(size[0] / height, size[1] / width)
-    wide = max(round(width * scale), size[1]), max(round(height * scale), size[0])
-    scaled = np.asarray(Image.fromarray(pixels).resize(wide, Image.Resampling.BILINEAR))
+    scale = max(size[0] / image.height, size[1] / image.width)
+    wide = max(round(image.width * scale), size[1]), max(round(image.height * scale), size[0])
+    scaled = np.asarray(image.resize(wide, Image.Resampling.BILINEAR))
     top, left = (scaled.shape[0] - size[0]) // 2, (scaled.shape[1] - size[1]) // 2
     return scaled[top : top + size[0], left : left + size[1]]
 
@@ -92,7 +97,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise ConfigError("--top", f"is {options.top}", "at least 1")
         card, function = artifact.read(workdir.place("--model", options.model), options.packed)
         images = [
-            read_image(path, number, card.size, options.resize)
+            read_image(path, number, card, options.resize)
             for number, path in enumerate(options.image)
         ]
         for start in range(0, len(images), BATCH):

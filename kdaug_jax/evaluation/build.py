@@ -44,10 +44,24 @@ def build_evaluator(
     metrics, settings = resolve_metrics(section, info.num_classes)
     predictors, selections = plan_predictors(config, _branches(config, networks))
     spec = EvalSpec(
-        networks, predictors, metrics, settings, views.parse("eval", section["view"], info),
+        networks, predictors, metrics, settings, parse_view(section["view"], info),
         _training_views(config, info), info, mesh, human,
     )
-    return make_evaluator(spec, selections, section["batch_size"] or config["data"]["batch_size"])
+    batch_size = section["batch_size"] or config["data"]["batch_size"]
+    return make_evaluator(spec, selections, batch_size, config["data"]["workers"])
+
+
+def parse_view(text: str, info: Info) -> views.ViewSpec:
+    """Reads `eval.view`.
+
+    Args:
+      text: its stages.
+      info: facts of the images that are evaluated.
+
+    Raises:
+      ConfigError: see `views.parse`.
+    """
+    return views.parse("eval", text, info, where="eval.view")
 
 
 def _branches(config: Mapping[str, Any], networks: Mapping[str, Network]) -> dict[str, int]:
@@ -87,7 +101,7 @@ def check_evaluation(
     """
     section = config["eval"]
     metrics, settings = resolve_metrics(section, info.num_classes)
-    inputs = views.parse("eval", section["view"], info)
+    inputs = parse_view(section["view"], info)
     if inputs.source is not None:
         raise ConfigError("eval.view", "starts from another view", "write its stages out")
     if inputs.rows:

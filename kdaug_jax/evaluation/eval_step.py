@@ -20,6 +20,9 @@ from kdaug_jax.runtime import sharding
 from kdaug_jax.runtime.ordering import Ordering
 from kdaug_jax.types import Batch, Clock, Info, Outputs, View, select_features
 
+# What evaluation draws is the same for every run and at every time.
+SEED, EPOCH = 0, 0
+
 # Sums by predictor, then by metric and the suffix of its name.
 Sums = dict[str, dict[tuple[str, str], Any]]
 
@@ -49,6 +52,7 @@ class EvalSpec(NamedTuple):
       info: facts of the training split.
       mesh: the devices.
       human: `f32[N,C]`, people's answers by position in the test split's base split, or None.
+      classes: which classes of the networks the labels count, in their order; empty for all.
     """
 
     networks: Mapping[str, Network]
@@ -60,6 +64,38 @@ class EvalSpec(NamedTuple):
     info: Info
     mesh: Mesh
     human: np.ndarray | None = None
+    classes: tuple[int, ...] = ()
+
+    @property
+    def chains(self) -> tuple[tuple[views.ViewSpec, ...], ...]:
+        """What each view that networks are run on is made from, itself last."""
+        return ((self.view,), *(view.specs for view in self.training_views))
+
+    @property
+    def stored(self) -> bool:
+        """Whether a view starts from whole images."""
+        return any(views.cutter(specs).stored for specs in self.chains)
+
+    def crops(self, index: np.ndarray, sizes: np.ndarray) -> dict[str, Any]:
+        """Draws the boxes of all leading crops of a batch, the same for every seed and epoch.
+
+        Args:
+          index: `i32[n]`, positions of the examples in their base split.
+          sizes: `i32[n,2]`, height and width of their images.
+
+        Returns:
+          Crop plans and boxes by the name that `_view_crops` looks for.
+        """
+        return {
+            f"{number}/{name}": drawn
+            for number, specs in enumerate(self.chains)
+            for name, drawn in views.cutter(specs).crops(SEED, EPOCH, index, sizes).items()
+        }
+
+    @property
+    def crops_on_host(self) -> bool:
+        """Whether a view has a leading crop that is cut on the host."""
+        return any(views.cutter(specs).leading for specs in self.chains)
 
     @property
     def teachers(self) -> tuple[str, ...]:
@@ -126,11 +162,11 @@ def make_eval_step(spec: EvalSpec, first: bool = False) -> Callable[..., Sums]:
 
     def evaluate_batch(variables, params, batch: Batch, human, number, before) -> Sums:
         metrics = spec.metrics_of(human is not None, first)
-        view = _make_view((spec.view,), batch, spec.info, number)
+        view = _make_view(spec, 0, batch, number)
         members = [member for predictor in spec.predictors for member in predictor.members]
         outputs = [_run_networks(spec, variables, view, [*members, *_teachers(spec)], human)]
-        for specs, branch in () if first else spec.training_views:
-            view = _make_view(specs, batch, spec.info, number)
+        for chain, (_, branch) in () if first else enumerate(spec.training_views, 1):
+            view = _make_view(spec, chain, batch, number)
             after = Ordering(number, outputs[-1].logits.values()).after(view.image)
             members = [_on_branch(spec, predictor, branch) for predictor in _main(spec)]
             members = [*members, *_teachers(spec)]
@@ -157,11 +193,16 @@ def make_eval_step(spec: EvalSpec, first: bool = False) -> Callable[..., Sums]:
     return jax.jit(sharding.within(spec.mesh, evaluate_batch), out_shardings=whole)
 
 
-def _make_view(specs: Sequence[views.ViewSpec], batch: Batch, info: Info, number) -> View:
-    """Returns the last of some views, the same in every epoch and for every seed."""
+def _make_view(spec: EvalSpec, chain: int, batch: Batch, number) -> View:
+    """Returns the last view of a chain, the same in every epoch and for every seed."""
+    specs = spec.chains[chain]
+    crops = {
+        view.name: batch.crops[f"{chain}/{view.name}"] for view in specs if view.leading is not None
+    }
     values, _ = views.hparams(specs)
-    clock = Clock(np.zeros((), np.uint32), np.zeros((), np.int32), number)
-    return views.make(specs, clock, batch, values, info, 1)[specs[-1].name]
+    clock = Clock(np.asarray(SEED, np.uint32), np.asarray(EPOCH, np.int32), number)
+    made = views.make(specs, clock, batch.replace(crops=crops), values, spec.info, 1)
+    return made[specs[-1].name]
 
 
 def _teachers(spec: EvalSpec) -> list[Member]:
@@ -199,6 +240,8 @@ def _run_networks(
         if spec.embeds:
             parts.append((embedding, embedding_of(name, outputs, spec.settings)))
         for by_member, array in parts:
+            if by_member is logits and spec.classes:
+                array = array[:, np.asarray(spec.classes)]
             apart = array.reshape(-1, len(branches), *array.shape[1:])
             by_member |= {(name, branch): apart[:, i] for i, branch in enumerate(branches)}
     return ViewOutputs(logits, embedding, view.label, view.mask, human)

@@ -7,15 +7,17 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from kdaug_jax import data
-from kdaug_jax.errors import ConfigError
+from kdaug_jax.errors import ConfigError, DataError
 from kdaug_jax.evaluation.build import build_evaluator, check_evaluation
+from kdaug_jax.evaluation.data_sets import data_changes, data_record, load_data
 from kdaug_jax.evaluation.eval_step import EvalSpec
 from kdaug_jax.evaluation.metric_table import resolve_metric
 from kdaug_jax.evaluation.predictors import with_selected
 from kdaug_jax.evaluation.run import Results, evaluate_split
+from kdaug_jax.evaluation.sets import build_sets, corruption_errors, load_sets
 from kdaug_jax.evaluation.tables import results_tables
 from kdaug_jax.experiment import config as configs
-from kdaug_jax.experiment import networks
+from kdaug_jax.experiment import networks, views
 from kdaug_jax.experiment.frozen.stored import load, located
 from kdaug_jax.runtime import checkpoint, sharding, workdir
 from kdaug_jax.runtime.console import Console
@@ -48,9 +50,14 @@ def evaluate_run(
     console = Console(stream)
     directory, stored = workdir.read_run(directory)
     full = configs.validate(config)
-    dataset = _dataset(stored, full, directory, allow_config_change)
-    info, human = data.describe(dataset), None
-    if full["eval"]["human"]:
+    dataset = _dataset(stored, full, directory, allow_config_change, console)
+    info = data.describe(dataset)
+    _check_unchanged(stored, full, dataset, info, allow_config_change)
+    texts = {name: section["ops"] for name, section in stored["config"]["views"].items()}
+    texts = {name: texts[name] for name in configs.natural_sort(texts)}
+    info = views.with_crops(info, texts, full["data"]["crop"])
+    human = None
+    if full["eval"]["human"] and "test" in dataset.splits:
         rows = max(dataset.splits["test"].index) + 1
         human = data.read_human(full["eval"]["human"], info.num_classes, rows)
     mesh = sharding.make_mesh(full["mesh"]["data"], full["data"]["batch_size"])
@@ -68,20 +75,30 @@ def evaluate_run(
     }
     check_evaluation(config, info, built)
     evaluator = build_evaluator(config, built, info, mesh, human)
+    set_data = load_sets(full, info, dataset.class_names, console.say, console.progress)
+    sets = build_sets(config, evaluator, set_data)
     results: Results = {}
     for number, member in enumerate(stored["members"]):
         variables, params = _member(evaluator.spec, directory, number, trained, console.say)
         numbers = {}
         for use in ("validation", "test"):
-            numbers |= evaluate_split(evaluator, variables, params, dataset.splits, use).numbers
-        results[member] = with_selected(numbers, evaluator.selections)
+            if use in dataset.splits:
+                numbers |= evaluate_split(evaluator, variables, params, dataset.splits, use).numbers
+        for item in sets:
+            splits = {item.data.name: item.data.split}
+            numbers |= evaluate_split(
+                item.evaluator, variables, params, splits, item.data.name
+            ).numbers
+        errors = corruption_errors(sets, numbers)
+        results[member] = {**with_selected(numbers, evaluator.selections), **errors}
     for table in results_tables(evaluator, results, {}):
         console.say(table)
     return results
 
 
 def _dataset(
-    stored: Mapping[str, Any], full: Mapping[str, Any], directory: Path, allow_change: bool
+    stored: Mapping[str, Any], full: Mapping[str, Any], directory: Path, allow_change: bool,
+    console: Console,
 ) -> data.Dataset:
     """Loads the data, which must be those of the run."""
     section = full["data"]
@@ -92,8 +109,20 @@ def _dataset(
             "the run was trained on other data (" + "; ".join(changed) + ")",
             "give the config it was trained with, or --allow_config_change",
         )
-    uses = ("train", "validation", "test")
-    return data.load(section["source"], {use: section[use] for use in uses})
+    return load_data(section, console.say, console.progress)
+
+
+def _check_unchanged(
+    stored: Mapping[str, Any], full: Mapping[str, Any], dataset: data.Dataset, info: Info,
+    allow_change: bool,
+) -> None:
+    altered = data_changes(stored["data"], data_record(dataset, info))
+    if altered and not allow_change:
+        raise DataError(
+            full["data"]["source"],
+            "changed since the run was started (" + "; ".join(altered) + ")",
+            "restore it, or --allow_config_change to evaluate on what is there now",
+        )
 
 
 def _member(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -27,6 +28,7 @@ class Evaluator(NamedTuple):
       spec: what is computed.
       selections: what is selected among on the validation split.
       batch_size: rows a batch.
+      workers: see `data.workers`.
       first_pass: jitted, for metrics that need a pass beforehand.
       step: jitted, for all metrics.
     """
@@ -34,6 +36,7 @@ class Evaluator(NamedTuple):
     spec: EvalSpec
     selections: tuple[Selection, ...]
     batch_size: int
+    workers: int
     first_pass: Callable[..., Sums]
     step: Callable[..., Sums]
 
@@ -46,7 +49,7 @@ class Evaluation(NamedTuple):
 
 
 def make_evaluator(
-    spec: EvalSpec, selections: tuple[Selection, ...], batch_size: int
+    spec: EvalSpec, selections: tuple[Selection, ...], batch_size: int, workers: int = 0
 ) -> Evaluator:
     """Makes an evaluator; nothing is compiled before it is used.
 
@@ -54,10 +57,10 @@ def make_evaluator(
       spec: what to compute.
       selections: what to select among.
       batch_size: rows a batch; the last batch of a split is filled up with masked rows.
+      workers: see `data.workers`.
     """
-    return Evaluator(
-        spec, selections, batch_size, make_eval_step(spec, first=True), make_eval_step(spec)
-    )
+    first_pass, step = make_eval_step(spec, first=True), make_eval_step(spec)
+    return Evaluator(spec, selections, batch_size, workers, first_pass, step)
 
 
 def make_network_evaluator(evaluator: Evaluator, network: str) -> Evaluator:
@@ -66,7 +69,7 @@ def make_network_evaluator(evaluator: Evaluator, network: str) -> Evaluator:
     alone = {name: row for name, row in spec.metrics.items() if row.needs != "teacher"}
     predictor = Predictor(network, ((network, 0),))
     spec = spec._replace(predictors=(predictor,), metrics=alone, training_views=())
-    return make_evaluator(spec, (), evaluator.batch_size)
+    return make_evaluator(spec, (), evaluator.batch_size, evaluator.workers)
 
 
 def evaluate_state(
@@ -133,15 +136,22 @@ def evaluate_split(
     rows = sharding.local_rows(mesh, batch_size)
 
     def over(step: Callable[..., Sums], before: Sums, merge: Callable[[Any, Any], Any]) -> Sums:
-        total = None
-        for number, batch in enumerate(eval_batches(split, batch_size, rows)):
-            check()
-            people = None if human is None else human[batch.index]
-            batch, people = sharding.put_batch(mesh, (batch, people))
-            part = sharding.settle(
-                step(variables, params, batch, people, np.int32(number), before)
-            )
-            total = part if total is None else merge(total, part)
+        total, running = None, None
+        batches = eval_batches(
+            split, batch_size, rows, spec.crops if spec.crops_on_host else None, spec.stored,
+            evaluator.workers,
+        )
+        with contextlib.closing(batches):
+            for number, batch in enumerate(batches):
+                check()
+                people = None if human is None else human[batch.index]
+                batch, people = sharding.put_batch(mesh, (batch, people))
+                # No more than two batches are on the devices.
+                jax.block_until_ready(running)
+                running = sharding.settle(
+                    step(variables, params, batch, people, np.int32(number), before)
+                )
+                total = running if total is None else merge(total, running)
         return total
 
     before = {}

@@ -15,15 +15,17 @@ ALWAYS = ("accuracy", "nll")
 def results_tables(
     evaluator: Evaluator, results: Results, teachers: Mapping[str, Mapping[str, float]]
 ) -> list[str]:
-    """Returns the results table, and the table of further metrics if there are any.
+    """Returns the results table, and those of further metrics and data sets if there are any.
 
     Args:
       evaluator: what was evaluated.
       results: metrics by member.
       teachers: metrics by frozen network.
     """
-    further = _metrics_table(results)
-    return [_results_table(evaluator, results, teachers), *([further] if further else [])]
+    tables = [
+        _results_table(evaluator, results, teachers), _metrics_table(results), _sets_table(results)
+    ]
+    return [text for text in tables if text]
 
 
 def _results_table(
@@ -31,15 +33,17 @@ def _results_table(
 ) -> str:
     networks = evaluator.spec.networks
     architectures = {name: network.model.name for name, network in networks.items()}
-    rows = [("network", "validation accuracy", "test accuracy", "test nll")]
+    splits = ("validation", "test") if _tested(results) else ("validation",)
+    last = splits[-1]
+    rows = [("network", *(f"{split} accuracy" for split in splits), f"{last} nll")]
 
     def row(label: str, name: str, values: Mapping[str, float], member: str = ""):
         middle = f"{name}/" if name else ""
         cells = []
-        for split in ("validation", "test"):
+        for split in splits:
             value = values.get(f"eval/{split}/{middle}accuracy")
             cells.append("-" if value is None else f"{100 * value:.2f} %")
-        nll = values.get(f"eval/test/{middle}nll")
+        nll = values.get(f"eval/{last}/{middle}nll")
         return (f"{label} {member}".rstrip(), *cells, "-" if nll is None else f"{nll:.4f}")
 
     for name, values in teachers.items():
@@ -51,7 +55,7 @@ def _results_table(
             if predictor.term:
                 count = len(predictor.members)
                 weights = [
-                    values.get(f"eval/test/{predictor.name}/weight_{i}") for i in range(count)
+                    values.get(f"eval/{last}/{predictor.name}/weight_{i}") for i in range(count)
                 ]
                 known = " ".join(f"{weight:.2f}" for weight in weights if weight is not None)
                 label = f"{predictor.name} of {count}" + (f" ({known})" if known else "")
@@ -67,14 +71,43 @@ def _results_table(
 
 def _metrics_table(results: Results) -> str:
     """Returns a table of the metrics beside accuracy and NLL, "" where there are none."""
-    rows = [("metric", "validation", "test")]
+    splits = ("validation", "test") if _tested(results) else ("validation",)
+    rows = [("metric", *splits)]
     for member, values in results.items():
-        names = dict.fromkeys(name.split("/", 2)[2] for name in values)
+        names = dict.fromkeys(
+            name.split("/", 2)[2] for name in values if name.split("/")[1] in splits
+        )
         for name in names:
             last = name.rpartition("/")[2]
             if last in ALWAYS or last == "number" or last.startswith("weight_"):
                 continue
-            numbers = [values.get(f"eval/{split}/{name}") for split in ("validation", "test")]
+            numbers = [values.get(f"eval/{split}/{name}") for split in splits]
             cells = ["-" if number is None else f"{number:.4f}" for number in numbers]
             rows.append((f"{name} {member}".rstrip(), *cells))
     return table(rows) if len(rows) > 1 else ""
+
+
+def _sets_table(results: Results) -> str:
+    """Returns a table of further data sets, "" where there are none."""
+    rows = [("data set", "accuracy", "nll")]
+    for member, values in results.items():
+        names = dict.fromkeys(name.split("/")[1] for name in values)
+        for name in names:
+            if name in ("validation", "test"):
+                continue
+            error = values.get(f"eval/{name}/mean_corruption_error")
+            if error is not None:
+                rows.append((f"{name} {member}".rstrip(), f"mCE {100 * error:.2f} %", "-"))
+                continue
+            accuracy, nll = (values.get(f"eval/{name}/{part}") for part in ("accuracy", "nll"))
+            rows.append((
+                f"{name} {member}".rstrip(),
+                "-" if accuracy is None else f"{100 * accuracy:.2f} %",
+                "-" if nll is None else f"{nll:.4f}",
+            ))
+    return table(rows) if len(rows) > 1 else ""
+
+
+def _tested(results: Results) -> bool:
+    """Returns whether there was a test split."""
+    return any(name.startswith("eval/test/") for values in results.values() for name in values)

@@ -36,21 +36,29 @@ def read_calls(where: str, text: str) -> list[tuple[str, list[Any], dict[str, An
     """
     if not isinstance(text, str):
         raise ConfigError(where, f"got {text!r}", "write text such as 'pad_crop(4)|flip'")
-    if not text.strip():
-        return []
     try:
-        node = ast.parse(text.strip(), mode="eval").body
-        stages = []
-        while isinstance(node, ast.BinOp) and isinstance(node.op, ast.BitOr):
-            stages.append(node.right)
-            node = node.left
-        stages.append(node)
-        return [_call(where, stage) for stage in reversed(stages)]
+        return [_call(where, stage) for stage in _stages(text)]
     except (SyntaxError, ValueError) as error:
         remedy = "write name(values)|name(values)"
         if ":" in text:
             remedy += ", and a name of your own as package.module.function, with a dot for a colon"
         raise ConfigError(where, f"cannot read {text!r}", remedy) from error
+
+
+def call_texts(text: str) -> list[str]:
+    """Returns the text of each call of an expression that `read_calls` has read."""
+    return [ast.unparse(stage) for stage in _stages(text)]
+
+
+def _stages(text: str) -> list[ast.expr]:
+    if not text.strip():
+        return []
+    node = ast.parse(text.strip(), mode="eval").body
+    stages = []
+    while isinstance(node, ast.BinOp) and isinstance(node.op, ast.BitOr):
+        stages.append(node.right)
+        node = node.left
+    return [node, *reversed(stages)]
 
 
 def _call(where: str, node: ast.expr) -> tuple[str, list[Any], dict[str, Any]]:

@@ -33,7 +33,7 @@ __all__ = [
 
 MODES = FIELDS["mode"].legal
 # A run may be resumed with other values of these.
-FREE = ("mode", "data.workers", "data.device_gb")
+FREE = ("mode", "data.workers", "data.device_gb", "data.stage_gb", "data.crop")
 # What a value of each type may be in Python; a field of another type is checked by who reads it.
 TYPES = {"float": (int, float), "int": int, "bool": bool, "str": str, "tuple": (tuple, list),
          "dict": dict}
@@ -168,7 +168,7 @@ def _network(where: str, value: Any) -> dict[str, Any]:
             )
         section["checkpoint"] = tuple(checkpoint)
     section.update(mean=tuple(section["mean"]), std=tuple(section["std"]))
-    _check_pairs(f"{where}.recipe", section["recipe"], (str,))
+    _check_pairs(f"{where}.recipe", section["recipe"], (str,), ' ("path", value)')
     return section
 
 
@@ -227,15 +227,31 @@ def _check_sections(full: Mapping[str, Any]) -> None:
             )
     for field in ("phases", "population"):
         _check_pairs(field, full[field], (object,))
+    _check_sets(full["eval"]["sets"])
 
 
-def _check_pairs(where: str, entries: Any, first: tuple[type, ...]) -> None:
+def _check_sets(sets: Any) -> None:
+    _check_pairs("eval.sets", sets, (str,), ' ("name", "source")')
+    names = [name for name, _ in sets]
+    for name, source in sets:
+        usable = name.replace("_", "a").isalnum() and name not in ("train", "validation", "test")
+        if not usable or names.count(name) > 1:
+            raise ConfigError(
+                "eval.sets", f"'{name}' is not a usable name",
+                "give each set a name of its own, of letters, digits and _",
+            )
+        if not isinstance(source, str):
+            raise ConfigError("eval.sets", f"got {source!r} for '{name}'", "must be a source")
+
+
+def _check_pairs(
+    where: str, entries: Any, first: tuple[type, ...], pair: str = ""
+) -> None:
     if not isinstance(entries, list | tuple) or any(
         not isinstance(entry, list | tuple) or len(entry) != 2 or not isinstance(entry[0], first)
         for entry in entries
     ):
-        kind = ' ("path", value)' if first == (str,) else ""
-        raise ConfigError(where, f"got {entries!r}", f"must be a tuple of pairs{kind}")
+        raise ConfigError(where, f"got {entries!r}", f"must be a tuple of pairs{pair}")
 
 
 def set_path(config: Mapping[str, Any], path: str, value: Any) -> dict[str, Any]:

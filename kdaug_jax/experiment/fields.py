@@ -59,16 +59,45 @@ FIELDS: dict[str, Field] = {
         64, "Examples of a step over all devices; at most the training split.", POSITIVE_COUNT
     ),
     "data.workers": Field(
-        0, "Processes that read and decode; 0: in this process. A resumed run may change it.",
-        COUNT,
+        -1, "Processes that read and decode; 0: threads of this process; -1: threads up to 4 "
+        "cores, above that a process for each core but one. A resumed run may change it.",
+        Range(np.int64, -1),
     ),
     "data.device_gb": Field(
         2.0, "Data sets of at most so many gigabytes are kept on the devices. A resumed run may "
         "change it.", INTERVAL,
     ),
+    "data.stage_gb": Field(
+        1.0, "Gigabytes of batches that a process stages on its devices at most, where "
+        "`train.steps_per_call` is chosen; at least one batch a call. A resumed run may change it.",
+        INTERVAL,
+    ),
+    "data.crop": Field(
+        "auto", "Where the leading crops of views run: `host`, while images are decoded, or "
+        "`device`; `auto`: on the host where images have several sizes, which the device cannot "
+        "take. It changes no pixel. A resumed run may change it.", ("auto", "host", "device"),
+    ),
+    "data.exif": Field(
+        "ignore", "Whether the orientation that EXIF notes is applied; the loaders of the papers "
+        "ignore it.", ("ignore", "apply"),
+    ),
+    "data.alpha": Field(
+        "refuse", "What is done with transparent images: refused, or laid on `white` or `black`.",
+        ("refuse", "white", "black"),
+    ),
+    "data.bad_images": Field(
+        "refuse", "What is done with images that cannot be decoded; `skip` takes the next good one "
+        "in their place, for which all images are decoded once when the data set is indexed.",
+        ("refuse", "skip"),
+    ),
+    "data.image": Field("", "Column of the images in a table; empty: the only one."),
+    "data.label": Field("", "Column of the labels in a table; empty: the only one."),
     "data.train": Field("train", "Split that is trained on, such as `stratified(train[:98%])`."),
     "data.validation": Field("validation", "Split that choices are made on."),
-    "data.test": Field("test", "Split whose accuracy is reported at the end."),
+    "data.test": Field(
+        "test", "Split whose accuracy is reported at the end; empty: none, the validation split is "
+        "reported."
+    ),
     "views.*.ops": Field(
         REQUIRED, "Stages of the view, such as `pad_crop(4)|flip`; a text alone may stand for the "
         "section.", type="str",
@@ -191,6 +220,10 @@ FIELDS: dict[str, Field] = {
         False, "Whether `discrimination` is scaled as in Table 5 of Das et al. 2020."
     ),
     "eval.human": Field("", "File of people's answers to the test images, for the metric `human`."),
+    "eval.sets": Field(
+        (), "Further data sets, evaluated at the end and by `--mode=evaluate`, never used for a "
+        'choice: `(("fog_3", "cifar10c:DIR?corruption=fog&severity=3"),)`.', type="tuple of pairs",
+    ),
     "checkpoint.every_epochs": Field(1.0, "Interval of checkpoints in epochs; 0: none.", INTERVAL),
     "checkpoint.every_steps": Field(0, "Interval of checkpoints in steps; 0: none.", COUNT),
     "checkpoint.every_minutes": Field(

@@ -68,6 +68,11 @@ class Program:
         """The (network, view) pairs that the terms need."""
         return terms.pairs(self.term_specs)
 
+    @property
+    def cutter(self) -> views.Cutter:
+        """What the views need from the host."""
+        return views.cutter(views.views_to_make(self.view_specs, self.pairs))
+
     def clock(self, step: jax.Array, hparams: Hparams) -> Clock:
         """Returns the position in the run at a step."""
         return Clock(hparams["seed"], step // self.steps_per_epoch, step)
@@ -222,12 +227,8 @@ class Program:
         )
 
     def _shapes(self, params, network_state, frozen, hparams):
-        size = self.config["data"]["batch_size"]
-        channels = len(self.info.mean)
-        batch = Batch(
-            jax.ShapeDtypeStruct((size, *self.info.size, channels), jnp.uint8),
-            *(jax.ShapeDtypeStruct((size,), kind) for kind in (jnp.int32, jnp.int32, jnp.bool_)),
-        )
+        made = views.views_to_make(self.view_specs, self.pairs)
+        batch = views.batch_shapes(made, self.config["data"]["batch_size"], self.info)
 
         def forward(params, network_state, frozen, hparams, batch):
             clock = self.clock(jnp.zeros((), jnp.int32), hparams)

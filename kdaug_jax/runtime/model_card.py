@@ -37,6 +37,8 @@ class ModelCard:
       layout: the naming scheme of the weights in that file.
       source: name of that file.
       sha256: of that file.
+      crop: how an image of any size is brought to `size`, as stages of a view; empty where images
+        have that size already.
     """
 
     arch: str
@@ -49,6 +51,7 @@ class ModelCard:
     layout: str = ""
     source: str = ""
     sha256: str = ""
+    crop: str = ""
 
 
 @contextlib.contextmanager

@@ -241,8 +241,9 @@ def record(path: Path, made_with: Mapping[str, Any], class_names: Sequence[str])
 
     Args:
       path: the working directory.
-      made_with: `{"config", "networks", "members"}`: the complete plain config, the facts from
-        which each network is built again, and the names of the runs of the population.
+      made_with: `{"config", "networks", "members", "data"}`: the complete plain config, the facts
+        from which each network is built again, the names of the runs of the population, and what
+        the data set is recognised by.
       class_names: in the order of their numbers.
     """
     if jax.process_index() != 0:
@@ -309,7 +310,7 @@ def read_record(path: Path) -> dict[str, Any] | None:
         raise ConfigError(str(file), "is not of this package", "name the directory of a run")
     version = stored.get("version", FIRST_VERSION)
     require_version(file, version, "train again in a new --workdir")
-    return {name: stored[name] for name in fields}
+    return {**{name: stored[name] for name in fields}, "data": stored.get("data", {})}
 
 
 def require_version(file: Path, version: Any, again: str) -> None:

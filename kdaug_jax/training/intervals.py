@@ -62,8 +62,14 @@ class Intervals(NamedTuple):
         return min(count, math.ceil((self.total - step) / self.per_call))
 
 
-def plan_intervals(programs: Sequence[Program]) -> Intervals:
-    """Computes the intervals of a run from its phases."""
+def plan_intervals(programs: Sequence[Program], item_bytes: int, backend: str) -> Intervals:
+    """Computes the intervals of a run from its phases.
+
+    Args:
+      programs: one a phase.
+      item_bytes: see `population.steps_per_call`.
+      backend: see `population.steps_per_call`.
+    """
     first = programs[0]
     config, per_epoch = first.config, first.steps_per_epoch
     section = config["checkpoint"]
@@ -79,7 +85,10 @@ def plan_intervals(programs: Sequence[Program]) -> Intervals:
         evaluate=evaluate,
         save=tuple(every for every in saves if every),
         save_minutes=section["every_minutes"],
-        per_call=population.steps_per_call(config["train"]["steps_per_call"], intervals),
+        per_call=population.steps_per_call(
+            config["train"]["steps_per_call"], intervals, item_bytes,
+            round(1e9 * config["data"]["stage_gb"]), backend,
+        ),
     )
 
 

@@ -14,6 +14,7 @@ import numpy as np
 
 from kdaug_jax.errors import CheckpointError, Preempted
 from kdaug_jax.evaluation.run import Results, evaluate_state
+from kdaug_jax.evaluation.sets import SETS, evaluate_sets
 from kdaug_jax.runtime import sharding, workdir
 from kdaug_jax.runtime.checkpoint import Checkpoints
 from kdaug_jax.runtime.console import Console
@@ -22,9 +23,10 @@ from kdaug_jax.runtime.processes import on_first
 from kdaug_jax.runtime.signals import Interrupted, Preemption
 from kdaug_jax.runtime.writer import Writer
 from kdaug_jax.training import population
-from kdaug_jax.training.intervals import due, plan_intervals
+from kdaug_jax.training.intervals import due
 from kdaug_jax.training.progress import Progress
 from kdaug_jax.training.setup import Setup, check_teachers, prepare
+from kdaug_jax.training.staging import Staging
 from kdaug_jax.training.state import as_tree, restore_states
 from kdaug_jax.training.window import Window
 from kdaug_jax.types import TrainState
@@ -61,7 +63,8 @@ def train(
         check = stack.enter_context(Preemption()).check
         with time("compile"):
             setup = prepare(
-                config, directory, console.say, allow_config_change=allow_config_change
+                config, directory, console.say, allow_config_change=allow_config_change,
+                progress=console.progress,
             )
         stack.callback(setup.feed.close)
         settings = setup.first.config["checkpoint"]
@@ -99,7 +102,9 @@ class _Run:
         self.window = Window(len(states), setup.first.term_names, sums, checkpoints.last)
         self.progress = Progress(console)
         self.calls: dict[tuple[int, int], Any] = {}
-        self.intervals = plan_intervals(setup.programs)
+        self.intervals = setup.intervals
+        self.staging = Staging(setup.feed, setup.mesh, len(setup.members))
+        self.running: Any = None  # metrics of the call that was started last
         self.step = int(states[0].step)
         self.resumed_finished = self.step == self.intervals.total
         self.scores: tuple[int, list[dict[str, float]]] = (-1, [])
@@ -143,25 +148,31 @@ class _Run:
         return overdue or any(due(before, self.step, every) for every in self.intervals.save)
 
     def _advance(self) -> None:
+        """Starts the next call, then stages the batches of the one after it."""
         phase, count = self.intervals.phase(self.step), self.intervals.call_length(self.step)
         feed, hparams = self.setup.feed, self.setup.hparams[phase]
         with self.time("data_wait"):
-            items = [feed.item(self.step + offset) for offset in range(count)]
-            items = sharding.put_batch(self.setup.mesh, jax.tree.map(_stack, *items), axis=1)
+            items = self.staging.take(self.step, count)
         if (phase, count) not in self.calls:
             with self.time("compile"):
                 call = population.make_call(
                     self.setup.programs[phase], feed, count, sharding.replicated(self.setup.mesh)
                 )
                 self.calls[phase, count] = call.lower(
-                    self.states[0], self.setup.frozen, feed.constants, items, hparams[0]
+                    self.states[0], self.setup.frozen, feed.constants, items[0], hparams[0]
                 ).compile()
+        before = self.running
         self.states, metrics = population.advance(
             self.calls[phase, count], self.states, self.setup.frozen, feed.constants, items,
             hparams,
         )
         self.window.add(self.step, metrics)
         self.step += count
+        self.running = metrics
+        if self.step < self.intervals.total:
+            jax.block_until_ready(before)  # its batches are free again
+            with self.time("data_wait"):
+                self.staging.stage(self.step, self.intervals.call_length(self.step))
 
     def _log(self) -> None:
         self.window.fetch()
@@ -175,19 +186,22 @@ class _Run:
             self.writer.row(self.step, member.name, {**values, **perf})
         self.progress.log(self.setup.first, self.step, means, perf)
 
-    def _evaluate(self, split: str, validation: Sequence[Any] = ()) -> list[dict[str, float]]:
+    def _evaluate(self, use: str, validation: Sequence[Any] = ()) -> list[dict[str, float]]:
+        setup, metrics = self.setup, []
         with self.time("evaluation"):
-            metrics = []
-            for number, member in enumerate(self.setup.members):
-                values, arrays = evaluate_state(
-                    self.setup.evaluator, self.states[number], self.setup.frozen,
-                    self.setup.dataset.splits, split, self.check,
-                    validation[number] if validation else None,
-                )
+            for number, member in enumerate(setup.members):
+                context = self.states[number], setup.frozen
+                known = validation[number] if validation else None
+                if use == SETS:
+                    values, arrays = evaluate_sets(setup.sets, *context, self.check, known)
+                else:
+                    values, arrays = evaluate_state(
+                        setup.evaluator, *context, setup.dataset.splits, use, self.check, known
+                    )
                 self.writer.row(self.step, member.name, values)
                 metrics.append(values)
                 self.arrays |= {f"{number}/{name}": array for name, array in arrays.items()}
-        self.progress.evaluation(self.step, self.setup.members, metrics)
+        self.progress.evaluation(self.step, setup.members, metrics)
         return metrics
 
     def _save(self) -> None:
@@ -217,10 +231,11 @@ class _Run:
         step, validation = self.scores
         if step != self.step:
             validation = self._evaluate("validation")
-        final = [
-            {**values, **more}
-            for values, more in zip(validation, self._evaluate("test", validation), strict=True)
-        ]
+        final = validation
+        uses = ["test"] if "test" in self.setup.dataset.splits else []
+        for use in [*uses, SETS] if self.setup.sets else uses:
+            evaluated = self._evaluate(use, validation)
+            final = [{**values, **more} for values, more in zip(final, evaluated, strict=True)]
         with self.time("checkpoint"):
             self.checkpoints.wait()
         for member in self.setup.members:
@@ -232,8 +247,3 @@ class _Run:
         return {
             member.name: values for member, values in zip(self.setup.members, final, strict=True)
         }
-
-
-def _stack(*arrays: np.ndarray) -> np.ndarray:
-    """Stacks the steps of a call; a single one is not copied."""
-    return np.stack(arrays) if len(arrays) > 1 else arrays[0][None]

@@ -9,9 +9,18 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from kdaug_jax import data
-from kdaug_jax.errors import ConfigError
+from kdaug_jax.errors import ConfigError, DataError
 from kdaug_jax.evaluation.build import check_evaluation
+from kdaug_jax.evaluation.data_sets import (
+    READ,
+    USES,
+    data_changes,
+    data_record,
+    load_data,
+    no_bar,
+)
 from kdaug_jax.evaluation.metric_table import resolve_metric
+from kdaug_jax.evaluation.sets import SetData, load_sets
 from kdaug_jax.experiment import config as configs
 from kdaug_jax.experiment import views
 from kdaug_jax.experiment.frozen import compatibility
@@ -20,6 +29,7 @@ from kdaug_jax.experiment.phases import build_programs
 from kdaug_jax.experiment.program import Program
 from kdaug_jax.runtime import manifest, workdir
 from kdaug_jax.training import population
+from kdaug_jax.types import Info
 
 
 class RunPlan(NamedTuple):
@@ -33,6 +43,8 @@ class RunPlan(NamedTuple):
       hparams: for each phase each member's traced hparams.
       record: what is written to config.json.
       human: `f32[N,C]`, people's answers by position in the test split's base split, or None.
+      described: facts of the data, whatever the views make of them.
+      sets: the data sets of `eval.sets`.
     """
 
     full: dict[str, Any]
@@ -42,6 +54,8 @@ class RunPlan(NamedTuple):
     hparams: list[list[dict[str, np.ndarray]]]
     record: dict[str, Any]
     human: np.ndarray | None
+    described: Info
+    sets: tuple[SetData, ...]
 
 
 def plan_run(
@@ -52,6 +66,7 @@ def plan_run(
     allow_config_change: bool = False,
     record: bool = True,
     beside: RunPlan | None = None,
+    progress: Callable[[float, str], None] = no_bar,
 ) -> RunPlan:
     """Resolves a config and compares it with what the directory holds; starts no device.
 
@@ -63,6 +78,7 @@ def plan_run(
       allow_config_change: whether the directory may hold another config.
       record: whether a config that the directory holds must be this one.
       beside: a plan whose data are used where they are the same, instead of reading them again.
+      progress: shows a bar while a data set is indexed.
 
     Returns:
       The plan.
@@ -72,18 +88,21 @@ def plan_run(
     """
     full = configs.validate(config)
     section = full["data"]
-    splits = {use: section[use] for use in ("train", "validation", "test")}
-    read = {"source": section["source"], **splits}
+    read = {name: section[name] for name in READ}
     if beside is not None and read.items() <= beside.full["data"].items():
-        dataset, info = beside.dataset, beside.programs[0].info
+        dataset, described = beside.dataset, beside.described
     else:
-        dataset = data.load(section["source"], splits)
-        info = data.describe(dataset)
+        dataset = load_data(section, say, progress)
+        described = data.describe(dataset)
+    texts = {name: full["views"][name]["ops"] for name in configs.natural_sort(full["views"])}
+    info = views.with_crops(described, texts, section["crop"])
     programs = build_programs(_locate(full, directory), info)
     first = programs[0]
     check_evaluation(full, info, first.networks)
     human = full["eval"]["human"] or None
     if human is not None:
+        if "test" not in dataset.splits:
+            raise ConfigError("eval.human", "is given, but data.test is empty", "name a test split")
         human = data.read_human(human, info.num_classes, max(dataset.splits["test"].index) + 1)
     compares = [
         name for name in full["eval"]["metrics"] if resolve_metric(name).needs == "teacher"
@@ -93,6 +112,7 @@ def plan_run(
             compatibility.check_evaluated(f"networks.{name}", network, full, info, compares)
             if not full["networks"][name]["trust"]:
                 compatibility.check_class_names(f"networks.{name}", network, dataset.class_names)
+    sets = load_sets(full, info, dataset.class_names, say, progress)
     members = population.members(full["population"])
     hparams = population.hparams(programs, members)
     written = {**first.config, "networks": {
@@ -105,25 +125,36 @@ def plan_run(
                "trainable": network.trainable, "averaged": first.optimizer.averages}
         for name, network in first.networks.items()
     }
-    for use, count in data.overlaps(dataset.splits, splits).items():
+    for use, count in data.overlaps(dataset.splits, {use: section[use] for use in USES}).items():
         say(f"warning: data.{use} and data.train share {count:,} examples")
+    digests = data_record(dataset, info)
     if record:
-        _compare(directory, written, say, allow_config_change)
+        _compare(directory, written, digests, section["source"], say, allow_config_change)
     return RunPlan(full, dataset, programs, members, hparams, {
         "config": written,
         "networks": facts,
         "members": [member.name for member in members],
-    }, human)
+        "data": digests,
+    }, human, described, sets)
 
 
 def _compare(
-    directory: Path, written: Mapping[str, Any], say: Callable[[str], None], allow_change: bool
+    directory: Path, written: Mapping[str, Any], digests: Mapping[str, Any], source: str,
+    say: Callable[[str], None], allow_change: bool,
 ) -> None:
     stored = workdir.read_record(directory)
-    changed = configs.difference(stored["config"], written) if stored else []
-    if not changed or not manifest.steps(directory / "checkpoints"):
+    if not stored or not manifest.steps(directory / "checkpoints"):
         return
-    if not allow_change:
+    changed = configs.difference(stored["config"], written)
+    altered = data_changes(stored.get("data", {}), digests)
+    if altered and not allow_change:  # which may change mean and deviation in the config too
+        raise DataError(
+            source, "changed since the run was started (" + "; ".join(altered) + ")",
+            "restore it, use another --workdir, or --allow_config_change to go on with what is "
+            "there now",
+        )
+    changed += altered
+    if changed and not allow_change:
         raise ConfigError(
             str(directory / "config.json"),
             "the run was started with another config (" + "; ".join(changed) + ")",

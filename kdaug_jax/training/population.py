@@ -97,20 +97,29 @@ def hparams(
     return by_phase
 
 
-def steps_per_call(configured: int, intervals: Sequence[int]) -> int:
+def steps_per_call(
+    configured: int, intervals: Sequence[int], item_bytes: int, stage_bytes: int, backend: str
+) -> int:
     """Chooses how many optimiser steps one call takes.
 
     Args:
       configured: `train.steps_per_call`; 0 chooses.
       intervals: steps, or intervals of steps, at which the loop has something to do.
+      item_bytes: of the images that a process sends to its devices for a step, 0 for none.
+      stage_bytes: `data.stage_gb` in bytes, for the call that runs and the next together.
+      backend: the platform of the devices, such as "cpu".
 
     Returns:
-      1 on a CPU, see `make_call`; elsewhere the largest number up to 100 that divides them all.
+      1 on a CPU, see `make_call`; elsewhere the largest number up to 100 that divides all intervals
+      and whose batches may be staged, at least 1.
     """
-    if configured or jax.default_backend() == "cpu":
+    if configured or backend == "cpu":
         return configured or 1
     common = math.gcd(*intervals)
-    return max(n for n in range(1, min(common, 100) + 1) if common % n == 0)
+    most = min(common, 100)
+    if item_bytes:
+        most = min(most, max(stage_bytes // (2 * item_bytes), 1))
+    return max(n for n in range(1, most + 1) if common % n == 0)
 
 
 def make_call(
@@ -153,7 +162,7 @@ def advance(
     states: Sequence[TrainState],
     frozen: Mapping[str, Any],
     constants: Any,
-    items: Any,
+    items: Sequence[Any],
     hparams: Sequence[Hparams],
     given: Mapping[str, Outputs] | None = None,
 ) -> tuple[list[TrainState], list[Any]]:
@@ -164,7 +173,8 @@ def advance(
       states: one a member; donated.
       frozen: variables of the frozen networks, shared by all members.
       constants: arrays of the feed that stay on the devices, shared by all members.
-      items: what the feed sends for the steps of this call, shared by all members.
+      items: what the feed sends for the steps of this call, one entry a member: the same examples,
+        whose host crops may differ.
       hparams: traced hparams, one dict a member.
       given: outputs of `network@view` pairs that are not run, shared by all members; see
         `make_call`.
@@ -174,7 +184,7 @@ def advance(
     """
     extra = () if given is None else (given,)
     results = [
-        sharding.settle(call(state, frozen, constants, items, member, *extra))
-        for state, member in zip(states, hparams, strict=True)
+        sharding.settle(call(state, frozen, constants, item, member, *extra))
+        for state, item, member in zip(states, items, hparams, strict=True)
     ]
     return [state for state, _ in results], [metrics for _, metrics in results]

@@ -53,7 +53,9 @@ def preview(
                     f"{teacher_label(name)} is not trained yet: its predictions are left out, and"
                     " views that it selects are selected with initial weights"
                 )
-    setup = prepare(full, directory, console.say, record=False, untrained=True)
+    setup = prepare(
+        full, directory, console.say, record=False, untrained=True, progress=console.progress
+    )
     with contextlib.closing(setup.feed):
         views, predictions = first_batch(setup)
     names = setup.dataset.class_names
@@ -116,7 +118,7 @@ def first_batch(setup: Setup) -> tuple[dict[str, Any], dict[tuple[str, str], np.
         )
         return made, {pair: jax.nn.softmax(output.logits) for pair, output in outputs.items()}
 
-    item = sharding.put_batch(setup.mesh, setup.feed.item(0))
+    item = sharding.put_batch(setup.mesh, setup.feed.select(setup.feed.item(0), 0))
     made, predictions = jax.device_get(
         jax.jit(
             sharding.within(setup.mesh, look), out_shardings=sharding.replicated(setup.mesh)

@@ -14,10 +14,12 @@ from kdaug_jax.evaluation.tables import results_tables
 from kdaug_jax.experiment.program import Program
 from kdaug_jax.runtime.console import Console
 from kdaug_jax.training.estimate import Estimate, duration
-from kdaug_jax.training.intervals import plan_intervals
 from kdaug_jax.training.population import Member
 from kdaug_jax.training.setup import Setup
 from kdaug_jax.types import TrainState
+
+# Numbers on the line of an evaluation; fifteen corruptions of five severities have 150.
+MOST_SHOWN = 12
 
 
 class Progress:
@@ -37,14 +39,21 @@ class Progress:
         splits = ", ".join(
             f"{len(split.label):,} {use}" for use, split in setup.dataset.splits.items()
         )
+        height, width = first.info.size
+        sizes = "images of several sizes" if first.info.mixed else f"{width}×{height} pixels"
         rows = [
             ("data", f"{config['data']['source']}: {splits}; {first.info.num_classes} classes, "
-                     f"{first.info.size[1]}×{first.info.size[0]} pixels"),
+                     f"{sizes}"),
             ("devices", f"{setup.mesh.size} × {jax.devices()[0].device_kind}, "
                         f"batch {config['data']['batch_size']}, {config['precision']}"),
             ("length", f"{config['train']['epochs']:g} epochs of {first.steps_per_epoch} steps"
                        f" = {first.total_steps:,} steps"),
         ]
+        sent = setup.feed.item_bytes
+        if sent:
+            per_call = setup.intervals.per_call
+            rows.append(("batches", f"{sent / 1e6:,.1f} MB a step sent to the devices, "
+                         f"{per_call:,} step{'s' * (per_call > 1)} a call"))
         rows += [(f"view {name}", section["ops"] or "(as stored)")
                  for name, section in config["views"].items()]
         for name, network in first.networks.items():
@@ -60,7 +69,7 @@ class Progress:
         free = shutil.disk_usage(setup.directory).free
         rows.append(("checkpoint", f"{size / 1e6:,.1f} MB each, {free / 1e6:,.0f} MB free"))
         kept = config["checkpoint"]["keep"] + bool(config["checkpoint"]["best"])
-        self._estimate = Estimate(plan_intervals(setup.programs), step, size, kept)
+        self._estimate = Estimate(setup.intervals, step, size, kept)
         if step == first.total_steps:
             rows.append(("finished", f"before, at step {step:,}"))
         elif step:
@@ -136,6 +145,7 @@ class Progress:
             name for name in names
             if name.endswith("/accuracy") or name.endswith("/nll") and not fronts[name]
         ]
+        shown = shown[:MOST_SHOWN]
         text = "  ".join(f"{name.removeprefix('eval/')} {means[name]:.4f}" for name in shown)
         if len(shown) < len(names):
             text += f"  ({len(names) - len(shown)} more in metrics.jsonl)"

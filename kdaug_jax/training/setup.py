@@ -11,12 +11,16 @@ from jax.sharding import Mesh
 from kdaug_jax import data
 from kdaug_jax.errors import ConfigError
 from kdaug_jax.evaluation.build import build_evaluator
+from kdaug_jax.evaluation.data_sets import no_bar
 from kdaug_jax.evaluation.run import Evaluator, evaluate_split, make_network_evaluator
+from kdaug_jax.evaluation.sets import EvalSet, build_sets
 from kdaug_jax.experiment.frozen import compatibility, tables
 from kdaug_jax.experiment.frozen.stored import absolute, load
 from kdaug_jax.experiment.program import Program
 from kdaug_jax.runtime import sharding, workdir
 from kdaug_jax.training import population
+from kdaug_jax.training.cropping import host_crops
+from kdaug_jax.training.intervals import Intervals, plan_intervals
 from kdaug_jax.training.plan import plan_run, teacher_label
 
 
@@ -34,6 +38,8 @@ class Setup(NamedTuple):
       frozen: variables of the frozen networks, on the devices.
       hparams: for each phase each member's traced hparams, on the devices.
       evaluator: of the trained networks, their branches and ensembles.
+      intervals: what happens how often.
+      sets: the data sets of `eval.sets`.
     """
 
     record: dict[str, Any]
@@ -46,6 +52,8 @@ class Setup(NamedTuple):
     frozen: dict[str, Any]
     hparams: list[list[dict[str, Any]]]
     evaluator: Evaluator
+    intervals: Intervals
+    sets: tuple[EvalSet, ...]
 
     def write_record(self) -> None:
         """Writes config.json, once nothing can refuse the run any more."""
@@ -65,6 +73,7 @@ def prepare(
     allow_config_change: bool = False,
     record: bool = True,
     untrained: bool = False,
+    progress: Callable[[float, str], None] = no_bar,
 ) -> Setup:
     """Resolves a config and brings data and frozen networks to the devices.
 
@@ -75,6 +84,7 @@ def prepare(
       allow_config_change: whether the directory may hold another config.
       record: whether a config that the directory holds must be this one.
       untrained: whether frozen networks without a checkpoint are left out instead of refused.
+      progress: shows a bar while a data set is indexed.
 
     Returns:
       What the loop works with.
@@ -83,7 +93,8 @@ def prepare(
       UserError: whatever does not fit.
     """
     planned = plan_run(
-        config, directory, say, allow_config_change=allow_config_change, record=record
+        config, directory, say, allow_config_change=allow_config_change, record=record,
+        progress=progress,
     )
     first, section = planned.programs[0], planned.full["data"]
     mesh = sharding.make_mesh(
@@ -99,7 +110,9 @@ def prepare(
         split, section["seed"], section["batch_size"],
         device_bytes=round(1e9 * section["device_gb"]), workers=section["workers"],
         rows=sharding.local_rows(mesh, section["batch_size"]),
+        crops=host_crops(planned.programs, planned.hparams, split),
     )
+    evaluator = build_evaluator(planned.full, first.networks, first.info, mesh, planned.human)
     return Setup(
         record=planned.record,
         directory=directory,
@@ -112,9 +125,9 @@ def prepare(
         hparams=[
             [sharding.put_whole(mesh, hparams) for hparams in phase] for phase in planned.hparams
         ],
-        evaluator=build_evaluator(
-            planned.full, first.networks, first.info, mesh, planned.human
-        ),
+        evaluator=evaluator,
+        sets=build_sets(planned.full, evaluator, planned.sets),
+        intervals=plan_intervals(planned.programs, feed.item_bytes, mesh.devices.flat[0].platform),
     )
 
 

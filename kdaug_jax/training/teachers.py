@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TextIO
 
 from kdaug_jax.errors import ConfigError
+from kdaug_jax.evaluation.data_sets import no_bar
 from kdaug_jax.experiment import config as configs
 from kdaug_jax.experiment.frozen.stored import load
 from kdaug_jax.runtime import processes, sharding, workdir
@@ -43,7 +44,7 @@ def ensure(
     if not _missing(full):
         return full
     root = workdir.make(directory)
-    _check(full, root, allow_config_change)
+    _check(full, root, allow_config_change, progress=Console(stream).progress)
     return _ensure(full, root, allow_config_change, stream)
 
 
@@ -73,7 +74,8 @@ def _missing(full: Mapping[str, Any]) -> list[str]:
 
 
 def _check(
-    full: Mapping[str, Any], root: Path, allow_config_change: bool, beside: RunPlan | None = None
+    full: Mapping[str, Any], root: Path, allow_config_change: bool, beside: RunPlan | None = None,
+    progress: Callable[[float, str], None] = no_bar,
 ) -> None:
     """Validates the experiment and all of its teachers before any of them is trained.
 
@@ -86,7 +88,10 @@ def _check(
         batch_size, parts = config["data"]["batch_size"], config["train"]["accumulate"]
         sharding.make_mesh(config["mesh"]["data"], batch_size, parts)
 
-    planned = plan_run(full, root, quiet, allow_config_change=allow_config_change, beside=beside)
+    planned = plan_run(
+        full, root, quiet, allow_config_change=allow_config_change, beside=beside,
+        progress=progress,
+    )
     first = planned.programs[0]
     share_devices(full)
     for name, network in first.networks.items():

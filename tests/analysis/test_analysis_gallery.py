@@ -19,8 +19,16 @@ def test_ops_and_views_are_drawn(tmp_path, capsys):
 def test_a_picture_of_your_own(tmp_path):
     file = tmp_path / "wide.png"
     Image.fromarray(np.arange(8 * 20, dtype=np.uint8).reshape(8, 20)).save(file)
-    (image,) = gallery.photographs([file], 4)
+    (picture,) = gallery.read_pictures([file])
+    image = gallery.square(picture, 4)
     assert image.shape == (4, 4, 3) and (image[..., 0] == image[..., 1]).all()
+
+
+def test_a_leading_crop_is_cut_from_the_stored_picture(tmp_path):
+    flags = ["--view=random_resized_crop(40)|flip", "--view=center_crop(40)", "--samples=2"]
+    assert gallery.main([str(tmp_path / "x.png"), *flags]) == 0
+    with Image.open(tmp_path / "x.png") as picture:
+        assert np.asarray(picture).std() > 10
 
 
 @pytest.mark.parametrize(

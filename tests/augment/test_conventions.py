@@ -25,7 +25,7 @@ FUNCTIONS = {
     and not name.startswith("_")
     and function.__module__.startswith("kdaug_jax.augment")
 }
-RANDOM = ("random_", "draw_", "inception_crop", "randaugment")
+RANDOM = ("random_", "draw_", "inception_crop", "crop_random", "randaugment")
 # Each op with legal arguments after the image.
 ARGUMENTS = {
     **dict.fromkeys(("identity", "invert", "auto_contrast", "equalize", "smooth", "blur"), ()),
@@ -51,6 +51,8 @@ ARGUMENTS = {
     "resize_box_tensorflow": (0, 0, 5, 5, (4, 4)),
     "center_crop": (4,),
     "efficientnet_crop": (4,),
+    "resize_shorter": (4,),
+    "crop_center": (4,),
 }
 
 

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from kdaug_jax.augment.arithmetic import float64_emulation as f64
-from kdaug_jax.augment.arithmetic.mulhi import mulhi
 from kdaug_jax.augment.ops import boxes
+from kdaug_jax.images.arithmetic import mulhi
 from kdaug_jax.runtime import sharding
 
 EDGES = np.array([0, 1, 2, 0xFFFF, 0x10000, 0x10001, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF], np.uint32)

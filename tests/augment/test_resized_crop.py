@@ -6,7 +6,8 @@ import pytest
 from PIL import Image
 
 from kdaug_jax import augment
-from kdaug_jax.augment.ops import boxes, resized_crop
+from kdaug_jax.augment.ops import resized_crop
+from kdaug_jax.images import boxes
 from tests.augment.images import photographs, through_pillow
 from tests.golden_augment import QUICK
 
@@ -99,7 +100,7 @@ def test_boxes_are_distributed_as_those_of_the_original(function, reference):
 
 def test_the_area_that_must_be_covered_is_counted_in_float32():
     for pixels in (100, 1024, 2400, 50_176):
-        least = boxes._least_covered(0.1, pixels)
+        least = boxes.least_covered(0.1, np.array([pixels]))[0]
         fractions = np.arange(pixels + 1, dtype=np.float32) / np.float32(pixels)
         assert least == np.argmax(fractions >= np.float32(0.1))
 
@@ -107,17 +108,18 @@ def test_the_area_that_must_be_covered_is_counted_in_float32():
 def test_where_no_try_fits_the_middle_is_taken():
     # A strip of 100 x 4 pixels has no box of 90 % of its area that is nearly square.
     assert (drawn(augment.draw_box, 4, 100, (0.9, 1.0)) == [0, 47, 4, 5]).all()
-    assert boxes._middle(100, 4, (3 / 4, 4 / 3)) == (47, 0, 5, 4)
-    assert boxes._middle(30, 40, (3 / 4, 4 / 3)) == (0, 0, 30, 40)
+    box = boxes.middle_box(np.array([100, 30]), np.array([4, 40]), (3 / 4, 4 / 3))
+    np.testing.assert_array_equal(np.stack(box, 1), [(47, 0, 5, 4), (0, 0, 30, 40)])
 
 
-def test_roots_are_rounded_to_nearest_whatever_the_device_guesses(monkeypatch):
-    numbers = np.random.default_rng(0).uniform(0.3, 60_000, 20_000).astype(np.float32)
+@pytest.mark.parametrize("off", [0.0, -0.9, 0.9])
+@pytest.mark.parametrize("xp", [np, jax.numpy])
+def test_roots_are_rounded_to_nearest_whatever_the_device_guesses(monkeypatch, xp, off):
+    numbers = np.random.default_rng(0).uniform(0.9, 60_000, 20_000).astype(np.float32)
     expected = np.floor(np.sqrt(numbers.astype(float)) + 0.5)
-    root = jax.numpy.sqrt
-    for off in (0.0, -0.9, 0.9):
-        monkeypatch.setattr(boxes.jnp, "sqrt", lambda x: root(x) + off)  # noqa: B023
-        np.testing.assert_array_equal(boxes._root(numbers), expected)
+    root = xp.sqrt
+    monkeypatch.setattr(xp, "sqrt", lambda x: root(x) + np.float32(off))
+    np.testing.assert_array_equal(boxes.rounded_root(xp.asarray(numbers), xp), expected)
 
 
 def test_random_resized_crop_is_the_drawn_box_resized():

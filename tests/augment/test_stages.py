@@ -11,6 +11,7 @@ from kdaug_jax.types import Range
 ARGUMENTS = {
     "pad_crop": (2,), "flip": (), "cutout": (3,), "random_resized_crop": (5,),
     "inception_crop": (5,), "center_crop": (5, 2), "efficientnet_crop": (5, 2),
+    "resize": (5, 5), "resize_shorter": (5,), "crop_center": (5,), "crop_random": (5,),
 }
 FILL = {"fill": np.zeros(3, np.uint8)}
 IMAGE_STAGES = [name for name, stage in STAGES.items() if stage.form == "example"]

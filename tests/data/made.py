@@ -1,6 +1,7 @@
 """Small data sets, and the files of every format that hold them."""
 
 import gzip
+import pickle
 import struct
 
 import numpy as np
@@ -74,4 +75,35 @@ def cifar(directory, classes, per_file=4):
             part = content[number * per_file :][:per_file]
             (directory / file).with_suffix(".bin").write_bytes(part.tobytes())
         written[name] = image, label
+    return written
+
+
+def cifar_images(count, classes=10, seed=2):
+    """Returns `u8[count,32,32,3]` and labels."""
+    random = np.random.RandomState(seed)
+    image = random.randint(0, 256, (count, 32, 32, 3), dtype=np.uint8)
+    return image, random.randint(0, classes, count)
+
+
+def cifar_python(directory, classes, per_file=4, protocol=2, keys=str):
+    """Both Python versions; gives {split: (image, label)} of what was written."""
+    directory.mkdir(parents=True, exist_ok=True)
+    train = [f"data_batch_{number}" for number in range(1, 6)] if classes == 10 else ["train"]
+    test = ["test_batch"] if classes == 10 else ["test"]
+    key, names, meta = (
+        ("labels", "label_names", "batches.meta") if classes == 10
+        else ("fine_labels", "fine_label_names", "meta")
+    )
+    written = {}
+    for name, files in (("train", train), ("test", test)):
+        image, label = cifar_images(per_file * len(files), classes, seed=len(files))
+        rows = image.transpose(0, 3, 1, 2).reshape(len(image), -1)
+        for number, file in enumerate(files):
+            part = slice(number * per_file, (number + 1) * per_file)
+            batch = {"data": rows[part], key: label[part].tolist(), "filenames": ["a.png"]}
+            batch = {keys(entry): value for entry, value in batch.items()}
+            (directory / file).write_bytes(pickle.dumps(batch, protocol))
+        written[name] = image, label
+    names = {names: [f"kind_{number}" for number in range(classes)]}
+    (directory / meta).write_bytes(pickle.dumps(names, protocol))
     return written

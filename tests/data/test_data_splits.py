@@ -81,7 +81,7 @@ def test_reduced_sets_of_pba():
 @pytest.mark.parametrize(
     "text, message",
     [
-        ("trian[:90%]", "data.train: 'made' has no split 'trian'; did you mean train?"),
+        ("trian[:90%]", r"data.train: 'made' has no split 'trian', but train, test; set data"),
         ("train[:90]%", r"cannot read 'train\[:90\]%'; write it like"),
         ("train[90%]", "cannot read"),
         ("train[:90%", "cannot read"),

@@ -4,6 +4,7 @@ import gc
 import io
 import os
 import pickle
+import shutil
 import subprocess
 import sys
 import textwrap
@@ -15,6 +16,8 @@ from PIL import Image
 
 from kdaug_jax import data
 from kdaug_jax.errors import ConfigError, DataError
+from kdaug_jax.images.decode import DecodeOptions
+from kdaug_jax.images.readers_records import RecordReader
 from tests.data import made
 
 SPLITS = {
@@ -52,14 +55,31 @@ BUILDER = """
                 Image.fromarray(pixels).save(content, "PNG")
                 content.seek(0)
                 yield number, {"image": content, "label": int(class_number)}
+
+
+    class Mixed(Builder):
+        name = "mixed"
+
+        def _generate_examples(self, image, label):
+            for number, (pixels, class_number) in enumerate(zip(image, label)):
+                content = io.BytesIO()
+                Image.fromarray(pixels[: 1 + number % 3]).save(content, "PNG")
+                content.seek(0)
+                yield number, {"image": content, "label": int(class_number)}
 """
 PREPARE = """
     import sys
     sys.path[:0] = sys.argv[1:3]
-    from mini.mini_dataset_builder import Builder
+    from mini.mini_dataset_builder import Builder, Mixed
     Builder(data_dir=sys.argv[3], file_format="array_record").download_and_prepare()
+    Mixed(data_dir=sys.argv[3], file_format="array_record").download_and_prepare()
     assert "tensorflow" not in sys.modules
 """
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -134,19 +154,57 @@ def test_what_is_not_prepared_is_told_how_to(prepared):
             data.load(f"tfds:{text}", SPLITS)
 
 
-def test_a_set_in_another_format_or_damaged(prepared, tmp_path):
-    import shutil
+def test_images_of_many_sizes(prepared):
+    train = data.load(f"tfds:mixed?data_dir={prepared}", {"train": "train"}).splits["train"]
+    image, label = made.arrays()["train"]
+    wanted = {
+        pixels[: 1 + number % 3].tobytes(): class_number
+        for number, (pixels, class_number) in enumerate(zip(image, label, strict=True))
+    }
+    assert train.size is None and len(train.digest) == 64
+    for row in range(len(train)):
+        pixels = np.asarray(train.image_at(row))
+        assert list(pixels.shape[:2]) == train.sizes[row].tolist()
+        assert wanted.pop(pixels.tobytes()) == train.label[row]
+    assert not wanted
+    with pytest.raises(DataError, match="several sizes"):
+        train.read(np.arange(12))
 
+
+def test_labels_are_read_once(prepared, monkeypatch):
+    from kdaug_jax.data import index
+
+    source = f"tfds:mini?data_dir={prepared}"
+    first = data.load(source, {"train": "train"}).splits["train"]
+    tfds = sys.modules["kdaug_jax.data.sources.tfds"]
+    monkeypatch.setattr(tfds, "_scan", None)
+    monkeypatch.setattr(index, "_look", None)
+    again = data.load(source, {"train": "train"}).splits["train"]
+    assert again.label.tolist() == first.label.tolist() and again.digest == first.digest
+
+
+def test_a_preparation_that_was_not_finished(prepared, tmp_path):
+    unfinished = tmp_path / "mini" / "incomplete.AB12CD_1.0.0"
+    shutil.copytree(prepared / "mini" / "1.0.0", unfinished)
+    for name in ("mini", "mini/incomplete.AB12CD_1.0.0"):
+        with pytest.raises(DataError, match="incomplete.AB12CD_1.0.0: its preparation was not fin"):
+            data.load(f"tfds:{name}?data_dir={tmp_path}", SPLITS)
+    # It does not hinder a version that was finished.
+    shutil.copytree(prepared / "mini" / "1.0.0", tmp_path / "mini" / "1.0.0")
+    assert data.load(f"tfds:mini?data_dir={tmp_path}", SPLITS).class_names == made.CLASSES
+
+
+def test_a_set_in_another_format_or_damaged(prepared, tmp_path):
     directory = tmp_path / "mini" / "1.0.0"
     shutil.copytree(prepared / "mini" / "1.0.0", directory)
     source = f"tfds:mini?data_dir={tmp_path}"
     (record,) = directory.glob("*test*array_record*")
-    record.write_bytes(record.read_bytes()[:100])
-    with pytest.raises(DataError, match=r"1\.0\.0 \(test\): .*cannot be read"):
-        data.load(source, SPLITS)
-    record.unlink()
-    with pytest.raises(DataError, match=r"1\.0\.0 \(test\): .*cannot be read"):
-        data.load(source, SPLITS)
+    whole = record.read_bytes()
+    for change in (lambda: record.write_bytes(whole[:100]),
+                   lambda: record.write_bytes(whole[: len(whole) // 2]), record.unlink):
+        change()
+        with pytest.raises(DataError, match=rf"1\.0\.0 \(test\): {record.name} cannot be read"):
+            data.load(source, SPLITS)
     info = directory / "dataset_info.json"
     info.write_text(info.read_text().replace("array_record", "tfrecord"))
     with pytest.raises(DataError, match="is not prepared as array_record; prepare it once"):
@@ -156,22 +214,20 @@ def test_a_set_in_another_format_or_damaged(prepared, tmp_path):
         data.load(source, SPLITS)
 
 
-def test_images_of_records_are_checked(prepared):
-    from kdaug_jax.data.sources.tfds import RecordReader
-
+def test_images_of_records_are_checked():
     class Records(list):
         def __getitems__(self, keys):
             return [self[key] for key in keys]
 
     content = io.BytesIO()
     Image.new("RGB", (5, 6)).save(content, "PNG")
+    records = Records([{"image": content.getvalue()}, {"image": b"?"}])
     reader = RecordReader(
-        Records([{"image": content.getvalue()}, {"image": b"?"}]),
-        "image",
-        np.arange(2),
-        (6, 6),
-        "set",
+        "set", np.arange(3), np.full((3, 2), 6, np.int32), DecodeOptions(), records, "image"
     )
-    for row, what in ((0, "image 0 has 5×6 pixels"), (1, "image 1 is neither"), (2, "cannot be")):
-        with pytest.raises(DataError, match=f"set: .*{what}"):
-            RecordReader(reader.records, "image", np.arange(3), (6, 6), "set").read([row])
+    for row, what in (
+        (0, "set record 0: image 0 has 5×6 pixels, and had 6×6 when it was indexed"),
+        (1, "set record 1: image 1 is not a PNG"), (2, "set: record 2 cannot be read"),
+    ):
+        with pytest.raises(DataError, match=what):
+            reader.read([row])

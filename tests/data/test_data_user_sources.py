@@ -40,6 +40,18 @@ def late(argument):
     return data.Dataset(Late(train=None, test=None), ("cat", "dog"))
 
 
+class Sizeless:
+    """Says that sizes differ, but not which they are."""
+
+    size = None
+
+    def read(self, rows):
+        return image[rows]
+
+    def take(self, rows):
+        return self
+
+
 class Reader:
     """Images numbered by their rows, made when they are read."""
 
@@ -65,6 +77,7 @@ def made(argument):
         "reader": split(ours),
         "floats": split(Reader(np.arange(8), np.float32)),
         "array": split(image),
+        "sizeless": split(Sizeless()),
         "labels": split(ours, label + 1),
         "few_images": split(data.ArrayReader(image[:3])),
         "index": split(ours, index=np.arange(3)),
@@ -115,7 +128,7 @@ def test_a_name_that_cannot_be_found(module):
     for source, message in {
         "folde:DIR": "data.source: unknown source 'folde'; did you mean folder?",
         "tfd:mnist:3.0.1": "unknown source 'tfd'; did you mean tfds?",
-        "array:mine": "unknown source 'array'; did you mean arrays?",  # a module of Python's
+        "array:mine": "unknown source 'array'; did you mean arrays or tar?",  # a module of Python's
         "/data/set.npz": "unknown source '/data/set.npz'; known: arrays, ",
         f"{module}.load": f"unknown source '{module}.load'; known: ",
         "nowhere:load": "package.module:function:ARGUMENT",
@@ -144,6 +157,7 @@ def test_what_is_returned_is_checked(module):
         "shape:splits": 'has splits list; give {"train": Split, ...}',
         "made:floats": "image 0 is read as float32[1, 4, 6, 3]; uint8 [1, 4, 6, 3] is wanted",
         "made:array": "is a Split of ndarray; make it with kdaug_jax.data.from_arrays",
+        "made:sizeless": "has a reader without size; give it the attribute sizes and the method",
         "made:labels": "example 1 has label 2 (4 such); with 2 classes it must be 0..1",
         "made:few_images": "3 images and 8 labels",
         "made:index": "index is int64 of shape (3,); numbers 0..7 are wanted",

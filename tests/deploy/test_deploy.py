@@ -29,7 +29,7 @@ def named():
     pair = split.image, split.label
     made = data.from_arrays(dict.fromkeys(("train", "validation", "test"), pair), NAMES)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(data.SOURCES, "named", lambda argument: made)
+        patch.setitem(data.SOURCES, "named", lambda argument, options: made)
         yield split
 
 
@@ -147,8 +147,8 @@ def error_of(capsys):
 
 @pytest.mark.parametrize(("content", "message"), [
     (None, "cannot be read (No such file or directory); name a file"),
-    (b"", "image 0 is neither PNG nor JPEG"),
-    (b"GIF89a", "image 0 is neither PNG nor JPEG"),
+    (b"", "image 0 is not a PNG, JPEG, WebP"),
+    (b"GIF89a", "image 0 is not a PNG, JPEG, WebP"),
     (b"\x89PNG\r\n\x1a\n" + bytes(40), "image 0 is "),
 ])  # fmt: skip
 def test_images_of_the_wrong_kind(plain, tmp_path, capsys, content, message):
@@ -163,7 +163,7 @@ def test_transparent_images_are_refused(plain, tmp_path, capsys):
     path = tmp_path / "clear.png"
     Image.new("RGBA", (12, 12), (1, 2, 3, 4)).save(path)
     assert predict.main([f"--model={plain[0] / 'export'}", str(path)]) == 3
-    assert "is partly transparent; put it on a background" in error_of(capsys)
+    assert "is partly transparent; give an opaque PNG or JPEG instead" in error_of(capsys)
 
 
 def test_what_is_no_export(plain, tmp_path, capsys):

@@ -366,7 +366,7 @@ def test_classes_are_compared_before_anything_is_trained(made, tmp_path, monkeyp
     split = data.load(SOURCE, {"train": "train"}).splits["train"]
     pair = split.image, split.label
     named = data.from_arrays(dict.fromkeys(("train", "validation", "test"), pair), NAMES)
-    monkeypatch.setitem(data.SOURCES, "named", lambda argument: named)
+    monkeypatch.setitem(data.SOURCES, "named", lambda argument, options: named)
     source = dict(data=dict(source="named"))
     right = changed(made, tmp_path, "right", class_names=NAMES)
     plan_run(config(right, **source), tmp_path / "w", print)

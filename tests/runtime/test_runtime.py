@@ -311,7 +311,7 @@ def test_virtual_devices_get_threads_for_collectives_that_wait(monkeypatch, devi
     assert os.environ.get("NPROC") == after
 
 
-RECORD = {"config": {"seed": 0}, "networks": {}, "members": [""]}
+RECORD = {"config": {"seed": 0}, "networks": {}, "members": [""], "data": {}}
 
 
 def rewrite(file, **fields):

@@ -61,11 +61,18 @@ def test_checkpoint():
 
 def test_input():
     found = lines("input", "--steps=2")
-    assert [line["benchmark"].split()[0] for line in found] == [
+    assert [line["benchmark"].split()[0] for line in found[:4]] == [
         "assembly", "assembly", "png", "jpeg"
     ]
-    for line in found:
+    for line in found[:4]:
         assert set(line["images_per_cpu_second"]) == {"ours", "other"} and line["ratio"] > 0
+    assert [line["benchmark"] for line in found[4:]] == [
+        "crop", "crop by threads", "crop by processes", "crop and decoding", "two crops",
+        "inception_crop(224)", "inception_crop(600)", "copying",
+    ]
+    for line in found[4:]:
+        assert len(line["cpu_seconds"]) == 2 and line["cpu_ratio"] > 0
+        assert line.get("held", "cpu_ratio") == "cpu_ratio"
 
 
 @pytest.mark.parametrize("kind", ["forward", "train"])

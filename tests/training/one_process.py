@@ -33,7 +33,7 @@ def views_of(config, workdir, steps):
     make = jax.jit(make, out_shardings=sharding.replicated(ready.mesh))
     found = {}
     for step in steps:
-        item = sharding.put_batch(ready.mesh, ready.feed.item(step))
+        item = sharding.put_batch(ready.mesh, ready.feed.select(ready.feed.item(step), 0))
         made = make(ready.feed.constants, item, np.int32(step), numbers)
         leaves, _ = jax.tree.flatten_with_path(jax.device_get(sharding.settle(made)))
         found |= {f"{step}{jax.tree_util.keystr(path)}": leaf for path, leaf in leaves}

@@ -14,6 +14,7 @@ from kdaug_jax.runtime import checkpoint, manifest
 from kdaug_jax.runtime.writer import read_rows
 from kdaug_jax.training import loop
 from tests.conftest import tiny_config
+from tests.data.photographs import photographs
 from tests.training.one_process import views_of
 
 ROOT = Path(__file__).parents[2]
@@ -55,6 +56,26 @@ def test_data_and_views_are_the_same_bits(tmp_path):
             for name, array in expected.items():
                 np.testing.assert_array_equal(found[name], array, err_msg=name)
                 assert found[name].dtype == array.dtype
+
+
+def test_crops_while_decoding_are_the_same_bits(tmp_path):
+    source = photographs(tmp_path / "photographs", {"train": 12, "validation": 2}, largest=60)
+    views = {
+        "x": "repeat(2)|random_resized_crop(8)|flip", "clean": "resize_shorter(10)|crop_random(8)"
+    }
+    mixed = config(
+        data=dict(source=f"folder:{source}", test="", workers=0), views=views,
+        terms={name: configs.term("cross_entropy", (name,)) for name in views},
+        eval=dict(view="center_crop(8)"),
+    )
+    file = str(tmp_path / "crops.npz")
+    done = launch("views", tmp_path, configs={file: mixed}, workdir=str(tmp_path), steps=STEPS)
+    assert done.returncode == 0, done.stderr
+    expected = views_of(mixed, tmp_path, STEPS)
+    with np.load(file) as gathered:
+        assert set(gathered) == set(expected) and len(gathered) > 10
+        for name, array in expected.items():
+            np.testing.assert_array_equal(gathered[name], array, err_msg=name)
 
 
 def losses(directory):

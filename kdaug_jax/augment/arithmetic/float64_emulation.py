@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from kdaug_jax.augment.arithmetic.mulhi import mulhi
+from kdaug_jax.images.arithmetic import mulhi
 
 _SIGN = np.uint32(1 << 31)
 _BIAS = 1023

@@ -11,27 +11,14 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable
-from typing import Literal, NamedTuple
 
 import numpy as np
 
 from kdaug_jax.errors import ArgumentError
+from kdaug_jax.images.tensorflow_resize import ResizeWeights, tensorflow_weights
 
 BITS = 22
 _LARGEST_TABLE = 64 << 20
-
-
-class ResizeWeights(NamedTuple):
-    """What the pixels of a resized line are made of.
-
-    Attributes:
-      first: `i32[...,out]`, the first input pixel of each.
-      weight: `[...,out,count]`, weights of it and of those after it: `i32`, in units of 2^-22, for
-        Pillow; `f32` for TensorFlow, whose input pixels beyond an edge are those at the edge.
-    """
-
-    first: np.ndarray
-    weight: np.ndarray
 
 
 def _bilinear(x: np.ndarray) -> np.ndarray:
@@ -80,41 +67,6 @@ def pillow_weights(length: int, out: int, method: str) -> ResizeWeights:
     total = functools.reduce(np.add, weight.T)
     scaled = weight / total[:, None] * (1 << BITS)
     return ResizeWeights(first, np.trunc(scaled + np.copysign(0.5, scaled)).astype(np.int32))
-
-
-def tensorflow_weights(length: int, out: int, version: Literal[1, 2]) -> ResizeWeights:
-    """Computes the bicubic weights of one line, as TensorFlow does, without antialiasing.
-
-    Args:
-      length: of the line before, in pixels.
-      out: its length after, in pixels.
-      version: 1, corners of pixels meet and a = -0.75, as `tf.compat.v1.image.resize_bicubic`;
-        2, centres of pixels meet, a = -0.5 and what lies outside is left out, as
-        `tf.image.resize`.
-
-    Returns:
-      `i32[out]` and `f32[out,4]`.
-
-    Source: `resize_bicubic_op.cc` of TensorFlow, whose weights are a table of 1,024 steps.
-    """
-    scale = np.float32(length) / np.float32(out)
-    line = np.arange(out, dtype=np.float32)
-    half = np.float32(0.5 if version == 2 else 0.0)
-    place = (line + half) * scale - half
-    below = np.floor(place)
-    step = np.rint((place - below) * np.float32(1024)).astype(np.int32)
-    a = -0.5 if version == 2 else -0.75
-    x = np.arange(1025, dtype=np.float32) / np.float32(1024)
-    inner = (((a + 2) * x.astype(float) - (a + 3)) * x * x + 1).astype(np.float32)
-    y = x.astype(float) + 1
-    outer = (((a * y - 5 * a) * y + 8 * a) * y - 4 * a).astype(np.float32)
-    weight = np.stack([outer[step], inner[step], inner[1024 - step], outer[1024 - step]], -1)
-    first = below.astype(np.int32) - 1
-    if version == 2:
-        index = first[:, None] + np.arange(4)
-        weight = np.where((index >= 0) & (index < length), weight, np.float32(0))
-        weight = weight * (np.float32(1) / functools.reduce(np.add, weight.T))[:, None]
-    return ResizeWeights(first, weight)
 
 
 def _weights(length: int, out: int, kind: str) -> ResizeWeights:

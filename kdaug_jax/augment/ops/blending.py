@@ -16,9 +16,9 @@ from jax.typing import ArrayLike
 from kdaug_jax.augment.arithmetic.packed import pack, planes, with_colours
 from kdaug_jax.augment.ops.checks import check_image, check_number, is_host
 from kdaug_jax.augment.ops.kernel import Colours3, Context, Row
+from kdaug_jax.images.arithmetic import split
 
 RGB = (3, 4)
-_UPPER_BITS = np.uint32(0xFFFFF000)
 
 
 def arrays_of(*numbers: ArrayLike) -> ModuleType:
@@ -45,17 +45,8 @@ def split_alpha(factor: ArrayLike) -> tuple[ArrayLike, ArrayLike]:
     if is_host(factor):
         for number in np.ravel(factor):
             check_number("factor", number, 0, np.inf)
-        whole = np.asarray(factor, np.float32)
-        upper = (whole.view(np.uint32) & _UPPER_BITS).view(np.float32)
-        return upper, whole - upper
+        return split(np.asarray(factor, np.float32))
     return split(jnp.asarray(factor).astype(jnp.float32))
-
-
-def split(numbers: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Splits `f32[...]` into two `f32[...]` of 12 bits of precision each; see `split_alpha`."""
-    bits = jax.lax.bitcast_convert_type(numbers, jnp.uint32) & _UPPER_BITS
-    upper = jax.lax.bitcast_convert_type(bits, jnp.float32)
-    return upper, numbers - upper
 
 
 def blend(

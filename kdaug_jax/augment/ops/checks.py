@@ -9,6 +9,7 @@ import jax
 import numpy as np
 
 from kdaug_jax.errors import ArgumentError
+from kdaug_jax.images.boxes import check_pixels
 
 
 def check_image(image: Any, channels: tuple[int, ...] | None = None) -> tuple[int, int, int]:
@@ -23,7 +24,8 @@ def check_image(image: Any, channels: tuple[int, ...] | None = None) -> tuple[in
 
     Raises:
       TypeError: not an array of uint8.
-      ArgumentError: not three axes, an empty one, or another number of channels.
+      ArgumentError: not three axes, an empty one, another number of channels, or more than
+        2^27 - 1 pixels.
     """
     legal = "C" if channels is None else " or ".join(map(str, channels))
     right = f"must be uint8 [H,W,{legal}]"
@@ -36,6 +38,7 @@ def check_image(image: Any, channels: tuple[int, ...] | None = None) -> tuple[in
         raise ArgumentError(description, f"{right}, map over a batch with jax.vmap")
     if 0 in image.shape or (channels and image.shape[2] not in channels):
         raise ArgumentError(description, right)
+    check_pixels(*image.shape[:2])
     return image.shape
 
 
@@ -48,7 +51,8 @@ def check_batch(images: Any, channels: tuple[int, ...] = (3, 4)) -> None:
 
     Raises:
       TypeError: not an array of uint8.
-      ArgumentError: not four axes, images without pixels, or another number of channels.
+      ArgumentError: not four axes, images without pixels, another number of channels, or more than
+        2^27 - 1 pixels.
     """
     right = f"must be uint8 [B,H,W,{' or '.join(map(str, channels))}]"
     if not isinstance(images, (np.ndarray, jax.Array)):
@@ -58,6 +62,7 @@ def check_batch(images: Any, channels: tuple[int, ...] = (3, 4)) -> None:
         raise TypeError(f"{description}; {right}")
     if images.ndim != 4 or 0 in images.shape[1:] or images.shape[3] not in channels:
         raise ArgumentError(description, right)
+    check_pixels(*images.shape[1:3])
 
 
 def check_keys(keys: Any, images: Any) -> None:

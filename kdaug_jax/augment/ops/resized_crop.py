@@ -6,13 +6,10 @@ which its op draws boxes, in `inception_crop` and `efficientnet_crop`.
 
 from __future__ import annotations
 
-import math
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 
-from kdaug_jax.augment.ops.boxes import center_box, draw_box, draw_inception_box
+from kdaug_jax.augment.ops.boxes import draw_box, draw_inception_box
 from kdaug_jax.augment.ops.checks import check_image
 from kdaug_jax.augment.ops.resizing import (
     Method,
@@ -22,7 +19,8 @@ from kdaug_jax.augment.ops.resizing import (
     resize_tensorflow,
     to_bytes,
 )
-from kdaug_jax.errors import ArgumentError
+from kdaug_jax.images.boxes import center_box, middle_or_drawn
+from kdaug_jax.images.crops import Crop, check, check_ranges
 
 
 def random_resized_crop(
@@ -58,29 +56,6 @@ def random_resized_crop(
     return resize_box(image, *box, (size, size), method)
 
 
-def check_ranges(scale: tuple[float, float], ratio: tuple[float, float]) -> None:
-    """Validates the ranges that boxes are drawn from.
-
-    Args:
-      scale: see `draw_box`.
-      ratio: see `draw_box`.
-
-    Raises:
-      ArgumentError: not two numbers, not in order, or out of range.
-    """
-    if not _is_pair(scale) or not 0 < scale[0] <= scale[1] <= 1:
-        raise ArgumentError(f"scale={scale}", "must be two fractions above 0, the smaller first")
-    if not _is_pair(ratio) or not 0 < ratio[0] <= ratio[1] < math.inf:
-        raise ArgumentError(f"ratio={ratio}", "must be two numbers above 0, the smaller first")
-
-
-def _is_pair(value: Any) -> bool:
-    numbers = isinstance(value, tuple | list) and len(value) == 2
-    return numbers and all(
-        isinstance(number, int | float) and not isinstance(number, bool) for number in value
-    )
-
-
 def inception_crop(key: jax.Array, image: jax.Array, size: int) -> jax.Array:
     """Cuts and resizes an image as EfficientNet's training does, before mirroring.
 
@@ -91,7 +66,7 @@ def inception_crop(key: jax.Array, image: jax.Array, size: int) -> jax.Array:
 
     Returns:
       `u8[S,S,C]`, TensorFlow 1's bicubic limited to 0..255 and cut off. Where the box is the
-      whole image, the middle is taken as in evaluation.
+      whole image, the middle is taken as in evaluation, but at least one pixel.
 
     Raises:
       TypeError: the image is not uint8.
@@ -101,9 +76,7 @@ def inception_crop(key: jax.Array, image: jax.Array, size: int) -> jax.Array:
     """
     height, width, _ = check_image(image)
     drawn = draw_inception_box(key, height, width)
-    whole = (drawn.height == height) & (drawn.width == width)
-    middle = center_box(height, width, size)
-    box = (jnp.where(whole, *pair) for pair in zip(middle, drawn, strict=True))
+    box = middle_or_drawn(drawn, height, width, size, jnp)
     return to_bytes(resize_box_tensorflow(image, *box, (size, size)))
 
 
@@ -151,30 +124,6 @@ def center_crop(
 def _middle_square(image: jax.Array, size: int, padding: int) -> jax.Array:
     """Cuts the square of `center_box` out of `u8[H,W,C]`."""
     height, width, _ = check_image(image)
-    top, left, side = middle(height, width, size, padding)
-    return jnp.asarray(image)[top : top + side, left : left + side]
-
-
-def middle(height: int, width: int, size: int, padding: int) -> tuple[int, int, int]:
-    """Returns the square of `center_box`: its first row, its first column and its side.
-
-    Args:
-      height: of the image in pixels.
-      width: of the image in pixels.
-      size: side of the result in pixels.
-      padding: see `center_box`.
-
-    Raises:
-      ArgumentError: numbers out of range, or a square without pixels.
-    """
-    if size < 1 or padding < 0:
-        raise ArgumentError(
-            f"size={size}, padding={padding}", "must be at least 1 and 0 pixels"
-        )
+    check(Crop("center_crop", {"size": size, "padding": padding}), (height, width))
     top, left, side, _ = center_box(height, width, size, padding)
-    if side < 1:
-        raise ArgumentError(
-            f"size={size}, padding={padding} leave nothing of the {width}×{height} image",
-            "take a smaller padding",
-        )
-    return top, left, side
+    return jnp.asarray(image)[top : top + side, left : left + side]

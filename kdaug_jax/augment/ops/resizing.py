@@ -17,15 +17,14 @@ from jax.typing import ArrayLike
 from kdaug_jax.augment.arithmetic.resize_weights import (
     BITS,
     FILTERS,
-    ResizeWeights,
     pillow_weights,
-    tensorflow_weights,
     weight_table,
 )
-from kdaug_jax.augment.ops.blending import split
 from kdaug_jax.augment.ops.checks import check_image, check_number, is_host
 from kdaug_jax.augment.ops.resample import premultiply, unpremultiply
 from kdaug_jax.errors import ArgumentError, suggest
+from kdaug_jax.images.arithmetic import product, split
+from kdaug_jax.images.tensorflow_resize import ResizeWeights, tensorflow_weights
 
 Method = Literal["bilinear", "bicubic"]
 Size = tuple[int, int]
@@ -45,12 +44,6 @@ class Line(NamedTuple):
     length: ArrayLike
 
 
-def _product(x: jax.Array, y: jax.Array) -> jax.Array:
-    """Multiplies float32 numbers so that a compiler that merges roundings changes nothing."""
-    (x_hi, x_lo), (y_hi, y_lo) = split(x.astype(jnp.float32)), split(y)
-    return (x_hi * y_hi + x_hi * y_lo) + (x_lo * y_hi + x_lo * y_lo)
-
-
 def _down(lines: jax.Array, line: Line) -> jax.Array:
     """Resizes the first axis of `[N,...]`: to bytes with whole weights, to float32 with others."""
     first, weight = jnp.asarray(line.weights.first), jnp.asarray(line.weights.weight)
@@ -61,7 +54,11 @@ def _down(lines: jax.Array, line: Line) -> jax.Array:
         place = line.start + jnp.clip(first + number, 0, line.length - 1)
         value = lines.at[place].get(mode="promise_in_bounds")
         share = lax.dynamic_index_in_dim(weight, number, 1).reshape(-1, 1, 1)
-        return total + (value.astype(jnp.int32) * share if whole else _product(value, share))
+        if whole:
+            return total + value.astype(jnp.int32) * share
+        # Bytes have 8 bits, so they need no lower part.
+        parts = split(value) if value.dtype == jnp.float32 else (value.astype(jnp.float32),)
+        return total + product(parts, split(share))
 
     zero = jnp.full(shape, 1 << (BITS - 1), jnp.int32) if whole else jnp.zeros(shape, jnp.float32)
     count = weight.shape[1]

@@ -12,25 +12,52 @@ from collections.abc import Callable
 from typing import Any
 
 from kdaug_jax.data.dataset import Dataset
+from kdaug_jax.data.options import ReadOptions
 from kdaug_jax.data.sources.arrays import arrays, from_arrays, register
 from kdaug_jax.data.sources.cifar import cifar10, cifar100
+from kdaug_jax.data.sources.cifar_c import cifar10c, cifar100c
+from kdaug_jax.data.sources.cinic10 import cinic10
 from kdaug_jax.data.sources.digits import digits
 from kdaug_jax.data.sources.folder import folder
 from kdaug_jax.data.sources.idx import idx
+from kdaug_jax.data.sources.imagenet_sets import (
+    imageneta,
+    imagenetc,
+    imagenetr,
+    imagenetsketch,
+    imagenetv2,
+)
+from kdaug_jax.data.sources.parquet import parquet
+from kdaug_jax.data.sources.svhn import svhn
 from kdaug_jax.data.sources.synthetic import synthetic
+from kdaug_jax.data.sources.tar import tar
 from kdaug_jax.data.sources.tfds import tfds
+from kdaug_jax.data.sources.tinyimagenet import tinyimagenet
 from kdaug_jax.errors import ConfigError, suggest
 from kdaug_jax.registry import resolve
 
-SOURCES: dict[str, Callable[[str], Dataset]] = {
+# Each is called with its argument and `ReadOptions`, sources of users with the argument alone.
+SOURCES: dict[str, Callable[[str, ReadOptions], Dataset]] = {
     "arrays": arrays,
     "cifar10": cifar10,
     "cifar100": cifar100,
+    "cifar100c": cifar100c,
+    "cifar10c": cifar10c,
+    "cinic10": cinic10,
     "digits": digits,
     "folder": folder,
     "idx": idx,
+    "imageneta": imageneta,
+    "imagenetc": imagenetc,
+    "imagenetr": imagenetr,
+    "imagenetsketch": imagenetsketch,
+    "imagenetv2": imagenetv2,
+    "parquet": parquet,
+    "svhn": svhn,
     "synthetic": synthetic,
+    "tar": tar,
     "tfds": tfds,
+    "tinyimagenet": tinyimagenet,
 }
 
 FORM = "package.module:function:ARGUMENT"

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from kdaug_jax.data.dataset import Dataset, Deferred, Split, numbered, split_of_arrays
+from kdaug_jax.data.options import DEFAULTS, ReadOptions
 from kdaug_jax.errors import DataError, suggest
 
 # What NumPy raises on damaged .npy and .npz files.
@@ -68,13 +69,14 @@ def register(name: str, dataset: Dataset) -> str:
     return f"arrays:{name}"
 
 
-def arrays(argument: str) -> Dataset:
+def arrays(argument: str, options: ReadOptions = DEFAULTS) -> Dataset:
     """Reads an .npz file, or returns what was registered under a name.
 
     Args:
       argument: a name given to `register`, or an .npz file with the arrays `train_image` and
         `train_label`, the same for any other split, and perhaps `class_names`. Pickled objects
         are not read.
+      options: unused: arrays are decoded.
 
     Returns:
       A `Dataset` in memory.

@@ -5,13 +5,14 @@ from __future__ import annotations
 import numpy as np
 
 from kdaug_jax.data.dataset import Dataset, split_of_arrays
+from kdaug_jax.data.options import DEFAULTS, ReadOptions
 from kdaug_jax.errors import ConfigError
 
 SIZES = {"train": 1200, "validation": 297, "test": 300}
 SIDE = 32
 
 
-def digits(argument: str = "") -> Dataset:
+def digits(argument: str = "", options: ReadOptions = DEFAULTS) -> Dataset:
     """Returns the digits as RGB images of 32×32 pixels, in a fixed split.
 
     The 8×8 grey levels 0..16 become 0..255 and every pixel a block of 4×4, so nothing is
@@ -19,6 +20,7 @@ def digits(argument: str = "") -> Dataset:
 
     Args:
       argument: must be empty.
+      options: unused: the digits are arrays.
 
     Returns:
       A `Dataset` with the splits "train", "validation" and "test".

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import gzip
 import math
+import re
 import struct
 import zlib
 from pathlib import Path
@@ -12,22 +13,36 @@ from pathlib import Path
 import numpy as np
 
 from kdaug_jax.data.dataset import Dataset, Deferred, Split, directory, numbered, split_of_arrays
+from kdaug_jax.data.options import DEFAULTS, ReadOptions
 from kdaug_jax.errors import DataError
 
 # In front of the names of the two files of each split.
 PREFIXES = {"train": "train", "test": "t10k"}
+# The files hold no class names. Of these sets they are known, if the folder has one of these names
+# in lower case and without signs between the letters.
+CLASS_NAMES = {
+    "fashionmnist": (
+        "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag",
+        "Ankle boot",
+    ),
+    "kmnist": ("o", "ki", "su", "tsu", "na", "ha", "ma", "ya", "re", "wo"),
+}
 
 
-def idx(argument: str) -> Dataset:
+def idx(argument: str, options: ReadOptions = DEFAULTS) -> Dataset:
     """Reads a set in MNIST's format.
 
     Args:
       argument: a directory with train-images-idx3-ubyte, train-labels-idx1-ubyte,
-        t10k-images-idx3-ubyte and t10k-labels-idx1-ubyte, each as it is or with .gz.
+        t10k-images-idx3-ubyte and t10k-labels-idx1-ubyte, or the one that holds them in raw/. Each
+        may have a dot instead of the hyphen before "idx", as some programs unpack it, may end in
+        .gz, and may lie in a folder of its name.
+      options: unused: the files hold arrays.
 
     Returns:
-      A `Dataset` with the splits "train" and "test" in memory; the files hold no class names, so
-      they are "0", "1" and so on, as many as the training labels have.
+      A `Dataset` with the splits "train" and "test" in memory. Its class names are those of
+      Fashion-MNIST and KMNIST where the directory has that name (signs and capitals do not
+      matter), else "0", "1" and so on, as many as the training labels have.
 
     Raises:
       ConfigError: no directory is given.
@@ -36,6 +51,8 @@ def idx(argument: str) -> Dataset:
     Reference: Y. LeCun, C. Cortes, C. Burges, "The MNIST database of handwritten digits", 1998.
     """
     root = directory("idx", argument)
+    named = re.sub(r"[^a-z0-9]", "", (root.parent if root.name == "raw" else root).name.lower())
+    root = root / "raw" if (root / "raw").is_dir() else root
     files = {
         name: (
             _find(root, f"{prefix}-images-idx3-ubyte"),
@@ -44,9 +61,10 @@ def idx(argument: str) -> Dataset:
         for name, prefix in PREFIXES.items()
     }
     classes = int(read(files["train"][1], 1).max(initial=0)) + 1
+    names = CLASS_NAMES.get(named, ())
     return Dataset(
         Deferred({name: functools.partial(_split, *two, classes) for name, two in files.items()}),
-        numbered(classes),
+        names if len(names) == classes else numbered(classes),
     )
 
 
@@ -86,10 +104,14 @@ def read(path: Path, dimensions: int) -> np.ndarray:
 
 
 def _find(root: Path, name: str) -> Path:
-    names = [name, f"{name}.gz"]
+    names = [form + end for form in (name, name.replace("-idx", ".idx")) for end in ("", ".gz")]
     for path in (root / file for file in names):
         if path.is_file():
             return path
+        if path.is_dir():
+            within = [path / file for file in names if (path / file).is_file()]
+            if within:
+                return within[0]
     files = ", ".join(
         f"{prefix}-{kind}" for prefix in PREFIXES.values()
         for kind in ("images-idx3-ubyte", "labels-idx1-ubyte")

@@ -7,15 +7,17 @@ import re
 import numpy as np
 
 from kdaug_jax.data.dataset import Dataset, split_of_arrays
+from kdaug_jax.data.options import DEFAULTS, ReadOptions
 from kdaug_jax.errors import ConfigError
 
 
-def synthetic(argument: str) -> Dataset:
+def synthetic(argument: str, options: ReadOptions = DEFAULTS) -> Dataset:
     """Returns noisy images of one random pattern for each class.
 
     Args:
       argument: "HEIGHTxWIDTH,CLASSES,SIZE", such as "32x32,10,256"; SIZE is the number of
         training images, validation and test hold a quarter of it each.
+      options: unused: the images are arrays.
 
     Returns:
       A `Dataset` with the splits "train", "validation" and "test"; the same for the same argument.

@@ -6,68 +6,35 @@ import dataclasses
 import functools
 import os
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from kdaug_jax.data.dataset import Dataset, Deferred, Split, make_split
-from kdaug_jax.data.images import decode
+from kdaug_jax.data.index import Bar, Listing, build_index, keep_scan, recall_scan
+from kdaug_jax.data.options import DEFAULTS, ReadOptions
 from kdaug_jax.errors import ConfigError, DataError
+from kdaug_jax.images.encoded import stamp_of
+from kdaug_jax.images.readers import Names
+from kdaug_jax.images.readers_records import RecordReader, first_line, read_records
 
 # Records read at once for their labels.
 CHUNK = 1024
 
 
-@dataclasses.dataclass(frozen=True)
-class RecordReader:
-    """Images in records of a prepared set.
-
-    Attributes:
-      records: the data source, whose records are dicts with undecoded images.
-      image: name of the image feature.
-      index: `i32[N]`, records of the N images.
-      size: (height, width) that all must have.
-      where: for messages.
-    """
-
-    records: Any
-    image: str
-    index: np.ndarray
-    size: tuple[int, int]
-    where: str
-
-    def read(self, rows: np.ndarray) -> np.ndarray:
-        """Decodes the images `rows`."""
-        numbers = self.index[rows]
-        image = np.empty((len(numbers), *self.size, 3), np.uint8)
-        for position, record in enumerate(_records(self.records, numbers, self.where)):
-            index = int(numbers[position])
-            pixels = decode(record[self.image], self.where, index)
-            if pixels.shape != image.shape[1:]:
-                height, width = pixels.shape[:2]
-                raise DataError(
-                    self.where, f"image {index} has {width}×{height} pixels, the first one "
-                    f"{self.size[1]}×{self.size[0]}", "prepare it with images of one size",
-                )
-            image[position] = pixels
-        return image
-
-    def take(self, rows: np.ndarray) -> RecordReader:
-        """Returns a reader of the images `rows`."""
-        return dataclasses.replace(self, index=self.index[rows])
-
-
-def tfds(argument: str) -> Dataset:
+def tfds(argument: str, options: ReadOptions = DEFAULTS) -> Dataset:
     """Reads a prepared set of TensorFlow Datasets.
 
     Nothing is downloaded or prepared, and no code of a builder runs: only the directory is read.
-    Labels are read in one pass over the records of each split that is used; images are decoded
-    when they are read, see `images.decode`.
+    Labels are read in one pass over the records of each split that is used, and kept with the
+    index; images are decoded when they are read, see `images.decode`.
 
     Args:
       argument: NAME, NAME/CONFIG or NAME:VERSION (the newest if left out), and perhaps
         ?data_dir=DIR; by default `$TFDS_DATA_DIR` or ~/tensorflow_datasets.
+      options: how images are decoded, see `ReadOptions`.
 
     Returns:
       A `Dataset` with the splits of the set, read from the disk.
@@ -87,9 +54,14 @@ def tfds(argument: str) -> Dataset:
         "prepare it once where tensorflow is installed: "
         f"tfds build {name} --file_format=array_record --data_dir={root}"
     )
-    directory = _newest(root / name.replace(":", "/"))
+    place = root / name.replace(":", "/")
+    directory = _newest(place)
+    unfinished = [place, *sorted(place.glob("incomplete.*"))]
+    unfinished = [path for path in unfinished if path.name.startswith("incomplete.")]
+    if unfinished and directory in (None, place):
+        raise DataError(str(unfinished[0]), "its preparation was not finished", prepare)
     if directory is None:
-        raise DataError(str(root / name.replace(":", "/")), "no prepared set lies here", prepare)
+        raise DataError(str(place), "no prepared set lies here", prepare)
     import tensorflow_datasets
 
     try:
@@ -98,7 +70,7 @@ def tfds(argument: str) -> Dataset:
         image, label = builder.info.supervised_keys or ("image", "label")
     except Exception as error:  # whatever the parsers of its JSON files raise
         raise DataError(
-            str(directory), f"its description cannot be read ({_first_line(error)})", prepare
+            str(directory), f"its description cannot be read ({first_line(error)})", prepare
         ) from None
     if not (
         isinstance(features.get(image), tensorflow_datasets.features.Image)
@@ -112,7 +84,7 @@ def tfds(argument: str) -> Dataset:
     readers = {}
     for split in builder.info.splits:
         readers[split] = functools.partial(
-            _split, builder, split, image, label, len(names), f"{directory} ({split})", prepare
+            _split, builder, split, image, label, len(names), directory, prepare, options
         )
     return Dataset(Deferred(readers), names)
 
@@ -127,40 +99,79 @@ def _newest(directory: Path) -> Path | None:
 
 
 def _split(
-    builder: Any, split: str, image: str, label: str, classes: int, where: str, prepare: str
+    builder: Any, split: str, image: str, label: str, classes: int, directory: Path, prepare: str,
+    options: ReadOptions,
 ) -> Split:
     import tensorflow_datasets
 
+    where = f"{directory} ({split})"
+    files = [str(path) for path in builder.info.splits[split].filepaths]
     try:
         records = builder.as_data_source(
             split, decoders={image: tensorflow_datasets.decode.SkipDecoding()}
         )
+        stamps = np.array([stamp_of(file) for file in files], np.int64)
     except NotImplementedError:
         raise DataError(where, "is not prepared as array_record", prepare) from None
     except (OSError, ValueError, RuntimeError) as error:
-        raise DataError(where, f"cannot be read ({_first_line(error)})", prepare) from None
-    labels, first = [], None
-    for start in range(0, len(records), CHUNK):
-        part = _records(records, np.arange(start, min(start + CHUNK, len(records))), where)
-        first = part[0][image] if first is None else first
-        labels += [int(record[label]) for record in part]
-    if first is None:
+        raise _unreadable(where, files, error, prepare) from None
+    key = ("tfds", *files, image, label)
+    columns = recall_scan(key, stamps)
+    if columns is None:
+        try:
+            columns = _scan(records, image, label, where, options)
+        except DataError as error:
+            raise _unreadable(where, files, error, prepare) from None
+        keep_scan(key, stamps, options, **columns)
+    count = len(columns["label"])
+    if not count:
         raise DataError(where, "holds no example", prepare)
-    size = decode(first, where, 0).shape[:2]
-    index = np.arange(len(labels), dtype=np.int32)
-    reader = RecordReader(records, image, index, size, where)
-    return make_split(reader, np.asarray(labels, np.int64), classes, where)
+    reader = RecordReader(
+        where, np.arange(count), np.zeros((count, 2), np.int32), options.decoding, records, image
+    )
+    make_split(reader, columns["label"], classes, where)  # before all images are opened
+    listing = Listing(
+        Names.of(f"{split} record {row}" for row in range(count)),
+        columns["label"].astype(np.int32), columns["bytes"],
+        np.full(count, stamps[:, 1].max(), np.int64),
+    )
+    index = build_index(str(directory.absolute()), listing, reader.content, options, split)
+    reader = dataclasses.replace(reader, rows=index.rows, sizes=index.sizes)
+    return make_split(reader, columns["label"][index.rows], classes, where, index.digest)
 
 
-def _records(records: Any, numbers: np.ndarray, where: str) -> list[dict[str, Any]]:
-    try:
-        return list(records.__getitems__([int(index) for index in numbers]))
-    except Exception as error:  # array_record passes on any error of its C++ code
-        raise DataError(
-            where, f"records {numbers.min()} to {numbers.max()} cannot be read "
-            f"({_first_line(error)})", "prepare it again",
-        ) from None
+def _scan(
+    records: Any, image: str, label: str, where: str, options: ReadOptions
+) -> dict[str, np.ndarray]:
+    """Reads all records, for their labels and the bytes of their images."""
+    labels, sizes = [], []
+    bar = Bar(options, f"reading labels of {where}", len(records), "records")
+    for start in range(0, len(records), CHUNK):
+        part = read_records(records, range(start, min(start + CHUNK, len(records))), where)
+        empty = [
+            row for row, record in enumerate(part, start) if None in (record[label], record[image])
+        ]
+        if empty:
+            raise DataError(where, f"record {empty[0]} is empty", "prepare it again")
+        labels += [int(record[label]) for record in part]
+        sizes += [len(record[image]) for record in part]
+        bar.add(len(part))
+    return {"label": np.array(labels, np.int64), "bytes": np.array(sizes, np.int64)}
 
 
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
+def _unreadable(where: str, files: Sequence[str], error: Exception, prepare: str) -> DataError:
+    """Returns the error of a data source; what array_record raises does not name the file."""
+    from array_record.python.array_record_data_source import ArrayRecordDataSource
+
+    for file in files:
+        try:
+            records = ArrayRecordDataSource([file])
+            if len(records):
+                records[0]
+        except Exception as damage:  # whatever its C++ code raises
+            return DataError(
+                where, f"{os.path.basename(file)} cannot be read ({first_line(damage)})", prepare
+            )
+    if isinstance(error, DataError):
+        return error
+    return DataError(where, f"cannot be read ({first_line(error)})", prepare)

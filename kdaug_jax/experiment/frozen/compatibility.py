@@ -77,7 +77,7 @@ def check_evaluated(
       ConfigError: `eval.view` has another size, or its logits are stored for training examples
         only.
     """
-    spec = views.parse("eval", full["eval"]["view"], info)
+    spec = views.parse("eval", full["eval"]["view"], info, where="eval.view")
     check_view(where, network, "eval.view", spec.size, (), full)
     if network.is_table and compares:
         raise ConfigError(

@@ -12,9 +12,18 @@ from kdaug_jax.experiment.views.language import (
     parse,
     parse_all,
     source_of,
+    split_leading,
     views_to_make,
+    with_crops,
 )
-from kdaug_jax.experiment.views.making import Made, build_augment, make, make_all
+from kdaug_jax.experiment.views.leading import Cutter, Leading, cut_image, cutter
+from kdaug_jax.experiment.views.making import (
+    Made,
+    batch_shapes,
+    build_augment,
+    make,
+    make_all,
+)
 from kdaug_jax.experiment.views.picking import Scorer, networks_of, picks
 from kdaug_jax.experiment.views.pools import POOLS, Rows, draws_of, rows_after
 
@@ -22,11 +31,16 @@ __all__ = [
     "POOLS",
     "STAGES",
     "Call",
+    "Cutter",
+    "Leading",
     "Made",
     "ViewSpec",
     "Rows",
     "Scorer",
+    "batch_shapes",
     "build_augment",
+    "cut_image",
+    "cutter",
     "draws_of",
     "hparams",
     "views_to_make",
@@ -38,4 +52,6 @@ __all__ = [
     "picks",
     "rows_after",
     "source_of",
+    "split_leading",
+    "with_crops",
 ]

@@ -18,7 +18,8 @@ import numpy as np
 
 from kdaug_jax.augment.stage import Stage
 from kdaug_jax.errors import ConfigError, suggest
-from kdaug_jax.experiment.binding import Bound, bind, colour, located, read_calls
+from kdaug_jax.experiment.binding import Bound, bind, call_texts, colour, located, read_calls
+from kdaug_jax.experiment.views.leading import Leading, LeadingReader
 from kdaug_jax.experiment.views.pools import Rows, draws_of
 from kdaug_jax.experiment.views.stages import check_outputs, check_policy, find_stage
 from kdaug_jax.registry import is_import, short_name
@@ -26,6 +27,8 @@ from kdaug_jax.types import Info, Range
 
 # The traced number of a policy that is given, not set: the epoch of the run.
 EPOCH = "epoch"
+NO_COLOUR = (0.0, 0.0, 0.0)  # mean of images that are not known yet
+LARGEST = 11585  # side of a square image in pixels, see `images.boxes.LARGEST_IMAGE`
 
 
 class Call(NamedTuple):
@@ -48,6 +51,8 @@ class ViewSpec(NamedTuple):
       rows: what made its rows more or fewer than the batch's, in order; views of equal `rows`
         have the same example of the batch in each row.
       mixes: whether labels are mixed.
+      leading: its part that is carried out while images are decoded, None where all of it runs on
+        the device.
     """
 
     name: str
@@ -57,6 +62,7 @@ class ViewSpec(NamedTuple):
     floats: bool
     rows: tuple[Rows, ...] = ()
     mixes: bool = False
+    leading: Leading | None = None
 
     @property
     def picks(self) -> bool:
@@ -88,7 +94,7 @@ def source_of(name: str, text: str) -> str | None:
 
 def parse(
     name: str, text: str, info: Info, *, start: ViewSpec | None = None, epochs: int | None = None,
-    trace: bool = True,
+    trace: bool = True, where: str = "",
 ) -> ViewSpec:
     """Reads one view expression.
 
@@ -99,6 +105,7 @@ def parse(
       start: the view that it starts from, where it starts from one.
       epochs: of the run, for policies that depend on the epoch; by default their own.
       trace: whether a user's stages are traced to validate what they return.
+      where: config path of the expression, for messages; by default `views.<name>`.
 
     Returns:
       Its spec.
@@ -106,10 +113,12 @@ def parse(
     Raises:
       ConfigError: not such an expression, an unknown stage, or arguments that do not fit.
     """
-    where = f"views.{name}"
+    where = where or f"views.{name}"
     source = source_of(name, text)
     size, floats = (start.size, start.floats) if start else (info.size, False)
     rows, mixes = (start.rows, start.mixes) if start else ((), False)
+    leading = None
+    beginning = LeadingReader(where, info.mixed) if info.host_crops and source is None else None
     calls, counts = [], collections.Counter()
     for stage_name, args, kwargs in read_calls(where, text)[source is not None :]:
         stage = find_stage(where, stage_name)
@@ -122,12 +131,18 @@ def parse(
             raise ConfigError(
                 path, "comes after a stage that returns floats", "put it before, on images of bytes"
             )
+        if beginning is not None:
+            beginning.admit(stage)
+            if beginning.open and info.mixed:
+                size = None  # the images have no common size yet
         before = size, floats
         with located(path):
             bind_arguments = _bind_policy if stage.form == "policy" else _bind_stage
             bound = bind_arguments(path, stage, args, kwargs, info, size, epochs)
             size = stage.size(bound.static, size) if stage.size else size
             floats = floats or stage.floats
+            if beginning is not None and beginning.open:
+                leading = beginning.add(role, stage, bound.static)
             if trace and is_import(stage_name) and stage.form != "policy":
                 check_outputs(path, stage, bound, before, (size, floats), info)
         calls.append(Call(role, stage, bound))
@@ -136,7 +151,9 @@ def parse(
             rows = (*rows, Rows(bound.static["keep"], path))
         elif stage.form == "repeat" and bound.static["n"] > 1:
             rows = (*rows, Rows(bound.static["n"]))
-    return ViewSpec(name, source, tuple(calls), size, floats, rows, mixes)
+    if beginning is not None:
+        beginning.end()
+    return ViewSpec(name, source, tuple(calls), size, floats, rows, mixes, leading)
 
 
 def _bind_stage(where, stage: Stage, args, kwargs, info: Info, size, epochs) -> Bound:
@@ -204,6 +221,58 @@ def parse_all(
     return tuple(done.values())
 
 
+def with_crops(info: Info, texts: Mapping[str, str], crop: str) -> Info:
+    """Returns the facts of a training split, completed by where crops run and what they leave.
+
+    Args:
+      info: facts of the training split.
+      texts: view expressions by name, in order.
+      crop: `data.crop`.
+
+    Returns:
+      `info` with `host_crops` and, where images have several sizes, with the size that the leading
+      part of the first view gives them.
+
+    Raises:
+      ConfigError: images have several sizes, and the device is to crop or a view does not.
+    """
+    if not info.mixed:
+        return info._replace(host_crops=crop == "host")
+    if crop == "device":
+        raise ConfigError(
+            "data.crop", "'device' takes images of one size, and these have several", "use 'auto'"
+        )
+    info = info._replace(size=(LARGEST, LARGEST), host_crops=True)
+    starts = [name for name, text in texts.items() if source_of(name, text) is None]
+    if not starts:  # they start from each other in a circle, which `parse_all` refuses
+        return info
+    first = starts[0]
+    return info._replace(size=parse(first, texts[first], info, trace=False).leading.plan.size)
+
+
+def split_leading(text: str, where: str) -> tuple[Leading | None, str, str]:
+    """Splits a view expression into its leading part and the rest.
+
+    Args:
+      text: the expression.
+      where: its config path, for messages.
+
+    Returns:
+      The leading part, its text and that of the rest; None, "" and `text` where there is none.
+
+    Raises:
+      ConfigError: not such an expression.
+    """
+    anywhere = Info(
+        0, (LARGEST, LARGEST), np.zeros(0, np.int32), NO_COLOUR, NO_COLOUR, host_crops=True
+    )
+    leading = parse("eval", text, anywhere, trace=False, where=where).leading
+    if leading is None:
+        return None, "", text
+    parts = call_texts(text)
+    return leading, "|".join(parts[: leading.calls]), "|".join(parts[leading.calls :])
+
+
 def hparams(specs: Sequence[ViewSpec]) -> tuple[dict[str, np.ndarray], dict[str, Range]]:
     """Returns the traced numbers of views and their ranges, by path."""
     values, ranges = {}, {}
@@ -212,6 +281,9 @@ def hparams(specs: Sequence[ViewSpec]) -> tuple[dict[str, np.ndarray], dict[str,
             for name, value in call.bound.traced.items():
                 path = f"views.{spec.name}.{call.role}.{name}"
                 values[path], ranges[path] = value, call.bound.ranges[name]
+        for name, number in spec.leading.numbers().items() if spec.leading else ():
+            path = f"views.{spec.name}.{name}"
+            values[path], ranges[path] = number
     return values, ranges
 
 

@@ -15,12 +15,11 @@ from kdaug_jax.augment import apply_policy
 from kdaug_jax.augment.ops.checks import check_batch, check_keys
 from kdaug_jax.errors import ArgumentError, ConfigError
 from kdaug_jax.experiment.binding import located
-from kdaug_jax.experiment.views.language import EPOCH, Call, ViewSpec, parse
+from kdaug_jax.experiment.views.language import EPOCH, LARGEST, Call, ViewSpec, parse
+from kdaug_jax.experiment.views.leading import Leading, cutter
 from kdaug_jax.experiment.views.picking import Pair, Picked, Pool, Scorer, choose, take
 from kdaug_jax.runtime.ordering import Ordering
 from kdaug_jax.types import Batch, Clock, Hparams, Info, Outputs, View
-
-LARGEST = 32767  # side of an image in pixels
 
 
 class Made(NamedTuple):
@@ -71,8 +70,11 @@ def make_all(
     made, states = Made({}, {}, {}), {None: _PartialView(stored, None, 1)}
     # Networks score after every view that needs none is made.
     for spec in sorted(specs, key=lambda spec: spec.picks):
-        state = states[spec.source]
-        for call in spec.calls:
+        state, calls = states[spec.source], spec.calls
+        if spec.leading is not None:
+            state = _led(stored, batch.crops[spec.name], spec.leading)
+            calls = calls[spec.leading.calls :]
+        for call in calls:
             path = f"views.{spec.name}.{call.role}"
             traced = {name: hparams[f"{path}.{name}"] for name in call.bound.traced}
             with located(path):
@@ -89,6 +91,12 @@ def make_all(
             })
         made.views[spec.name], states[spec.name] = state.view, state
     return made
+
+
+def _led(stored: View, image: jax.Array, leading: Leading) -> _PartialView:
+    """Returns a view after its leading part, whose images come from the host."""
+    view, draw = _repeat(stored.replace(image=None), None, leading.draws)
+    return _PartialView(view.replace(image=image), draw, leading.draws)
 
 
 class _PartialView(NamedTuple):
@@ -189,6 +197,29 @@ def _mix(
     keys = jax.vmap(rng.redraw, (None, 0), 1)(keys, number)
     mix = jax.vmap(lambda key, group: call.stage.apply(key, group, **call.bound.static, **traced))
     return jax.tree.map(together, jax.vmap(mix)(keys, jax.tree.map(apart, view)))
+
+
+def batch_shapes(specs: Sequence[ViewSpec], size: int, info: Info) -> Batch:
+    """Returns the shapes of a batch that views are made from.
+
+    Args:
+      specs: the views to make.
+      size: B, examples of the batch.
+      info: facts of the training split.
+
+    Returns:
+      A `Batch` of shapes and dtypes.
+    """
+    channels, needed = len(info.mean), cutter(specs)
+    image = jax.ShapeDtypeStruct((size, *info.size, channels), jnp.uint8)
+    crops = {}
+    for name, leading in needed.leading.items():
+        plan = leading.plan
+        shape = (size * plan.draws, *plan.size, channels)
+        crops[name] = jax.ShapeDtypeStruct(shape, plan.dtype)
+    numbers = jax.ShapeDtypeStruct((size,), jnp.int32)
+    mask = jax.ShapeDtypeStruct((size,), jnp.bool_)
+    return Batch(image if needed.stored else None, numbers, numbers, mask, crops)
 
 
 def build_augment(

@@ -1,0 +1,348 @@
+"""The index of the images of a split: their sizes, kept outside the data, and a digest.
+
+Building it opens every image once, for its header alone unless bad images are to be skipped.
+Opening the data again compares names, bytes and modification times, and opens only images that
+have changed.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import hashlib
+import io
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from kdaug_jax.data.options import ReadOptions
+from kdaug_jax.errors import DataError
+from kdaug_jax.images.decode import Header, open_image, printable, read_header
+from kdaug_jax.images.readers import Names, read_file
+
+# Of the kept files; another one is built anew.
+VERSION = 1
+# What is known of an image: nothing, its header, that it decodes, that it does not.
+UNKNOWN, HEADER, DECODED, BAD = range(4)
+MAX_THREADS = 16
+# Images that a thread opens at once.
+CHUNK = 64
+SECONDS_BETWEEN_BARS = 1.0
+
+
+class Listing(NamedTuple):
+    """The N images of a base split, as a directory or an archive lists them.
+
+    Attributes:
+      names: of the files.
+      label: `i32[N]`, class numbers.
+      bytes: `i64[N]`, sizes of the files.
+      changed: `i64[N]`, modification times in nanoseconds.
+    """
+
+    names: Names
+    label: np.ndarray
+    bytes: np.ndarray
+    changed: np.ndarray
+
+
+class Index(NamedTuple):
+    """What is known of the N images of a base split.
+
+    Attributes:
+      rows: `i64[N]`, the image that stands at each position: itself, unless it is bad.
+      sizes: `i32[N,2]`, height and width in pixels of the image at each position.
+      digest: hexadecimal SHA-256 of names, labels, bytes of each file and image sizes.
+    """
+
+    rows: np.ndarray
+    sizes: np.ndarray
+    digest: str
+
+
+class _Known(NamedTuple):
+    """The kept columns: `i32[N,2]`, `u8[N]` of EXIF orientations, `u8[N]` of states."""
+
+    sizes: np.ndarray
+    orientation: np.ndarray
+    state: np.ndarray
+
+
+def build_index(
+    where: str, listing: Listing, content: Callable[[int], str | bytes], options: ReadOptions,
+    part: str = "",
+) -> Index:
+    """Returns the index of a base split, as far as possible from what was kept.
+
+    Lines tell how many images are replaced and how many note an orientation in EXIF.
+
+    Args:
+      where: an absolute path of what is indexed, under which the index is kept.
+      listing: the images, N.
+      content: returns the file of an image, by its path or by its bytes; called in threads.
+      options: how images are read.
+      part: of `where`, if what lies there is indexed in parts.
+
+    Returns:
+      An `Index`.
+
+    Raises:
+      DataError: an image cannot be read; or none can where they are skipped.
+    """
+    kept = cache_directory() / _kept_name(where, part, options)
+    known = _recall(kept, listing)
+    skip = options.bad_images == "skip"
+    wanted = np.flatnonzero(
+        (known.state == UNKNOWN) | (known.state == (HEADER if skip else BAD))
+    )
+    if len(wanted):
+        try:
+            _look(where, listing, content, options, known, wanted)
+        finally:  # after an error too, so that what was read need not be read again
+            _keep(kept, listing, known, options)
+    digest = _digest(listing, known.sizes)
+    if len(wanted):
+        # Pixels may have changed without any size, and so without the digest.
+        for path in kept.parent.glob(f"statistics-{digest[:32]}-*.npz"):
+            path.unlink(missing_ok=True)
+    bad = known.state == BAD
+    _tell(where, listing, known, options)
+    if bad.all():
+        raise DataError(where, "no image can be decoded", "check data.source")
+    good = np.flatnonzero(~bad)
+    rows = good[np.searchsorted(good, np.arange(len(bad))) % len(good)]
+    return Index(rows, known.sizes[rows], digest)
+
+
+def index_threads() -> int:
+    """Returns the number of threads that ask the disk at once."""
+    return min(MAX_THREADS, 2 * (os.cpu_count() or 1))
+
+
+def cache_directory() -> Path:
+    """Returns the directory of kept indices and statistics; it need not exist."""
+    home = os.environ.get("XDG_CACHE_HOME", "")
+    # The standard ignores relative paths.
+    base = Path(home) if os.path.isabs(home) else Path("~/.cache").expanduser()
+    return base / "kdaug_jax" / "index"
+
+
+def write_kept(path: Path, **arrays: np.ndarray) -> None:
+    """Writes arrays into the cache, all at once.
+
+    Raises:
+      OSError: the disk is full or cannot be written.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    try:
+        with partial.open("wb") as file:
+            np.savez(file, **arrays)
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def read_kept(path: Path) -> dict[str, np.ndarray]:
+    """Returns the arrays of a file in the cache; none if it is absent or damaged."""
+    try:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+            return {name: arrays[name] for name in arrays.files}
+    except Exception:  # whatever a damaged file raises: it is made anew
+        return {}
+
+
+def recall_scan(key: Sequence[str], stamps: np.ndarray) -> dict[str, np.ndarray] | None:
+    """Returns what a scan of containers of images found, if it was kept and they are the same.
+
+    Args:
+      key: what was scanned and how.
+      stamps: `i64[F,2]`, bytes and modification times of the F containers.
+    """
+    arrays = read_kept(_scan_path(key))
+    version, old = int(arrays.pop("version", 0)), arrays.pop("stamps", None)
+    return arrays if version == VERSION and np.array_equal(old, stamps) else None
+
+
+def keep_scan(
+    key: Sequence[str], stamps: np.ndarray, options: ReadOptions, **arrays: np.ndarray
+) -> None:
+    """Keeps what a scan of containers found, see `recall_scan`; a line tells if it cannot."""
+    path = _scan_path(key)
+    try:
+        write_kept(path, version=np.array(VERSION), stamps=stamps, **arrays)
+    except OSError as error:
+        options.say(_not_kept(path, error))
+
+
+def _scan_path(key: Sequence[str]) -> Path:
+    name = hashlib.sha256("\0".join(key).encode("utf-8", "surrogateescape")).hexdigest()
+    return cache_directory() / f"scan-{name[:32]}.npz"
+
+
+def _not_kept(path: Path, error: OSError) -> str:
+    return (
+        f"{path.parent}: the index cannot be kept ({error.strerror}), so the next start takes "
+        "as long; $XDG_CACHE_HOME names another place"
+    )
+
+
+def _kept_name(where: str, part: str, options: ReadOptions) -> str:
+    key = hashlib.sha256(f"{where}\0{part}\0{options.exif}".encode("utf-8", "surrogateescape"))
+    return f"{key.hexdigest()[:32]}.npz"
+
+
+def _digest(listing: Listing, sizes: np.ndarray) -> str:
+    digest = hashlib.sha256(listing.names.block.tobytes())
+    for column, dtype in ((listing.label, "<i4"), (listing.bytes, "<i8"), (sizes, "<i4")):
+        digest.update(np.ascontiguousarray(column, dtype).tobytes())
+    return digest.hexdigest()
+
+
+def _recall(path: Path, listing: Listing) -> _Known:
+    """Returns what was kept of these images; the state of new and changed ones is UNKNOWN."""
+    count = len(listing.names)
+    known = _Known(
+        np.zeros((count, 2), np.int32), np.ones(count, np.uint8), np.zeros(count, np.uint8)
+    )
+    kept = read_kept(path)
+    if int(kept.get("version", 0)) != VERSION:
+        return known
+    old = _Known(kept["sizes"], kept["orientation"], kept["state"])
+    if np.array_equal(kept["names"], listing.names.block):
+        now = then = np.arange(count)
+    else:
+        position = {name: row for row, name in enumerate(Names(kept["names"]))}
+        pairs = [
+            (row, position[name]) for row, name in enumerate(listing.names) if name in position
+        ]
+        now, then = np.array(pairs, np.int64).reshape(-1, 2).T
+    same = (listing.bytes[now] == kept["bytes"][then]) & (
+        listing.changed[now] == kept["changed"][then]
+    )
+    for column, source in zip(known, old, strict=True):
+        column[now[same]] = source[then[same]]
+    return known
+
+
+def _keep(path: Path, listing: Listing, known: _Known, options: ReadOptions) -> None:
+    try:
+        write_kept(
+            path, version=np.array(VERSION), names=listing.names.block, bytes=listing.bytes,
+            changed=listing.changed, **known._asdict(),
+        )
+    except OSError as error:
+        options.say(_not_kept(path, error))
+
+
+def _look(
+    where: str, listing: Listing, content: Callable[[int], str | bytes], options: ReadOptions,
+    known: _Known, rows: np.ndarray,
+) -> None:
+    """Opens the images `rows`, and writes into `known` what they are."""
+    skip = options.bad_images == "skip"
+
+    def look(chunk: np.ndarray) -> list[Header | DataError]:
+        return [_header(where, listing.names[row], content, row, options) for row in chunk.tolist()]
+
+    chunks = np.split(rows, np.arange(CHUNK, len(rows), CHUNK))
+    bar = Bar(options, f"indexing {where}", len(rows))
+    threads = index_threads()
+    with concurrent.futures.ThreadPoolExecutor(threads) as pool:
+        for chunk, headers in zip(chunks, _in_order(pool, look, chunks, 4 * threads), strict=True):
+            for row, header in zip(chunk.tolist(), headers, strict=True):
+                if isinstance(header, Header):
+                    known.sizes[row] = header.height, header.width
+                    known.orientation[row] = header.orientation
+                    known.state[row] = DECODED if skip else HEADER
+                elif skip:
+                    known.sizes[row], known.state[row] = 0, BAD
+                else:
+                    raise header
+            bar.add(len(chunk))
+
+
+def _in_order(
+    pool: concurrent.futures.Executor, function: Callable, items: list, ahead: int
+) -> Iterator:
+    """Maps in order with at most `ahead` calls waiting, so that an error ends it soon."""
+    waiting = [pool.submit(function, item) for item in items[:ahead]]
+    try:
+        for following in [*items[ahead:], *[None] * len(waiting)]:
+            yield waiting.pop(0).result()
+            if following is not None:
+                waiting.append(pool.submit(function, following))
+    finally:
+        for future in waiting:
+            future.cancel()
+
+
+def _header(
+    where: str, name: str, content: Callable[[int], str | bytes], row: int, options: ReadOptions
+) -> Header | DataError:
+    """Returns the header of an image that can be read, or why it cannot.
+
+    Transparent images count as good ones: their remedy is another option.
+    """
+    path = printable(os.path.join(where, name))
+    try:
+        file = content(row)
+        if options.bad_images == "skip":
+            file = read_file(file, row) if isinstance(file, str) else file
+            open_image(file, path, row, options.decoding._replace(alpha="drop"))
+        file = io.BytesIO(file) if isinstance(file, bytes) else file
+        return read_header(file, path, row, options.decoding)
+    except DataError as error:
+        return error
+
+
+def _tell(where: str, listing: Listing, known: _Known, options: ReadOptions) -> None:
+    bad, turned = np.flatnonzero(known.state == BAD), known.orientation > 1
+    if len(bad):
+        options.say(
+            f"{where}: {len(bad)} of {len(known.state)} images cannot be decoded and are replaced "
+            f"by the next good one (first: {printable(listing.names[bad[0]])})"
+        )
+    if not turned.any():
+        return
+    first = printable(listing.names[int(np.argmax(turned))])
+    some = f"{where}: {turned.sum()} images note another orientation in EXIF (first: {first})"
+    if options.exif == "ignore":
+        options.say(f"{some} and are left as they are stored; data.exif='apply' turns them")
+        return
+    quarter = known.orientation >= 5
+    stored = np.where(quarter[:, None], known.sizes[:, ::-1], known.sizes)
+    differ = len(np.unique(known.sizes, axis=0)) > 1 and len(np.unique(stored, axis=0)) == 1
+    options.say(f"{some} and are turned" + (
+        ", which makes sizes differ; data.exif='ignore' leaves them as they are stored"
+        if differ else ""
+    ))
+
+
+class Bar:
+    """Shows how far a long task is, at most once a second, and its end if it was shown.
+
+    Args:
+      options: of which `progress` is called.
+      text: what is done.
+      total: how many there are to do.
+      unit: what is counted.
+    """
+
+    def __init__(self, options: ReadOptions, text: str, total: int, unit: str = "images"):
+        self._progress, self._text, self._total = options.progress, text, total
+        self._unit = unit
+        self._done, self._next = 0, time.monotonic() + SECONDS_BETWEEN_BARS
+        self._shown = False
+
+    def add(self, count: int) -> None:
+        """Counts what was done."""
+        self._done += count
+        last = self._done == self._total and self._shown
+        if last or time.monotonic() >= self._next:
+            self._next, self._shown = time.monotonic() + SECONDS_BETWEEN_BARS, True
+            text = f"{self._text}: {self._done:,} of {self._total:,} {self._unit}"
+            self._progress(self._done / self._total, text)

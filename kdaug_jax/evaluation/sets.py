@@ -1,0 +1,286 @@
+"""Further data sets that a run is evaluated on: corrupted, drawn or newly collected images.
+
+They are never used for a choice. A set may hold some of the network's classes only: its logits are
+then cut to these.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from kdaug_jax import data
+from kdaug_jax.data.class_maps import IMAGENET_A, IMAGENET_R, class_key
+from kdaug_jax.data.corruptions import ALEXNET_ERRORS, CORRUPTIONS, SEVERITIES
+from kdaug_jax.data.sources.argument import split_argument
+from kdaug_jax.data.statistics import describe_sizes
+from kdaug_jax.errors import ConfigError
+from kdaug_jax.evaluation.build import parse_view
+from kdaug_jax.evaluation.data_sets import no_bar, read_options
+from kdaug_jax.evaluation.metric_table import resolve_metrics
+from kdaug_jax.evaluation.run import Evaluation, Evaluator, evaluate_state, make_evaluator
+from kdaug_jax.experiment import views
+from kdaug_jax.types import Info, TrainState
+
+# What an evaluation of all sets is called beside those of splits.
+SETS = "sets"
+# Sources that hold each corruption in five severities, and by what errors are divided.
+CORRUPTED = {"cifar10c": None, "cifar100c": None, "imagenetc": ALEXNET_ERRORS}
+# Sources whose folders are a part of ImageNet's classes, by position among the 1,000.
+PARTS = {"imageneta": IMAGENET_A, "imagenetr": IMAGENET_R}
+# Sources whose folders are ImageNet's classes, by WordNet id or by number.
+WHOLE = ("imagenetc", "imagenetv2", "imagenetsketch")
+IMAGENET_CLASSES = 1000
+
+
+class SetData(NamedTuple):
+    """One data set of `eval.sets`.
+
+    Attributes:
+      name: of its metrics, `eval/<name>/...`.
+      group: name in `eval.sets`, which may stand for all corruptions of a source.
+      corruption: that it shows, "" for none.
+      source: where it was read from.
+      split: its examples.
+      classes: position of its classes among the network's; empty where they are the same.
+    """
+
+    name: str
+    group: str
+    corruption: str
+    source: str
+    split: data.Split
+    classes: tuple[int, ...]
+
+
+class EvalSet(NamedTuple):
+    """A data set and what evaluates it."""
+
+    data: SetData
+    evaluator: Evaluator
+
+
+def load_sets(
+    full: Mapping[str, Any], info: Info, class_names: Sequence[str], say: Callable[[str], None],
+    progress: Callable[[float, str], None] = no_bar,
+) -> tuple[SetData, ...]:
+    """Opens the data sets of `eval.sets` and matches their classes.
+
+    Args:
+      full: the complete config.
+      info: facts of the training split.
+      class_names: of the training data, by number.
+      say: prints a line.
+      progress: shows a bar while a data set is indexed.
+
+    Raises:
+      UserError: a set cannot be read, or has a class that the training data have not.
+    """
+    options = read_options(full["data"], say, progress)
+    sets: list[SetData] = []
+    for group, text in full["eval"]["sets"]:
+        for suffix, corruption, source in _expand(group, text):
+            name = group + suffix
+            if any(name == other.name for other in sets):
+                raise ConfigError("eval.sets", f"'{name}' stands for two sets", "rename one")
+            with _of_set(group):
+                dataset = data.load_test(source, options)
+            split = dataset.splits["test"]
+            classes = _classes(group, source, dataset.class_names, class_names)
+            _check_size(name, full["eval"]["view"], split, info)
+            sets.append(SetData(name, group, corruption, source, split, classes))
+    return tuple(sets)
+
+
+@contextlib.contextmanager
+def _of_set(group: str) -> Iterator[None]:
+    """Says which set an error of a source concerns."""
+    try:
+        yield
+    except ConfigError as error:
+        if error.where != "data.source":
+            raise
+        raise ConfigError("eval.sets", f"'{group}': {error.what}", error.remedy) from None
+
+
+def _expand(group: str, source: str) -> list[tuple[str, str, str]]:
+    """Returns (suffix of the name, corruption, source) of one set, or of each corruption."""
+    kind, _, argument = source.partition(":")
+    if kind not in CORRUPTED:
+        return [("", "", source)]
+    with _of_set(group):
+        path, given = split_argument(kind, argument, ("corruption", "severity"))
+    corruption = given.get("corruption", "")
+    if "severity" in given:
+        return [("", corruption, source)]
+    return [
+        (f"_{name}_{severity}" if not corruption else f"_{severity}", name,
+         f"{kind}:{path}?corruption={name}&severity={severity}")
+        for name in ([corruption] if corruption else CORRUPTIONS) for severity in SEVERITIES
+    ]
+
+
+def _classes(
+    group: str, source: str, names: Sequence[str], trained: Sequence[str]
+) -> tuple[int, ...]:
+    """Returns the positions of a set's classes among those of the training data, () for equal."""
+    if tuple(names) == tuple(trained):
+        return ()
+    keys = [class_key(name) for name in trained]
+    given = [class_key(name) for name in names]
+    if given == keys:
+        return ()
+    number = {key: position for position, key in enumerate(keys)}
+    if set(given) <= set(number) and len(number) == len(keys):
+        return tuple(number[key] for key in given)
+    kind = source.partition(":")[0]
+    if len(keys) == IMAGENET_CLASSES and _in_standard_order(keys):
+        wnids = all(_is_wnid(key) for key in keys)
+        if kind in PARTS and not wnids:
+            return PARTS[kind]
+        numbered = given == list(data.numbered(len(keys)))
+        if kind in WHOLE and len(given) == len(keys) and (numbered or not wnids):
+            return ()
+    unknown = next(name for name, key in zip(names, given, strict=True) if key not in number)
+    raise ConfigError(
+        "eval.sets", f"'{group}' has a class '{unknown}', which the training data have not",
+        f"their classes are {', '.join(trained[:3])}, ... ({len(trained)})",
+    )
+
+
+def _in_standard_order(names: Sequence[str]) -> bool:
+    """Returns whether ImageNet's classes are in the order of their WordNet ids.
+
+    Numbers and ids show it; classes under other names are taken to have that order.
+    """
+    if all(_is_wnid(name) for name in names):
+        return list(names) == sorted(names)
+    digits = all(name.isdigit() for name in names)
+    return not digits or list(names) == list(data.numbered(len(names)))
+
+
+def _is_wnid(name: str) -> bool:
+    return len(name) == 9 and name[0] == "n" and name[1:].isdigit()
+
+
+def _set_view(text: str, split: data.Split, info: Info) -> views.ViewSpec:
+    """Returns `eval.view` for a set.
+
+    Images of the training data's size go through it as those of the splits do. Others that a crop
+    would leave at their size skip it: they were cropped when the set was made.
+    """
+    if split.size == info.size and not info.mixed:
+        return parse_view(text, info)
+    mixed = describe_sizes(split) if split.size is None else ""
+    info = info._replace(
+        size=split.size or info.size, mixed=mixed, host_crops=info.host_crops or bool(mixed)
+    )
+    view = parse_view(text, info._replace(host_crops=True))
+    if view.leading is not None and view.leading.plan.size == split.size:
+        return view._replace(calls=view.calls[view.leading.calls :], leading=None)
+    return parse_view(text, info)
+
+
+def _check_size(name: str, text: str, split: data.Split, info: Info) -> None:
+    expected = parse_view(text, info).size
+    remedy = f"let eval.view begin with resize{expected}, which leaves images of that size alone"
+    wanted = f"networks are evaluated on {expected[1]}×{expected[0]}"
+    leading, _, _ = views.split_leading(text, "eval.view")
+    if split.size is None and leading is None:
+        sizes = describe_sizes(split)
+        raise ConfigError(
+            "eval.sets", f"'{name}' holds images of several sizes ({sizes}), {wanted}", remedy
+        )
+    size = _set_view(text, split, info).size
+    if size != expected:
+        raise ConfigError(
+            "eval.sets", f"'{name}' holds images of {size[1]}×{size[0]} pixels, {wanted}", remedy
+        )
+
+
+def build_sets(
+    full: Mapping[str, Any], evaluator: Evaluator, sets: Sequence[SetData]
+) -> tuple[EvalSet, ...]:
+    """Makes the evaluators of data sets; those of one size and class list share one.
+
+    Args:
+      full: the complete config.
+      evaluator: of the run.
+      sets: the data sets.
+    """
+    spec, made, built = evaluator.spec, {}, []
+    for item in sets:
+        key = item.split.size, item.classes
+        if key not in made:
+            count = len(item.classes) or spec.info.num_classes
+            metrics, settings = resolve_metrics(full["eval"], count)
+            set_spec = spec._replace(
+                view=_set_view(full["eval"]["view"], item.split, spec.info), training_views=(),
+                metrics=metrics, settings=settings, human=None, classes=item.classes,
+            )
+            made[key] = make_evaluator(
+                set_spec, evaluator.selections, evaluator.batch_size, evaluator.workers
+            )
+        built.append(EvalSet(item, made[key]))
+    return tuple(built)
+
+
+def evaluate_sets(
+    sets: Sequence[EvalSet],
+    state: TrainState,
+    frozen: Mapping[str, Any],
+    check: Callable[[], None] = lambda: None,
+    validation: Mapping[str, float] | None = None,
+) -> Evaluation:
+    """Evaluates a training state on further data sets, see `evaluate_state`.
+
+    Returns:
+      Values by full name, `eval/<name of the set>/...`, mean corruption errors among them.
+    """
+    numbers, arrays = {}, {}
+    for item in sets:
+        name, split = item.data.name, item.data.split
+        evaluated = evaluate_state(
+            item.evaluator, state, frozen, {name: split}, name, check, validation
+        )
+        numbers |= evaluated.numbers
+        arrays |= evaluated.arrays
+    return Evaluation({**numbers, **corruption_errors(sets, numbers)}, arrays)
+
+
+def corruption_errors(
+    sets: Sequence[EvalSet], numbers: Mapping[str, float]
+) -> dict[str, float]:
+    """Returns the mean corruption errors of groups that hold all fifteen corruptions.
+
+    Args:
+      sets: the data sets.
+      numbers: metrics by full name, the accuracies of the sets among them.
+
+    Returns:
+      `eval/<group>/mean_corruption_error`, 0..1: the error averaged over five severities of each
+      corruption, over the corruptions; of ImageNet-C each is divided by AlexNet's.
+
+    Source: Hendrycks and Dietterich 2019 (arXiv:1903.12261), section 4.
+    """
+    result = {}
+    for group in dict.fromkeys(item.data.group for item in sets):
+        members = [item.data for item in sets if item.data.group == group]
+        kind = members[0].source.partition(":")[0]
+        if kind not in CORRUPTED or {member.corruption for member in members} != set(CORRUPTIONS):
+            continue
+        if any(f"eval/{member.name}/accuracy" not in numbers for member in members):
+            continue  # it is not among `eval.metrics`
+        errors = []
+        for corruption in CORRUPTIONS:
+            error = np.mean([
+                1 - numbers[f"eval/{member.name}/accuracy"]
+                for member in members if member.corruption == corruption
+            ])
+            reference = CORRUPTED[kind]
+            errors.append(error / (reference[corruption] / 100) if reference else error)
+        result[f"eval/{group}/mean_corruption_error"] = float(np.mean(errors))
+    return result
