@@ -241,6 +241,7 @@ def efficientnet(
     config.eval.every_epochs = config.checkpoint.every_epochs = 5.0
     if options.smoke:
         shrink(config, SMALL_EFFICIENTNETS, f"synthetic:40x40,{SMOKE_CLASSES},64")
+        config.data.test = "validation"  # so that ImageNet's own folders may replace the source
     return config
 
 

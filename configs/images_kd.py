@@ -4,7 +4,12 @@
       --config.data.source=folder:DIR
 
 DIR holds train/CLASS/*.jpg, and perhaps validation/ and test/ of the same classes; or the class
-folders alone, DIR/CLASS/*.jpg. `--mode=preview` draws what the networks would see.
+folders alone, DIR/CLASS/*.jpg. Folders below a class belong to it. `--mode=preview` draws what the
+networks would see.
+
+--config.data.alpha=white (or black) puts pictures with transparency on a background;
+--config.data.exif=apply turns photographs that a camera stored on their side;
+--config.data.bad_images=skip takes the next picture where one cannot be decoded.
 
 A teacher is trained first, then a smaller student with cross entropy on the labels and KL
 (Hinton et al. 2015) to the teacher's answers on the very same augmented images. Crops are those of

@@ -34,8 +34,8 @@ EXPORTS = {
     """,
     "kdaug_jax.data": """
         ArrayReader Dataset Feed HostCrops ImageReader ReadOptions Reader SOURCES Split describe
-        eval_batches from_arrays indices load make_feed overlaps read_human register resident
-        streamed
+        eval_batches from_arrays indices load load_test make_feed numbered overlaps read_human
+        register resident streamed
     """,
     "kdaug_jax.evaluation": """
         Metric MetricInputs Settings mean_metric

@@ -20,7 +20,8 @@ from kdaug_jax.experiment.config import flatten
 from kdaug_jax.runtime.console import table
 from kdaug_jax.runtime.workdir import read_json, read_results
 
-DEFAULT_METRICS = ("eval/test/accuracy", "eval/test/nll")
+# Of the last split that all runs have.
+DEFAULT_METRICS = ("accuracy", "nll")
 
 
 class Run(NamedTuple):
@@ -96,6 +97,25 @@ def read_runs(directories: Sequence[Path], vary: str) -> list[Run]:
     return runs
 
 
+def default_metrics(runs: Sequence[Run]) -> tuple[str, ...]:
+    """Returns accuracy and NLL on the test split, on validation where no run has a test split.
+
+    Args:
+      runs: finished runs.
+
+    Raises:
+      ConfigError: some runs have a test split, others have none.
+    """
+    tested = [any(name.startswith("eval/test/") for name in run.metrics) for run in runs]
+    if any(tested) and not all(tested):
+        raise ConfigError(
+            "--metric", f"{tested.count(False)} of {len(runs)} runs have no test split",
+            "compare them by --metric=eval/validation/accuracy",
+        )
+    split = "test" if all(tested) else "validation"
+    return tuple(f"eval/{split}/{name}" for name in DEFAULT_METRICS)
+
+
 def report(runs: Sequence[Run], vary: str, metrics: Sequence[str]) -> str:
     """Returns the comparison as text.
 
@@ -166,11 +186,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="compare", description=__doc__.splitlines()[0])
     parser.add_argument("workdir", nargs="+", type=Path)
     parser.add_argument("--vary", required=True, help="config path, such as terms.kd.weight")
-    parser.add_argument("--metric", action="append", help="metric; may be repeated")
+    parser.add_argument("--metric", action="append", help="metric; by default accuracy and NLL on "
+                        "the test split, or on validation where there is none; may be repeated")
     options = parser.parse_args(argv)
     try:
         runs = read_runs(options.workdir, options.vary)
-        print(report(runs, options.vary, options.metric or DEFAULT_METRICS))
+        metrics = options.metric or default_metrics(runs)
+        text = report(runs, options.vary, metrics)
+        if not options.metric and not metrics[0].startswith("eval/test/"):
+            print("these runs have no test split: compared on validation, where choices are made")
+        print(text)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code

@@ -6,7 +6,18 @@ parts of them.
 
 from __future__ import annotations
 
-from kdaug_jax.data.dataset import ArrayReader, Dataset, ImageReader, Reader, Split, checked
+import contextlib
+from collections.abc import Iterator
+
+from kdaug_jax.data.dataset import (
+    ArrayReader,
+    Dataset,
+    ImageReader,
+    Reader,
+    Split,
+    checked,
+    numbered,
+)
 from kdaug_jax.data.feed import Feed, HostCrops, eval_batches, make_feed, resident, streamed
 from kdaug_jax.data.human import read_human
 from kdaug_jax.data.options import DEFAULTS, ReadOptions, check_options
@@ -15,7 +26,7 @@ from kdaug_jax.data.sources import SOURCES, find_source, from_arrays, register
 from kdaug_jax.data.splits import choose, overlaps
 from kdaug_jax.data.statistics import describe_sizes
 from kdaug_jax.data.statistics import statistics as pixel_statistics
-from kdaug_jax.errors import DataError
+from kdaug_jax.errors import ConfigError, DataError
 from kdaug_jax.types import Info
 
 
@@ -38,12 +49,46 @@ def load(
       DataError: the data are absent, cannot be read or do not fit together. Other exceptions of a
         user's own source are passed on.
     """
+    with _opened(source, options) as base:
+        chosen = {use: choose(base.splits, use, text, source) for use, text in splits.items()}
+    return Dataset(chosen, base.class_names)
+
+
+def load_test(source: str, options: ReadOptions = DEFAULTS) -> Dataset:
+    """Loads the split that a data set is evaluated on: "test", or the only one that it has.
+
+    Args:
+      source: see `load`.
+      options: see `load`.
+
+    Returns:
+      A `Dataset` with the split "test".
+
+    Raises:
+      UserError: as `load`; or there are several splits, and none is called "test".
+    """
+    with _opened(source, options) as base:
+        names = list(base.splits)
+        name = "test" if "test" in names or len(names) > 1 else names[0]
+        if name not in names:
+            folder = source.startswith("folder:")
+            place = source.partition("?")[0] + "/" + names[-1] if folder else ""
+            raise ConfigError(
+                "data.source", f"'{source}' has no split 'test', but {', '.join(names)}",
+                f"name the folder of one of them, such as {place}" if folder else
+                "name a source with that split, or with one split alone",
+            )
+        return Dataset({"test": base.splits[name]}, base.class_names)
+
+
+@contextlib.contextmanager
+def _opened(source: str, options: ReadOptions) -> Iterator[Dataset]:
+    """Opens a source; its splits are to be read within the block."""
     check_options(options)
     function, argument = find_source(source)
     built_in = function in SOURCES.values()
     try:
-        base = checked(function(argument, options) if built_in else function(argument), source)
-        chosen = {use: choose(base.splits, use, text, source) for use, text in splits.items()}
+        yield checked(function(argument, options) if built_in else function(argument), source)
     except OSError as error:
         if not built_in:  # code of the user's own
             raise
@@ -51,7 +96,6 @@ def load(
         raise DataError(source, what, "check the path and who may read it") from None
     except MemoryError as error:
         raise DataError(source, f"does not fit into memory ({error})", "use less of it") from None
-    return Dataset(chosen, base.class_names)
 
 
 def describe(dataset: Dataset) -> Info:
@@ -100,7 +144,9 @@ __all__ = [
     "from_arrays",
     "indices",
     "load",
+    "load_test",
     "make_feed",
+    "numbered",
     "overlaps",
     "read_human",
     "register",

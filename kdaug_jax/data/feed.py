@@ -13,7 +13,14 @@ import numpy as np
 from kdaug_jax.data.dataset import Split
 from kdaug_jax.data.order import indices
 from kdaug_jax.data.storage import fetch, row_bytes, store
-from kdaug_jax.data.stream import STORED, BatchPlan, CropPlan, Stream
+from kdaug_jax.data.stream import (
+    STORED,
+    BatchPlan,
+    CropPlan,
+    Stream,
+    check_memory,
+    layout_of,
+)
 from kdaug_jax.types import Batch
 
 _ALL = slice(None)
@@ -155,6 +162,9 @@ def streamed(
 
     Returns:
       A `Feed` of the same batches as `resident`; the caller closes it.
+
+    Raises:
+      ConfigError: batches do not fit into memory.
     """
     order = _Order(seed, len(split), batch_size, rows)
 
@@ -166,6 +176,8 @@ def streamed(
         return BatchPlan(positions, crops.stored, drawn)
 
     reads = crops is not None or not split.in_memory
+    if reads:
+        check_memory(layout_of(plan(0), split.size))
     starts = (0,) if crops is None else crops.starts
     ahead = _Ahead(split, plan, workers, starts) if reads else None
 

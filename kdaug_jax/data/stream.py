@@ -8,10 +8,13 @@ from collections.abc import Callable
 import numpy as np
 
 from kdaug_jax.data.dataset import Split
+from kdaug_jax.errors import ConfigError
 from kdaug_jax.images.batches import (
     STORED,
     BatchPlan,
     CropPlan,
+    Layout,
+    block_bytes,
     check_plan,
     layout_of,
 )
@@ -19,6 +22,8 @@ from kdaug_jax.images.crew import Processes, Threads, available
 
 # Batches that are filled at the same time, so that none of the crew waits for the last part of one.
 AHEAD = 3
+# They, the batch that a step waits for, and the one whose copy to the devices may not be done.
+HELD = AHEAD + 2
 # Python's lock is held for a sixth of the work on a JPEG, so more threads would wait for it.
 MOST_THREADS = 8
 MOST_CORES_OF_THREADS = 4
@@ -57,7 +62,8 @@ class Stream:
           end: one after the last batch; None for a stream without end.
 
         Raises:
-          ConfigError: there are no worker processes on this system.
+          ConfigError: there are no worker processes on this system, or batches do not fit into
+            memory.
           DataError: the images cannot be sent to worker processes.
         """
         self._plan, self._end = plan, end
@@ -69,6 +75,7 @@ class Stream:
             return
         first = plan(start)
         layout = self._layout = layout_of(first, split.size)
+        check_memory(layout)
         workers = choose_workers(workers, split)
         crew_size = workers or min(cores(), MOST_THREADS)
         pixels = split.size_bytes // (3 * len(split))
@@ -141,6 +148,27 @@ class Stream:
             crew.close()
 
 
+def check_memory(layout: Layout) -> None:
+    """Validates that the batches which lie in memory at a time fit there.
+
+    Otherwise the kernel would end the run, or another one, without a word.
+
+    Args:
+      layout: of the largest batch.
+
+    Raises:
+      ConfigError: they do not.
+    """
+    needed = HELD * block_bytes(layout)
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    if needed > memory:
+        raise ConfigError(
+            "data.batch_size", f"the {HELD} batches of {layout.count} examples that lie in memory "
+            f"at a time take {needed / 1e9:,.1f} GB, and there are {memory / 1e9:,.1f} GB",
+            "take a smaller one, or let views begin with smaller crops",
+        )
+
+
 def cores() -> int:
     """Returns the number of cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):
@@ -169,4 +197,5 @@ def choose_workers(workers: int, split: Split, available_cores: int | None = Non
     return 0 if count <= MOST_CORES_OF_THREADS or alone or not available() else count - 1
 
 
-__all__ = ["AHEAD", "STORED", "BatchPlan", "CropPlan", "Stream", "choose_workers", "cores"]
+__all__ = ["AHEAD", "STORED", "BatchPlan", "CropPlan", "Stream", "check_memory", "choose_workers",
+           "cores", "layout_of"]

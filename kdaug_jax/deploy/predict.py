@@ -29,7 +29,7 @@ def read_image(path: Path, number: int, card: ModelCard, resize: bool) -> np.nda
     """Reads one image in the form that the network takes.
 
     Args:
-      path: PNG or JPEG.
+      path: a file of any format that `images.decode` reads.
       number: its position among the images, for messages.
       card: of the network. A network that was trained on images of several sizes crops each as
         evaluation does.

@@ -89,8 +89,8 @@ def evaluate_run(
             numbers |= evaluate_split(
                 item.evaluator, variables, params, splits, item.data.name
             ).numbers
-        numbers |= corruption_errors(sets, numbers)
-        results[member] = with_selected(numbers, evaluator.selections)
+        errors = corruption_errors(sets, numbers)
+        results[member] = {**with_selected(numbers, evaluator.selections), **errors}
     for table in results_tables(evaluator, results, {}):
         console.say(table)
     return results

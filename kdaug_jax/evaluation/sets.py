@@ -6,7 +6,8 @@ then cut to these.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,6 +15,7 @@ import numpy as np
 from kdaug_jax import data
 from kdaug_jax.data.class_maps import IMAGENET_A, IMAGENET_R, class_key
 from kdaug_jax.data.corruptions import ALEXNET_ERRORS, CORRUPTIONS, SEVERITIES
+from kdaug_jax.data.sources.argument import split_argument
 from kdaug_jax.data.statistics import describe_sizes
 from kdaug_jax.errors import ConfigError
 from kdaug_jax.evaluation.build import parse_view
@@ -29,6 +31,8 @@ SETS = "sets"
 CORRUPTED = {"cifar10c": None, "cifar100c": None, "imagenetc": ALEXNET_ERRORS}
 # Sources whose folders are a part of ImageNet's classes, by position among the 1,000.
 PARTS = {"imageneta": IMAGENET_A, "imagenetr": IMAGENET_R}
+# Sources whose folders are ImageNet's classes, by WordNet id or by number.
+WHOLE = ("imagenetc", "imagenetv2", "imagenetsketch")
 IMAGENET_CLASSES = 1000
 
 
@@ -76,25 +80,39 @@ def load_sets(
       UserError: a set cannot be read, or has a class that the training data have not.
     """
     options = read_options(full["data"], say, progress)
-    sets = []
+    sets: list[SetData] = []
     for group, text in full["eval"]["sets"]:
-        for suffix, corruption, source in _expand(text):
-            dataset = data.load(source, {"test": "test"}, options)
+        for suffix, corruption, source in _expand(group, text):
+            name = group + suffix
+            if any(name == other.name for other in sets):
+                raise ConfigError("eval.sets", f"'{name}' stands for two sets", "rename one")
+            with _of_set(group):
+                dataset = data.load_test(source, options)
             split = dataset.splits["test"]
             classes = _classes(group, source, dataset.class_names, class_names)
-            name = group + suffix
             _check_size(name, full["eval"]["view"], split, info)
             sets.append(SetData(name, group, corruption, source, split, classes))
     return tuple(sets)
 
 
-def _expand(source: str) -> list[tuple[str, str, str]]:
+@contextlib.contextmanager
+def _of_set(group: str) -> Iterator[None]:
+    """Says which set an error of a source concerns."""
+    try:
+        yield
+    except ConfigError as error:
+        if error.where != "data.source":
+            raise
+        raise ConfigError("eval.sets", f"'{group}': {error.what}", error.remedy) from None
+
+
+def _expand(group: str, source: str) -> list[tuple[str, str, str]]:
     """Returns (suffix of the name, corruption, source) of one set, or of each corruption."""
     kind, _, argument = source.partition(":")
     if kind not in CORRUPTED:
         return [("", "", source)]
-    path, _, query = argument.partition("?")
-    given = dict(part.partition("=")[::2] for part in query.split("&") if part)
+    with _of_set(group):
+        path, given = split_argument(kind, argument, ("corruption", "severity"))
     corruption = given.get("corruption", "")
     if "severity" in given:
         return [("", corruption, source)]
@@ -118,12 +136,14 @@ def _classes(
     number = {key: position for position, key in enumerate(keys)}
     if set(given) <= set(number) and len(number) == len(keys):
         return tuple(number[key] for key in given)
-    kind, wnids = source.partition(":")[0], all(_is_wnid(key) for key in keys)
-    numbered = [str(position) for position in range(len(keys))]
-    if len(keys) == IMAGENET_CLASSES and not wnids and kind in PARTS:
-        return PARTS[kind]
-    if given == numbered and wnids and keys == sorted(keys):
-        return ()
+    kind = source.partition(":")[0]
+    if len(keys) == IMAGENET_CLASSES and _in_standard_order(keys):
+        wnids = all(_is_wnid(key) for key in keys)
+        if kind in PARTS and not wnids:
+            return PARTS[kind]
+        numbered = given == list(data.numbered(len(keys)))
+        if kind in WHOLE and len(given) == len(keys) and (numbered or not wnids):
+            return ()
     unknown = next(name for name, key in zip(names, given, strict=True) if key not in number)
     raise ConfigError(
         "eval.sets", f"'{group}' has a class '{unknown}', which the training data have not",
@@ -131,12 +151,29 @@ def _classes(
     )
 
 
+def _in_standard_order(names: Sequence[str]) -> bool:
+    """Returns whether ImageNet's classes are in the order of their WordNet ids.
+
+    Numbers and ids show it; classes under other names are taken to have that order.
+    """
+    if all(_is_wnid(name) for name in names):
+        return list(names) == sorted(names)
+    digits = all(name.isdigit() for name in names)
+    return not digits or list(names) == list(data.numbered(len(names)))
+
+
 def _is_wnid(name: str) -> bool:
     return len(name) == 9 and name[0] == "n" and name[1:].isdigit()
 
 
 def _set_view(text: str, split: data.Split, info: Info) -> views.ViewSpec:
-    """Returns `eval.view` for a set; images that a crop would leave at their size skip it."""
+    """Returns `eval.view` for a set.
+
+    Images of the training data's size go through it as those of the splits do. Others that a crop
+    would leave at their size skip it: they were cropped when the set was made.
+    """
+    if split.size == info.size and not info.mixed:
+        return parse_view(text, info)
     mixed = describe_sizes(split) if split.size is None else ""
     info = info._replace(
         size=split.size or info.size, mixed=mixed, host_crops=info.host_crops or bool(mixed)
@@ -148,12 +185,19 @@ def _set_view(text: str, split: data.Split, info: Info) -> views.ViewSpec:
 
 
 def _check_size(name: str, text: str, split: data.Split, info: Info) -> None:
-    size, expected = _set_view(text, split, info).size, parse_view(text, info).size
+    expected = parse_view(text, info).size
+    remedy = f"let eval.view begin with resize{expected}, which leaves images of that size alone"
+    wanted = f"networks are evaluated on {expected[1]}×{expected[0]}"
+    leading, _, _ = views.split_leading(text, "eval.view")
+    if split.size is None and leading is None:
+        sizes = describe_sizes(split)
+        raise ConfigError(
+            "eval.sets", f"'{name}' holds images of several sizes ({sizes}), {wanted}", remedy
+        )
+    size = _set_view(text, split, info).size
     if size != expected:
         raise ConfigError(
-            "eval.sets", f"'{name}' holds images of {size[1]}×{size[0]} pixels, networks are "
-            f"evaluated on {expected[1]}×{expected[0]}",
-            f"let eval.view begin with center_crop({expected[0]}) or resize{expected}",
+            "eval.sets", f"'{name}' holds images of {size[1]}×{size[0]} pixels, {wanted}", remedy
         )
 
 
@@ -228,6 +272,8 @@ def corruption_errors(
         kind = members[0].source.partition(":")[0]
         if kind not in CORRUPTED or {member.corruption for member in members} != set(CORRUPTIONS):
             continue
+        if any(f"eval/{member.name}/accuracy" not in numbers for member in members):
+            continue  # it is not among `eval.metrics`
         errors = []
         for corruption in CORRUPTIONS:
             error = np.mean([

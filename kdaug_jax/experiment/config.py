@@ -168,7 +168,7 @@ def _network(where: str, value: Any) -> dict[str, Any]:
             )
         section["checkpoint"] = tuple(checkpoint)
     section.update(mean=tuple(section["mean"]), std=tuple(section["std"]))
-    _check_pairs(f"{where}.recipe", section["recipe"], (str,))
+    _check_pairs(f"{where}.recipe", section["recipe"], (str,), ' ("path", value)')
     return section
 
 
@@ -231,7 +231,7 @@ def _check_sections(full: Mapping[str, Any]) -> None:
 
 
 def _check_sets(sets: Any) -> None:
-    _check_pairs("eval.sets", sets, (str,))
+    _check_pairs("eval.sets", sets, (str,), ' ("name", "source")')
     names = [name for name, _ in sets]
     for name, source in sets:
         usable = name.replace("_", "a").isalnum() and name not in ("train", "validation", "test")
@@ -244,13 +244,14 @@ def _check_sets(sets: Any) -> None:
             raise ConfigError("eval.sets", f"got {source!r} for '{name}'", "must be a source")
 
 
-def _check_pairs(where: str, entries: Any, first: tuple[type, ...]) -> None:
+def _check_pairs(
+    where: str, entries: Any, first: tuple[type, ...], pair: str = ""
+) -> None:
     if not isinstance(entries, list | tuple) or any(
         not isinstance(entry, list | tuple) or len(entry) != 2 or not isinstance(entry[0], first)
         for entry in entries
     ):
-        kind = ' ("path", value)' if first == (str,) else ""
-        raise ConfigError(where, f"got {entries!r}", f"must be a tuple of pairs{kind}")
+        raise ConfigError(where, f"got {entries!r}", f"must be a tuple of pairs{pair}")
 
 
 def set_path(config: Mapping[str, Any], path: str, value: Any) -> dict[str, Any]:

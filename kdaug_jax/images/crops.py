@@ -195,6 +195,12 @@ def check(crop: Crop, size: Size | None) -> None:
     for name in ("size", "side", "height", "width"):
         if name in arguments and arguments[name] < 1:
             raise ArgumentError(f"got {name}={arguments[name]}", "must be at least 1 pixel")
+    out = CROPS[crop.kind].size(arguments, None)
+    if out is not None and boxes.too_large(*out):
+        raise ArgumentError(
+            f"gives images of {out[1]}×{out[0]}, more than {boxes.LARGEST_IMAGE:,} pixels",
+            "ask for fewer",
+        )
     if arguments.get("padding", 0) < 0:
         raise ArgumentError(f"got padding={arguments['padding']}", "must be at least 0 pixels")
     if "method" in arguments and arguments["method"] not in METHODS:

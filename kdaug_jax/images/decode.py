@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import struct
 import warnings
 import zlib
+from collections.abc import Iterator
 from typing import BinaryIO, NamedTuple
 
 import numpy as np
@@ -27,7 +29,7 @@ SUFFIXES = {
 FORMATS = tuple(SUFFIXES)
 SHOWN_FORMATS = "PNG, JPEG, WebP, BMP, GIF, TIFF or PPM"
 # Areas of boxes are counted in 1/16 pixel in int32, which would wrap above. So an image takes at
-# most 384 MiB, for each thread or process that decodes.
+# most 512 MiB, four bytes a pixel in Pillow, for each thread or process that decodes.
 MAX_PIXELS = (1 << 27) - 1
 MEND = "replace or remove it, or let data.bad_images='skip' pass over it"
 # Values of `DecodeOptions`; "drop" is no value of `data.alpha`.
@@ -185,23 +187,30 @@ def read_header(
         raise _damaged(where, index, error) from None
 
 
-def _open(file: str | os.PathLike[str] | BinaryIO, where: str, index: int) -> Image.Image:
-    """Opens an image without decoding it."""
+@contextlib.contextmanager
+def _open(
+    file: str | os.PathLike[str] | BinaryIO, where: str, index: int
+) -> Iterator[Image.Image]:
+    """Opens an image without decoding it, and closes it after the block."""
     _ignore_warnings_of_pillow()
-    try:
-        image = Image.open(file, formats=FORMATS)
-    except Image.DecompressionBombError:
-        raise _too_large(where, index, f"more than {2 * (Image.MAX_IMAGE_PIXELS or 0)}") from None
-    width, height = image.size
-    if width * height > MAX_PIXELS:
-        raise _too_large(where, index, f"{width}×{height}")
-    # The second picture of a camera's MPO is a preview, or the other eye's.
-    frames = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)
-    if frames > 1:
-        raise DataError(
-            where, f"image {index} holds {frames} pictures", "make it a file of one picture"
-        )
-    return image
+    with contextlib.ExitStack() as stack:
+        if isinstance(file, str | os.PathLike):
+            file = stack.enter_context(open(file, "rb"))  # Pillow leaves open what it refuses
+        try:
+            image = stack.enter_context(Image.open(file, formats=FORMATS))
+        except Image.DecompressionBombError:
+            limit = f"more than {2 * (Image.MAX_IMAGE_PIXELS or 0)}"
+            raise _too_large(where, index, limit) from None
+        width, height = image.size
+        if width * height > MAX_PIXELS:
+            raise _too_large(where, index, f"{width}×{height}")
+        # The second picture of a camera's MPO is a preview, or the other eye's.
+        frames = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)
+        if frames > 1:
+            raise DataError(
+                where, f"image {index} holds {frames} pictures", "make it a file of one picture"
+            )
+        yield image
 
 
 def _too_large(where: str, index: int, pixels: str) -> DataError:

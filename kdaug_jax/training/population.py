@@ -105,7 +105,7 @@ def steps_per_call(
     Args:
       configured: `train.steps_per_call`; 0 chooses.
       intervals: steps, or intervals of steps, at which the loop has something to do.
-      item_bytes: what a process sends to its devices for a step.
+      item_bytes: of the images that a process sends to its devices for a step, 0 for none.
       stage_bytes: `data.stage_gb` in bytes, for the call that runs and the next together.
       backend: the platform of the devices, such as "cpu".
 
@@ -116,7 +116,9 @@ def steps_per_call(
     if configured or backend == "cpu":
         return configured or 1
     common = math.gcd(*intervals)
-    most = min(common, 100, max(stage_bytes // max(2 * item_bytes, 1), 1))
+    most = min(common, 100)
+    if item_bytes:
+        most = min(most, max(stage_bytes // (2 * item_bytes), 1))
     return max(n for n in range(1, most + 1) if common % n == 0)
 
 

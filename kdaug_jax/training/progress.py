@@ -18,6 +18,9 @@ from kdaug_jax.training.population import Member
 from kdaug_jax.training.setup import Setup
 from kdaug_jax.types import TrainState
 
+# Numbers on the line of an evaluation; fifteen corruptions of five severities have 150.
+MOST_SHOWN = 12
+
 
 class Progress:
     """Prints what a training run does, and measures its speed."""
@@ -142,6 +145,7 @@ class Progress:
             name for name in names
             if name.endswith("/accuracy") or name.endswith("/nll") and not fronts[name]
         ]
+        shown = shown[:MOST_SHOWN]
         text = "  ".join(f"{name.removeprefix('eval/')} {means[name]:.4f}" for name in shown)
         if len(shown) < len(names):
             text += f"  ({len(names) - len(shown)} more in metrics.jsonl)"

@@ -64,6 +64,28 @@ def test_plain_runs_are_paired_by_what_else_differs(tmp_path, capsys):
     assert "two runs have" in capsys.readouterr().err
 
 
+def test_runs_without_a_test_split_are_compared_on_validation(tmp_path, capsys):
+    def validated(accuracy):
+        return {"eval/validation/accuracy": accuracy, "eval/validation/nll": 0.5}
+
+    results = {f"seed={seed}": validated(0.6 + 0.1 * seed) for seed in (0, 1)}
+    directory = write_run(tmp_path / "a", results)
+    assert compare.main([str(directory), "--vary=seed"]) == 0
+    text = capsys.readouterr().out
+    assert text.startswith("these runs have no test split: compared on validation, where choices")
+    assert "eval/validation/accuracy, seed 1 against 0: +10.00 points" in text
+    words = [str(directory), "--vary=seed", "--metric=eval/validation/accuracy"]
+    assert compare.main(words) == 0
+    assert "no test split" not in capsys.readouterr().out
+    # Numbers of different splits are not set side by side.
+    tested = {"seed=2": {**validated(0.7), **row(0.7, 0.5)}}
+    both = [str(directory), str(write_run(tmp_path / "b", tested)), "--vary=seed"]
+    assert compare.main(both) == 2
+    line = capsys.readouterr().err
+    assert "--metric: 2 of 3 runs have no test split; compare them by --metric=eval/val" in line
+    assert compare.main([*both, line.strip().rpartition(" ")[2]]) == 0
+
+
 @pytest.mark.parametrize(
     "words, message",
     [

@@ -182,9 +182,9 @@ def test_every_number_must_be_finite_and_in_its_range(run, tmp_path, capsys):
         # Splits and image sizes
         ("data.train=train[5:5]", "data.train: 'train[5:5]' holds none of the 40 examples of"),
         ("data.train=train[:7]", "data.batch_size: 8 is more than the 7 training examples; at mo"),
-        ("data.train=trian", "'synthetic:8x8,4,40' has no split 'trian'; did you mean train?"),
+        ("data.train=trian", "has no split 'trian', but train, validation, test; set data.train="),
         ("data.source=synthetic:3x3,4,40", "tiny needs images of at least 4 pixels a side, the"),
-        ("data.source=sinthetic:8x8,4,40", "unknown source 'sinthetic'; did you mean synthetic?"),
+        ("data.source=sinthetic:8x8,4,40", "unknown source 'sinthetic'; did you mean synthetic"),
         ("data.source=idx", "data.source: idx needs a directory; idx:DIR"),
     ],
 )

@@ -94,12 +94,14 @@ def test_a_test_image_is_told_after_training_and_mended(tiny, tmp_path, capsys):
         validation="stratified(train[50%:])",
     )
     file = tmp_path / "set" / "test" / "bee" / "003.png"
+    deep(file.with_name("001.png"))  # 16-bit grey is an image like any other
     whole = file.read_bytes()
     half(file)
     assert tiny(dict(data=data)) == 3
-    assert "test/bee/003.png: image 3 is damaged" in one_line(capsys.readouterr().err)
+    assert "test/bee/003.png: image 4 is damaged" in one_line(capsys.readouterr().err)
     # Nothing is lost: the run was saved before.
     file.write_bytes(whole)
-    deep(file.with_name("001.png"))  # 16-bit grey is an image like any other
-    assert tiny(dict(data=data)) == 0
+    assert tiny(dict(data=data)) == 3  # the data are other ones now, which has to be wanted
+    assert "--allow_config_change to go on with what is there" in one_line(capsys.readouterr().err)
+    assert tiny(dict(data=data), "--allow_config_change") == 0
     assert "before, at step 2" in capsys.readouterr().out

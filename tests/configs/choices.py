@@ -8,6 +8,7 @@ from functools import cache
 import numpy as np
 
 from kdaug_jax.experiment import config as configs
+from kdaug_jax.experiment import views
 from kdaug_jax.experiment.phases import build_programs
 from kdaug_jax.training.plan import teacher_config
 from kdaug_jax.types import Info
@@ -96,11 +97,13 @@ def info_of(config):
     source = config["data"]["source"]
     kinds = {
         "cifar10": (32, 10, 5000), "cifar100": (32, 100, 5000), "idx": (28, 10, 6000),
-        "folder": (832, 1000, 8192),
+        "folder": (832, 1000, 8192), "tinyimagenet": (64, 200, 10000),
     }
-    if source == "folder:data/tiny-imagenet-200":
-        return describe(64, 200, 10000)
-    return describe(*kinds[source.partition(":")[0]])
+    info = describe(*kinds[source.partition(":")[0]])
+    if source.startswith("folder:"):  # photographs as they lie on disk
+        info = info._replace(size=None, mixed="train: 8,192 images of many sizes")
+    texts = {name: config["views"][name]["ops"] for name in configs.natural_sort(config["views"])}
+    return views.with_crops(info, texts, config["data"]["crop"])
 
 
 def programs_of(config):

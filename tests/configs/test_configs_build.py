@@ -17,8 +17,18 @@ EACH = [
 
 
 def test_every_experiment_is_here():
-    there = {path.stem for path in FOLDER.glob("*.py")} - {"__init__", "common", "digits_kd"}
-    assert there == set(CHOICES)
+    others = {"__init__", "common", "digits_kd", "images_kd"}
+    assert {path.stem for path in FOLDER.glob("*.py")} - others == set(CHOICES)
+
+
+@pytest.mark.parametrize("arg", ["", "side=32,epochs=2", "holdout=0,test", "kd=False", "smoke"])
+def test_a_folder_of_images_resolves_with_its_teacher(arg):
+    config = load("images_kd", arg)
+    if arg != "smoke":
+        assert config["data"]["source"].startswith("folder:")
+        for each in (config, *teachers_of(config)):
+            (program,) = programs_of(each)
+            assert program.view_specs[0].leading is not None
 
 
 @pytest.mark.parametrize("name, arg", EACH)

@@ -128,7 +128,7 @@ def test_a_name_that_cannot_be_found(module):
     for source, message in {
         "folde:DIR": "data.source: unknown source 'folde'; did you mean folder?",
         "tfd:mnist:3.0.1": "unknown source 'tfd'; did you mean tfds?",
-        "array:mine": "unknown source 'array'; did you mean arrays?",  # a module of Python's
+        "array:mine": "unknown source 'array'; did you mean arrays or tar?",  # a module of Python's
         "/data/set.npz": "unknown source '/data/set.npz'; known: arrays, ",
         f"{module}.load": f"unknown source '{module}.load'; known: ",
         "nowhere:load": "package.module:function:ARGUMENT",

@@ -413,7 +413,7 @@ def test_given_outputs_reach_the_step_through_a_call(frozen_teacher):
     for frozen, extra in ((bench.frozen, None), (not_numbers(bench.frozen), given)):
         call = population.make_call(program, bench.feed, 2, whole)
         states, metrics = population.advance(
-            call, [bench.init(program.hparams)], frozen, bench.feed.constants, items,
+            call, [bench.init(program.hparams)], frozen, bench.feed.constants, [items],
             [program.hparams], extra,
         )
         assert not np.any(metrics[0][FAULT][0])
