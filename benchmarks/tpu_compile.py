@@ -97,7 +97,7 @@ def policy_of(name: str, size: tuple[int, int]):
 
     return {
         "randaugment": lambda: policies.randaugment(2, 9, size=size),
-        "randaugment_tpu": lambda: policies.randaugment(2, 9, "tpu", size=size),
+        "randaugment_tpu": lambda: policies.randaugment(2, 5, "tpu", size=size),
         "randaugment_torchvision": lambda: policies.randaugment(2, 9, "torchvision", size=size),
         "autoaugment": lambda: policies.autoaugment("imagenet", size=size),
         "timm": lambda: policies.timm("rand-m9-mstd0.5-inc1", size=size),

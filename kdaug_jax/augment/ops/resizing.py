@@ -79,13 +79,11 @@ def _down_by_products(
         # Weights beyond the line are 0, so nothing is taken from outside the box.
         total = one_hot.weighted_sums(lines, line.start + first, weight)
         return jnp.clip((total + (1 << (BITS - 1))) >> BITS, 0, 255).astype(jnp.uint8)
-    count = weight.shape[1]
-    places = jnp.arange(count, dtype=jnp.int32)[:, None] + first[None]
-    places = line.start + jnp.clip(places, 0, line.length - 1)
-    values = one_hot.pick(lines, places.reshape(-1)).reshape(count, -1, *lines.shape[1:])
-    total = jnp.zeros(values.shape[1:], jnp.float32)
-    for number, value in enumerate(values):
-        total = total + product(value, weight[:, number].reshape(-1, 1, 1))
+    total = jnp.zeros((first.shape[0], *lines.shape[1:]), jnp.float32)
+    for number in range(weight.shape[1]):
+        place = line.start + jnp.clip(first + number, 0, line.length - 1)
+        share = weight[:, number].reshape(-1, 1, 1)
+        total = total + product(one_hot.pick(lines, place), share)
     return total
 
 

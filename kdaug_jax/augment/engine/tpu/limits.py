@@ -25,7 +25,8 @@ NO_FORM = "has no form in the kernel"
 def problems(table: Table) -> list[str | None]:
     """Returns, for each row of a table, why the kernel does not compute it; None if it does."""
     layout, forms = Layout(*table.size), forms_of(table)
-    everything = _table_problem(table, layout)
+    used = frozenset(FORMS[form] for form in forms if form >= 0)
+    everything = _table_problem(table, layout, used)
     if everything:
         return [everything] * len(forms)
     maps = affine_maps(table)
@@ -42,12 +43,10 @@ def problems(table: Table) -> list[str | None]:
     return texts
 
 
-def _table_problem(table: Table, layout: Layout) -> str | None:
+def _table_problem(table: Table, layout: Layout, forms: frozenset[str]) -> str | None:
     """Says what no row of a table can help: its images, or how many rows it has."""
     size = f"{layout.width}×{layout.height}"
-    needed = vmem_bytes(
-        layout, frozenset(FORMS), len(table.luts), images_together(layout, ROWS)
-    )
+    needed = vmem_bytes(layout, forms, len(table.luts), images_together(layout, ROWS))
     if needed > VMEM_BYTES:
         return (
             f"takes {needed >> 20} MiB of vector memory for images of {size}, "

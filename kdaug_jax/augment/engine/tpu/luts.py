@@ -90,7 +90,7 @@ def auto_contrast(layout: Layout, variant: Variant, memory: Memory) -> None:
     extremes = lax.fori_loop(0, layout.groups, look, start)
     low = tuple(jnp.min(tile) for tile in extremes[:COLOURS])
     high = tuple(jnp.max(tile) for tile in extremes[COLOURS:])
-    lowest, highest = of_colours(rows_of(), low), of_colours(rows_of(), high)
+    lowest, highest = of_colours(low), of_colours(high)
     stretched = variant.stretch(values(), low, high, memory.shared)
     _store(memory, jnp.where(highest > lowest, stretched, values()))
 

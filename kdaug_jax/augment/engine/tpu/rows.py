@@ -23,9 +23,9 @@ FORMS = (
     "none", "lut", "contrast", "auto_contrast", "equalize", "shift", "nearest", "bilinear",
     "bicubic", "color", "sharpness", "erase", "smooth", "blur",
 )
-# Columns of a row. `SWAPPED`: whether the columns of the
-# image are the axis along which rows of the result run slowly; `INVERSE`: one over the size of the
-# first entry of `MAP`, in the order of the passes. `EXACT` are float64 numbers in Pillow's order.
+# Columns of a row. `SWAPPED`: whether the columns of the image are the axis along which rows of the
+# result run slowly; `INVERSE`: 1 over the size of the first entry of `MAP`, which is in the order
+# of the passes. `EXACT` are float64 numbers in Pillow's order.
 FORM, LUT, OPAQUE, SWAPPED, ROW_OFFSET, INVERSE, MAP, ALPHA, EXACT, COLUMNS = (
     0, 1, 2, 3, 4, 5, 6, 12, 16, 28
 )
@@ -34,7 +34,7 @@ FIXED = 1 << 16
 
 
 class Affine(NamedTuple):
-    """Affine maps of a table in the numbers that their kernel reckons with.
+    """Affine maps of a table in the numbers that their forms compute with.
 
     Attributes:
       numbers: `[R,6]`, a to f: output to input, swapped where that is needed.

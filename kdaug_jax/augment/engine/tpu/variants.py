@@ -28,7 +28,7 @@ from kdaug_jax.augment.ops.blending import split, split_alpha
 from kdaug_jax.augment.ops.kernel import Arithmetic, Colours3
 from kdaug_jax.augment.ops.table import ARITHMETIC
 
-Numbers3 = tuple[jax.Array, jax.Array, jax.Array]  # one `i32[]` for each colour
+Numbers3 = tuple[jax.Array, jax.Array, jax.Array]  # `i32[]` each, of the three colours
 
 
 class Variant(NamedTuple):
@@ -54,9 +54,10 @@ class Variant(NamedTuple):
     float_maps: bool = False
 
 
-def of_colours(rows: jax.Array, numbers: Any) -> jax.Array:
-    """Spreads what each colour has over its two rows of a tile of tables, see `luts`."""
+def of_colours(numbers: Any) -> jax.Array:
+    """Spreads a number `[]` of each colour over its two rows of a tile of tables, see `luts`."""
     red, green, blue = (jnp.full(TILE, number) for number in numbers)
+    rows = rows_of()
     return jnp.where(rows < 2, red, jnp.where(rows < 4, green, blue))
 
 
@@ -86,10 +87,10 @@ def _stretch_pillow(values: jax.Array, low: Numbers3, high: Numbers3, shared: An
 
     def word(number: int) -> jax.Array:
         words = [shared[SCALES + 2 * (h - lo) + number] for lo, h in zip(low, high, strict=True)]
-        return of_colours(rows_of(), words).astype(jnp.uint32)
+        return of_colours(words).astype(jnp.uint32)
 
     scale = f64.Float64(word(0), word(1))
-    offset = f64.multiply(f64.from_int(-of_colours(rows_of(), low)), scale)
+    offset = f64.multiply(f64.from_int(-of_colours(low)), scale)
     stretched = f64.truncate(f64.add(f64.multiply(f64.from_int(values), scale), offset))
     return jnp.clip(stretched, 0, 255)
 
@@ -97,18 +98,18 @@ def _stretch_pillow(values: jax.Array, low: Numbers3, high: Numbers3, shared: An
 def _scale(low: Numbers3, high: Numbers3, shared: Any) -> jax.Array:
     """Looks the float32 scale of each colour up: `f32[8,128]`."""
     words = [shared[SCALES + h - lo] for lo, h in zip(low, high, strict=True)]
-    return lax.bitcast_convert_type(of_colours(rows_of(), words), jnp.float32)
+    return lax.bitcast_convert_type(of_colours(words), jnp.float32)
 
 
 def _stretch_tpu(values: jax.Array, low: Numbers3, high: Numbers3, shared: Any) -> jax.Array:
-    return tpu.stretch(values, of_colours(rows_of(), low), split(_scale(low, high, shared)))
+    return tpu.stretch(values, of_colours(low), split(_scale(low, high, shared)))
 
 
 def _stretch_torchvision(
     values: jax.Array, low: Numbers3, high: Numbers3, shared: Any
 ) -> jax.Array:
     scale = split(_scale(low, high, shared))
-    return torchvision.stretch(values, of_colours(rows_of(), low), scale)
+    return torchvision.stretch(values, of_colours(low), scale)
 
 
 def _grey_tpu(colours: Colours3, constants: Any) -> jax.Array:

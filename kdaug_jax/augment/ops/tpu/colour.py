@@ -122,7 +122,16 @@ def grey_of(*colours: jax.Array) -> jax.Array:
 
 
 def grey_of_parts(red: jax.Array, green: jax.Array, blue: jax.Array) -> jax.Array:
-    """Returns the grey levels `i32[...]` that `grey_parts`, `f32[...]` each, add up to."""
+    """Adds up what the colours of a pixel add to its grey level.
+
+    Args:
+      red: `f32[...]`, entries of the first row of `grey_parts`.
+      green: `f32[...]`, of the second.
+      blue: `f32[...]`, of the third.
+
+    Returns:
+      `i32[...]`, 0..255.
+    """
     return ((red + green + blue) * np.float32(255.5)).astype(jnp.int32)
 
 
@@ -157,7 +166,15 @@ def contrast_level(image: jax.Array, clean: bool = False) -> jax.Array:
 
 
 def mean_level(total: jax.Array, count: int) -> jax.Array:
-    """Returns the mean `i32[...]` of `count` numbers of a sum `i32[...]`, cut off."""
+    """Returns the level of contrast.
+
+    Args:
+      total: `i32[...]`, sum of grey levels.
+      count: how many they are.
+
+    Returns:
+      `i32[...]`, their mean, cut off.
+    """
     return lax.div(total, jnp.full_like(total, count))
 
 
