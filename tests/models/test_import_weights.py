@@ -1,6 +1,7 @@
 """The command that imports weights: what it writes, and what it says of files that do not fit."""
 
 import json
+import pickle
 import re
 
 import jax
@@ -10,7 +11,7 @@ import pytest
 from kdaug_jax import models
 from kdaug_jax.errors import CheckpointError, UserError
 from kdaug_jax.models import export_weights, import_weights
-from kdaug_jax.models.foreign import layouts, safetensors_file
+from kdaug_jax.models.foreign import layouts, safetensors_file, torch_file
 from kdaug_jax.models.variables import flatten
 from kdaug_jax.models.weights import to_torch, torch_name
 from kdaug_jax.runtime import checkpoint, model_card
@@ -371,3 +372,13 @@ def test_what_is_no_path(tmp_path, capsys, flag, path):
     printed = capsys.readouterr().err.strip()
     assert printed.startswith(f"error: {flag}: ") and "\n" not in printed and "path" in printed
     assert not any(tmp_path.iterdir())
+
+
+def test_a_header_whose_length_begins_like_a_pickle_is_none(tmp_path):
+    path = tmp_path / "weights.safetensors"
+    for size in (0x280, 0x380, 0x480, 0x580):  # b"\x80\x02" and so on, the lowest byte first
+        header = b'{"__metadata__": {}}'.ljust(size)
+        path.write_bytes(size.to_bytes(8, "little") + header)
+        assert not torch_file.looks_like_pickle(path)
+    path.write_bytes(pickle.dumps({"weight": 1}, protocol=2))
+    assert torch_file.looks_like_pickle(path)

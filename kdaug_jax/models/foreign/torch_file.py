@@ -32,9 +32,12 @@ def looks_like_pickle(path: Path) -> bool:
     """Returns whether a file begins like one that PyTorch's `save` wrote."""
     try:
         with open(path, "rb") as file:
-            return file.read(4).startswith(_MAGIC)
+            start = file.read(9)
     except OSError:
         return False  # the reader will say what is wrong
+    # A safetensors file begins with the 8 bytes of its header's length, such as 0x280, and "{".
+    size = int.from_bytes(start[:8], "little")
+    return start.startswith(_MAGIC) and not (start[8:] == b"{" and size < path.stat().st_size)
 
 
 def convert(path: Path, key: str = "") -> str:
