@@ -6,6 +6,10 @@ parts of them.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+import numpy as np
+
 from kdaug_jax.data.dataset import ArrayReader, Dataset, ImageReader, Reader, Split, checked
 from kdaug_jax.data.feed import Feed, HostCrops, eval_batches, make_feed, resident, streamed
 from kdaug_jax.data.human import read_human
@@ -54,13 +58,18 @@ def load(
     return Dataset(chosen, base.class_names)
 
 
-def describe(dataset: Dataset) -> Info:
+def describe(
+    dataset: Dataset,
+    statistics: Callable[[Split], tuple[np.ndarray, np.ndarray]] = pixel_statistics,
+) -> Info:
     """Computes the facts of the training split: size, labels, per-channel mean and deviation.
 
-    Mean and deviation are those of `statistics.statistics`; the size is None where sizes differ.
+    Args:
+      dataset: its splits; the size is None where sizes differ, within and between them.
+      statistics: `statistics(split)` returns mean and deviation, two arrays `f64[3]`.
     """
     train = dataset.splits["train"]
-    mean, std = pixel_statistics(train)
+    mean, std = statistics(train)
     mixed = _mixed(dataset)
     return Info(
         num_classes=len(dataset.class_names),
