@@ -12,7 +12,7 @@ from kdaug_jax.compile.programs import Work
 from kdaug_jax.compile.topologies import Chip
 
 # Kernels of GPU programs are tried out on the device unless this is 0, and there is none.
-_OPTIONS = {"gpu": {"xla_gpu_autotune_level": 0}, "tpu": {}}
+_OPTIONS = {"gpu": {"xla_gpu_autotune_level": 0}}
 
 
 class Memory(NamedTuple):
@@ -62,12 +62,12 @@ def measure(work: Work, platform: str) -> Measured:
 
     Args:
       work: the program and its arguments.
-      platform: "tpu" or "gpu".
+      platform: of the devices that it is for.
     """
     traced = work.function.trace(*work.arguments)
     counted = flops.count(traced.jaxpr)
     try:
-        compiled = traced.lower().compile(compiler_options=_OPTIONS[platform])
+        compiled = traced.lower().compile(compiler_options=_OPTIONS.get(platform, {}))
         beside = _argument_bytes(work.beside)
     except jax.errors.JaxRuntimeError as error:
         if not str(error).startswith("RESOURCE_EXHAUSTED"):
@@ -82,9 +82,11 @@ def measure(work: Work, platform: str) -> Measured:
 
 
 def reason(message: str) -> str:
-    """Returns the first sentence of a compiler's message that memory does not suffice."""
+    """Returns the sentence of a compiler's message that says how much memory is missing."""
     text = " ".join(message.removeprefix("RESOURCE_EXHAUSTED:").split())
-    return re.split(r"(?<=[a-z).])\.? (?=[A-Z])", text, maxsplit=1)[0]
+    sentences = re.split(r"(?<=[A-Za-z).])\. |(?<=\.) (?=[A-Z])", text)
+    told = (sentence for sentence in sentences if re.search(r"\d[KMGT]i?B?\b", sentence))
+    return next(told, sentences[0]).rstrip(".") + "."
 
 
 def _argument_bytes(tree: Any) -> int:

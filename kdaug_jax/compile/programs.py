@@ -55,6 +55,7 @@ class Job(NamedTuple):
       members: size of the population.
       hosts: processes that feed the devices.
       feed: training batches, whose images have no pixels.
+      validation: examples of the validation split.
       intervals: what happens how often.
       evaluator: of the trained networks.
       built_by_name: frozen networks whose checkpoint is not there.
@@ -65,6 +66,7 @@ class Job(NamedTuple):
     members: int
     hosts: int
     feed: data.Feed
+    validation: int
     intervals: Intervals
     evaluator: Evaluator
     built_by_name: tuple[str, ...]
@@ -112,7 +114,7 @@ def plan(
         crops=host_crops(programs, hparams, split),
     )
     return Job(
-        mesh, programs, len(members), hosts, feed,
+        mesh, programs, len(members), hosts, feed, len(dataset.splits["validation"]),
         plan_intervals(programs, feed.item_bytes, mesh.devices.flat[0].platform),
         build_evaluator(full, first.networks, info, mesh, None), built_by_name,
     )
@@ -207,7 +209,7 @@ def evaluation(job: Job, trained: Work) -> Work:
         for name in spec.needed_networks
     }
     params = params_of(state)
-    size = -(-evaluator.batch_size // mesh.size) * mesh.size
+    size = -(-min(evaluator.batch_size, job.validation) // mesh.size) * mesh.size
     batch = _evaluated(job, size)
     number = jax.ShapeDtypeStruct((), np.int32, sharding=whole)
     arguments = (variables, params, batch, None, number)
