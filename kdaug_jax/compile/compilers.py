@@ -26,8 +26,7 @@ _LIBTPU_SETTINGS = {
     "TPU_ACCELERATOR_TYPE": "v5litepod-4", "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
     "TPU_STDERR_LOG_LEVEL": "3", "TPU_MIN_LOG_LEVEL": "3",
 }
-_LIBTPU = Path("libtpu") / "libtpu.so"
-_CUDA = Path("jax_plugins") / "xla_cuda12"
+_NEEDED = {"tpu": Path("libtpu/libtpu.so"), "gpu": Path("jax_plugins/xla_cuda12")}
 # The assembler and the linker are CUDA's own, of the last release that the plugin is made for.
 _CUDA_TOOLS = ("nvidia-cuda-nvcc-cu12==12.9.*", "nvidia-nvjitlink-cu12==12.9.*")
 
@@ -52,39 +51,45 @@ def pip_line(platform: str, directory: str) -> str:
     return f"pip install --no-deps --target {directory} {quoted}"
 
 
-def use(platform: str, directory: str) -> Path:
-    """Lets this process compile for a platform; JAX computes on the CPU and caches no program.
+def find(platform: str, directory: str) -> Path:
+    """Returns the folder of a compiler.
 
     Args:
       platform: "tpu" or "gpu".
-      directory: the folder of the compilers; empty for `$KDAUG_COMPILERS`.
-
-    Returns:
-      The folder.
+      directory: the folder; empty for `$KDAUG_COMPILERS`.
 
     Raises:
       ConfigError: the compiler is not there.
     """
     chosen = directory or os.environ.get(VARIABLE, "")
     path = Path(chosen).expanduser().absolute()
-    needed = path / (_LIBTPU if platform == "tpu" else _CUDA)
-    if not chosen or not needed.exists():
-        what = f"there is no {needed.relative_to(path)} in '{chosen}'"
+    needed = _NEEDED[platform]
+    if not chosen or not (path / needed).exists():
+        what = f"there is no {needed} in '{chosen}'"
         folder = chosen or "compilers"
         raise ConfigError(
             "--compilers", what if chosen else f"is missing, and so is ${VARIABLE}",
             f"{pip_line(platform, folder)}, then --compilers={folder}",
         )
+    return path
+
+
+def use(platform: str, directory: Path) -> None:
+    """Lets this process compile for a platform; JAX computes on the CPU and caches no program.
+
+    Args:
+      platform: "tpu" or "gpu".
+      directory: what `find` returned.
+    """
     jax.config.update("jax_platforms", "cpu")
     # Programs of devices that are not there cannot be read back from it.
     jax.config.update("jax_enable_compilation_cache", False)
     if platform == "tpu":
         for name, value in _LIBTPU_SETTINGS.items():
             os.environ.setdefault(name, value)
-        os.environ["TPU_LIBRARY_PATH"] = str(needed)
-    elif str(path) not in sys.path:
-        sys.path.append(str(path))
-    return path
+        os.environ["TPU_LIBRARY_PATH"] = str(directory / _NEEDED[platform])
+    elif str(directory) not in sys.path:
+        sys.path.append(str(directory))
 
 
 @contextlib.contextmanager

@@ -59,8 +59,7 @@ def _table(chip: Chip, devices: int, measured: Sequence[Measured]) -> str:
     row("steps a call", lambda item: f"{item.work.steps:,}")
     row("memory", lambda item: binary(sum(item.memory)) if item.memory else UNKNOWN)
     for field, title in _MEMORY.items():
-        row(title, lambda item, field=field: binary(getattr(item.memory, field))
-            if item.memory else UNKNOWN)
+        row(title, lambda item, field=field: _part(item, field))
     row(f"fits into {binary(chip.memory)}", lambda item: _fits(item, chip))
     profiles = [item.profile for item in measured if item.profile]
     for kind in dict.fromkeys(kind for profile in profiles for kind in profile.collectives):
@@ -78,6 +77,12 @@ def _table(chip: Chip, devices: int, measured: Sequence[Measured]) -> str:
     row("estimated time a step", lambda item: _at_least(item, _time(item.seconds(chip))))
     row("images/s of all devices", lambda item: _rate(item, item.seconds(chip)))
     return table(rows)
+
+
+def _part(item: Measured, field: str) -> str:
+    size = getattr(item.memory, field, None)
+    # Compilers for GPUs do not tell how large a program is.
+    return UNKNOWN if size is None or field == "code" and not size else binary(size)
 
 
 def _fits(item: Measured, chip: Chip) -> str:

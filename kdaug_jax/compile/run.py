@@ -50,9 +50,10 @@ def compile_run(
     full = configs.validate(config)
     target = topologies.parse(topology)
     assumption = assumed.parse(assume) if assume else None
-    compilers.use(target.chip.platform, compilers_directory)
-    devices = topologies.devices_of(target)
+    folder = compilers.find(target.chip.platform, compilers_directory)
     dataset = _indexed(full, console) if assumption is None else assumed.dataset_of(assumption)
+    compilers.use(target.chip.platform, folder)
+    devices = topologies.devices_of(target)
     job = programs.plan(full, dataset, devices, Path(directory).expanduser().absolute())
     calls = programs.training(job)
     measured = []

@@ -34,7 +34,10 @@ EXPERIMENTS = {
         terms={"ce": configs.term("cross_entropy", ("x", "y"))},
         eval=dict(view="center_crop(8)", metrics=("accuracy", "nll", "ece"), batch_size=50),
     ),
-    "averages": tiny_config(optim=dict(ema=0.9), train=dict(steps_per_call=2, accumulate=2)),
+    "averages": tiny_config(
+        optim=dict(ema=0.9), train=dict(steps_per_call=2, accumulate=2),
+        eval=dict(metrics=("accuracy", "nll", "discrimination")),
+    ),
 }
 
 
@@ -203,6 +206,8 @@ def test_a_report_says_unknown_where_nothing_is_told(tmp_path):
     assert "estimated time a step unknown unknown" in lines
     assert "images/s of all devices unknown unknown" in lines
     assert "XLA_PYTHON_CLIENT_MEM_FRACTION" in text
+    _, lines = lines_of(job, "h200:4", memory=MEMORY._replace(code=0))
+    assert "program unknown 5.0 MiB" in lines
     text, lines = lines_of(job, "v5e:2x2", profile=PROFILE._replace(kernels={}, unknown_loops=1))
     assert "estimated time a step at least 2 ms 1 ms" in lines
     assert "loops whose turns are unknown count once" in text

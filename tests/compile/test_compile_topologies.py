@@ -116,15 +116,15 @@ def test_an_absent_compiler_says_how_it_is_installed(platform, package, monkeypa
     path = list(sys.path)
     line = f'pip install --no-deps --target compilers "{package}'
     with pytest.raises(ConfigError, match="--compilers: is missing, and so is") as error:
-        compilers.use(platform, "")
+        compilers.find(platform, "")
     assert error.value.remedy.startswith(line)
     assert error.value.remedy.endswith("then --compilers=compilers")
     with pytest.raises(ConfigError, match=f"there is no .* in '{tmp_path}'") as error:
-        compilers.use(platform, str(tmp_path))
+        compilers.find(platform, str(tmp_path))
     assert f"--target {tmp_path} " in error.value.remedy
     monkeypatch.setenv(compilers.VARIABLE, str(tmp_path / "absent"))
     with pytest.raises(ConfigError, match=f"there is no .* in '{tmp_path / 'absent'}'"):
-        compilers.use(platform, "")
+        compilers.find(platform, "")
     assert sys.path == path
 
 
