@@ -106,7 +106,8 @@ def plan(
     check_evaluation(full, info, first.networks)
     members = population.members(full["population"])
     hparams = population.hparams(programs, members)
-    split, hosts = dataset.splits["train"], len({device.process_index for device in devices})
+    split = dataset.splits["train"]
+    hosts = len({device.process_index for device in mesh.devices.flat})
     feed = data.make_feed(
         split, section["seed"], section["batch_size"],
         device_bytes=round(1e9 * section["device_gb"]),
@@ -216,7 +217,8 @@ def evaluation(job: Job, trained: Work) -> Work:
     before = {}
     if spec.metrics_of(human=False, first=True):
         before = shaped(jax.eval_shape(evaluator.first_pass, *arguments, {}), whole)
-    kept = _without((*trained.arguments, trained.beside), (variables, params))
+    state, frozen, constants, _, hparams = trained.arguments
+    kept = _without((state, frozen, constants, hparams), (variables, params)), trained.beside
     return Work("evaluation", evaluator.step, (*arguments, before), 1, size, kept)
 
 
