@@ -1,4 +1,4 @@
-"""The platform that a program is built for."""
+"""The devices that a program is built for, which need not be present while it is traced."""
 
 from __future__ import annotations
 
@@ -23,3 +23,12 @@ def target_platform() -> str:
 
 def _common(platform: str) -> str:
     return "gpu" if platform in ("cuda", "rocm") else platform
+
+
+def target_device_count() -> int:
+    """Returns the number of devices of the mesh in whose context a program is traced.
+
+    Without a mesh it is the number that JAX's default backend has.
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    return jax.device_count() if mesh.empty else mesh.size

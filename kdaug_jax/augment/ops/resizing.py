@@ -46,6 +46,12 @@ class Line(NamedTuple):
     length: ArrayLike
 
 
+def _product(value: jax.Array, share: jax.Array) -> jax.Array:
+    """Multiplies pixels by weights exactly; bytes have 8 bits, so they need no lower part."""
+    parts = split(value) if value.dtype == jnp.float32 else (value.astype(jnp.float32),)
+    return product(parts, split(share))
+
+
 def _down(lines: jax.Array, line: Line) -> jax.Array:
     """Resizes the first axis of `[N,...]`: to bytes with whole weights, to float32 with others."""
     first, weight = jnp.asarray(line.weights.first), jnp.asarray(line.weights.weight)
@@ -60,9 +66,7 @@ def _down(lines: jax.Array, line: Line) -> jax.Array:
         share = lax.dynamic_index_in_dim(weight, number, 1).reshape(-1, 1, 1)
         if whole:
             return total + value.astype(jnp.int32) * share
-        # Bytes have 8 bits, so they need no lower part.
-        parts = split(value) if value.dtype == jnp.float32 else (value.astype(jnp.float32),)
-        return total + product(parts, split(share))
+        return total + _product(value, share)
 
     zero = jnp.full(shape, 1 << (BITS - 1), jnp.int32) if whole else jnp.zeros(shape, jnp.float32)
     count = weight.shape[1]
@@ -83,7 +87,7 @@ def _down_by_products(
     for number in range(weight.shape[1]):
         place = line.start + jnp.clip(first + number, 0, line.length - 1)
         share = weight[:, number].reshape(-1, 1, 1)
-        total = total + product(one_hot.pick(lines, place), share)
+        total = total + _product(one_hot.pick(lines, place), share)
     return total
 
 
