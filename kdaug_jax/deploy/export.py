@@ -47,7 +47,11 @@ def export_run(directory: str | Path, *, stream: TextIO | None = None) -> dict[s
             directory / EXPORT / str(number)
         )
         if jax.process_index() == 0:
-            card = dataclasses.replace(loaded.card, crop=crop, size=size or loaded.card.size)
+            card = dataclasses.replace(
+                loaded.card, crop=crop, size=size or loaded.card.size,
+                **{name: stored["config"]["data"].get(name, getattr(loaded.card, name))
+                   for name in ("exif", "alpha")},
+            )
             sizes[str(target)] = artifact.write(
                 target, loaded._replace(card=card), view, card.mean, dtype
             )

@@ -17,7 +17,7 @@ from PIL import Image
 from kdaug_jax.deploy import artifact
 from kdaug_jax.errors import ConfigError, DataError, UserError
 from kdaug_jax.experiment import views
-from kdaug_jax.images.decode import open_image
+from kdaug_jax.images.decode import DecodeOptions, open_image
 from kdaug_jax.runtime import workdir
 from kdaug_jax.runtime.model_card import ModelCard
 
@@ -47,7 +47,8 @@ def read_image(path: Path, number: int, card: ModelCard, resize: bool) -> np.nda
     except OSError as error:
         raise DataError(str(path), f"cannot be read ({error.strerror})", "name a file") from None
     try:
-        image, size = open_image(content, str(path), number), card.size
+        decoding = DecodeOptions(card.exif, card.alpha)
+        image, size = open_image(content, str(path), number, decoding), card.size
     except DataError as error:  # whose remedy is for data sets
         raise DataError(error.where, error.what, "give an opaque PNG or JPEG instead") from None
     if card.crop:
@@ -86,7 +87,7 @@ def likeliest(probabilities: np.ndarray, card: ModelCard, count: int) -> list[tu
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command line and returns the exit status."""
     parser = argparse.ArgumentParser(prog="predict", description=__doc__.splitlines()[0])
-    parser.add_argument("image", nargs="+", type=Path, help="PNG or JPEG files")
+    parser.add_argument("image", nargs="+", type=Path, help="image files")
     parser.add_argument("--model", required=True, type=Path, help="what --mode=export made")
     parser.add_argument("--top", type=int, default=5, help="how many classes to print")
     parser.add_argument("--packed", action="store_true", help="run the packed weights instead")

@@ -39,6 +39,7 @@ class ModelCard:
       sha256: of that file.
       crop: how an image of any size is brought to `size`, as stages of a view; empty where images
         have that size already.
+      exif, alpha: how images are decoded, `data.exif` and `data.alpha` of the run.
     """
 
     arch: str
@@ -52,6 +53,8 @@ class ModelCard:
     source: str = ""
     sha256: str = ""
     crop: str = ""
+    exif: str = "ignore"
+    alpha: str = "refuse"
 
 
 @contextlib.contextmanager

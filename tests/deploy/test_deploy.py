@@ -18,6 +18,7 @@ from kdaug_jax.models import export_weights
 from kdaug_jax.models.foreign import safetensors_file
 from kdaug_jax.training import loop
 from tests.conftest import tiny_config
+from tests.data.photographs import photographs
 
 NAMES = ("ant", "bee", "cat", "dog")
 
@@ -238,3 +239,29 @@ def test_the_command_line(run, tmp_path, capsys):
     config = "--config=configs/digits_kd.py:smoke"
     assert run(config, f"--workdir={tmp_path}", "--mode=export") == 2
     assert "holds no run; train it first" in error_of(capsys)
+
+
+def test_files_of_any_size_are_cropped_and_laid_on_the_runs_background(tmp_path, capsys):
+    source = photographs(tmp_path / "set", {"train": 10, "validation": 2}, largest=60)
+    config = tiny_config(
+        data=dict(source=f"folder:{source}", batch_size=8, test="", alpha="white"),
+        views={"x": "random_resized_crop(8)"}, train=dict(epochs=0.2),
+        networks={"student": configs.network("tiny", trainable=True)},
+        eval=dict(view="center_crop(8)|center_crop(8, 0)"),
+    )
+    loop.train(config, tmp_path / "run", stream=io.StringIO())
+    export.export_run(tmp_path / "run", stream=io.StringIO())
+    card, function = artifact.read(tmp_path / "run" / "export")
+    assert (card.size, card.crop, card.alpha) == ((8, 8), "center_crop(8)", "white")
+    drawn = Image.new("RGBA", (31, 20), (10, 200, 30, 0))
+    drawn.save(tmp_path / "clear.png")
+    Image.new("RGB", (31, 20), (255, 255, 255)).save(tmp_path / "white.png")
+    images = [
+        predict.read_image(tmp_path / f"{name}.png", 0, card, resize=False)
+        for name in ("clear", "white")
+    ]
+    np.testing.assert_array_equal(*images)
+    assert images[0].shape == (8, 8, 3) and function(images[0][None]).shape == (1, 4)
+    model = f"--model={tmp_path / 'run' / 'export'}"
+    assert predict.main([model, str(tmp_path / "clear.png")]) == 0
+    assert "circle" in capsys.readouterr().out
