@@ -309,14 +309,14 @@ def _tell(where: str, listing: Listing, known: _Known, options: ReadOptions) -> 
     if not turned.any():
         return
     first = printable(listing.names[int(np.argmax(turned))])
-    some = f"{where}: {turned.sum()} images note another orientation in EXIF (first: {first})"
+    some = f"{where}: EXIF notes another orientation (images: {turned.sum()}, first: {first})"
     if options.exif == "ignore":
-        options.say(f"{some} and are left as they are stored; data.exif='apply' turns them")
+        options.say(f"{some}; they are left as they are stored, data.exif='apply' turns them")
         return
     quarter = known.orientation >= 5
     stored = np.where(quarter[:, None], known.sizes[:, ::-1], known.sizes)
     differ = len(np.unique(known.sizes, axis=0)) > 1 and len(np.unique(stored, axis=0)) == 1
-    options.say(f"{some} and are turned" + (
+    options.say(f"{some}; they are turned" + (
         ", which makes sizes differ; data.exif='ignore' leaves them as they are stored"
         if differ else ""
     ))

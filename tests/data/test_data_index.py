@@ -199,11 +199,11 @@ def test_orientations_are_told(images):
         write(images / "train/cat" / name, (5, 9), exif=exif)
     lines = []
     assert load(images, lines).sizes[4:].tolist() == [[5, 9], [5, 9]]
-    assert "2 images note another orientation in EXIF (first: cat/4.jpg) and are left" in lines[0]
+    assert "EXIF notes another orientation (images: 2, first: cat/4.jpg); they are left" in lines[0]
     assert lines[0].endswith("data.exif='apply' turns them")
     split = load(images, lines, exif="apply")
     assert split.sizes[4:].tolist() == [[9, 5], [9, 5]] and split.image_at(4).size == (5, 9)
-    assert lines[1].endswith("and are turned")
+    assert lines[1].endswith("they are turned")
 
 
 def test_a_turn_that_makes_sizes_differ_is_told(tmp_path):

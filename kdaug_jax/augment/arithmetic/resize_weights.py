@@ -95,7 +95,7 @@ def weight_table(longest: int, out: int, kind: str) -> ResizeWeights:
     if (longest + 1) * out * count * 4 > _LARGEST_TABLE:
         raise ArgumentError(
             f"the table of boxes of up to {longest} pixels resized to {out} takes more than "
-            f"{_LARGEST_TABLE >> 20} MiB", "store the images smaller"
+            f"{_LARGEST_TABLE >> 20} MiB", "store them smaller, or set data.crop=host"
         )
     first = np.zeros((longest + 1, out), np.int32)
     weight = np.zeros((longest + 1, out, count), np.float32 if kind in VERSIONS else np.int32)
