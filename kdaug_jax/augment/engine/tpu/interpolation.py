@@ -241,7 +241,7 @@ def _along(
                 neighbours[_at(around * down + right)] = _chosen(lines, remainder)
 
         def channel(number, total):
-            shift = (8 * number).astype(jnp.uint32)
+            shift = jnp.asarray(8 * number).astype(jnp.uint32)
 
             def between_columns(down, carry):
                 words = (neighbours[_at(around * down + right)] for right in range(around))
