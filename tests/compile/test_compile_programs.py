@@ -105,7 +105,7 @@ def test_phases_and_members(tmp_path):
     assert len(states) == 2 and items is first.arguments[3]
     beside = programs.evaluation(job, first).beside
     kept = [leaf for leaf in jax.tree.leaves(beside) if leaf.dtype == np.uint8]
-    assert [leaf.shape for leaf in kept] == [(40, 8, 8, 3)]
+    assert [leaf.shape for leaf in kept] == [(40, 8 * 8 * 3)]
     # Weights and momenta of three members, but for the weights that are evaluated.
     kernels = [leaf for leaf in jax.tree.leaves(beside) if leaf.shape == (3, 3, 3, 4)]
     assert len(kernels) == 3 * 2 - 1
