@@ -112,7 +112,7 @@ def plan(
         split, section["seed"], section["batch_size"],
         device_bytes=round(1e9 * section["device_gb"]),
         rows=slice(section["batch_size"] // hosts),
-        crops=host_crops(programs, hparams, split),
+        crops=host_crops(programs, hparams, split), platform=mesh.devices.flat[0].platform,
     )
     return Job(
         mesh, programs, len(members), hosts, feed, len(dataset.splits["validation"]),
