@@ -7,11 +7,12 @@ from absl import flags
 from ml_collections import config_flags
 
 from kdaug_jax import registry
+from kdaug_jax.compile.run import compile_with_flags
 from kdaug_jax.deploy import export
 from kdaug_jax.errors import ConfigError, UserError
 from kdaug_jax.evaluation.evaluate_run import evaluate_run
 from kdaug_jax.experiment import config as configs
-from kdaug_jax.experiment.command_line import config_file, explain, no_config
+from kdaug_jax.experiment.command_line import config_file, define_flags, explain, no_config
 from kdaug_jax.runtime import compile_cache, processes, sharding, signals
 from kdaug_jax.training import loop, preview, teachers
 
@@ -20,11 +21,7 @@ def parse() -> flags.FlagValues:
     """Parses the command line; an error in it becomes a ConfigError."""
     argv, values = sys.argv, flags.FlagValues()
     config_flags.DEFINE_config_file("config", None, "Config file[:options].", flag_values=values)
-    flags.DEFINE_string("workdir", None, "Folder of this run's files.", flag_values=values)
-    flags.DEFINE_enum("mode", None, configs.MODES, "Overrides config.mode.", flag_values=values)
-    flags.DEFINE_string("distributed", "", processes.FORM, flag_values=values)
-    flags.DEFINE_bool("print_config", False, "Print the config and stop.", flag_values=values)
-    flags.DEFINE_bool("allow_config_change", False, "Resume with this config.", flag_values=values)
+    define_flags(values)
     if {"--help", "-h"} & set(argv):
         raise SystemExit(f"{__doc__}\n{values.get_help()}")
     try:
@@ -36,7 +33,8 @@ def parse() -> flags.FlagValues:
         raise no_config(argv)
     if len(rest) > 1:
         raise ConfigError("command line", f"does not know '{rest[1]}'", "options start with --")
-    if not values.workdir and not values.print_config:
+    read_only = values.print_config or (values.mode or given.get("mode")) == "compile"
+    if not values.workdir and not read_only:
         raise ConfigError("--workdir", "is missing", "--workdir=runs/NAME")
     return values
 
@@ -63,6 +61,8 @@ def main() -> int:
                 preview.preview(full, directory)
             elif full["mode"] == "export":
                 export.export_run(directory)
+            elif full["mode"] == "compile":
+                compile_with_flags(full, given)
             else:
                 full = teachers.ensure(full, directory, allow_config_change=change)
                 loop.train(full, directory, allow_config_change=change)

@@ -25,7 +25,7 @@ EXPORTS = {
         stretch_lut to_bytes torchvision tpu translate_x translate_y unpremultiply with_alpha
     """,
     "kdaug_jax.augment.engine": """
-        Colours Table apply_ops apply_policy build_table
+        Colours Table apply_ops apply_policy build_table slow_ops
     """,
     "kdaug_jax.augment.policies": """
         HparamSpec IDENTITY Op Policy SOURCES SPACES TABLES VARIANTS WEI2020 autoaugment box

@@ -7,7 +7,9 @@ parts of them.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+
+import numpy as np
 
 from kdaug_jax.data.dataset import (
     ArrayReader,
@@ -98,13 +100,18 @@ def _opened(source: str, options: ReadOptions) -> Iterator[Dataset]:
         raise DataError(source, f"does not fit into memory ({error})", "use less of it") from None
 
 
-def describe(dataset: Dataset) -> Info:
+def describe(
+    dataset: Dataset,
+    statistics: Callable[[Split], tuple[np.ndarray, np.ndarray]] = pixel_statistics,
+) -> Info:
     """Computes the facts of the training split: size, labels, per-channel mean and deviation.
 
-    Mean and deviation are those of `statistics.statistics`; the size is None where sizes differ.
+    Args:
+      dataset: its splits; the size is None where sizes differ, within and between them.
+      statistics: `statistics(split)` returns mean and deviation, two arrays `f64[3]`.
     """
     train = dataset.splits["train"]
-    mean, std = pixel_statistics(train)
+    mean, std = statistics(train)
     mixed = _mixed(dataset)
     return Info(
         num_classes=len(dataset.class_names),

@@ -12,6 +12,7 @@ import numpy as np
 
 from kdaug_jax.data.dataset import Split
 from kdaug_jax.data.order import indices
+from kdaug_jax.data.storage import fetch, row_bytes, store
 from kdaug_jax.data.stream import (
     STORED,
     BatchPlan,
@@ -95,7 +96,7 @@ class _Order:
 
 def make_feed(
     split: Split, seed: int, batch_size: int, *, device_bytes: int, workers: int = 0,
-    rows: slice | np.ndarray = _ALL, crops: HostCrops | None = None,
+    rows: slice | np.ndarray = _ALL, crops: HostCrops | None = None, platform: str = "cpu",
 ) -> Feed:
     """Returns a `resident` feed of a split that fits on the devices, a `streamed` one otherwise.
 
@@ -103,40 +104,46 @@ def make_feed(
       split: the training split.
       seed: `data.seed`, of the order.
       batch_size: examples a step.
-      device_bytes: the largest split, in bytes of its images, that is kept on the devices.
+      device_bytes: the largest split, in bytes of its images as they are stored there, that is
+        kept on the devices.
       workers: see `streamed`.
       rows: the positions within a batch that this process feeds to its devices.
       crops: cut on the host, so that batches are streamed.
+      platform: of the devices, see `resident`.
 
     Returns:
       A `Feed`; both kinds give the same batches.
     """
-    if crops is None and split.size_bytes <= device_bytes:
-        return resident(split, seed, batch_size, rows)
+    if crops is None and len(split) * row_bytes(split.size, platform) <= device_bytes:
+        return resident(split, seed, batch_size, rows, platform)
     return streamed(split, seed, batch_size, rows, workers, crops)
 
 
 def resident(
-    split: Split, seed: int, batch_size: int, rows: slice | np.ndarray = _ALL
+    split: Split, seed: int, batch_size: int, rows: slice | np.ndarray = _ALL,
+    platform: str = "cpu",
 ) -> Feed:
-    """Keeps the split on the devices as uint8 and sends only positions.
+    """Keeps the split on the devices, see `storage`, and sends only positions.
 
     Args:
       split: the training split, N examples.
       seed: `data.seed`, of the order.
       batch_size: examples a step, 1..N.
       rows: the positions within a batch that this process feeds to its devices.
+      platform: of the devices, "cpu", "gpu" or "tpu", which decides the form of what is stored.
 
     Returns:
       A `Feed` whose batches follow `data.order`.
     """
+    size = split.size
 
     def batch(constants, item) -> Batch:
-        image, label, index = constants
-        return Batch(image[item], label[item], index[item], jnp.ones(item.shape, bool))
+        stored, label, index = constants
+        image = fetch(stored, item, size)
+        return Batch(image, label[item], index[item], jnp.ones(item.shape, bool))
 
     order = _Order(seed, len(split), batch_size, rows)
-    return Feed((split.image, split.label, split.index), order, batch)
+    return Feed((store(split.image, platform), split.label, split.index), order, batch)
 
 
 def streamed(

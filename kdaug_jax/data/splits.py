@@ -3,7 +3,9 @@
 - `train`: the whole base split
 - `train[:90%]`, `train[90%:]`: by percent
 - `train[1000:2000]`, `train[-500:]`: by number, from the end where negative
-- `stratified(train[:90%])`: the slice is taken of every class
+- `stratified(train[:90%])`: the slice is taken of every class, in the order of the files
+- `stratified(train[:90%], shuffle=0)`: the same in a random order, of which the number is the seed;
+  else the last tenth of a class are its last folders, or its last photographs
 - `pba_reduced(4000, 46000)`: of `train` in a random order, the first 4,000 for `data.train` and the
   next 46,000 for `data.validation`
 
@@ -25,7 +27,7 @@ from kdaug_jax.errors import ConfigError
 
 _BOUND = r"\s*(-?\d+(?:\.\d+)?%|-?\d+)?\s*"
 _SLICE = re.compile(rf"([^\[\](),:%]+?)\s*(?:\[{_BOUND}:{_BOUND}\])?")
-_STRATIFIED = re.compile(r"stratified\((.*)\)")
+_STRATIFIED = re.compile(r"stratified\((.*?)(?:,\s*shuffle\s*=\s*(\d{1,9})\s*)?\)")
 _PBA = re.compile(r"pba_reduced\(\s*(\d+)\s*,\s*(\d+)\s*\)")
 SYNONYMS = {"val": "validation", "valid": "validation"}
 EXAMPLES = "write it like train[:90%], stratified(train[90%:]) or pba_reduced(4000, 46000)"
@@ -67,7 +69,8 @@ def choose(splits: Mapping[str, Split], use: str, text: str, source: str) -> Spl
         return base
     if inner:
         # Sorted, so that a part keeps the order of its base split.
-        return base.take(np.sort(stratified_order(base.label)[start:stop]))
+        seed = None if inner[2] is None else int(inner[2])
+        return base.take(np.sort(stratified_order(base.label, seed)[start:stop]))
     if base.label[0] != base.label[-1] and (np.diff(base.label) >= 0).all():
         raise ConfigError(
             where, f"'{match[1]}' is sorted by class, so '{text}' leaves classes out",
@@ -107,21 +110,25 @@ def _base_name(text: str) -> str:
     return "train" if _PBA.fullmatch(text) or match is None else base_name(match[1], ())
 
 
-def stratified_order(label: np.ndarray) -> np.ndarray:
+def stratified_order(label: np.ndarray, seed: int | None = None) -> np.ndarray:
     """Returns an order of which every slice holds all classes in proportion.
 
     Example j of the n of its class stands at (j + 1/2) / n of the whole. So a slice of L out of N
-    examples holds L·n/N of each class, give or take rounding, and takes them in base order.
+    examples holds L·n/N of each class, give or take rounding, taken in base order or a random one.
 
     Args:
       label: `i32[N]`.
+      seed: of the random order within each class, None for base order.
 
     Returns:
       `i64[N]`, a permutation of 0..N-1.
     """
     position = np.empty(len(label))
+    random = None if seed is None else np.random.RandomState(seed)
     for number in np.unique(label):
         members = np.flatnonzero(label == number)
+        if random is not None:
+            members = random.permutation(members)
         position[members] = (np.arange(len(members)) + 0.5) / len(members)
     return np.lexsort((label, position))
 

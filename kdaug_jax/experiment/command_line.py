@@ -10,9 +10,27 @@ from collections.abc import Sequence
 from absl import flags
 
 from kdaug_jax.errors import ConfigError, UserError
-from kdaug_jax.experiment.config import plain, set_path
+from kdaug_jax.experiment.config import MODES, plain, set_path
+from kdaug_jax.runtime import processes
 
 REMEDY = "see --print_config for the fields"
+
+
+def define_flags(values: flags.FlagValues) -> None:
+    """Adds the flags of `main.py` beside `--config`."""
+    texts = {
+        "workdir": "Folder of this run's files.",
+        "distributed": processes.FORM,
+        "topology": "With --mode=compile: devices to compile for, such as v5e:16x16 or h200:8.",
+        "assume": "With --mode=compile: data that are not there, as "
+        "examples=1281167,classes=1000,size=mixed or size=WxH.",
+        "compilers": "With --mode=compile: folder of libtpu or the CUDA wheels.",
+    }
+    for name, text in texts.items():
+        flags.DEFINE_string(name, "", text, flag_values=values)
+    flags.DEFINE_enum("mode", None, MODES, "Overrides config.mode.", flag_values=values)
+    flags.DEFINE_bool("print_config", False, "Print the config and stop.", flag_values=values)
+    flags.DEFINE_bool("allow_config_change", False, "Resume with this config.", flag_values=values)
 
 
 def no_config(argv: Sequence[str]) -> ConfigError:

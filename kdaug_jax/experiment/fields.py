@@ -48,7 +48,7 @@ class Field(NamedTuple):
 FIELDS: dict[str, Field] = {
     "mode": Field(
         "train", "What main.py does with the experiment.",
-        ("train", "evaluate", "preview", "export"),
+        ("train", "evaluate", "preview", "export", "compile"),
     ),
     "seed": Field(0, "Seed of initial weights, augmentation and dropout.", SEED),
     "data.source": Field(

@@ -5,7 +5,6 @@ The only file that imports Orbax.
 
 from __future__ import annotations
 
-import functools
 import math
 import os
 import threading
@@ -20,6 +19,7 @@ from orbax.checkpoint import v1 as ocp
 from kdaug_jax.errors import CheckpointError
 from kdaug_jax.runtime import manifest, processes
 from kdaug_jax.runtime.orbax_logging import silence_orbax
+from kdaug_jax.runtime.platform import platform_of
 from kdaug_jax.runtime.workdir import DISK
 
 STATE = "state"
@@ -124,9 +124,14 @@ class Checkpoints:
         options |= {"checkpointable_name": STATE, "force": True}
         if jax.process_count() == 1:
             # Before Orbax starts its own thread it takes longer than many a step, so a thread does
-            # the whole save. Copied, since arrays of CPU devices share memory with NumPy's.
-            state = jax.tree.map(np.array, jax.device_get(state))
-            return functools.partial(self._checkpointer.save, step, state, **options)
+            # the whole save.
+            copied = jax.tree.map(_copied, state)
+
+            def write() -> None:
+                host = jax.tree.map(np.asarray, jax.device_get(copied))
+                self._checkpointer.save(step, host, **options)
+
+            return write
         # Orbax runs collectives over several processes, which must start in the same order as all
         # other collectives.
         try:
@@ -191,6 +196,17 @@ class Checkpoints:
         """
         self.wait()
         return None if self.latest is None else load(self.directory / str(self.latest), like)
+
+
+def _copied(leaf: Any) -> Any:
+    """Copies an array so that the steps to come may take its memory.
+
+    An array of an accelerator is copied there, which nobody waits for; a thread fetches the copy
+    while training goes on. Arrays of CPU devices share memory with NumPy's.
+    """
+    if isinstance(leaf, jax.Array) and platform_of(leaf) != "cpu":
+        return leaf.copy()
+    return np.array(leaf)
 
 
 def write_once(directory: Path, tree: Any) -> None:

@@ -13,9 +13,11 @@ from collections.abc import Iterable
 import jax
 import jax.numpy as jnp
 
+from kdaug_jax.runtime.platform import target_device_count, target_platform
+
 
 class Ordering:
-    """Makes later parts of a program depend on earlier ones; does nothing on other backends.
+    """Makes later parts of a program depend on earlier ones; does nothing on other platforms.
 
     Belongs to one trace. `done` records what must be computed first, `after` returns a value that
     waits for everything recorded so far.
@@ -29,7 +31,7 @@ class Ordering:
           done: `f32[N,...]` each, what comes first; N may differ.
         """
         self._step = step
-        self._needed = jax.default_backend() == "cpu" and jax.device_count() > 1
+        self._needed = target_platform() == "cpu" and target_device_count() > 1
         self._done = list(done)
 
     def done(self, array: jax.Array) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -76,13 +76,16 @@ def _widen_pool(devices: int) -> None:
         os.environ.setdefault("NPROC", str(THREADS_A_DEVICE * devices))
 
 
-def make_mesh(devices: int, batch_size: int, parts: int = 1) -> Mesh:
+def make_mesh(
+    devices: int, batch_size: int, parts: int = 1, available: Sequence[jax.Device] | None = None
+) -> Mesh:
     """Returns the mesh of a run.
 
     Args:
       devices: `mesh.data`, or -1 for all devices.
       batch_size: examples a step, over all devices.
       parts: micro-batches a step, see `train.accumulate`.
+      available: the devices to choose from, by default those of JAX's default backend.
 
     Returns:
       A mesh with the axis "data".
@@ -90,7 +93,8 @@ def make_mesh(devices: int, batch_size: int, parts: int = 1) -> Mesh:
     Raises:
       ConfigError: too few devices, or a batch that they cannot share evenly.
     """
-    present = jax.device_count()
+    available = jax.devices() if available is None else available
+    present = len(available)
     count = present if devices == -1 else devices
     if not 1 <= count <= present:
         raise ConfigError("mesh.data", f"asks for {devices} devices of {present}", "use -1 for all")
@@ -109,7 +113,7 @@ def make_mesh(devices: int, batch_size: int, parts: int = 1) -> Mesh:
             f"use {nearest} or {nearest + unit}, or set mesh.data",
         )
     return jax.make_mesh(
-        (count,), (DATA,), axis_types=(AxisType.Auto,), devices=jax.devices()[:count]
+        (count,), (DATA,), axis_types=(AxisType.Auto,), devices=available[:count]
     )
 
 
@@ -205,6 +209,11 @@ def settle(arrays: Any) -> Any:
     Programs that do not depend on each other run there at once on one small thread pool, and
     their collectives can wait for each other for ever. Accelerators run programs in order.
     """
-    if jax.default_backend() == "cpu" and jax.device_count() > 1:
+    if any(map(_on_several_cpu_devices, jax.tree.leaves(arrays))):
         jax.block_until_ready(arrays)
     return arrays
+
+
+def _on_several_cpu_devices(array: jax.Array) -> bool:
+    devices = array.sharding.device_set
+    return len(devices) > 1 and next(iter(devices)).platform == "cpu"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -100,6 +100,9 @@ def prepare(
     mesh = sharding.make_mesh(
         planned.full["mesh"]["data"], section["batch_size"], planned.full["train"]["accumulate"]
     )
+    platform = mesh.devices.flat[0].platform
+    for line in crossing_mixes(planned.programs, mesh.size, platform):
+        say(line)
     frozen = {
         name: sharding.put_whole(mesh, load(f"networks.{name}", network, first.info, say))
         for name, network in first.networks.items()
@@ -110,7 +113,7 @@ def prepare(
         split, section["seed"], section["batch_size"],
         device_bytes=round(1e9 * section["device_gb"]), workers=section["workers"],
         rows=sharding.local_rows(mesh, section["batch_size"]),
-        crops=host_crops(planned.programs, planned.hparams, split),
+        crops=host_crops(planned.programs, planned.hparams, split), platform=platform,
     )
     evaluator = build_evaluator(planned.full, first.networks, first.info, mesh, planned.human)
     return Setup(
@@ -127,8 +130,37 @@ def prepare(
         ],
         evaluator=evaluator,
         sets=build_sets(planned.full, evaluator, planned.sets),
-        intervals=plan_intervals(planned.programs, feed.item_bytes, mesh.devices.flat[0].platform),
+        intervals=plan_intervals(planned.programs, feed.item_bytes, platform),
     )
+
+
+def crossing_mixes(programs: Sequence[Program], devices: int, platform: str) -> list[str]:
+    """Returns a warning for each mixing stage whose partners lie on other devices.
+
+    Which examples are mixed never depends on the devices, so their images then have to be sent
+    between these. Between the devices of a CPU that costs nothing.
+
+    Args:
+      programs: one a phase.
+      devices: of the mesh.
+      platform: of the devices.
+    """
+    first = programs[0]
+    batch = first.config["data"]["batch_size"] // first.accumulate
+    group = first.config["train"]["replica_batch_size"] or batch
+    most = batch // devices
+    if platform == "cpu" or group <= most and most % group == 0:
+        return []
+    stages = dict.fromkeys(
+        f"views.{spec.name}.{call.role}"
+        for program in programs for spec in program.view_specs for call in spec.calls
+        if call.stage.form == "group"
+    )
+    return [
+        f"warning: {stage} mixes groups of {group} images, and a device holds {most}: images are "
+        f"sent between devices; train.replica_batch_size={most} keeps them apart"
+        for stage in stages
+    ]
 
 
 def check_teachers(

@@ -15,6 +15,7 @@ import optax
 
 from kdaug_jax.experiment.program import Program
 from kdaug_jax.losses.term import is_update, written
+from kdaug_jax.runtime.platform import target_platform
 from kdaug_jax.types import Batch, Hparams, Outputs, TrainState
 
 Metrics = dict[str, tuple[jax.Array, jax.Array]]
@@ -119,7 +120,7 @@ def _over_parts(program: Program, gradients, state: TrainState, views, given):
         return (jax.tree.map(jnp.add, totals, results), network_state, written(term_state)), None
 
     # Rolled up, gradients of convolutions are about 29 times slower on a CPU.
-    unroll = jax.default_backend() == "cpu"
+    unroll = target_platform() == "cpu"
     start = zeros, state.network_state, state.term_state
     (totals, *states), _ = jax.lax.scan(add, start, parts, unroll=unroll)
     grads, sums, raw, metrics = totals

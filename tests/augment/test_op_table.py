@@ -53,8 +53,8 @@ def test_rows_name_their_function_and_kernels():
 def test_the_table_is_described():
     text = augment.describe_ops()
     assert len(text.splitlines()) == 2 + len(OPS)
-    assert "| `posterize` | bits kept | a whole number 0..8 |  |" in text
-    assert "| `equalize` |  |  | looks at the image |" in text
+    assert "| `posterize` | bits kept | a whole number 0..8 |  | yes |" in text
+    assert "| `equalize` |  |  | looks at the image | yes |" in text
 
 
 @pytest.mark.parametrize(

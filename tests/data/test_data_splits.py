@@ -40,7 +40,9 @@ def test_slices(text, start, stop):
     assert rows(text) == list(range(start, stop))
 
 
-@pytest.mark.parametrize("form", ["train[{}]", "stratified(train[{}])"])
+@pytest.mark.parametrize(
+    "form", ["train[{}]", "stratified(train[{}])", "stratified(train[{}], shuffle=0)"]
+)
 @pytest.mark.parametrize("bound", ["90%", "-10%", "33.3%", "0.1%", "99.9%", "500", "-1", "1"])
 def test_complementary_slices_share_nothing_and_leave_nothing_out(form, bound):
     before, after = (rows(form.format(part)) for part in (f":{bound}", f"{bound}:"))
@@ -60,6 +62,22 @@ def test_a_stratified_slice_is_taken_of_every_class(text, splits):
     np.testing.assert_allclose(np.bincount(label[positions]), expected, atol=1.0)
     start = {"train[:90%]": 0, "train[90%:]": 902, "train[100:300]": 100}[text]
     assert len(positions) == len(range(1003)[start:][: {0: 902, 902: 101, 100: 200}[start]])
+
+
+@pytest.mark.parametrize("splits", [BASE, SORTED], ids=["mixed", "sorted"])
+def test_a_stratified_slice_may_be_random(splits):
+    """The end of a class is its last folders; a random part is like the rest."""
+    label = splits["train"].label
+    text = "stratified(train[80%:], shuffle={})"
+    positions = rows(text.format(0), splits=splits)
+    share = len(positions) / len(label)
+    np.testing.assert_allclose(np.bincount(label[positions]), np.bincount(label) * share, atol=1.0)
+    for number in np.unique(label):
+        members = np.flatnonzero(label == number).tolist()
+        places = np.array([members.index(row) for row in positions if label[row] == number])
+        assert 0.35 < places.mean() / len(members) < 0.65
+    assert rows(text.format(0), splits=splits) == positions != rows(text.format(1), splits=splits)
+    assert rows("stratified(train[80%:],shuffle = 0 )", splits=splits) == positions
 
 
 def test_a_class_of_one_example_is_in_one_part():
@@ -89,6 +107,9 @@ def test_reduced_sets_of_pba():
         ("train[::2]", "cannot read"),
         ("", "cannot read"),
         ("stratified()", "cannot read"),
+        ("stratified(train[:9%], shuffle)", "cannot read"),
+        ("stratified(train[:9%], shuffle=-1)", "cannot read"),
+        ("stratified(train[:9%], seed=1)", "cannot read"),
         ("stratified(stratified(train))", "cannot read"),
         ("pba_reduced(400)", "cannot read"),
         ("train[:101%]", "'101%' goes past the end of 1003 examples; at most 100%"),

@@ -5,6 +5,8 @@ import struct
 import sys
 import threading
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -16,8 +18,6 @@ from kdaug_jax.runtime.writer import Writer, read_rows
 
 
 def arrays(value):
-    import jax.numpy as jnp
-
     return {"a": jnp.full((64,), value), "b": {"c": jnp.int32(3)}}
 
 
@@ -369,3 +369,19 @@ def test_a_card_names_its_version(tmp_path, file, remedy):
         f"{tmp_path / file}: was written by kdaug_jax 0.1, this is kdaug_jax "
         f"{kdaug_jax.__version__}; use kdaug_jax 0.1 to go on with it, or {remedy}"
     )
+
+
+def test_a_state_of_an_accelerator_is_copied_there(tmp_path, monkeypatch):
+    """The thread fetches the copy, whatever becomes of the state meanwhile."""
+    monkeypatch.setattr(checkpoint, "platform_of", lambda array: "tpu")
+    state = {"params": jnp.arange(4.0)}
+    fetched = []
+    get = jax.device_get
+    monkeypatch.setattr(jax, "device_get", lambda tree: fetched.append(tree) or get(tree))
+    with checkpoint.Checkpoints(tmp_path / "c", keep=2, best="", say=print) as checkpoints:
+        checkpoints.save(1, state, {}, {})
+        state["params"].delete()  # as donation does
+        checkpoints.wait()
+    assert isinstance(fetched[0]["params"], jax.Array)
+    stored = checkpoint.load_subtree(tmp_path / "c", (), print)
+    np.testing.assert_array_equal(stored["params"], np.arange(4.0))

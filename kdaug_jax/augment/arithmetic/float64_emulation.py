@@ -66,7 +66,7 @@ def from_int(number: jax.Array) -> Float64:
     """
     size = jnp.abs(number).astype(jnp.uint32)
     zeros = lax.clz(size)
-    high = size << jnp.minimum(zeros, 31)
+    high = size << (zeros & 31)
     exponent = jnp.where(number == 0, _ZERO, 31 - zeros.astype(jnp.int32))
     return _packed(number < 0, exponent, high, jnp.zeros_like(high))
 
@@ -122,7 +122,7 @@ def _rounded(negative: jax.Array, exponent: jax.Array, high: jax.Array, low: jax
     """Moves the top bit of 64 bits to its place and rounds them to 53, half to even."""
     empty = high == 0
     high, low = jnp.where(empty, low, high), jnp.where(empty, 0, low)
-    by = jnp.minimum(lax.clz(high), 31)
+    by = lax.clz(high) & 31  # any shift leaves 0 as it is
     high, low = (high << by) | ((low >> 1) >> (31 - by)), low << by
     exponent = exponent - by.astype(jnp.int32) - jnp.where(empty, 32, 0)
     # Just under half of the last place that is kept; an odd number adds what is missing.
@@ -155,7 +155,9 @@ def add(x: Float64, y: Float64) -> Float64:
     b_high, b_low = _shift_right(*_significand(b), by + 1)
     minus = ((a.upper ^ b.upper) & _SIGN) != 0
     low = jnp.where(minus, a_low - b_low, a_low + b_low)
-    carry = jnp.where(minus, a_low < b_low, low < a_low).astype(jnp.uint32)
+    # Numbers are chosen, not truths: Mosaic has no choice between those.
+    borrow, excess = ((x < y).astype(jnp.uint32) for x, y in ((a_low, b_low), (low, a_low)))
+    carry = jnp.where(minus, borrow, excess)
     high = jnp.where(minus, a_high - b_high - carry, a_high + b_high + carry)
     return _rounded(a.upper >= _SIGN, _exponent(a) + 1, high, low)
 

@@ -1,10 +1,12 @@
 """Applies to every image of a batch the ops that it drew.
 
-Each stage is computed by one of the three implementations in `dispatch`.
+On TPUs all stages are computed by the kernel of `engine.tpu`, elsewhere each stage by one of the
+three implementations in `dispatch`.
 """
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
 from typing import Literal, NamedTuple
@@ -15,13 +17,16 @@ import numpy as np
 from jax.sharding import PartitionSpec
 
 from kdaug_jax.augment.arithmetic.packed import ALPHA, pack, unpack
-from kdaug_jax.augment.engine.dispatch import DISPATCHES, Dispatch
+from kdaug_jax.augment.engine import tpu
+from kdaug_jax.augment.engine.dispatch import DISPATCHES, Dispatch, in_rounds
 from kdaug_jax.augment.engine.kernels import Colours, Kernels, Row, bind_kernels, look_up
 from kdaug_jax.augment.engine.rows import GIVEN, Table
 from kdaug_jax.augment.ops.checks import check_batch
 from kdaug_jax.errors import ArgumentError, suggest
+from kdaug_jax.runtime.platform import target_platform
 
-Implementation = Literal["auto", "switch", "loop", "gather"]
+Implementation = Literal["auto", "switch", "loop", "gather", "kernel"]
+IMPLEMENTATIONS = (*DISPATCHES, "kernel")
 # Pixels on a CPU that all ops are applied to in turn.
 BLOCK = 1 << 19
 DATA = "data"
@@ -33,10 +38,12 @@ class Shares(NamedTuple):
     Attributes:
       source: for each of `Table.lut_sources`.
       kind: for each of `Table.kernels`.
+      slow: of images with a row in any stage that the kernel for TPUs does not compute.
     """
 
     source: tuple[float, ...]
     kind: tuple[float, ...]
+    slow: float = 0.0
 
 
 def apply_ops(
@@ -62,8 +69,9 @@ def apply_ops(
       colours: of the fills.
       shares: how the images of a stage are expected to be distributed; by default as the rows of
         the table are. They decide how much work `gather` does, never what comes out.
-      implementation: "switch", "loop", "gather", or "auto" for "loop" on a CPU and "gather"
-        elsewhere.
+      implementation: "switch", "loop", "gather", "kernel", or "auto", see `choose`. A CPU
+        interprets "kernel", which is for tests; images with a row that the kernel does not
+        compute (`tpu.slow_ops`) are computed by "gather" in the same call.
 
     Returns:
       `u8[B,H,W,C]`.
@@ -71,13 +79,8 @@ def apply_ops(
     Raises:
       TypeError: the images are not an array of uint8.
       ArgumentError: not `[B,H,W,3 or 4]`, not of the size that the table is for, not as many
-        ids or offsets as images, or an unknown implementation.
+        ids or offsets as images, an unknown implementation, or one that the platform has not.
     """
-    if implementation not in ("auto", *DISPATCHES):
-        raise ArgumentError(
-            f"implementation={implementation!r}",
-            suggest(str(implementation), ("auto", *DISPATCHES)),
-        )
     check_batch(images)
     images, op_ids, square_offsets = (
         jnp.asarray(array) for array in (images, op_ids, square_offsets)
@@ -95,40 +98,116 @@ def apply_ops(
             f"images are {width}×{height}; the table is for {columns}×{rows}",
             "build the table for the size of the images",
         )
-    implementation = resolved(implementation)
+    platform = target_platform()
+    implementation = resolved(implementation, platform, table)
     if shares is None:
-        shares = Shares(*(
-            tuple(np.bincount(column) / len(column)) for column in (table.source, table.kind)
-        ))
+        shares = shares_of(table, op_ids.shape[1])
 
-    def run(images: jax.Array, op_ids: jax.Array, square_offsets: jax.Array) -> jax.Array:
+    def staged(dispatch_name: str, shares: Shares, packed, op_ids, square_offsets) -> jax.Array:
         rows = look_up(table, op_ids, square_offsets)
-        kernels, packed = bind_kernels(table, colours), pack(images)
-        if colours.clear is not None:
-            packed |= ALPHA
-        dispatch = DISPATCHES[implementation]
+        kernels, dispatch = bind_kernels(table, colours), DISPATCHES[dispatch_name]
         for number in range(op_ids.shape[1]):
             row = jax.tree.map(lambda column, number=number: column[:, number], rows)
             packed = stage(packed, row, kernels, dispatch(shares.source), dispatch(shares.kind))
+        return packed
+
+    def in_kernel(packed: jax.Array, op_ids: jax.Array, square_offsets: jax.Array) -> jax.Array:
+        slow = slow_rows(table)
+        if not slow.any():
+            return tpu.apply_rows(
+                packed, op_ids, square_offsets, table, colours, interpret=platform == "cpu"
+            )
+        is_slow = jnp.asarray(slow)[op_ids].any(axis=1)
+        fast_ids = jnp.where(is_slow[:, None], len(slow), op_ids)
+        packed = tpu.apply_rows(
+            packed, fast_ids, square_offsets, table, colours, interpret=platform == "cpu"
+        )
+        rest = functools.partial(staged, "gather", among_slow(shares))
+        return in_rounds(rest, is_slow, shares.slow, packed, op_ids, square_offsets)
+
+    def run(images: jax.Array, op_ids: jax.Array, square_offsets: jax.Array) -> jax.Array:
+        packed = pack(images)
+        if colours.clear is not None:
+            packed |= ALPHA
+        if implementation == "kernel":
+            packed = in_kernel(packed, op_ids, square_offsets)
+        else:
+            packed = staged(implementation, shares, packed, op_ids, square_offsets)
         if colours.clear is not None:
             packed = jnp.where(packed <= ~ALPHA, pack(colours.clear), packed)
         return unpack(packed, images.shape[3])
 
     if implementation == "loop":
-        run = _in_blocks(run, math.prod(table.size))
-    return _on_each_device(run, images.shape[0])(images, op_ids, square_offsets)
+        run = _in_blocks(run, max(1, BLOCK // math.prod(table.size)))
+    elif implementation == "kernel":
+        run = _in_blocks(run, max(1, tpu.STAGES_A_CALL // op_ids.shape[1]))
+    run = _on_each_device(run, images.shape[0], alone=implementation == "kernel")
+    return run(images, op_ids, square_offsets)
 
 
-def resolved(implementation: Implementation) -> Implementation:
-    """Returns the implementation that "auto" stands for on these devices; others as they are."""
-    if implementation != "auto":
-        return implementation
-    return "loop" if jax.default_backend() == "cpu" else "gather"
+def choose(platform: str, has_kernel: bool) -> Implementation:
+    """Returns the implementation for a platform.
+
+    Args:
+      platform: "cpu", "gpu" or "tpu".
+      has_kernel: whether the kernel for TPUs computes any row that changes something.
+
+    Returns:
+      "loop" for a CPU, "kernel" for a TPU if there is anything for it, and "gather" elsewhere.
+    """
+    if platform == "cpu":
+        return "loop"
+    return "kernel" if platform == "tpu" and has_kernel else "gather"
 
 
-def _in_blocks(run: Callable[..., jax.Array], pixels: int) -> Callable[..., jax.Array]:
-    """Runs over parts of a batch whose pixels stay in a CPU's cache from one op to the next."""
-    most = max(1, BLOCK // pixels)
+def resolved(implementation: Implementation, platform: str, table: Table) -> Implementation:
+    """Returns the implementation that "auto" stands for on a platform; others as they are.
+
+    Raises:
+      ArgumentError: an unknown implementation, or one that the platform has not.
+    """
+    if implementation == "auto":
+        return choose(platform, bool((~slow_rows(table) & (table.kind > 0)).any()))
+    if implementation not in IMPLEMENTATIONS:
+        raise ArgumentError(
+            f"implementation={implementation!r}",
+            suggest(str(implementation), ("auto", *IMPLEMENTATIONS)),
+        )
+    if implementation == "kernel" and platform not in ("cpu", "tpu"):
+        raise ArgumentError(
+            f"implementation='kernel' for {platform}", "it is for TPUs; use 'auto' or 'gather'"
+        )
+    return implementation
+
+
+def slow_rows(table: Table) -> np.ndarray:
+    """Returns which rows the kernel for TPUs does not compute, `bool[R]`."""
+    return np.array([text is not None for text in tpu.problems(table)], bool)
+
+
+def shares_of(table: Table, stages: int) -> Shares:
+    """Returns the shares of a batch whose images draw each row of a table as often."""
+    source, kind = (
+        tuple(np.bincount(column) / len(column)) for column in (table.source, table.kind)
+    )
+    return Shares(source, kind, float(1 - (1 - slow_rows(table).mean()) ** stages))
+
+
+def among_slow(shares: Shares) -> Shares:
+    """Returns shares that are at least those among the images with a slow row."""
+
+    def most(parts: tuple[float, ...]) -> tuple[float, ...]:
+        return tuple(min(1.0, part / shares.slow) if shares.slow > 0 else 1.0 for part in parts)
+
+    return Shares(most(shares.source), most(shares.kind), 1.0)
+
+
+def _in_blocks(run: Callable[..., jax.Array], most: int) -> Callable[..., jax.Array]:
+    """Runs over parts of a batch of at most so many images.
+
+    On a CPU their pixels stay in its cache from one op to the next, and on a TPU their numbers fit
+    its scalar memory.
+    """
 
     def blocks(*arrays: jax.Array) -> jax.Array:
         batch = len(arrays[0])
@@ -143,11 +222,24 @@ def _in_blocks(run: Callable[..., jax.Array], pixels: int) -> Callable[..., jax.
     return blocks
 
 
-def _on_each_device(run: Callable[..., jax.Array], batch: int) -> Callable[..., jax.Array]:
+def _on_each_device(
+    run: Callable[..., jax.Array], batch: int, *, alone: bool
+) -> Callable[..., jax.Array]:
+    """Runs on each device's own images.
+
+    Args:
+      run: the computation.
+      batch: number of images.
+      alone: whether the computation cannot be divided by XLA, so that each device computes a batch
+        that they cannot share evenly by itself.
+    """
     mesh = jax.sharding.get_abstract_mesh()
-    if DATA not in mesh.axis_names or batch % mesh.shape[DATA]:
+    if DATA in mesh.axis_names and batch % mesh.shape[DATA] == 0:
+        spec = PartitionSpec(DATA)
+    elif alone and mesh.axis_names:
+        spec = PartitionSpec()
+    else:
         return run
-    spec = PartitionSpec(DATA)
     return jax.shard_map(run, in_specs=spec, out_specs=spec, check_vma=False)
 
 

@@ -3,7 +3,9 @@
 `switch` is `lax.switch` under `vmap`, which computes every kernel for every image and picks one:
 simple, and the reference. `loop` goes through the images of each kind a few at a time, as many as
 a CPU's cache holds, and computes nothing in vain. `gather` collects the images of each kind in an
-array of fixed size and computes it at once, which is for accelerators.
+array of fixed size and computes it at once, which is for GPUs.
+
+The fourth implementation, for TPUs, computes all stages of an image in one kernel: `engine.tpu`.
 """
 
 from __future__ import annotations
@@ -182,6 +184,37 @@ def gather(
         computed.append(jax.vmap(kernels[kind])(*section))
         start += slots
     return _put(out, all_owners, jnp.concatenate(computed))
+
+
+def in_rounds(
+    compute: Callable[..., jax.Array], chosen: jax.Array, share: float, packed: jax.Array,
+    *arrays: jax.Array,
+) -> jax.Array:
+    """Computes some images of a batch, as many at a time as are expected, and leaves the others.
+
+    Args:
+      compute: `f(packed u32[M,H,W], *arrays [M,...]) -> u32[M,H,W]`.
+      chosen: `bool[B]`, which images.
+      share: how many of them are expected, 0..1.
+      packed: `u32[B,H,W]`.
+      *arrays: `[B,...]` each.
+
+    Returns:
+      `u32[B,H,W]`.
+    """
+    batch = len(packed)
+    room = capacity(share, batch)
+    count = jnp.sum(chosen, dtype=jnp.int32)
+    order = jnp.argsort(~chosen, stable=True).astype(jnp.int32)
+    order = jnp.where(jnp.arange(batch) < count, order, batch)
+    order = jnp.concatenate([order, jnp.full(room, batch, jnp.int32)])
+
+    def turn(number: jax.Array, out: jax.Array) -> jax.Array:
+        owners = jax.lax.dynamic_slice_in_dim(order, number * room, room)
+        given = _fetch((out, *arrays), jnp.minimum(owners, batch - 1))
+        return _put(out, owners, compute(*given))
+
+    return jax.lax.fori_loop(0, (count + room - 1) // room, turn, packed)
 
 
 DISPATCHES: dict[str, Callable[[tuple[float, ...]], Dispatch]] = {

@@ -9,13 +9,20 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from kdaug_jax.augment.engine.apply import Implementation, Shares, apply_ops, resolved
+from kdaug_jax.augment.engine.apply import (
+    Implementation,
+    Shares,
+    apply_ops,
+    resolved,
+    slow_rows,
+)
 from kdaug_jax.augment.engine.kernels import Colours
 from kdaug_jax.augment.engine.rows import Table, build_table
 from kdaug_jax.augment.ops.checks import check_batch, check_fill, check_keys, is_host
 from kdaug_jax.augment.ops.squares import square_offsets
 from kdaug_jax.augment.policies.policy import Policy
 from kdaug_jax.errors import ArgumentError, suggest
+from kdaug_jax.runtime.platform import target_platform
 
 SIMULATED = 2048  # images, from whose draws the shares of the kinds are read
 
@@ -63,10 +70,11 @@ def apply_policy(
     colours = Colours(fill, erase)
     if policy.channels == 4:  # what comes in is transparent, unlike what was there
         colours = Colours(jnp.zeros(4, jnp.uint8), jnp.append(erase, jnp.uint8(0)), fill)
-    implementation = resolved(implementation)
+    implementation = resolved(implementation, target_platform(), table)
+    gathers = implementation == "gather" or (implementation == "kernel" and slow_rows(table).any())
     return apply_ops(
         images, op_ids, offsets, table, colours, implementation=implementation,
-        shares=expected_shares(policy, table) if implementation == "gather" else None,
+        shares=expected_shares(policy, table) if gathers else None,
     )
 
 
@@ -115,6 +123,10 @@ def expected_shares(policy: Policy, table: Table) -> Shares:
         ]
         return tuple(float(max(pair)) for pair in zip(drawn, equal, strict=True))
 
+    slow = slow_rows(table)
+    names_slow = {name for name, entry in zip(names, slow, strict=True) if entry}
+    equal = 1 - (1 - len(names_slow) / len(set(names))) ** policy.stages
     return Shares(
-        shares(table.source, len(table.lut_sources)), shares(table.kind, len(table.kernels))
+        shares(table.source, len(table.lut_sources)), shares(table.kind, len(table.kernels)),
+        float(max(slow[op_ids].any(axis=1).mean(), equal if names_slow else 0.0)),
     )

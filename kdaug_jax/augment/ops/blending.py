@@ -65,12 +65,18 @@ def blend(
 
     Source: `Image.blend` of Pillow (x86-64), which rounds the product and the sum to float32.
     """
+    return blend_values(degenerate, image, alpha_hi, alpha_lo).astype(np.uint8)
+
+
+def blend_values(
+    degenerate: ArrayLike, image: ArrayLike, alpha_hi: ArrayLike, alpha_lo: ArrayLike
+) -> ArrayLike:
+    """Does what `blend` does: `i32[...]` in 0..255 of whole numbers `[...]` in 0..255."""
     xp = arrays_of(degenerate, image, alpha_hi, alpha_lo)
     start = xp.asarray(degenerate).astype(np.float32)
     way = xp.asarray(image).astype(np.float32) - start
     hi, lo = xp.asarray(alpha_hi, np.float32), xp.asarray(alpha_lo, np.float32)
-    mixed = xp.clip(start + (hi * way + lo * way), 0, 255)
-    return mixed.astype(np.int32).astype(np.uint8)
+    return xp.clip(start + (hi * way + lo * way), 0, 255).astype(np.int32)
 
 
 def blend_lut(degenerate: ArrayLike, alpha_hi: ArrayLike, alpha_lo: ArrayLike) -> ArrayLike:

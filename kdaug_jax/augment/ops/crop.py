@@ -9,9 +9,11 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from kdaug_jax.augment.ops.checks import check_image
+from kdaug_jax.augment.arithmetic import one_hot
+from kdaug_jax.augment.ops.checks import check_fill, check_image
 from kdaug_jax.augment.ops.geometry import affine_nearest
 from kdaug_jax.errors import ArgumentError
+from kdaug_jax.runtime.platform import target_platform
 from kdaug_jax.types import Fill, Fraction
 
 
@@ -50,12 +52,29 @@ def pad_crop(
     Returns:
       `u8[H,W,C]`.
     """
+    if target_platform() == "tpu":
+        return _pad_crop_by_products(image, top - padding, left - padding, fill)
     # A move by whole pixels: the padded image is never made.
     unit, half = jnp.int32(1 << 16), jnp.int32(1 << 15)
     zero = jnp.int32(0)
     x = jnp.asarray(left - padding, jnp.int32) * unit + half
     y = jnp.asarray(top - padding, jnp.int32) * unit + half
     return affine_nearest(image, jnp.stack([unit, zero, x, zero, unit, y]), fill)
+
+
+def _pad_crop_by_products(
+    image: jax.Array, top: ArrayLike, left: ArrayLike, fill: ArrayLike
+) -> jax.Array:
+    """Moves `u8[H,W,C]` up and left by matrix products instead of gathers."""
+    height, width, channels = check_image(image)
+    check_fill(fill, channels)
+    rows = top + jnp.arange(height, dtype=jnp.int32)
+    columns = left + jnp.arange(width, dtype=jnp.int32)
+    cut = one_hot.pick(jnp.asarray(image), rows)
+    cut = one_hot.pick(cut.swapaxes(0, 1), columns).swapaxes(0, 1)
+    inside = ((rows >= 0) & (rows < height))[:, None] & ((columns >= 0) & (columns < width))[None]
+    outside = jnp.broadcast_to(jnp.asarray(fill, jnp.uint8), cut.shape)
+    return jnp.where(inside[:, :, None], cut, outside)
 
 
 def random_pad_crop(

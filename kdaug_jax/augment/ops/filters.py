@@ -48,8 +48,8 @@ def keep_border(changed: jax.Array, image: jax.Array, border: int) -> jax.Array:
     return jnp.where(inside, changed, image)
 
 
-def _thirteenth(lanes: jax.Array) -> jax.Array:
-    """Divides two numbers of up to 3,321 a word by 13 and cuts off."""
+def thirteenth(lanes: jax.Array) -> jax.Array:
+    """Divides two numbers of up to 3,321 a word `u32[...]` by 13 and cuts off: `u32[...]`."""
     low, high = lanes & 0xFFFF, lanes >> 16
     return ((low * 5042) >> 16) | (high * 5042) & np.uint32(0xFFFF0000)
 
@@ -69,7 +69,7 @@ def smooth_packed(packed: jax.Array) -> jax.Array:
         sum(map(lanes, neighbours.values())) + 4 * lanes(packed) + np.uint32(0x00060006)
         for lanes in (even, odd)
     )
-    return keep_border(interleave(*map(_thirteenth, sums)), packed, 1)
+    return keep_border(interleave(*map(thirteenth, sums)), packed, 1)
 
 
 def blur_packed(packed: jax.Array) -> jax.Array:

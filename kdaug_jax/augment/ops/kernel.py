@@ -46,15 +46,15 @@ class Arithmetic(NamedTuple):
     Attributes:
       pixels: `f(row, height, width)`, see `geometry.nearest_pixels`.
       grey: `f(red, green, blue)`, the grey levels.
-      level: `f(grey) -> [..]`, the mean level of contrast.
+      level: `f(total i32[...], pixels) -> [...]`, the level of contrast: the mean of grey levels.
       smooth: `f(packed u32[H,W])`, the three smoothed colours.
       stretch: `f(low, high) -> u8[256]`, the lookup table of auto contrast.
-      blend: `f(start, values, alpha f32[4]) -> u8[...]`.
+      blend: `f(start, values, alpha f32[4]) -> i32[...]`, 0..255.
     """
 
     pixels: Callable[..., tuple[jax.Array, jax.Array]]
     grey: Callable[..., jax.Array]
-    level: Callable[[jax.Array], jax.Array]
+    level: Callable[[jax.Array, int], jax.Array]
     smooth: Callable[[jax.Array], Colours3]
     stretch: Callable[..., jax.Array]
     blend: Callable[[Any, jax.Array, jax.Array], jax.Array]

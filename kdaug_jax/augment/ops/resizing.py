@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from jax import lax
 from jax.typing import ArrayLike
 
+from kdaug_jax.augment.arithmetic import one_hot
 from kdaug_jax.augment.arithmetic.resize_weights import (
     BITS,
     FILTERS,
@@ -25,6 +26,7 @@ from kdaug_jax.augment.ops.resample import premultiply, unpremultiply
 from kdaug_jax.errors import ArgumentError, suggest
 from kdaug_jax.images.arithmetic import product, split
 from kdaug_jax.images.tensorflow_resize import ResizeWeights, tensorflow_weights
+from kdaug_jax.runtime.platform import target_platform
 
 Method = Literal["bilinear", "bicubic"]
 Size = tuple[int, int]
@@ -44,9 +46,17 @@ class Line(NamedTuple):
     length: ArrayLike
 
 
+def _product(value: jax.Array, share: jax.Array) -> jax.Array:
+    """Multiplies pixels by weights exactly; bytes have 8 bits, so they need no lower part."""
+    parts = split(value) if value.dtype == jnp.float32 else (value.astype(jnp.float32),)
+    return product(parts, split(share))
+
+
 def _down(lines: jax.Array, line: Line) -> jax.Array:
     """Resizes the first axis of `[N,...]`: to bytes with whole weights, to float32 with others."""
     first, weight = jnp.asarray(line.weights.first), jnp.asarray(line.weights.weight)
+    if target_platform() == "tpu" and weight.shape[1] <= one_hot.MOST_WEIGHTS:
+        return _down_by_products(lines, line, first, weight)
     whole = weight.dtype == jnp.int32
     shape = (first.shape[0], *lines.shape[1:])
 
@@ -56,15 +66,29 @@ def _down(lines: jax.Array, line: Line) -> jax.Array:
         share = lax.dynamic_index_in_dim(weight, number, 1).reshape(-1, 1, 1)
         if whole:
             return total + value.astype(jnp.int32) * share
-        # Bytes have 8 bits, so they need no lower part.
-        parts = split(value) if value.dtype == jnp.float32 else (value.astype(jnp.float32),)
-        return total + product(parts, split(share))
+        return total + _product(value, share)
 
     zero = jnp.full(shape, 1 << (BITS - 1), jnp.int32) if whole else jnp.zeros(shape, jnp.float32)
     count = weight.shape[1]
     # A loop that stays a loop: unrolled, XLA computes one pass anew for each weight of the next.
     total = lax.fori_loop(0, count, add, zero)
     return jnp.clip(total >> BITS, 0, 255).astype(jnp.uint8) if whole else total
+
+
+def _down_by_products(
+    lines: jax.Array, line: Line, first: jax.Array, weight: jax.Array
+) -> jax.Array:
+    """Does what `_down` does with matrix products instead of gathers, which TPUs are slow at."""
+    if weight.dtype == jnp.int32:
+        # Weights beyond the line are 0, so nothing is taken from outside the box.
+        total = one_hot.weighted_sums(lines, line.start + first, weight)
+        return jnp.clip((total + (1 << (BITS - 1))) >> BITS, 0, 255).astype(jnp.uint8)
+    total = jnp.zeros((first.shape[0], *lines.shape[1:]), jnp.float32)
+    for number in range(weight.shape[1]):
+        place = line.start + jnp.clip(first + number, 0, line.length - 1)
+        share = weight[:, number].reshape(-1, 1, 1)
+        total = total + _product(one_hot.pick(lines, place), share)
+    return total
 
 
 def _across(image: jax.Array, line: Line) -> jax.Array:

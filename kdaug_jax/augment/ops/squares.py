@@ -84,6 +84,6 @@ def _span(offset, kind, side, half, length: int) -> jax.Array:
     # The upper 16 bits are the centre in 16.16 fixed point, uniform over 0..length.
     real = ((offset >> 16) * jnp.uint32(length)).astype(jnp.int32)
     corner = jnp.maximum(real - half, 0) >> 16
-    first = jnp.stack([around, inside, corner])[kind]
+    first = jnp.where(kind == REAL, corner, jnp.where(kind == INSIDE, inside, around))
     lines = jnp.where(kind == CLIPPED, side // 2 * 2, side)
     return jnp.clip(jnp.stack([first, first + lines]), 0, length)

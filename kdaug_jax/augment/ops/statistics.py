@@ -14,13 +14,16 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 from jax.typing import ArrayLike
 
+from kdaug_jax.augment.arithmetic import one_hot
 from kdaug_jax.augment.arithmetic.packed import pack, planes
 from kdaug_jax.augment.ops.blending import RGB, blend_lut, luma, split_alpha
 from kdaug_jax.augment.ops.checks import check_image
 from kdaug_jax.augment.ops.kernel import Context, Row
 from kdaug_jax.augment.ops.lut import apply_rgb_lut
+from kdaug_jax.runtime.platform import target_platform
 
 _VALUES = np.arange(256, dtype=np.int32)
 
@@ -28,11 +31,13 @@ _VALUES = np.arange(256, dtype=np.int32)
 @jax.custom_batching.custom_vmap
 def counts(values: jax.Array) -> jax.Array:
     """Counts values `i32[...]` in 0..255: `i32[256]`."""
-    return _tally(values, 256)
+    return one_hot.tally(values) if target_platform() == "tpu" else _tally(values, 256)
 
 
 @counts.def_vmap
 def _counts_of_many(size: int, batched: list[bool], values: jax.Array) -> tuple[jax.Array, bool]:
+    if target_platform() == "tpu":
+        return jax.vmap(one_hot.tally)(values), True
     # One row of bins for all: a CPU is twice as fast with it as with bins of two axes.
     first = 256 * jnp.arange(size, dtype=jnp.int32)
     moved = values + first.reshape(size, *[1] * (values.ndim - 1))
@@ -73,12 +78,13 @@ def mean_luma(image: jax.Array) -> jax.Array:
     Returns:
       `i32[]`, 0..255.
     """
-    return rounded_mean(luma(image).astype(jnp.int32))
+    grey = luma(image).astype(jnp.int32)
+    return rounded_mean(grey.sum(), grey.size)
 
 
-def rounded_mean(grey: jax.Array) -> jax.Array:
-    """Returns the mean `i32[]` of `i32[H,W]` grey levels, rounded half up."""
-    return (2 * grey.sum() + grey.size) // (2 * grey.size)
+def rounded_mean(total: jax.Array, count: int) -> jax.Array:
+    """Returns the mean `i32[...]` of `count` numbers of a sum `i32[...]`, rounded half up."""
+    return lax.div(2 * total + count, jnp.full_like(total, 2 * count))
 
 
 def contrast_lut(mean: ArrayLike, alpha_hi: ArrayLike, alpha_lo: ArrayLike) -> ArrayLike:
@@ -232,9 +238,10 @@ def equalize(image: jax.Array) -> jax.Array:
 
 def contrast_luts(packed: jax.Array, row: Row, context: Context) -> jax.Array:
     """Returns the tables `u8[3,256]` of `contrast`, in the arithmetic of any variant."""
-    level = context.arithmetic.level(context.arithmetic.grey(*planes(packed)))[None]
-    lut = context.arithmetic.blend(level, jnp.arange(256).astype(jnp.uint8), row.alpha)
-    return jnp.broadcast_to(lut, (3, 256))
+    grey = context.arithmetic.grey(*planes(packed))
+    level = context.arithmetic.level(grey.sum(), grey.size)[None]
+    lut = context.arithmetic.blend(level, jnp.arange(256, dtype=jnp.int32), row.alpha)
+    return jnp.broadcast_to(lut.astype(jnp.uint8), (3, 256))
 
 
 def auto_contrast_luts(packed: jax.Array, row: Row, context: Context) -> jax.Array:

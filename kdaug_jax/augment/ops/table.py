@@ -30,7 +30,7 @@ from kdaug_jax.augment.ops import (
     torchvision,
     tpu,
 )
-from kdaug_jax.augment.ops.blending import blend, blend_lut, luma_of
+from kdaug_jax.augment.ops.blending import blend_lut, blend_values, luma_of
 from kdaug_jax.augment.ops.kernel import Arithmetic, Context, Kernel, Row
 from kdaug_jax.augment.ops.squares import CLIPPED, INSIDE, REAL, Squares, square
 from kdaug_jax.errors import ArgumentError, ConfigError, suggest
@@ -107,6 +107,12 @@ class OpRow(NamedTuple):
     lut_source: Kernel | None = None
     values: Values | None = None
     geometric: bool = False
+
+    @property
+    def has_tpu_form(self) -> bool:
+        """Whether the engine for TPUs computes the op in its kernel, whatever its strength."""
+        used = (*self.kernels, *((self.lut_source,) if self.lut_source else ()))
+        return all(kernel in TPU_FORMS for kernel in used)
 
 
 def lut_op(
@@ -333,6 +339,21 @@ KERNELS = tuple(dict.fromkeys((
     *(kernel for row in OPS.values() for kernel in row.kernels),
 )))
 LUT_SOURCES = tuple(dict.fromkeys((None, *(row.lut_source for row in OPS.values()))))
+# What of these the engine for TPUs has a form of its own for, by its name in `engine.tpu`.
+TPU_FORMS: dict[Kernel, str] = {
+    lut.lut_kernel: "lut",
+    statistics.contrast_luts: "contrast",
+    statistics.auto_contrast_luts: "auto_contrast",
+    statistics.equalize_luts: "equalize",
+    geometry.nearest_kernel: "nearest",
+    resample.bilinear_kernel: "bilinear",
+    resample.bicubic_kernel: "bicubic",
+    colour.color_kernel: "color",
+    filters.sharpness_kernel: "sharpness",
+    masks.erase_kernel: "erase",
+    OPS["smooth"].kernels[0]: "smooth",
+    OPS["blur"].kernels[0]: "blur",
+}
 
 
 def _pixels(row: Row, height: int, width: int) -> tuple[jax.Array, jax.Array]:
@@ -349,7 +370,7 @@ def _smooth(packed: jax.Array) -> tuple[jax.Array, ...]:
 
 
 def _blend(start: Any, values: jax.Array, alpha: jax.Array) -> jax.Array:
-    return blend(start, values, alpha[0], alpha[1])
+    return blend_values(start, values, alpha[0], alpha[1])
 
 
 _TPU = Arithmetic(
@@ -365,7 +386,7 @@ ARITHMETIC = {
     "tpu_clean": _TPU,
     "torchvision": Arithmetic(
         _pixels, torchvision.grey_of, torchvision.mean_level, _smooth, torchvision.stretch_lut,
-        torchvision.blend,
+        torchvision.blend_values,
     ),
 }
 VARIANTS = tuple(ARITHMETIC)
@@ -468,9 +489,10 @@ def _range(values: Values) -> str:
 
 def describe_ops() -> str:
     """Returns the op table in Markdown, for the documentation."""
-    lines = ["| op | value | range | |", "|---|---|---|---|"]
+    lines = ["| op | value | range | | kernel for TPUs |", "|---|---|---|---|---|"]
     for name, row in OPS.items():
         unit, reach = (row.values.unit, _range(row.values)) if row.values else ("", "")
         kind = "geometric" if row.geometric else "looks at the image" if row.lut_source else ""
-        lines.append(f"| `{name}` | {unit} | {reach} | {kind} |")
+        fast = "yes" if row.has_tpu_form else "no"
+        lines.append(f"| `{name}` | {unit} | {reach} | {kind} | {fast} |")
     return "\n".join(lines)

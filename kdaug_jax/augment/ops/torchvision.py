@@ -22,8 +22,7 @@ from kdaug_jax.augment.ops.filters import smooth
 from kdaug_jax.augment.ops.lut import apply_lut
 from kdaug_jax.augment.ops.statistics import colour_luts, extremes
 
-_VALUES = np.arange(256, dtype=np.float32)
-# 0.2989, 0.587 and 0.114 as float32; their products with bytes are rounded one by one.
+# Their products with bytes are rounded one by one.
 _WEIGHTS = np.array([0.2989, 0.587, 0.114], np.float32)
 
 
@@ -54,12 +53,17 @@ def blend(start: jax.Array, image: jax.Array, alpha: ArrayLike) -> jax.Array:
     Returns:
       `u8[...]`.
     """
+    return blend_values(start, image, alpha).astype(jnp.uint8)
+
+
+def blend_values(start: jax.Array, image: jax.Array, alpha: ArrayLike) -> jax.Array:
+    """Does what `blend` does: `i32[...]` in 0..255 of `f32[...]` or whole numbers in 0..255."""
     rest = alpha[2], alpha[3]
     start_hi, start_lo = split(jnp.asarray(start, jnp.float32))
     # A mean has 24 bits, so both factors are split: four exact products, summed from the large.
     far = rest[0] * start_hi + (rest[0] * start_lo + (rest[1] * start_hi + rest[1] * start_lo))
     mixed = _product(jnp.asarray(image).astype(jnp.float32), alpha[0], alpha[1]) + far
-    return jnp.clip(mixed, 0, 255).astype(jnp.int32).astype(jnp.uint8)
+    return jnp.clip(mixed, 0, 255).astype(jnp.int32)
 
 
 def grey(image: jax.Array) -> jax.Array:
@@ -70,10 +74,9 @@ def grey(image: jax.Array) -> jax.Array:
 
 def grey_of(*colours: jax.Array) -> jax.Array:
     """Returns `grey` of three colours, `i32[...]` each in 0..255, as `i32[...]`."""
-    # Products of bytes with float32 weights have 32 bits, so they are looked up, not computed.
     red, green, blue = (
-        jnp.asarray(parts).at[colour].get(mode="promise_in_bounds")
-        for parts, colour in zip(_VALUES[None] * _WEIGHTS[:, None], colours, strict=True)
+        _product(colour.astype(jnp.float32), *split_alpha(weight))
+        for weight, colour in zip(_WEIGHTS, colours, strict=True)
     )
     return (red + green + blue).astype(jnp.int32)
 
@@ -85,12 +88,23 @@ def color(image: jax.Array, factor: float) -> jax.Array:
 
 def mean_grey(image: jax.Array) -> jax.Array:
     """Returns the mean of `grey`, `f32[]`, exactly rounded for images of up to 65,793 pixels."""
-    return mean_level(grey(image).astype(jnp.int32))
+    levels = grey(image).astype(jnp.int32)
+    return mean_level(levels.sum(), levels.size)
 
 
-def mean_level(grey: jax.Array) -> jax.Array:
-    """Returns the mean `f32[]` of `i32[H,W]` grey levels."""
-    return grey.sum().astype(jnp.float32) / np.float32(grey.size)
+def mean_level(total: jax.Array, count: int) -> jax.Array:
+    """Returns the mean `f32[...]` of `count` numbers of a sum `i32[...]`, at most 2^20 of them.
+
+    The quotient is rounded to nearest on any device: what is left of a first one is exact, because
+    all products are of 12 bits each, and no quotient lies nearer than 2^-21 of its last place to
+    the middle of two float32 numbers.
+    """
+    number, divisor = total.astype(jnp.float32), np.float32(count)
+    inverse = np.float32(1) / divisor
+    quotient = number * inverse
+    (hi, lo), (divisor_hi, divisor_lo) = split(quotient), split_alpha(divisor)
+    left = number - hi * divisor_hi - hi * divisor_lo - lo * divisor_hi - lo * divisor_lo
+    return quotient + left * inverse
 
 
 def contrast(image: jax.Array, factor: float) -> jax.Array:
@@ -119,15 +133,29 @@ def stretch_lut(low: jax.Array, high: jax.Array) -> jax.Array:
     Returns:
       `u8[256]`.
     """
-    scale = jnp.asarray(_SCALES)[jnp.maximum(high - low, 0)]
-    offset = (np.arange(256) - low).astype(jnp.float32)
-    stretched = jnp.clip(_product(offset, *split(scale)), 0, 255).astype(jnp.int32)
-    return jnp.where(high > low, stretched, np.arange(256)).astype(jnp.uint8)
+    values = np.arange(256, dtype=np.int32)
+    scale = split(jnp.asarray(SCALES)[jnp.maximum(high - low, 0)])
+    return jnp.where(high > low, stretch(values, low, scale), values).astype(jnp.uint8)
+
+
+def stretch(values: ArrayLike, low: jax.Array, scale: tuple[jax.Array, jax.Array]) -> jax.Array:
+    """Stretches values from a lowest one on.
+
+    Args:
+      values: `i32[...]`, 0..255.
+      low: `i32[...]`.
+      scale: `f32[...]` each, of `SCALES`, split in two.
+
+    Returns:
+      `i32[...]`, 0..255.
+    """
+    stretched = _product((values - low).astype(jnp.float32), *scale)
+    return jnp.clip(stretched, 0, 255).astype(jnp.int32)
 
 
 # 255 / (high - low) by the difference, as PyTorch divides a number by a tensor: its reciprocal
 # is rounded first.
-_SCALES = np.float32(255) * (np.float32(1) / np.maximum(np.arange(256), 1).astype(np.float32))
+SCALES = np.float32(255) * (np.float32(1) / np.maximum(np.arange(256), 1).astype(np.float32))
 
 
 def auto_contrast(image: jax.Array) -> jax.Array:

@@ -16,6 +16,7 @@ from kdaug_jax.errors import CheckpointError, ConfigError
 from kdaug_jax.losses.response import average_teachers
 from kdaug_jax.models.foreign.safetensors_file import shown
 from kdaug_jax.models.model import Model
+from kdaug_jax.runtime.platform import target_platform
 from kdaug_jax.types import Outputs
 
 FORM = (
@@ -41,13 +42,13 @@ def read(path: Path) -> export.Exported:
     """
     try:
         stat = path.stat()
-        return _read(path, stat.st_mtime_ns, stat.st_size)
+        return _read(path, target_platform(), stat.st_mtime_ns, stat.st_size)
     except OSError as error:
         raise CheckpointError(str(path), f"cannot be read ({error.strerror})", FORM) from None
 
 
 @functools.lru_cache(maxsize=8)
-def _read(path: Path, *when: int) -> export.Exported:
+def _read(path: Path, target: str, *when: int) -> export.Exported:
     content = path.read_bytes()
     try:
         function = export.deserialize(bytearray(content))
@@ -78,14 +79,15 @@ def _read(path: Path, *when: int) -> export.Exported:
         raise refuse(f"takes images of the shape {list(image)}")
     if logits[0] != image[0]:
         raise refuse(f"returns {logits[0]} rows for {batch} images")
-    platform = jax.default_backend()
-    if _PLATFORMS.get(platform, platform) not in function.platforms:
+    platform = _PLATFORMS.get(target, target)
+    if platform not in function.platforms:
         raise CheckpointError(
-            str(path), f"was exported for {', '.join(function.platforms)}, not for {platform}",
+            str(path), f"was exported for {', '.join(function.platforms)}, not for {target}",
             "export it with platforms=('cpu', 'cuda', 'tpu')",
         )
     try:  # its code has not been read so far
-        export.export(jax.jit(function.call))(jax.ShapeDtypeStruct(image, kind))
+        exporter = export.export(jax.jit(function.call), platforms=[platform])
+        exporter(jax.ShapeDtypeStruct(image, kind))
     except Exception as error:
         what = shown(f"cannot be compiled ({type(error).__name__}: {error})")
         raise CheckpointError(str(path), what, "copy the file again, or export it again") from None

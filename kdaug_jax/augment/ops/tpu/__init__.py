@@ -13,12 +13,15 @@ from kdaug_jax.augment.ops.colour import brightness, identity, invert, solarize_
 from kdaug_jax.augment.ops.masks import cutout
 from kdaug_jax.augment.ops.statistics import equalize
 from kdaug_jax.augment.ops.tpu.colour import (
+    SCALES,
     auto_contrast,
     color,
     contrast,
     contrast_level,
     grey,
     grey_of,
+    grey_of_parts,
+    grey_parts,
     mean_level,
     posterize,
     posterize_lut,
@@ -27,6 +30,7 @@ from kdaug_jax.augment.ops.tpu.colour import (
     smooth_values,
     solarize,
     solarize_lut,
+    stretch,
     stretch_lut,
 )
 from kdaug_jax.augment.ops.tpu.geometry import (
@@ -41,6 +45,7 @@ from kdaug_jax.augment.ops.tpu.geometry import (
 )
 
 __all__ = [
+    "SCALES",
     "affine_nearest",
     "auto_contrast",
     "brightness",
@@ -51,6 +56,8 @@ __all__ = [
     "equalize",
     "grey",
     "grey_of",
+    "grey_of_parts",
+    "grey_parts",
     "identity",
     "invert",
     "mean_level",
@@ -67,6 +74,7 @@ __all__ = [
     "solarize",
     "solarize_add",
     "solarize_lut",
+    "stretch",
     "stretch_lut",
     "translate_x",
     "translate_y",

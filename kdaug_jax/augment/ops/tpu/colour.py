@@ -14,6 +14,7 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 from jax.typing import ArrayLike
 
 from kdaug_jax.augment.arithmetic.packed import pack, planes
@@ -25,6 +26,8 @@ from kdaug_jax.augment.ops.statistics import colour_luts, extremes
 
 RGB = (3,)
 _VALUES = np.arange(256, dtype=np.float32)
+# 255 / (high - low) by the difference; devices differ in how they round a quotient.
+SCALES = np.float32(255) / np.maximum(_VALUES, 1)
 
 
 def solarize_lut(threshold: ArrayLike, clean: bool = False) -> ArrayLike:
@@ -97,7 +100,7 @@ def posterize(image: jax.Array, bits: ArrayLike, clean: bool = False) -> jax.Arr
 
 
 @functools.cache
-def _grey_parts() -> np.ndarray:
+def grey_parts() -> np.ndarray:
     """Returns `f32[3,256]`, what each value of each channel adds to a grey level in 0..1."""
     weights = np.array([0.2989, 0.587, 0.114], np.float32)
     return (_VALUES * np.float32(1 / 255))[None] * weights[:, None]
@@ -113,8 +116,22 @@ def grey_of(*colours: jax.Array) -> jax.Array:
     """Returns `grey` of three colours, `i32[...]` each in 0..255, as `i32[...]`."""
     red, green, blue = (
         jnp.asarray(parts).at[colour].get(mode="promise_in_bounds")
-        for parts, colour in zip(_grey_parts(), colours, strict=True)
+        for parts, colour in zip(grey_parts(), colours, strict=True)
     )
+    return grey_of_parts(red, green, blue)
+
+
+def grey_of_parts(red: jax.Array, green: jax.Array, blue: jax.Array) -> jax.Array:
+    """Adds up what the colours of a pixel add to its grey level.
+
+    Args:
+      red: `f32[...]`, entries of the first row of `grey_parts`.
+      green: `f32[...]`, of the second.
+      blue: `f32[...]`, of the third.
+
+    Returns:
+      `i32[...]`, 0..255.
+    """
     return ((red + green + blue) * np.float32(255.5)).astype(jnp.int32)
 
 
@@ -144,13 +161,21 @@ def contrast_level(image: jax.Array, clean: bool = False) -> jax.Array:
     """
     height, width, _ = check_image(image, RGB)
     if clean:
-        return mean_level(grey(image).astype(jnp.int32))
+        return mean_level(grey(image).astype(jnp.int32).sum(), height * width)
     return jnp.int32(min(255, height * width // 256))
 
 
-def mean_level(grey: jax.Array) -> jax.Array:
-    """Returns the mean `i32[]` of `i32[H,W]` grey levels, cut off."""
-    return grey.sum() // grey.size
+def mean_level(total: jax.Array, count: int) -> jax.Array:
+    """Returns the level of contrast.
+
+    Args:
+      total: `i32[...]`, sum of grey levels.
+      count: how many they are.
+
+    Returns:
+      `i32[...]`, their mean, cut off.
+    """
+    return lax.div(total, jnp.full_like(total, count))
 
 
 def contrast(image: jax.Array, factor: ArrayLike, clean: bool = False) -> jax.Array:
@@ -221,13 +246,26 @@ def stretch_lut(low: ArrayLike, high: ArrayLike) -> jax.Array:
       `u8[256]`.
     """
     low, high = jnp.asarray(low, jnp.int32), jnp.asarray(high, jnp.int32)
-    # Divided on the host: devices differ in how they round a quotient.
-    scales = np.float32(255) / np.maximum(_VALUES, 1)
-    hi, lo = split(jnp.asarray(scales)[jnp.maximum(high - low, 0)])
-    start = low.astype(jnp.float32)
-    stretched = (hi * _VALUES + lo * _VALUES) - (hi * start + lo * start)
-    limited = jnp.clip(stretched, 0, 255).astype(jnp.int32)
-    return jnp.where(high > low, limited, np.arange(256)).astype(jnp.uint8)
+    values = np.arange(256, dtype=np.int32)
+    scale = split(jnp.asarray(SCALES)[jnp.maximum(high - low, 0)])
+    return jnp.where(high > low, stretch(values, low, scale), values).astype(jnp.uint8)
+
+
+def stretch(values: ArrayLike, low: jax.Array, scale: tuple[jax.Array, jax.Array]) -> jax.Array:
+    """Stretches values from a lowest one on.
+
+    Args:
+      values: `i32[...]`, 0..255.
+      low: `i32[...]`.
+      scale: `f32[...]` each, of `SCALES`, split in two.
+
+    Returns:
+      `i32[...]`, 0..255.
+    """
+    hi, lo = scale
+    number, start = (jnp.asarray(level).astype(jnp.float32) for level in (values, low))
+    stretched = (hi * number + lo * number) - (hi * start + lo * start)
+    return jnp.clip(stretched, 0, 255).astype(jnp.int32)
 
 
 def auto_contrast(image: jax.Array) -> jax.Array:

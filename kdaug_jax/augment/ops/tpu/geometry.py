@@ -29,12 +29,35 @@ from kdaug_jax.augment.ops.geometry import (
 )
 
 
-def _nearest(x: jax.Array) -> jax.Array:
+def nearest(x: jax.Array) -> jax.Array:
     """Rounds `f32[...]` to `i32[...]`, halves away from zero."""
     size = jnp.minimum(jnp.abs(x), 1e6)
     whole = jnp.floor(size)
-    rounded = (whole + (size - whole >= 0.5).astype(jnp.float32)).astype(jnp.int32)
+    rounded = (whole + jnp.where(size - whole >= 0.5, 1.0, 0.0)).astype(jnp.int32)
     return jnp.where(x < 0, -rounded, rounded)
+
+
+def place(
+    p_hi: jax.Array, p_lo: jax.Array, q_hi: jax.Array, q_lo: jax.Array, r: jax.Array,
+    column: ArrayLike, row: ArrayLike,
+) -> jax.Array:
+    """Returns p column + q row + r.
+
+    Args:
+      p_hi: `f32[]`, p split in two, see `blending.split`.
+      p_lo: `f32[]`.
+      q_hi: `f32[]`, q split in two.
+      q_lo: `f32[]`.
+      r: `f32[]`.
+      column: `f32[...]`, whole numbers of at most 12 bits, like `row`.
+      row: `f32[...]`.
+
+    Returns:
+      `f32[...]`. Products of 12 bits each are exact, so no device can round them otherwise.
+    """
+    along = p_hi * column + p_lo * column
+    down = q_hi * row + q_lo * row
+    return along + down + r
 
 
 def affine_nearest(image: jax.Array, transform: ArrayLike, fill: ArrayLike) -> jax.Array:
@@ -74,13 +97,10 @@ def nearest_pixels(transform: ArrayLike, height: int, width: int) -> tuple[jax.A
     transform = jnp.asarray(transform, jnp.float32)
     hi, lo = split(transform)
 
-    def place(a: int, b: int, c: int) -> jax.Array:
-        # Products of 12 bits each are exact, so no device can round them otherwise.
-        along = hi[a] * column + lo[a] * column
-        down = hi[b] * row + lo[b] * row
-        return _nearest(along + down + transform[c])
-
-    x, y = place(0, 1, 2), place(3, 4, 5)
+    x, y = (
+        nearest(place(hi[a], lo[a], hi[a + 1], lo[a + 1], transform[a + 2], column, row))
+        for a in (0, 3)
+    )
     inside = (x >= 0) & (x < width) & (y >= 0) & (y < height)
     return jnp.where(inside, y * width + x, 0), inside
 

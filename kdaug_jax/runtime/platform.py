@@ -1,0 +1,34 @@
+"""The devices that a program is built for, which need not be present while it is traced."""
+
+from __future__ import annotations
+
+import jax
+
+
+def platform_of(array: jax.Array) -> str:
+    """Returns "cpu", "gpu" or "tpu": where an array lies."""
+    return _common(next(iter(array.sharding.device_set)).platform)
+
+
+def target_platform() -> str:
+    """Returns "cpu", "gpu" or "tpu": that of the mesh in whose context a program is traced.
+
+    A program may be built for devices that are not present, see `sharding.within`; without a mesh
+    it is for JAX's default backend.
+    """
+    device = jax.sharding.get_abstract_mesh().abstract_device
+    platform = jax.default_backend() if device is None else device.platform
+    return _common(platform)
+
+
+def _common(platform: str) -> str:
+    return "gpu" if platform in ("cuda", "rocm") else platform
+
+
+def target_device_count() -> int:
+    """Returns the number of devices of the mesh in whose context a program is traced.
+
+    Without a mesh it is the number that JAX's default backend has.
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    return jax.device_count() if mesh.empty else mesh.size

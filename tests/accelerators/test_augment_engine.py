@@ -1,0 +1,70 @@
+"""The kernel for TPUs compiled for chips that are not here: what it costs may not grow.
+
+Needs libtpu, in the environment or in the folder that `KDAUG_LIBTPU` names:
+`pip install --target=DIR --no-deps "libtpu==0.0.42.*"`.
+"""
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+RATCHET = json.loads((Path(__file__).parent / "ratchet.json").read_text())
+LEEWAY = 1.2  # of what was counted when the file was written
+
+pytestmark = pytest.mark.skipif(
+    "KDAUG_LIBTPU" not in os.environ and importlib.util.find_spec("libtpu") is None,
+    reason="libtpu is not installed, so nobody compiled the kernel for a TPU",
+)
+
+
+def compiled(*words):
+    """What `benchmarks/tpu_compile.py` prints, which needs a process of its own."""
+    run = subprocess.run(
+        [sys.executable, str(ROOT / "benchmarks" / "tpu_compile.py"), *words], cwd=ROOT,
+        env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=False,
+    )
+    assert run.returncode == 0, run.stderr[-3000:]
+    return [json.loads(line) for line in run.stdout.splitlines()]
+
+
+def test_no_form_executes_more_bundles_than_before():
+    counted = compiled(
+        f"--generation={RATCHET['generation']}", f"--size={RATCHET['size']}", "--policies=none"
+    )
+    assert {entry["form"] for entry in counted} == set(RATCHET["bundles_per_pixel"])
+    for entry in counted:
+        limit = LEEWAY * RATCHET["bundles_per_pixel"][entry["form"]]
+        assert entry["bundles_per_pixel"] <= limit and not entry["unknown_loops"], entry
+
+
+def test_policies_are_compiled_without_gathers_of_pixels():
+    policies = ("randaugment", "randaugment_tpu")
+    for counted in compiled(
+        "--size=32x32", "--batch=32", "--forms=none", f"--policies={','.join(policies)}"
+    ):
+        operations = counted["operations"]
+        assert operations["gather"] <= 10
+        assert not any(operations[kind] for kind in ("scatter", "sort", "while", "conditional"))
+        assert counted["elements"]["gather"] <= 16 * 32
+        assert "gather" not in counted["forms_an_image"]
+        assert counted["images_per_second"] > 500_000
+
+
+@pytest.mark.parametrize("generation", ["v4", "v6e"])
+def test_other_chips_compile_it_too(generation):
+    counted = compiled(
+        f"--generation={generation}", "--size=64x48", "--policies=none",
+        "--forms=equalize,nearest,bilinear",
+    )
+    assert len(counted) == 3
+
+
+def test_large_images_compile():
+    counted = compiled("--size=520x700", "--policies=none", "--forms=nearest,sharpness")
+    assert all(entry["bundles_per_pixel"] < 0.2 for entry in counted)
