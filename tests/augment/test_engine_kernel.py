@@ -96,6 +96,17 @@ def test_a_transparent_channel_that_policies_see():
     np.testing.assert_array_equal(*made)
 
 
+def test_long_tables_are_looked_up_before(monkeypatch):
+    """Of a table that scalar memory does not hold each op takes its row along, a few at a time."""
+    table, colours, given = build_table(CHEAP, SIZE), Colours(FILL, FILL), batch(CHEAP, 12)
+    expected = run(table, colours, "switch")(*given)
+    assert tpu.images_a_call(table, 2) == 21845
+    monkeypatch.setattr(tpu.kernel, "TABLE_WORDS", 10)
+    monkeypatch.setattr(tpu.kernel, "SCALAR_WORDS", 31 * 2 * 4)
+    assert tpu.images_a_call(table, 2) == 4
+    np.testing.assert_array_equal(run(table, colours, "kernel")(*given), expected)
+
+
 @pytest.mark.parametrize("count", [8, 6])
 def test_any_sharding_gives_the_same_bits(count):
     """Four devices, each with its own images, or all with a batch that they cannot share."""

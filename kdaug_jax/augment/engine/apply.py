@@ -140,7 +140,7 @@ def apply_ops(
     if implementation == "loop":
         run = _in_blocks(run, max(1, BLOCK // math.prod(table.size)))
     elif implementation == "kernel":
-        run = _in_blocks(run, max(1, tpu.STAGES_A_CALL // op_ids.shape[1]))
+        run = _in_blocks(run, tpu.images_a_call(table, op_ids.shape[1]))
     run = _on_each_device(run, images.shape[0], alone=implementation == "kernel")
     return run(images, op_ids, square_offsets)
 

@@ -37,8 +37,8 @@ from kdaug_jax.augment.engine.tpu.variants import VARIANTS, Variant
 
 # Words of vector memory that the images of one step of the grid take; small images come in eights.
 WORDS = 1 << 15
-# Ops of images that a call takes, three words each: 384 KiB of scalar memory.
-STAGES_A_CALL = 1 << 15
+SCALAR_WORDS = 1 << 17  # 512 KiB, half of a chip's scalar memory, for what differs between images
+TABLE_WORDS = 1 << 16  # of a table that lies there as it is; of longer ones each op has its row
 IN_LUTS = ("lut", "contrast", "auto_contrast", "equalize")
 VMEM_BYTES = 64 << 20  # for images whose memory exceeds what a compiler grants by itself
 GRANTED_BYTES = 14 << 20
@@ -101,10 +101,21 @@ def apply_rows(
     boxes = (
         rows.boxes(table, op_ids, square_offsets) if squares else jnp.zeros(2, jnp.int32)
     )
+    numbers, op_ids = jnp.asarray(rows.numbers_of(table)), op_ids.reshape(-1)
+    if len(numbers) > TABLE_WORDS:
+        numbers = numbers.reshape(-1, rows.COLUMNS)[op_ids].reshape(-1)
+        op_ids = jnp.arange(len(op_ids), dtype=jnp.int32)
     return run(
-        call, shared, jnp.asarray(rows.numbers_of(table)), op_ids.reshape(-1), boxes, packed,
+        call, shared, numbers, op_ids, boxes, packed,
         jnp.asarray(rows.luts_of(table)), jnp.asarray(variant.constants), interpret=interpret,
     )
+
+
+def images_a_call(table: Table, stages: int) -> int:
+    """Returns how many images of some stages fit scalar memory, for a table of rows."""
+    long = (len(table.kind) + 1) * rows.COLUMNS > TABLE_WORDS
+    words = 3 + (rows.COLUMNS if long else 0)  # the number of a row, a box, and the row
+    return max(1, SCALAR_WORDS // (words * stages))
 
 
 def images_together(layout: Layout, batch: int) -> int:

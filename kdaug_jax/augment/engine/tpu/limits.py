@@ -10,7 +10,7 @@ from kdaug_jax.augment.engine.rows import Table, build_table
 from kdaug_jax.augment.engine.tpu import interpolation
 from kdaug_jax.augment.engine.tpu.geometry import NEAR
 from kdaug_jax.augment.engine.tpu.kernel import VMEM_BYTES, images_together, vmem_bytes
-from kdaug_jax.augment.engine.tpu.rows import COLUMNS, FIXED, FORMS, affine_maps, forms_of
+from kdaug_jax.augment.engine.tpu.rows import FIXED, FORMS, affine_maps, forms_of
 from kdaug_jax.augment.engine.tpu.tiles import LANES, ROWS, Layout
 from kdaug_jax.augment.ops.table import Op
 
@@ -18,7 +18,6 @@ REACH = 1 << 14  # pixels: coordinates and all sums of them stay below 2^31 in 1
 # Columns of long rows that eight rows of 128 lanes may come from, of 3 x 128: the first tile may
 # begin 127 columns early, and both ends are judged to 2 pixels and, of filters, to 10.
 SPAN = (NEAR - 1) * LANES - 22
-SMEM_ROWS = (1 << 18) // (4 * COLUMNS)  # a quarter of a chip's scalar memory
 NO_FORM = "has no form in the kernel"
 
 
@@ -44,7 +43,7 @@ def problems(table: Table) -> list[str | None]:
 
 
 def _table_problem(table: Table, layout: Layout, forms: frozenset[str]) -> str | None:
-    """Says what no row of a table can help: its images, or how many rows it has."""
+    """Says why the images of a table do not fit the kernel."""
     size = f"{layout.width}×{layout.height}"
     needed = vmem_bytes(layout, forms, len(table.luts), images_together(layout, ROWS))
     if needed > VMEM_BYTES:
@@ -52,8 +51,6 @@ def _table_problem(table: Table, layout: Layout, forms: frozenset[str]) -> str |
             f"takes {needed >> 20} MiB of vector memory for images of {size}, "
             f"more than {VMEM_BYTES >> 20} MiB"
         )
-    if len(table.kind) >= SMEM_ROWS:
-        return f"is one of {len(table.kind)} rows; the kernel takes less than {SMEM_ROWS}"
     return None
 
 
