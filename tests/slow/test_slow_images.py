@@ -77,10 +77,13 @@ def test_pictures_of_a_package_train_teacher_and_student(stamps, tmp_path):
         assert line in console, console
     assert f"{stamps}: passed over " in console and "test accuracy" not in console
     results = json.loads((tmp_path / "w" / "results.json").read_text())[""]
-    assert results["eval/validation/accuracy"] > 0.25  # chance is 0.125
+    # Chance is 0.125; seen at 0.46. Held out by the last folders of each class it was 0.23.
+    assert results["eval/validation/accuracy"] > 0.35
     status, again, error = main(*words, "--mode=evaluate")
     assert status == 0, error
-    assert console.partition("network             val")[2].splitlines()[3] in again
+    rows = [[line.split() for line in text.splitlines() if line.startswith("student (resnet8)")][-1]
+            for text in (console, again)]
+    assert rows[0] == rows[1] and len(rows[0]) == 5
 
 
 def test_efficientnet_b7_reads_imagenet_as_it_lies(tmp_path):
