@@ -5,8 +5,8 @@ image draws each form, cycles of the kernel and, by XLA's own estimate, of what 
 element gathers and scatters that are left (10 cycles each, which XLA leaves out), and the images a
 second of a chip that follow. Stalls are not counted.
 
-    pip install --target=libtpu --no-deps "libtpu==0.0.42.*"
-    python benchmarks/tpu_compile.py --libtpu=libtpu --size=224x224
+    pip install --target compilers --no-deps "libtpu==0.0.42.*"
+    python benchmarks/tpu_compile.py --compilers=compilers --size=224x224
 """
 
 from __future__ import annotations
@@ -20,36 +20,36 @@ import sys
 import tempfile
 from pathlib import Path
 
+import jax
+import numpy as np
+from jax import ShapeDtypeStruct as Shape
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from tpu_bundles import executed
+
+from kdaug_jax.augment import apply_policy, policies
+from kdaug_jax.augment.engine import build_table
+from kdaug_jax.augment.engine.tpu import FORMS, kernel, problems, rows
+from kdaug_jax.augment.engine.tpu.rows import forms_of
+from kdaug_jax.augment.engine.tpu.tiles import Layout
+from kdaug_jax.compile import compilers, topologies
+from kdaug_jax.compile.hlo import BUNDLES_AN_ELEMENT
+from kdaug_jax.errors import ConfigError
+
 TOPOLOGIES = {"v4": "v4:2x2x1", "v5e": "v5e:2x2", "v5p": "v5p:2x2x1", "v6e": "v6e:2x2"}
-CLOCKS = {"v4": 1.05e9, "v5e": 1.5e9, "v5p": 1.75e9, "v6e": 1.75e9}
-GATHERED = 10  # cycles an element
 POLICIES = ("randaugment", "randaugment_tpu", "randaugment_torchvision", "autoaugment", "timm")
 DUMP = Path(tempfile.gettempdir()) / f"kdaug_llo_{os.getpid()}"
 
 
-def prepare(libtpu: str | None) -> None:
-    """Sets what libtpu reads once, before JAX starts."""
-    if libtpu:
-        sys.path.append(str(Path(libtpu).resolve()))
-    os.environ.update({
-        "JAX_PLATFORMS": "cpu", "TPU_SKIP_MDS_QUERY": "1", "TPU_WORKER_HOSTNAMES": "localhost",
-        "TPU_ACCELERATOR_TYPE": "v5litepod-4", "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
-        "TPU_STDERR_LOG_LEVEL": "3", "TPU_MIN_LOG_LEVEL": "3",
-        "LIBTPU_INIT_ARGS": f"--xla_jf_dump_to={DUMP} --xla_jf_dump_llo_text=true",
-    })
+def prepare(directory: str) -> None:
+    """Makes libtpu known to this process and lets it write its schedules."""
+    os.environ["LIBTPU_INIT_ARGS"] = f"--xla_jf_dump_to={DUMP} --xla_jf_dump_llo_text=true"
+    compilers.use("tpu", compilers.find("tpu", directory))
 
 
 def compiled(generation, function, *shapes):
     """Compiles a function for one chip: the program, and the schedule of its kernel."""
-    import jax
-    import numpy as np
-    from jax.experimental import topologies
-    from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
-
-    topology = topologies.get_topology_desc(
-        platform="tpu", topology_name=TOPOLOGIES[generation]
-    )
-    mesh = Mesh(np.array(topology.devices[:1]), ("data",), axis_types=(AxisType.Auto,))
+    devices = topologies.devices_of(topologies.parse(TOPOLOGIES[generation]))
+    mesh = Mesh(np.array(devices[:1]), ("data",), axis_types=(AxisType.Auto,))
     here = NamedSharding(mesh, PartitionSpec())
     shapes = [jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=here) for s in shapes]
 
@@ -71,12 +71,7 @@ def count_form(generation: str, size: tuple[int, int], variant: str, form: str):
 
     "none" is the way in and out alone.
     """
-    import numpy as np
-    from jax import ShapeDtypeStruct as Shape
-    from tpu_bundles import executed
 
-    from kdaug_jax.augment.engine.tpu import kernel, rows
-    from kdaug_jax.augment.engine.tpu.tiles import Layout
 
     layout, variant_ = Layout(*size), kernel.VARIANTS[variant]
     together = kernel.images_together(layout, 64)
@@ -93,8 +88,6 @@ def count_form(generation: str, size: tuple[int, int], variant: str, form: str):
 
 def policy_of(name: str, size: tuple[int, int]):
     """Builds one of the policies that are counted."""
-    from kdaug_jax.augment import policies
-
     return {
         "randaugment": lambda: policies.randaugment(2, 9, size=size),
         "randaugment_tpu": lambda: policies.randaugment(2, 5, "tpu", size=size),
@@ -106,12 +99,7 @@ def policy_of(name: str, size: tuple[int, int]):
 
 def forms_drawn(policy, size: tuple[int, int]) -> dict[str, float]:
     """Returns how many ops of each form an image draws, on average."""
-    import jax
-    import numpy as np
 
-    from kdaug_jax.augment.engine import build_table
-    from kdaug_jax.augment.engine.tpu import FORMS, problems
-    from kdaug_jax.augment.engine.tpu.rows import forms_of
 
     table = build_table(policy.ops, size, policy.variant)
     slow = [text is not None for text in problems(table)]
@@ -146,11 +134,7 @@ def estimated(program: str) -> int:
 
 def count_policy(generation: str, size: tuple[int, int], name: str, batch: int, cost) -> dict:
     """Compiles a policy for a batch and adds up what an image takes; `cost(variant, form)`."""
-    import jax
-    import numpy as np
-    from jax import ShapeDtypeStruct as Shape
 
-    from kdaug_jax.augment import apply_policy
 
     policy, fill = policy_of(name, size), np.array([125, 123, 114], np.uint8)
     keys = jax.eval_shape(
@@ -168,7 +152,7 @@ def count_policy(generation: str, size: tuple[int, int], name: str, batch: int, 
         for form, times in drawn.items() if form not in ("none", "gather")
     )
     gathered = {kind: elements(text, kind) for kind in ("gather", "scatter")}
-    cycles = kernel + estimated(text) / batch + GATHERED * sum(gathered.values()) / batch
+    cycles = kernel + estimated(text) / batch + BUNDLES_AN_ELEMENT * sum(gathered.values()) / batch
     return {
         "policy": name, "forms_an_image": drawn, "kernel_cycles": round(kernel),
         "cycles": round(cycles), "elements": gathered,
@@ -176,7 +160,7 @@ def count_policy(generation: str, size: tuple[int, int], name: str, batch: int, 
             kind: len(re.findall(rf" {kind}\(", text))
             for kind in ("gather", "scatter", "sort", "while", "conditional")
         },
-        "images_per_second": round(CLOCKS[generation] / cycles),
+        "images_per_second": round(topologies.CHIPS[generation].clock / cycles),
     }
 
 
@@ -185,7 +169,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--libtpu", default=os.environ.get("KDAUG_LIBTPU"), help="its folder")
+    parser.add_argument(
+        "--compilers", default="", help=f"folder of libtpu; empty for ${compilers.VARIABLE}"
+    )
     parser.add_argument("--generation", default="v5e", choices=TOPOLOGIES)
     parser.add_argument("--size", default="224x224")
     parser.add_argument("--variant", default="pillow")
@@ -193,8 +179,10 @@ def main() -> int:
     parser.add_argument("--forms", default="all", help="names, all or none")
     parser.add_argument("--policies", default=",".join(POLICIES), help="names, or none")
     options = parser.parse_args()
-    prepare(options.libtpu)
-    from kdaug_jax.augment.engine.tpu import FORMS
+    try:
+        prepare(options.compilers)
+    except ConfigError as error:
+        parser.error(str(error))
 
     width, height = map(int, options.size.split("x"))
     size, counted = (height, width), {}

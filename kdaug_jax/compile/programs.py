@@ -97,8 +97,7 @@ def plan(
         config["mesh"]["data"], section["batch_size"], train["accumulate"], devices
     )
     dataset = assumed.without_pixels(dataset)
-    texts = {name: config["views"][name]["ops"] for name in configs.natural_sort(config["views"])}
-    info = views.with_crops(assumed.facts(dataset), texts, section["crop"])
+    info = views.with_crops(assumed.facts(dataset), configs.view_texts(config), section["crop"])
     full, built_by_name = _with_checkpoints(config, directory)
     with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
         programs = build_programs(full, info)
@@ -230,7 +229,8 @@ def _evaluated(job: Job, size: int) -> Batch:
     for number, chain in enumerate(spec.chains):
         made = views.batch_shapes(chain, size, spec.info)
         crops |= {f"{number}/{name}": array for name, array in made.crops.items()}
-    image = jax.ShapeDtypeStruct((size, *spec.info.size, 3), np.uint8) if spec.stored else None
+    stored = any(cutter.stored for cutter in spec.cutters)
+    image = jax.ShapeDtypeStruct((size, *spec.info.size, 3), np.uint8) if stored else None
     return shaped(batch.replace(image=image, crops=crops), rows)
 
 

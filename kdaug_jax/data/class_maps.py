@@ -35,6 +35,11 @@ IMAGENET_R = (
 )  # fmt: skip
 
 
+def is_wordnet_id(name: str) -> bool:
+    """Returns whether a name is a WordNet id, such as n01440764."""
+    return re.fullmatch(r"n\d{8}", name) is not None
+
+
 def class_key(name: str) -> str:
     """Returns what identifies a class: the WordNet id that its name begins with, else the name."""
     match = re.match(r"n\d{8}\b", name)

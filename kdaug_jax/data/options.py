@@ -11,8 +11,9 @@ from kdaug_jax.images.decode import ALPHA, EXIF, DecodeOptions
 BAD_IMAGES = ("refuse", "skip")
 
 
-def _no_bar(done: float, text: str) -> None:
-    pass
+def no_bar(done: float, text: str) -> None:
+    """Shows no progress."""
+    del done, text
 
 
 class ReadOptions(NamedTuple):
@@ -36,7 +37,7 @@ class ReadOptions(NamedTuple):
     image: str = ""
     label: str = ""
     say: Callable[[str], None] = print
-    progress: Callable[[float, str], None] = _no_bar
+    progress: Callable[[float, str], None] = no_bar
 
     @property
     def decoding(self) -> DecodeOptions:

@@ -22,6 +22,7 @@ from kdaug_jax.evaluation.metric_table import (
 )
 from kdaug_jax.evaluation.predictors import Predictor, Selection, plan_predictors
 from kdaug_jax.evaluation.run import Evaluator, make_evaluator
+from kdaug_jax.experiment import config as configs
 from kdaug_jax.experiment import views
 from kdaug_jax.experiment.networks import Network
 from kdaug_jax.types import Info, Outputs
@@ -74,8 +75,7 @@ def _branches(config: Mapping[str, Any], networks: Mapping[str, Network]) -> dic
 
 def _training_views(config: Mapping[str, Any], info: Info) -> tuple[TrainingView, ...]:
     """Returns the views of `eval.views`, each after those that it is made from."""
-    texts = {name: section["ops"] for name, section in config["views"].items()}
-    specs = {spec.name: spec for spec in views.parse_all(texts, info)}
+    specs = {spec.name: spec for spec in views.parse_all(configs.view_texts(config), info)}
     chains = []
     for name in config["eval"]["views"]:
         chain = [specs[name]]

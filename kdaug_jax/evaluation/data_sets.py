@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from kdaug_jax import data
+from kdaug_jax.data.options import no_bar
+from kdaug_jax.errors import ConfigError, DataError
 from kdaug_jax.types import Info
 
 USES = ("train", "validation", "test")
+OPTIONS = ("exif", "alpha", "bad_images", "image", "label")
 # Fields of `config.data` that decide what is read.
-READ = ("source", *USES, "exif", "alpha", "bad_images", "image", "label")
-
-
-def no_bar(done: float, text: str) -> None:
-    """Shows no progress."""
-    del done, text
+READ = ("source", *USES, *OPTIONS)
 
 
 def read_options(
@@ -29,9 +29,8 @@ def read_options(
       say: prints a line.
       progress: shows a bar while a data set is indexed.
     """
-    names = ("exif", "alpha", "bad_images", "image", "label")
     return data.ReadOptions(
-        **{name: section[name] for name in names}, say=say, progress=progress
+        **{name: section[name] for name in OPTIONS}, say=say, progress=progress
     )
 
 
@@ -90,3 +89,37 @@ def data_changes(stored: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]
         else:
             lines.append(f"{use}: names, labels, sizes or bytes of its files differ")
     return lines
+
+
+def refuse_changes(source: str, altered: Sequence[str], remedies: str) -> None:
+    """Raises DataError if the data of a run are not those that it stored.
+
+    Args:
+      source: `data.source`.
+      altered: what `data_changes` returned.
+      remedies: what may be done beside restoring the data.
+    """
+    if altered:
+        what = f"changed since the run was started ({'; '.join(altered)})"
+        raise DataError(source, what, f"restore it, {remedies}")
+
+
+def load_human(file: str, dataset: data.Dataset) -> np.ndarray | None:
+    """Reads people's answers to the test images.
+
+    Args:
+      file: `eval.human`; empty for none.
+      dataset: of the run.
+
+    Returns:
+      `f32[N,C]` by position in the test split's base split, or None.
+
+    Raises:
+      ConfigError: there is no test split, or the file does not fit it.
+    """
+    if not file:
+        return None
+    if "test" not in dataset.splits:
+        raise ConfigError("eval.human", "is given, but data.test is empty", "name a test split")
+    rows = max(dataset.splits["test"].index) + 1
+    return data.read_human(file, len(dataset.class_names), rows)

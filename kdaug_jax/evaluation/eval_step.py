@@ -72,9 +72,9 @@ class EvalSpec(NamedTuple):
         return ((self.view,), *(view.specs for view in self.training_views))
 
     @property
-    def stored(self) -> bool:
-        """Whether a view starts from whole images."""
-        return any(views.cutter(specs).stored for specs in self.chains)
+    def cutters(self) -> tuple[views.Cutter, ...]:
+        """What each of `chains` needs from the host."""
+        return tuple(views.cutter(specs) for specs in self.chains)
 
     def crops(self, index: np.ndarray, sizes: np.ndarray) -> dict[str, Any]:
         """Draws the boxes of all leading crops of a batch, the same for every seed and epoch.
@@ -84,18 +84,13 @@ class EvalSpec(NamedTuple):
           sizes: `i32[n,2]`, height and width of their images.
 
         Returns:
-          Crop plans and boxes by the name that `_view_crops` looks for.
+          Crop plans and boxes by chain and view, as `_make_view` looks for them.
         """
         return {
             f"{number}/{name}": drawn
-            for number, specs in enumerate(self.chains)
-            for name, drawn in views.cutter(specs).crops(SEED, EPOCH, index, sizes).items()
+            for number, cutter in enumerate(self.cutters)
+            for name, drawn in cutter.crops(SEED, EPOCH, index, sizes).items()
         }
-
-    @property
-    def crops_on_host(self) -> bool:
-        """Whether a view has a leading crop that is cut on the host."""
-        return any(views.cutter(specs).leading for specs in self.chains)
 
     @property
     def teachers(self) -> tuple[str, ...]:

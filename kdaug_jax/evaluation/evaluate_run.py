@@ -7,9 +7,15 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from kdaug_jax import data
-from kdaug_jax.errors import ConfigError, DataError
+from kdaug_jax.errors import ConfigError
 from kdaug_jax.evaluation.build import build_evaluator, check_evaluation
-from kdaug_jax.evaluation.data_sets import data_changes, data_record, load_data
+from kdaug_jax.evaluation.data_sets import (
+    data_changes,
+    data_record,
+    load_data,
+    load_human,
+    refuse_changes,
+)
 from kdaug_jax.evaluation.eval_step import EvalSpec
 from kdaug_jax.evaluation.metric_table import resolve_metric
 from kdaug_jax.evaluation.predictors import with_selected
@@ -52,14 +58,13 @@ def evaluate_run(
     full = configs.validate(config)
     dataset = _dataset(stored, full, directory, allow_config_change, console)
     info = data.describe(dataset)
-    _check_unchanged(stored, full, dataset, info, allow_config_change)
-    texts = {name: section["ops"] for name, section in stored["config"]["views"].items()}
-    texts = {name: texts[name] for name in configs.natural_sort(texts)}
-    info = views.with_crops(info, texts, full["data"]["crop"])
-    human = None
-    if full["eval"]["human"] and "test" in dataset.splits:
-        rows = max(dataset.splits["test"].index) + 1
-        human = data.read_human(full["eval"]["human"], info.num_classes, rows)
+    if not allow_config_change:
+        refuse_changes(
+            full["data"]["source"], data_changes(stored["data"], data_record(dataset, info)),
+            "or --allow_config_change to evaluate on what is there now",
+        )
+    info = views.with_crops(info, configs.view_texts(stored["config"]), full["data"]["crop"])
+    human = load_human(full["eval"]["human"], dataset)
     mesh = sharding.make_mesh(full["mesh"]["data"], full["data"]["batch_size"])
     # Teachers and ensembles follow from the terms, which are those of the run.
     config = {
@@ -110,19 +115,6 @@ def _dataset(
             "give the config it was trained with, or --allow_config_change",
         )
     return load_data(section, console.say, console.progress)
-
-
-def _check_unchanged(
-    stored: Mapping[str, Any], full: Mapping[str, Any], dataset: data.Dataset, info: Info,
-    allow_change: bool,
-) -> None:
-    altered = data_changes(stored["data"], data_record(dataset, info))
-    if altered and not allow_change:
-        raise DataError(
-            full["data"]["source"],
-            "changed since the run was started (" + "; ".join(altered) + ")",
-            "restore it, or --allow_config_change to evaluate on what is there now",
-        )
 
 
 def _member(

@@ -137,9 +137,11 @@ def evaluate_split(
 
     def over(step: Callable[..., Sums], before: Sums, merge: Callable[[Any, Any], Any]) -> Sums:
         total, running = None, None
+        cutters = spec.cutters
         batches = eval_batches(
-            split, batch_size, rows, spec.crops if spec.crops_on_host else None, spec.stored,
-            evaluator.workers,
+            split, batch_size, rows,
+            spec.crops if any(cutter.leading for cutter in cutters) else None,
+            any(cutter.stored for cutter in cutters), evaluator.workers,
         )
         with contextlib.closing(batches):
             for number, batch in enumerate(batches):

@@ -13,13 +13,14 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from kdaug_jax import data
-from kdaug_jax.data.class_maps import IMAGENET_A, IMAGENET_R, class_key
+from kdaug_jax.data.class_maps import IMAGENET_A, IMAGENET_R, class_key, is_wordnet_id
 from kdaug_jax.data.corruptions import ALEXNET_ERRORS, CORRUPTIONS, SEVERITIES
+from kdaug_jax.data.options import no_bar
 from kdaug_jax.data.sources.argument import split_argument
 from kdaug_jax.data.statistics import describe_sizes
 from kdaug_jax.errors import ConfigError
 from kdaug_jax.evaluation.build import parse_view
-from kdaug_jax.evaluation.data_sets import no_bar, read_options
+from kdaug_jax.evaluation.data_sets import read_options
 from kdaug_jax.evaluation.metric_table import resolve_metrics
 from kdaug_jax.evaluation.run import Evaluation, Evaluator, evaluate_state, make_evaluator
 from kdaug_jax.experiment import views
@@ -138,7 +139,7 @@ def _classes(
         return tuple(number[key] for key in given)
     kind = source.partition(":")[0]
     if len(keys) == IMAGENET_CLASSES and _in_standard_order(keys):
-        wnids = all(_is_wnid(key) for key in keys)
+        wnids = all(is_wordnet_id(key) for key in keys)
         if kind in PARTS and not wnids:
             return PARTS[kind]
         numbered = given == list(data.numbered(len(keys)))
@@ -156,14 +157,10 @@ def _in_standard_order(names: Sequence[str]) -> bool:
 
     Numbers and ids show it; classes under other names are taken to have that order.
     """
-    if all(_is_wnid(name) for name in names):
+    if all(is_wordnet_id(name) for name in names):
         return list(names) == sorted(names)
     digits = all(name.isdigit() for name in names)
     return not digits or list(names) == list(data.numbered(len(names)))
-
-
-def _is_wnid(name: str) -> bool:
-    return len(name) == 9 and name[0] == "n" and name[1:].isdigit()
 
 
 def _set_view(text: str, split: data.Split, info: Info) -> views.ViewSpec:

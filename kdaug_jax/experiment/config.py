@@ -29,6 +29,7 @@ from kdaug_jax.types import Range
 __all__ = [
     "FREE", "MODES", "canonical", "check_field", "default", "difference", "fingerprint", "flatten",
     "natural_sort", "network", "optimizer", "overlay", "plain", "set_path", "term", "validate",
+    "view_texts",
 ]
 
 MODES = FIELDS["mode"].legal
@@ -52,6 +53,11 @@ def natural_sort(names) -> list[str]:
         return [(int(part), "") if part.isdigit() else (-1, part) for part in parts]
 
     return sorted(names, key=key)
+
+
+def view_texts(config: Mapping[str, Any]) -> dict[str, str]:
+    """Returns the view expressions of a complete config by name, in natural order."""
+    return {name: config["views"][name]["ops"] for name in natural_sort(config["views"])}
 
 
 def validate(config: Mapping[str, Any]) -> dict[str, Any]:

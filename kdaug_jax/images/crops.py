@@ -236,29 +236,6 @@ def _is_pair(value: Any) -> bool:
     )
 
 
-def check_leading(crops: Sequence[Crop]) -> None:
-    """Validates that a leading part brings images of all sizes to one.
-
-    Args:
-      crops: its stages.
-
-    Raises:
-      ArgumentError: no stage does, or stages follow that do not belong to the leading part.
-    """
-    kinds = [crop.kind for crop in crops]
-    fixing = [CROPS[kind].fixes_size for kind in kinds]
-    if True not in fixing:
-        raise ArgumentError(
-            f"{'|'.join(kinds) or 'nothing'} leaves images at different sizes",
-            "add crop_center(size) or crop_random(size)",
-        )
-    if fixing.index(True) != len(kinds) - 1:
-        raise ArgumentError(
-            f"{'|'.join(kinds)} is more than a leading part",
-            f"images are of one size after {kinds[fixing.index(True)]}",
-        )
-
-
 def misfit(crops: Sequence[Crop], sizes: ArrayLike) -> tuple[int, ArgumentError] | None:
     """Returns the first image that a leading part cannot be applied to, and why.
 

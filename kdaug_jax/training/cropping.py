@@ -36,10 +36,10 @@ def host_crops(
     ]
     seeds = [int(numbers["seed"]) for numbers in hparams[0]]
     wanted = [
-        repr((seed, [phase[member] for phase in cutters])) for member, seed in enumerate(seeds)
+        (seed, [phase[member] for phase in cutters]) for member, seed in enumerate(seeds)
     ]
     # The first member of those that share crops stands for them all.
-    shared = [wanted.index(text) for text in wanted]
+    shared = [wanted.index(crops) for crops in wanted]
     for phase in cutters:
         for member in dict.fromkeys(shared):
             phase[member].check(split.sizes, "data.train")

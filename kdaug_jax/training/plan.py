@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from kdaug_jax import data
-from kdaug_jax.errors import ConfigError, DataError
+from kdaug_jax.data.options import no_bar
+from kdaug_jax.errors import ConfigError
 from kdaug_jax.evaluation.build import check_evaluation
 from kdaug_jax.evaluation.data_sets import (
     READ,
@@ -17,7 +18,8 @@ from kdaug_jax.evaluation.data_sets import (
     data_changes,
     data_record,
     load_data,
-    no_bar,
+    load_human,
+    refuse_changes,
 )
 from kdaug_jax.evaluation.metric_table import resolve_metric
 from kdaug_jax.evaluation.sets import SetData, load_sets
@@ -94,16 +96,11 @@ def plan_run(
     else:
         dataset = load_data(section, say, progress)
         described = data.describe(dataset)
-    texts = {name: full["views"][name]["ops"] for name in configs.natural_sort(full["views"])}
-    info = views.with_crops(described, texts, section["crop"])
+    info = views.with_crops(described, configs.view_texts(full), section["crop"])
     programs = build_programs(_locate(full, directory), info)
     first = programs[0]
     check_evaluation(full, info, first.networks)
-    human = full["eval"]["human"] or None
-    if human is not None:
-        if "test" not in dataset.splits:
-            raise ConfigError("eval.human", "is given, but data.test is empty", "name a test split")
-        human = data.read_human(human, info.num_classes, max(dataset.splits["test"].index) + 1)
+    human = load_human(full["eval"]["human"], dataset)
     compares = [
         name for name in full["eval"]["metrics"] if resolve_metric(name).needs == "teacher"
     ]
@@ -147,11 +144,10 @@ def _compare(
         return
     changed = configs.difference(stored["config"], written)
     altered = data_changes(stored.get("data", {}), digests)
-    if altered and not allow_change:  # which may change mean and deviation in the config too
-        raise DataError(
-            source, "changed since the run was started (" + "; ".join(altered) + ")",
-            "restore it, use another --workdir, or --allow_config_change to go on with what is "
-            "there now",
+    if not allow_change:  # first: other data have another mean and deviation in the config too
+        refuse_changes(
+            source, altered, "use another --workdir, or --allow_config_change to go on with what "
+            "is there now",
         )
     changed += altered
     if changed and not allow_change:
@@ -193,9 +189,9 @@ def teacher_config(config: Mapping[str, Any], name: str) -> dict[str, Any]:
       A complete config.
     """
     section = config["networks"][name]
-    texts = {view: spec["ops"] for view, spec in config["views"].items()}
     first_view = next(
-        view for view in configs.natural_sort(texts) if views.source_of(view, texts[view]) is None
+        view for view, text in configs.view_texts(config).items()
+        if views.source_of(view, text) is None
     )
     derived = {
         **config,

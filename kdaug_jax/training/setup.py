@@ -9,9 +9,9 @@ from typing import Any, NamedTuple
 from jax.sharding import Mesh
 
 from kdaug_jax import data
+from kdaug_jax.data.options import no_bar
 from kdaug_jax.errors import ConfigError
 from kdaug_jax.evaluation.build import build_evaluator
-from kdaug_jax.evaluation.data_sets import no_bar
 from kdaug_jax.evaluation.run import Evaluator, evaluate_split, make_network_evaluator
 from kdaug_jax.evaluation.sets import EvalSet, build_sets
 from kdaug_jax.experiment.frozen import compatibility, tables

@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TextIO
 
+from kdaug_jax.data.options import no_bar
 from kdaug_jax.errors import ConfigError
-from kdaug_jax.evaluation.data_sets import no_bar
 from kdaug_jax.experiment import config as configs
 from kdaug_jax.experiment.frozen.stored import load
 from kdaug_jax.runtime import processes, sharding, workdir

@@ -1,10 +1,5 @@
-"""The kernel for TPUs compiled for chips that are not here: what it costs may not grow.
+"""The kernel for TPUs compiled for chips that are not here: what it costs may not grow."""
 
-Needs libtpu, in the environment or in the folder that `KDAUG_LIBTPU` names:
-`pip install --target=DIR --no-deps "libtpu==0.0.42.*"`.
-"""
-
-import importlib.util
 import json
 import os
 import subprocess
@@ -17,25 +12,27 @@ ROOT = Path(__file__).parents[2]
 RATCHET = json.loads((Path(__file__).parent / "ratchet.json").read_text())
 LEEWAY = 1.2  # of what was counted when the file was written
 
-pytestmark = pytest.mark.skipif(
-    "KDAUG_LIBTPU" not in os.environ and importlib.util.find_spec("libtpu") is None,
-    reason="libtpu is not installed, so nobody compiled the kernel for a TPU",
-)
+pytestmark = pytest.mark.parametrize("compiler", ["tpu"], indirect=True)
 
 
-def compiled(*words):
+def compiled(compiler, *words):
     """What `benchmarks/tpu_compile.py` prints, which needs a process of its own."""
+    command = [
+        sys.executable, str(ROOT / "benchmarks" / "tpu_compile.py"), f"--compilers={compiler[1]}",
+        *words,
+    ]
     run = subprocess.run(
-        [sys.executable, str(ROOT / "benchmarks" / "tpu_compile.py"), *words], cwd=ROOT,
-        env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=False,
+        command, cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True,
+        text=True, check=False,
     )
     assert run.returncode == 0, run.stderr[-3000:]
     return [json.loads(line) for line in run.stdout.splitlines()]
 
 
-def test_no_form_executes_more_bundles_than_before():
+def test_no_form_executes_more_bundles_than_before(compiler):
     counted = compiled(
-        f"--generation={RATCHET['generation']}", f"--size={RATCHET['size']}", "--policies=none"
+        compiler, f"--generation={RATCHET['generation']}", f"--size={RATCHET['size']}",
+        "--policies=none",
     )
     assert {entry["form"] for entry in counted} == set(RATCHET["bundles_per_pixel"])
     for entry in counted:
@@ -43,10 +40,10 @@ def test_no_form_executes_more_bundles_than_before():
         assert entry["bundles_per_pixel"] <= limit and not entry["unknown_loops"], entry
 
 
-def test_policies_are_compiled_without_gathers_of_pixels():
+def test_policies_are_compiled_without_gathers_of_pixels(compiler):
     policies = ("randaugment", "randaugment_tpu")
     for counted in compiled(
-        "--size=32x32", "--batch=32", "--forms=none", f"--policies={','.join(policies)}"
+        compiler, "--size=32x32", "--batch=32", "--forms=none", f"--policies={','.join(policies)}"
     ):
         operations = counted["operations"]
         assert operations["gather"] <= 10
@@ -57,14 +54,14 @@ def test_policies_are_compiled_without_gathers_of_pixels():
 
 
 @pytest.mark.parametrize("generation", ["v4", "v6e"])
-def test_other_chips_compile_it_too(generation):
+def test_other_chips_compile_it_too(compiler, generation):
     counted = compiled(
-        f"--generation={generation}", "--size=64x48", "--policies=none",
+        compiler, f"--generation={generation}", "--size=64x48", "--policies=none",
         "--forms=equalize,nearest,bilinear",
     )
     assert len(counted) == 3
 
 
-def test_large_images_compile():
-    counted = compiled("--size=520x700", "--policies=none", "--forms=nearest,sharpness")
+def test_large_images_compile(compiler):
+    counted = compiled(compiler, "--size=520x700", "--policies=none", "--forms=nearest,sharpness")
     assert all(entry["bundles_per_pixel"] < 0.2 for entry in counted)

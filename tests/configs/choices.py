@@ -102,8 +102,7 @@ def info_of(config):
     info = describe(*kinds[source.partition(":")[0]])
     if source.startswith("folder:"):  # photographs as they lie on disk
         info = info._replace(size=None, mixed="train: 8,192 images of many sizes")
-    texts = {name: config["views"][name]["ops"] for name in configs.natural_sort(config["views"])}
-    return views.with_crops(info, texts, config["data"]["crop"])
+    return views.with_crops(info, configs.view_texts(config), config["data"]["crop"])
 
 
 def programs_of(config):

@@ -206,21 +206,6 @@ def test_the_middle_is_taken_where_the_box_is_the_whole_image():
 
 
 @pytest.mark.parametrize(
-    ("kinds", "message"),
-    [
-        (["resize_shorter"], "^resize_shorter leaves images at different sizes; add crop_center"),
-        ([], "^nothing leaves images at different sizes"),
-        (["crop_center", "crop_random"], "more than a leading part; .* one size after crop_center"),
-    ],
-)
-def test_a_leading_part_ends_with_what_fixes_the_size(kinds, message):
-    with pytest.raises(ArgumentError, match=message):
-        crops.check_leading([Crop(kind, {}) for kind in kinds])
-    crops.check_leading([Crop("resize_shorter", {}), Crop("crop_center", {})])
-    crops.check_leading([Crop("resize", {})])
-
-
-@pytest.mark.parametrize(
     ("part", "row", "message"),
     [
         (

@@ -6,6 +6,7 @@ import functools
 from collections.abc import Sequence
 from pathlib import Path
 
+from kdaug_jax.data.class_maps import is_wordnet_id
 from kdaug_jax.data.corruptions import check_corruption
 from kdaug_jax.data.dataset import Dataset, Deferred, directory
 from kdaug_jax.data.options import DEFAULTS, ReadOptions
@@ -162,7 +163,7 @@ def _root(source: str, argument: str, inner: str = "") -> Path:
 
 def _check_ids(root: Path, names: Sequence[str], count: int) -> None:
     """Validates that the folders are as many WordNet ids: positions would be others."""
-    odd = [name for name in names if not (len(name) == 9 and name[0] == "n" and name[1:].isdigit())]
+    odd = [name for name in names if not is_wordnet_id(name)]
     if odd or len(names) != count:
         what = f"has a folder '{odd[0]}'" if odd else f"has {len(names)} class folders"
         raise DataError(

@@ -22,13 +22,11 @@ from kdaug_jax.images import crops, threefry
 from kdaug_jax.images.crops import CROPS, Crop
 from kdaug_jax.types import Range
 
-# What stands in a view for the reader of a message; `FIRST` is a full answer to "what is missing".
+# What to write where a view does not begin with a crop.
 FIRST = (
     "begin it with random_resized_crop(224), center_crop(224), resize(224, 224) or "
     "resize_shorter(256)|crop_center(224)"
 )
-
-
 # Numbers of crops that set no size, so that members of a population may differ in them. They are
 # float64 where their products decide whole numbers; the devices do not read them.
 NUMBERS = {
