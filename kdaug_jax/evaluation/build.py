@@ -13,6 +13,8 @@ from jax.sharding import Mesh
 from kdaug_jax.errors import ConfigError, suggest
 from kdaug_jax.evaluation.eval_step import EvalSpec, TrainingView, embedding_of
 from kdaug_jax.evaluation.metric_table import (
+    HIGHER,
+    LOWER,
     METRICS,
     ON_VIEWS,
     Metric,
@@ -129,10 +131,17 @@ def check_evaluation(
             "eval.views", "no metric is measured there",
             "put " + " or ".join(ON_VIEWS) + " into eval.metrics",
         )
-    known = _names(metrics, predictors, selections)
+    known = criteria(metrics, predictors, selections)
     best = config["checkpoint"]["best"]
     if best not in ("", *known):
         raise ConfigError("checkpoint.best", f"there is no '{best}'", suggest(best, known))
+    if best and known[best] not in (HIGHER, LOWER):
+        directed = [name for name, better in known.items() if better in (HIGHER, LOWER)]
+        raise ConfigError(
+            "checkpoint.best", f"nothing says whether more or less of '{best}' is better",
+            'make it by mean_metric(name, function, better="higher"), or choose among '
+            + ", ".join(directed),
+        )
     users = {name: metric for name, metric in metrics.items() if name not in METRICS}
     if users:
         network = next(iter(branches))
@@ -158,12 +167,32 @@ def _shapes(network: Network, size: tuple[int, int]) -> Outputs:
     return jax.eval_shape(forward, jax.random.key(0))
 
 
-def _names(
+def lowest_is_best(evaluator: Evaluator, name: str) -> bool:
+    """Returns whether the lowest value of a criterion is the best.
+
+    Args:
+      evaluator: of the run.
+      name: full name of the criterion, see `criteria`; may be empty.
+    """
+    spec = evaluator.spec
+    return criteria(spec.metrics, spec.predictors, evaluator.selections).get(name) == LOWER
+
+
+def criteria(
     metrics: Mapping[str, Metric], predictors: Sequence[Predictor],
     selections: Sequence[Selection],
-) -> list[str]:
-    """Returns the full names of the numbers that an evaluation on the validation split gives."""
-    names = []
+) -> dict[str, str]:
+    """Returns the numbers that an evaluation on the validation split gives.
+
+    Args:
+      metrics: by the name in `eval.metrics`.
+      predictors: what is evaluated.
+      selections: what is selected among them.
+
+    Returns:
+      Which values are better, see `Metric`, by full name.
+    """
+    numbers = {}
     fronts = [(predictor.name, predictor.teachers) for predictor in predictors]
     fronts += [(selection.name, ()) for selection in selections]
     for front, teachers in fronts:
@@ -171,9 +200,9 @@ def _names(
             suffixes = [f"_{name}" for name in teachers] if len(teachers) > 1 else [""]
             if metric.needs == "human" or metric.needs == "teacher" and not teachers:
                 continue
-            names += [
-                "/".join(filter(None, ("eval/validation", front, name + suffix)))
-                for name in metric.names
+            numbers |= {
+                "/".join(filter(None, ("eval/validation", front, name + suffix))): better
+                for name, better in metric.better.items()
                 for suffix in (suffixes if metric.needs == "teacher" else [""])
-            ]
-    return names
+            }
+    return numbers

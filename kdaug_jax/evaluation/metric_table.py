@@ -15,6 +15,10 @@ import numpy as np
 from kdaug_jax import metrics, registry
 from kdaug_jax.errors import ArgumentError, ConfigError
 
+HIGHER, LOWER, NEITHER = "higher", "lower", ""
+# Always measured, and reported where it is not 0.
+UNANSWERED = "unanswered"
+
 
 class Settings(NamedTuple):
     """Settings of the metrics.
@@ -58,7 +62,8 @@ class Metric(NamedTuple):
     Attributes:
       sums: `sums(inputs, settings, before)`: a tree of sums that add up over batches.
       finish: `finish(sums, settings) -> {name: value}` on the host; numbers, and arrays for plots.
-      names: of the numbers.
+      better: of each number by name, whether `HIGHER` or `LOWER` values are better, or `NEITHER`;
+        only numbers with a direction can be a criterion such as `checkpoint.best`.
       needs: the field of `MetricInputs` that it needs beside logits and labels, "" for none.
       first: `first(inputs)`: what a first pass over the whole split computes, joined by
         `metrics.merge_moments` and passed to `sums` as `before`.
@@ -66,13 +71,14 @@ class Metric(NamedTuple):
 
     sums: Callable[[MetricInputs, Settings, Any], Any]
     finish: Callable[[Any, Settings], dict[str, Any]]
-    names: tuple[str, ...]
+    better: Mapping[str, str]
     needs: str = ""
     first: Callable[[MetricInputs], Any] | None = None
 
 
 def mean_metric(
-    name: str, function: Callable[[MetricInputs], tuple[Any, Any]], needs: str = ""
+    name: str, function: Callable[[MetricInputs], tuple[Any, Any]], better: str = NEITHER,
+    needs: str = "",
 ) -> Metric:
     """Makes a metric that is a mean over examples.
 
@@ -80,6 +86,7 @@ def mean_metric(
       name: of the number.
       function: `f(inputs) -> (sum, count)`, both `f32[]`, over the rows where `inputs.mask` is
         True.
+      better: see `Metric`.
       needs: see `Metric`.
     """
 
@@ -95,7 +102,7 @@ def mean_metric(
     def finish(pair, settings: Settings) -> dict[str, Any]:
         return {name: float(pair[0]) / float(pair[1])}
 
-    return Metric(sums, finish, (name,), needs)
+    return Metric(sums, finish, {name: better}, needs)
 
 
 def _describe(value: Any) -> str:
@@ -108,10 +115,6 @@ def _describe(value: Any) -> str:
 
 def _rows(inputs: MetricInputs) -> tuple[jax.Array, jax.Array, jax.Array]:
     return inputs.logits, inputs.label, inputs.mask
-
-
-def _confusion(inputs: MetricInputs, settings: Settings, before: Any):
-    return metrics.confusion(*_rows(inputs))
 
 
 def _reliability(inputs: MetricInputs, settings: Settings, before: Any):
@@ -151,46 +154,70 @@ def _human_numbers(sums, settings: Settings) -> dict[str, Any]:
     }
 
 
+def _unanswered(sums, settings: Settings) -> dict[str, Any]:
+    count = float(np.sum(sums))
+    return {UNANSWERED: count} if count else {}
+
+
 METRICS: dict[str, Metric] = {
-    "accuracy": mean_metric("accuracy", lambda inputs: metrics.accuracy(*_rows(inputs))),
-    "top5": mean_metric("top5", lambda inputs: metrics.top_k_accuracy(*_rows(inputs), 5)),
-    "nll": mean_metric("nll", lambda inputs: metrics.nll(*_rows(inputs))),
-    "brier": mean_metric("brier", lambda inputs: metrics.brier(*_rows(inputs))),
-    "macro": Metric(
-        _confusion, lambda sums, settings: metrics.precision_recall_f1(sums),
-        ("precision", "recall", "f1"),
+    "accuracy": mean_metric("accuracy", lambda inputs: metrics.accuracy(*_rows(inputs)), HIGHER),
+    "top5": mean_metric(
+        "top5", lambda inputs: metrics.top_k_accuracy(*_rows(inputs), 5), HIGHER
     ),
-    "confusion": Metric(_confusion, lambda sums, settings: {"confusion": sums}, ()),
-    "ece": Metric(_reliability, lambda sums, settings: {"ece": metrics.ece(sums)}, ("ece",)),
-    "mce": Metric(_reliability, lambda sums, settings: {"mce": metrics.mce(sums)}, ("mce",)),
+    "nll": mean_metric("nll", lambda inputs: metrics.nll(*_rows(inputs)), LOWER),
+    "brier": mean_metric("brier", lambda inputs: metrics.brier(*_rows(inputs)), LOWER),
+    "macro": Metric(
+        lambda inputs, settings, before: (
+            metrics.confusion(*_rows(inputs)), metrics.unanswered(*_rows(inputs))
+        ),
+        lambda sums, settings: metrics.precision_recall_f1(*sums),
+        {"precision": HIGHER, "recall": HIGHER, "f1": HIGHER},
+    ),
+    "confusion": Metric(
+        lambda inputs, settings, before: metrics.confusion(*_rows(inputs)),
+        lambda sums, settings: {"confusion": sums}, {},
+    ),
+    "ece": Metric(
+        _reliability, lambda sums, settings: {"ece": metrics.ece(sums)}, {"ece": LOWER}
+    ),
+    "mce": Metric(
+        _reliability, lambda sums, settings: {"mce": metrics.mce(sums)}, {"mce": LOWER}
+    ),
     "reliability": Metric(
         _reliability, lambda sums, settings: {
             f"reliability_{name}": value for name, value in sums._asdict().items()
-        }, (),
+        }, {},
     ),
     "separability": Metric(
         _class_sums, lambda sums, settings: {
             "class_separability": metrics.class_separability(sums),
             "class_means": metrics.class_means(sums),
-        }, ("class_separability",),
+        }, {"class_separability": HIGHER},
     ),
     "discrimination": Metric(
-        _unit_sums, _discrimination, ("cohesion", "adhesion", "discrimination"), "embedding",
+        _unit_sums, _discrimination,
+        {"cohesion": HIGHER, "adhesion": LOWER, "discrimination": HIGHER}, "embedding",
         first=lambda inputs: metrics.moments(inputs.embedding, inputs.mask),
     ),
     "effective_classes": mean_metric(
         "effective_classes", lambda inputs: metrics.effective_classes(inputs.logits, inputs.mask)
     ),
     "agreement": mean_metric(
-        "agreement",
-        lambda inputs: metrics.agreement(inputs.logits, inputs.teacher, inputs.mask), "teacher",
+        "agreement", lambda inputs: metrics.agreement(inputs.logits, inputs.teacher, inputs.mask),
+        HIGHER, "teacher",
     ),
     "predictive_kl": mean_metric(
         "predictive_kl",
-        lambda inputs: metrics.predictive_kl(inputs.logits, inputs.teacher, inputs.mask), "teacher",
+        lambda inputs: metrics.predictive_kl(inputs.logits, inputs.teacher, inputs.mask), LOWER,
+        "teacher",
+    ),
+    UNANSWERED: Metric(
+        lambda inputs, settings, before: metrics.unanswered(*_rows(inputs)),
+        _unanswered, {},
     ),
     "human": Metric(
-        _human, _human_numbers, ("human_kl", "human_cross_entropy", "human_kl_class"), "human"
+        _human, _human_numbers,
+        {"human_kl": LOWER, "human_cross_entropy": LOWER, "human_kl_class": LOWER}, "human",
     ),
 }
 # Metrics that need no label, so that they are computed on views of training too.
@@ -242,7 +269,7 @@ def resolve_metrics(
         )
     reported: dict[str, str] = {}
     for name, row in rows.items():
-        for number in row.names:
+        for number in row.better:
             if number in reported:
                 raise ConfigError(
                     "eval.metrics", f"'{reported[number]}' and '{name}' both report '{number}'",
@@ -256,6 +283,7 @@ def resolve_metrics(
             "eval.human", f"is {section['human']!r}",
             "name a file of answers here and 'human' in eval.metrics, or neither",
         )
+    rows[UNANSWERED] = METRICS[UNANSWERED]
     return rows, Settings(num_classes, section["bins"], section["embedding"], section["table5"])
 
 

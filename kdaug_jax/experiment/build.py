@@ -16,6 +16,7 @@ from kdaug_jax.experiment.fields import FIELDS
 from kdaug_jax.experiment.frozen import compatibility
 from kdaug_jax.experiment.networks import Network, build_network, check_init
 from kdaug_jax.experiment.program import Program
+from kdaug_jax.experiment.schedules import whole_steps
 from kdaug_jax.types import Info, Range
 
 
@@ -98,7 +99,7 @@ def _steps(full: Mapping[str, Any], size: int) -> tuple[int, int]:
             f"at most {size}",
         )
     steps_per_epoch = size // batch_size
-    total_steps = max(round(full["train"]["epochs"] * steps_per_epoch), 1)
+    total_steps = max(whole_steps(full["train"]["epochs"], steps_per_epoch), 1)
     if total_steps > np.iinfo(np.int32).max:
         raise ConfigError(
             "train.epochs", f"are {total_steps:,} steps", f"at most {np.iinfo(np.int32).max:,}"

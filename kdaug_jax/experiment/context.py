@@ -19,6 +19,7 @@ class StepContext(NamedTuple):
       info: facts of the training split.
       groups: number of groups that the rows of a view fall into, each of which has BatchNorm
         statistics and relational losses of its own (see `train.replica_batch_size`).
+      parts: number of micro-batches of the step, of which this is one.
     """
 
     views: Mapping[str, View]
@@ -27,3 +28,4 @@ class StepContext(NamedTuple):
     hparams: Hparams
     info: Info
     groups: int
+    parts: int = 1

@@ -152,8 +152,14 @@ FIELDS: dict[str, Field] = {
         "student", "Network that learns, or one for each view.", type="str or tuple of str"
     ),
     "terms.*.teacher": Field(
-        "", "Teacher: `network` or `network@view`, or several, whose probabilities are averaged.",
+        "", "Teacher: `network` or `network@view`, or several, which are averaged, see "
+        "`teacher_average`.",
         type="str or tuple of str",
+    ),
+    "terms.*.teacher_average": Field(
+        "probabilities", "What is averaged of several teachers: `probabilities` at temperature 1, "
+        "which the loss softens afterwards, or `softened` ones, at the loss's temperature.",
+        ("probabilities", "softened"),
     ),
     "terms.*.weight": Field(
         1.0, "Factor of the loss: a number or a schedule.", Range(np.float32, 0.0),

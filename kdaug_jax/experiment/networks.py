@@ -14,6 +14,7 @@ from kdaug_jax.errors import ConfigError
 from kdaug_jax.experiment.context import StepContext
 from kdaug_jax.experiment.frozen import stored, tables
 from kdaug_jax.experiment.network import Network, create
+from kdaug_jax.models.batchnorm import Recorded
 from kdaug_jax.models.variables import flatten, mismatches
 from kdaug_jax.runtime.ordering import Ordering
 from kdaug_jax.types import Info, Outputs, View
@@ -139,8 +140,9 @@ def run(
       context: the views and the position in the run.
 
     Returns:
-      `{"network@view": Outputs}` and `{network: batch_stats}` of the trained networks. In
-      training mode each view has its own statistics, as in separate passes.
+      `{"network@view": Outputs}` and `{network: batch_stats}` of the trained networks, or
+      `{network: Recorded}` where this is one of several micro-batches. In training mode each view
+      has its own statistics, as in separate passes.
     """
     views, branches, clock = context.views, context.branches, context.clock
     outputs = {**_table_outputs(networks, pairs, variables, views), **given}
@@ -152,25 +154,30 @@ def run(
             view for network_name, view in pairs
             if network_name == name and f"{name}@{view}" not in outputs
         ]
-        current = dict(variables[name])
+        current, passes = dict(variables[name]), ()
+        record = context.parts > 1 and network.trainable
         for together in _by_shape(pending, views):
             image = _stack([views[view].image for view in together])
             image = order.after(image) if network.trainable else image
             key = rng.batch_key(clock, f"network/{name}/" + "+".join(together))
-            result, current["batch_stats"] = network.model.apply(
+            result, changed = network.model.apply(
                 current,
                 image,
                 train=network.trainable,
                 branches=tuple(branches[view] if network.trainable else 0 for view in together),
                 key=key,
                 groups=context.groups if network.trainable else 0,
+                record=record,
             )
+            current["batch_stats"] = changed.statistics if record else changed
+            passes += changed.passes if record else ()
             if not network.trainable:
                 order.done(result.logits)
             for position, view in enumerate(together):
                 outputs[f"{name}@{view}"] = _unstack(result, position, len(together))
         if network.trainable:
-            batch_stats[name] = current["batch_stats"]
+            statistics = current["batch_stats"]
+            batch_stats[name] = Recorded(statistics, passes) if record else statistics
     return outputs, batch_stats
 
 

@@ -264,6 +264,38 @@ def learning_rate(spec: Optimizer, hparams: Hparams, step: jax.Array) -> jax.Arr
     return hparams[spec.schedule.path] * spec.schedule.multiplier(step)
 
 
+def gradient_norms(
+    spec: Optimizer, hparams: Hparams, epoch: jax.Array, grads: Mapping[str, Any]
+) -> dict[str, jax.Array]:
+    """Returns norms of the gradient over all parameters, before weight decay and clipping.
+
+    Args:
+      spec: the resolved section.
+      hparams: traced numbers by path.
+      epoch: `i32[]`, whole epochs so far.
+      grads: `{gradient group: tree}`.
+
+    Returns:
+      `f32[]`: "grad_norm" of the combined gradient, which is the sum of the groups where they have
+      momenta of their own; and "grad_norm_<group>" of each where groups are kept apart.
+    """
+    combine, _ = spec.combine
+    if combine.momentum:
+        together = jax.tree.map(lambda *parts: sum(parts[1:], parts[0]), *grads.values())
+    else:
+        together = combine.make(epoch, **_combine_options(spec, hparams))(grads)
+    norms = {"grad_norm": optax.tree.norm(together)}
+    if len(grads) > 1:
+        norms |= {f"grad_norm_{group}": optax.tree.norm(tree) for group, tree in grads.items()}
+    return norms
+
+
+def _combine_options(spec: Optimizer, hparams: Hparams) -> dict[str, Any]:
+    _, bound = spec.combine
+    traced = {name: hparams[f"{spec.combine_path}.{name}"] for name in bound.traced}
+    return {**bound.static, **traced}
+
+
 def transformation(
     spec: Optimizer,
     hparams: Hparams,
@@ -286,12 +318,9 @@ def transformation(
     Raises:
       ConfigError: a user's optimiser or combination returned something of another form.
     """
-    combine, combine_bound = spec.combine
+    combine, _ = spec.combine
     method, method_bound = spec.method
-    combine_options = {
-        **combine_bound.static,
-        **{name: hparams[f"{spec.combine_path}.{name}"] for name in combine_bound.traced},
-    }
+    combine_options = _combine_options(spec, hparams)
     options = {name: hparams[f"optim.{name}"] for name in method_bound.traced}
     decay = optax.add_decayed_weights(
         hparams["optim.weight_decay"], lambda params: _decay_mask(params, spec.decay, no_decay)

@@ -14,6 +14,7 @@ from kdaug_jax.experiment.build import build_phase
 from kdaug_jax.experiment.config import overlay, set_path, validate
 from kdaug_jax.experiment.fields import INTERVAL
 from kdaug_jax.experiment.program import Program
+from kdaug_jax.experiment.schedules import whole_steps
 from kdaug_jax.types import Info
 
 # Sections that phases may change, and fields of them that they may not.
@@ -55,8 +56,8 @@ def build_programs(config: Mapping[str, Any], info: Info) -> tuple[Program, ...]
 
 
 def _phase_start(where: str, epoch, overrides, before: Program, first: Program) -> int:
-    epoch = float(cast(f"{where}.epoch", epoch, INTERVAL))
-    start = round(epoch * first.steps_per_epoch)
+    cast(f"{where}.epoch", epoch, INTERVAL)
+    start = whole_steps(epoch, first.steps_per_epoch)
     if not before.start_step < start < first.total_steps:
         epochs = first.config["train"]["epochs"]
         raise ConfigError(

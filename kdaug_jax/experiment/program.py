@@ -93,7 +93,9 @@ class Program:
     ) -> StepContext:
         """Returns what networks and terms are computed with for the views of a micro-batch."""
         groups = max(self.groups // self.accumulate, 1)
-        return StepContext(views_made, self.branches, clock, hparams, self.info, groups)
+        return StepContext(
+            views_made, self.branches, clock, hparams, self.info, groups, self.accumulate
+        )
 
     def make_views(
         self, clock: Clock, batch: Batch, hparams: Hparams, variables: Mapping[str, Any],
@@ -161,6 +163,12 @@ class Program:
         """Returns the optax chain of a step."""
         no_decay = {spec.name: spec.term.no_decay for spec in self.term_specs}
         return optim.transformation(self.optimizer, hparams, clock.step, clock.epoch, no_decay)
+
+    def gradient_norms(
+        self, hparams: Hparams, clock: Clock, grads: Mapping[str, Any]
+    ) -> dict[str, jax.Array]:
+        """Returns norms of the combined gradient and of its groups, see `experiment.optim`."""
+        return optim.gradient_norms(self.optimizer, hparams, clock.epoch, grads)
 
     def learning_rate(self, hparams: Hparams, step: jax.Array) -> jax.Array:
         """Returns the learning rate of a step, `f32[]`."""

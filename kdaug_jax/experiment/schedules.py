@@ -7,7 +7,9 @@ gathers from it or evaluates one smooth formula. A user's schedule is a function
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
+from fractions import Fraction
 from typing import Any, NamedTuple
 
 import jax
@@ -20,6 +22,25 @@ from kdaug_jax.registry import resolve
 from kdaug_jax.types import Info, Range
 
 Multiplier = Callable[[jax.Array], jax.Array]
+
+# Drops of a staircase; by then any factor has become 0, or too large.
+MOST_DROPS = 1_000_000
+
+
+def exact_steps(time: float, steps_per_unit: int) -> Fraction:
+    """Returns how many steps a time lasts, exactly.
+
+    Args:
+      time: in units, the decimal number that was written: 0.1 is a tenth and not the binary number
+        nearest to it, whose products may lie on the other side of a whole number.
+      steps_per_unit: steps an epoch, or 1.
+    """
+    return Fraction(str(time)) * steps_per_unit
+
+
+def whole_steps(time: float, steps_per_unit: int) -> int:
+    """Returns how many steps a time lasts, see `exact_steps`, rounded; a half to the even."""
+    return round(exact_steps(time, steps_per_unit))
 
 
 class Span(NamedTuple):
@@ -43,7 +64,7 @@ def milestones(span: Span, at: tuple, factor: float = 0.1) -> Multiplier:
     numbers = all(isinstance(time, int | float) and not isinstance(time, bool) for time in at)
     if not numbers or not all(0 <= time <= 1e9 for time in at) or list(at) != sorted(at):
         raise ArgumentError(f"at = {at}", "must be rising times from 0")
-    times = np.asarray([round(time * span.steps_per_unit) for time in at], np.int64)
+    times = np.asarray([whole_steps(time, span.steps_per_unit) for time in at], np.int64)
     times = np.minimum(times, np.iinfo(np.int32).max).astype(np.int32)
     with np.errstate(over="ignore"):
         heights = np.float32(factor) ** np.arange(len(at) + 1, dtype=np.float32)
@@ -74,7 +95,8 @@ def cosine(span: Span, end: float = 0.0, until: float = 0.0) -> Multiplier:
         raise ArgumentError(
             f"until = {until}", "must be a time from 0, which is the end of the run"
         )
-    last = np.float32(max(round(until * span.steps_per_unit), 1) if until else span.total_steps)
+    end_step = max(whole_steps(until, span.steps_per_unit), 1) if until else span.total_steps
+    last = np.float32(end_step)
 
     def multiplier(step):
         position = jnp.minimum(step.astype(jnp.float32) / last, 1.0)
@@ -98,17 +120,29 @@ def exponential(
     span: Span, every: float, factor: float = 0.97, staircase: bool = True
 ) -> Multiplier:
     """Multiplies by `factor` every `every` units, in steps or smoothly, as EfficientNet's rate."""
-    length = np.float32(min(every * span.steps_per_unit, 1e38))
-    if length <= 0 or factor <= 0:
+    if not 0 < every < 1e30 or factor <= 0:
         raise ArgumentError(f"every = {every}, factor = {factor}", "both must be more than 0")
+    length = exact_steps(every, span.steps_per_unit)
+    drops = span.total_steps / length
+    if drops > MOST_DROPS:
+        raise ArgumentError(
+            f"every = {every}", f"must leave at most {MOST_DROPS:,} drops, these are {drops:,.0f}"
+        )
     with np.errstate(over="ignore", under="ignore"):
-        last = np.float32(factor) ** (np.float32(span.total_steps) / length)
+        last = np.float32(factor) ** np.float32(drops)
     if not np.isfinite(last):
         raise ArgumentError(f"factor = {factor}", f"must stay finite over {span.total_steps} steps")
+    # A quotient in float32 rounds to the other side of some whole numbers, one step late or early.
+    starts = np.asarray(
+        [math.ceil(number * length) for number in range(1, int(drops) + 1)], np.int32
+    )
 
     def multiplier(step):
-        power = step.astype(jnp.float32) / length
-        return jnp.float32(factor) ** (jnp.floor(power) if staircase else power)
+        if staircase:
+            power = jnp.searchsorted(starts, step, side="right").astype(jnp.float32)
+        else:
+            power = step.astype(jnp.float32) / np.float32(length)
+        return jnp.float32(factor) ** power
 
     return multiplier
 
@@ -171,8 +205,8 @@ def build_schedule(
     with located(where):
         main = make(span, **bound.static, **bound.traced)
         _check_multiplier(f"{where}.name", main)
-    warmup_steps = round(float(cast(f"{where}.warmup", warmup, Range(np.float32, 0.0)))
-                         * span.steps_per_unit)
+    cast(f"{where}.warmup", warmup, Range(np.float32, 0.0))
+    warmup_steps = whole_steps(warmup, span.steps_per_unit)
     if warmup_steps > total_steps:
         raise ConfigError(
             f"{where}.warmup", f"lasts {warmup_steps} steps of {total_steps}", "make it shorter"

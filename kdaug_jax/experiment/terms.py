@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
 
 from kdaug_jax import rng
 from kdaug_jax.errors import ConfigError, suggest
@@ -18,7 +19,7 @@ from kdaug_jax.experiment.context import StepContext
 from kdaug_jax.experiment.fields import FIELDS, check_known, section_fields
 from kdaug_jax.experiment.loss_registry import resolve
 from kdaug_jax.losses.response import average_teachers
-from kdaug_jax.losses.term import Context, Term, TermInput
+from kdaug_jax.losses.term import Context, Term, TermInput, is_update
 from kdaug_jax.types import Hparams, Info, Outputs, Range, View, select_features
 
 GROUPS = FIELDS["terms.*.gradient_group"].legal
@@ -33,6 +34,7 @@ class TermSpec(NamedTuple):
       bound: its options.
       gradient_group: the gradient group that it belongs to.
       detach: whether the teacher's outputs are constants.
+      softened: whether several teachers are averaged at the loss's temperature instead of 1.
       student, teachers: for each view it is on, the pair of the learning network, and the pairs
         of its teachers (several are averaged, none for a term without teacher).
       views: the views it is on, whose labels it sees.
@@ -45,6 +47,7 @@ class TermSpec(NamedTuple):
     bound: Bound
     gradient_group: str
     detach: bool
+    softened: bool
     student: tuple[str, ...]
     teachers: tuple[tuple[str, ...], ...]
     views: tuple[str, ...]
@@ -100,12 +103,17 @@ def build_term(
             raise ConfigError(f"{where}.on", f"no view '{view}'", suggest(view, views))
         return f"{network}@{view}"
 
+    softened = config["teacher_average"] == "softened"
+    if softened and (len(teachers) < 2 or "temperature" not in bound.traced):
+        what = "has no temperature" if len(teachers) > 1 else "has one teacher at most"
+        raise ConfigError(f"{where}.teacher_average", f"'{config['loss']}' {what}", "leave it out")
     weight = schedules.build_schedule(
         f"{where}.weight", config["weight"], steps_per_epoch, total_steps,
         fields["weight"].legal, info,
     )
     return TermSpec(
         name, term, bound, config["gradient_group"], config["detach"],
+        softened,
         tuple(pair("student", *both) for both in zip(students, on, strict=True)),
         tuple(tuple(pair("teacher", text, view) for text in teachers) for view in on),
         on, _feature_names(where, config, term.features), weight,
@@ -151,10 +159,15 @@ def hparams(specs: Sequence[TermSpec]) -> tuple[dict[str, np.ndarray], dict[str,
     return values, ranges
 
 
-def _inputs(spec: TermSpec, outputs: Mapping[str, Outputs], views: Mapping[str, View]):
-    inputs = []
+def _inputs(
+    spec: TermSpec, outputs: Mapping[str, Outputs], views: Mapping[str, View],
+    settings: Mapping[str, Any],
+):
+    inputs, temperature = [], settings["temperature"] if spec.softened else 1.0
     for view, student, teachers in zip(spec.views, spec.student, spec.teachers, strict=True):
-        teacher = _average([outputs[pair] for pair in teachers]) if teachers else None
+        teacher = None
+        if teachers:
+            teacher = _average([outputs[pair] for pair in teachers], temperature)
         if spec.detach:
             teacher = jax.lax.stop_gradient(teacher)
         names = zip(*spec.features, strict=True) if spec.features else ((), ())
@@ -171,10 +184,10 @@ def _features(term: str, pairs: Sequence[str], outputs: Outputs, names: Sequence
         return select_features(outputs, names, pairs)
 
 
-def _average(outputs: Sequence[Outputs]) -> Outputs:
+def _average(outputs: Sequence[Outputs], temperature: ArrayLike) -> Outputs:
     if len(outputs) == 1:
         return outputs[0]
-    return Outputs(average_teachers([output.logits for output in outputs]), {})
+    return Outputs(average_teachers([output.logits for output in outputs], temperature), {})
 
 
 def _options(spec: TermSpec, hparams: Hparams) -> dict[str, Any]:
@@ -199,9 +212,12 @@ def init(specs: Sequence[TermSpec], seed, outputs, views, hparams: Hparams, info
     params, state = {}, {}
     for spec in specs:
         key = rng.init_key(seed, "terms/" + spec.name)
-        inputs = jax.eval_shape(functools.partial(_inputs, spec), outputs, views)
+        settings = _options(spec, hparams)
+        inputs = jax.eval_shape(
+            functools.partial(_inputs, spec, settings=settings), outputs, views
+        )
         with located(f"terms.{spec.name}"):
-            term_params, term_state = spec.term.init(key, inputs, info, **_options(spec, hparams))
+            term_params, term_state = spec.term.init(key, inputs, info, **settings)
         if jax.tree.leaves(term_params):
             params[spec.name] = term_params
         if jax.tree.leaves(term_state):
@@ -233,17 +249,32 @@ def apply(
     raw, new_state, metrics = [], dict(state), {}
     views, clock, hparams = context.views, context.clock, context.hparams
     for spec in specs:
-        key = rng.batch_key(clock, "terms/" + spec.name)
+        key, settings = rng.batch_key(clock, "terms/" + spec.name), _options(spec, hparams)
+        inputs = _inputs(spec, outputs, views, settings)
         with located(f"terms.{spec.name}"):
             value, term_state, term_metrics = spec.term.apply(
-                params.get(spec.name, {}), state.get(spec.name, {}), _inputs(spec, outputs, views),
-                Context(clock, key, context.info, context.groups), **_options(spec, hparams),
+                params.get(spec.name, {}), state.get(spec.name, {}), inputs,
+                Context(clock, key, context.info, context.groups), **settings,
             )
         weight = hparams[spec.weight.path] * spec.weight.multiplier(clock.step)
         group_sum = sums.get(spec.gradient_group, jnp.zeros((), jnp.float32))
         sums[spec.gradient_group] = group_sum + weight * value
         raw.append(value)
         if spec.name in state:
+            if context.parts > 1:
+                _check_rows(spec.name, state[spec.name], term_state)
             new_state[spec.name] = term_state
         metrics.update({f"{spec.name}/{name}": pair for name, pair in term_metrics.items()})
     return sums, jnp.stack(raw), new_state, metrics
+
+
+def _check_rows(name: str, before: Any, after: Any) -> None:
+    """Raises ConfigError unless new rows are of the arrays that the term was given."""
+    updates = jax.tree.leaves(after, is_leaf=is_update)
+    for array, update in zip(jax.tree.leaves(before), updates, strict=True):
+        if is_update(update) and update.array is not array:
+            raise ConfigError(
+                f"terms.{name}", "returned rows of another array than it was given",
+                "return one RowUpdate of the given array, see kdaug_jax.losses.term.merged, or use "
+                "train.accumulate=1",
+            )

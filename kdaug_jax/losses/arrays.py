@@ -12,6 +12,9 @@ import numpy as np
 
 from kdaug_jax.errors import ArgumentError
 
+# Values that differ by less than this share of the largest may differ by rounding alone.
+ROUNDING = 16 * float(np.finfo(np.float32).eps)
+
 
 def matmul(a: jax.Array, b: jax.Array) -> jax.Array:
     """Multiplies matrices in full float32, where accelerators would otherwise round the factors.
@@ -29,6 +32,23 @@ def matmul(a: jax.Array, b: jax.Array) -> jax.Array:
 def flat(features: jax.Array) -> jax.Array:
     """Returns `[B,...]` as rows `f32[B,D]`."""
     return features.reshape(features.shape[0], -1).astype(jnp.float32)
+
+
+def centred(rows: jax.Array) -> jax.Array:
+    """Subtracts the mean of each row.
+
+    Args:
+      rows: `f32[...,M]`.
+
+    Returns:
+      `f32[...,M]`; 0, without a gradient, in a row that is constant but for rounding, which would
+      otherwise grow to any size where it is divided by its deviation.
+    """
+    difference = rows - jnp.mean(rows, axis=-1, keepdims=True)
+    size, spread = (
+        jnp.max(jnp.abs(array), axis=-1, keepdims=True) for array in (rows, difference)
+    )
+    return jnp.where(spread > ROUNDING * size, difference, 0.0)
 
 
 def normalized(x: jax.Array, axis: int = -1, eps: float = 1e-12) -> jax.Array:

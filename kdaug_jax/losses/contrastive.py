@@ -11,7 +11,7 @@ from kdaug_jax.errors import ArgumentError
 from kdaug_jax.losses import adapters
 from kdaug_jax.losses.arrays import flat, masked_mean, matmul, normalized, over_groups
 from kdaug_jax.losses.sampling import contrast_rows, rows_of, sampling_state
-from kdaug_jax.losses.term import Context, RowUpdate, Term, TermInput, written
+from kdaug_jax.losses.term import Context, RowUpdate, Term, TermInput, merged, written
 from kdaug_jax.types import Fraction, Info, Positive
 
 Params = dict[str, Any]
@@ -203,8 +203,9 @@ def _crd(
     code.
     """
     value = jnp.zeros((), jnp.float32)
+    banks: dict[str, RowUpdate] = {}
     for number, item in enumerate(inputs):
-        state = written(state)  # rows of the previous view
+        state = written({**state, **banks})  # rows of the previous views
         student, teacher = _embeddings(params, item)
         rows = rows_of(state, item.view.index)
         key = jax.random.fold_in(context.key, number)
@@ -212,12 +213,16 @@ def _crd(
         losses, z = crd_loss(state, student, teacher, contrast, temperature, chunk)
         value += masked_mean(losses, item.view.mask)
         updated = jnp.where(item.view.mask, rows, state["student"].shape[0])
-        banks = {
+        changed = {
             "student": moved(state["student"], updated, student, momentum),
             "teacher": moved(state["teacher"], updated, teacher, momentum),
         }
-        state = {**state, **banks, "z": z}
-    return value, state, {}
+        banks = {
+            name: merged(banks[name], update) if banks else update
+            for name, update in changed.items()
+        }
+        state = {**state, "z": z}
+    return value, {**state, **banks}, {}
 
 
 def info_nce(

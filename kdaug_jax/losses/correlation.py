@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from kdaug_jax.errors import ArgumentError
-from kdaug_jax.losses.arrays import matmul, need_logits
+from kdaug_jax.losses.arrays import centred, matmul, need_logits
 from kdaug_jax.losses.response import kl, soften
 from kdaug_jax.types import NonNegative, Positive
 
@@ -59,7 +59,7 @@ def _probabilities(
 
 def _pearson(a: jax.Array, b: jax.Array) -> jax.Array:
     """Correlates row i of a with row i of b, `[N,M]`; 0 where a row is constant."""
-    a, b = (_unit(rows - jnp.mean(rows, axis=-1, keepdims=True)) for rows in (a, b))
+    a, b = (_unit(centred(rows)) for rows in (a, b))
     return jnp.sum(a * b, axis=-1)
 
 

@@ -96,9 +96,11 @@ def label_disagreement(teacher: jax.Array, target: jax.Array) -> jax.Array:
       target: `f32[B,C]`, class probabilities, such as a mixed label.
 
     Returns:
-      `bool[B]`; its mean is the share that the paper reports (52.1 % on ImageNet).
+      `bool[B]`; its mean is the share that the paper reports (52.1 % on ImageNet). A teacher whose
+      logits hold a NaN disagrees.
 
     Source: Wang et al. 2020 (arXiv:2012.02909), section 4.3.
     """
     need_logits(teacher, labels=target)
-    return jnp.argmax(teacher, axis=-1) != jnp.argmax(target, axis=-1)
+    differs = jnp.argmax(teacher, axis=-1) != jnp.argmax(target, axis=-1)
+    return differs | jnp.isnan(jnp.max(teacher, axis=-1))

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 
-from kdaug_jax.losses.arrays import need_logits
+from kdaug_jax.losses.arrays import centred, need_logits
 from kdaug_jax.types import ClassCount, Fraction, Positive
 
 
@@ -95,11 +95,12 @@ def standardize(logits: jax.Array) -> jax.Array:
     of its public code.
     """
     logits = logits.astype(jnp.float32)
-    centred = logits - jnp.mean(logits, axis=-1, keepdims=True)
-    variance = jnp.sum(centred * centred, axis=-1, keepdims=True) / max(logits.shape[-1] - 1, 1)
+    deviation = centred(logits)
+    square = jnp.sum(deviation * deviation, axis=-1, keepdims=True)
+    variance = square / max(logits.shape[-1] - 1, 1)
     # The square root of 0 has no gradient; of equal logits the standardised ones are 0.
     safe = jnp.where(variance > 0, variance, 1.0)
-    return centred / (jnp.where(variance > 0, jnp.sqrt(safe), 0.0) + 1e-7)
+    return deviation / (jnp.where(variance > 0, jnp.sqrt(safe), 0.0) + 1e-7)
 
 
 def soften(logits: jax.Array, temperature: Positive, standardized: bool = False) -> jax.Array:
@@ -206,12 +207,14 @@ def hard_kd(student: jax.Array, teacher: jax.Array) -> jax.Array:
       teacher: `[B,C]`, logits.
 
     Returns:
-      `f32[B]`.
+      `f32[B]`; NaN where a teacher's logit is NaN, which names no class.
 
     Source: Touvron et al. 2021 (DeiT), section 4, "hard-label distillation".
     """
     need_logits(student, teacher)
-    return cross_entropy(student, jnp.argmax(teacher, axis=-1).astype(jnp.int32))
+    labels = jnp.argmax(teacher, axis=-1).astype(jnp.int32)
+    unknown = jnp.isnan(jnp.max(teacher, axis=-1))
+    return jnp.where(unknown, jnp.nan, cross_entropy(student, labels))
 
 
 def dml(
@@ -298,19 +301,24 @@ def topk_kl(
     return _divergence(_log_softmax(student), _log_softmax(teacher), keep)
 
 
-def average_teachers(logits: Sequence[jax.Array]) -> jax.Array:
-    """Returns logits of the mean probabilities, log((1/N) sum_i softmax(z_i)), of N teachers.
+def average_teachers(logits: Sequence[jax.Array], temperature: Positive = 1.0) -> jax.Array:
+    """Returns logits of the mean probabilities, T log((1/N) sum_i softmax(z_i / T)), of N teachers.
+
+    At T = 1 a loss with another temperature softens the mean; at the loss's own temperature it sees
+    the mean of the softened probabilities. The two differ.
 
     Args:
       logits: N times `f32[B,C]`.
+      temperature: `f32[]`, T > 0, at which probabilities are averaged.
 
     Returns:
-      `f32[B,C]`, logarithms of probabilities.
+      `f32[B,C]`, T times logarithms of probabilities.
 
     Raises:
       ArgumentError: the teachers have different classes or examples.
     """
     for others in logits[1:]:
         need_logits(logits[0], others)
-    log_p = jnp.stack([jax.nn.log_softmax(z) for z in logits])
-    return jax.nn.logsumexp(log_p, axis=0) - jnp.log(float(len(logits)))
+    temperature = jnp.asarray(temperature, jnp.float32)
+    log_p = jnp.stack([soften(z, temperature) for z in logits])
+    return temperature * (jax.nn.logsumexp(log_p, axis=0) - jnp.log(float(len(logits))))

@@ -95,7 +95,7 @@ class RowUpdate(NamedTuple):
     a large new array would read and write all of both.
 
     Attributes:
-      array: `[N,...]`, before the update.
+      array: `[N,...]`, as it was given to `Term.apply`.
       rows: `i32[B]`, which rows to replace; those out of range are skipped.
       values: `[B,...]`, the new rows.
     """
@@ -103,6 +103,21 @@ class RowUpdate(NamedTuple):
     array: jax.Array
     rows: jax.Array
     values: jax.Array
+
+
+def merged(first: RowUpdate, second: RowUpdate) -> RowUpdate:
+    """Returns two updates as one of the array before both.
+
+    Args:
+      first: an update.
+      second: one of the array that `first` writes; its rows win.
+    """
+    again = jnp.any(first.rows[:, None] == second.rows[None, :], axis=1)
+    rows = jnp.where(again, first.array.shape[0], first.rows)
+    return RowUpdate(
+        first.array, jnp.concatenate([rows, second.rows]),
+        jnp.concatenate([first.values, second.values]),
+    )
 
 
 def is_update(leaf: Any) -> bool:

@@ -2,8 +2,15 @@
 
 from kdaug_jax.metrics.agreement import agreement, effective_classes, predictive_kl
 from kdaug_jax.metrics.calibration import Reliability, brier, ece, gaps, mce, reliability
-from kdaug_jax.metrics.classification import accuracy, mean, merge, nll, top_k_accuracy
-from kdaug_jax.metrics.confusion import confusion, precision_recall_f1
+from kdaug_jax.metrics.classification import (
+    accuracy,
+    answered,
+    mean,
+    merge,
+    nll,
+    top_k_accuracy,
+)
+from kdaug_jax.metrics.confusion import confusion, precision_recall_f1, unanswered
 from kdaug_jax.metrics.embedding import (
     Discrimination,
     Moments,
@@ -35,6 +42,7 @@ __all__ = [
     "UnitSums",
     "accuracy",
     "agreement",
+    "answered",
     "brier",
     "class_discrimination",
     "class_means",
@@ -61,5 +69,6 @@ __all__ = [
     "reliability",
     "t_stddev",
     "top_k_accuracy",
+    "unanswered",
     "unit_sums",
 ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
-from kdaug_jax.metrics.classification import Pair, clean, total
+from kdaug_jax.metrics.classification import Pair, answered, clean, total
 
 
 def agreement(student: jax.Array, teacher: jax.Array, mask: jax.Array) -> Pair:
@@ -17,11 +17,13 @@ def agreement(student: jax.Array, teacher: jax.Array, mask: jax.Array) -> Pair:
       mask: `bool[B]`, False on rows that do not count.
 
     Returns:
-      (number of equal predictions `f32[]`, number counted `f32[]`).
+      (number of equal predictions `f32[]`, number counted `f32[]`). Logits that hold a NaN agree
+      with nothing.
 
     Source: Stanton et al. 2021, "Does Knowledge Distillation Really Work?", section 3.
     """
-    same = jnp.argmax(student, axis=-1) == jnp.argmax(teacher, axis=-1)
+    knows = answered(student) & answered(teacher)
+    same = knows & (jnp.argmax(student, axis=-1) == jnp.argmax(teacher, axis=-1))
     return total(same.astype(jnp.float32), mask)
 
 

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from kdaug_jax.metrics.classification import Pair, clean, total
+from kdaug_jax.metrics.classification import Pair, answered, clean, total
 
 
 class Reliability(NamedTuple):
@@ -39,13 +39,14 @@ def reliability(
       bins: M, at least 1.
 
     Returns:
-      Sums by bin.
+      Sums by bin; confidence is NaN where logits name no class, and so are ECE and MCE.
 
     Source: Guo et al. 2017, "On Calibration of Modern Neural Networks", eq. 3.
     """
+    knows = answered(logits)
     logits = clean(logits, mask)
     confidence = jnp.max(jax.nn.softmax(logits, axis=-1), axis=-1)
-    right = (jnp.argmax(logits, axis=-1) == label).astype(jnp.float32)
+    right = (knows & (jnp.argmax(logits, axis=-1) == label)).astype(jnp.float32)
     inner = jnp.asarray(np.arange(1, bins) / bins, jnp.float32)
     number = jnp.searchsorted(inner, confidence, side="left")
     cell = jnp.where(mask, number, bins)

@@ -1,8 +1,9 @@
 """Metrics of classifiers as (sum, count) pairs, so that any split of a data set adds up.
 
-Rows that only fill a batch up are masked: they do not count, whatever they hold. Labels are class
-numbers 0..C-1 and are not checked: with others, accuracies count the example as wrong and `nll` is
-NaN.
+Rows that only fill a batch up are masked: they do not count, whatever they hold. Logits that name
+no class (see `answered`) are never right and agree with nothing; means of their logarithms are NaN.
+Labels are class numbers 0..C-1 and are not checked: with others, accuracies count the example as
+wrong and `nll` is NaN.
 """
 
 from __future__ import annotations
@@ -26,6 +27,15 @@ def clean(logits: jax.Array, mask: jax.Array) -> jax.Array:
     return jnp.where(mask[:, None], logits.astype(jnp.float32), 0.0)
 
 
+def answered(logits: jax.Array) -> jax.Array:
+    """Returns which rows name a class: none of `[B,C]` is NaN and the largest is finite.
+
+    An `argmax` of NaNs would name class 0. Classes that are left out may be at -inf.
+    """
+    largest = jnp.max(logits.astype(jnp.float32), axis=-1)  # NaN where any is
+    return jnp.isfinite(largest)
+
+
 def top_k_accuracy(logits: jax.Array, label: jax.Array, mask: jax.Array, k: ArrayLike) -> Pair:
     """Counts examples whose label is among the k largest logits; of equal ones the first win.
 
@@ -36,14 +46,15 @@ def top_k_accuracy(logits: jax.Array, label: jax.Array, mask: jax.Array, k: Arra
       k: `i32[]`, 1..C.
 
     Returns:
-      (number right `f32[]`, number counted `f32[]`). Logits that are NaN are never right.
+      (number right `f32[]`, number counted `f32[]`). Logits that hold a NaN are never right.
     """
+    knows = answered(logits)
     logits = clean(logits, mask)
     logit = jnp.take_along_axis(logits, label[:, None], axis=-1)
     first = jnp.arange(logits.shape[-1])[None, :] >= label[:, None]
     behind = (logits < logit) | ((logits == logit) & first)
     ahead = jnp.sum(~behind, axis=-1, dtype=jnp.int32)
-    return total((ahead < k).astype(jnp.float32), mask)
+    return total(((ahead < k) & knows).astype(jnp.float32), mask)
 
 
 def accuracy(logits: jax.Array, label: jax.Array, mask: jax.Array) -> Pair:
@@ -55,7 +66,7 @@ def accuracy(logits: jax.Array, label: jax.Array, mask: jax.Array) -> Pair:
       mask: `bool[B]`, False on rows that do not count.
 
     Returns:
-      (number right `f32[]`, number counted `f32[]`). Logits that are NaN are never right.
+      (number right `f32[]`, number counted `f32[]`). Logits that hold a NaN are never right.
     """
     return top_k_accuracy(logits, label, mask, 1)
 

@@ -5,12 +5,15 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
 
-from kdaug_jax.metrics.classification import clean
+from kdaug_jax.metrics.classification import answered, clean
 
 
 def confusion(logits: jax.Array, label: jax.Array, mask: jax.Array) -> jax.Array:
     """Counts examples by true class (rows) and predicted class (columns).
+
+    Rows whose logits hold a NaN name no class and are left out; `unanswered` counts them.
 
     Args:
       logits: `[B,C]`; of equal ones the first counts.
@@ -22,12 +25,31 @@ def confusion(logits: jax.Array, label: jax.Array, mask: jax.Array) -> jax.Array
     """
     classes = logits.shape[-1]
     predicted = jnp.argmax(clean(logits, mask), axis=-1)
-    cell = jnp.where(mask, label * classes + predicted, classes * classes)
+    counts = mask & answered(logits)
+    cell = jnp.where(counts, label * classes + predicted, classes * classes)
     counts = jnp.zeros(classes * classes, jnp.int32).at[cell].add(1, mode="drop")
     return counts.reshape(classes, classes)
 
 
-def precision_recall_f1(counts: jax.Array) -> dict[str, float]:
+def unanswered(logits: jax.Array, label: jax.Array, mask: jax.Array) -> jax.Array:
+    """Counts examples whose logits name no class, see `answered`, by true class.
+
+    Args:
+      logits: `[B,C]`.
+      label: `i32[B]`.
+      mask: `bool[B]`, False on rows that do not count.
+
+    Returns:
+      `i32[C]`; counts of batches add up.
+    """
+    classes = logits.shape[-1]
+    cell = jnp.where(mask & ~answered(logits), label, classes)
+    return jnp.zeros(classes, jnp.int32).at[cell].add(1, mode="drop")
+
+
+def precision_recall_f1(
+    counts: jax.Array, unanswered: ArrayLike = 0
+) -> dict[str, float]:
     """Averages precision, recall and F1 over classes (macro), on the host in float64.
 
     Classes that occur neither as a label nor as a prediction are skipped; a class that is never
@@ -35,12 +57,14 @@ def precision_recall_f1(counts: jax.Array) -> dict[str, float]:
 
     Args:
       counts: `i32[C,C]`, see `confusion`.
+      unanswered: `i32[C]`, see `unanswered`: they are wrong.
 
     Returns:
       "precision", "recall" and "f1"; NaN where nothing was counted.
     """
     counts = np.asarray(counts, np.float64)
     right, predicted, labels = np.diag(counts), counts.sum(axis=0), counts.sum(axis=1)
+    labels = labels + np.asarray(unanswered, np.float64)
     occurs = predicted + labels > 0
     if not occurs.any():
         return {"precision": np.nan, "recall": np.nan, "f1": np.nan}

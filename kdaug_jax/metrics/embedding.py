@@ -14,6 +14,10 @@ import numpy as np
 
 from kdaug_jax.metrics.human import ClassSums, class_sums
 
+# Values that differ by less than this share of the largest may differ by rounding alone: a network
+# in other batches gives other low bits, and so do sums in another order.
+ROUNDING = 16 * float(np.finfo(np.float32).eps)
+
 
 class Moments(NamedTuple):
     """Moments of each dimension; `merge_moments` combines those of batches.
@@ -22,11 +26,14 @@ class Moments(NamedTuple):
       count: `f32[]`.
       mean: `f32[D]`.
       square: `f32[D]`, sum of squared deviations from the mean.
+      low, high: `f32[D]`, smallest and largest value.
     """
 
     count: jax.Array
     mean: jax.Array
     square: jax.Array
+    low: jax.Array
+    high: jax.Array
 
 
 def moments(embedding: jax.Array, mask: jax.Array) -> Moments:
@@ -37,13 +44,15 @@ def moments(embedding: jax.Array, mask: jax.Array) -> Moments:
       mask: `bool[B]`, False on rows that do not count.
 
     Returns:
-      Mean and squared deviations by dimension.
+      Mean, squared deviations and range by dimension.
     """
-    rows = _rows(embedding, mask)
+    rows, counts = _rows(embedding, mask), mask[:, None]
     count = jnp.sum(mask, dtype=jnp.float32)
     mean = jnp.sum(rows, axis=0) / jnp.maximum(count, 1.0)
-    deviation = jnp.where(mask[:, None], rows - mean[None, :], 0.0)
-    return Moments(count, mean, jnp.sum(deviation * deviation, axis=0))
+    deviation = jnp.where(counts, rows - mean[None, :], 0.0)
+    low = jnp.min(jnp.where(counts, rows, jnp.inf), axis=0)
+    high = jnp.max(jnp.where(counts, rows, -jnp.inf), axis=0)
+    return Moments(count, mean, jnp.sum(deviation * deviation, axis=0), low, high)
 
 
 def _rows(embedding: jax.Array, mask: jax.Array) -> jax.Array:
@@ -61,7 +70,10 @@ def merge_moments(a: Moments, b: Moments) -> Moments:
     share = b.count / jnp.maximum(count, 1.0)
     difference = b.mean - a.mean
     square = a.square + b.square + difference * difference * (a.count * share)
-    return Moments(count, a.mean + difference * share, square)
+    return Moments(
+        count, a.mean + difference * share, square, jnp.minimum(a.low, b.low),
+        jnp.maximum(a.high, b.high),
+    )
 
 
 class UnitSums(NamedTuple):
@@ -85,19 +97,23 @@ def unit_sums(
       embedding: `[B,...]`, flattened to `[B,D]`.
       label: `i32[B]`.
       mask: `bool[B]`, False on rows that do not count.
-      moments: moments of the split; the deviation is that of the population. A constant dimension
-        becomes 0.
+      moments: moments of the split; the deviation is that of the population. A dimension that is
+        constant but for rounding becomes 0, and so does an embedding that differs from the mean by
+        no more than that.
       classes: K.
 
     Returns:
       Sums by class.
     """
     deviation = jnp.sqrt(moments.square / jnp.maximum(moments.count, 1.0))
-    varies = deviation > 0
+    rounding = ROUNDING * jnp.maximum(jnp.abs(moments.low), jnp.abs(moments.high))
+    varies = moments.high - moments.low > rounding
     scale = jnp.where(varies, 1.0 / jnp.where(varies, deviation, 1.0), 0.0)
     rows = (_rows(embedding, mask) - moments.mean[None, :]) * scale[None, :]
     length = jnp.sqrt(jnp.sum(rows * rows, axis=1, keepdims=True))
-    unit = jnp.where(length > 0, rows / jnp.where(length > 0, length, 1.0), 0.0)
+    least = jnp.sqrt(jnp.sum(jnp.square(rounding * scale)))
+    known = length > least
+    unit = jnp.where(known, rows / jnp.where(known, length, 1.0), 0.0)
     square = class_sums(unit * unit, label, mask, classes).total
     return UnitSums(class_sums(unit, label, mask, classes), jnp.sum(square, axis=1))
 

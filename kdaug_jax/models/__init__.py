@@ -186,6 +186,7 @@ def create(
         branches: tuple[int, ...] = (0,),
         key: jax.Array | None = None,
         groups: int = 0,
+        record: bool = False,
     ) -> tuple[Outputs, Variables]:
         """Runs the network on a batch of images, which it normalises.
 
@@ -199,9 +200,12 @@ def create(
           key: random key of dropout and the like; None for a network that draws nothing.
           groups: number of groups of examples that BatchNorm takes statistics of in training; 0
             for groups of `replica_batch_size` examples.
+          record: whether running statistics stay as they are in training and what BatchNorm saw is
+            returned beside them, so that several parts of a batch make one update.
 
         Returns:
-          `Outputs` with logits `f32[B*V,C]` and features by name, and the new `batch_stats`.
+          `Outputs` with logits `f32[B*V,C]` and features by name, and the new `batch_stats`; with
+          `record` a `batchnorm.Recorded`.
 
         Raises:
           ConfigError: the arguments do not fit the network, or float pixels lie within 0..1
@@ -213,7 +217,7 @@ def create(
         _check_branches(branches, num_branches)
         examples = _examples(image.shape[0], len(branches))
         groups = _groups(examples, groups, replica_batch_size) if train else 1
-        mode = Mode(train, tuple(branches), groups)
+        mode = Mode(train, tuple(branches), groups, record and train)
         try:
             return backbone.apply(variables, normalise(image), mode, key)
         except _MISFITS:

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from kdaug_jax.errors import ConfigError, suggest
+from kdaug_jax.models.batchnorm import SEEN, Recorded
 from kdaug_jax.models.layers import Mode
 from kdaug_jax.models.model import Variables
 from kdaug_jax.models.variables import flatten, mismatches
@@ -27,7 +28,8 @@ class Backbone(NamedTuple):
 
     Attributes:
       init: `init(key, (height, width)) -> {"params", "batch_stats"}`.
-      apply: `apply(variables, image[B*V,H,W,C], mode, key) -> (Outputs, batch_stats)`.
+      apply: `apply(variables, image[B*V,H,W,C], mode, key) -> (Outputs, batch_stats)`; with
+        `mode.record` the latter is a `batchnorm.Recorded`.
       min_size: the smallest legal image side in pixels.
       native_size: the image side in pixels that the network was made for.
     """
@@ -66,13 +68,17 @@ def from_linen(
 
     def apply(variables: Variables, image: jax.Array, mode: Mode, key: jax.Array | None) -> Any:
         args, kwargs = call(mode)
-        kwargs["mutable"] = ["batch_stats"] if mode.train else False
+        collections = ["batch_stats", SEEN] if mode.record else ["batch_stats"]
+        kwargs["mutable"] = collections if mode.train else False
         kwargs["rngs"] = {} if key is None else {"dropout": key}
         result = module.apply(variables, image, *args, **kwargs)
         if not mode.train:
             return result, variables.get("batch_stats", {})
         outputs, changed = result
-        return outputs, changed.get("batch_stats", {})
+        statistics = changed.get("batch_stats", {})
+        if mode.record:
+            return outputs, Recorded(statistics, (changed.get(SEEN, {}),))
+        return outputs, statistics
 
     return Backbone(init, apply, *sizes)
 
@@ -209,7 +215,7 @@ def _view_by_view(backbone: Backbone) -> Backbone:
 
     def apply(variables: Variables, image: jax.Array, mode: Mode, key: jax.Array | None) -> Any:
         views = len(mode.branches)
-        if not mode.train or views == 1:
+        if not mode.train:
             return backbone.apply(variables, image, mode, key)
         split = image.reshape(-1, views, *image.shape[1:])
         results, statistics = [], variables["batch_stats"]
@@ -219,6 +225,7 @@ def _view_by_view(backbone: Backbone) -> Backbone:
                 {**variables, "batch_stats": statistics}, split[:, view], Mode(train=True), view_key
             )
             results.append(result)
+        statistics = Recorded(statistics, ()) if mode.record else statistics
         stacked = jax.tree.map(lambda *arrays: jnp.stack(arrays, axis=1), *results)
         return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), stacked), statistics
 
@@ -263,8 +270,9 @@ def _checked(name: str, num_classes: int, backbone: Backbone) -> Backbone:
                     f"returns the feature '{feature}' of shape {list(np.shape(value))} "
                     f"for {rows} images", "return arrays [B,...]",
                 )
+        changed = statistics.statistics if mode.record else statistics
         before, after = (flatten({"batch_stats": tree})
-                         for tree in (variables.get("batch_stats", {}), statistics))
+                         for tree in (variables.get("batch_stats", {}), changed))
         if wrong := mismatches(after, before):
             raise refuse(f"changes its batch_stats: {wrong}", "return them as init does")
         return outputs, statistics

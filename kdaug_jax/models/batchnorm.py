@@ -2,16 +2,54 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.typing import ArrayLike
 
 from kdaug_jax.errors import ConfigError
 
 Initializer = Callable[..., jax.Array]
+
+
+# The collection in which BatchNorm leaves what it saw.
+SEEN = "seen"
+
+Variables = Mapping[str, Any]
+
+
+class Seen(NamedTuple):
+    """What a layer saw in one pass.
+
+    Attributes:
+      mean, variance: `f32[V,C]` of each view; the variance is biased.
+      branch: `i32[V]`, of each view.
+      count: `f32[]`, elements of a channel in a view.
+      keep, share: `f32[]`, of the old running statistics and of the new in an update.
+    """
+
+    mean: jax.Array
+    variance: jax.Array
+    branch: jax.Array
+    count: jax.Array
+    keep: jax.Array
+    share: jax.Array
+
+
+class Recorded(NamedTuple):
+    """Running statistics and what was seen.
+
+    Attributes:
+      statistics: "batch_stats"; those of layers of other kinds may have moved.
+      passes: the collection `SEEN` of each pass.
+    """
+
+    statistics: Variables
+    passes: tuple[Variables, ...]
 
 
 def over_last_axis(vector: jax.Array, ndim: int) -> jax.Array:
@@ -43,7 +81,9 @@ class BatchNorm(nn.Module):
     the whole batch.
 
     Statistics are float32 whatever the type of the input, since bfloat16 holds too few digits
-    for sums, and take one pass over the input: E[x²] - E[x]², not below zero.
+    for sums, and take one pass over the input, from which the mean of the first example is
+    subtracted: E[d²] - E[d]² of the differences d. Without it a mean of a thousand deviations would
+    leave no digit of the variance.
 
     Where `params` hold a `shift[C]` instead, the rest was folded into the convolution before (see
     `fold.fold_batchnorm`), and the shift is added; such a layer cannot be trained.
@@ -64,7 +104,8 @@ class BatchNorm(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x: jax.Array, train: bool, branches: tuple[int, ...] = (0,), groups: int = 1
+        self, x: jax.Array, train: bool, branches: tuple[int, ...] = (0,), groups: int = 1,
+        record: bool = False,
     ) -> jax.Array:
         """Normalises every channel of `x`.
 
@@ -73,6 +114,8 @@ class BatchNorm(nn.Module):
           train: use statistics of the batch and update the running ones, or use the latter.
           branches: branch of each view, each in `0..num_branches-1`; may repeat.
           groups: number of consecutive equal groups of examples; a divisor of B.
+          record: whether the running statistics stay as they are in training, and what was seen is
+            left in the collection `SEEN`, see `moved`.
 
         Returns:
           Array of the shape and type of `x`.
@@ -108,9 +151,17 @@ class BatchNorm(nn.Module):
             y = _by_branch(x.astype(jnp.float32), *factors, branches)
         if train and not self.is_initializing():
             count = x.size // (x.shape[-1] * len(branches))
-            unbiased = batch_variance * (count / max(count - 1, 1))
-            mean.value = _follow(mean.value, batch_mean, branches, self.momentum)
-            variance.value = _follow(variance.value, unbiased, branches, self.momentum)
+            keep, share = self.momentum, 1.0 - self.momentum
+            if record:
+                self.sow(SEEN, "moments", Seen(
+                    batch_mean, batch_variance, jnp.array(branches, jnp.int32),
+                    *(jnp.float32(number) for number in (count, keep, share)),
+                ))
+            else:
+                unbiased = batch_variance * (count / max(count - 1, 1))
+                running = {"mean": mean.value, "var": variance.value}
+                now = _follow(running, batch_mean, unbiased, branches, keep, share)
+                mean.value, variance.value = now["mean"], now["var"]
         return y.astype(x.dtype)
 
     def _shifted(self, x: jax.Array, train: bool) -> jax.Array:
@@ -142,10 +193,15 @@ def _spread(factor: jax.Array, ndim: int) -> jax.Array:
 
 
 def _moments(x: jax.Array, axes: tuple[int, ...]) -> tuple[jax.Array, jax.Array]:
-    """Returns mean and biased variance over `axes`, in one pass over `x`."""
-    mean = jnp.mean(x, axis=axes)
-    mean_of_squares = jnp.mean(lax.square(x), axis=axes)
-    return mean, jnp.maximum(mean_of_squares - lax.square(mean), 0.0)
+    """Returns mean and biased variance over `axes`, the first of which counts examples."""
+    first = lax.slice_in_dim(x, 0, 1, axis=axes[0])
+    # Any shift gives the same moments; only those near the mean keep their digits.
+    shift = lax.stop_gradient(jnp.mean(first, axis=axes, keepdims=True))
+    difference = x - shift
+    mean = jnp.mean(difference, axis=axes)
+    mean_of_squares = jnp.mean(lax.square(difference), axis=axes)
+    variance = jnp.maximum(mean_of_squares - lax.square(mean), 0.0)
+    return jnp.squeeze(shift, axes) + mean, variance
 
 
 def _pool(mean: jax.Array, variance: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -183,13 +239,53 @@ def _by_branch(
 
 
 def _follow(
-    running: jax.Array, observed: jax.Array, branches: tuple[int, ...], momentum: float
-) -> jax.Array:
-    """Moves row `branches[v]` of `running[N,C]` toward `observed[v]`, for v in order.
+    running: Mapping[str, jax.Array], mean: jax.Array, variance: jax.Array,
+    branches: Sequence[int] | jax.Array, keep: ArrayLike, share: ArrayLike,
+) -> dict[str, jax.Array]:
+    """Moves row `branches[v]` of running `[N,C]` toward moments `[V,C]` of view v, in order of v.
 
     In order, because two views on one branch are two updates, as in two separate passes.
     """
-    rows = list(running)
-    for view, branch in enumerate(branches):
-        rows[branch] = momentum * rows[branch] + (1.0 - momentum) * observed[view]
-    return jnp.stack(rows)
+    result = {}
+    for name, observed in (("mean", mean), ("var", variance)):
+        rows = running[name]
+        number = jnp.arange(rows.shape[0])[:, None]
+        for view in range(observed.shape[0]):
+            towards = keep * rows + share * observed[view][None]
+            rows = jnp.where(number == branches[view], towards, rows)
+        result[name] = rows
+    return result
+
+
+def moved(statistics: Variables, passes: Sequence[Variables]) -> Variables:
+    """Moves running statistics once by what several equal parts of a batch saw.
+
+    The result is that of the whole batch in one part: means and variances are pooled before they
+    are followed, so that splitting a batch changes nothing but rounding.
+
+    Args:
+      statistics: "batch_stats" of a network.
+      passes: `Recorded.passes`, whose arrays have a leading axis of the parts.
+
+    Returns:
+      The new "batch_stats"; layers that recorded nothing stay as they are.
+    """
+    for seen in passes:
+        statistics = _moved(statistics, seen)
+    return statistics
+
+
+def _moved(statistics: Variables, seen: Variables) -> Variables:
+    result = dict(statistics)
+    for name, part in seen.items():
+        if name != "moments":
+            result[name] = _moved(statistics[name], part)
+            continue
+        for record in part:
+            count = record.count[0] * record.count.shape[0]
+            pooled, variance = _pool(record.mean, record.variance)
+            unbiased = variance * (count / jnp.maximum(count - 1.0, 1.0))
+            result |= _follow(
+                result, pooled, unbiased, record.branch[0], record.keep[0], record.share[0]
+            )
+    return result

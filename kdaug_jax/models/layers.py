@@ -54,11 +54,14 @@ class Mode(NamedTuple):
       train: whether BatchNorm uses and gathers statistics of the batch, and dropout is on.
       branches: BatchNorm branch of each of the V views that are stacked in the batch.
       groups: number of consecutive groups that BatchNorm splits the batch into; at least 1.
+      record: whether BatchNorm leaves its running statistics as they are and returns what it saw,
+        for one update from several parts of a batch (see `batchnorm.moved`).
     """
 
     train: bool
     branches: tuple[int, ...] = (0,)
     groups: int = 1
+    record: bool = False
 
 
 def global_average(x: jax.Array) -> jax.Array:

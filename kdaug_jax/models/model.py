@@ -17,12 +17,13 @@ class Model(NamedTuple):
     Attributes:
       init: `init(key, (height, width)) -> variables`, nested dicts `{"params": ...,
         "batch_stats": ...}` ("batch_stats" is `{}` for a network without BatchNorm).
-      apply: `apply(variables, image[B*V,H,W,C], *, train, branches=(0,), key=None, groups=0) ->
-        (Outputs, batch_stats)`. Images are in pixel units 0..255 (uint8 or float); the network
-        normalises them. V = `len(branches)` views of each example are stacked on axis 1 of
-        `[B,V] -> [B*V]`; view v uses BatchNorm branch `branches[v]` and, in training mode, its
-        own statistics. `key` feeds dropout and the like. `groups` is the number of groups of
-        examples that BatchNorm takes statistics of; 0 for groups of `replica_batch_size`.
+      apply: `apply(variables, image[B*V,H,W,C], *, train, branches=(0,), key=None, groups=0,
+        record=False) -> (Outputs, batch_stats)`. Images are in pixel units 0..255 (uint8 or
+        float); the network normalises them. V = `len(branches)` views of each example are stacked
+        on axis 1 of `[B,V] -> [B*V]`; view v uses BatchNorm branch `branches[v]` and, in training
+        mode, its own statistics. `key` feeds dropout and the like. `groups` is the number of groups
+        of examples that BatchNorm takes statistics of; 0 for groups of `replica_batch_size`. With
+        `record` the second result is a `batchnorm.Recorded`.
       name: the name it was created by.
       num_classes: width of the logits.
       min_size: the smallest legal image side in pixels.

@@ -23,7 +23,6 @@ from kdaug_jax.runtime.platform import platform_of
 from kdaug_jax.runtime.workdir import DISK
 
 STATE = "state"
-LOWER_IS_BETTER = ("nll", "loss")
 
 
 def _abstract(tree: Any) -> Any:
@@ -42,16 +41,20 @@ def _reason(error: BaseException) -> str:
 class Checkpoints:
     """The checkpoints of one run, saved in the background; use it as a context manager."""
 
-    def __init__(self, directory: Path, *, keep: int, best: str, say: Callable[[str], None]):
+    def __init__(
+        self, directory: Path, *, keep: int, say: Callable[[str], None], best: str = "",
+        lowest: bool = False,
+    ):
         """Opens a directory, which is made where it is absent.
 
         Args:
           directory: absolute path.
           keep: how many of the newest to keep; with less than 2 there is none to fall back on
             while the newest is committed but not verified.
+          say: prints a line about each damaged checkpoint.
           best: metric whose best checkpoint is kept too, such as "eval/validation/accuracy";
             empty for none.
-          say: prints a line about each damaged checkpoint.
+          lowest: whether its lowest value is the best.
         """
         if directory.exists() and not directory.is_dir():
             raise CheckpointError(str(directory), "is not a directory", "move it away")
@@ -65,7 +68,7 @@ class Checkpoints:
         policies = ocp.training.preservation_policies
         kept = [policies.LatestN(keep)]
         if best:
-            sign = -1.0 if best.endswith(LOWER_IS_BETTER) else 1.0
+            sign = -1.0 if lowest else 1.0
             kept.append(
                 policies.BestN(
                     get_metric_fn=lambda metrics: sign * metrics[best],
@@ -219,7 +222,7 @@ def write_once(directory: Path, tree: Any) -> None:
     Raises:
       CheckpointError: it could not be written.
     """
-    with Checkpoints(directory, keep=2, best="", say=lambda line: None) as checkpoints:
+    with Checkpoints(directory, keep=2, say=lambda line: None) as checkpoints:
         checkpoints.save(0, jax.device_get(tree), {}, {})
         checkpoints.wait()
 

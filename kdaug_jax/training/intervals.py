@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from kdaug_jax.experiment.program import Program
+from kdaug_jax.experiment.schedules import whole_steps
 from kdaug_jax.training import population
 
 
@@ -94,7 +95,7 @@ def plan_intervals(programs: Sequence[Program], item_bytes: int, backend: str) -
 
 def _interval(epochs: float, steps_per_epoch: int) -> int:
     """Returns the steps between two events, at least 1; 0, which means never, stays 0."""
-    return max(round(epochs * steps_per_epoch), 1) if epochs else 0
+    return max(whole_steps(epochs, steps_per_epoch), 1) if epochs else 0
 
 
 def due(before: int, step: int, every: int) -> bool:

@@ -13,6 +13,7 @@ import jax
 import numpy as np
 
 from kdaug_jax.errors import CheckpointError, Preempted
+from kdaug_jax.evaluation.build import lowest_is_best
 from kdaug_jax.evaluation.run import Results, evaluate_state
 from kdaug_jax.evaluation.sets import SETS, evaluate_sets
 from kdaug_jax.runtime import sharding, workdir
@@ -69,8 +70,8 @@ def train(
         stack.callback(setup.feed.close)
         settings = setup.first.config["checkpoint"]
         checkpoints = stack.enter_context(Checkpoints(
-            directory / "checkpoints", keep=settings["keep"], best=settings["best"],
-            say=console.say,
+            directory / "checkpoints", keep=settings["keep"], say=console.say,
+            best=settings["best"], lowest=lowest_is_best(setup.evaluator, settings["best"]),
         ))
         states, sums = restore_states(setup, checkpoints, time)
         names = [member.name for member in setup.members]

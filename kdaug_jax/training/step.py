@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from kdaug_jax.experiment.parts import Changes, changed, changes
 from kdaug_jax.experiment.program import Program
 from kdaug_jax.losses.term import is_update, written
 from kdaug_jax.runtime.platform import target_platform
@@ -86,8 +87,9 @@ def make_train_step(program: Program) -> Step:
         )
         updated = updated.replace(ema=program.average(hparams, updated))
 
-        grad_norm, update_norm = optax.tree.norm(grads), optax.tree.norm(updates)
-        fault = _fault(raw, grad_norm + update_norm)
+        norms = program.gradient_norms(hparams, clock, grads)
+        norms["update_norm"] = optax.tree.norm(updates)
+        fault = _fault(raw, sum(norms.values()))
         kept = _keep(updated, state, fault == 0)
         loss = sum(sums.values())
         metrics = {
@@ -95,8 +97,7 @@ def make_train_step(program: Program) -> Step:
             **{f"train/{name}": _single(raw[i]) for i, name in enumerate(program.term_names)},
             **{f"train/{name}": pair for name, pair in {**view_metrics, **metrics}.items()},
             "optim/lr": _single(program.learning_rate(hparams, state.step)),
-            "optim/grad_norm": _single(grad_norm),
-            "optim/update_norm": _single(update_norm),
+            **{f"optim/{name}": _single(norm) for name, norm in norms.items()},
             FAULT: _single(fault),
         }
         return kept.replace(step=state.step + 1), metrics
@@ -105,27 +106,36 @@ def make_train_step(program: Program) -> Step:
 
 
 def _over_parts(program: Program, gradients, state: TrainState, views, given):
-    """Averages gradients and losses over the micro-batches of a step, one after another."""
+    """Averages gradients and losses over the micro-batches of a step, one after another.
+
+    All begin from the same state, which is updated once, so that their number changes no result.
+    """
     count = program.accumulate
     if count == 1:
         return gradients(state.network_state, state.term_state, (0, views, given))
     parts = jnp.arange(count), *program.split((views, given))
+
+    def compute(part):
+        results, *states = gradients(state.network_state, state.term_state, part)
+        differences, latest, kept = changes(state, *states)
+        return (results, differences), latest, kept
+
     first = jax.tree.map(lambda array: array[0], parts)
-    shapes = jax.eval_shape(gradients, state.network_state, state.term_state, first)[0]
-    zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+    shapes, latest, _ = jax.eval_shape(compute, first)
+    start = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), (shapes, latest))
 
     def add(carry, part):
-        totals, network_state, term_state = carry
-        results, network_state, term_state = gradients(network_state, term_state, part)
-        return (jax.tree.map(jnp.add, totals, results), network_state, written(term_state)), None
+        results, latest, kept = compute(part)
+        return (jax.tree.map(jnp.add, carry[0], results), latest), kept
 
     # Rolled up, gradients of convolutions are about 29 times slower on a CPU.
     unroll = target_platform() == "cpu"
-    start = zeros, state.network_state, state.term_state
-    (totals, *states), _ = jax.lax.scan(add, start, parts, unroll=unroll)
-    grads, sums, raw, metrics = totals
-    grads, sums, raw = jax.tree.map(lambda array: array / count, (grads, sums, raw))
-    return (grads, sums, raw, metrics), *states
+    (totals, latest), kept = jax.lax.scan(add, start, parts, unroll=unroll)
+    (grads, sums, raw, metrics), differences = totals
+    grads, sums, raw, differences = jax.tree.map(
+        lambda array: array / count, (grads, sums, raw, differences)
+    )
+    return (grads, sums, raw, metrics), *changed(state, Changes(differences, latest, kept))
 
 
 def _keep(updated: TrainState, state: TrainState, keep: jax.Array) -> TrainState:

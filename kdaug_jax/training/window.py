@@ -11,6 +11,9 @@ import jax
 from kdaug_jax.errors import NonFiniteError
 from kdaug_jax.training.step import FAULT
 
+# Settings of the last step, where the others are means over the steps since the last row.
+LATEST = ("optim/lr",)
+
 
 class Window:
     """Sums of (sum, count) metrics for each member of a population.
@@ -59,6 +62,9 @@ class Window:
                         continue
                     entry = sums.setdefault(name, [0.0, 0.0])
                     for value, weight in zip(total.tolist(), count.tolist(), strict=True):
+                        if name in LATEST:
+                            entry[:] = value, weight
+                            continue
                         entry[0] += value
                         entry[1] += weight
 

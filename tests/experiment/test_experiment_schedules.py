@@ -1,3 +1,5 @@
+from fractions import Fraction
+
 import jax
 import numpy as np
 import pytest
@@ -52,6 +54,27 @@ def test_exponential_in_steps_and_smoothly():
     np.testing.assert_allclose(values(spec)[[9, 10, 20]], [1.0, 0.5, 0.25], rtol=1e-6)
     smooth = values({**spec, "staircase": False})
     np.testing.assert_allclose(smooth[[5, 10]], [0.5**0.5, 0.5], rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "per_epoch, every", [(41, 1.0), (1251, 2.4), (7, 0.3), (10, 0.35), (3, 0.1)]
+)
+def test_staircases_fall_on_the_step_that_was_written(per_epoch, every):
+    steps = min(50 * per_epoch, 20_000)
+    spec = dict(name="exponential", base=1.0, every=every, factor=0.5, staircase=True)
+    built = schedules.build_schedule("w", spec, per_epoch, steps, LEGAL, INFO)
+    got = np.asarray(jax.jit(jax.vmap(built.multiplier))(np.arange(steps)))
+    length = Fraction(str(every)) * per_epoch
+    power = np.array([step // length for step in range(steps)], np.float64)
+    with np.errstate(under="ignore"):
+        np.testing.assert_allclose(got, 0.5**power, rtol=1e-5, atol=1e-37)
+
+
+@pytest.mark.parametrize("time, per_unit, steps", [
+    (0.1, 30, 3), (0.35, 10, 4), (2.675, 100, 268), (np.float32(0.7), 10, 7), (3, 4, 12),
+])
+def test_times_are_the_decimal_numbers_that_were_written(time, per_unit, steps):
+    assert schedules.whole_steps(time, per_unit) == steps
 
 
 def test_warmup_rises_from_zero_and_does_not_shift_the_rest():

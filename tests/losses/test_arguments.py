@@ -68,6 +68,10 @@ def test_the_average_of_teachers_is_that_of_their_probabilities():
     a, b = (np.random.default_rng(i).normal(0, 3, (4, 6)).astype(np.float32) for i in (0, 1))
     mean = (jax.nn.softmax(a) + jax.nn.softmax(b)) / 2
     np.testing.assert_allclose(jnp.exp(losses.average_teachers([a, b])), mean, rtol=1e-5)
+    for temperature in (0.5, 4.0):  # of softened probabilities, for a loss at that temperature
+        softened = (jax.nn.softmax(a / temperature) + jax.nn.softmax(b / temperature)) / 2
+        got = losses.average_teachers([a, b], temperature)
+        np.testing.assert_allclose(jax.nn.softmax(got / temperature), softened, rtol=1e-5)
     np.testing.assert_allclose(losses.average_teachers([a]), jax.nn.log_softmax(a), rtol=1e-5)
     with pytest.raises(ArgumentError, match="6 classes and the teacher 5"):
         losses.average_teachers([a, zeros(4, 5)])

@@ -178,6 +178,10 @@ def test_hard_labels_and_soft_cross_entropy():
     np.testing.assert_array_equal(
         losses.hard_kd(student, teacher), losses.cross_entropy(student, chosen)
     )
+    unknown = np.array(teacher)
+    unknown[1, 2] = np.nan  # names no class; an argmax would call it one
+    value = losses.hard_kd(student, unknown)
+    assert np.isnan(value[1]) and np.isfinite(np.delete(value, 1)).all()
     p = jax.nn.softmax(teacher / 3.0)
     value = losses.cross_entropy_kd(student, teacher, temperature=3.0)
     entropy = -jnp.sum(p * jnp.log(p), axis=-1)

@@ -1,6 +1,6 @@
 """Calibration, confusion, agreement, human labels, class discrimination."""
 
-from functools import partial
+import functools
 from pathlib import Path
 
 import jax
@@ -103,6 +103,66 @@ def test_calibration_is_that_of_the_formula(bins):
     assert sums.count.sum() == SIZE and metrics.gaps(sums)[1].sum() == pytest.approx(1)
 
 
+def test_logits_that_hold_a_nan_name_no_class():
+    logits, label = LOGITS.copy(), np.zeros(SIZE, np.int32)
+    logits[:9, 1], logits[9, 0] = np.nan, np.inf
+    assert metrics.unanswered(logits, label, EVERY).tolist() == [10, 0, 0, 0, 0]
+    known = slice(10, None)
+    kept = metrics.confusion(logits[known], label[known], EVERY[known])
+    counts = metrics.confusion(logits, label, EVERY)
+    np.testing.assert_array_equal(counts, kept)
+    right = int((logits[known].argmax(1) == 0).sum())
+    for k in (1, 5):
+        got = metrics.top_k_accuracy(logits, label, EVERY, k)
+        assert float(got[0]) == (right if k == 1 else SIZE - 10)
+    scores = metrics.precision_recall_f1(counts, metrics.unanswered(logits, label, EVERY))
+    answers = np.where(np.arange(SIZE) < 10, -1, logits.argmax(1))
+    expected = precision_recall_fscore_support(
+        label, answers, average="macro", zero_division=0,
+        labels=[0, *sorted(set(answers[known]) - {0})],
+    )
+    np.testing.assert_allclose(list(scores.values()), expected[:3], rtol=1e-12)
+    sums = metrics.reliability(logits, label, EVERY)
+    assert float(sums.right.sum()) == right and np.isnan(metrics.ece(sums))
+    assert float(metrics.agreement(logits, logits, EVERY)[0]) == SIZE - 10
+
+
+@pytest.mark.parametrize("batch", [1, 7, 16, SIZE])
+def test_a_dimension_that_rounding_moves_is_constant(batch):
+    """Its last bits differ by batch, as those of a network do, and must not count."""
+    random, embedding = np.random.default_rng(3), EMBEDDING.copy()
+    embedding[:, 2] = 0.1 * (1 + 1e-7 * random.integers(-2, 3, SIZE))
+    embedding[:, 4] = -1234.567
+    parts = [slice(start, start + batch) for start in range(0, SIZE, batch)]
+    moments = [metrics.moments(embedding[part], EVERY[part]) for part in parts]
+    seen = functools.reduce(metrics.merge_moments, moments)
+    sums = [
+        metrics.unit_sums(embedding[part], LABEL[part], EVERY[part], seen, CLASSES)
+        for part in parts
+    ]
+    got = metrics.class_discrimination(functools.reduce(metrics.merge, sums), dim=7)
+    varying = embedding[:, [0, 1, 3, 5, 6]].astype(np.float64)
+    expected = _discrimination(varying, 7)
+    np.testing.assert_allclose(got[:3], expected, rtol=1e-4, atol=1e-5)
+
+
+def _discrimination(rows, dim):
+    """In float64, over all pairs."""
+    rows = (rows - rows.mean(0)) / rows.std(0)
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    cosine, count = rows @ rows.T, np.bincount(LABEL, minlength=CLASSES)
+    within, between = [], []
+    for a in range(CLASSES):
+        for b in range(CLASSES):
+            block = cosine[LABEL == a][:, LABEL == b]
+            if a == b:
+                within.append((block.sum() - count[a]) / (count[a] * (count[a] - 1)))
+            else:
+                between.append(block.mean())
+    cohesion, adhesion = np.mean(within), np.mean(between)
+    return cohesion, adhesion, (cohesion - adhesion) / np.sqrt(dim)
+
+
 def test_a_bin_holds_its_upper_end():
     logits = np.asarray([[0.0, 0.0], [1e4, 0.0], [1.0, 0.0]], np.float32)  # 0.5, 1, 0.73
     sums = metrics.reliability(logits, np.zeros(3, np.int32), np.ones(3, bool), bins=4)
@@ -198,7 +258,7 @@ def test_discrimination_is_that_of_all_pairs(embedding):
 def test_classes_without_pairs_are_left_out():
     label = np.minimum(LABEL, 1)
     label[0] = 2
-    run = partial(metrics.unit_sums, EMBEDDING, label, EVERY, SEEN)
+    run = functools.partial(metrics.unit_sums, EMBEDDING, label, EVERY, SEEN)
     result = metrics.class_discrimination(run(CLASSES))
     assert np.isnan(result.cohesion_per_class).tolist() == [False, False, True, True, True]
     assert np.isfinite(result.adhesion_per_pair).sum() == 6

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from kdaug_jax import models
-from kdaug_jax.models import layers
+from kdaug_jax.models import batchnorm, layers
 from kdaug_jax.models.families import alexnet, efficientnet, rolekd, shufflenet
 from tests.models.tracing import shapes
 from tests.tiny import RAW
@@ -124,6 +124,44 @@ def test_gradient_is_that_of_the_definition():
 
     gradients = [jax.grad(lambda x, f=f: jnp.sum(f(x) ** 3))(x) for f in (by_layer, by_definition)]
     np.testing.assert_allclose(*gradients, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("ratio", [1.0, 1e3, 1e4])
+@pytest.mark.parametrize(("branches", "groups"), [((0,), 1), ((0, 0), 2)])
+def test_a_large_mean_leaves_the_variance_its_digits(ratio, branches, groups):
+    draw = np.random.default_rng(1)
+    x = (draw.normal(size=(16, 6, 6, CHANNELS)) + ratio * draw.choice([-1, 1], CHANNELS))
+    x = x.astype(np.float32).astype(np.float64)
+    expected, statistics = expect_training(x, make(1), branches, groups)
+    y, changed = run(x, make(1), True, branches, groups, num_branches=1)
+    np.testing.assert_allclose(y, expected, atol=3e-6 * max(ratio, 10))
+    np.testing.assert_allclose(
+        changed["batch_stats"]["var"], statistics["var"], rtol=1e-5, atol=1e-6
+    )
+
+
+@pytest.mark.parametrize(("branches", "num_branches"), [((0,), 1), ((0, 1, 0), 2)])
+def test_parts_of_a_batch_move_statistics_once(branches, num_branches):
+    """By the moments of all of it, where each part alone would miss what differs between them."""
+    draw = np.random.default_rng(2)
+    x = draw.normal(size=(4 * 6 * len(branches), 5, CHANNELS))
+    x += 3 * np.arange(len(x))[:, None, None] / len(x)
+    variables = make(num_branches)
+    _, expected = expect_training(x, variables, branches, 1)
+    norm = layers.BatchNorm(num_branches)
+    variables = jax.tree.map(lambda a: jnp.asarray(a, jnp.float32), variables)
+    seen = []
+    for part in np.split(x.astype(np.float32), 4):
+        _, changed = norm.apply(
+            variables, part, True, branches, 1, True, mutable=["batch_stats", batchnorm.SEEN]
+        )
+        jax.tree.map(np.testing.assert_array_equal, changed["batch_stats"],
+                     variables["batch_stats"])
+        seen.append(changed[batchnorm.SEEN])
+    stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *seen)
+    moved = batchnorm.moved(variables["batch_stats"], (stacked,))
+    for name, value in expected.items():
+        np.testing.assert_allclose(moved[name], value, rtol=2e-6, atol=2e-6)
 
 
 def test_one_element_per_channel_stays_finite():

@@ -34,8 +34,8 @@ def test_newest_and_best_are_kept(tmp_path):
     assert manifest.steps(tmp_path / "checkpoints") == [5, 4, 2]
 
 
-def test_lower_is_better_for_losses(tmp_path):
-    with opened(tmp_path, best="eval/validation/nll") as checkpoints:
+def test_the_lowest_may_be_the_best(tmp_path):
+    with opened(tmp_path, best="eval/validation/nll", lowest=True) as checkpoints:
         for step, nll in ((1, 0.5), (2, 0.9), (3, 0.7), (4, 0.8)):
             checkpoints.save(step, arrays(1.0), {"eval/validation/nll": nll}, {})
     assert manifest.steps(tmp_path / "checkpoints") == [4, 3, 1]
@@ -378,7 +378,7 @@ def test_a_state_of_an_accelerator_is_copied_there(tmp_path, monkeypatch):
     fetched = []
     get = jax.device_get
     monkeypatch.setattr(jax, "device_get", lambda tree: fetched.append(tree) or get(tree))
-    with checkpoint.Checkpoints(tmp_path / "c", keep=2, best="", say=print) as checkpoints:
+    with checkpoint.Checkpoints(tmp_path / "c", keep=2, say=print) as checkpoints:
         checkpoints.save(1, state, {}, {})
         state["params"].delete()  # as donation does
         checkpoints.wait()

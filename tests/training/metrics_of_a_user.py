@@ -17,15 +17,16 @@ def _differ(inputs):
 
 
 disagreement = mean_metric("disagreement", _differ, needs="teacher")
+wrong_guess = mean_metric("wrong_guess", second_guess, better="lower")
 # Sums of any shape, here how often each class is predicted.
 predicted = Metric(
     lambda inputs, settings, before: jnp.zeros(settings.classes).at[
         jnp.argmax(inputs.logits, -1)
     ].add(inputs.mask),
     lambda sums, settings: {"most_predicted": float(sums.max()), "predicted": sums},
-    ("most_predicted",),
+    {"most_predicted": ""},
 )
-unreduced = Metric(lambda inputs, settings, before: inputs.logits, lambda sums, settings: {}, ())
+unreduced = Metric(lambda inputs, settings, before: inputs.logits, lambda sums, settings: {}, {})
 again = mean_metric("accuracy", second_guess)
 number = 3
 

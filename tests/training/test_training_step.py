@@ -435,21 +435,25 @@ def test_accumulated_gradients_are_those_of_the_whole_batch(frozen_teacher, repl
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), results[0], other)
 
 
-def test_micro_batches_update_running_statistics_in_turn():
-    bench = Bench(tiny_config(train=dict(accumulate=2), views={"x": ""}))
-    start = bench.init(bench.program.hparams)
-    batch = bench.batch(0)
-    state, _ = bench.step(start, {}, batch, bench.program.hparams)
-    model = bench.program.networks["student"].model
-    variables = {"params": start.params["student"], "batch_stats": start.network_state["student"]}
-    for rows in (slice(0, None, 2), slice(1, None, 2)):
-        _, statistics = model.apply(variables, batch.image[rows], train=True)
-        variables = {**variables, "batch_stats": statistics}
-    jax.tree.map(
-        lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6),
-        state.network_state["student"],
-        statistics,
-    )
+@pytest.mark.parametrize(
+    "views, on", [({"x": ""}, ("x",)), ({"x": "", "y": "flip", "z": dict(ops="", branch=1)}, "xyz")]
+)
+def test_micro_batches_update_running_statistics_once(views, on):
+    """As if the batch were one part: groups of one example are normalised alike in both."""
+    states = []
+    for accumulate in (1, 2, 4):
+        train = dict(accumulate=accumulate, replica_batch_size=1)
+        terms = {"ce": configs.term("cross_entropy", tuple(on))}
+        bench = Bench(tiny_config(train=train, views=views, terms=terms))
+        state, _ = bench.run(1)
+        states.append(state.network_state["student"])
+    start = bench.init(bench.program.hparams).network_state["student"]
+    for other in states[1:]:
+        jax.tree.map(
+            lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), states[0], other
+        )
+    moved = jax.tree.map(lambda a, b: bool(np.any(a != b)), start, states[0])
+    assert all(jax.tree.leaves(moved))
 
 
 @pytest.mark.parametrize(
