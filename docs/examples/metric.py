@@ -45,8 +45,9 @@ def _worse(inputs: MetricInputs) -> tuple[jax.Array, jax.Array]:
 
 
 # Share of examples that the teacher classifies rightly and the student does not. `needs` names the
-# field of MetricInputs that has to be there: "teacher", "human" or "embedding".
-worse_than_teacher = mean_metric("worse_than_teacher", _worse, needs="teacher")
+# field of MetricInputs that has to be there: "teacher", "human" or "embedding". `better` lets
+# `checkpoint.best` choose by it, which it refuses for a plain function.
+worse_than_teacher = mean_metric("worse_than_teacher", _worse, better="lower", needs="teacher")
 
 
 def get_config() -> ConfigDict:

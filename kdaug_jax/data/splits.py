@@ -84,21 +84,24 @@ def base_name(name: str, splits: Collection[str]) -> str:
     return SYNONYMS.get(name, name) if name not in splits else name
 
 
-def overlaps(chosen: Mapping[str, Split], texts: Mapping[str, str]) -> dict[str, int]:
-    """Returns how many examples of other parts are in the training part too.
+def overlaps(
+    chosen: Mapping[str, Split], texts: Mapping[str, str], part: str = "train"
+) -> dict[str, int]:
+    """Returns how many examples of other parts are in a part too.
 
     Args:
-      chosen: parts by use, one of them "train".
+      chosen: parts by use, `part` among them.
       texts: the expressions that selected them.
+      part: a use.
 
     Returns:
       `{use: count}` of those that share any.
     """
-    train = _base_name(texts["train"])
+    base = _base_name(texts[part])
     counts = {
-        use: int(np.isin(split.index, chosen["train"].index).sum())
+        use: int(np.isin(split.index, chosen[part].index).sum())
         for use, split in chosen.items()
-        if use != "train" and _base_name(texts[use]) == train
+        if use != part and _base_name(texts[use]) == base
     }
     return {use: count for use, count in counts.items() if count}
 

@@ -167,6 +167,18 @@ def _shapes(network: Network, size: tuple[int, int]) -> Outputs:
     return jax.eval_shape(forward, jax.random.key(0))
 
 
+def choices_of(config: Mapping[str, Any], networks: Mapping[str, Network]) -> list[str]:
+    """Returns what a run chooses on the validation split, in words.
+
+    Args:
+      config: the complete plain config.
+      networks: by name.
+    """
+    _, selections = plan_predictors(config, _branches(config, networks))
+    best = ["the best checkpoint"] if config["checkpoint"]["best"] else []
+    return best + [f"'{selection.name}'" for selection in selections]
+
+
 def lowest_is_best(evaluator: Evaluator, name: str) -> bool:
     """Returns whether the lowest value of a criterion is the best.
 

@@ -11,7 +11,7 @@ import numpy as np
 from kdaug_jax import data
 from kdaug_jax.data.options import no_bar
 from kdaug_jax.errors import ConfigError
-from kdaug_jax.evaluation.build import check_evaluation
+from kdaug_jax.evaluation.build import check_evaluation, choices_of
 from kdaug_jax.evaluation.data_sets import (
     READ,
     USES,
@@ -122,8 +122,14 @@ def plan_run(
                "trainable": network.trainable, "averaged": first.optimizer.averages}
         for name, network in first.networks.items()
     }
-    for use, count in data.overlaps(dataset.splits, {use: section[use] for use in USES}).items():
+    expressions = {use: section[use] for use in USES}
+    for use, count in data.overlaps(dataset.splits, expressions).items():
         say(f"warning: data.{use} and data.train share {count:,} examples")
+    tested = data.overlaps(dataset.splits, expressions, "validation").get("test", 0)
+    choices = choices_of(full, first.networks)
+    if tested and choices:
+        say(f"warning: data.test and data.validation share {tested:,} examples, and on these "
+            f"{' and '.join(choices)} is chosen: its test results are too good")
     digests = data_record(dataset, info)
     if record:
         _compare(directory, written, digests, section["source"], say, allow_config_change)

@@ -120,6 +120,32 @@ def test_dot_gives_each_group_a_momentum_of_its_own(momentum, delta):
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), got, plain)
 
 
+@pytest.mark.parametrize("combine", ["sum()", "clip_per_variable()", "dot(0.05)"])
+def test_the_norm_that_is_logged_is_that_of_the_gradient_that_is_applied(combine):
+    grads = {
+        "task": jax.tree.map(lambda p: 0.5 * jnp.ones_like(p), PARAMS),
+        "distill": jax.tree.map(lambda p: 0.7 * jnp.ones_like(p), PARAMS),
+    }
+    if combine == "sum()":
+        grads = {"all": jax.tree.map(jnp.add, *grads.values())}
+    spec = optim.build_optimizer(configs.optimizer("sgd", 0.1, combine=combine), 10, 100, INFO)
+    values = {path: jnp.asarray(value) for path, value in spec.hparams.items()}
+    norms = optim.gradient_norms(spec, values, jnp.int32(7), grads)
+    # The first step of plain SGD is the rate times the gradient.
+    moved = jax.tree.map(lambda a, b: (a - b) / 0.1, PARAMS, updates(grads, 1, epoch=7,
+                                                                     combine=combine))
+    applied = np.sqrt(sum(float(jnp.sum(leaf**2)) for leaf in jax.tree.leaves(moved)))
+    np.testing.assert_allclose(norms["grad_norm"], applied, rtol=1e-5)
+    groups = {name: value for name, value in norms.items() if name != "grad_norm"}
+    expected = {} if combine == "sum()" else {
+        f"grad_norm_{name}": np.sqrt(sum(float(jnp.sum(leaf**2)) for leaf in jax.tree.leaves(tree)))
+        for name, tree in grads.items()
+    }
+    assert groups.keys() == expected.keys()
+    for name, value in expected.items():
+        np.testing.assert_allclose(groups[name], value, rtol=1e-5)
+
+
 @pytest.mark.parametrize("fields", [dict(name="adam"), dict(name="sgd", nesterov=True)])
 def test_dot_is_for_plain_sgd(fields):
     section = configs.optimizer(schedule=0.1, combine="dot()", **fields)

@@ -148,6 +148,18 @@ def test_rows_have_the_promised_names(straight):
         np.testing.assert_allclose(row["train/loss"], row["train/ce"] + row["train/kd"], rtol=1e-5)
 
 
+def test_the_logged_rate_is_that_of_the_step(tmp_path):
+    schedule = dict(name="linear", base=0.4, end=0.0, unit="step")
+    config = tiny_config(optim=dict(schedule=schedule))
+    loop.train(config, tmp_path, stream=io.StringIO())
+    rows = [row for row in read_rows(tmp_path) if "optim/lr" in row]
+    assert len(rows) > 1
+    total = rows[-1]["step"]
+    for row in rows:
+        expected = 0.4 * (1 - (row["step"] - 1) / total)
+        np.testing.assert_allclose(row["optim/lr"], expected, rtol=1e-5)
+
+
 def test_phases_of_goodput_add_up_to_wall_time(straight):
     last = [row for row in read_rows(straight[0]) if "perf/wall_seconds" in row][-1]
     parts = sum(

@@ -10,10 +10,13 @@ from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
 from kdaug_jax import metrics
 from kdaug_jax.errors import ConfigError, DataError
+from kdaug_jax.evaluation.build import lowest_is_best
 from kdaug_jax.evaluation.evaluate_run import evaluate_run
 from kdaug_jax.evaluation.metric_table import METRICS
 from kdaug_jax.evaluation.run import evaluate_state, variables_of
 from kdaug_jax.experiment import config as configs
+from kdaug_jax.runtime import manifest
+from kdaug_jax.runtime.checkpoint import Checkpoints
 from kdaug_jax.runtime.writer import read_rows
 from kdaug_jax.training import loop, teachers
 from kdaug_jax.training.plan import plan_run
@@ -348,6 +351,62 @@ def test_an_error_inside_a_metric_keeps_its_traceback(tmp_path, name, error):
 
 
 def test_the_best_checkpoint_may_be_that_of_a_users_metric(tmp_path):
-    best = dict(best="eval/validation/second_guess")
-    metrics = (*BASE, f"{USER}:second_guess")
-    plan_run(tiny_config(eval=dict(metrics=metrics), checkpoint=best), tmp_path, print)
+    best = dict(best="eval/validation/wrong_guess")
+    metrics = (*BASE, f"{USER}:wrong_guess")
+    config = tiny_config(eval=dict(metrics=metrics), checkpoint=best)
+    setup = prepare(configs.validate(config), tmp_path, print, record=False)
+    setup.feed.close()
+    assert lowest_is_best(setup.evaluator, best["best"])
+
+
+@pytest.mark.parametrize("name", [f"{USER}:second_guess", "effective_classes"])
+def test_what_says_nothing_of_better_and_worse_is_no_criterion(tmp_path, name):
+    best = dict(best="eval/validation/" + name.rpartition(":")[2])
+    config = tiny_config(eval=dict(metrics=(*BASE, name)), checkpoint=best)
+    with pytest.raises(ConfigError, match="more or less of .* is better; make it by mean_metric"):
+        plan_run(config, tmp_path, print)
+
+
+def test_every_score_says_which_values_are_better():
+    """Those of the literature: what falls as a network improves, and what rises."""
+    lower = {"nll", "brier", "ece", "mce", "adhesion", "predictive_kl", "human_kl",
+             "human_cross_entropy", "human_kl_class"}
+    better = {name: value for row in METRICS.values() for name, value in row.better.items()}
+    assert {name for name, value in better.items() if value == "lower"} == lower
+    assert {name for name, value in better.items() if not value} == {"effective_classes"}
+
+
+@pytest.mark.parametrize("best, kept", [("brier", [5, 4, 2]), ("ece", [5, 4, 2])])
+def test_the_lowest_score_is_kept(tmp_path, best, kept):
+    name = f"eval/validation/{best}"
+    config = tiny_config(eval=dict(metrics=(*BASE, best)), checkpoint=dict(best=name))
+    setup = prepare(configs.validate(config), tmp_path, print, record=False)
+    setup.feed.close()
+    lowest = lowest_is_best(setup.evaluator, name)
+    with Checkpoints(tmp_path / "c", keep=2, say=print, best=name, lowest=lowest) as checkpoints:
+        for step, value in ((1, 0.5), (2, 0.1), (3, 0.7), (4, 0.8), (5, 0.9)):
+            checkpoints.save(step, {"a": np.zeros(2)}, {name: value}, {})
+    assert manifest.steps(tmp_path / "c") == kept
+
+
+def test_answers_that_are_none_are_told(evaluated):
+    setup, state = evaluated(1)
+    kernel = state.params["student"]["fc"]["kernel"]
+    broken = {**state.params["student"]["fc"], "kernel": np.full(kernel.shape, np.nan)}
+    params = {**state.params, "student": {**state.params["student"], "fc": broken}}
+    numbers, arrays = evaluate(setup, state.replace(params=params), "test")
+    assert numbers["eval/test/unanswered"] == 13 and numbers["eval/test/accuracy"] == 0
+    assert numbers["eval/test/f1"] == 0 and numbers["eval/test/agreement"] == 0
+    assert arrays["eval/test/confusion"].sum() == 0
+    assert not {"eval/test/nll", "eval/test/ece"} & set(numbers)
+
+
+def test_a_choice_on_the_test_split_is_told_once(tmp_path):
+    lines = []
+    section = dict(validation="test", test="test")
+    plan_run(tiny_config(data=section), tmp_path, lines.append)
+    told = [line for line in lines if "test results are too good" in line]
+    assert len(told) == 1 and "the best checkpoint is chosen" in told[0]
+    plan_run(tiny_config(data=section, checkpoint=dict(best="")), tmp_path, lines.append)
+    plan_run(tiny_config(), tmp_path, lines.append)
+    assert len([line for line in lines if "too good" in line]) == 1
