@@ -57,10 +57,10 @@ EXPORTS = {
     """,
     "kdaug_jax.metrics": """
         ClassSums Discrimination GROUP Moments Reliability UnitSums accuracy agreement brier
-        class_discrimination class_means class_separability class_sums confusion ece
+        answered class_discrimination class_means class_separability class_sums confusion ece
         effective_classes gaps group_sums human_cross_entropy human_kl human_kl_class human_kl_total
         kl_matrix mce mean merge merge_moments moments nll precision_recall_f1 predictive_kl
-        reliability t_stddev top_k_accuracy unit_sums
+        reliability t_stddev top_k_accuracy unanswered unit_sums
     """,
     "kdaug_jax.models": """
         Model check create fold_batchnorm names register take_branch

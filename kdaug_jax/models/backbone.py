@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from kdaug_jax.errors import ConfigError, suggest
-from kdaug_jax.models.batchnorm import SEEN, Recorded
+from kdaug_jax.models.batchnorm import OBSERVED, Recorded
 from kdaug_jax.models.layers import Mode
 from kdaug_jax.models.model import Variables
 from kdaug_jax.models.variables import flatten, mismatches
@@ -68,7 +68,7 @@ def from_linen(
 
     def apply(variables: Variables, image: jax.Array, mode: Mode, key: jax.Array | None) -> Any:
         args, kwargs = call(mode)
-        collections = ["batch_stats", SEEN] if mode.record else ["batch_stats"]
+        collections = ["batch_stats", OBSERVED] if mode.record else ["batch_stats"]
         kwargs["mutable"] = collections if mode.train else False
         kwargs["rngs"] = {} if key is None else {"dropout": key}
         result = module.apply(variables, image, *args, **kwargs)
@@ -77,7 +77,7 @@ def from_linen(
         outputs, changed = result
         statistics = changed.get("batch_stats", {})
         if mode.record:
-            return outputs, Recorded(statistics, (changed.get(SEEN, {}),))
+            return outputs, Recorded(statistics, (changed.get(OBSERVED, {}),))
         return outputs, statistics
 
     return Backbone(init, apply, *sizes)

@@ -17,12 +17,12 @@ Initializer = Callable[..., jax.Array]
 
 
 # The collection in which BatchNorm leaves what it saw.
-SEEN = "seen"
+OBSERVED = "observed"
 
 Variables = Mapping[str, Any]
 
 
-class Seen(NamedTuple):
+class Observed(NamedTuple):
     """What a layer saw in one pass.
 
     Attributes:
@@ -45,7 +45,7 @@ class Recorded(NamedTuple):
 
     Attributes:
       statistics: "batch_stats"; those of layers of other kinds may have moved.
-      passes: the collection `SEEN` of each pass.
+      passes: the collection `OBSERVED` of each pass.
     """
 
     statistics: Variables
@@ -115,7 +115,7 @@ class BatchNorm(nn.Module):
           branches: branch of each view, each in `0..num_branches-1`; may repeat.
           groups: number of consecutive equal groups of examples; a divisor of B.
           record: whether the running statistics stay as they are in training, and what was seen is
-            left in the collection `SEEN`, see `moved`.
+            left in the collection `OBSERVED`, see `moved`.
 
         Returns:
           Array of the shape and type of `x`.
@@ -153,7 +153,7 @@ class BatchNorm(nn.Module):
             count = x.size // (x.shape[-1] * len(branches))
             keep, share = self.momentum, 1.0 - self.momentum
             if record:
-                self.sow(SEEN, "moments", Seen(
+                self.sow(OBSERVED, "moments", Observed(
                     batch_mean, batch_variance, jnp.array(branches, jnp.int32),
                     *(jnp.float32(number) for number in (count, keep, share)),
                 ))

@@ -153,11 +153,11 @@ def test_parts_of_a_batch_move_statistics_once(branches, num_branches):
     seen = []
     for part in np.split(x.astype(np.float32), 4):
         _, changed = norm.apply(
-            variables, part, True, branches, 1, True, mutable=["batch_stats", batchnorm.SEEN]
+            variables, part, True, branches, 1, True, mutable=["batch_stats", batchnorm.OBSERVED]
         )
         jax.tree.map(np.testing.assert_array_equal, changed["batch_stats"],
                      variables["batch_stats"])
-        seen.append(changed[batchnorm.SEEN])
+        seen.append(changed[batchnorm.OBSERVED])
     stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *seen)
     moved = batchnorm.moved(variables["batch_stats"], (stacked,))
     for name, value in expected.items():
