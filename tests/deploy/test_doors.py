@@ -1,14 +1,12 @@
 """What leaves a run is the state that its table recommends, or what is named; damage is seen."""
 
 import dataclasses
-import io
 import json
 
 import numpy as np
 import pytest
 
-from kdaug_jax import data
-from kdaug_jax.deploy import artifact, export, predict
+from kdaug_jax.deploy import artifact, predict
 from kdaug_jax.errors import ConfigError, UserError
 from kdaug_jax.experiment import config as configs
 from kdaug_jax.experiment.frozen.standalone import load_one
@@ -16,40 +14,25 @@ from kdaug_jax.models import export_weights, import_weights
 from kdaug_jax.models.foreign import safetensors_file
 from kdaug_jax.models.variables import flatten
 from kdaug_jax.runtime import checkpoint, manifest
-from kdaug_jax.training import loop
 from kdaug_jax.training.plan import plan_run
 from kdaug_jax.training.setup import check_teachers, prepare
 from tests.conftest import tiny_config
-
-NAMES = ("ant", "bee", "cat", "dog")
-
-
-@pytest.fixture(scope="module")
-def split():
-    made = data.load("synthetic:8x8,4,40", {"train": "train"}).splits["train"]
-    pair = made.image, made.label
-    named = data.from_arrays(dict.fromkeys(("train", "validation", "test"), pair), NAMES)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(data.SOURCES, "named", lambda argument, options: named)
-        yield made
-
-
-def train(directory, **sections):
-    config = tiny_config(**{
-        "data": dict(source="named", batch_size=8), "views": {"x": ""},
-        "train": dict(epochs=3.0), **sections,
-    })
-    loop.train(config, directory, stream=io.StringIO())
-    return directory
+from tests.deploy.conftest import NAMES, VIEW, train
 
 
 @pytest.fixture(scope="module")
-def sweep(split, tmp_path_factory):
+def sweep(named, tmp_path_factory):
     """Two members, of which the second learns nothing, in bfloat16, seen through a view."""
     return train(
-        tmp_path_factory.mktemp("sweep") / "run", population=(("optim.schedule", (0.5, 1e-9)),),
-        precision="bfloat16", eval=dict(view="flip(1.0)"), checkpoint=dict(keep=2),
-    )
+        tmp_path_factory.mktemp("sweep") / "run", configs.network("tiny", trainable=True),
+        population=(("optim.schedule", (0.5, 1e-9)),), precision="bfloat16",
+        eval=dict(view=VIEW), checkpoint=dict(keep=2), train=dict(epochs=3.0),
+    )[0]
+
+
+@pytest.fixture(scope="module")
+def low(quantised):
+    return quantised[0]
 
 
 def leaves(loaded):
@@ -120,26 +103,15 @@ def test_steps_and_the_kept_best(sweep):
         load_one(f"{sweep}@{first}@99", say=print)
 
 
-def test_the_function_computes_as_the_run_did(sweep, split):
-    export.export_run(sweep, stream=io.StringIO())
+def test_the_function_computes_as_the_run_did(sweep, named):
     results = json.loads((sweep / "results.json").read_text())
     for number, values in enumerate(results.values()):
         card, function = artifact.read(sweep / "export" / str(number))
-        assert card.precision == "bfloat16" and card.view == "flip(1.0)"
-        logits = np.asarray(function(split.image), np.float64)
+        assert card.precision == "bfloat16" and card.view == VIEW
+        logits = np.asarray(function(named.image), np.float64)
         logs = logits - np.log(np.exp(logits).sum(1, keepdims=True))
-        nll = -logs[np.arange(40), split.label].mean()
+        nll = -logs[np.arange(40), named.label].mean()
         assert nll == pytest.approx(values["eval/validation/nll"], rel=1e-3)
-
-
-@pytest.fixture(scope="module")
-def low(split, tmp_path_factory):
-    network = configs.network("resnet8", trainable=True, options={"bits": (4, 4)})
-    directory = tmp_path_factory.mktemp("low") / "run"
-    train(directory, networks={"student": network}, train=dict(epochs=0.4),
-          eval=dict(view="flip(1.0)"))
-    export.export_run(directory, stream=io.StringIO())
-    return directory
 
 
 def test_plain_weights_do_not_leave_a_network_of_few_bits(low, tmp_path, capsys):
@@ -158,7 +130,7 @@ def test_plain_weights_do_not_leave_a_network_of_few_bits(low, tmp_path, capsys)
     # What comes back answers as what left.
     for path in (tmp_path / "w.safetensors", rounded):
         imported = import_weights.import_file(path, "resnet8")
-        assert imported.card.options["bits"][1] == 4 and imported.card.view == "flip(1.0)"
+        assert imported.card.options["bits"][1] == 4 and imported.card.view == VIEW
     with pytest.raises(ConfigError, match="--options: says bits=.32, 32., the card in the file"):
         import_weights.import_file(path, "resnet8", options={"bits": (32, 32)})
     with pytest.raises(ConfigError, match=r"networks.teacher.options: has bits=\(32, 32\), but"):
@@ -166,18 +138,18 @@ def test_plain_weights_do_not_leave_a_network_of_few_bits(low, tmp_path, capsys)
     assert export_weights.main([f"--from={low}@best", f"--to={tmp_path / 'x'}", "--latent"]) == 0
 
 
-def test_packed_weights_need_no_side_file(low, split):
+def test_packed_weights_need_no_side_file(low, named):
     directory = low / "export"
-    expected = np.asarray(artifact.read(directory, packed=True)[1](split.image))
+    expected = np.asarray(artifact.read(directory, packed=True)[1](named.image))
     side = {name: (directory / name).read_bytes() for name in ("sizes.json", "model.json")}
     for name in side:
         (directory / name).unlink()
     for path in (directory, directory / "packed.safetensors"):
         card, function = artifact.read(path, packed=True)
-        assert card.view == "flip(1.0)" and card.class_names == NAMES
-        np.testing.assert_array_equal(function(split.image), expected)
+        assert card.view == VIEW and card.class_names == NAMES
+        np.testing.assert_array_equal(function(named.image), expected)
     card, function = artifact.read(directory / "model.stablehlo")
-    np.testing.assert_allclose(function(split.image), expected, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(function(named.image), expected, rtol=1e-4, atol=1e-4)
     for name, content in side.items():
         (directory / name).write_bytes(content)
 
@@ -215,11 +187,11 @@ def test_a_card_that_says_too_little(low, tmp_path):
             artifact.read(copy)
 
 
-def test_predict_says_what_answers_and_goes_on(low, split, tmp_path, capsys):
+def test_predict_says_what_answers_and_goes_on(low, named, tmp_path, capsys):
     from PIL import Image
 
     paths = [tmp_path / f"{number}.png" for number in range(3)]
-    for path, image in zip(paths, split.image, strict=False):
+    for path, image in zip(paths, named.image, strict=False):
         Image.fromarray(image).save(path)
     paths[1].write_bytes(b"nothing")
     model = f"--model={low / 'export'}"
@@ -229,10 +201,10 @@ def test_predict_says_what_answers_and_goes_on(low, split, tmp_path, capsys):
         str(paths[0]), str(paths[2])
     ]
     assert "1.png: image 1 is not a PNG" in printed.err
-    assert 'model: resnet8, step 2, BatchNorm branch 0, options {"bits": [4, 4]}' in printed.err
+    assert 'model: resnet8, step 5, BatchNorm branch 0, options {"bits": [4, 4]}' in printed.err
 
 
-def test_two_checkouts_give_one_function(split, sweep):
+def test_two_checkouts_give_one_function(named, sweep):
     content = (sweep / "export" / "0" / "model.stablehlo").read_bytes()
     assert b".py" not in content and b"/kdaug_jax/" not in content
     card = artifact.read(sweep / "export" / "0")[0]
