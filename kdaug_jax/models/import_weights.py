@@ -52,12 +52,10 @@ class Imported(NamedTuple):
     Attributes:
       card: of the network.
       variables: `{"params", "batch_stats"}` of float32 arrays.
-      notes: lines on what is not known of it.
     """
 
     card: ModelCard
     variables: dict[str, Any]
-    notes: tuple[str, ...] = ()
 
 
 def import_file(
@@ -167,7 +165,7 @@ def import_file(
         )
     else:
         made = dataclasses.replace(made, compared=_compare(check, made, variables))
-    return Imported(made, variables, tuple(notes))
+    return Imported(dataclasses.replace(made, notes=tuple(notes)), variables)
 
 
 def _same_as_card(path: Path, card: Mapping[str, Any], name: str, count: int) -> None:
@@ -391,7 +389,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def describe(imported: Imported) -> str:
     """Returns a few lines on what was imported and what is not known of it."""
-    card, variables, notes = imported
+    card, variables = imported
     count = sum(leaf.size for leaf in jax.tree.leaves(variables["params"]))
     named = "known" if card.class_names else "not known, so their order cannot be checked"
     return "\n".join((
@@ -402,7 +400,7 @@ def describe(imported: Imported) -> str:
         f"source {card.source}, sha256 {card.sha256[:16]}…",
         *([card.describe()] if card.step >= 0 else []),
         *([card.compared] if card.compared else []),
-        *notes,
+        *card.notes,
     ))
 
 

@@ -53,6 +53,7 @@ class ModelCard:
       precision: type of the computation.
       accuracy: on the validation split of the run, 0..1; None where it is not known.
       compared: what `import_weights --check` measured, empty where nothing was compared.
+      notes: lines on what was not known when it was imported.
     """
 
     arch: str
@@ -77,6 +78,7 @@ class ModelCard:
     precision: str = "float32"
     accuracy: float | None = None
     compared: str = ""
+    notes: tuple[str, ...] = ()
 
     def describe(self) -> str:
         """Returns a line for the console: which state of which run this is."""
@@ -262,7 +264,7 @@ def _fits(name: str, value: Any) -> bool:
         return value == "rgb"
     if name == "view":
         return value is None or isinstance(value, str)
-    if name == "class_names":
+    if name in ("class_names", "notes"):
         return isinstance(value, list) and all(isinstance(label, str) for label in value)
     if name == "options":
         return isinstance(value, dict) and not set(value) & set(ARGUMENTS)

@@ -88,11 +88,11 @@ def test_values_beyond_any_sense(state, tmp_path):
     assert "holds a value of 5e+04 among others of size" in refused(path)
     safetensors_file.write(path, state, {})
     imported = import_weights.import_file(path, "tiny", **STATISTICS)
-    assert any("carries no checksum" in note for note in imported.notes)
+    assert any("carries no checksum" in note for note in imported.card.notes)
     digest = sha256_file(path)
     imported = import_weights.import_file(path, "tiny", sha256=digest[:16], **STATISTICS)
     assert imported.card.sha256 == digest
-    assert not any("carries no checksum" in note for note in imported.notes)
+    assert not any("carries no checksum" in note for note in imported.card.notes)
     assert f"has the SHA-256 {digest}, not the stated" in refused(path, sha256="0" * 64)
     assert "--sha256: is 'xyz'; 64 hexadecimal digits" in refused(path, sha256="xyz")
 
