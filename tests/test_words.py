@@ -15,7 +15,7 @@ VAGUE = {"one", "own", "found"}
 GIVEN_UP = (
     r"\blifting\b", r"\brevisit\b", r"\bcadence\b", r"\bhush\b", r"\btaps?\b", r"\bgroup_size\b",
     r"\bsuits\b", r"\basking\b", r"\bSaid\b", r"\bSeen\b", r"\b(spreads|SPREADS)\b", r"\bslabs?\b",
-    r"\bplan_answers\b", r"\bclass (Plan|Answer|Choice|Score)\b",
+    r"\bplan_answers\b", r"\bclass (Plan|Answer|RunState|Score)\b",
     r"\bdef (build|lift|near|natural)\(", r"\bconfigs?\.put\b",
     r"\bruntime\.card\b", r"\bops\.(words|double|products|taps)\b", r"\bSetup\.numbers\b",
 )

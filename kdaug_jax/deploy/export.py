@@ -11,6 +11,7 @@ import numpy as np
 
 from kdaug_jax.deploy import artifact
 from kdaug_jax.experiment import views
+from kdaug_jax.experiment.frozen.places import CHOICE, place_of
 from kdaug_jax.experiment.frozen.standalone import load_one
 from kdaug_jax.runtime import workdir
 from kdaug_jax.runtime.console import Console
@@ -19,13 +20,14 @@ EXPORT = "export"
 
 
 def export_run(directory: str | Path, *, stream: TextIO | None = None) -> dict[str, Any]:
-    """Exports the newest whole checkpoint of a run into `<workdir>/export`.
+    """Exports a state of a run into `<workdir>/export`: the newest, or the one that is named.
 
     Each member of a population goes to a folder of its number below it. An older export is
     replaced.
 
     Args:
-      directory: the working directory of the run.
+      directory: the working directory of the run; `DIR@best`, `DIR@STEP`, `DIR@MEMBER` or
+        `DIR@branch=N` names another state than the newest, on the branch that the run selected.
       stream: console, by default standard output.
 
     Returns:
@@ -35,26 +37,31 @@ def export_run(directory: str | Path, *, stream: TextIO | None = None) -> dict[s
       UserError: there is no such run, or no intact checkpoint.
     """
     console = Console(stream)
-    directory, stored = workdir.read_run(directory)
+    place = place_of(str(directory), where="--workdir")
+    directory, stored = workdir.read_run(place.path)
     view, crop, size, dtype = stored["config"]["eval"]["view"], "", None, np.uint8
     if stored["data"].get("mixed"):  # files of any size are then cropped before the function
         leading, crop, view = views.split_leading(view, "eval.view")
         size, dtype = leading.plan.size, leading.plan.dtype
     sizes = {}
     for number, name in enumerate(stored["members"]):
-        loaded = load_one(directory, member=number, say=console.say)
+        if place.member not in ("", name, str(number)):
+            continue
+        chosen = str(directory) + "".join(
+            f"{CHOICE}{choice}" for choice in (
+                "best" if place.best else "", "" if place.step is None else f"step={place.step}"
+            ) if choice
+        )
+        loaded = load_one(chosen, member=number, branch=place.branch, say=console.say)
         target = directory / EXPORT if len(stored["members"]) == 1 else (
             directory / EXPORT / str(number)
         )
         if jax.process_index() == 0:
-            card = dataclasses.replace(
-                loaded.card, crop=crop, size=size or loaded.card.size,
-                **{name: stored["config"]["data"].get(name, getattr(loaded.card, name))
-                   for name in ("exif", "alpha")},
-            )
+            card = dataclasses.replace(loaded.card, crop=crop, size=size or loaded.card.size)
             sizes[str(target)] = artifact.write(
-                target, loaded._replace(card=card), view, card.mean, dtype
+                target, loaded._replace(card=card), view, card.fill, dtype
             )
             console.say(f"{name or loaded.card.arch}: {target}")
+            console.say(loaded.state)
             console.say(artifact.table(sizes[str(target)]))
     return sizes

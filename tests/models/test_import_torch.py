@@ -32,7 +32,9 @@ def layouts(torch):
 
 def ours(name, imported, image):
     card = imported.card
-    model = models.create(name, card.num_classes, normalize=(card.mean, card.std))
+    model = models.create(
+        name, card.num_classes, normalize=(card.mean, card.std), **card.options
+    )
     run = jax.jit(
         lambda variables, image: model.apply(variables, image, train=False)[0].logits,
         compiler_options={"xla_backend_optimization_level": 0},
@@ -58,6 +60,7 @@ def test_import_and_export_say_the_same(torch, layouts, tmp_path, name):
     imported = import_weights.import_file(
         path, name, size=(side, side) if name != "lenet_vrm" else None,
         mean=(0.5, 0.45, 0.4), std=(0.2, 0.25, 0.3),
+        variant="tf" if name.startswith("efficientnet") else "",
     )
     assert imported.card.layout == layout_of(name).name == LAYOUTS[name]
     assert imported.card.num_classes == CLASSES
