@@ -16,7 +16,7 @@ from kdaug_jax.evaluation.build import build_evaluator, check_evaluation
 from kdaug_jax.evaluation.run import Evaluator, params_of, variables_of
 from kdaug_jax.experiment import config as configs
 from kdaug_jax.experiment import networks, views
-from kdaug_jax.experiment.frozen.stored import absolute, checkpoints_of, located
+from kdaug_jax.experiment.frozen.places import absolute, checkpoints_of, located
 from kdaug_jax.experiment.phases import build_programs
 from kdaug_jax.experiment.program import Program
 from kdaug_jax.runtime import sharding

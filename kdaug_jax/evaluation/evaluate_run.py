@@ -24,7 +24,8 @@ from kdaug_jax.evaluation.sets import build_sets, corruption_errors, load_sets
 from kdaug_jax.evaluation.tables import results_tables
 from kdaug_jax.experiment import config as configs
 from kdaug_jax.experiment import networks, views
-from kdaug_jax.experiment.frozen.stored import load, located
+from kdaug_jax.experiment.frozen.places import located
+from kdaug_jax.experiment.frozen.stored import load
 from kdaug_jax.runtime import checkpoint, sharding, workdir
 from kdaug_jax.runtime.console import Console
 from kdaug_jax.types import Info

@@ -26,7 +26,7 @@ from kdaug_jax.evaluation.sets import SetData, load_sets
 from kdaug_jax.experiment import config as configs
 from kdaug_jax.experiment import views
 from kdaug_jax.experiment.frozen import compatibility
-from kdaug_jax.experiment.frozen.stored import WORKDIR, located
+from kdaug_jax.experiment.frozen.places import WORKDIR, located
 from kdaug_jax.experiment.phases import build_programs
 from kdaug_jax.experiment.program import Program
 from kdaug_jax.runtime import manifest, workdir

@@ -15,7 +15,8 @@ from kdaug_jax.evaluation.build import build_evaluator
 from kdaug_jax.evaluation.run import Evaluator, evaluate_split, make_network_evaluator
 from kdaug_jax.evaluation.sets import EvalSet, build_sets
 from kdaug_jax.experiment.frozen import compatibility, tables
-from kdaug_jax.experiment.frozen.stored import absolute, load
+from kdaug_jax.experiment.frozen.places import absolute
+from kdaug_jax.experiment.frozen.stored import load
 from kdaug_jax.experiment.program import Program
 from kdaug_jax.runtime import sharding, workdir
 from kdaug_jax.training import population

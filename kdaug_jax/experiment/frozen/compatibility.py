@@ -8,7 +8,8 @@ from typing import Any
 from kdaug_jax.errors import ConfigError
 from kdaug_jax.experiment import views
 from kdaug_jax.experiment.frozen import tables
-from kdaug_jax.experiment.frozen.stored import FUNCTION_CARD, absolute, checkpoints_of
+from kdaug_jax.experiment.frozen.places import absolute
+from kdaug_jax.experiment.frozen.stored import FUNCTION_CARD
 from kdaug_jax.experiment.network import Network
 from kdaug_jax.runtime import model_card, workdir
 from kdaug_jax.types import Info
@@ -88,7 +89,7 @@ def check_evaluated(
 
 def class_names(network: Network) -> tuple[str, ...]:
     """Returns the class names stored with a frozen network; empty where there are none."""
-    path, kind = absolute(checkpoints_of(network.checkpoint)[0]), network.facts.get("kind")
+    path, kind = absolute(network.checkpoint), network.facts.get("kind")
     if kind == "run":
         names = workdir.read_json(path / "classes.json")
         return tuple(map(str, names)) if isinstance(names, list) else ()

@@ -12,6 +12,7 @@ import numpy as np
 from kdaug_jax import models
 from kdaug_jax.errors import ConfigError
 from kdaug_jax.experiment.frozen import stored
+from kdaug_jax.experiment.frozen.places import absolute
 from kdaug_jax.experiment.network import Network
 from kdaug_jax.models.model import Model
 from kdaug_jax.models.variables import take_branch
@@ -57,7 +58,7 @@ def load_one(
       ConfigError: there is no such network, member or branch, or the branch is for training only.
       CheckpointError: no checkpoint is complete.
     """
-    path = stored.absolute(str(source))
+    path = absolute(str(source))
     card = model_card.read(path / model_card.CARD) if path.is_dir() else None
     if card is not None:
         facts = {**dataclasses.asdict(card), "name": card.arch, "kind": "card", "num_branches": 1}

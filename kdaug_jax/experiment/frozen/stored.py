@@ -22,6 +22,7 @@ import numpy as np
 
 from kdaug_jax.errors import CheckpointError, ConfigError
 from kdaug_jax.experiment.frozen import functions, tables
+from kdaug_jax.experiment.frozen.places import absolute, checkpoints_of
 from kdaug_jax.experiment.network import Network, create
 from kdaug_jax.models.foreign import safetensors_file, torch_file
 from kdaug_jax.models.variables import flatten, mismatches
@@ -29,39 +30,10 @@ from kdaug_jax.runtime import checkpoint, model_card, workdir
 from kdaug_jax.runtime.digest import sha256_file
 from kdaug_jax.types import Info
 
-# Stands for the run's own directory at the front of a checkpoint's path.
-WORKDIR = "workdir:"
 # Files of an exported directory.
 FUNCTION, FUNCTION_CARD = "model.stablehlo", "model.json"
 
 _IMPORT = "python -m kdaug_jax.models.import_weights --arch=NAME --from={path} --to=DIR"
-
-
-def checkpoints_of(text: str | Sequence[str]) -> tuple[str, ...]:
-    """Returns the checkpoints of a config, which are a tuple or a text with commas."""
-    return tuple(path.strip() for path in (text.split(",") if isinstance(text, str) else text))
-
-
-def located(checkpoint: str | Sequence[str], directory: Path) -> str | tuple[str, ...]:
-    """Replaces `workdir:` in front of checkpoints, so that a run may be moved with its teacher.
-
-    Args:
-      checkpoint: see `checkpoints_of`.
-      directory: working directory of the run.
-
-    Returns:
-      The checkpoint with paths instead; a single path as a text.
-    """
-    paths = tuple(
-        str(directory / path.removeprefix(WORKDIR)) if path.startswith(WORKDIR) else path
-        for path in checkpoints_of(checkpoint)
-    )
-    return paths if len(paths) > 1 else paths[0]
-
-
-def absolute(checkpoint: str) -> Path:
-    """Returns the absolute path of a checkpoint."""
-    return workdir.place("checkpoint", checkpoint)
 
 
 def build_frozen(where: str, config: Mapping[str, Any], info: Info, dtype: str) -> Network:
