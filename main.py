@@ -54,18 +54,18 @@ def main() -> int:
             count = processes.start(given.distributed)
             batch, train = full["data"]["batch_size"] // count, full["train"]
             sharding.use_host_cores(batch, train["replica_batch_size"], train["accumulate"])
-            directory, change = given.workdir, given.allow_config_change
+            directory, allow = given.workdir, given.allow_config_change
+            checks = {"allow_config_change": allow, "verify_data": given.verify_data}
             if full["mode"] == "evaluate":
-                evaluate_run(full, directory, allow_config_change=change)
+                evaluate_run(full, directory, **checks, eval_data=given.eval_data)
             elif full["mode"] == "preview":
                 preview.preview(full, directory)
             elif full["mode"] == "export":
-                export.export_run(directory)
+                export.export_run(directory, verify_data=given.verify_data)
             elif full["mode"] == "compile":
                 compile_with_flags(full, given)
             else:
-                full = teachers.ensure(full, directory, allow_config_change=change)
-                loop.train(full, directory, allow_config_change=change)
+                loop.train(teachers.ensure(full, directory, **checks), directory, **checks)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code

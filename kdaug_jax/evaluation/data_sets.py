@@ -8,8 +8,10 @@ from typing import Any
 import numpy as np
 
 from kdaug_jax import data
+from kdaug_jax.data.contents import content_digest, is_small, split_digest
 from kdaug_jax.data.options import no_bar
 from kdaug_jax.errors import ConfigError, DataError
+from kdaug_jax.experiment.named_files import named_files
 from kdaug_jax.types import Info
 
 USES = ("train", "validation", "test")
@@ -55,40 +57,95 @@ def load_data(
     return data.load(section["source"], splits, read_options(section, say, progress))
 
 
-def data_record(dataset: data.Dataset, info: Info) -> dict[str, Any]:
+def data_record(
+    dataset: data.Dataset, info: Info, config: Mapping[str, Any], sets: Sequence[Any] = ()
+) -> dict[str, Any]:
     """Returns what a run stores of its data.
 
     Args:
       dataset: of the run.
       info: facts of it.
+      config: the complete plain config.
+      sets: the data sets of `eval.sets`, see `evaluation.sets.SetData`.
 
     Returns:
-      `{"mixed", "splits"}`: whether images have several sizes, and examples and digest of each
-      split that has a digest.
+      `{"mixed", "class_names", "facts", "splits", "sets", "files"}`: whether images have several
+      sizes, size, mean and deviation of the training split, examples and digest of each split and
+      set, and the digest of each file that the config names.
     """
-    return {"mixed": bool(info.mixed), "splits": {
-        use: {"examples": len(split), "digest": split.digest}
-        for use, split in dataset.splits.items() if split.digest
-    }}
+    return {
+        "mixed": bool(info.mixed),
+        "class_names": list(dataset.class_names),
+        "facts": {"size": info.size and list(info.size), "mean": list(info.mean),
+                  "std": list(info.std)},
+        "splits": {use: _described(split) for use, split in dataset.splits.items()},
+        "sets": {item.name: {"source": item.source, **_described(item.split)} for item in sets},
+        "files": named_files(config),
+    }
 
 
-def data_changes(stored: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """Returns a line for each split that is not the one that a run stored.
+def _described(split: data.Split) -> dict[str, Any]:
+    return {"examples": len(split), "digest": split_digest(split)}
+
+
+def data_contents(
+    dataset: data.Dataset, verify: bool, options: data.ReadOptions
+) -> dict[str, str]:
+    """Reads the images of small splits, or of all, and returns the digest of each split.
 
     Args:
-      stored: what `data_record` returned when the run was started.
-      now: what it returns now.
+      dataset: of the run.
+      verify: whether all images are read.
+      options: how they are read.
     """
-    lines = []
-    for use, before in stored.get("splits", {}).items():
-        after = now["splits"].get(use)
-        if after is None or after == before:
-            continue
-        if before["examples"] != after["examples"]:
-            lines.append(f"{use}: {before['examples']:,} examples -> {after['examples']:,}")
-        else:
-            lines.append(f"{use}: names, labels, sizes or bytes of its files differ")
-    return lines
+    return {
+        use: content_digest(split, use, options) for use, split in dataset.splits.items()
+        if is_small(split) or (verify and not split.in_memory)
+    }
+
+
+def data_changes(
+    stored: Mapping[str, Any], now: Mapping[str, Any], contents: Mapping[str, str] = {}
+) -> list[str]:
+    """Returns a line for each part of the data that is not the one that a run stored.
+
+    Args:
+      stored: the record of the run, of which "data" and "contents" are used.
+      now: what `data_record` returns now.
+      contents: what `data_contents` returns now.
+    """
+    before = stored.get("data", {})
+    lines = class_changes(before.get("class_names", ()), now["class_names"])
+    for part in ("splits", "sets"):
+        for name, old in before.get(part, {}).items():
+            new = now[part].get(name)
+            if new is None or new.get("source") != old.get("source"):
+                continue
+            differs = new["digest"] != old["digest"]
+            if new["examples"] != old["examples"]:
+                lines.append(f"{name}: {old['examples']:,} examples -> {new['examples']:,}")
+            elif differs:
+                lines.append(f"{name}: names, labels, sizes or bytes of its files differ")
+            elif part == "splits":
+                digest = stored.get("contents", {}).get(name)
+                if digest and contents.get(name, digest) != digest:
+                    lines.append(f"{name}: the contents of its images differ")
+    return lines + [
+        f"the file {name} has other contents" for name, digest in before.get("files", {}).items()
+        if now["files"].get(name, digest) != digest
+    ]
+
+
+def class_changes(before: Sequence[str], now: Sequence[str]) -> list[str]:
+    """Returns a line if the class names differ from those of a run; none where it stored none."""
+    if not before or list(before) == list(now):
+        return []
+    if len(before) != len(now):
+        lost = sorted(set(before) - set(now)) + sorted(set(now) - set(before))
+        example = f", such as '{lost[0]}'" if lost else ""
+        return [f"{len(before)} classes -> {len(now)}{example}"]
+    number = next(i for i, name in enumerate(before) if name != now[i])
+    return [f"class {number} was '{before[number]}' and is '{now[number]}'"]
 
 
 def refuse_changes(source: str, altered: Sequence[str], remedies: str) -> None:

@@ -21,6 +21,7 @@ def define_flags(values: flags.FlagValues) -> None:
     texts = {
         "workdir": "Folder of this run's files.",
         "distributed": processes.FORM,
+        "eval_data": "With --mode=evaluate: other data of the same classes, as SOURCE,SPLIT.",
         "topology": "With --mode=compile: devices to compile for, such as v5e:16x16 or h200:8.",
         "assume": "With --mode=compile: data that are not there, as "
         "examples=1281167,classes=1000,size=mixed or size=WxH.",
@@ -31,6 +32,7 @@ def define_flags(values: flags.FlagValues) -> None:
     flags.DEFINE_enum("mode", None, MODES, "Overrides config.mode.", flag_values=values)
     flags.DEFINE_bool("print_config", False, "Print the config and stop.", flag_values=values)
     flags.DEFINE_bool("allow_config_change", False, "Resume with this config.", flag_values=values)
+    flags.DEFINE_bool("verify_data", False, "Compare what all images hold.", flag_values=values)
 
 
 def no_config(argv: Sequence[str]) -> ConfigError:

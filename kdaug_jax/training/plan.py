@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,9 +16,11 @@ from kdaug_jax.evaluation.data_sets import (
     READ,
     USES,
     data_changes,
+    data_contents,
     data_record,
     load_data,
     load_human,
+    read_options,
     refuse_changes,
 )
 from kdaug_jax.evaluation.metric_table import resolve_metric
@@ -66,6 +68,7 @@ def plan_run(
     say: Callable[[str], None],
     *,
     allow_config_change: bool = False,
+    verify_data: bool = False,
     record: bool = True,
     beside: RunPlan | None = None,
     progress: Callable[[float, str], None] = no_bar,
@@ -78,6 +81,7 @@ def plan_run(
       directory: the working directory, absolute.
       say: prints a line.
       allow_config_change: whether the directory may hold another config.
+      verify_data: whether the contents of all images are read and compared.
       record: whether a config that the directory holds must be this one.
       beside: a plan whose data are used where they are the same, instead of reading them again.
       progress: shows a bar while a data set is indexed.
@@ -124,30 +128,42 @@ def plan_run(
     }
     for use, count in data.overlaps(dataset.splits, {use: section[use] for use in USES}).items():
         say(f"warning: data.{use} and data.train share {count:,} examples")
-    digests = data_record(dataset, info)
-    if record:
-        _compare(directory, written, digests, section["source"], say, allow_config_change)
-    return RunPlan(full, dataset, programs, members, hparams, {
+    written_record = {
         "config": written,
         "networks": facts,
         "members": [member.name for member in members],
-        "data": digests,
-    }, human, described, sets)
+        "data": data_record(dataset, described, full, sets),
+        "contents": {},
+    }
+    if record:
+        options = read_options(section, say, progress)
+        contents = data_contents(dataset, verify_data, options)
+        stored = _compare(directory, written_record, contents, say, allow_config_change)
+        if verify_data and stored and set(contents) - set(stored):
+            say("data: the contents of the images were not recorded when the run was started: "
+                "they are from now on")
+        written_record["contents"] = {**stored, **contents}
+    return RunPlan(
+        full, dataset, programs, members, hparams, written_record, human, described, sets
+    )
 
 
 def _compare(
-    directory: Path, written: Mapping[str, Any], digests: Mapping[str, Any], source: str,
+    directory: Path, now: Mapping[str, Any], contents: Mapping[str, str],
     say: Callable[[str], None], allow_change: bool,
-) -> None:
+) -> dict[str, str]:
+    """Compares with the run that the directory holds; returns the contents that it recorded."""
     stored = workdir.read_record(directory)
-    if not stored or not manifest.steps(directory / "checkpoints"):
-        return
-    changed = configs.difference(stored["config"], written)
-    altered = data_changes(stored.get("data", {}), digests)
+    steps = manifest.steps(directory / "checkpoints")
+    if not stored or not (steps or not workdir.run_id(directory)):
+        return {}
+    config = now["config"]
+    changed = configs.difference(stored["config"], config)
+    altered = data_changes(stored, now["data"], contents)
     if not allow_change:  # first: other data have another mean and deviation in the config too
         refuse_changes(
-            source, altered, "use another --workdir, or --allow_config_change to go on with what "
-            "is there now",
+            config["data"]["source"], altered, "use another --workdir, or --allow_config_change to "
+            "go on with what is there now",
         )
     changed += altered
     if changed and not allow_change:
@@ -156,8 +172,26 @@ def _compare(
             "the run was started with another config (" + "; ".join(changed) + ")",
             "use another --workdir, or --allow_config_change to go on with the new one",
         )
-    for line in changed:
+    for line in [*changed, *_epochs_moved(stored, now, steps)]:
         say(f"config changed: {line}")
+    return {} if altered else stored.get("contents", {})
+
+
+def _epochs_moved(
+    stored: Mapping[str, Any], now: Mapping[str, Any], steps: Sequence[int]
+) -> list[str]:
+    """Returns a line if the newest step is of another epoch now that epochs have other lengths."""
+    lengths = []
+    for record in (stored, now):
+        train = record["data"].get("splits", {}).get("train")
+        if not train or not steps:
+            return []
+        lengths.append(max(train["examples"] // record["config"]["data"]["batch_size"], 1))
+    before, after = (steps[0] / length for length in lengths)
+    if before == after:
+        return []
+    return [f"an epoch is {lengths[1]:,} steps, was {lengths[0]:,}: step {steps[0]:,} is now epoch "
+            f"{round(after, 3)}, was {round(before, 3)}"]
 
 
 def teacher_label(name: str) -> str:

@@ -72,6 +72,7 @@ def prepare(
     say: Callable[[str], None],
     *,
     allow_config_change: bool = False,
+    verify_data: bool = False,
     record: bool = True,
     untrained: bool = False,
     progress: Callable[[float, str], None] = no_bar,
@@ -83,6 +84,7 @@ def prepare(
       directory: the working directory, which exists.
       say: prints a line.
       allow_config_change: whether the directory may hold another config.
+      verify_data: whether the contents of all images are read and compared.
       record: whether a config that the directory holds must be this one.
       untrained: whether frozen networks without a checkpoint are left out instead of refused.
       progress: shows a bar while a data set is indexed.
@@ -94,8 +96,8 @@ def prepare(
       UserError: whatever does not fit.
     """
     planned = plan_run(
-        config, directory, say, allow_config_change=allow_config_change, record=record,
-        progress=progress,
+        config, directory, say, allow_config_change=allow_config_change,
+        verify_data=verify_data, record=record, progress=progress,
     )
     first, section = planned.programs[0], planned.full["data"]
     mesh = sharding.make_mesh(

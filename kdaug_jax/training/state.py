@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -65,8 +65,8 @@ def from_tree(tree: dict[str, Any]) -> list[TrainState]:
 
 def restore_states(
     setup: Setup, checkpoints: Checkpoints, time: Goodput
-) -> tuple[list[TrainState], Any]:
-    """Returns every member's state of the newest checkpoint, or of step 0.
+) -> tuple[list[TrainState], dict[str, Any]]:
+    """Returns every member's state of the newest checkpoint, or of step 0; and its notes.
 
     Args:
       setup: the run.
@@ -74,20 +74,26 @@ def restore_states(
       time: measures where time goes.
 
     Returns:
-      The states, and the sums of metrics that were not logged yet (see `Window.state`) or None.
+      The states, and what was stored beside them (see `Window.notes`).
 
     Raises:
-      ConfigError: the checkpoint lies behind the end of the run.
+      ConfigError: the checkpoint lies behind the end of the run, or is of another run.
       CheckpointError: the disk has no room for a checkpoint.
     """
     with time("compile"):
-        states, sums = initial_states(setup), None
+        states, notes = initial_states(setup), {}
     with time("checkpoint"):
         restored = checkpoints.restore(as_tree(states))
         if restored is not None:
             tree, notes = restored
-            states, sums = from_tree(tree), notes["window"]
-    step, total = int(states[0].step), setup.first.total_steps
+            states = from_tree(tree)
+    run = workdir.run_id(setup.directory)
+    if run and notes.get("run", run) != run:
+        raise ConfigError(
+            str(checkpoints.directory), f"is of the run {notes['run'][:8]}, and the directory of "
+            f"the run {run[:8]}", "use another --workdir",
+        )
+    step, total = step_of(states), setup.first.total_steps
     if step > total:
         raise ConfigError(
             "train.epochs", f"the run ends at step {total} but stands at {step}",
@@ -95,4 +101,9 @@ def restore_states(
         )
     if step < total:
         workdir.require_room(checkpoints.directory, states)
-    return states, sums
+    return states, notes
+
+
+def step_of(states: Sequence[TrainState]) -> int:
+    """Returns the steps that a population has taken; members that failed stand at fewer."""
+    return max(int(state.step) for state in states)
