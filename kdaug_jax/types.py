@@ -131,6 +131,7 @@ class Info(NamedTuple):
       mixed: which sizes stored images have, for messages; empty where they have one.
       host_crops: whether the leading crops of views are cut on the host while images are decoded,
         as those of mixed sizes must be.
+      class_names: in the order of the labels; empty where there are none.
     """
 
     num_classes: int
@@ -141,6 +142,7 @@ class Info(NamedTuple):
     index: np.ndarray | None = None
     mixed: str = ""
     host_crops: bool = False
+    class_names: tuple[str, ...] = ()
 
 
 @flax.struct.dataclass

@@ -122,6 +122,7 @@ def describe(
         std=tuple(round(max(float(value), 1.0), 4) for value in std),
         index=train.index,
         mixed=mixed,
+        class_names=tuple(map(str, dataset.class_names)),
     )
 
 

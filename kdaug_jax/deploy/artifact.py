@@ -25,8 +25,8 @@ from kdaug_jax import models
 from kdaug_jax.errors import CheckpointError, ConfigError
 from kdaug_jax.experiment import views
 from kdaug_jax.experiment.frozen import functions
+from kdaug_jax.experiment.frozen.functions import FUNCTION, FUNCTION_CARD
 from kdaug_jax.experiment.frozen.standalone import Loaded
-from kdaug_jax.experiment.frozen.stored import FUNCTION, FUNCTION_CARD
 from kdaug_jax.models import pack
 from kdaug_jax.models.fold import fold_batchnorm
 from kdaug_jax.models.foreign import safetensors_file

@@ -84,7 +84,7 @@ class EvalSpec(NamedTuple):
           sizes: `i32[n,2]`, height and width of their images.
 
         Returns:
-          Crop plans and boxes by chain and view, as `_make_view` looks for them.
+          Crop plans and boxes by chain and view, as `make_view` looks for them.
         """
         return {
             f"{number}/{name}": drawn
@@ -157,11 +157,11 @@ def make_eval_step(spec: EvalSpec, first: bool = False) -> Callable[..., Sums]:
 
     def evaluate_batch(variables, params, batch: Batch, human, number, before) -> Sums:
         metrics = spec.metrics_of(human is not None, first)
-        view = _make_view(spec, 0, batch, number)
+        view = make_view(spec, 0, batch, number)
         members = [member for predictor in spec.predictors for member in predictor.members]
         outputs = [_run_networks(spec, variables, view, [*members, *_teachers(spec)], human)]
         for chain, (_, branch) in () if first else enumerate(spec.training_views, 1):
-            view = _make_view(spec, chain, batch, number)
+            view = make_view(spec, chain, batch, number)
             after = Ordering(number, outputs[-1].logits.values()).after(view.image)
             members = [_on_branch(spec, predictor, branch) for predictor in _main(spec)]
             members = [*members, *_teachers(spec)]
@@ -188,8 +188,15 @@ def make_eval_step(spec: EvalSpec, first: bool = False) -> Callable[..., Sums]:
     return jax.jit(sharding.within(spec.mesh, evaluate_batch), out_shardings=whole)
 
 
-def _make_view(spec: EvalSpec, chain: int, batch: Batch, number) -> View:
-    """Returns the last view of a chain, the same in every epoch and for every seed."""
+def make_view(spec: EvalSpec, chain: int, batch: Batch, number) -> View:
+    """Returns the last view of a chain, the same in every epoch and for every seed.
+
+    Args:
+      spec: of the evaluation.
+      chain: which of `spec.chains`.
+      batch: its examples.
+      number: `i32[]` of the batch.
+    """
     specs = spec.chains[chain]
     crops = {
         view.name: batch.crops[f"{chain}/{view.name}"] for view in specs if view.leading is not None

@@ -39,7 +39,7 @@ from kdaug_jax.evaluation.tables import results_tables
 from kdaug_jax.experiment import config as configs
 from kdaug_jax.experiment import networks, views
 from kdaug_jax.experiment.frozen.places import located
-from kdaug_jax.experiment.frozen.stored import load
+from kdaug_jax.experiment.frozen.stored import build_recorded, load
 from kdaug_jax.runtime import checkpoint, sharding, workdir
 from kdaug_jax.runtime.console import Console
 from kdaug_jax.types import Info
@@ -198,7 +198,7 @@ def _member(
     variables = {
         name: sharding.put_whole(spec.mesh, load(
             f"networks.{name}", spec.networks[name], spec.info, say,
-            number if name in trained else 0,
+            number if name in trained else None,
         ))
         for name in spec.needed_networks
     }
@@ -217,9 +217,11 @@ def _network(
     config: Mapping[str, Any], name: str, directory: Path, info: Info, precision: str, trained: bool
 ) -> networks.Network:
     """Builds a network of the run, or a teacher of it from where its weights are stored."""
+    if trained:
+        return build_recorded(f"networks.{name}", directory, name, info, precision)
     section = config["networks"][name]
-    where, source = str(directory), name
-    if not trained:
-        where, source = located(section["checkpoint"], directory), section["source"]
-    frozen = {"name": "", "trainable": False, "checkpoint": where, "source": source}
-    return networks.build_network(name, configs.network(**frozen), info, 1, 0, precision)
+    kept = ("source", "class_order", "outputs", "sha256", "trust")
+    frozen = {field: section[field] for field in kept if field in section}
+    checkpoint = located(section["checkpoint"], directory)
+    section = configs.network("", trainable=False, checkpoint=checkpoint, **frozen)
+    return networks.build_network(name, section, info, 1, 0, precision)

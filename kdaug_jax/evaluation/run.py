@@ -12,7 +12,7 @@ import numpy as np
 from kdaug_jax import metrics
 from kdaug_jax.data import Split, eval_batches
 from kdaug_jax.evaluation import metric_table
-from kdaug_jax.evaluation.eval_step import EvalSpec, Sums, make_eval_step
+from kdaug_jax.evaluation.eval_step import EvalSpec, Sums, make_eval_step, make_view
 from kdaug_jax.evaluation.predictors import Predictor, Selection, with_selected
 from kdaug_jax.runtime import sharding
 from kdaug_jax.types import TrainState
@@ -63,10 +63,19 @@ def make_evaluator(
     return Evaluator(spec, selections, batch_size, workers, first_pass, step)
 
 
-def make_network_evaluator(evaluator: Evaluator, network: str) -> Evaluator:
-    """Makes the evaluator of one network alone, without metrics that compare it with a teacher."""
+def make_network_evaluator(
+    evaluator: Evaluator, network: str, more: tuple[str, ...] = ()
+) -> Evaluator:
+    """Makes the evaluator of one network alone, without metrics that compare it with a teacher.
+
+    Args:
+      evaluator: of the run.
+      network: name of the network.
+      more: metrics beside those of the run.
+    """
     spec = evaluator.spec
     alone = {name: row for name, row in spec.metrics.items() if row.needs != "teacher"}
+    alone |= {name: metric_table.resolve_metric(name) for name in more}
     predictor = Predictor(network, ((network, 0),))
     spec = spec._replace(predictors=(predictor,), metrics=alone, training_views=())
     return make_evaluator(spec, (), evaluator.batch_size, evaluator.workers)
@@ -172,6 +181,30 @@ def evaluate_split(
                 for part, value in finished.items()
             }
     return Evaluation(metric_table.numbers(values), metric_table.arrays(values))
+
+
+def first_images(evaluator: Evaluator, split: Split, count: int) -> np.ndarray:
+    """Returns the first images of a split as networks are given them: `[count,H,W,C]`.
+
+    Args:
+      evaluator: whose view is taken.
+      split: its images; fewer than `count` are repeated.
+      count: how many.
+    """
+    spec = evaluator.spec
+    batch_size = -(-count // spec.mesh.size) * spec.mesh.size
+    rows = sharding.local_rows(spec.mesh, batch_size)
+    cutter = spec.cutters[0]
+    batches = eval_batches(
+        split, batch_size, rows, spec.crops if cutter.leading else None, cutter.stored, 0
+    )
+    make = jax.jit(
+        sharding.within(spec.mesh, lambda batch: make_view(spec, 0, batch, np.int32(0)).image),
+        out_shardings=sharding.replicated(spec.mesh),
+    )
+    with contextlib.closing(batches):
+        image = np.asarray(make(sharding.put_batch(spec.mesh, next(iter(batches)))))
+    return image[np.arange(count) % min(count, len(split))]
 
 
 def _join(a: Sums, b: Sums) -> Sums:

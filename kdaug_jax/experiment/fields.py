@@ -115,8 +115,22 @@ FIELDS: dict[str, Field] = {
     "networks.*.checkpoint": Field(
         "", "What a frozen network is loaded from, see `kdaug_jax.experiment.frozen.stored`: a "
         "working or teacher directory, a serialised function, a table of logits, or several, whose "
-        "probabilities are averaged; empty: it is trained first, with `recipe`.",
+        "probabilities are averaged; empty: it is trained first, with `recipe`. Of a run, `DIR` is "
+        "its last checkpoint, `DIR@best` the kept best, `DIR@STEP` that step, `DIR@MEMBER` that "
+        "member of a sweep and `DIR@branch=N` that BatchNorm branch.",
         type="str or tuple of str",
+    ),
+    "networks.*.class_order": Field(
+        "as_given", "Whether the classes of a frozen network must stand in the data's order, or "
+        "its logits are reordered by the names of its classes.", ("as_given", "by_name"),
+    ),
+    "networks.*.outputs": Field(
+        "logits", "What a frozen network returns; of `probabilities` the logarithm is taken.",
+        ("logits", "probabilities"),
+    ),
+    "networks.*.sha256": Field(
+        "", "SHA-256 that the file must have which `checkpoint` names, in hexadecimal digits; "
+        "empty: not compared."
     ),
     "networks.*.source": Field(
         "", "Name of the network in the run that `checkpoint` names; empty: `student` or the only "

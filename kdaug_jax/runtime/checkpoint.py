@@ -5,6 +5,7 @@ The only file that imports Orbax.
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import threading
@@ -301,13 +302,38 @@ def _facts(tree: Any) -> dict[str, str]:
     return facts
 
 
-def load_subtree(directory: Path, path: tuple[str, ...], say: Callable[[str], None]) -> Any:
-    """Loads part of the newest whole checkpoint as NumPy arrays, for use as a teacher.
+def best_step(directory: Path, metric: str) -> int | None:
+    """Returns the step with the best value of a metric among those that are kept.
+
+    Args:
+      directory: `<workdir>/checkpoints`.
+      metric: what `checkpoint.best` names; empty for none.
+
+    Returns:
+      The step; None where no checkpoint is stored with such a value.
+    """
+    sign = -1.0 if metric.endswith(LOWER_IS_BETTER) else 1.0
+    values = {}
+    for step in manifest.steps(directory):
+        try:
+            stored = json.loads((directory / str(step) / "metrics" / "metrics").read_text())
+            values[step] = sign * float(stored[metric])
+        except (OSError, ValueError, TypeError, KeyError):
+            continue  # it was saved between two evaluations
+    # Of equally good ones the newest, as Orbax keeps them.
+    return max(values, key=lambda step: (values[step], step), default=None)
+
+
+def load_subtree(
+    directory: Path, path: tuple[str, ...], say: Callable[[str], None], step: int | None = None
+) -> Any:
+    """Loads part of a whole checkpoint as NumPy arrays, for use as a teacher.
 
     Args:
       directory: `<workdir>/checkpoints`.
       path: keys from the root of the stored tree.
       say: prints a line about each damaged checkpoint.
+      step: which one, verified by the caller; by default the newest that is whole.
 
     Returns:
       The nested dicts below `path`.
@@ -315,7 +341,8 @@ def load_subtree(directory: Path, path: tuple[str, ...], say: Callable[[str], No
     Raises:
       CheckpointError: no checkpoint is there or whole, or it has no such part.
     """
-    step = processes.on_first(lambda: manifest.newest(directory, say, set_aside=False))
+    if step is None:
+        step = processes.on_first(lambda: manifest.newest(directory, say, set_aside=False))
     if step is None:
         raise CheckpointError(str(directory), "holds no checkpoint", "train that network first")
     step_dir = directory / str(step)

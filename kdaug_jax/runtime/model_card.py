@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import hashlib
+import json
 import os
 import shutil
 from collections.abc import Iterator, Mapping
@@ -15,10 +17,12 @@ from pathlib import Path
 from typing import Any
 
 import kdaug_jax
-from kdaug_jax.errors import ConfigError
+from kdaug_jax.errors import CheckpointError, ConfigError
 from kdaug_jax.runtime import checkpoint, workdir
 
 CARD = "card.json"
+# Entry of a card that holds the checksum of the others.
+SEAL = "seal"
 # Arguments of every network, so not options of an architecture.
 ARGUMENTS = ("name", "num_classes", "normalize", "num_branches", "replica_batch_size", "dtype")
 
@@ -40,6 +44,15 @@ class ModelCard:
       crop: how an image of any size is brought to `size`, as stages of a view; empty where images
         have that size already.
       exif, alpha: how images are decoded, `data.exif` and `data.alpha` of the run.
+      view: stages that images of `size` go through before the network, `eval.view` of the run;
+        None where it is not known. A function has them inside.
+      fill: the colour of `fill="mean"` in that view, in pixel units.
+      channels: their order, "rgb".
+      member: of the sweep that it was trained in, empty for a plain run.
+      step, branch: which state of the run it is; the step is -1 where it is not known.
+      precision: type of the computation.
+      accuracy: on the validation split of the run, 0..1; None where it is not known.
+      compared: what `import_weights --check` measured, empty where nothing was compared.
     """
 
     arch: str
@@ -55,6 +68,24 @@ class ModelCard:
     crop: str = ""
     exif: str = "ignore"
     alpha: str = "refuse"
+    view: str | None = None
+    fill: tuple[float, ...] = ()
+    channels: str = "rgb"
+    member: str = ""
+    step: int = -1
+    branch: int = 0
+    precision: str = "float32"
+    accuracy: float | None = None
+    compared: str = ""
+
+    def describe(self) -> str:
+        """Returns a line for the console: which state of which run this is."""
+        parts = [self.arch or "function"]
+        parts += [f"member {self.member}"] if self.member else []
+        parts += [f"step {self.step}, BatchNorm branch {self.branch}"] if self.step >= 0 else []
+        parts += [f"options {json.dumps(dict(self.options))}"] if self.options else []
+        measured = "not recorded" if self.accuracy is None else f"{100 * self.accuracy:.2f} %"
+        return ", ".join([*parts, self.precision, f"validation accuracy {measured}"])
 
 
 @contextlib.contextmanager
@@ -117,7 +148,9 @@ def write(directory: Path, card: ModelCard, variables: Mapping[str, Any]) -> Non
 
 def write_card(path: Path, card: ModelCard) -> None:
     """Writes a card, with the version of the package that wrote it, for `read`."""
-    workdir.write_json(path, {"version": kdaug_jax.__version__, **dataclasses.asdict(card)})
+    workdir.write_json(
+        path, {"version": kdaug_jax.__version__, **json.loads(sealed(dataclasses.asdict(card)))}
+    )
 
 
 def read(path: Path) -> ModelCard | None:
@@ -139,6 +172,34 @@ def read(path: Path) -> ModelCard | None:
     return ModelCard(**checked(str(path), stored))
 
 
+def sealed(fields: Mapping[str, Any]) -> str:
+    """Returns the fields of a card as JSON with a checksum of them, which `checked` compares."""
+    plain = json.loads(json.dumps(fields))
+    return json.dumps({**plain, SEAL: _checksum(plain)}, sort_keys=True)
+
+
+def _checksum(fields: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
+
+
+def require_preprocessing(where: str, stored: Mapping[str, Any]) -> None:
+    """Validates that a card says how images are prepared, instead of assuming the usual.
+
+    Args:
+      where: the file, for messages.
+      stored: the fields that its card has.
+
+    Raises:
+      ConfigError: one of them is missing.
+    """
+    for name in ("view", "mean", "std", "size", "channels"):
+        if stored.get(name) is None:
+            raise ConfigError(
+                where, f"has a card that does not say '{name}', so what the network was fed is not "
+                "known", "export it again",
+            )
+
+
 def checked(where: str, stored: Any) -> dict[str, Any]:
     """Validates the fields of a card.
 
@@ -153,6 +214,13 @@ def checked(where: str, stored: Any) -> dict[str, Any]:
       ConfigError: it is not a card, or a field has an impossible value.
     """
     known = {field.name for field in dataclasses.fields(ModelCard)}
+    if isinstance(stored, dict) and SEAL in stored:
+        stored = dict(stored)
+        if stored.pop(SEAL) != _checksum(stored):
+            raise CheckpointError(
+                where, "has a card that is not as it was written", "copy it again; after a change "
+                f"on purpose delete its entry '{SEAL}'",
+            )
     if not isinstance(stored, dict) or not set(stored) <= known:
         raise ConfigError(where, "is no card of this package", "import the weights again")
     missing = [name for name in ("arch", "num_classes", "size", "mean", "std")
@@ -184,8 +252,16 @@ def _fits(name: str, value: Any) -> bool:
         return type(value) is int and value > 0
     if name == "size":
         return numbers(value, 0) and len(value) == 2 and all(type(side) is int for side in value)
-    if name in ("mean", "std"):
-        return numbers(value, -float("inf") if name == "mean" else 0.0)
+    if name in ("mean", "std", "fill"):
+        return numbers(value, 0.0 if name == "std" else -float("inf"))
+    if name in ("step", "branch"):
+        return type(value) is int and value >= (-1 if name == "step" else 0)
+    if name == "accuracy":
+        return value is None or type(value) in (int, float) and 0.0 <= value <= 1.0
+    if name == "channels":
+        return value == "rgb"
+    if name == "view":
+        return value is None or isinstance(value, str)
     if name == "class_names":
         return isinstance(value, list) and all(isinstance(label, str) for label in value)
     if name == "options":

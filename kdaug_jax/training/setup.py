@@ -2,27 +2,40 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax
+import numpy as np
 from jax.sharding import Mesh
 
-from kdaug_jax import data
+from kdaug_jax import data, registry
 from kdaug_jax.data.options import no_bar
 from kdaug_jax.errors import ConfigError
 from kdaug_jax.evaluation.build import build_evaluator
-from kdaug_jax.evaluation.run import Evaluator, evaluate_split, make_network_evaluator
+from kdaug_jax.evaluation.run import (
+    Evaluator,
+    evaluate_split,
+    first_images,
+    make_network_evaluator,
+)
 from kdaug_jax.evaluation.sets import EvalSet, build_sets
 from kdaug_jax.experiment.frozen import compatibility, tables
-from kdaug_jax.experiment.frozen.places import absolute
-from kdaug_jax.experiment.frozen.stored import load
+from kdaug_jax.experiment.frozen.probing import IMAGES, permuted_accuracy, probe
+from kdaug_jax.experiment.frozen.stored import load, table_of
+from kdaug_jax.experiment.network import Network
 from kdaug_jax.experiment.program import Program
 from kdaug_jax.runtime import sharding, workdir
 from kdaug_jax.training import population
 from kdaug_jax.training.cropping import host_crops
 from kdaug_jax.training.intervals import Intervals, plan_intervals
 from kdaug_jax.training.plan import plan_run, teacher_label
+from kdaug_jax.types import Info
+
+# Classes of the largest confusion matrix that is counted of a teacher.
+MOST_COUNTED = 4096
 
 
 class Setup(NamedTuple):
@@ -187,6 +200,7 @@ def check_teachers(
       ConfigError: near chance, and `train.allow_weak_teacher` is off.
     """
     info, metrics = setup.first.info, {}
+    counts = ("confusion",) if info.num_classes <= MOST_COUNTED else ()
     splits = setup.dataset.splits
     chance = 1.0 / info.num_classes
     for name, variables in setup.frozen.items():
@@ -195,20 +209,31 @@ def check_teachers(
             say(f"{teacher_label(name)}: {line}")
         if network.is_table:
             use = "train"
-            accuracy = tables.check(f"networks.{name}", absolute(network.checkpoint), info)
-            metrics[name] = {f"eval/{use}/{name}/accuracy": accuracy}
+            numbers, confusion = _of_table(network, name, info)
         else:
-            evaluator = make_network_evaluator(setup.evaluator, name)
-            metrics[name] = evaluate_split(
-                evaluator, {name: variables}, {}, splits, use, check
-            ).numbers
-        accuracy = metrics[name][f"eval/{use}/{name}/accuracy"]
+            _probe(setup, f"networks.{name}", network, variables)
+            evaluator = make_network_evaluator(setup.evaluator, name, counts)
+            evaluated = evaluate_split(evaluator, {name: variables}, {}, splits, use, check)
+            numbers = evaluated.numbers
+            confusion = evaluated.arrays.get(f"eval/{use}/{name}/confusion")
+        metrics[name] = numbers
+        accuracy, nll = (
+            numbers.get(f"eval/{use}/{name}/{score}", math.nan) for score in ("accuracy", "nll")
+        )
         shown = "validation accuracy" if use == "validation" else "accuracy on the training split"
-        say(f"{teacher_label(name)}: {shown} {100 * accuracy:.2f} %")
+        say(f"{teacher_label(name)}: {shown} {100 * accuracy:.2f} %, NLL {nll:.4f} "
+            f"(chance {100 * chance:.2f} %, {math.log(info.num_classes):.4f})")
+        reordered = None if confusion is None else permuted_accuracy(confusion)
+        permuted = "" if reordered is None else (
+            f"its classes look permuted: {100 * reordered:.0f} % if reordered"
+        )
         size = len(splits[use].label)
         if accuracy > chance + 3.0 * (chance * (1.0 - chance) / size) ** 0.5:
+            if permuted:
+                say(f"warning: networks.{name}: {permuted}")
             continue
         what = f"its {shown} {accuracy:.3f} is near chance ({chance:.3f})"
+        what += f"; {permuted}" if permuted else ""
         if not setup.first.config["train"]["allow_weak_teacher"]:
             raise ConfigError(
                 f"networks.{name}", what,
@@ -216,3 +241,48 @@ def check_teachers(
             )
         say(f"warning: networks.{name}: {what}")
     return metrics
+
+
+def _of_table(
+    network: Network, name: str, info: Info
+) -> tuple[dict[str, float], np.ndarray | None]:
+    """Returns accuracy and NLL of a table of logits on the training split, and its confusions."""
+    logits = tables.check(f"networks.{name}", str(network.checkpoint), table_of(network), info)
+    wide, label = logits.astype(np.float64), info.labels
+    predicted, rows = wide.argmax(1), np.arange(len(wide))
+    shifted = wide - wide.max(1, keepdims=True)
+    nll = np.log(np.exp(shifted).sum(1)) - shifted[rows, label]
+    confusion = None
+    if info.num_classes <= MOST_COUNTED:
+        confusion = np.zeros((info.num_classes,) * 2)
+        np.add.at(confusion, (label, predicted), 1)
+    return {
+        f"eval/train/{name}/accuracy": float((predicted == label).mean()),
+        f"eval/train/{name}/nll": float(nll.mean()),
+    }, confusion
+
+
+def _probe(setup: Setup, where: str, network: Network, variables: Mapping[str, Any]) -> None:
+    """Tries the networks that are not of this package on a few validation images."""
+    for number, member in enumerate(network.members):
+        parts = {part: tree.get(str(number), {}) for part, tree in variables.items()}
+        _probe(setup, where, member, parts)
+    foreign = network.facts.get("kind") == "function" or registry.is_import(
+        str(network.facts.get("name", ""))
+    )
+    if network.members or not foreign:
+        return
+    mesh = setup.mesh
+
+    def logits(variables, image):
+        return network.model.apply(variables, image, train=False)[0].logits
+
+    run = jax.jit(
+        sharding.within(mesh, logits), out_shardings=sharding.replicated(mesh)
+    )
+
+    def answer(images: np.ndarray) -> np.ndarray:
+        return np.asarray(run(variables, sharding.put_whole(mesh, images)))
+
+    images = first_images(setup.evaluator, setup.dataset.splits["validation"], IMAGES)
+    probe(where, answer, images, network.facts.get("outputs") == "probabilities")

@@ -22,6 +22,7 @@ def exists(path):
     ("a@member=2", Place("a", member="2")),
     ("a@seed=1@best", Place("a", member="seed=1", best=True)),
     ("a@best@member=0", Place("a", member="0", best=True)),
+    ("a@branch=1@best", Place("a", best=True, branch=1)),
     ("runs/me@host", Place("runs/me@host")),
     ("runs/me@host@3", Place("runs/me@host", step=3, bare=True)),
     ("absent@best", Place("absent", best=True)),

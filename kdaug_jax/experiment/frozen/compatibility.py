@@ -8,10 +8,9 @@ from typing import Any
 from kdaug_jax.errors import ConfigError
 from kdaug_jax.experiment import views
 from kdaug_jax.experiment.frozen import tables
-from kdaug_jax.experiment.frozen.places import absolute
-from kdaug_jax.experiment.frozen.stored import FUNCTION_CARD
+from kdaug_jax.experiment.frozen.class_names import difference, order_by_name
+from kdaug_jax.experiment.frozen.stored import class_names
 from kdaug_jax.experiment.network import Network
-from kdaug_jax.runtime import model_card, workdir
 from kdaug_jax.types import Info
 
 
@@ -87,21 +86,8 @@ def check_evaluated(
         )
 
 
-def class_names(network: Network) -> tuple[str, ...]:
-    """Returns the class names stored with a frozen network; empty where there are none."""
-    path, kind = absolute(network.checkpoint), network.facts.get("kind")
-    if kind == "run":
-        names = workdir.read_json(path / "classes.json")
-        return tuple(map(str, names)) if isinstance(names, list) else ()
-    file = {"card": model_card.CARD, "function": FUNCTION_CARD}.get(str(kind))
-    card = model_card.read(path / file) if file and path.is_dir() else None
-    return card.class_names if card else ()
-
-
 def check_class_names(where: str, network: Network, data_names: Sequence[str]) -> None:
     """Validates that a frozen network has the data's classes in the data's order.
-
-    Names that are only numbers are not compared.
 
     Args:
       where: config path of the network, for messages.
@@ -113,37 +99,47 @@ def check_class_names(where: str, network: Network, data_names: Sequence[str]) -
     """
     for member in network.members:
         check_class_names(where, member, data_names)
-    if network.members or not network.checkpoint:
+    if network.members or not network.checkpoint or network.facts.get("class_order"):
         return
     names = class_names(network)
-    first, second = _normalised(names), _normalised(data_names)
-    pairs = list(zip(first, second, strict=len(first) == len(second)))
-    differing = [number for number, (a, b) in enumerate(pairs) if a != b]
-    if not differing or _are_numbers(first) or _are_numbers(second):
+    differs = difference(names, data_names)
+    if differs is None:
         return
-    number = differing[0]
-    same = sorted(first) == sorted(second)
-    what = "its classes are in another order" if same else "its classes are others"
+    number, what = differs.number, "its classes are in another order"
+    if not differs.reordered:
+        what = "its classes are others"
+    if number < 0:
+        raise ConfigError(
+            where, f"{what}: it names {len(names)}, the data {len(data_names)}",
+            "use a teacher of the same data set",
+        )
     raise ConfigError(
         where, f"{what}: class {number} is '{names[number]}' there and "
         f"'{data_names[number]}' in the data",
-        f"order the data's classes as the teacher's, or set {where}.trust if the names mislead",
+        f"set {where}.class_order='by_name' to reorder its logits, or {where}.trust if the names "
+        "mislead" if differs.reordered and order_by_name(names, data_names)
+        else "order the data's classes as the teacher's, or set "
+        f"{where}.trust if the names mislead",
     )
 
 
-def _normalised(names: Sequence[str]) -> list[str]:
-    return ["".join(filter(str.isalnum, name.lower())) for name in names]
-
-
-def _are_numbers(names: Sequence[str]) -> bool:
-    return all(name == str(number) for number, name in enumerate(names))
-
-
 def describe(network: Network, info: Info) -> list[str]:
-    """Returns size and normalisation of imported networks, a line for each member."""
+    """Returns which state each frozen network is, and how imported ones normalise, in lines."""
     lines = [line for member in network.members for line in describe(member, info)]
-    if network.facts.get("kind") == "card":
-        facts = network.facts
+    facts = network.facts
+    if state := facts.get("state"):
+        lines.append(f"{network.checkpoint}: {state}")
+    if order := facts.get("class_order"):
+        moved = next(number for number, theirs in enumerate(order) if number != theirs)
+        lines.append(
+            f"{network.checkpoint}: its logits are reordered by the names of its classes: class "
+            f"{moved}, '{info.class_names[moved]}', is number {order[moved]} there"
+        )
+    if network.checkpoint and not network.members and not class_names(network):
+        lines.append(
+            f"{network.checkpoint}: it has no class names, so their order cannot be compared"
+        )
+    if facts.get("kind") == "card":
         lines.append(
             f"{facts['name']} from {network.checkpoint}, made for images of "
             f"{facts['size'][1]}×{facts['size'][0]}, normalises with "

@@ -13,7 +13,7 @@ from kdaug_jax.runtime import workdir
 WORKDIR = "workdir:"
 # Separates a path from the member, the step or "best" that is meant of it.
 CHOICE = "@"
-_BEST, _STEP, _MEMBER = "best", "step=", "member="
+_BEST, _STEP, _MEMBER, _BRANCH = "best", "step=", "member=", "branch="
 
 
 class Place(NamedTuple):
@@ -24,6 +24,7 @@ class Place(NamedTuple):
       member: name or number of the member of a sweep; empty where none is named.
       step: the step that is named, or None.
       best: whether the kept best is named.
+      branch: the BatchNorm branch that is named, or None.
       bare: whether the step is a number without `step=`, which names a member of a sweep where no
         such step is kept.
     """
@@ -32,12 +33,13 @@ class Place(NamedTuple):
     member: str = ""
     step: int | None = None
     best: bool = False
+    branch: int | None = None
     bare: bool = False
 
     @property
     def chosen(self) -> bool:
         """Whether anything but the path is named."""
-        return bool(self.member or self.best or self.step is not None)
+        return self._replace(path="") != Place("")
 
 
 def _exists(path: str) -> bool:
@@ -53,8 +55,8 @@ def place_of(
     """Returns what a single checkpoint names.
 
     Args:
-      checkpoint: a path, then any of `@best`, `@STEP` (or `@step=STEP`) and `@MEMBER` (or
-        `@member=MEMBER`), each once.
+      checkpoint: a path, then any of `@best`, `@STEP` (or `@step=STEP`), `@MEMBER` (or
+        `@member=MEMBER`) and `@branch=NUMBER`, each once.
       exists: whether something lies at a path.
       where: config path or flag, for messages.
 
@@ -73,15 +75,19 @@ def place_of(
             fields = {"best": True}
         elif choice.removeprefix(_STEP).isdecimal():
             fields = {"step": int(choice.removeprefix(_STEP)), "bare": choice.isdecimal()}
+        elif choice.startswith(_BRANCH) and choice.removeprefix(_BRANCH).isdecimal():
+            fields = {"branch": int(choice.removeprefix(_BRANCH))}
         else:
             fields = {"member": choice.removeprefix(_MEMBER)}
         twice = any(getattr(place, name) not in ("", None, False) for name in fields)
-        twice = twice or "member" not in fields and (place.best or place.step is not None)
+        twice = twice or bool({"best", "step"} & set(fields)) and (
+            place.best or place.step is not None
+        )
         if not choice.removeprefix(_MEMBER) or twice:
             raise ConfigError(
                 where, f"'{checkpoint}' names '{CHOICE}{choice}', which is "
                 + ("a second choice" if twice else "no member"),
-                "write DIR, DIR@best, DIR@STEP or DIR@MEMBER",
+                "write DIR, DIR@best, DIR@STEP, DIR@MEMBER or DIR@branch=NUMBER",
             )
         place = place._replace(**fields)
     return place

@@ -12,7 +12,7 @@ probabilities |
 
 from __future__ import annotations
 
-import zipfile
+import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -22,16 +22,17 @@ import numpy as np
 
 from kdaug_jax.errors import CheckpointError, ConfigError
 from kdaug_jax.experiment.frozen import functions, tables
-from kdaug_jax.experiment.frozen.places import absolute, checkpoints_of
+from kdaug_jax.experiment.frozen.adapting import adapted, adapted_logits
+from kdaug_jax.experiment.frozen.chosen import choose
+from kdaug_jax.experiment.frozen.class_names import order_by_name
+from kdaug_jax.experiment.frozen.functions import FUNCTION, FUNCTION_CARD
+from kdaug_jax.experiment.frozen.places import Place, absolute, checkpoints_of, place_of
 from kdaug_jax.experiment.network import Network, create
-from kdaug_jax.models.foreign import safetensors_file, torch_file
+from kdaug_jax.models.foreign import opened, safetensors_file
 from kdaug_jax.models.variables import flatten, mismatches
 from kdaug_jax.runtime import checkpoint, model_card, workdir
-from kdaug_jax.runtime.digest import sha256_file
+from kdaug_jax.runtime.digest import require_sha256
 from kdaug_jax.types import Info
-
-# Files of an exported directory.
-FUNCTION, FUNCTION_CARD = "model.stablehlo", "model.json"
 
 _IMPORT = "python -m kdaug_jax.models.import_weights --arch=NAME --from={path} --to=DIR"
 
@@ -73,22 +74,137 @@ def build_frozen(where: str, config: Mapping[str, Any], info: Info, dtype: str) 
 def _build_member(
     where: str, config: Mapping[str, Any], checkpoint: str, info: Info, dtype: str
 ) -> Network:
-    path = absolute(checkpoint)
-    if path.is_dir() and (path / FUNCTION_CARD).is_file():
-        card = model_card.read(path / FUNCTION_CARD)
-        return _function(where, config, path / FUNCTION, info, card)
-    if (card := model_card.read(path / model_card.CARD) if path.is_dir() else None) is not None:
-        return _imported(where, config, checkpoint, card, info, dtype)
-    if path.is_file():
-        kind = _kind_of_file(where, path)
-        return (_table if kind == "table" else _function)(where, config, path, info)
-    facts = {**workdir.read_network(where, checkpoint, config["source"]), "kind": "run"}
-    _same_name(where, config, checkpoint, facts["name"])
+    place = place_of(checkpoint, where=f"{where}.checkpoint")
+    network = _stored_network(where, config, place, info, dtype)
+    order = _order(where, config, network, info)
+    probabilities = config["outputs"] == "probabilities"
+    facts = {**network.facts, "class_order": list(order), "outputs": config["outputs"]}
+    model = adapted(
+        network.model, order=order, probabilities=probabilities, branch=facts.get("branch", 0)
+    )
+    network = network._replace(model=model, facts=facts)
+    if network.is_table:
+        tables.check_outputs(where, table_of(network, raw=True), probabilities)
+        tables.check(where, network.checkpoint, table_of(network), info)
+    return network
+
+
+def _stored_network(
+    where: str, config: Mapping[str, Any], place: Place, info: Info, dtype: str
+) -> Network:
+    path = workdir.place(f"{where}.checkpoint", place.path)
+    kind = _kind_of(where, path)
+    if kind != "run" and place.chosen:
+        raise ConfigError(
+            f"{where}.checkpoint", f"{place.path} is one network, not a run of several steps",
+            f"write {place.path}",
+        )
+    _same_file(where, config, path)
+    if kind == "function":
+        return _function(where, config, path, info)
+    if kind == "card":
+        card = model_card.read(path / model_card.CARD)
+        return _imported(where, config, place.path, card, info, dtype)
+    if kind == "table":
+        return _table(where, config, path, info)
+    facts = workdir.read_network(where, place.path, config["source"])
+    choice = choose(f"{where}.checkpoint", path, place, facts)
+    facts |= {
+        "kind": "run", "member": choice.member, "branch": choice.branch,
+        "step": choice.step if choice.step >= 0 else None, "state": choice.describe(place.path),
+    }
+    return _of_run(where, config, place.path, facts, info, dtype)
+
+
+def build_recorded(
+    where: str, directory: Path, name: str, info: Info, dtype: str
+) -> Network:
+    """Returns a network of a run with all of its BatchNorm branches, to be evaluated.
+
+    Args:
+      where: config path of the network.
+      directory: the working directory of the run.
+      name: of the network in that run.
+      info: facts of the training split.
+      dtype: "float32" or "bfloat16", of the computation.
+
+    Returns:
+      The network of the newest checkpoint; `load` takes the member.
+
+    Raises:
+      ConfigError: there is no such network, or it was trained on other data.
+    """
+    facts = {**workdir.read_network(where, str(directory), name), "kind": "run"}
+    section = {"name": "", "mean": (), "std": (), "options": {}, "trainable": False}
+    return _of_run(where, section, str(directory), facts, info, dtype)
+
+
+def _of_run(where, config, directory: str, facts: dict[str, Any], info: Info, dtype) -> Network:
+    _same_name(where, config, directory, facts["name"])
     _same_classes(where, facts["num_classes"], info)
+    _same_description(where, config, directory, facts)
     model = create(
         where, config, facts, info.size, num_branches=facts.get("num_branches", 1), dtype=dtype
     )
-    return Network(model, False, checkpoint, facts)
+    return Network(model, False, directory, facts)
+
+
+def _kind_of(where: str, path: Path) -> str:
+    """Returns "run", "card", "function" or "table"."""
+    if path.is_dir():
+        named = {"function": FUNCTION_CARD, "card": model_card.CARD}
+        return next((kind for kind, name in named.items() if (path / name).is_file()), "run")
+    return _kind_of_file(where, path) if path.is_file() else "run"
+
+
+def _same_file(where: str, config: Mapping[str, Any], path: Path) -> None:
+    """Raises if a config states another SHA-256 than a file has."""
+    if not config["sha256"]:
+        return
+    if not path.is_file():
+        raise ConfigError(
+            f"{where}.sha256", f"is of a file, and {path} is none", "leave it empty: directories "
+            "hold their own checksums",
+        )
+    require_sha256(f"{where}.sha256", path, config["sha256"])
+
+
+def class_names(network: Network) -> tuple[str, ...]:
+    """Returns the class names stored with a frozen network; empty where there are none.
+
+    Raises:
+      ConfigError: a run without its list of class names.
+    """
+    path, kind = absolute(str(network.checkpoint)), network.facts.get("kind")
+    if kind == "run":
+        names = workdir.read_json(path / "classes.json")
+        if not isinstance(names, list):
+            raise ConfigError(
+                str(path / "classes.json"), "is not there, so the order of the teacher's classes "
+                "is not known", "restore it: a list of the class names in JSON",
+            )
+        return tuple(map(str, names))
+    if kind == "card":
+        card = model_card.read(path / model_card.CARD)
+        return card.class_names if card else ()
+    return tuple(network.facts.get("class_names", ()))
+
+
+def _order(
+    where: str, config: Mapping[str, Any], network: Network, info: Info
+) -> tuple[int, ...]:
+    """Returns the network's number of each class of the data, () where both are the same."""
+    if config["class_order"] != "by_name":
+        return ()
+    names = class_names(network)
+    order = order_by_name(names, info.class_names) if names else ()
+    if not order:
+        what = "its class names are not those of the data" if names else "it has no class names"
+        raise ConfigError(
+            f"{where}.class_order", f"is 'by_name', but {what}",
+            "import it with --class_names=FILE, or leave class_order out",
+        )
+    return () if order == tuple(range(len(order))) else order
 
 
 def _imported(
@@ -100,16 +216,30 @@ def _imported(
     }
     _same_name(where, config, checkpoint, card.arch)
     _same_classes(where, card.num_classes, info)
-    for field in ("mean", "std"):
-        given = tuple(config[field])
-        if given and not np.allclose(given, facts[field], atol=1e-3):
-            raise ConfigError(
-                f"{where}.{field}", f"is {given}, but the card of {checkpoint} says {facts[field]}",
-                "leave it empty, or import the weights with other --mean and --std",
-            )
+    _same_description(where, config, f"the card of {checkpoint}", facts)
     if not config["trust"]:
         _check_normalisation(where, checkpoint, card, info)
     return Network(create(where, config, facts, info.size, dtype=dtype), False, checkpoint, facts)
+
+
+def _same_description(
+    where: str, config: Mapping[str, Any], holder: str, facts: Mapping[str, Any]
+) -> None:
+    """Raises ConfigError for options or statistics of a config that a stored network has not."""
+    for field in ("mean", "std"):
+        given, stored = tuple(config[field]), tuple(facts[field])
+        if given and not (len(given) == len(stored) and np.allclose(given, stored, atol=1e-3)):
+            raise ConfigError(
+                f"{where}.{field}", f"is {given}, but {holder} says {stored}",
+                "leave it empty, or import the weights with other --mean and --std",
+            )
+    options = json.loads(json.dumps(facts["options"]))
+    for name, value in dict(config["options"]).items():
+        if name not in options or options[name] != json.loads(json.dumps(value)):
+            raise ConfigError(
+                f"{where}.options", f"has {name}={value!r}, but {holder} says "
+                f"{options.get(name, 'nothing of it')!r}", "leave it empty",
+            )
 
 
 def _check_normalisation(
@@ -132,20 +262,20 @@ def _function(
     config: Mapping[str, Any],
     path: Path,
     info: Info,
-    card: model_card.ModelCard | None = None,
 ) -> Network:
-    if card is not None and sha256_file(path) != card.sha256:
-        raise CheckpointError(str(path), "is not the file that its card names", "export it again")
-    function = functions.read(path)
+    path = path / FUNCTION if path.is_dir() else path
+    function, card = functions.read_with_card(path)
     model = functions.model(where, function)
     _same_classes(where, model.num_classes, info)
-    checkpoint = str(path if card is None else path.parent)
-    _same_name(where, config, checkpoint, card.arch if card else "function")
+    _same_name(where, config, str(path), card.arch if card else "function")
     facts = {
         "name": "function", "mean": (), "std": (), "num_classes": model.num_classes, "options": {},
         "size": functions.fixed_size(function), "kind": "function",
+        "class_names": list(card.class_names) if card else [],
+        "state": card.describe() if card else functions.NO_CARD,
     }
-    return Network(model, False, checkpoint, facts)
+    _same_description(where, config, f"{path}, which normalises images itself,", facts)
+    return Network(model, False, str(path), facts)
 
 
 def _table(where: str, config: Mapping[str, Any], path: Path, info: Info) -> Network:
@@ -155,22 +285,39 @@ def _table(where: str, config: Mapping[str, Any], path: Path, info: Info) -> Net
     model = tables.model(logits.shape[1], len(logits), logits.dtype)
     facts = {
         "name": "table", "mean": (), "std": (), "num_classes": model.num_classes, "options": {},
-        "size": None, "kind": "table",
+        "size": None, "kind": "table", "class_names": list(tables.class_names(path)),
     }
-    tables.check(where, path, info)
+    _same_description(where, config, f"{path}, which holds logits,", facts)
     return Network(model, False, str(path), facts)
+
+
+def table_of(network: Network, raw: bool = False) -> dict[str, np.ndarray]:
+    """Returns the table of a network that is one: `{"index": i32[N], "logits": f[N,C]}`.
+
+    Args:
+      network: whose kind is "table".
+      raw: whether to return what the file holds, instead of logits in the data's order.
+    """
+    stored, facts = tables.read(absolute(str(network.checkpoint))), network.facts
+    if raw:
+        return stored
+    logits = adapted_logits(
+        stored["logits"], facts["class_order"], facts["outputs"] == "probabilities"
+    )
+    return {"index": stored["index"], "logits": logits}
 
 
 def _kind_of_file(where: str, path: Path) -> str:
     """Returns "table" or "function"; raises ConfigError for weights without a card."""
-    if path.suffix == ".npz" or (zipfile.is_zipfile(path) and not _is_torch(path)):
-        return "table"
-    if torch_file.looks_like_pickle(path):
+    kind = opened.kind_of(path)
+    if kind == "torch":
         raise ConfigError(
             f"{where}.checkpoint", f"{path} is a pickle of PyTorch, which could run code",
             f"import it: {_IMPORT.format(path=path)}",
         )
-    if path.suffix != ".safetensors":
+    if kind == "npz":
+        return "table"
+    if kind != "safetensors":
         return "function"
     if {"index", "logits"} <= set(safetensors_file.read(path)[0]):
         return "table"
@@ -178,14 +325,6 @@ def _kind_of_file(where: str, path: Path) -> str:
         f"{where}.checkpoint", f"{path} holds weights, but not the name of their architecture",
         f"import them: {_IMPORT.format(path=path)}",
     )
-
-
-def _is_torch(path: Path) -> bool:
-    try:
-        with zipfile.ZipFile(path) as archive:
-            return any(name.endswith("data.pkl") for name in archive.namelist())
-    except (zipfile.BadZipFile, ValueError, OSError, NotImplementedError):
-        return False  # reading it as a table raises the error
 
 
 def _same_name(where: str, config: Mapping[str, Any], checkpoint: str, stored: str) -> None:
@@ -205,7 +344,7 @@ def _same_classes(where: str, num_classes: int, info: Info) -> None:
 
 
 def load(
-    where: str, network: Network, info: Info, say: Callable[[str], None], member: int = 0
+    where: str, network: Network, info: Info, say: Callable[[str], None], member: int | None = None
 ) -> dict[str, Any]:
     """Returns the variables of a frozen network.
 
@@ -214,7 +353,7 @@ def load(
       network: the network.
       info: facts of the training split, for the image size.
       say: prints a line about each damaged checkpoint.
-      member: number of the run in a population.
+      member: number of the run in a population; by default the one that its checkpoint names.
 
     Returns:
       `{"params", "batch_stats"}` as NumPy arrays; the averaged weights if the run kept them.
@@ -237,15 +376,20 @@ def load(
     if kind == "function":
         return {"params": {}, "batch_stats": {}}
     if kind == "table":
-        return {"params": dict(tables.read(absolute(network.checkpoint))), "batch_stats": {}}
-    directory = absolute(network.checkpoint) / "checkpoints"
+        return {"params": table_of(network), "batch_stats": {}}
+    directory = workdir.place(f"{where}.checkpoint", network.checkpoint) / "checkpoints"
+    step = network.facts.get("step")
+    if member is None:
+        member = network.facts.get("member", 0)
     expected = jax.eval_shape(lambda key: network.model.init(key, info.size), jax.random.key(0))
     variables = {}
     for part in ("params", "batch_stats"):
         variables[part] = expected[part]
         if not jax.tree.leaves(expected[part]):
             continue
-        loaded = checkpoint.load_subtree(directory, _path(network.facts, part, member), say)
+        loaded = checkpoint.load_subtree(
+            directory, _path(network.facts, part, member), say, step
+        )
         wrong = _mismatches(loaded, expected[part], part)
         if wrong:
             raise CheckpointError(

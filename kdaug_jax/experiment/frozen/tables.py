@@ -7,6 +7,7 @@ are used for every view of that image.
 from __future__ import annotations
 
 import functools
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,13 +17,16 @@ import jax.numpy as jnp
 import numpy as np
 
 from kdaug_jax.errors import CheckpointError, ConfigError
-from kdaug_jax.models.foreign import safetensors_file
+from kdaug_jax.experiment.frozen.adapting import require_outputs
+from kdaug_jax.models.foreign import opened, safetensors_file
 from kdaug_jax.models.model import Model
 from kdaug_jax.types import Info, Outputs
 
 FORM = (
     "save index i32[N], positions in the base split, and logits f32[N,C] as .npz or .safetensors"
 )
+# No network gives logits beyond it; a flipped bit of an exponent does.
+_LARGEST = 1e6
 
 
 def read(path: Path) -> dict[str, np.ndarray]:
@@ -37,6 +41,23 @@ def read(path: Path) -> dict[str, np.ndarray]:
     Raises:
       CheckpointError: the file is damaged, or the arrays have another form.
     """
+    return _unchanged(path)[0]
+
+
+def class_names(path: Path) -> tuple[str, ...]:
+    """Returns the class names of a table, in the order of its logits; empty where it has none.
+
+    Args:
+      path: `.npz` with an array `class_names` of texts, or `.safetensors` with a JSON list of that
+        name among its metadata.
+
+    Raises:
+      CheckpointError: see `read`; or they are not one distinct text a class.
+    """
+    return _unchanged(path)[1]
+
+
+def _unchanged(path: Path) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
     try:
         stat = path.stat()
     except OSError as error:
@@ -45,8 +66,14 @@ def read(path: Path) -> dict[str, np.ndarray]:
 
 
 @functools.lru_cache(maxsize=8)
-def _read(path: Path, *when: int) -> dict[str, np.ndarray]:
-    arrays = _npz(path) if path.suffix == ".npz" else safetensors_file.read(path)[0]
+def _read(path: Path, *when: int) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
+    if path.suffix != ".npz":
+        opened.kind_of(path)
+        arrays, metadata = safetensors_file.read(path)
+        names = _listed(path, metadata.get("class_names"))
+    else:
+        arrays = _npz(path)
+        names = arrays.pop("class_names", np.zeros(0, np.str_))
     missing = [name for name in ("index", "logits") if name not in arrays]
     if missing:
         names = ", ".join(safetensors_file.shown(name) for name in list(arrays)[:5])
@@ -72,10 +99,35 @@ def _read(path: Path, *when: int) -> dict[str, np.ndarray]:
     if logits.dtype.itemsize > 4:
         with np.errstate(over="ignore"):  # what is too large is refused below
             logits = logits.astype(np.float32)
-    bad = ~np.isfinite(logits.astype(np.float32)).all(axis=1)
+    logits = logits.astype(logits.dtype.newbyteorder("="))
+    wide = logits.astype(np.float32)
+    bad = ~np.isfinite(wide).all(axis=1)
     if bad.any():
         raise refuse(f"logits of index {index[bad.argmax()]} are not finite")
-    return {"index": index, "logits": logits}
+    bad = (np.abs(wide) > _LARGEST).any(axis=1)
+    if bad.any():
+        raise CheckpointError(
+            str(path), f"logits of index {index[bad.argmax()]} reach {np.abs(wide).max():.3g}, "
+            "beyond any network's", "copy the file again: it looks damaged",
+        )
+    named = np.asarray(names)
+    texts = tuple(map(str, named.reshape(-1))) if named.dtype.kind in "US" or not named.size else ()
+    if named.size and (len(set(texts)) != named.size or len(texts) != logits.shape[1]):
+        raise refuse(
+            f"has class_names {named.dtype}{list(named.shape)} for {logits.shape[1]} classes, not "
+            "one distinct text each"
+        )
+    return {"index": index, "logits": logits}, texts
+
+
+def _listed(path: Path, text: str | None) -> list[str]:
+    try:
+        names = json.loads(text or "[]")
+    except (ValueError, RecursionError):
+        names = None
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise CheckpointError(str(path), "has class_names that are no list of texts", FORM)
+    return names
 
 
 def _npz(path: Path) -> dict[str, np.ndarray]:
@@ -86,7 +138,8 @@ def _npz(path: Path) -> dict[str, np.ndarray]:
             if isinstance(stored, np.ndarray):
                 raise ValueError("it is one array without a name")
             with stored:
-                return {name: stored[name] for name in ("index", "logits") if name in stored.files}
+                wanted = ("index", "logits", "class_names")
+                return {name: stored[name] for name in wanted if name in stored.files}
     except Exception as error:  # zip, its codecs and NumPy raise any exception at damaged bytes
         what = f"cannot be read as .npz ({safetensors_file.shown(str(error))})"
         raise CheckpointError(str(path), what, FORM) from None
@@ -134,21 +187,35 @@ def look_up(variables: Mapping[str, Any], index: jax.Array) -> Outputs:
     return Outputs(table["logits"][row].astype(jnp.float32), {})
 
 
-def check(where: str, path: Path, info: Info) -> float:
+def check_outputs(where: str, table: Mapping[str, np.ndarray], probabilities: bool) -> None:
+    """Validates that a table holds logits, or the probabilities that a config says it does.
+
+    Args:
+      where: config path of the network, for messages.
+      table: see `read`.
+      probabilities: whether `outputs` says so.
+
+    Raises:
+      ConfigError: it holds the other.
+    """
+    require_outputs(where, "every row of its logits", table["logits"], probabilities)
+
+
+def check(where: str, path: str, table: Mapping[str, np.ndarray], info: Info) -> np.ndarray:
     """Validates that a table holds every training example.
 
     Args:
       where: config path of the network, for messages.
-      path: the table.
+      path: of the table, likewise.
+      table: in the order of the data's classes, see `stored.table_of`.
       info: facts of the training split.
 
     Returns:
-      Its accuracy on the training examples, 0..1.
+      `f[N,C]`, the logits of the training examples.
 
     Raises:
       ConfigError: examples are missing.
     """
-    table = read(path)
     index = np.arange(len(info.labels)) if info.index is None else np.asarray(info.index)
     row = np.minimum(np.searchsorted(table["index"], index), len(table["index"]) - 1)
     missing = index[table["index"][row] != index]
@@ -159,7 +226,7 @@ def check(where: str, path: Path, info: Info) -> float:
             f"such as index {missing[0]}",
             "index counts from 0 in the base split, before parts of it are taken",
         )
-    return float((table["logits"][row].argmax(1) == info.labels).mean())
+    return table["logits"][row]
 
 
 def refuse_mixed(where: str, view: str, forms: Sequence[str]) -> None:
