@@ -38,6 +38,7 @@ from kdaug_jax.evaluation.sets import (
 from kdaug_jax.evaluation.tables import results_tables
 from kdaug_jax.experiment import config as configs
 from kdaug_jax.experiment import networks, views
+from kdaug_jax.experiment.frozen.inputs import load_input
 from kdaug_jax.experiment.frozen.places import located
 from kdaug_jax.experiment.frozen.stored import build_recorded, load
 from kdaug_jax.runtime import checkpoint, sharding, workdir
@@ -116,8 +117,14 @@ def evaluate_run(
         _refuse_changes(stored, full, dataset, info, set_data, verify_data, console)
     sets = build_sets(config, evaluator, set_data)
     results: Results = {}
+    kept_results = workdir.read_results(directory) or {}
+    held = {**stored, "frozen": {}} if allow_config_change else stored
     for number, member in enumerate(stored["members"]):
-        variables, params = _member(evaluator.spec, directory, number, trained, console.say)
+        if fault := kept_results.get(member, {}).get("failed"):
+            console.say(f"{member} was not finite at step {fault['step']} ({fault['where']}): left "
+                        "out")
+            continue
+        variables, params = _member(evaluator.spec, directory, held, number, trained, console.say)
         numbers = {}
         for use in ("validation", "test"):
             if use in dataset.splits and not eval_data:
@@ -163,7 +170,7 @@ def _refuse_changes(
     contents = data_contents(
         dataset, verify, read_options(full["data"], console.say, console.progress)
     )
-    if verify and (lacking := sorted(set(contents) - set(stored["contents"]))):
+    if verify and (lacking := sorted(set(contents) - set(stored.get("contents", {})))):
         raise ConfigError(
             "--verify_data", f"the run did not record the contents of {', '.join(lacking)}",
             "resume or start it with --verify_data first",
@@ -192,16 +199,22 @@ def _dataset(
 
 
 def _member(
-    spec: EvalSpec, directory: Path, number: int, trained: Sequence[str], say: Callable[[str], None]
+    spec: EvalSpec, directory: Path, stored: Mapping[str, Any], number: int,
+    trained: Sequence[str], say: Callable[[str], None],
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Loads the variables of the needed networks, and the parameters of terms with ensembles."""
-    variables = {
-        name: sharding.put_whole(spec.mesh, load(
-            f"networks.{name}", spec.networks[name], spec.info, say,
-            number if name in trained else None,
-        ))
-        for name in spec.needed_networks
-    }
+    variables = {}
+    for name in spec.needed_networks:
+        where, network = f"networks.{name}", spec.networks[name]
+        if name in trained:
+            loaded = load(where, network, spec.info, say, number)
+        else:
+            checkpoint = stored["config"]["networks"][name]["checkpoint"]
+            recorded = stored.get("frozen", {}).get(name)
+            loaded, _ = load_input(
+                where, network, checkpoint, directory, spec.info, say, recorded=recorded
+            )
+        variables[name] = sharding.put_whole(spec.mesh, loaded)
     averaged = ("ema",) if spec.networks[trained[0]].facts["averaged"] else ()
     front = (str(number), *averaged, "params", "terms")
     params = {

@@ -134,15 +134,17 @@ def plan_run(
         "members": [member.name for member in members],
         "data": data_record(dataset, described, full, sets),
         "contents": {},
+        "frozen": {},
     }
     if record:
         options = read_options(section, say, progress)
         contents = data_contents(dataset, verify_data, options)
         stored = _compare(directory, written_record, contents, say, allow_config_change)
-        if verify_data and stored and set(contents) - set(stored):
+        known = stored.get("contents", {})
+        if verify_data and stored and set(contents) - set(known):
             say("data: the contents of the images were not recorded when the run was started: "
                 "they are from now on")
-        written_record["contents"] = {**stored, **contents}
+        written_record |= {"contents": {**known, **contents}, "frozen": stored.get("frozen", {})}
     return RunPlan(
         full, dataset, programs, members, hparams, written_record, human, described, sets
     )
@@ -151,8 +153,8 @@ def plan_run(
 def _compare(
     directory: Path, now: Mapping[str, Any], contents: Mapping[str, str],
     say: Callable[[str], None], allow_change: bool,
-) -> dict[str, str]:
-    """Compares with the run that the directory holds; returns the contents that it recorded."""
+) -> dict[str, Any]:
+    """Compares with the run that the directory holds; returns what else of it has to hold."""
     stored = workdir.read_record(directory)
     steps = manifest.steps(directory / "checkpoints")
     if not stored or not (steps or not workdir.run_id(directory)):
@@ -174,7 +176,10 @@ def _compare(
         )
     for line in [*changed, *_epochs_moved(stored, now, steps)]:
         say(f"config changed: {line}")
-    return {} if altered else stored.get("contents", {})
+    return {
+        "contents": {} if altered else stored.get("contents", {}),
+        "frozen": {} if allow_change else stored.get("frozen", {}),
+    }
 
 
 def _epochs_moved(

@@ -23,8 +23,9 @@ from kdaug_jax.evaluation.run import (
 )
 from kdaug_jax.evaluation.sets import EvalSet, build_sets
 from kdaug_jax.experiment.frozen import compatibility, tables
+from kdaug_jax.experiment.frozen.inputs import load_input
 from kdaug_jax.experiment.frozen.probing import IMAGES, permuted_accuracy, probe
-from kdaug_jax.experiment.frozen.stored import load, table_of
+from kdaug_jax.experiment.frozen.stored import table_of
 from kdaug_jax.experiment.network import Network
 from kdaug_jax.experiment.program import Program
 from kdaug_jax.runtime import sharding, workdir
@@ -119,11 +120,15 @@ def prepare(
     platform = mesh.devices.flat[0].platform
     for line in crossing_mixes(planned.programs, mesh.size, platform):
         say(line)
-    frozen = {
-        name: sharding.put_whole(mesh, load(f"networks.{name}", network, first.info, say))
-        for name, network in first.networks.items()
-        if not network.trainable and (network.checkpoint or not untrained)
-    }
+    frozen, inputs = {}, {}
+    for name, network in first.networks.items():
+        if not network.trainable and (network.checkpoint or not untrained):
+            variables, inputs[name] = load_input(
+                f"networks.{name}", network, planned.full["networks"][name]["checkpoint"],
+                directory, first.info, say, recorded=planned.record["frozen"].get(name),
+                unfinished=not record,
+            )
+            frozen[name] = sharding.put_whole(mesh, variables)
     split = planned.dataset.splits["train"]
     feed = data.make_feed(
         split, section["seed"], section["batch_size"],
@@ -133,7 +138,7 @@ def prepare(
     )
     evaluator = build_evaluator(planned.full, first.networks, first.info, mesh, planned.human)
     return Setup(
-        record=planned.record,
+        record={**planned.record, "frozen": inputs},
         directory=directory,
         dataset=planned.dataset,
         programs=planned.programs,

@@ -9,7 +9,7 @@ from typing import Any, TextIO
 from kdaug_jax.data.options import no_bar
 from kdaug_jax.errors import ConfigError
 from kdaug_jax.experiment import config as configs
-from kdaug_jax.experiment.frozen.stored import load
+from kdaug_jax.experiment.frozen.inputs import load_input
 from kdaug_jax.runtime import mark, processes, sharding, workdir
 from kdaug_jax.runtime.console import Console
 from kdaug_jax.training.loop import train
@@ -98,7 +98,8 @@ def _check(
     share_devices(full)
     for name, network in first.networks.items():
         if not network.trainable and network.checkpoint:
-            load(f"networks.{name}", network, first.info, quiet)
+            checkpoint = full["networks"][name]["checkpoint"]
+            load_input(f"networks.{name}", network, checkpoint, root, first.info, quiet)
     for name in _missing(full):
         try:
             _check(teacher_config(full, name), root / name, allow_config_change, planned)
