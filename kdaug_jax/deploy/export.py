@@ -10,6 +10,7 @@ import jax
 import numpy as np
 
 from kdaug_jax.deploy import artifact
+from kdaug_jax.evaluation.data_sets import require_recorded
 from kdaug_jax.experiment import views
 from kdaug_jax.experiment.frozen.standalone import load_one
 from kdaug_jax.runtime import workdir
@@ -18,7 +19,9 @@ from kdaug_jax.runtime.console import Console
 EXPORT = "export"
 
 
-def export_run(directory: str | Path, *, stream: TextIO | None = None) -> dict[str, Any]:
+def export_run(
+    directory: str | Path, *, verify_data: bool = False, stream: TextIO | None = None
+) -> dict[str, Any]:
     """Exports the newest whole checkpoint of a run into `<workdir>/export`.
 
     Each member of a population goes to a folder of its number below it. An older export is
@@ -26,22 +29,29 @@ def export_run(directory: str | Path, *, stream: TextIO | None = None) -> dict[s
 
     Args:
       directory: the working directory of the run.
+      verify_data: whether the contents of all images are read and compared with the recorded ones.
       stream: console, by default standard output.
 
     Returns:
       `{folder: sizes}` with the sizes that `artifact.write` returns.
 
     Raises:
-      UserError: there is no such run, or no intact checkpoint.
+      UserError: there is no such run, no intact checkpoint, or data that changed since.
     """
     console = Console(stream)
     directory, stored = workdir.read_run(directory)
+    names = workdir.read_json(directory / "classes.json") or ()
+    require_recorded(stored, names, verify_data, console.say, console.progress)
+    results = workdir.read_results(directory) or {}
     view, crop, size, dtype = stored["config"]["eval"]["view"], "", None, np.uint8
     if stored["data"].get("mixed"):  # files of any size are then cropped before the function
         leading, crop, view = views.split_leading(view, "eval.view")
         size, dtype = leading.plan.size, leading.plan.dtype
     sizes = {}
     for number, name in enumerate(stored["members"]):
+        if fault := results.get(name, {}).get("failed"):
+            console.say(f"{name} was not finite at step {fault['step']}: left out")
+            continue
         loaded = load_one(directory, member=number, say=console.say)
         target = directory / EXPORT if len(stored["members"]) == 1 else (
             directory / EXPORT / str(number)

@@ -10,7 +10,7 @@ import numpy as np
 from kdaug_jax import data
 from kdaug_jax.data.contents import content_digest, is_small, split_digest
 from kdaug_jax.data.options import no_bar
-from kdaug_jax.errors import ConfigError, DataError
+from kdaug_jax.errors import ConfigError, DataError, UserError
 from kdaug_jax.experiment.named_files import named_files
 from kdaug_jax.types import Info
 
@@ -73,11 +73,15 @@ def data_record(
       sizes, size, mean and deviation of the training split, examples and digest of each split and
       set, and the digest of each file that the config names.
     """
+    facts = {"size": info.size and list(info.size), "mean": list(info.mean), "std": list(info.std)}
+    return {"mixed": bool(info.mixed), "facts": facts, **_recognised(dataset, config, sets)}
+
+
+def _recognised(
+    dataset: data.Dataset, config: Mapping[str, Any], sets: Sequence[Any] = ()
+) -> dict[str, Any]:
     return {
-        "mixed": bool(info.mixed),
         "class_names": list(dataset.class_names),
-        "facts": {"size": info.size and list(info.size), "mean": list(info.mean),
-                  "std": list(info.std)},
         "splits": {use: _described(split) for use, split in dataset.splits.items()},
         "sets": {item.name: {"source": item.source, **_described(item.split)} for item in sets},
         "files": named_files(config),
@@ -159,6 +163,35 @@ def refuse_changes(source: str, altered: Sequence[str], remedies: str) -> None:
     if altered:
         what = f"changed since the run was started ({'; '.join(altered)})"
         raise DataError(source, what, f"restore it, {remedies}")
+
+
+def require_recorded(
+    stored: Mapping[str, Any], class_names: Sequence[str], verify: bool, say: Callable[[str], None],
+    progress: Callable[[float, str], None] = no_bar,
+) -> None:
+    """Validates that the data of a run are those that it recorded, as far as they can be read.
+
+    Args:
+      stored: the record of the run.
+      class_names: what its directory holds as classes.json.
+      verify: whether the contents of all images are read and compared.
+      say: tells if the data cannot be read.
+      progress: shows a bar while a data set is indexed.
+
+    Raises:
+      DataError: naming what changed.
+    """
+    section = stored["config"]["data"]
+    recorded = stored["data"].get("class_names", ())
+    refuse_changes("classes.json", class_changes(recorded, class_names), "or train again")
+    try:
+        dataset = load_data(section, say, progress)
+    except UserError as error:
+        say(f"the data are not compared with those of the run: {error}")
+        return
+    contents = data_contents(dataset, verify, read_options(section, say, progress))
+    now = _recognised(dataset, stored["config"])
+    refuse_changes(section["source"], data_changes(stored, now, contents), "or train again")
 
 
 def load_human(file: str, dataset: data.Dataset) -> np.ndarray | None:

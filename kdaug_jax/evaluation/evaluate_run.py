@@ -209,10 +209,10 @@ def _member(
         if name in trained:
             loaded = load(where, network, spec.info, say, number)
         else:
-            checkpoint = stored["config"]["networks"][name]["checkpoint"]
+            source = stored["config"]["networks"][name]["checkpoint"]
             recorded = stored.get("frozen", {}).get(name)
             loaded, _ = load_input(
-                where, network, checkpoint, directory, spec.info, say, recorded=recorded
+                where, network, source, directory, spec.info, say, recorded=recorded
             )
         variables[name] = sharding.put_whole(spec.mesh, loaded)
     averaged = ("ema",) if spec.networks[trained[0]].facts["averaged"] else ()

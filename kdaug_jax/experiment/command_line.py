@@ -35,6 +35,18 @@ def define_flags(values: flags.FlagValues) -> None:
     flags.DEFINE_bool("verify_data", False, "Compare what all images hold.", flag_values=values)
 
 
+def check_flags(values: flags.FlagValues, mode: str) -> None:
+    """Validates that flags fit the mode.
+
+    Raises:
+      ConfigError: a flag is missing, or is of another mode.
+    """
+    if not values.workdir and not (values.print_config or mode == "compile"):
+        raise ConfigError("--workdir", "is missing", "--workdir=runs/NAME")
+    if values.eval_data and mode != "evaluate":
+        raise ConfigError("--eval_data", f"is of no use with --mode={mode}", "--mode=evaluate")
+
+
 def no_config(argv: Sequence[str]) -> ConfigError:
     """Returns the error of a command line that gave no config."""
     file = config_file(argv)

@@ -113,6 +113,8 @@ def plan_run(
             compatibility.check_evaluated(f"networks.{name}", network, full, info, compares)
             if not full["networks"][name]["trust"]:
                 compatibility.check_class_names(f"networks.{name}", network, dataset.class_names)
+    for line in view_notes(programs):
+        say(line)
     sets = load_sets(full, info, dataset.class_names, say, progress)
     members = population.members(full["population"])
     hparams = population.hparams(programs, members)
@@ -178,7 +180,7 @@ def _compare(
         say(f"config changed: {line}")
     return {
         "contents": {} if altered else stored.get("contents", {}),
-        "frozen": {} if allow_change else stored.get("frozen", {}),
+        "frozen": stored.get("frozen", {}),
     }
 
 
@@ -197,6 +199,15 @@ def _epochs_moved(
         return []
     return [f"an epoch is {lengths[1]:,} steps, was {lengths[0]:,}: step {steps[0]:,} is now epoch "
             f"{round(after, 3)}, was {round(before, 3)}"]
+
+
+def view_notes(programs: Sequence[Program]) -> list[str]:
+    """Returns a warning for each policy that has something to say, such as a lost segment."""
+    return list(dict.fromkeys(
+        f"warning: views.{spec.name}.{call.role}: {call.bound.static['policy'].note}"
+        for program in programs for spec in program.view_specs for call in spec.calls
+        if call.stage.form == "policy" and call.bound.static["policy"].note
+    ))
 
 
 def teacher_label(name: str) -> str:

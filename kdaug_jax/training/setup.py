@@ -123,11 +123,15 @@ def prepare(
     frozen, inputs = {}, {}
     for name, network in first.networks.items():
         if not network.trainable and (network.checkpoint or not untrained):
+            recorded = planned.record["frozen"].get(name)
             variables, inputs[name] = load_input(
                 f"networks.{name}", network, planned.full["networks"][name]["checkpoint"],
-                directory, first.info, say, recorded=planned.record["frozen"].get(name),
+                directory, first.info, say, recorded=None if allow_config_change else recorded,
                 unfinished=not record,
             )
+            if recorded and recorded["digest"] != inputs[name]["digest"]:
+                say(f"config changed: networks.{name}: other weights (steps {recorded['steps']} -> "
+                    f"{inputs[name]['steps']})")
             frozen[name] = sharding.put_whole(mesh, variables)
     split = planned.dataset.splits["train"]
     feed = data.make_feed(
