@@ -126,7 +126,8 @@ def write_results(
         write_json(path / RESULTS[0], results)
         workdir.write_arrays(path / RESULTS[1], arrays)
         digests = {name: sha256_file(path / name) for name in RESULTS if (path / name).exists()}
-        write_json(path / MARK, {**(read(path) or {}), "files": digests})
+        if mark := read(path):
+            write_json(path / MARK, {**mark, "files": digests})
 
 
 def _holds(path: Path) -> bool:
@@ -155,8 +156,24 @@ def _check_id(file: Path, mark: dict[str, Any]) -> None:
         other = stored.get("id") if isinstance(stored, dict) else None
     else:
         return
-    if other != mark["id"] and not (other is None and mark.get("adopted")):
-        whose = f"is of the run {other[:8]}" if other else "is of no run"
+    require_same(file.parent, file, other)
+
+
+def require_same(path: Path, file: Path, run: str | None) -> None:
+    """Validates that a file in a working directory carries the id of its run.
+
+    Args:
+      path: the directory.
+      file: in it.
+      run: the id that the file carries; none is right in a directory that an older version wrote,
+        and where there is no mark yet.
+
+    Raises:
+      ConfigError: it is of another run.
+    """
+    mark = read(path)
+    if mark and run != mark["id"] and (run or not mark.get("adopted")):
+        whose = f"is of the run {run[:8]}" if run else "is of no run"
         what = f"{whose}, and the directory of the run {mark['id'][:8]}"
         raise ConfigError(str(file), what, OTHER)
 

@@ -9,7 +9,7 @@ import jax
 
 from kdaug_jax.errors import ConfigError
 from kdaug_jax.experiment.program import Program
-from kdaug_jax.runtime import sharding, workdir
+from kdaug_jax.runtime import mark, sharding, workdir
 from kdaug_jax.runtime.checkpoint import Checkpoints
 from kdaug_jax.runtime.goodput import Goodput
 from kdaug_jax.training.setup import Setup
@@ -87,12 +87,7 @@ def restore_states(
         if restored is not None:
             tree, notes = restored
             states = from_tree(tree)
-    run = workdir.run_id(setup.directory)
-    if run and notes.get("run", run) != run:
-        raise ConfigError(
-            str(checkpoints.directory), f"is of the run {notes['run'][:8]}, and the directory of "
-            f"the run {run[:8]}", "use another --workdir",
-        )
+            mark.require_same(setup.directory, checkpoints.directory, notes.get("run"))
     step, total = step_of(states), setup.first.total_steps
     if step > total:
         raise ConfigError(
