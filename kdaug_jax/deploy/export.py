@@ -9,10 +9,11 @@ from typing import Any, TextIO
 import jax
 import numpy as np
 
+from kdaug_jax.data.recorded import require_recorded
 from kdaug_jax.deploy import artifact
-from kdaug_jax.evaluation.data_sets import require_recorded
 from kdaug_jax.experiment import views
 from kdaug_jax.experiment.frozen.standalone import load_one
+from kdaug_jax.experiment.named_files import named_files
 from kdaug_jax.runtime import workdir
 from kdaug_jax.runtime.console import Console
 
@@ -41,7 +42,8 @@ def export_run(
     console = Console(stream)
     directory, stored = workdir.read_run(directory)
     names = workdir.read_json(directory / "classes.json") or ()
-    require_recorded(stored, names, verify_data, console.say, console.progress)
+    files = named_files(stored["config"])
+    require_recorded(stored, names, files, verify_data, console.say, console.progress)
     results = workdir.read_results(directory) or {}
     view, crop, size, dtype = stored["config"]["eval"]["view"], "", None, np.uint8
     if stored["data"].get("mixed"):  # files of any size are then cropped before the function

@@ -11,18 +11,16 @@ import numpy as np
 
 from kdaug_jax import data
 from kdaug_jax.data.contents import split_digest
-from kdaug_jax.errors import ConfigError
-from kdaug_jax.evaluation.build import build_evaluator, check_evaluation
-from kdaug_jax.evaluation.data_sets import (
+from kdaug_jax.data.recorded import (
     class_changes,
     data_changes,
     data_contents,
     data_record,
-    load_data,
-    load_human,
-    read_options,
     refuse_changes,
 )
+from kdaug_jax.errors import ConfigError
+from kdaug_jax.evaluation.build import build_evaluator, check_evaluation
+from kdaug_jax.evaluation.data_sets import load_data, load_human, read_options
 from kdaug_jax.evaluation.eval_step import EvalSpec
 from kdaug_jax.evaluation.metric_table import resolve_metric
 from kdaug_jax.evaluation.predictors import with_selected
@@ -41,6 +39,7 @@ from kdaug_jax.experiment import networks, views
 from kdaug_jax.experiment.frozen.inputs import load_input
 from kdaug_jax.experiment.frozen.places import located
 from kdaug_jax.experiment.frozen.stored import build_recorded, load
+from kdaug_jax.experiment.named_files import named_files
 from kdaug_jax.runtime import checkpoint, sharding, workdir
 from kdaug_jax.runtime.console import Console
 from kdaug_jax.types import Info
@@ -175,7 +174,7 @@ def _refuse_changes(
             "--verify_data", f"the run did not record the contents of {', '.join(lacking)}",
             "resume or start it with --verify_data first",
         )
-    now = data_record(dataset, info, stored["config"], sets)
+    now = data_record(dataset, info, named_files(stored["config"]), sets)
     refuse_changes(
         full["data"]["source"], data_changes(stored, now, contents),
         "or --allow_config_change to evaluate on what is there now",

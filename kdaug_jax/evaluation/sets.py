@@ -17,11 +17,12 @@ from kdaug_jax import data
 from kdaug_jax.data.class_maps import IMAGENET_A, IMAGENET_R, class_key, is_wordnet_id
 from kdaug_jax.data.corruptions import ALEXNET_ERRORS, CORRUPTIONS, SEVERITIES
 from kdaug_jax.data.options import no_bar
+from kdaug_jax.data.recorded import class_changes
 from kdaug_jax.data.sources.argument import split_argument
 from kdaug_jax.data.statistics import describe_sizes
 from kdaug_jax.errors import ConfigError
 from kdaug_jax.evaluation.build import parse_view
-from kdaug_jax.evaluation.data_sets import class_changes, read_options
+from kdaug_jax.evaluation.data_sets import read_options
 from kdaug_jax.evaluation.metric_table import resolve_metrics
 from kdaug_jax.evaluation.run import Evaluation, Evaluator, evaluate_state, make_evaluator
 from kdaug_jax.experiment import views

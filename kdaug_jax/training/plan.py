@@ -10,18 +10,15 @@ import numpy as np
 
 from kdaug_jax import data
 from kdaug_jax.data.options import no_bar
+from kdaug_jax.data.recorded import data_changes, data_contents, data_record, refuse_changes
 from kdaug_jax.errors import ConfigError
-from kdaug_jax.evaluation.build import check_evaluation
+from kdaug_jax.evaluation.build import check_evaluation, parse_view
 from kdaug_jax.evaluation.data_sets import (
     READ,
     USES,
-    data_changes,
-    data_contents,
-    data_record,
     load_data,
     load_human,
     read_options,
-    refuse_changes,
 )
 from kdaug_jax.evaluation.metric_table import resolve_metric
 from kdaug_jax.evaluation.sets import SetData, load_sets
@@ -29,6 +26,7 @@ from kdaug_jax.experiment import config as configs
 from kdaug_jax.experiment import views
 from kdaug_jax.experiment.frozen import compatibility
 from kdaug_jax.experiment.frozen.places import WORKDIR, located
+from kdaug_jax.experiment.named_files import named_files
 from kdaug_jax.experiment.phases import build_programs
 from kdaug_jax.experiment.program import Program
 from kdaug_jax.runtime import manifest, workdir
@@ -113,7 +111,7 @@ def plan_run(
             compatibility.check_evaluated(f"networks.{name}", network, full, info, compares)
             if not full["networks"][name]["trust"]:
                 compatibility.check_class_names(f"networks.{name}", network, dataset.class_names)
-    for line in view_notes(programs):
+    for line in [*view_notes(programs), *size_notes(programs, full, info)]:
         say(line)
     sets = load_sets(full, info, dataset.class_names, say, progress)
     members = population.members(full["population"])
@@ -134,7 +132,7 @@ def plan_run(
         "config": written,
         "networks": facts,
         "members": [member.name for member in members],
-        "data": data_record(dataset, described, full, sets),
+        "data": data_record(dataset, described, named_files(full), sets),
         "contents": {},
         "frozen": {},
     }
@@ -208,6 +206,19 @@ def view_notes(programs: Sequence[Program]) -> list[str]:
         for program in programs for spec in program.view_specs for call in spec.calls
         if call.stage.form == "policy" and call.bound.static["policy"].note
     ))
+
+
+def size_notes(programs: Sequence[Program], full: Mapping[str, Any], info: Info) -> list[str]:
+    """Returns a line if networks are evaluated on images of another size than they train on."""
+    evaluated = parse_view(full["eval"]["view"], info).size
+    others = {
+        f"{spec.size[1]}×{spec.size[0]}" for program in programs for spec in program.view_specs
+        if any(spec.name == view for _, view in program.pairs) and spec.size != evaluated
+    }
+    if not others:
+        return []
+    return [f"trained on images of {', '.join(sorted(others))} pixels, evaluated on "
+            f"{evaluated[1]}×{evaluated[0]}"]
 
 
 def teacher_label(name: str) -> str:

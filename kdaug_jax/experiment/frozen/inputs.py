@@ -58,7 +58,7 @@ def load_input(
     variables = load(where, network, info, say)
     record = {
         "steps": [part.facts.get("step") for part in parts],
-        "digest": _digest(variables, parts),
+        "digest": variables_digest(variables, parts),
     }
     if recorded and recorded["digest"] != record["digest"]:
         raise ConfigError(
@@ -102,7 +102,8 @@ def _part(
     return network._replace(facts={**network.facts, "step": recorded})
 
 
-def _digest(variables: Mapping[str, Any], parts: Sequence[Network]) -> str:
+def variables_digest(variables: Mapping[str, Any], parts: Sequence[Network]) -> str:
+    """Returns the SHA-256 of variables, and of the files of serialised functions among `parts`."""
     digest = hashlib.sha256()
     for path, leaf in sorted(flatten(variables).items()):
         array = np.ascontiguousarray(leaf)
