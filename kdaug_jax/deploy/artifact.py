@@ -2,16 +2,19 @@
 
 `model.stablehlo`: `jax.export`'s form of f(image u8[b,H,W,3]) -> logits f32[b,C], for any batch b,
 on CPU, CUDA and TPU; normalisation and the view of evaluation are inside.
-`model.json`: the card; classes and their names, image size, architecture, SHA-256 of the function.
-`weights.safetensors`: the weights in PyTorch's names.
+`model.json`: the card; classes and their names, image size, architecture, which state of which run
+it is, SHA-256 of the function.
+`weights.safetensors`: the weights in PyTorch's names, unless they are quantised.
 `packed.safetensors`: of a quantised network, the rounded kernels in as many bits as they have.
-`sizes.json`: bytes of each file and of each kind of weights.
+`sizes.json`: bytes of each file and of each kind of weights; nothing is read from it.
+
+The function and the files of weights also hold the card inside, with a checksum.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import json
+import functools
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -29,7 +32,8 @@ from kdaug_jax.experiment.frozen.functions import FUNCTION, FUNCTION_CARD
 from kdaug_jax.experiment.frozen.standalone import Loaded
 from kdaug_jax.models import pack
 from kdaug_jax.models.fold import fold_batchnorm
-from kdaug_jax.models.foreign import safetensors_file
+from kdaug_jax.models.foreign import opened, safetensors_file
+from kdaug_jax.models.foreign.carded import card_metadata
 from kdaug_jax.models.layers import FULL
 from kdaug_jax.models.model import Model
 from kdaug_jax.models.variables import flatten, unflatten
@@ -86,7 +90,7 @@ def write(
 
     Returns:
       What `sizes.json` holds: `{"files": {name: bytes}, "weights": [[kind, count, float32 bytes,
-      packed bytes]], "view"}`.
+      packed bytes]]}`.
 
     Raises:
       ConfigError: something else lies there, or the view cannot be exported.
@@ -108,18 +112,20 @@ def write(
         variables = fold_batchnorm(model, loaded.variables, size=card.size)
     variables = jax.tree.map(np.asarray, variables)
     content = _serialise(logits_function(model, variables, view, mean), card.size, dtype)
+    # Of a file, as it is fed: its crop comes before the view, for weights as for the function.
+    card = dataclasses.replace(card, view=view, fill=tuple(mean))
     with model_card.made_whole(directory, replace=FUNCTION_CARD) as partial:
-        (partial / FUNCTION).write_bytes(content)
-        card_json = json.dumps(dataclasses.asdict(card), sort_keys=True)
-        metadata = {"format": "pt", "kdaug_jax": card_json}
-        safetensors_file.write(partial / WEIGHTS, to_torch(loaded.variables), metadata)
-        if bits:
-            pack.write_packed(partial / PACKED, loaded.variables, bits, {"kdaug_jax": card_json})
+        (partial / FUNCTION).write_bytes(functions.with_card(content, card))
+        if bits:  # plain weights would load into a network that rounds nothing
+            pack.write_packed(partial / PACKED, loaded.variables, bits, card)
+        else:
+            arrays = to_torch(loaded.variables)
+            metadata = {"format": "pt", **card_metadata(card, arrays)}
+            safetensors_file.write(partial / WEIGHTS, arrays, metadata)
         with_digest = dataclasses.replace(card, sha256=sha256_file(partial / FUNCTION))
         model_card.write_card(partial / FUNCTION_CARD, with_digest)
         files = {path.name: path.stat().st_size for path in sorted(partial.iterdir())}
-        sizes = {"files": files, "weights": pack.sizes(loaded.variables, bits), "view": view,
-                 "mean": list(mean)}
+        sizes = {"files": files, "weights": pack.sizes(loaded.variables, bits)}
         workdir.write_json(partial / SIZES, sizes)
     return sizes
 
@@ -127,6 +133,9 @@ def write(
 def _serialise(function: Callable[..., Any], size: tuple[int, int], dtype: Any) -> bytes:
     batch, = export.symbolic_shape("b")
     image = jax.ShapeDtypeStruct((batch, *size, 3), dtype)
+    # Places in the source would make the file another one in another checkout.
+    limit = jax.config.jax_traceback_in_locations_limit
+    jax.config.update("jax_traceback_in_locations_limit", 0)
     try:
         return export.export(jax.jit(function), platforms=PLATFORMS)(image).serialize()
     except jax.errors.InconclusiveDimensionOperation as error:
@@ -134,6 +143,8 @@ def _serialise(function: Callable[..., Any], size: tuple[int, int], dtype: Any) 
             "eval.view", f"needs to know how many images there are ({str(error).splitlines()[0]})",
             "use stages that treat each image by itself",
         ) from None
+    finally:
+        jax.config.update("jax_traceback_in_locations_limit", limit)
 
 
 def read(
@@ -142,7 +153,7 @@ def read(
     """Reads what `write` wrote.
 
     Args:
-      directory: the export.
+      directory: the export; or its function or its packed weights alone, which hold the card too.
       packed: whether to run the packed weights instead of the function.
 
     Returns:
@@ -152,19 +163,25 @@ def read(
       ConfigError: it is no such directory, or the network is not quantised.
       CheckpointError: a file is damaged.
     """
+    if directory.is_file():
+        if packed or opened.kind_of(directory) == "safetensors":
+            return _packed(directory)
+        function, card = functions.read_with_card(directory)
+        if card is None:
+            raise ConfigError(str(directory), "holds no card", "name what --mode=export made")
+        return card, functools.partial(functions.in_batches, function)
     card = model_card.read(directory / FUNCTION_CARD)
-    if card is None:
+    if card is None and not (packed and (directory / PACKED).is_file()):
         raise ConfigError(
             str(directory), f"has no {FUNCTION_CARD}",
             "make one: python main.py --mode=export --config=... --workdir=...",
         )
     if packed:
-        return card, _packed(directory, card)
-    if sha256_file(directory / FUNCTION) != card.sha256:
-        raise CheckpointError(
-            str(directory / FUNCTION), "is not the file that its card names", "export it again"
-        )
-    function = functions.read(directory / FUNCTION)
+        if not (directory / PACKED).is_file():
+            what = "holds no packed weights: the network is not quantised"
+            raise ConfigError(str(directory), what, "leave --packed out")
+        return _packed(directory / PACKED)
+    function, _ = functions.read_with_card(directory / FUNCTION)
     takes, classes = functions.fixed_size(function), function.out_avals[0].shape[1]
     if (takes, classes) != (card.size, card.num_classes):
         raise CheckpointError(
@@ -179,22 +196,18 @@ def _shown(size: tuple[int, int] | None) -> str:
     return "any number of" if size is None else f"{size[1]}×{size[0]}"
 
 
-def _packed(directory: Path, card: model_card.ModelCard) -> Callable[..., jax.Array]:
-    if not (directory / PACKED).is_file() or "bits" not in card.options:
-        what = "holds no packed weights: the network is not quantised"
-        raise ConfigError(str(directory), what, "leave --packed out")
-    variables, _ = pack.read_packed(directory / PACKED)
-    sizes = workdir.read_json(directory / SIZES) or {}
-    view, mean = sizes.get("view", ""), tuple(sizes.get("mean", ()))
-    model = _of_rounded(card)
-    return jax.jit(logits_function(model, jax.tree.map(jnp.asarray, variables), view, mean))
+def _packed(path: Path) -> tuple[model_card.ModelCard, Callable[..., jax.Array]]:
+    variables, card = pack.read_packed(path)
+    model, arrays = _of_rounded(card), jax.tree.map(jnp.asarray, variables)
+    return card, jax.jit(logits_function(model, arrays, card.view, card.fill))
 
 
 def _of_rounded(card: model_card.ModelCard) -> Model:
     """Creates a network for kernels that are rounded already; it still rounds activations."""
     options = {**card.options, "bits": (FULL, card.options["bits"][1])}
     return models.create(
-        card.arch, card.num_classes, normalize=(card.mean, card.std), **options
+        card.arch, card.num_classes, normalize=(card.mean, card.std), dtype=card.precision,
+        **options,
     )
 
 
@@ -205,7 +218,7 @@ def table(sizes: Mapping[str, Any]) -> str:
              for kind, count, full, small in sizes["weights"]]
     totals = [sum(row[column] for row in sizes["weights"]) for column in (1, 2, 3)]
     rows.append(("all", *(f"{total:,}" for total in totals)))
-    whole = sizes["files"][WEIGHTS]
-    files = [("file", "bytes", f"of {WEIGHTS}")]
+    whole = totals[1]
+    files = [("file", "bytes", "of float32")]
     files += [(name, f"{size:,}", f"{size / whole:.3f}") for name, size in sizes["files"].items()]
     return aligned(rows) + "\n\n" + aligned(files)

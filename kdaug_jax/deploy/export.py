@@ -12,6 +12,7 @@ import numpy as np
 from kdaug_jax.data.recorded import require_recorded
 from kdaug_jax.deploy import artifact
 from kdaug_jax.experiment import views
+from kdaug_jax.experiment.frozen.places import CHOICE, place_of
 from kdaug_jax.experiment.frozen.standalone import load_one
 from kdaug_jax.experiment.named_files import named_files
 from kdaug_jax.runtime import workdir
@@ -23,13 +24,14 @@ EXPORT = "export"
 def export_run(
     directory: str | Path, *, verify_data: bool = False, stream: TextIO | None = None
 ) -> dict[str, Any]:
-    """Exports the newest whole checkpoint of a run into `<workdir>/export`.
+    """Exports a state of a run into `<workdir>/export`: the newest, or the one that is named.
 
     Each member of a population goes to a folder of its number below it. An older export is
     replaced.
 
     Args:
-      directory: the working directory of the run.
+      directory: the working directory of the run; `DIR@best`, `DIR@STEP`, `DIR@MEMBER` or
+        `DIR@branch=N` names another state than the newest, on the branch that the run selected.
       verify_data: whether the contents of all images are read and compared with the recorded ones.
       stream: console, by default standard output.
 
@@ -40,7 +42,8 @@ def export_run(
       UserError: there is no such run, no intact checkpoint, or data that changed since.
     """
     console = Console(stream)
-    directory, stored = workdir.read_run(directory)
+    place = place_of(str(directory), where="--workdir")
+    directory, stored = workdir.read_run(place.path)
     names = workdir.read_json(directory / "classes.json") or ()
     files = named_files(stored["config"])
     require_recorded(stored, names, files, verify_data, console.say, console.progress)
@@ -54,19 +57,23 @@ def export_run(
         if fault := results.get(name, {}).get("failed"):
             console.say(f"{name} was not finite at step {fault['step']}: left out")
             continue
-        loaded = load_one(directory, member=number, say=console.say)
+        if place.member not in ("", name, str(number)):
+            continue
+        chosen = str(directory) + "".join(
+            f"{CHOICE}{choice}" for choice in (
+                "best" if place.best else "", "" if place.step is None else f"step={place.step}"
+            ) if choice
+        )
+        loaded = load_one(chosen, member=number, branch=place.branch, say=console.say)
         target = directory / EXPORT if len(stored["members"]) == 1 else (
             directory / EXPORT / str(number)
         )
         if jax.process_index() == 0:
-            card = dataclasses.replace(
-                loaded.card, crop=crop, size=size or loaded.card.size,
-                **{name: stored["config"]["data"].get(name, getattr(loaded.card, name))
-                   for name in ("exif", "alpha")},
-            )
+            card = dataclasses.replace(loaded.card, crop=crop, size=size or loaded.card.size)
             sizes[str(target)] = artifact.write(
-                target, loaded._replace(card=card), view, card.mean, dtype
+                target, loaded._replace(card=card), view, card.fill, dtype
             )
             console.say(f"{name or loaded.card.arch}: {target}")
+            console.say(loaded.state)
             console.say(artifact.table(sizes[str(target)]))
     return sizes

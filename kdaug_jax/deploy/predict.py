@@ -1,6 +1,8 @@
 """Classifies image files: `python -m kdaug_jax.deploy.predict --model=runs/x/export image.png ...`.
 
-Prints the likeliest classes of each image with their probabilities.
+Prints the likeliest classes of each image with their probabilities, and to the error stream which
+state of which run answers. An image that cannot be read or answered is told there too, after which
+the others are answered all the same; the exit status is then that of the error.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ import numpy as np
 from PIL import Image
 
 from kdaug_jax.deploy import artifact
-from kdaug_jax.errors import ConfigError, DataError, UserError
+from kdaug_jax.errors import ConfigError, DataError, NonFiniteError, UserError
 from kdaug_jax.experiment import views
 from kdaug_jax.images.decode import DecodeOptions, open_image
 from kdaug_jax.runtime import workdir
@@ -97,21 +99,38 @@ def main(argv: Sequence[str] | None = None) -> int:
         if options.top < 1:
             raise ConfigError("--top", f"is {options.top}", "at least 1")
         card, function = artifact.read(workdir.place("--model", options.model), options.packed)
-        images = [
-            read_image(path, number, card, options.resize)
-            for number, path in enumerate(options.image)
-        ]
-        for start in range(0, len(images), BATCH):
-            logits = function(np.stack(images[start : start + BATCH]))
-            rows = np.asarray(jax.nn.softmax(logits))
-            for path, row in zip(options.image[start : start + BATCH], rows, strict=True):
-                print(path)
-                for probability, name in likeliest(row, card, options.top):
-                    print(f"  {100 * probability:6.2f} %  {name}")
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
-    return 0
+        return _told(error)
+    status, named = 0, False
+    for start in range(0, len(options.image), BATCH):
+        paths, images = [], []
+        for number, path in enumerate(options.image[start : start + BATCH], start):
+            try:
+                images.append(read_image(path, number, card, options.resize))
+                paths.append(path)
+            except UserError as error:
+                status = _told(error)
+        if not images:
+            continue
+        if not named:
+            print(f"model: {card.describe()}", file=sys.stderr)
+            named = True
+        logits = np.asarray(function(np.stack(images)), np.float32)
+        rows = np.asarray(jax.nn.softmax(logits))
+        for path, row, finite in zip(paths, rows, np.isfinite(logits).all(1), strict=True):
+            if not finite:
+                what = "its logits are not finite"
+                status = _told(NonFiniteError(str(path), what, "check the image and the network"))
+                continue
+            print(path)
+            for probability, name in likeliest(row, card, options.top):
+                print(f"  {100 * probability:6.2f} %  {name}")
+    return status
+
+
+def _told(error: UserError) -> int:
+    print(f"error: {error}", file=sys.stderr)
+    return error.exit_code
 
 
 if __name__ == "__main__":

@@ -56,6 +56,7 @@ def build_network(
         "num_classes": info.num_classes,
         "options": dict(config["options"]),
         "size": info.size,
+        "data_mean": info.mean,
     }
     for field in ("mean", "std"):
         if len(facts[field]) != len(info.mean):

@@ -10,21 +10,40 @@ name by name, and a card. `networks.teacher.checkpoint=DIR` uses it.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import sys
+import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 
 from kdaug_jax import models
-from kdaug_jax.errors import CheckpointError, ConfigError, UserError
+from kdaug_jax.errors import CheckpointError, ConfigError, UserError, suggest
+from kdaug_jax.models.foreign import opened
+from kdaug_jax.models.foreign.carded import read_card
 from kdaug_jax.models.foreign.fitting import convert, read_state
-from kdaug_jax.models.foreign.layouts import layout_of, network_name
+from kdaug_jax.models.foreign.layouts import (
+    layout_of,
+    network_name,
+    spelled_variant,
+    variant_named,
+    variants_of,
+)
+from kdaug_jax.models.foreign.names_file import read_names
+from kdaug_jax.models.foreign.safetensors_file import shown
+from kdaug_jax.models.foreign.timm_config import CONFIG, conflicts, read_config
+from kdaug_jax.models.variables import flatten, unflatten
 from kdaug_jax.runtime import model_card, workdir
-from kdaug_jax.runtime.digest import sha256_file
+from kdaug_jax.runtime.digest import require_sha256, sha256_file
 from kdaug_jax.runtime.model_card import ModelCard
+
+# Share of the largest logit by which answers may differ: rounding of float32 is a hundred times
+# less, another epsilon a hundred times more.
+_TOLERANCE = 1e-3
 
 
 class Imported(NamedTuple):
@@ -33,10 +52,12 @@ class Imported(NamedTuple):
     Attributes:
       card: of the network.
       variables: `{"params", "batch_stats"}` of float32 arrays.
+      notes: lines on what is not known of it.
     """
 
     card: ModelCard
     variables: dict[str, Any]
+    notes: tuple[str, ...] = ()
 
 
 def import_file(
@@ -51,12 +72,16 @@ def import_file(
     options: Mapping[str, Any] | None = None,
     key: str = "",
     cast: bool = False,
+    variant: str = "",
+    channels: str = "rgb",
+    sha256: str = "",
+    check: Path | None = None,
 ) -> Imported:
     """Reads a file of weights as one of our networks.
 
     Args:
       path: the file.
-      arch: the network; timm's `tf_efficientnet_b0` is our `efficientnet_b0`.
+      arch: the network; timm's `tf_efficientnet_b0` is our `efficientnet_b0` in variant "tf".
       num_classes: 0 for what the classifier has.
       class_names: in the order of the logits; empty where unknown.
       size: (height, width) of the images that it was trained on; by default the network's usual.
@@ -65,55 +90,201 @@ def import_file(
       options: of the architecture.
       key: where the weights lie inside a file of PyTorch.
       cast: whether other floating types may become float32.
+      variant: which of several networks of equal names and shapes, see `layouts.variants_of`; by
+        default what the file, its card or timm's `config.json` beside it say.
+      channels: "bgr" if the network was made for pixels in that order, as are `mean` and `std`; the
+        first kernel is then turned round.
+      sha256: of the file, compared where given.
+      check: `.npz` with `image` u8[N,H,W,3] and the `logits` f32[N,C] that the original gave.
 
     Returns:
       The card and the variables. Arguments that are left out come from the card in the file, if
-      `export_weights` wrote it.
+      `export_weights` wrote it, or from timm's config beside it.
 
     Raises:
-      UserError: the file cannot be read, or does not fit the network.
+      UserError: the file cannot be read, or does not fit the network, or answers otherwise.
     """
     path = workdir.place("--from", path)
-    state, metadata = read_state(path, key)
-    stored_card = _stored_card(path, metadata)
+    digest = require_sha256("--sha256", path, sha256) if sha256 else ""
+    state, metadata = read_state(path, key, trusted=bool(sha256))
+    card = read_card(path, metadata, state)
     name = network_name(arch)
-    architecture = _named("--options", options or {}) or stored_card.get("options", {})
-    size = tuple(size or stored_card.get("size", ())) or None
+    config = None if card else read_config(path)
+    if config and (wrong := conflicts(
+        config, name, {"variant": variant, "mean": tuple(mean), "std": tuple(std)}
+    )):
+        raise CheckpointError(
+            str(path.parent / CONFIG), wrong, "state what it says, or move it away if it is not of "
+            "these weights",
+        )
+    architecture = _merged(_named("--options", options or {}), card)
+    implied = (variant, spelled_variant(arch, state), config.variant if config else "")
+    architecture |= _variant(name, architecture, implied, bool(card))
+    size = tuple(size or card.get("size", ()) or (config and config.size) or ()) or None
     variables, count = convert(
         state, str(path), name, num_classes=num_classes, size=size, options=architecture, cast=cast
     )
-    claimed = stored_card and (
-        stored_card["arch"], stored_card["num_classes"], len(stored_card["mean"])
+    _same_as_card(path, card, name, count)
+    class_names = tuple(class_names) or tuple(card.get("class_names", ())) or (
+        config.class_names if config else ()
     )
-    if claimed and claimed != (name, count, 3):
-        raise CheckpointError(
-            str(path), "says that it is {} of {} classes and {} channels, ".format(*claimed)
-            + f"but holds {name} of {count} and 3", "export it again",
-        )
-    class_names = tuple(class_names) or tuple(stored_card.get("class_names", ()))
     if len(class_names) not in (0, count):
         raise ConfigError(
             "--class_names", f"has {len(class_names)} names for {count} classes", "one for each"
         )
     layout = layout_of(name)
-    published = _published(stored_card, layout, count)
-    statistics = [tuple(255.0 * value for value in values) for values in (mean, std) if values]
+    given = (mean, std) if mean or std else (config.mean, config.std) if config else ((), ())
+    published = _published(card, layout, count)
+    statistics = [tuple(255.0 * value for value in values) for values in given if values]
     if len(statistics) == 1 or not (statistics or published):
         raise ConfigError(
             "--mean and --std", f"are needed: {layout.name} has no usual ones for {count} classes"
             if not statistics else "are needed together", "--mean=0.5,0.5,0.5 --std=0.5,0.5,0.5",
         )
-    pixel_mean, pixel_std = statistics or published
-    model = models.create(name, count, normalize=(pixel_mean, pixel_std), **architecture)
-    return Imported(
-        ModelCard(
-            arch=name, num_classes=count, class_names=class_names,
-            size=size or (model.native_size,) * 2,
-            mean=_rounded(pixel_mean), std=_rounded(pixel_std), options=dict(architecture),
-            layout=layout.name, source=path.name, sha256=sha256_file(path),
-        ),
-        variables,
+    pixel_mean, pixel_std = map(tuple, statistics or published)
+    if channels == "bgr":
+        variables = _turned_round(variables)
+        if statistics:
+            pixel_mean, pixel_std = pixel_mean[::-1], pixel_std[::-1]
+    native = models.create(name, count, normalize=(pixel_mean, pixel_std), **architecture)
+    made = ModelCard(**{
+        "view": "", **card, "arch": name, "num_classes": count, "class_names": class_names,
+        "size": size or (native.native_size,) * 2, "mean": _rounded(pixel_mean),
+        "std": _rounded(pixel_std), "options": dict(architecture), "layout": layout.name,
+        "source": path.name, "sha256": digest or sha256_file(path),
+    })
+    notes = []
+    if not (statistics or card):
+        notes.append(f"mean and std are those usual for {layout.name}: nothing stated them")
+    if not zipfile.is_zipfile(path) and not digest and not card:
+        notes.append(
+            "the file carries no checksum: compare its SHA-256 with its author's, or give --sha256"
+        )
+    if check is None:
+        notes.append(
+            "not compared with the original's answers, though networks of equal names and shapes "
+            "may compute otherwise: --check=FILE.npz (image u8[N,H,W,3], logits f32[N,C]) does"
+        )
+    else:
+        made = dataclasses.replace(made, compared=_compare(check, made, variables))
+    return Imported(made, variables, tuple(notes))
+
+
+def _same_as_card(path: Path, card: Mapping[str, Any], name: str, count: int) -> None:
+    """Raises for a card that is of another network, or says too little of how images are fed."""
+    if not card:
+        return
+    claimed = card["arch"], card["num_classes"], len(card["mean"])
+    if claimed != (name, count, 3):
+        raise CheckpointError(
+            str(path), "says that it is {} of {} classes and {} channels, ".format(*claimed)
+            + f"but holds {name} of {count} and 3", "export it again",
+        )
+    model_card.require_preprocessing(str(path), card)
+
+
+def _merged(options: dict[str, Any], card: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns options of the command line and of the card, which may not contradict each other."""
+    stored = dict(card.get("options", {}))
+    for name, value in options.items():
+        if card and stored.get(name, value) != json.loads(json.dumps(value)):
+            raise ConfigError(
+                "--options", f"says {name}={value!r}, the card in the file {stored[name]!r}",
+                "leave it out",
+            )
+    return {**options, **stored}
+
+
+def _variant(
+    name: str, options: Mapping[str, Any], implied: Sequence[str], ours: bool
+) -> dict[str, str]:
+    """Returns the option for the variant of a network, `{}` for one of a single variant.
+
+    Args:
+      name: of the network.
+      options: of the architecture, which may hold it.
+      implied: what the command line, the names in the file and its config say, "" for nothing.
+      ours: whether a card of this package describes the file.
+    """
+    variants = variants_of(name)
+    default = next(iter(variants), "")
+    stated = [value for value in (*implied, options.get("variant", "")) if value]
+    if ours and variants and not options.get("variant"):
+        stated.append(default)  # older cards leave it out
+    for value in stated:
+        if value not in variants:
+            raise ConfigError(
+                "--variant", f"is '{value}'",
+                suggest(value, variants) if variants else f"{name} has one variant: leave it out",
+            )
+    if len(set(stated)) > 1:
+        raise ConfigError(
+            "--variant", f"contradicts itself: {' and '.join(dict.fromkeys(stated))} are stated by "
+            "the command line, the file or its config", "leave out what is wrong",
+        )
+    if stated:
+        return {"variant": stated[0]}
+    if not variants or default == "v1.5":  # what is published under these names, with few others
+        return {}
+    known = "; ".join(f"--variant={key} for {text}" for key, text in variants.items())
+    raise ConfigError(
+        "--variant", f"is needed: networks with other arithmetic have the names and shapes of "
+        f"{name}", known,
     )
+
+
+def _turned_round(variables: dict[str, Any]) -> dict[str, Any]:
+    """Returns variables whose first kernel takes red, green, blue instead of blue, green, red."""
+    leaves = flatten(variables)
+    first = [path for path, leaf in leaves.items()
+             if path.endswith("/kernel") and leaf.ndim == 4 and leaf.shape[2] == 3]
+    if len(first) != 1:
+        raise ConfigError(
+            "--channels", f"is bgr, but {len(first)} kernels take 3 channels",
+            "turn the channels of the first kernel round yourself",
+        )
+    return unflatten({
+        path: leaf[:, :, ::-1] if path == first[0] else leaf for path, leaf in leaves.items()
+    })
+
+
+def _compare(file: Path, card: ModelCard, variables: Mapping[str, Any]) -> str:
+    """Compares logits with those that the original gave; returns a line on what was measured.
+
+    Raises:
+      CheckpointError: they differ, or the file does not hold images and logits.
+    """
+    path = workdir.place("--check", file)
+    opened.kind_of(path)
+
+    def refuse(what: str, remedy: str) -> CheckpointError:
+        return CheckpointError(str(path), what, remedy)
+
+    form = "save image u8[N,H,W,3] (RGB) and logits f32[N,C] with np.savez"
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            image, expected = stored["image"], stored["logits"]
+    except Exception as error:  # zip and NumPy raise any exception at damaged bytes
+        raise refuse(f"cannot be read ({shown(str(error))})", form) from None
+    if image.ndim != 4 or image.shape[3] != 3 or image.dtype not in (np.uint8, np.float32):
+        raise refuse(f"has images {image.dtype}{list(image.shape)}", form)
+    if expected.shape != (len(image), card.num_classes) or expected.dtype.kind != "f":
+        raise refuse(f"has logits {expected.dtype}{list(expected.shape)}", form)
+    model = models.create(
+        card.arch, card.num_classes, normalize=(card.mean, card.std), **card.options
+    )
+    apply = jax.jit(lambda v, x: model.apply(v, x, train=False)[0].logits)
+    given = np.asarray(apply(variables, image), np.float64)
+    largest = np.abs(expected).max()
+    deviation = np.abs(given - expected).max()
+    line = (f"logits differ by at most {deviation:.2g} from the original's, whose largest is "
+            f"{largest:.3g}, on {len(image)} images")
+    if not deviation <= _TOLERANCE * largest:
+        raise refuse(
+            line, "this network computes otherwise: try another --variant, --mean and --std, "
+            "--channels or --options, or compare the code",
+        )
+    return line
 
 
 def _named(where: str, options: Any) -> dict[str, Any]:
@@ -141,18 +312,6 @@ def _rounded(values: Sequence[float]) -> tuple[float, ...]:
     return tuple(round(float(value), 4) for value in values)
 
 
-def _stored_card(path: Path, metadata: Mapping[str, str]) -> dict[str, Any]:
-    """Reads the card that `export_weights` puts into a file; `{}` for other files."""
-    if "kdaug_jax" not in metadata:
-        return {}
-    try:
-        fields = json.loads(metadata["kdaug_jax"])
-    except (ValueError, RecursionError):
-        what = "has a card that cannot be read"
-        raise CheckpointError(str(path), what, "export it again") from None
-    return model_card.checked(str(path), fields)
-
-
 def numbers(flag: str, text: str, count: int = 3) -> tuple[float, ...]:
     """Reads `0.485,0.456,0.406` as numbers in 0..1.
 
@@ -176,22 +335,6 @@ def _deviations(text: str) -> tuple[float, ...]:
     return values
 
 
-def read_names(path: Path) -> tuple[str, ...]:
-    """Reads class names: a JSON list, or one a line.
-
-    Raises:
-      ConfigError: the file cannot be read.
-    """
-    file = workdir.place("--class_names", path)
-    try:
-        text = file.read_text(encoding="utf-8")
-        listed = json.loads(text) if text.lstrip().startswith("[") else text.split("\n")
-    except (OSError, ValueError) as error:
-        what = f"{path} cannot be read ({error})"
-        raise ConfigError("--class_names", what, "one name a line") from None
-    return tuple(str(name).strip() for name in listed if str(name).strip())
-
-
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="import_weights", description=__doc__.splitlines()[0])
     parser.add_argument("--arch", required=True, help="network, such as tv_resnet34")
@@ -203,7 +346,14 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--mean", default="", help="of pixels 0..1, such as 0.485,0.456,0.406")
     parser.add_argument("--std", default="", help="of pixels 0..1, such as 0.229,0.224,0.225")
     parser.add_argument("--options", default="{}", help="of the architecture, as JSON")
-    parser.add_argument("--key", default="", help="entry of a PyTorch file, such as ema")
+    parser.add_argument("--entry", "--key", dest="key", default="",
+                        help="entry of a PyTorch file, such as ema")
+    parser.add_argument("--variant", default="", help="of several networks of equal names")
+    parser.add_argument("--channels", choices=("rgb", "bgr"), default="rgb",
+                        help="order of the channels that it was made for")
+    parser.add_argument("--sha256", default="", help="that the file must have")
+    parser.add_argument("--check", type=Path,
+                        help=".npz of image u8[N,H,W,3] and the logits that the original gave")
     parser.add_argument("--cast", action="store_true", help="let other types become float32")
     return parser
 
@@ -220,32 +370,40 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise ConfigError("--options", f"is no JSON ({error})", '{"dropout": 0.3}') from None
         if options.classes < 0 or options.size < 0:
             raise ConfigError("--classes and --size", "are negative", "leave them out")
-        card, variables = import_file(
+        imported = import_file(
             options.source, options.arch, num_classes=options.classes,
-            class_names=read_names(options.class_names) if options.class_names else (),
+            class_names=(
+                read_names("--class_names", options.class_names) if options.class_names else ()
+            ),
             size=(options.size, options.size) if options.size else None,
             mean=numbers("--mean", options.mean) if options.mean else (),
             std=_deviations(options.std) if options.std else (),
-            options=architecture, key=options.key, cast=options.cast,
+            options=architecture, key=options.key, cast=options.cast, variant=options.variant,
+            channels=options.channels, sha256=options.sha256, check=options.check,
         )
-        model_card.write(target, card, variables)
+        model_card.write(target, imported.card, imported.variables)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
-    print(describe(card, variables))
+    print(describe(imported))
     print(f"teacher directory: {options.to}  (networks.teacher.checkpoint={options.to})")
     return 0
 
 
-def describe(card: ModelCard, variables: Mapping[str, Any]) -> str:
+def describe(imported: Imported) -> str:
     """Returns a few lines on what was imported and what is not known of it."""
+    card, variables, notes = imported
     count = sum(leaf.size for leaf in jax.tree.leaves(variables["params"]))
     named = "known" if card.class_names else "not known, so their order cannot be checked"
     return "\n".join((
-        f"{card.arch}: {count:,} parameters, {card.num_classes} classes, names as in {card.layout}",
+        f"{card.arch}: {count:,} parameters, {card.num_classes} classes, names as in {card.layout}"
+        + variant_named(card.arch, card.options),
         f"images {card.size[1]}×{card.size[0]}, mean {card.mean}, std {card.std} of pixels 0..255",
         f"class names: {named}",
         f"source {card.source}, sha256 {card.sha256[:16]}…",
+        *([card.describe()] if card.step >= 0 else []),
+        *([card.compared] if card.compared else []),
+        *notes,
     ))
 
 

@@ -19,11 +19,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from kdaug_jax.errors import ArgumentError, CheckpointError
-from kdaug_jax.models.foreign import safetensors_file
+from kdaug_jax.models.foreign import opened, safetensors_file
+from kdaug_jax.models.foreign.carded import card_metadata, read_card
 from kdaug_jax.models.layers import FULL, Conv, Linear
 from kdaug_jax.models.model import Model
 from kdaug_jax.models.quantize import quantize_weight
 from kdaug_jax.models.variables import flatten, unflatten
+from kdaug_jax.runtime import model_card
+from kdaug_jax.runtime.model_card import ModelCard
 
 _LEVELS = ":levels"
 _METADATA = "packed"
@@ -124,7 +127,7 @@ def _spread(packed: np.ndarray, bits: int, count: int) -> np.ndarray:
 
 
 def write_packed(
-    path: Path, variables: Mapping[str, Any], bits: Mapping[str, int], metadata: Mapping[str, str]
+    path: Path, variables: Mapping[str, Any], bits: Mapping[str, int], card: ModelCard
 ) -> None:
     """Writes a network's variables, those of a few bits packed, as a safetensors file.
 
@@ -132,7 +135,7 @@ def write_packed(
       path: the file.
       variables: `{"params", "batch_stats"}` of arrays.
       bits: which kernels are quantised, see `quantized_kernels`.
-      metadata: texts that are stored beside them.
+      card: what the network is; it is stored with a checksum of the arrays.
     """
     arrays, entries = {}, {}
     for name, leaf in flatten(variables).items():
@@ -143,10 +146,13 @@ def write_packed(
         parts = pack(array, bits[name])
         arrays |= {name + part: value for part, value in parts.items()}
         entries[name] = {"bits": bits[name], "shape": list(array.shape)}
-    safetensors_file.write(path, arrays, {**metadata, _METADATA: json.dumps(entries)})
+    packed = json.dumps(entries, sort_keys=True)
+    safetensors_file.write(
+        path, arrays, {"format": "pt", _METADATA: packed, **card_metadata(card, arrays, packed)}
+    )
 
 
-def read_packed(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
+def read_packed(path: Path) -> tuple[dict[str, Any], ModelCard]:
     """Reads what `write_packed` wrote.
 
     Args:
@@ -154,11 +160,13 @@ def read_packed(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
 
     Returns:
       Variables in which quantised kernels are rounded already, for a network whose weights have
-      full precision; and the metadata.
+      full precision; and the card.
 
     Raises:
       CheckpointError: the file is damaged, or another kind of file.
+      ConfigError: its card does not say how images are prepared.
     """
+    opened.kind_of(path)
     arrays, metadata = safetensors_file.read(path)
     leaves = dict(arrays)
     damaged = CheckpointError(
@@ -170,6 +178,11 @@ def read_packed(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
         raise damaged from None
     if not isinstance(entries, dict):
         raise damaged
+    fields = read_card(path, metadata, arrays, metadata[_METADATA])
+    if not fields:
+        raise damaged
+    model_card.require_preprocessing(str(path), fields)
+    card = ModelCard(**fields)
     for name, entry in entries.items():
         if not _is_entry(entry) or not {name, name + _LEVELS} <= set(leaves):
             raise damaged
@@ -178,7 +191,7 @@ def read_packed(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
             leaves[name] = unpack(parts, entry["bits"], tuple(entry["shape"]))
         except ArgumentError:
             raise damaged from None
-    return unflatten(leaves), metadata
+    return unflatten(leaves), card
 
 
 def _is_entry(entry: Any) -> bool:

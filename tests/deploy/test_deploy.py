@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from kdaug_jax import data
 from kdaug_jax.deploy import artifact, export, predict
 from kdaug_jax.errors import CheckpointError, ConfigError
 from kdaug_jax.experiment import config as configs
@@ -19,42 +18,13 @@ from kdaug_jax.models.foreign import safetensors_file
 from kdaug_jax.training import loop
 from tests.conftest import tiny_config
 from tests.data.photographs import photographs
-
-NAMES = ("ant", "bee", "cat", "dog")
-
-
-@pytest.fixture(scope="module")
-def named():
-    """A data set whose classes have names."""
-    split = data.load("synthetic:12x12,4,40", {"train": "train"}).splits["train"]
-    pair = split.image, split.label
-    made = data.from_arrays(dict.fromkeys(("train", "validation", "test"), pair), NAMES)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(data.SOURCES, "named", lambda argument, options: made)
-        yield split
-
-
-def train(directory, network, **sections):
-    stream = io.StringIO()
-    config = tiny_config(
-        data=dict(source="named", batch_size=8), views={"x": ""},
-        networks={"student": network}, train=dict(epochs=1.0), **sections,
-    )
-    loop.train(config, directory, stream=stream)
-    export.export_run(directory, stream=stream)
-    return directory, stream.getvalue()
+from tests.deploy.conftest import NAMES, train
 
 
 @pytest.fixture(scope="module")
 def plain(named, tmp_path_factory):
     network = configs.network("tiny", trainable=True)
     return train(tmp_path_factory.mktemp("plain"), network, eval=dict(view="center_crop(8)"))
-
-
-@pytest.fixture(scope="module")
-def quantised(named, tmp_path_factory):
-    network = configs.network("resnet8", trainable=True, options={"bits": (4, 4)})
-    return train(tmp_path_factory.mktemp("quantised"), network)
 
 
 def live(directory, image):
@@ -92,7 +62,7 @@ def test_the_function_says_what_the_student_says(named, plain):
 
 def test_packed_weights_say_the_same(named, quantised):
     directory, console = quantised
-    expected = live(directory, named.image)
+    expected = live(directory, named.image[:, :, ::-1])
     for packed in (False, True):
         _, function = artifact.read(directory / "export", packed)
         np.testing.assert_allclose(function(named.image), expected, rtol=1e-5, atol=1e-5)
@@ -104,7 +74,8 @@ def test_packed_weights_say_the_same(named, quantised):
     whole, packed = (sum(row[column] for row in sizes["weights"]) for column in (2, 3))
     assert packed < 0.16 * whole
     # The file's header takes as much for a network that is small as for one that is large.
-    assert sizes["files"]["packed.safetensors"] < 0.2 * sizes["files"]["weights.safetensors"]
+    assert sizes["files"]["packed.safetensors"] < 0.25 * whole
+    assert "weights.safetensors" not in sizes["files"]  # a plain network would take them
 
 
 def test_weights_beside_it_are_those_of_export_weights(plain, tmp_path):
@@ -192,6 +163,10 @@ def test_a_damaged_function_is_not_run(named, tmp_path):
     card = directory / "export" / "model.json"
     known = json.loads(card.read_text())
     path.write_bytes(whole)
+    card.write_text(json.dumps({**known, "num_classes": 2}))
+    with pytest.raises(CheckpointError, match="a card that is not as it was written; copy it"):
+        artifact.read(directory / "export")
+    del known["seal"]
     card.write_text(json.dumps({**known, "num_classes": 2, "class_names": ["ant", "bee"]}))
     with pytest.raises(CheckpointError, match="says 12×12 pixels and 2 classes, but the function"):
         artifact.read(directory / "export")
@@ -212,23 +187,43 @@ def test_members_of_a_population_are_exported_each(named, tmp_path):
     assert np.abs(first(named.image[:2]) - second(named.image[:2])).max() > 1e-3
 
 
-def test_a_branch_for_training_does_not_go_out(named, tmp_path, capsys):
+def test_the_selected_branch_goes_out(named, tmp_path, capsys):
     config = tiny_config(
         data=dict(source="named", batch_size=8),
         views={"x": "", "strong": {"ops": "flip", "branch": 1}},
         terms={"ce": configs.term("cross_entropy", ("x", "strong"))}, train=dict(epochs=1.0),
     )
     loop.train(config, tmp_path / "run", stream=io.StringIO())
-    words = [f"--from={tmp_path / 'run'}", f"--to={tmp_path / 'w.safetensors'}", "--branch=1"]
-    assert export_weights.main(words) == 2
-    assert "--branch: 1 holds the statistics of view strong for training only" in error_of(capsys)
-    assert not (tmp_path / "w.safetensors").exists()
-    assert export_weights.main([*words, "--training_branch"]) == 0
+    directory = tmp_path / "run"
+    results = json.loads((directory / "results.json").read_text())[""]
+    selected = int(results["eval/validation/chosen/number"])
+    words = [f"--from={directory}", f"--to={tmp_path / 'w.safetensors'}"]
+    assert export_weights.main(words) == 0
+    accuracy = results[f"eval/validation/branch_{selected}/accuracy"]
+    printed = capsys.readouterr().out
+    assert f"step 5 (the last and the best), BatchNorm branch {selected} of 2" in printed
+    assert f"float32, validation accuracy {100 * accuracy:.2f} %" in printed
+    exported = safetensors_file.read(tmp_path / "w.safetensors")[0]
+    for branch in (0, 1):
+        assert export_weights.main(
+            [*words[:1], f"--to={tmp_path / str(branch)}", f"--branch={branch}"]
+        ) == 0
+        named = safetensors_file.read(tmp_path / str(branch))[0]
+        same = all(np.array_equal(exported[name], named[name]) for name in named)
+        assert same == (branch == selected)
+        loaded = load_one(f"{directory}@branch={branch}", say=print)
+        mean = named["bn.running_mean"]
+        np.testing.assert_array_equal(loaded.variables["batch_stats"]["bn"]["mean"][0], mean)
+    capsys.readouterr()
     assert export_weights.main([*words[:1], f"--to={tmp_path / 'x'}", "--branch=2"]) == 2
-    assert "--branch: is 2; 0..1 exist" in capsys.readouterr().err
-    export.export_run(tmp_path / "run", stream=io.StringIO())
+    assert "has no BatchNorm branch 2; 0..1 exist" in error_of(capsys)
+    stream = io.StringIO()
+    export.export_run(directory, stream=stream)
+    assert f"BatchNorm branch {selected} of 2" in stream.getvalue()
+    assert artifact.read(directory / "export")[0].branch == selected
     for wrong, message in (
-        (["--network=teacher"], "trained no 'teacher'"), (["--member=1"], "0..0"),
+        (["--network=teacher"], "trained no 'teacher'"),
+        (["--member=1"], "holds no member '1'; it is a single run, no sweep"),
     ):
         capsys.readouterr()
         assert export_weights.main([*words[:1], f"--to={tmp_path / 'x'}", *wrong]) == 2

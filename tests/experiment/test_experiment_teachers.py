@@ -1,4 +1,4 @@
-"""What a teacher says wrongly is found: order of classes, probabilities, answers that mix a batch."""
+"""What a teacher says wrongly is seen: order of classes, probabilities, answers that mix."""
 
 import json
 import re

@@ -11,7 +11,7 @@ import pytest
 from kdaug_jax import models
 from kdaug_jax.errors import CheckpointError, UserError
 from kdaug_jax.models import export_weights, import_weights
-from kdaug_jax.models.foreign import layouts, safetensors_file, torch_file
+from kdaug_jax.models.foreign import layouts, opened, safetensors_file
 from kdaug_jax.models.variables import flatten
 from kdaug_jax.models.weights import to_torch, torch_name
 from kdaug_jax.runtime import checkpoint, model_card
@@ -379,6 +379,6 @@ def test_a_header_whose_length_begins_like_a_pickle_is_none(tmp_path):
     for size in (0x280, 0x380, 0x480, 0x580):  # b"\x80\x02" and so on, the lowest byte first
         header = b'{"__metadata__": {}}'.ljust(size)
         path.write_bytes(size.to_bytes(8, "little") + header)
-        assert not torch_file.looks_like_pickle(path)
+        assert opened.kind_of(path) == "safetensors"
     path.write_bytes(pickle.dumps({"weight": 1}, protocol=2))
-    assert torch_file.looks_like_pickle(path)
+    assert opened.kind_of(path) == "torch"

@@ -73,9 +73,9 @@ def read_with_card(path: Path) -> tuple[export.Exported, ModelCard | None]:
       CheckpointError: see `read`; or the bytes are not those that the card was written for.
     """
     damaged = CheckpointError(
-        str(path), "is not the file that its card names", "copy the file again, or export it again"
+        str(path), "is not the file that its card names", "export it again, or copy it again"
     )
-    function = read(path)
+    opened.kind_of(path)
     content = path.read_bytes()
     body, marked, rest = content.partition(_MARK)
     card = None
@@ -92,10 +92,10 @@ def read_with_card(path: Path) -> tuple[export.Exported, ModelCard | None]:
     beside = read_card(path.parent / FUNCTION_CARD) if path.name == FUNCTION else None
     if beside is not None and hashlib.sha256(content).hexdigest() != beside.sha256:
         raise damaged
-    card = card or beside
+    function = read(path)
     if card is not None and card.num_classes != function.out_avals[0].shape[1]:
         raise damaged
-    return function, card
+    return function, card or beside
 
 
 def read(path: Path) -> export.Exported:

@@ -72,6 +72,9 @@ _STAGES = (
 # N(0, 2 / (k·k)): each output of a depthwise convolution counts for itself alone.
 _depthwise_normal: Initializer = nn.initializers.variance_scaling(2.0, "fan_in", "normal")
 
+# Of BatchNorm, by variant.
+_EPSILON = {"tf": 1e-3, "timm": 1e-5}
+
 # What a block keeps for the backward pass; everything else in it is computed again.
 _REMAT = {
     "none": None,
@@ -95,6 +98,7 @@ def build_module(
     remat: str = "none",
     width: float | None = None,
     depth: float | None = None,
+    variant: str = "tf",
 ) -> nn.Module | None:
     """Returns the network called `name`, or None if it is not in `NAMES`.
 
@@ -110,12 +114,15 @@ def build_module(
         for the results of its convolutions, "blocks" for its input only. Less memory, more work.
       width: factor of B0's channels, above 0; None for that of the variant.
       depth: factor of B0's blocks in each stage, above 0; None for that of the variant.
+      variant: of equal names and shapes: "tf" pads as TensorFlow does, with more at the end, and
+        has the epsilon 1e-3, as the paper's code and timm's `tf_efficientnet_*`; "timm" pads both
+        sides alike and has the epsilon 1e-5, as timm's `efficientnet_*`.
 
     Returns:
       An `EfficientNet` or None.
 
     Raises:
-      ConfigError: a rate or a factor is out of range, or `remat` is unknown.
+      ConfigError: a rate or a factor is out of range, or `remat` or `variant` is unknown.
     """
     if name not in _TABLE:
         return None
@@ -128,8 +135,10 @@ def build_module(
     check_rate("drop_connect", drop_connect)
     if not isinstance(remat, str) or remat not in _REMAT:
         raise ConfigError("remat", f"unknown choice '{remat}'", suggest(str(remat), _REMAT))
-    kit = make_kit(num_branches, dtype, momentum=0.99, epsilon=1e-3)
-    return EfficientNet(scale, rate, drop_connect, remat, num_classes, kit)
+    if not isinstance(variant, str) or variant not in _EPSILON:
+        raise ConfigError("variant", f"unknown choice '{variant}'", suggest(str(variant), _EPSILON))
+    kit = make_kit(num_branches, dtype, momentum=0.99, epsilon=_EPSILON[variant])
+    return EfficientNet(scale, rate, drop_connect, remat, num_classes, kit, variant == "tf")
 
 
 def round_width(width: float) -> int:
@@ -151,6 +160,7 @@ class EfficientNet(nn.Module):
       remat: what blocks keep for the backward pass.
       num_classes: width of the logits, C.
       kit: what the layers share.
+      same: whether convolutions pad as TensorFlow does, instead of both sides alike.
     """
 
     scale: _Scale
@@ -159,12 +169,13 @@ class EfficientNet(nn.Module):
     remat: str
     num_classes: int
     kit: Kit
+    same: bool = True
 
     @nn.compact
     def __call__(self, x: jax.Array, mode: Mode) -> Outputs:
         """Maps normalised images `[B*V,H,W,3]` to logits `f32[B*V,C]` and features."""
         kit, width = self.kit, self.scale.width
-        x = kit.conv("conv_stem", round_width(32 * width), 3, 2, padding="SAME")(x)
+        x = kit.conv("conv_stem", round_width(32 * width), 3, 2, **_padding(self.same))(x)
         x = nn.swish(kit.norm("bn1")(x, *mode))
         features = {"stem": x}
         policy = _REMAT[self.remat]
@@ -180,6 +191,7 @@ class EfficientNet(nn.Module):
                     expansion,
                     self.drop_connect * number / sum(repeats),
                     kit,
+                    self.same,
                     name=f"blocks_{stage}_{block}",
                 )(x, mode)
                 number += 1
@@ -208,6 +220,7 @@ class MBConv(nn.Module):
       expansion: channels inside, as a multiple of the input's; 1 leaves the expansion out.
       drop: probability with which an image skips the block, where there is a shortcut.
       kit: what the layers share.
+      same: see `EfficientNet`.
     """
 
     features: int
@@ -216,6 +229,7 @@ class MBConv(nn.Module):
     expansion: int
     drop: float
     kit: Kit
+    same: bool = True
 
     @nn.compact
     def __call__(self, x: jax.Array, mode: Mode) -> jax.Array:
@@ -233,9 +247,9 @@ class MBConv(nn.Module):
             inside,
             self.size,
             self.stride,
-            padding="SAME",
             groups=inside,
             kernel_init=_depthwise_normal,
+            **_padding(self.same),
         )
         y = nn.swish(kit.norm(inner_norm)(depthwise(y), *mode))
         y = SqueezeExcite(max(1, channels // 4), kit, name="se")(y)
@@ -245,6 +259,10 @@ class MBConv(nn.Module):
         if mode.train and self.drop > 0.0:
             y = drop_images(self.make_rng("dropout"), y, self.drop)
         return x + y
+
+
+def _padding(same: bool) -> dict[str, str]:
+    return {"padding": "SAME"} if same else {}
 
 
 class SqueezeExcite(nn.Module):

@@ -9,11 +9,13 @@ Source: He et al., 2016, "Deep Residual Learning for Image Recognition".
 
 from __future__ import annotations
 
+import functools
 from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
 
+from kdaug_jax.errors import ConfigError
 from kdaug_jax.models.layers import (
     FULL,
     Initializer,
@@ -88,6 +90,7 @@ def build_module(
     bits: Any = (FULL, FULL),
     zero_gamma: bool = False,
     width: float = 1.0,
+    variant: str = "v1.5",
 ) -> nn.Module | None:
     """Returns the network called `name`, or None if it is not in `NAMES`.
 
@@ -100,19 +103,26 @@ def build_module(
       zero_gamma: whether the last BatchNorm of each block starts with scale 0, so that the block
         starts as its shortcut.
       width: factor of all channels, above 0.
+      variant: of bottlenecks: "v1.5" has the stride on the 3×3 convolution, as torchvision; "v1"
+        on the first 1×1, as He et al., 2016, and Caffe's weights.
 
     Returns:
       A `FourStageResNet` or None.
 
     Raises:
-      ConfigError: `bits` do not exist, or `width` is out of range.
+      ConfigError: `bits` or the variant do not exist, or `width` is out of range.
     """
     if name not in _TABLE:
         return None
     bottleneck, blocks, form = _TABLE[name]
     kit = make_kit(num_branches, dtype, bits, kernel_init=form.kernel_init)
     width = check_factor("width", width)
-    return FourStageResNet(bottleneck, blocks, form, num_classes, kit, zero_gamma, width)
+    if not isinstance(variant, str) or variant not in ("v1.5", "v1"):
+        raise ConfigError("variant", f"unknown choice '{variant}'", "'v1.5' or 'v1'")
+    if variant == "v1" and not bottleneck:
+        raise ConfigError("variant", f"{name} has no bottlenecks", "leave it out")
+    early = variant == "v1"
+    return FourStageResNet(bottleneck, blocks, form, num_classes, kit, zero_gamma, width, early)
 
 
 class FourStageResNet(nn.Module):
@@ -130,6 +140,7 @@ class FourStageResNet(nn.Module):
       kit: what the layers share.
       zero_gamma: whether blocks start as their shortcuts.
       width: factor of the published channels.
+      early_stride: whether the stride of a bottleneck lies on its first convolution.
     """
 
     bottleneck: bool
@@ -139,6 +150,7 @@ class FourStageResNet(nn.Module):
     kit: Kit = Kit()
     zero_gamma: bool = False
     width: float = 1.0
+    early_stride: bool = False
 
     @nn.compact
     def __call__(self, x: jax.Array, mode: Mode) -> Outputs:
@@ -152,7 +164,9 @@ class FourStageResNet(nn.Module):
         if form.large_stem:
             x = nn.max_pool(x, (3, 3), (2, 2), ((1, 1), (1, 1)))
         features[form.features[0]] = x
-        block_of = Bottleneck if self.bottleneck else BasicBlock
+        block_of = BasicBlock
+        if self.bottleneck:
+            block_of = functools.partial(Bottleneck, early_stride=self.early_stride)
         for stage, (width, count) in enumerate(zip(widths, self.blocks, strict=True), start=1):
             for block in range(count):
                 before = block_of(
@@ -208,6 +222,7 @@ class Bottleneck(nn.Module):
       shortcut: name of the projection's layers.
       kit: what the layers share.
       zero_gamma: whether the block starts as its shortcut.
+      early_stride: whether the stride lies on the first convolution instead.
     """
 
     width: int
@@ -215,14 +230,16 @@ class Bottleneck(nn.Module):
     shortcut: str
     kit: Kit
     zero_gamma: bool
+    early_stride: bool = False
 
     @nn.compact
     def __call__(self, x: jax.Array, mode: Mode) -> jax.Array:
         """Maps `x[B*V,H,W,C_in]` to `[B*V,H/stride,W/stride,4*width]`, before the ReLU."""
         kit = self.kit
         x = kit.quantize(x)
-        y = kit.norm("bn1")(kit.conv("conv1", self.width, 1)(x), *mode)
-        y = kit.conv("conv2", self.width, 3, self.stride)(kit.quantize(nn.relu(y)))
+        first, second = (self.stride, 1) if self.early_stride else (1, self.stride)
+        y = kit.norm("bn1")(kit.conv("conv1", self.width, 1, first)(x), *mode)
+        y = kit.conv("conv2", self.width, 3, second)(kit.quantize(nn.relu(y)))
         y = kit.quantize(nn.relu(kit.norm("bn2")(y, *mode)))
         y = kit.conv("conv3", 4 * self.width, 1)(y)
         y = kit.norm("bn3", **_last_scale(self.zero_gamma))(y, *mode)

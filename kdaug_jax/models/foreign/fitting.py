@@ -11,22 +11,27 @@ import numpy as np
 
 from kdaug_jax import models
 from kdaug_jax.errors import CheckpointError, ConfigError
-from kdaug_jax.models.foreign import safetensors_file, torch_file
+from kdaug_jax.models.foreign import opened, safetensors_file, torch_file
 from kdaug_jax.models.foreign.layouts import blocks_by_stage, layout_of, plain_names
 from kdaug_jax.models.foreign.safetensors_file import State, shown
 from kdaug_jax.models.variables import flatten, mismatches, unflatten
 from kdaug_jax.models.weights import rename, same_name, to_torch
 
+# Of parameters, and of running means and variances, of pixels 0..255 and their squares.
+_LARGEST_WEIGHT, _LARGEST_STATISTIC = 1e6, 1e15
 # Types that `cast` converts to float32.
 _FLOATS = ("float16", "bfloat16", "float64")
 
 
-def read_state(path: Path, key: str = "") -> tuple[State, dict[str, str]]:
+def read_state(
+    path: Path, key: str = "", trusted: bool = False
+) -> tuple[State, dict[str, str]]:
     """Reads weights by name from a safetensors file or one of PyTorch.
 
     Args:
       path: the file.
       key: where they lie inside a file of PyTorch; see `torch_file.read`.
+      trusted: whether the bytes are known to be right, so that no checksum is needed.
 
     Returns:
       Arrays by the names of the file, and its metadata.
@@ -36,13 +41,19 @@ def read_state(path: Path, key: str = "") -> tuple[State, dict[str, str]]:
     """
     if not path.is_file():
         raise CheckpointError(str(path), "is not a file", "name a .safetensors or .pth file")
-    if torch_file.looks_like_pickle(path):
+    kind = opened.kind_of(path)
+    if kind == "npz":
+        raise CheckpointError(
+            str(path), "holds arrays of NumPy, not weights of PyTorch",
+            "name a .safetensors or .pth file",
+        )
+    if kind == "torch":
         if path.suffix == ".safetensors":
             raise CheckpointError(
                 str(path), "is a pickle of PyTorch, not a safetensors file",
-                f"rename it to .pth; or {torch_file.convert(path, key)}",
+                "rename it to .pth",
             )
-        return torch_file.read(path, key), {}
+        return torch_file.read(path, key, trusted), {}
     return safetensors_file.read(path)
 
 
@@ -76,9 +87,10 @@ def convert(
         not finite, or a variance negative.
     """
     narrow, wide = (_shapes(arch, count, size, options or {}) for count in (1, 2))
-    named = plain_names(dict(state), blocks_by_stage(narrow))
-    arrays = _spelled_alike(where, named)
     expected, of_classifier = _as_theirs(narrow), _as_theirs(wide)
+    roots = {name.partition(".")[0] for name in expected} | {"_conv_stem", "_blocks", "_fc"}
+    named = plain_names(dict(state), blocks_by_stage(narrow), roots)
+    arrays = _spelled_alike(where, named)
     count = _classes(arrays, expected, of_classifier)
     if num_classes and count not in (0, num_classes):
         raise CheckpointError(
@@ -169,8 +181,26 @@ def _float32(where: str, name: str, array: np.ndarray, cast: bool) -> np.ndarray
         raise CheckpointError(
             where, f"'{name}' holds values that are not finite", "use weights that are whole"
         )
+    if wrong := _beyond_sense(name, array):
+        raise CheckpointError(where, f"'{name}' {wrong}", "copy the file again: it looks damaged")
     if name.endswith(".running_var") and (array < 0.0).any():
         raise CheckpointError(
             where, f"'{name}' holds variances below 0", "use weights that are whole"
         )
     return array
+
+
+def _beyond_sense(name: str, array: np.ndarray) -> str:
+    """Returns what is wrong with the size of weights; "" for what a network may have learned."""
+    if not array.size:
+        return ""
+    sizes = np.abs(array)
+    largest = float(sizes.max())
+    if largest > (_LARGEST_STATISTIC if ".running_" in name else _LARGEST_WEIGHT):
+        return f"holds a value of {largest:.3g}, beyond any network's"
+    # A flipped bit of an exponent stands alone: the others of a kernel are of like size.
+    if array.ndim > 1 and array.size > 64 and largest > 10.0:
+        others = np.sort(sizes, axis=None)[:-1].astype(np.float64)
+        if largest > 1e4 * np.sqrt((others**2).mean()):
+            return f"holds a value of {largest:.3g} among others of size {others[-1]:.3g}"
+    return ""

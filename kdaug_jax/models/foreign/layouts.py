@@ -8,8 +8,8 @@ EfficientNet.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from typing import NamedTuple
+from collections.abc import Collection, Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -48,11 +48,28 @@ _LAYOUTS: tuple[tuple[str, Layout], ...] = (
 )
 _DEFAULT = Layout("kdaug_jax")
 
+# Networks of which several exist with equal names and shapes of all arrays, by variant: what a
+# variant computes, and the original that has it. The first is that of `models.create`.
+_VARIANTS: tuple[tuple[str, dict[str, str]], ...] = (
+    (r"efficientnet_\w+", {
+        "tf": "timm's tf_{name}: padding as TensorFlow's, epsilon 1e-3",
+        "timm": "timm's {name}: padding alike on both sides, epsilon 1e-5",
+    }),
+    (r"tv_resnet(50|101|152)|resnet(200|50_cifar)", {
+        "v1.5": "torchvision's: the stride on the 3×3 convolution",
+        "v1": "the stride on the first 1×1 convolution, as in Caffe's weights",
+    }),
+)
+# Options under which a network answers otherwise though no array changes its shape.
+_FULL_BITS = 32
+
 # Spellings of `--arch` that other libraries use for the same network.
 _ALIASES = ((r"tf_(efficientnet_\w+)", r"\1"),)
 
-# What wrappers put in front of every name.
-_PREFIXES = ("module.", "_orig_mod.", "model.")
+# What wrappers of modules put before, or into, the names of what they wrap.
+_WRAPPERS = ("_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module", "module")
+# Counters that such wrappers and BatchNorm keep.
+_COUNTERS = ("num_batches_tracked", "n_averaged")
 
 # The second spelling of EfficientNet, which Fast AutoAugment took over: blocks counted through.
 _SPELLINGS = {
@@ -68,6 +85,16 @@ _BLOCK_SPELLINGS = {
 _FIRST_STAGE = {"_bn1": "bn1", "_project_conv": "conv_pw", "_bn2": "bn2"}
 
 
+def spelled_variant(arch: str, names: Collection[str] = ()) -> str:
+    """Returns the variant that a spelling of a network or of its arrays implies; "" for none."""
+    plain = network_name(arch)
+    if arch != plain or "tf" in variants_of(plain) and any(
+        name.endswith("_conv_stem.weight") for name in names
+    ):
+        return "tf"
+    return ""
+
+
 def network_name(arch: str) -> str:
     """Returns our name of a network that another library may spell otherwise."""
     for pattern, ours in _ALIASES:
@@ -80,28 +107,72 @@ def layout_of(name: str) -> Layout:
     return next((layout for pattern, layout in _LAYOUTS if re.fullmatch(pattern, name)), _DEFAULT)
 
 
-def plain_names(state: State, counts: tuple[int, ...] = ()) -> State:
+def variants_of(name: str) -> dict[str, str]:
+    """Returns what each variant of a network computes; `{}` for a network of one variant."""
+    for pattern, variants in _VARIANTS:
+        if re.fullmatch(pattern, name):
+            return {key: text.format(name=name) for key, text in variants.items()}
+    return {}
+
+
+def variant_named(name: str, options: Mapping[str, Any]) -> str:
+    """Returns " (variant tf: …)" for a network with variants, "" for others."""
+    variants = variants_of(name)
+    chosen = options.get("variant", next(iter(variants), ""))
+    return f" (variant {chosen}: {variants[chosen]})" if variants else ""
+
+
+def unlike_original(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the options with which a network answers otherwise than its original of equal names.
+
+    Args:
+      name: of the network.
+      options: of the architecture; those that only training or shapes depend on are passed over.
+    """
+    ours: dict[str, Any] = {}
+    if any(width != _FULL_BITS for width in options.get("bits", ())):
+        ours["bits"] = tuple(options["bits"])
+    if "shakedrop" in name and options.get("drop", 0.5) != 0.5:
+        ours["drop"] = options["drop"]
+    # EfficientNet's have both variants as originals, which the file names.
+    if options.get("variant", "v1.5") == "v1":
+        ours["variant"] = "v1"
+    return ours
+
+
+def plain_names(
+    state: State, counts: tuple[int, ...] = (), roots: Collection[str] = ()
+) -> State:
     """Renames weights to the names that our modules follow.
 
     Args:
       state: arrays by the names of a file.
       counts: blocks of each stage, of a network whose blocks a file may count through.
+      roots: first parts of the names that the network has; another one that all names begin with
+        is what some module around it calls it.
 
     Returns:
-      The same arrays without prefixes of wrappers and without counters of BatchNorm.
+      The same arrays without names of wrappers and without their counters or BatchNorm's.
     """
     named = {
         name: array for name, array in state.items()
-        if name.rpartition(".")[2] != "num_batches_tracked"
+        if name.rpartition(".")[2] not in _COUNTERS
     }
-    while prefix := next(
-        (wrapper for wrapper in _PREFIXES
-         if named and all(name.startswith(wrapper) for name in named)), ""
+    while len(first := {name.partition(".")[0] for name in named}) == 1 and (
+        all("." in name for name in named) and not first & set(roots)
+        and (roots or first & set(_WRAPPERS))
     ):
-        named = {name.removeprefix(prefix): array for name, array in named.items()}
+        named = {name.partition(".")[2]: array for name, array in named.items()}
+    without = {_unwrapped(name): array for name, array in named.items()}
+    named = without if len(without) == len(named) else named
     if counts and "_conv_stem.weight" in named:
         named = {_respelled(name, counts): array for name, array in named.items()}
     return named
+
+
+def _unwrapped(name: str) -> str:
+    first, *parts = name.split(".")
+    return ".".join([first, *(part for part in parts if part not in _WRAPPERS)])
 
 
 def blocks_by_stage(expected: Mapping[str, np.ndarray]) -> tuple[int, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import pickletools
 import re
 import zipfile
@@ -108,9 +109,14 @@ def _kind_of_zip(path: Path) -> str:
 
 def is_pickle(content: bytes) -> bool:
     """Returns whether bytes hold a pickle that can be read to its end, without running it."""
+    stream = io.BytesIO(content)
     try:
-        for _ in pickletools.genops(content):
-            pass
+        # Before 1.6 PyTorch wrote several, one after another, and then the numbers.
+        for _ in range(5):
+            for _ in pickletools.genops(stream):
+                pass
+            if not content[stream.tell() :].startswith(_PICKLE):
+                return True
     except Exception:  # damaged pickles make it raise any exception
         return False
     return True

@@ -5,7 +5,8 @@ from __future__ import annotations
 import io
 import pickle
 import warnings
-from collections.abc import Mapping
+import zipfile
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,8 @@ import ml_dtypes
 import numpy as np
 
 from kdaug_jax.errors import CheckpointError
+from kdaug_jax.models.foreign import opened
 from kdaug_jax.models.foreign.safetensors_file import State, shown
-
-# What the first bytes of a zip archive (PyTorch 1.6 and later) and of a pickle are.
-_MAGIC = (b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
 
 # Under which names training scripts keep the weights beside other things; the first that is there.
 WRAPPERS = ("state_dict", "model", "net", "model_state_dict")
@@ -28,30 +27,21 @@ CONVERT = (
 )
 
 
-def looks_like_pickle(path: Path) -> bool:
-    """Returns whether a file begins like one that PyTorch's `save` wrote."""
-    try:
-        with open(path, "rb") as file:
-            start = file.read(9)
-    except OSError:
-        return False  # the reader will say what is wrong
-    # A safetensors file begins with the 8 bytes of its header's length, such as 0x280, and "{".
-    size = int.from_bytes(start[:8], "little")
-    return start.startswith(_MAGIC) and not (start[8:] == b"{" and size < path.stat().st_size)
-
-
 def convert(path: Path, key: str = "") -> str:
     """Returns the command that turns a pickle into a safetensors file, for the text of an error."""
     return CONVERT.format(path=path, key=key or "model")
 
 
-def read(path: Path, key: str = "") -> State:
+def read(
+    path: Path, key: str = "", trusted: bool = False, say: Callable[[str], None] = print
+) -> State:
     """Reads a file of PyTorch, tensors only: `torch.load(..., weights_only=True)`.
 
     Args:
       path: the file.
       key: where the weights lie inside, such as "ema"; by default the file itself or the first of
         `WRAPPERS` that is there.
+      trusted: whether the bytes are known to be right, so that no checksum is needed.
 
     Returns:
       Arrays by name; bfloat16 ones in the type of that name.
@@ -68,7 +58,14 @@ def read(path: Path, key: str = "") -> State:
             f"pip install torch, or {convert(path, key)}",
         ) from None
     try:
-        content = io.BytesIO(path.read_bytes())
+        stored = path.read_bytes()
+        # PyTorch does not read the archive's checksums.
+        if not trusted and (wrong := _damaged_entry(stored)):
+            raise CheckpointError(
+                str(path), f"is damaged: the checksum of '{shown(wrong)}' in it does not fit",
+                "copy the file again; or give its --sha256 if it was saved without checksums",
+            )
+        content = io.BytesIO(stored)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of storages that PyTorch will name otherwise
             loaded = torch.load(content, map_location="cpu", weights_only=True)
@@ -78,8 +75,10 @@ def read(path: Path, key: str = "") -> State:
                        or "GLOBAL" in line), str(error).splitlines()[0] if str(error) else "")
         raise CheckpointError(
             str(path), f"holds more than weights, or is damaged ({shown(reason.strip())})",
-            convert(path, key),
+            convert(path, key) if _is_pickle(stored) else "copy the file again",
         ) from None
+    except CheckpointError:
+        raise
     except OSError as error:
         raise CheckpointError(
             str(path), f"cannot be read ({error.strerror})", "check the path and who may read it"
@@ -91,10 +90,32 @@ def read(path: Path, key: str = "") -> State:
             str(path), f"cannot be read ({shown(what)})", "copy the file again"
         ) from None
     return {name: _array(path, name, tensor, torch) for name, tensor in
-            _unwrap(path, loaded, key, torch).items()}
+            _unwrap(path, loaded, key, torch, say).items()}
 
 
-def _unwrap(path: Path, loaded: Any, key: str, torch: Any) -> Mapping[str, Any]:
+def _damaged_entry(content: bytes) -> str:
+    """Returns the first entry of an archive whose checksum does not fit; "" for other files."""
+    if not zipfile.is_zipfile(io.BytesIO(content)):
+        return ""
+    try:
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            return archive.testzip() or ""
+    except (zipfile.BadZipFile, ValueError, OSError, NotImplementedError, EOFError) as error:
+        return str(error)
+
+
+def _is_pickle(content: bytes) -> bool:
+    """Returns whether a file, or the one that an archive is about, is a pickle."""
+    if not zipfile.is_zipfile(io.BytesIO(content)):
+        return opened.is_pickle(content)
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        names = [name for name in archive.namelist() if name.endswith("data.pkl")]
+        return bool(names) and opened.is_pickle(archive.read(names[0]))
+
+
+def _unwrap(
+    path: Path, loaded: Any, key: str, torch: Any, say: Callable[[str], None]
+) -> Mapping[str, Any]:
     """Finds the table of tensors in what was loaded."""
     def is_state(value: Any) -> bool:
         return isinstance(value, Mapping) and len(value) > 0 and all(
@@ -107,6 +128,11 @@ def _unwrap(path: Path, loaded: Any, key: str, torch: Any) -> Mapping[str, Any]:
     inside = loaded if isinstance(loaded, Mapping) else {}
     for name in (key,) if key else WRAPPERS:
         if is_state(inside.get(name)):
+            others = [shown(other) for other, value in inside.items()
+                      if is_state(value) and other != name and len(value) == len(inside[name])]
+            if others and not key:
+                say(f"{path}: weights of '{shown(name)}' are taken; it holds others, too: "
+                    f"--entry={others[0]}" + f" and {len(others) - 1} more" * (len(others) > 1))
             return inside[name]
     held = ", ".join(shown(name) for name in list(inside)[:10]) or type(loaded).__name__
     place = f"under '{key}'" if key else f"nor under {', '.join(WRAPPERS)}"

@@ -1,0 +1,71 @@
+"""Cards inside safetensors files: what the network is, with a checksum of the arrays."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from kdaug_jax.errors import CheckpointError
+from kdaug_jax.models.foreign.safetensors_file import State
+from kdaug_jax.runtime.digest import sha256_arrays
+from kdaug_jax.runtime.model_card import SEAL, ModelCard, checked, sealed
+
+# Name of the card among the metadata.
+KEY = "kdaug_jax"
+
+
+def _digest(arrays: State, beside: str) -> str:
+    return hashlib.sha256((sha256_arrays(arrays) + beside).encode()).hexdigest()
+
+
+def card_metadata(card: ModelCard, arrays: State, beside: str = "") -> dict[str, str]:
+    """Returns the metadata that hold a card.
+
+    Args:
+      card: of the network.
+      arrays: of the file.
+      beside: further metadata without which the arrays cannot be read.
+    """
+    return {KEY: sealed({**dataclasses.asdict(card), "sha256": _digest(arrays, beside)})}
+
+
+def read_card(
+    path: Path, metadata: Mapping[str, str], arrays: State, beside: str = ""
+) -> dict[str, Any]:
+    """Reads the card in a file and compares the arrays with its checksum.
+
+    Args:
+      path: the file.
+      metadata: of the file.
+      arrays: of the file.
+      beside: see `card_metadata`.
+
+    Returns:
+      The fields of a `ModelCard`; `{}` for a file without card.
+
+    Raises:
+      CheckpointError: the card or the arrays are not as they were written.
+      ConfigError: the card is none of this package.
+    """
+    if KEY not in metadata:
+        if any(f'"{SEAL}"' in text for text in metadata.values()):
+            what = "has a card under another name"
+            raise CheckpointError(str(path), what, "copy the file again")
+        return {}
+    try:
+        fields = json.loads(metadata[KEY])
+    except (ValueError, RecursionError):
+        what = "has a card that cannot be read"
+        raise CheckpointError(str(path), what, "export it again") from None
+    is_sealed = isinstance(fields, dict) and SEAL in fields
+    fields = checked(str(path), fields)
+    if is_sealed and fields["sha256"] != _digest(arrays, beside):
+        raise CheckpointError(
+            str(path), "does not hold the arrays that its card was written for",
+            "copy the file again, or export it again",
+        )
+    return fields

@@ -1,0 +1,213 @@
+"""Networks of equal names and shapes but other arithmetic, against PyTorch written out here."""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+
+from kdaug_jax import models
+from kdaug_jax.errors import CheckpointError, ConfigError, UserError
+from kdaug_jax.models import import_weights
+from kdaug_jax.models.foreign import safetensors_file
+from kdaug_jax.models.weights import to_torch
+
+SIZE = 33  # odd, so that all paddings differ
+SMALL = {"width": 0.25, "depth": 0.3}
+
+
+def weights(path, name, options, seed=0):
+    """Writes random weights with running statistics that matter; returns them in PyTorch's form."""
+    model = models.create(name, 5, normalize="imagenet", **options)
+    shapes = jax.eval_shape(lambda key: model.init(key, (64, 64)), jax.random.key(0))
+    generator = np.random.default_rng(seed)
+
+    def draw(path, leaf):
+        kind = path[-1].key
+        if kind == "kernel":
+            fan_in = np.prod(leaf.shape[:-1])
+            return generator.normal(0, 1.5 / fan_in**0.5, leaf.shape).astype(np.float32)
+        if kind in ("scale", "var"):
+            low = 1e-3 if kind == "var" else 0.5
+            return generator.uniform(low, 1.0, leaf.shape).astype(np.float32)
+        return generator.normal(0, 0.1, leaf.shape).astype(np.float32)
+
+    state = to_torch(jax.tree_util.tree_map_with_path(draw, shapes))
+    safetensors_file.write(path, state, {})
+    return state
+
+
+def images(count=3, size=SIZE):
+    return np.random.default_rng(1).integers(0, 256, (count, size, size, 3), np.uint8)
+
+
+def answer(imported, image):
+    card = imported.card
+    model = models.create(
+        card.arch, card.num_classes, normalize=(card.mean, card.std), **card.options
+    )
+    apply = jax.jit(lambda v, x: model.apply(v, x, train=False)[0].logits)
+    return np.asarray(apply(imported.variables, image))
+
+
+def efficientnet(torch, state, image, same, epsilon):
+    """EfficientNet as timm computes it, with TensorFlow's padding or with torch's."""
+    functional = torch.nn.functional
+    tensors = {name: torch.tensor(np.array(array)) for name, array in state.items()}
+
+    def conv(x, name, stride=1, groups=1):
+        kernel, bias = tensors[f"{name}.weight"], tensors.get(f"{name}.bias")
+        side = kernel.shape[-1]
+        if not same:
+            return functional.conv2d(x, kernel, bias, stride, (side - 1) // 2, groups=groups)
+        total = max((-(-x.shape[-1] // stride) - 1) * stride + side - x.shape[-1], 0)
+        before, after = total // 2, total - total // 2
+        x = functional.pad(x, (before, after, before, after))
+        return functional.conv2d(x, kernel, bias, stride, groups=groups)
+
+    def norm(x, name):
+        parts = (tensors[f"{name}.{part}"] for part in
+                 ("running_mean", "running_var", "weight", "bias"))
+        return functional.batch_norm(x, *parts, eps=epsilon)
+
+    mean = torch.tensor([0.485, 0.456, 0.406]).view(1, 3, 1, 1)
+    std = torch.tensor([0.229, 0.224, 0.225]).view(1, 3, 1, 1)
+    x = torch.tensor(image).permute(0, 3, 1, 2) / 255
+    x = functional.silu(norm(conv((x - mean) / std, "conv_stem", 2), "bn1"))
+    for stage, stride in enumerate((1, 2, 2, 2, 1, 2, 1)):
+        block = 0
+        while f"blocks.{stage}.{block}.conv_dw.weight" in tensors:
+            front, y = f"blocks.{stage}.{block}.", x
+            names = ("bn1", "conv_pw", "bn2")
+            if f"{front}conv_pwl.weight" in tensors:
+                names = ("bn2", "conv_pwl", "bn3")
+                y = functional.silu(norm(conv(y, f"{front}conv_pw"), f"{front}bn1"))
+            y = conv(y, f"{front}conv_dw", stride if block == 0 else 1, y.shape[1])
+            y = functional.silu(norm(y, front + names[0]))
+            gate = y.mean((2, 3), keepdim=True)
+            gate = functional.silu(conv(gate, f"{front}se.conv_reduce"))
+            y = y * torch.sigmoid(conv(gate, f"{front}se.conv_expand"))
+            y = norm(conv(y, front + names[1]), front + names[2])
+            x = x + y if x.shape == y.shape else y
+            block += 1
+    x = functional.silu(norm(conv(x, "conv_head"), "bn2")).mean((2, 3))
+    return (x @ tensors["classifier.weight"].T + tensors["classifier.bias"]).numpy()
+
+
+@pytest.mark.slow
+def test_both_variants_of_efficientnet(torch, tmp_path):
+    path = tmp_path / "w.safetensors"
+    state, image = weights(path, "efficientnet_b0", SMALL), images()
+    logits = {
+        "tf": efficientnet(torch, state, image, True, 1e-3),
+        "timm": efficientnet(torch, state, image, False, 1e-5),
+    }
+    assert np.abs(logits["tf"] - logits["timm"]).max() > 0.1
+    checks = {}
+    for variant, expected in logits.items():
+        checks[variant] = tmp_path / f"{variant}.npz"
+        np.savez(checks[variant], image=image, logits=expected)
+    for variant, expected in logits.items():
+        imported = import_weights.import_file(
+            path, "efficientnet_b0", variant=variant, options=SMALL, check=checks[variant]
+        )
+        largest = np.abs(expected).max()
+        np.testing.assert_allclose(answer(imported, image), expected, atol=1e-5 * largest)
+        assert imported.card.options["variant"] == variant
+        assert f"(variant {variant}: timm's" in import_weights.describe(imported)
+        assert "logits differ by at most" in imported.card.compared
+    with pytest.raises(CheckpointError, match="computes otherwise: try another --variant"):
+        import_weights.import_file(
+            path, "tf_efficientnet_b0", options=SMALL, check=checks["timm"]
+        )
+
+
+def test_an_unknown_variant_is_refused(tmp_path):
+    path = tmp_path / "w.safetensors"
+    state = weights(path, "efficientnet_b0", SMALL)
+
+    def refused(*args, **settings):
+        with pytest.raises(UserError) as caught:
+            import_weights.import_file(path, *args, options=SMALL, **settings)
+        return str(caught.value)
+
+    assert "--variant: is needed: networks with other arithmetic have the names and shapes" in (
+        refused("efficientnet_b0")
+    )
+    assert "contradicts itself" in refused("tf_efficientnet_b0", variant="timm")
+    assert "--variant: is 'tff'; did you mean tf?" in refused("efficientnet_b0", variant="tff")
+    # The spelling of lukemelas' code, whose padding is TensorFlow's.
+    renamed = {"_conv_stem.weight": state["conv_stem.weight"]}
+    assert import_weights.spelled_variant("efficientnet_b0", renamed) == "tf"
+    config = tmp_path / "config.json"
+    for architecture, variant in (("efficientnet_b0", "timm"), ("tf_efficientnet_b0.in1k", "tf")):
+        config.write_text(json.dumps({"architecture": architecture, "pretrained_cfg": {
+            "mean": [0.5, 0.5, 0.5], "std": [0.5, 0.5, 0.5], "input_size": [3, 96, 64],
+        }}))
+        card = import_weights.import_file(path, "efficientnet_b0", options=SMALL).card
+        assert card.options["variant"] == variant and card.size == (96, 64)
+        assert card.mean == (127.5,) * 3
+    assert "config.json: says variant tf, not timm" in refused("efficientnet_b0", variant="timm")
+    assert "config.json: says mean (0.5, 0.5, 0.5), not (0.4, 0.4, 0.4)" in refused(
+        "efficientnet_b0", mean=(0.4,) * 3, std=(0.5,) * 3
+    )
+    for content, message in (
+        ({"architecture": "efficientnet_b1"}, "says that the weights are efficientnet_b1, not"),
+        ({"architecture": "resnetblur50"}, "'resnetblur50', which is no network here"),
+        ({"architecture": "efficientnet_b0", "model_args": {"output_stride": 8}},
+         "efficientnet_b0 with output_stride=8, which answers otherwise"),
+        ({"architecture": "efficientnet_b0", "global_pool": "max"}, "global_pool=max"),
+    ):
+        config.write_text(json.dumps(content))
+        assert message in refused("efficientnet_b0")
+    config.write_text("{")
+    assert "config.json: cannot be read" in refused("efficientnet_b0")
+
+
+def test_the_order_of_channels(tmp_path):
+    path = tmp_path / "w.safetensors"
+    weights(path, "resnet8", {})
+    image = images()
+    settings = dict(mean=(0.4, 0.5, 0.6), std=(0.2, 0.25, 0.3))
+    plain = import_weights.import_file(path, "resnet8", **settings)
+    assert "--check=FILE.npz" in import_weights.describe(plain)
+    bgr = import_weights.import_file(path, "resnet8", channels="bgr", **settings)
+    expected = answer(plain, image)
+    largest = np.abs(expected).max()
+    np.testing.assert_allclose(answer(bgr, image[..., ::-1]), expected, atol=1e-4 * largest)
+    assert np.abs(answer(bgr, image) - expected).max() > 0.01 * largest
+
+
+@pytest.mark.slow
+def test_the_stride_of_bottlenecks(tmp_path):
+    path = tmp_path / "w.safetensors"
+    options = {"width": 0.125}
+    weights(path, "tv_resnet50", options)
+    image, settings = images(), dict(options=options)
+    expected = answer(import_weights.import_file(path, "tv_resnet50", **settings), image)
+    early = import_weights.import_file(path, "tv_resnet50", variant="v1", **settings)
+    assert np.abs(answer(early, image) - expected).max() > 0.01
+    with pytest.raises(ConfigError, match="--variant: is 'v1'; tv_resnet18 has one variant"):
+        weights(path, "tv_resnet18", options)
+        import_weights.import_file(path, "tv_resnet18", variant="v1", **settings)
+
+
+def test_files_to_compare_with(tmp_path):
+    path, check = tmp_path / "w.safetensors", tmp_path / "c.npz"
+    weights(path, "resnet8", {})
+    settings = dict(mean=(0.5,) * 3, std=(0.5,) * 3, check=check)
+
+    def refused():
+        with pytest.raises(CheckpointError) as caught:
+            import_weights.import_file(path, "resnet8", **settings)
+        return str(caught.value)
+
+    for arrays, message in (
+        (dict(image=images()), "cannot be read ('logits is not a file in the archive')"),
+        (dict(image=images()[..., :1], logits=np.zeros((3, 5))), "has images uint8[3, 33, 33, 1]"),
+        (dict(image=images(), logits=np.zeros((2, 5))), "has logits float64[2, 5]"),
+        (dict(image=images(), logits=np.ones((3, 5))), "logits differ by at most"),
+        (dict(image=images(), logits=np.full((3, 5), np.nan)), "logits differ by at most nan"),
+    ):
+        np.savez(check, **arrays)
+        assert message in refused()
