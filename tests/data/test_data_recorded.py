@@ -171,6 +171,6 @@ def test_a_schedule_that_collapses_is_told(tmp_path):
 
 def test_another_size_in_evaluation_is_told(tmp_path):
     said = []
-    made = tiny_config(views={"x": "resize((6, 6))"})
+    made = tiny_config(views={"x": "resize(6, 6)"})
     plan.plan_run(made, tmp_path, said.append)
     assert "trained on images of 6×6 pixels, evaluated on 8×8" in said

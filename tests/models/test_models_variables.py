@@ -6,6 +6,7 @@ import pytest
 
 from kdaug_jax import models
 from kdaug_jax.errors import ConfigError
+from kdaug_jax.models.foreign import torch_file
 from tests.tiny import RAW
 
 IMAGE = np.full((2, 8, 8, 3), 100, np.uint8)
@@ -31,3 +32,18 @@ def test_a_network_with_more_layers_is_another_one():
     variables["params"]["fc"]["kernel"] = variables["params"]["fc"]["kernel"][:8]
     with pytest.raises(ConfigError, match="conv2/kernel is extra"):
         shallow.apply(variables, IMAGE, train=False)
+
+
+def test_weights_beside_others_in_one_file_are_told(torch, tmp_path):
+    file = tmp_path / "trained.pth"
+    raw = {"fc.weight": torch.zeros(2, 2)}
+    averaged = {"fc.weight": torch.ones(2, 2), "fc.count": torch.zeros(1)}
+    torch.save({"model": raw, "model_ema": averaged, "epoch": 3}, file)
+    said = []
+    assert not torch_file.read(file, say=said.append)["fc.weight"].any()
+    assert said == [
+        f"{file}: weights of 'model' are taken; it holds others, too: --entry=model_ema"
+    ]
+    said.clear()
+    assert torch_file.read(file, "model_ema", say=said.append)["fc.weight"].all()
+    assert said == []

@@ -42,6 +42,7 @@ def read(
       key: where the weights lie inside, such as "ema"; by default the file itself or the first of
         `WRAPPERS` that is there.
       trusted: whether the bytes are known to be right, so that no checksum is needed.
+      say: prints a line if weights are taken beside others, such as averaged ones.
 
     Returns:
       Arrays by name; bfloat16 ones in the type of that name.
@@ -129,7 +130,7 @@ def _unwrap(
     for name in (key,) if key else WRAPPERS:
         if is_state(inside.get(name)):
             others = [shown(other) for other, value in inside.items()
-                      if is_state(value) and other != name and len(value) == len(inside[name])]
+                      if is_state(value) and other != name]
             if others and not key:
                 say(f"{path}: weights of '{shown(name)}' are taken; it holds others, too: "
                     f"--entry={others[0]}" + f" and {len(others) - 1} more" * (len(others) > 1))
