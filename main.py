@@ -11,8 +11,8 @@ from kdaug_jax.compile.run import compile_with_flags
 from kdaug_jax.deploy import export
 from kdaug_jax.errors import ConfigError, UserError
 from kdaug_jax.evaluation.evaluate_run import evaluate_run
+from kdaug_jax.experiment import command_line
 from kdaug_jax.experiment import config as configs
-from kdaug_jax.experiment.command_line import config_file, define_flags, explain, no_config
 from kdaug_jax.runtime import compile_cache, processes, sharding, signals
 from kdaug_jax.training import loop, preview, teachers
 
@@ -21,21 +21,19 @@ def parse() -> flags.FlagValues:
     """Parses the command line; an error in it becomes a ConfigError."""
     argv, values = sys.argv, flags.FlagValues()
     config_flags.DEFINE_config_file("config", None, "Config file[:options].", flag_values=values)
-    define_flags(values)
+    command_line.define_flags(values)
     if {"--help", "-h"} & set(argv):
         raise SystemExit(f"{__doc__}\n{values.get_help()}")
     try:
         rest = values(argv)  # config_flags looks for overrides in sys.argv and nowhere else
         given = values.config and values.config.copy_and_resolve_references()
     except Exception as error:
-        raise explain(error, argv) from error
+        raise command_line.explain(error, argv) from error
     if given is None:
-        raise no_config(argv)
+        raise command_line.no_config(argv)
     if len(rest) > 1:
         raise ConfigError("command line", f"does not know '{rest[1]}'", "options start with --")
-    read_only = values.print_config or (values.mode or given.get("mode")) == "compile"
-    if not values.workdir and not read_only:
-        raise ConfigError("--workdir", "is missing", "--workdir=runs/NAME")
+    command_line.check_flags(values, values.mode or given.get("mode", "train"))
     return values
 
 
@@ -43,7 +41,8 @@ def parse() -> flags.FlagValues:
 def main() -> int:
     """Runs what the command line asks for and returns the exit status."""
     try:
-        with registry.importable(config_file(sys.argv)):  # modules beside it may be named
+        # Modules beside the config file may be named.
+        with registry.importable(command_line.config_file(sys.argv)):
             given = parse()
             mode = {"mode": given.mode} if given.mode else {}
             full = configs.validate({**configs.plain(given.config), **mode})
@@ -54,18 +53,18 @@ def main() -> int:
             count = processes.start(given.distributed)
             batch, train = full["data"]["batch_size"] // count, full["train"]
             sharding.use_host_cores(batch, train["replica_batch_size"], train["accumulate"])
-            directory, change = given.workdir, given.allow_config_change
+            directory, allow = given.workdir, given.allow_config_change
+            checks = {"allow_config_change": allow, "verify_data": given.verify_data}
             if full["mode"] == "evaluate":
-                evaluate_run(full, directory, allow_config_change=change)
+                evaluate_run(full, directory, **checks, eval_data=given.eval_data)
             elif full["mode"] == "preview":
                 preview.preview(full, directory)
             elif full["mode"] == "export":
-                export.export_run(directory)
+                export.export_run(directory, verify_data=given.verify_data)
             elif full["mode"] == "compile":
                 compile_with_flags(full, given)
             else:
-                full = teachers.ensure(full, directory, allow_config_change=change)
-                loop.train(full, directory, allow_config_change=change)
+                loop.train(teachers.ensure(full, directory, **checks), directory, **checks)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code

@@ -1,33 +1,41 @@
 """Compares finished runs: `python -m kdaug_jax.analysis.compare WORKDIR... --vary=PATH`.
 
-Runs that differ in `--vary` and agree in all other settings (such as the seed) are paired, so that
-the variance that they share cancels.
+Runs that differ in `--vary` alone are paired by their seeds, so that the variance that they share
+cancels. Runs that differ elsewhere are refused.
 """
 
 from __future__ import annotations
 
 import argparse
+import ast
+import itertools
+import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from scipy import stats
 
 from kdaug_jax.errors import ConfigError, UserError, suggest
-from kdaug_jax.experiment.config import flatten
+from kdaug_jax.experiment.config import FREE, flatten
 from kdaug_jax.runtime.console import table
 from kdaug_jax.runtime.workdir import read_json, read_results
 
 # Of the last split that all runs have.
 DEFAULT_METRICS = ("accuracy", "nll")
+# Settings in which runs of one value may differ: they are repetitions.
+SEEDS = ("seed", "data.seed")
+# Settings that change no final metric.
+WITHOUT_EFFECT = re.compile(r"(log|checkpoint)\..*|mode|eval\.every_epochs|population(\..*)?")
+FAILED = "failed"
 
 
 class Run(NamedTuple):
-    """A finished run: the settings in which runs differ, as text by path, and its final metrics."""
+    """A finished run: the settings in which runs differ, by path, and its final metrics."""
 
-    settings: dict[str, str]
+    settings: dict[str, Any]
     metrics: dict[str, float]
 
 
@@ -58,18 +66,22 @@ def paired(first: Sequence[float], second: Sequence[float]) -> Difference:
     return Difference(mean, mean - float(half), mean + float(half), count)
 
 
-def read_runs(directories: Sequence[Path], vary: str) -> list[Run]:
+def read_runs(
+    directories: Sequence[Path], vary: str, say: Callable[[str], None] = print
+) -> list[Run]:
     """Reads finished runs: one for each working directory, or for each member of a population.
 
     Args:
       directories: working directories.
       vary: a config path that each run must have.
+      say: prints a line about each member that failed, which is left out.
 
     Returns:
-      The runs, with the settings of the paths in which any two of them differ.
+      The runs, with their values at `vary` and their seeds.
 
     Raises:
-      ConfigError: a run is not finished, has no setting `vary`, or is given twice.
+      ConfigError: a run is not finished, has no setting `vary`, is given twice, or differs from
+        the others in more than `vary` and seeds.
     """
     configs = []
     for directory in directories:
@@ -78,23 +90,80 @@ def read_runs(directories: Sequence[Path], vary: str) -> list[Run]:
         if results is None or stored is None:
             raise ConfigError(str(directory), "holds no finished run", "train it to its end first")
         for member, metrics in results.items():
-            config = {path: str(value) for path, value in flatten(stored["config"]).items()}
-            config.pop("population", None)
-            config |= dict(part.split("=", 1) for part in member.split(",") if part)
+            if fault := metrics.get(FAILED):
+                say(f"{directory}: {member} was not finite at step {fault['step']} "
+                    f"({fault['where']}): left out")
+                continue
+            config = {**flatten(stored["config"]), **_overrides(stored, member)}
+            if f"{vary}.base" in config:  # of a schedule
+                config[vary] = config.pop(f"{vary}.base")
             if vary not in config:
                 raise ConfigError(vary, f"is not in {directory}", suggest(vary, config))
-            configs.append((config, metrics))
-    paths = sorted(set.union(*(set(config) for config, _ in configs)))
-    differing = [path for path in paths if len({config.get(path) for config, _ in configs}) > 1]
+            config = {name: value for name, value in config.items() if not _ignored(name)}
+            configs.append((f"{directory} {member}".strip(), config, metrics))
+    if not configs:
+        raise ConfigError("workdir", "no run is left to compare", "name runs that are finished")
+    _same_elsewhere(configs, vary)
+    names = [vary, *(name for name in SEEDS if name != vary)]
     runs = [
-        Run({path: config.get(path, "") for path in {*differing, vary}}, metrics)
-        for config, metrics in configs
+        Run({name: config[name] for name in names if name in config}, metrics)
+        for _, config, metrics in configs
     ]
-    keys = [tuple(sorted(run.settings.items())) for run in runs]
+    keys = [_key(run.settings) for run in runs]
     for run, key in zip(runs, keys, strict=True):
         if keys.count(key) > 1:
             raise ConfigError("workdir", f"two runs have {run.settings}", "name each run once")
     return runs
+
+
+def _ignored(path: str) -> bool:
+    return path in FREE or WITHOUT_EFFECT.fullmatch(path) is not None
+
+
+def _same_elsewhere(
+    configs: Sequence[tuple[str, Mapping[str, Any], Any]], vary: str
+) -> None:
+    """Raises ConfigError for the first run that differs from the first in more than it may."""
+    first_name, first, _ = configs[0]
+    for name, config, _ in configs[1:]:
+        for path in sorted({*first, *config} - {vary, *SEEDS}):
+            if _key(first.get(path)) != _key(config.get(path)):
+                raise ConfigError(
+                    name, f"has {path}={config.get(path)!r}, and {first_name} has "
+                    f"{first.get(path)!r}", f"compare runs that differ in {vary} and seeds alone",
+                )
+
+
+def _overrides(stored: Mapping[str, Any], member: str) -> dict[str, Any]:
+    """Returns what sets a member of a population apart, by config path."""
+    grid, names = stored["config"].get("population") or (), stored.get("members") or ()
+    if grid and member in names:
+        values = list(itertools.product(*(values for _, values in grid)))[names.index(member)]
+        pairs: Iterator[tuple[str, Any]] = zip((path for path, _ in grid), values, strict=True)
+    else:
+        parts = (part.split("=", 1) for part in re.split(r",(?=[\w.]+=)", member) if part)
+        pairs = ((path, _value(text)) for path, text in parts)
+    config = flatten(stored["config"])
+    return {
+        path if path in config or f"{path}.base" not in config else f"{path}.base": value
+        for path, value in pairs
+    }
+
+
+def _value(text: str) -> Any:
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text
+
+
+def _key(value: Any) -> Any:
+    """Returns what two settings share if they are of one value: 1 and 1.0, (1, 2) and [1, 2]."""
+    if isinstance(value, Mapping):
+        return tuple(sorted((name, _key(inner)) for name, inner in value.items()))
+    if isinstance(value, list | tuple):
+        return tuple(map(_key, value))
+    return (isinstance(value, bool), value)
 
 
 def default_metrics(runs: Sequence[Run]) -> tuple[str, ...]:
@@ -134,28 +203,30 @@ def report(runs: Sequence[Run], vary: str, metrics: Sequence[str]) -> str:
         if any(metric not in run.metrics for run in runs):
             known = set.union(*(set(run.metrics) for run in runs))
             raise ConfigError("--metric", f"'{metric}' is not in all runs", suggest(metric, known))
-    groups: dict[str, dict[tuple, Run]] = {}
+    groups: dict[Any, dict[Any, Run]] = {}
+    shown: dict[Any, str] = {}
     for run in runs:
-        rest = tuple(sorted((k, v) for k, v in run.settings.items() if k != vary))
-        groups.setdefault(run.settings[vary], {})[rest] = run
+        rest = _key({path: value for path, value in run.settings.items() if path != vary})
+        value = _key(run.settings[vary])
+        groups.setdefault(value, {})[rest] = run
+        shown.setdefault(value, str(run.settings[vary]))
     rows = [(vary, "runs", *metrics)]
     for value, members in groups.items():
         cells = [_spread(metric, [run.metrics[metric] for run in members.values()])
                  for metric in metrics]
-        rows.append((value, str(len(members)), *cells))
+        rows.append((shown[value], str(len(members)), *cells))
     lines = [table(rows)]
     base, *others = groups
     for value in others:
+        pair = f"{vary} {shown[value]} against {shown[base]}"
         shared = [rest for rest in groups[base] if rest in groups[value]]
         if not shared:
-            lines.append(
-                f"{vary} {value} against {base}: no two runs agree in all other settings"
-            )
+            lines.append(f"{pair}: no two runs agree in their seeds")
             continue
         for metric in metrics:
             difference = paired(*([groups[which][rest].metrics[metric] for rest in shared]
                                   for which in (base, value)))
-            lines.append(f"{metric}, {vary} {value} against {base}: {_text(metric, difference)}")
+            lines.append(f"{metric}, {pair}: {_text(metric, difference)}")
     return "\n".join(lines)
 
 
@@ -185,14 +256,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command line and returns the exit status."""
     parser = argparse.ArgumentParser(prog="compare", description=__doc__.splitlines()[0])
     parser.add_argument("workdir", nargs="+", type=Path)
-    parser.add_argument("--vary", required=True, help="config path, such as terms.kd.weight")
+    parser.add_argument("--vary", required=True, action="append",
+                        help="config path, such as terms.kd.weight; one")
     parser.add_argument("--metric", action="append", help="metric; by default accuracy and NLL on "
                         "the test split, or on validation where there is none; may be repeated")
     options = parser.parse_args(argv)
     try:
-        runs = read_runs(options.workdir, options.vary)
+        vary, *more = options.vary
+        if more:
+            raise ConfigError("--vary", f"is given twice ({vary}, {more[0]})",
+                              "compare runs in one setting, and the others equal")
+        runs = read_runs(options.workdir, vary)
         metrics = options.metric or default_metrics(runs)
-        text = report(runs, options.vary, metrics)
+        text = report(runs, vary, metrics)
         if not options.metric and not metrics[0].startswith("eval/test/"):
             print("these runs have no test split: compared on validation, where choices are made")
         print(text)

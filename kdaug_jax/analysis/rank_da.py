@@ -26,9 +26,9 @@ from kdaug_jax.evaluation.data_sets import read_options
 from kdaug_jax.experiment import config as configs
 from kdaug_jax.experiment import networks, views
 from kdaug_jax.experiment.fields import defaults
+from kdaug_jax.experiment.frozen.stored import load
 from kdaug_jax.runtime import compile_cache, sharding, workdir
 from kdaug_jax.runtime.console import table
-from kdaug_jax.training.setup import load
 from kdaug_jax.types import Clock, Info
 
 TEACHER = "teacher"

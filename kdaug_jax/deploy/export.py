@@ -9,17 +9,21 @@ from typing import Any, TextIO
 import jax
 import numpy as np
 
+from kdaug_jax.data.recorded import require_recorded
 from kdaug_jax.deploy import artifact
 from kdaug_jax.experiment import views
 from kdaug_jax.experiment.frozen.places import CHOICE, place_of
 from kdaug_jax.experiment.frozen.standalone import load_one
+from kdaug_jax.experiment.named_files import named_files
 from kdaug_jax.runtime import workdir
 from kdaug_jax.runtime.console import Console
 
 EXPORT = "export"
 
 
-def export_run(directory: str | Path, *, stream: TextIO | None = None) -> dict[str, Any]:
+def export_run(
+    directory: str | Path, *, verify_data: bool = False, stream: TextIO | None = None
+) -> dict[str, Any]:
     """Exports a state of a run into `<workdir>/export`: the newest, or the one that is named.
 
     Each member of a population goes to a folder of its number below it. An older export is
@@ -28,23 +32,31 @@ def export_run(directory: str | Path, *, stream: TextIO | None = None) -> dict[s
     Args:
       directory: the working directory of the run; `DIR@best`, `DIR@STEP`, `DIR@MEMBER` or
         `DIR@branch=N` names another state than the newest, on the branch that the run selected.
+      verify_data: whether the contents of all images are read and compared with the recorded ones.
       stream: console, by default standard output.
 
     Returns:
       `{folder: sizes}` with the sizes that `artifact.write` returns.
 
     Raises:
-      UserError: there is no such run, or no intact checkpoint.
+      UserError: there is no such run, no intact checkpoint, or data that changed since.
     """
     console = Console(stream)
     place = place_of(str(directory), where="--workdir")
     directory, stored = workdir.read_run(place.path)
+    names = workdir.read_json(directory / "classes.json") or ()
+    files = named_files(stored["config"])
+    require_recorded(stored, names, files, verify_data, console.say, console.progress)
+    results = workdir.read_results(directory) or {}
     view, crop, size, dtype = stored["config"]["eval"]["view"], "", None, np.uint8
     if stored["data"].get("mixed"):  # files of any size are then cropped before the function
         leading, crop, view = views.split_leading(view, "eval.view")
         size, dtype = leading.plan.size, leading.plan.dtype
     sizes = {}
     for number, name in enumerate(stored["members"]):
+        if fault := results.get(name, {}).get("failed"):
+            console.say(f"{name} was not finite at step {fault['step']}: left out")
+            continue
         if place.member not in ("", name, str(number)):
             continue
         chosen = str(directory) + "".join(

@@ -6,29 +6,46 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
+import jax
+import numpy as np
+
 from kdaug_jax import data
-from kdaug_jax.errors import ConfigError
-from kdaug_jax.evaluation.build import build_evaluator, check_evaluation
-from kdaug_jax.evaluation.data_sets import (
+from kdaug_jax.data.contents import split_digest
+from kdaug_jax.data.recorded import (
+    class_changes,
     data_changes,
+    data_contents,
     data_record,
-    load_data,
-    load_human,
     refuse_changes,
 )
+from kdaug_jax.errors import ConfigError
+from kdaug_jax.evaluation.build import build_evaluator, check_evaluation
+from kdaug_jax.evaluation.data_sets import load_data, load_human, read_options
 from kdaug_jax.evaluation.eval_step import EvalSpec
 from kdaug_jax.evaluation.metric_table import resolve_metric
 from kdaug_jax.evaluation.predictors import with_selected
 from kdaug_jax.evaluation.run import Results, evaluate_split
-from kdaug_jax.evaluation.sets import build_sets, corruption_errors, load_sets
+from kdaug_jax.evaluation.sets import (
+    SetData,
+    build_sets,
+    corruption_errors,
+    load_other,
+    load_sets,
+    set_of,
+)
 from kdaug_jax.evaluation.tables import results_tables
 from kdaug_jax.experiment import config as configs
 from kdaug_jax.experiment import networks, views
+from kdaug_jax.experiment.frozen.inputs import load_input
 from kdaug_jax.experiment.frozen.places import located
 from kdaug_jax.experiment.frozen.stored import build_recorded, load
+from kdaug_jax.experiment.named_files import named_files
 from kdaug_jax.runtime import checkpoint, sharding, workdir
 from kdaug_jax.runtime.console import Console
 from kdaug_jax.types import Info
+
+# What `--eval_data` evaluated, by its text.
+EVALUATIONS = "evaluations.json"
 
 
 def evaluate_run(
@@ -36,9 +53,13 @@ def evaluate_run(
     directory: str | Path,
     *,
     allow_config_change: bool = False,
+    verify_data: bool = False,
+    eval_data: str = "",
     stream: TextIO | None = None,
 ) -> Results:
-    """Evaluates the newest whole checkpoint on validation and test; changes nothing.
+    """Evaluates the newest whole checkpoint on validation and test, or on another split.
+
+    Nothing changes but `evaluations.json`, which keeps the results on other splits.
 
     Args:
       config: a ConfigDict or nested dicts, of which `data`, `eval`, `mesh` and `precision` are
@@ -46,23 +67,30 @@ def evaluate_run(
       directory: the working directory of the run; its teachers are only needed where a metric
         compares with them.
       allow_config_change: whether `data` may be other than what the run was trained on.
+      verify_data: whether the contents of all images are read and compared.
+      eval_data: SOURCE,SPLIT of other data with the same classes, which are evaluated instead.
       stream: console, by default standard output.
 
     Returns:
       Metrics by member name.
 
     Raises:
-      UserError: there is no such run, or no checkpoint that is whole.
+      UserError: there is no such run, no checkpoint that is whole, or data that changed.
     """
     console = Console(stream)
     directory, stored = workdir.read_run(directory)
     full = configs.validate(config)
-    dataset = _dataset(stored, full, directory, allow_config_change, console)
-    info = data.describe(dataset)
-    if not allow_config_change:
+    names = stored["data"].get("class_names") or workdir.read_json(directory / "classes.json") or ()
+    if eval_data:
+        name, dataset = load_other(eval_data, full["data"], names, console.say, console.progress)
+        full["eval"] = {**full["eval"], "sets": (), "human": "", "views": ()}
+        info = _described(stored, dataset)
+    else:
+        dataset = _dataset(stored, full, directory, allow_config_change, console)
+        info = data.describe(dataset)
         refuse_changes(
-            full["data"]["source"], data_changes(stored["data"], data_record(dataset, info)),
-            "or --allow_config_change to evaluate on what is there now",
+            full["data"]["source"], class_changes(names, dataset.class_names),
+            "order its classes as classes.json has them",
         )
     info = views.with_crops(info, configs.view_texts(stored["config"]), full["data"]["crop"])
     human = load_human(full["eval"]["human"], dataset)
@@ -82,13 +110,23 @@ def evaluate_run(
     check_evaluation(config, info, built)
     evaluator = build_evaluator(config, built, info, mesh, human)
     set_data = load_sets(full, info, dataset.class_names, console.say, console.progress)
+    if eval_data:
+        set_data = (set_of(name, eval_data, full, dataset.splits["test"], info),)
+    elif not allow_config_change:
+        _refuse_changes(stored, full, dataset, info, set_data, verify_data, console)
     sets = build_sets(config, evaluator, set_data)
     results: Results = {}
+    kept_results = workdir.read_results(directory) or {}
+    held = {**stored, "frozen": {}} if allow_config_change else stored
     for number, member in enumerate(stored["members"]):
-        variables, params = _member(evaluator.spec, directory, number, trained, console.say)
+        if fault := kept_results.get(member, {}).get("failed"):
+            console.say(f"{member} was not finite at step {fault['step']} ({fault['where']}): left "
+                        "out")
+            continue
+        variables, params = _member(evaluator.spec, directory, held, number, trained, console.say)
         numbers = {}
         for use in ("validation", "test"):
-            if use in dataset.splits:
+            if use in dataset.splits and not eval_data:
                 numbers |= evaluate_split(evaluator, variables, params, dataset.splits, use).numbers
         for item in sets:
             splits = {item.data.name: item.data.split}
@@ -99,7 +137,48 @@ def evaluate_run(
         results[member] = {**with_selected(numbers, evaluator.selections), **errors}
     for table in results_tables(evaluator, results, {}):
         console.say(table)
+    if eval_data and jax.process_index() == 0:
+        file = directory / EVALUATIONS
+        kept = {"data": {"source": eval_data, "examples": len(dataset.splits["test"]),
+                         "digest": split_digest(dataset.splits["test"])}, "results": results}
+        workdir.write_json(file, {**(workdir.read_json(file) or {}), eval_data: kept})
+        console.say(f"kept in {file} as '{eval_data}'")
     return results
+
+
+def _described(stored: Mapping[str, Any], dataset: data.Dataset) -> Info:
+    """Returns the facts of the training split that a run stored."""
+    facts = stored["data"].get("facts")
+    if facts is None:
+        raise ConfigError(
+            "--eval_data", "the run was recorded by an older version, without facts of its data",
+            "evaluate it with the data it was trained on",
+        )
+    several = "several sizes" if stored["data"]["mixed"] else ""
+    return Info(
+        len(dataset.class_names), facts["size"] and tuple(facts["size"]), np.zeros(0, np.int32),
+        tuple(facts["mean"]), tuple(facts["std"]), mixed=several,
+    )
+
+
+def _refuse_changes(
+    stored: Mapping[str, Any], full: Mapping[str, Any], dataset: data.Dataset, info: Info,
+    sets: Sequence[SetData], verify: bool, console: Console,
+) -> None:
+    """Raises DataError if the data are not those that the run recorded."""
+    contents = data_contents(
+        dataset, verify, read_options(full["data"], console.say, console.progress)
+    )
+    if verify and (lacking := sorted(set(contents) - set(stored.get("contents", {})))):
+        raise ConfigError(
+            "--verify_data", f"the run did not record the contents of {', '.join(lacking)}",
+            "resume or start it with --verify_data first",
+        )
+    now = data_record(dataset, info, named_files(stored["config"]), sets)
+    refuse_changes(
+        full["data"]["source"], data_changes(stored, now, contents),
+        "or --allow_config_change to evaluate on what is there now",
+    )
 
 
 def _dataset(
@@ -119,16 +198,22 @@ def _dataset(
 
 
 def _member(
-    spec: EvalSpec, directory: Path, number: int, trained: Sequence[str], say: Callable[[str], None]
+    spec: EvalSpec, directory: Path, stored: Mapping[str, Any], number: int,
+    trained: Sequence[str], say: Callable[[str], None],
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Loads the variables of the needed networks, and the parameters of terms with ensembles."""
-    variables = {
-        name: sharding.put_whole(spec.mesh, load(
-            f"networks.{name}", spec.networks[name], spec.info, say,
-            number if name in trained else None,
-        ))
-        for name in spec.needed_networks
-    }
+    variables = {}
+    for name in spec.needed_networks:
+        where, network = f"networks.{name}", spec.networks[name]
+        if name in trained:
+            loaded = load(where, network, spec.info, say, number)
+        else:
+            source = stored["config"]["networks"][name]["checkpoint"]
+            recorded = stored.get("frozen", {}).get(name)
+            loaded, _ = load_input(
+                where, network, source, directory, spec.info, say, recorded=recorded
+            )
+        variables[name] = sharding.put_whole(spec.mesh, loaded)
     averaged = ("ema",) if spec.networks[trained[0]].facts["averaged"] else ()
     front = (str(number), *averaged, "params", "terms")
     params = {

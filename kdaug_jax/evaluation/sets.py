@@ -7,6 +7,7 @@ then cut to these.
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -16,6 +17,7 @@ from kdaug_jax import data
 from kdaug_jax.data.class_maps import IMAGENET_A, IMAGENET_R, class_key, is_wordnet_id
 from kdaug_jax.data.corruptions import ALEXNET_ERRORS, CORRUPTIONS, SEVERITIES
 from kdaug_jax.data.options import no_bar
+from kdaug_jax.data.recorded import class_changes
 from kdaug_jax.data.sources.argument import split_argument
 from kdaug_jax.data.statistics import describe_sizes
 from kdaug_jax.errors import ConfigError
@@ -94,6 +96,54 @@ def load_sets(
             _check_size(name, full["eval"]["view"], split, info)
             sets.append(SetData(name, group, corruption, source, split, classes))
     return tuple(sets)
+
+
+def load_other(
+    text: str, section: Mapping[str, Any], class_names: Sequence[str], say: Callable[[str], None],
+    progress: Callable[[float, str], None] = no_bar,
+) -> tuple[str, data.Dataset]:
+    """Opens the data that `--eval_data` names.
+
+    Args:
+      text: SOURCE,SPLIT; the split may be a part, such as `stratified(test[:50%], shuffle=0)`.
+      section: `config.data`, complete, for how images are read.
+      class_names: of the run, by number; empty where it stored none.
+      say: prints a line.
+      progress: shows a bar while a data set is indexed.
+
+    Returns:
+      The name of its metrics, of letters, digits and `_`, and a `Dataset` with the split "test".
+
+    Raises:
+      UserError: it cannot be read, or its classes are others or in another order.
+    """
+    match = re.fullmatch(r"(.*),\s*((?:\w+\(.*\)|[^,()]+))", text.strip())
+    if match is None or not match[1]:
+        raise ConfigError("--eval_data", f"is '{text}'", "--eval_data=SOURCE,SPLIT")
+    source, split = match[1].strip(), match[2]
+    try:
+        dataset = data.load(source, {"test": split}, read_options(section, say, progress))
+    except ConfigError as error:
+        where = error.where if error.where.startswith("/") else "--eval_data"
+        raise ConfigError(where, error.what, error.remedy) from None
+    if changed := class_changes(class_names, dataset.class_names):
+        raise ConfigError(
+            "--eval_data", f"its classes are not those of the run ({changed[0]})",
+            "name data with the same classes in the same order",
+        )
+    return re.sub(r"\W+", "_", text.strip()).strip("_"), dataset
+
+
+def set_of(
+    name: str, source: str, full: Mapping[str, Any], split: data.Split, info: Info
+) -> SetData:
+    """Returns a split as a data set that is evaluated; its classes are those of the run.
+
+    Raises:
+      ConfigError: its images have another size than the run's after `eval.view`.
+    """
+    _check_size(name, full["eval"]["view"], split, info)
+    return SetData(name, name, "", source, split, ())
 
 
 @contextlib.contextmanager
@@ -246,6 +296,20 @@ def evaluate_sets(
         numbers |= evaluated.numbers
         arrays |= evaluated.arrays
     return Evaluation({**numbers, **corruption_errors(sets, numbers)}, arrays)
+
+
+def evaluate_use(
+    evaluator: Evaluator, sets: Sequence[EvalSet], state: TrainState, frozen: Mapping[str, Any],
+    splits: Mapping[str, data.Split], use: str, check: Callable[[], None] = lambda: None,
+    validation: Mapping[str, float] | None = None,
+) -> Evaluation:
+    """Evaluates a training state on a split, or on all further data sets where `use` is `SETS`.
+
+    Args are those of `evaluate_state` and `evaluate_sets`.
+    """
+    if use == SETS:
+        return evaluate_sets(sets, state, frozen, check, validation)
+    return evaluate_state(evaluator, state, frozen, splits, use, check, validation)
 
 
 def corruption_errors(

@@ -21,6 +21,7 @@ def define_flags(values: flags.FlagValues) -> None:
     texts = {
         "workdir": "Folder of this run's files.",
         "distributed": processes.FORM,
+        "eval_data": "With --mode=evaluate: other data of the same classes, as SOURCE,SPLIT.",
         "topology": "With --mode=compile: devices to compile for, such as v5e:16x16 or h200:8.",
         "assume": "With --mode=compile: data that are not there, as "
         "examples=1281167,classes=1000,size=mixed or size=WxH.",
@@ -31,6 +32,19 @@ def define_flags(values: flags.FlagValues) -> None:
     flags.DEFINE_enum("mode", None, MODES, "Overrides config.mode.", flag_values=values)
     flags.DEFINE_bool("print_config", False, "Print the config and stop.", flag_values=values)
     flags.DEFINE_bool("allow_config_change", False, "Resume with this config.", flag_values=values)
+    flags.DEFINE_bool("verify_data", False, "Compare what all images hold.", flag_values=values)
+
+
+def check_flags(values: flags.FlagValues, mode: str) -> None:
+    """Validates that flags fit the mode.
+
+    Raises:
+      ConfigError: a flag is missing, or is of another mode.
+    """
+    if not values.workdir and not (values.print_config or mode == "compile"):
+        raise ConfigError("--workdir", "is missing", "--workdir=runs/NAME")
+    if values.eval_data and mode != "evaluate":
+        raise ConfigError("--eval_data", f"is of no use with --mode={mode}", "--mode=evaluate")
 
 
 def no_config(argv: Sequence[str]) -> ConfigError:

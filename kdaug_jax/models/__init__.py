@@ -59,7 +59,7 @@ from kdaug_jax.models.fold import fold_batchnorm
 from kdaug_jax.models.layers import Mode
 from kdaug_jax.models.model import DTYPES, Model, Variables
 from kdaug_jax.models.normalization import statistics
-from kdaug_jax.models.variables import flatten, mismatches, take_branch
+from kdaug_jax.models.variables import flatten, folded_norms, mismatches, take_branch
 from kdaug_jax.types import Outputs
 
 __all__ = ["Model", "check", "create", "fold_batchnorm", "names", "register", "take_branch"]
@@ -162,6 +162,24 @@ def create(
         scale = jnp.asarray(std, jnp.float32).reshape(1, 1, 1, -1)
         return ((image.astype(jnp.float32) - shift) / scale).astype(dtype)
 
+    structures: set[Any] = set()  # of variables that fit
+
+    def refuse_extra(variables: Variables, size: tuple[int, int]) -> None:
+        """Raises ConfigError for variables beside those of the network, which Flax passes over."""
+        structure = jax.tree.structure(variables)
+        if structure not in structures:
+            expected = flatten(jax.eval_shape(lambda: init(jax.random.key(0), size)))
+            leaves = flatten(variables)
+            shifts = folded_norms(leaves)
+            wrong = mismatches({path: leaf for path, leaf in leaves.items() if path not in expected
+                                and path.partition("/")[2].rpartition("/")[0] not in shifts}, {})
+            if wrong:
+                raise ConfigError(
+                    "variables", f"of {name} with {num_classes} classes: {wrong}",
+                    "use the network that they were made for",
+                )
+            structures.add(structure)
+
     def init(key: jax.Array, size: tuple[int, int]) -> Variables:
         """Returns random variables.
 
@@ -176,7 +194,9 @@ def create(
           ConfigError: the images are too small.
         """
         _check_size(name, size, backbone.min_size)
-        return backbone.init(key, size)
+        variables = backbone.init(key, size)
+        structures.add(jax.tree.structure(variables))
+        return variables
 
     def apply(
         variables: Variables,
@@ -219,7 +239,7 @@ def create(
         groups = _groups(examples, groups, replica_batch_size) if train else 1
         mode = Mode(train, tuple(branches), groups, record and train)
         try:
-            return backbone.apply(variables, normalise(image), mode, key)
+            outputs = backbone.apply(variables, normalise(image), mode, key)
         except _MISFITS:
             expected = jax.eval_shape(lambda: init(jax.random.key(0), image.shape[1:3]))
             wrong = mismatches(flatten(variables), flatten(expected))
@@ -234,6 +254,8 @@ def create(
             ) from None
         except flax.errors.InvalidRngError:
             raise ConfigError("key", f"{name} draws at random in training", "give a key") from None
+        refuse_extra(variables, image.shape[1:3])
+        return outputs
 
     return Model(
         init, apply, name, num_classes, backbone.min_size, num_branches, backbone.native_size,

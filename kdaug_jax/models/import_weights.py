@@ -344,7 +344,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--mean", default="", help="of pixels 0..1, such as 0.485,0.456,0.406")
     parser.add_argument("--std", default="", help="of pixels 0..1, such as 0.229,0.224,0.225")
     parser.add_argument("--options", default="{}", help="of the architecture, as JSON")
-    parser.add_argument("--key", default="", help="entry of a PyTorch file, such as ema")
+    parser.add_argument("--entry", "--key", dest="key", default="",
+                        help="entry of a PyTorch file, such as ema")
     parser.add_argument("--variant", default="", help="of several networks of equal names")
     parser.add_argument("--channels", choices=("rgb", "bgr"), default="rgb",
                         help="order of the channels that it was made for")

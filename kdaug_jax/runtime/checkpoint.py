@@ -21,9 +21,13 @@ from kdaug_jax.errors import CheckpointError
 from kdaug_jax.runtime import manifest, processes
 from kdaug_jax.runtime.orbax_logging import silence_orbax
 from kdaug_jax.runtime.platform import platform_of
-from kdaug_jax.runtime.workdir import DISK
+from kdaug_jax.runtime.workdir import DISK, require_in_place, writing
 
 STATE = "state"
+# Metric of a checkpoint whose state evaluated to finite numbers: its step.
+FINITE = "finite"
+# Beside the value of `best`: 1 where its lowest value is the best, else 0.
+LOWEST = "lowest"
 
 
 def _abstract(tree: Any) -> Any:
@@ -44,7 +48,7 @@ class Checkpoints:
 
     def __init__(
         self, directory: Path, *, keep: int, say: Callable[[str], None], best: str = "",
-        lowest: bool = False,
+        lowest: bool = False, saved: Callable[[], None] = lambda: None,
     ):
         """Opens a directory, which is made where it is absent.
 
@@ -56,28 +60,35 @@ class Checkpoints:
           best: metric whose best checkpoint is kept too, such as "eval/validation/accuracy";
             empty for none.
           lowest: whether its lowest value is the best.
+          saved: called in process 0, in a thread, once a checkpoint is on disk and verified.
         """
         if directory.exists() and not directory.is_dir():
             raise CheckpointError(str(directory), "is not a directory", "move it away")
         self.directory = directory
-        self._say = say
+        self._say, self._saved = say, saved
         self._failure: BaseException | None = None
         self._broken = False
         self._thread: threading.Thread | None = None
         # Steps that cannot be restored must not count among those that are kept.
         self.latest = processes.on_first(lambda: manifest.newest(directory, say, set_aside=True))
         policies = ocp.training.preservation_policies
-        kept = [policies.LatestN(keep)]
+        kept = [policies.LatestN(keep), policies.BestN(
+            get_metric_fn=lambda metrics: metrics.get(FINITE, -math.inf), n=1,
+            keep_checkpoints_without_metrics=False,
+        )]
         if best:
             sign = -1.0 if lowest else 1.0
             kept.append(
                 policies.BestN(
-                    get_metric_fn=lambda metrics: sign * metrics[best],
+                    get_metric_fn=lambda metrics: sign * metrics.get(best, -sign * math.inf),
                     n=1,
                     keep_checkpoints_without_metrics=False,
                 )
             )
-        self._best = best
+        self._best, self._lowest = best, lowest
+        with writing(directory):
+            directory.mkdir(parents=True, exist_ok=True)
+        self._status = os.stat(directory)
         self._checkpointer = ocp.training.Checkpointer(
             directory,
             preservation_policy=policies.AnyPreservationPolicy(kept),
@@ -107,19 +118,25 @@ class Checkpoints:
         Args:
           step: optimiser steps taken; a step that is already there is left as it is.
           state: a tree of arrays.
-          metrics: values by name, for choosing the best checkpoint.
+          metrics: values by name, for choosing the best checkpoint and the last that evaluated to
+            finite numbers, see `FINITE`; both are kept.
           notes: JSON values stored beside it.
 
         Raises:
-          CheckpointError: the save before it failed, for example on a full disk, or this one.
+          CheckpointError: the save before it failed, for example on a full disk, or this one; or
+            the directory was moved.
         """
         self.wait()
         if step == self.latest:
             return
-        chosen = {self._best: float(metrics[self._best])} if self._best in metrics else None
-        if chosen and not math.isfinite(chosen[self._best]):
-            chosen = None
-        write = self._prepared(step, state, metrics=chosen, custom_metadata=dict(notes))
+        require_in_place(self.directory, self._status)
+        chosen = {
+            name: float(metrics[name]) for name in (self._best, FINITE)
+            if math.isfinite(metrics.get(name, math.nan))
+        }
+        if self._best in chosen:
+            chosen[LOWEST] = float(self._lowest)
+        write = self._prepared(step, state, metrics=chosen or None, custom_metadata=dict(notes))
         self._thread = threading.Thread(target=self._write, args=(step, write))
         self._thread.start()
 
@@ -148,6 +165,7 @@ class Checkpoints:
             write()
             if jax.process_index() == 0:
                 manifest.write(self.directory / str(step))
+                self._saved()
             self.latest = step
         except BaseException as error:  # handed to the main thread by `wait`
             self._failure = self._error(step, error)
@@ -184,6 +202,14 @@ class Checkpoints:
         """Waits for the save under way; returns the newest step that is whole."""
         self.wait(quiet=True)
         return self.latest
+
+    def set_aside(self, step: int, kind: str) -> None:
+        """Renames a step to `<step>.<kind>`, so that the one before it is the newest."""
+        self.wait()
+        processes.on_first(lambda: manifest.set_aside_step(self.directory / str(step), kind))
+        self.latest = processes.on_first(
+            lambda: manifest.newest(self.directory, self._say, set_aside=False)
+        )
 
     def restore(self, like: Any) -> tuple[Any, dict[str, Any]] | None:
         """Restores the newest step that verifies.
@@ -290,12 +316,11 @@ def best_step(directory: Path, metric: str) -> int | None:
     Returns:
       The step; None where no checkpoint is stored with such a value.
     """
-    sign = -1.0 if metric.endswith(LOWER_IS_BETTER) else 1.0
     values = {}
     for step in manifest.steps(directory):
         try:
             stored = json.loads((directory / str(step) / "metrics" / "metrics").read_text())
-            values[step] = sign * float(stored[metric])
+            values[step] = float(stored[metric]) * (-1.0 if stored[LOWEST] else 1.0)
         except (OSError, ValueError, TypeError, KeyError):
             continue  # it was saved between two evaluations
     # Of equally good ones the newest, as Orbax keeps them.

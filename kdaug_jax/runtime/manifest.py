@@ -116,11 +116,13 @@ def newest(directory: Path, say: Callable[[str], None], *, set_aside: bool) -> i
         )
     if set_aside:
         for step, wrong in bad.items():
-            _set_aside(directory / str(step), "unfinished" if wrong == UNFINISHED else "corrupt")
+            kind = "unfinished" if wrong == UNFINISHED else "corrupt"
+            set_aside_step(directory / str(step), kind)
     return whole
 
 
-def _set_aside(step_dir: Path, kind: str) -> None:
+def set_aside_step(step_dir: Path, kind: str) -> None:
+    """Renames a step to `<step>.<kind>`, out of the way of new ones."""
     number = 0
     while (target := step_dir.with_name(f"{step_dir.name}.{kind}{number or ''}")).exists():
         number += 1

@@ -2,7 +2,8 @@
 
 `config.json` holds the complete config, the facts from which each network is built again and the
 version of the package; `environment.json` versions and devices; `classes.json` the class names;
-`results.json` the final metrics of a finished run, `results.npz` the arrays among them.
+`results.json` the final metrics of a finished run, `results.npz` the arrays among them;
+`kdaug_jax.json` the mark of the run, see `runtime.mark`.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import platform
 import shutil
 import socket
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,9 @@ PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 # Errors of a disk that is full, broken, gone or not writable.
 DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.ESTALE, errno.EROFS,
         errno.EACCES, errno.EPERM, errno.EEXIST, errno.ENOTDIR, errno.ENOENT)
+MARK = "kdaug_jax.json"
+# Of a record; results of other ones are no results of the run.
+FIELDS = ("config", "networks", "members", "data")
 # The version that wrote files without one.
 FIRST_VERSION = "0.1"
 FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -66,8 +70,9 @@ def write_whole(path: Path, text: str) -> None:
 
 
 def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
-    """Writes arrays as a NumPy file all at once; without arrays, none."""
+    """Writes arrays as a NumPy file all at once; without arrays the file goes."""
     if not arrays:
+        path.unlink(missing_ok=True)
         return
     partial = path.with_name(path.name + ".partial")
     try:
@@ -117,6 +122,28 @@ def make(workdir: str | os.PathLike[str]) -> Path:
             raise CheckpointError("--workdir", what, "make room or name another folder") from None
         raise ConfigError("--workdir", what, "name another folder") from None
     return path
+
+
+def require_in_place(path: Path, status: os.stat_result) -> None:
+    """Validates that a file or folder lies where it was opened.
+
+    Args:
+      path: where.
+      status: of what was opened there.
+
+    Raises:
+      CheckpointError: the working directory was moved or removed while the run wrote to it.
+    """
+    try:
+        if os.path.samestat(os.stat(path), status):
+            return
+    except OSError:
+        pass
+    raise CheckpointError(
+        str(path.parent), f"was moved or removed while the run wrote to it ({path.name})",
+        "move it back, or run again with its new place as --workdir, to go on from the last "
+        "checkpoint",
+    )
 
 
 @contextlib.contextmanager
@@ -243,30 +270,71 @@ def record(path: Path, made_with: Mapping[str, Any], class_names: Sequence[str])
       path: the working directory.
       made_with: `{"config", "networks", "members", "data"}`: the complete plain config, the facts
         from which each network is built again, the names of the runs of the population, and what
-        the data set is recognised by.
+        the data set is recognised by; perhaps "contents" of its images and "frozen" inputs.
       class_names: in the order of their numbers.
     """
     if jax.process_index() != 0:
         return
     made_with = json.loads(json.dumps(made_with))
-    if read_record(path) not in (None, made_with):
-        (path / "results.json").unlink(missing_ok=True)
+    stored = read_record(path)
+    if stored and any(stored.get(name) != made_with.get(name) for name in FIELDS):
+        for name in ("results.json", "results.npz"):
+            (path / name).unlink(missing_ok=True)
+    run = {"id": run_id(path)} if run_id(path) else {}
     write_json(path / "classes.json", list(class_names))
-    write_json(path / "environment.json", environment())
+    write_json(path / "environment.json", {**run, **environment()})
     # Written last: if it exists, the others do.
-    write_json(path / "config.json", {"version": kdaug_jax.__version__, **made_with})
+    write_json(path / "config.json", {"version": kdaug_jax.__version__, **run, **made_with})
+
+
+def run_id(path: Path) -> str:
+    """Returns the id of the run in a directory; "" where it is not marked."""
+    mark = read_json(path / MARK)
+    return str(mark.get("id", "")) if isinstance(mark, dict) else ""
 
 
 def environment() -> dict[str, Any]:
     """Returns versions, devices and the command of this process."""
     return {
+        "version": kdaug_jax.__version__,
         "python": platform.python_version(),
         "packages": {name: importlib.metadata.version(name) for name in PACKAGES},
         "platform": platform.platform(),
         "devices": [str(device) for device in jax.devices()],
+        "device_kind": jax.devices()[0].device_kind,
         "processes": jax.process_count(),
         "command": sys.argv,
     }
+
+
+def environment_change(path: Path) -> str:
+    """Returns a line if this environment computes other bits than the one that a run stored.
+
+    Args:
+      path: the working directory; nothing is said where it stores no environment.
+    """
+    stored, now = read_json(path / "environment.json"), environment()
+    if not isinstance(stored, dict):
+        return ""
+
+    def versions(of: Mapping[str, Any]) -> dict[str, str]:
+        devices = f"{len(of.get('devices', ()))} × {of.get('device_kind', '?')}"
+        return {
+            **of.get("packages", {}), "devices": devices, "processes": str(of.get("processes")),
+            "kdaug_jax": str(of.get("version")),
+        }
+
+    before, after = versions(stored), versions(now)
+    if "version" not in stored:  # written by an older version of this package
+        before |= {"devices": after["devices"]}
+    lines = [
+        f"{name} {before.get(name, 'none')} -> {version}" for name, version in after.items()
+        if before.get(name) != version
+    ]
+    if not lines:
+        return ""
+    return (f"warning: {', '.join(lines)} since the run was last started: it is no longer bitwise "
+            "equal to a run without a stop")
 
 
 def read_results(path: Path) -> dict[str, dict[str, float]] | None:
@@ -283,18 +351,6 @@ def read_results(path: Path) -> dict[str, dict[str, float]] | None:
     raise ConfigError(str(path / "results.json"), "is not of this package", "delete it")
 
 
-def begin(path: Path, say: Callable[[str], None]) -> None:
-    """Removes the results of an earlier run whose checkpoints are gone, and says so.
-
-    Args:
-      path: the working directory of a run that starts at step 0.
-      say: prints a line.
-    """
-    if (path / "results.json").exists():
-        say("warning: results.json is of a run whose checkpoints are gone; starting over")
-        (path / "results.json").unlink()
-
-
 def read_record(path: Path) -> dict[str, Any] | None:
     """Returns the `made_with` that `record` wrote; None if there is no run.
 
@@ -305,12 +361,12 @@ def read_record(path: Path) -> dict[str, Any] | None:
     stored = read_json(file)
     if stored is None:
         return None
-    fields = ("config", "networks", "members")
-    if not isinstance(stored, dict) or any(name not in stored for name in fields):
+    if not isinstance(stored, dict) or any(name not in stored for name in FIELDS[:3]):
         raise ConfigError(str(file), "is not of this package", "name the directory of a run")
     version = stored.get("version", FIRST_VERSION)
     require_version(file, version, "train again in a new --workdir")
-    return {**{name: stored[name] for name in fields}, "data": stored.get("data", {})}
+    more = {name: stored[name] for name in ("contents", "frozen") if name in stored}
+    return {**{name: stored[name] for name in FIELDS[:3]}, "data": stored.get("data", {}), **more}
 
 
 def require_version(file: Path, version: Any, again: str) -> None:

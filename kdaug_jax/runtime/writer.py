@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import socket
 import sys
 import time
@@ -13,7 +14,7 @@ from typing import Any
 
 import jax
 
-from kdaug_jax.runtime.workdir import write_whole
+from kdaug_jax.runtime.workdir import require_in_place, run_id, write_whole
 
 METRICS = "metrics.jsonl"
 # Seconds between two times that TensorBoard's file is brought to the disk.
@@ -34,6 +35,18 @@ def read_rows(workdir: Path) -> list[dict[str, Any]]:
         if isinstance(row, dict) and isinstance(row.get("step"), int):
             rows.append(row)
     return rows
+
+
+def read_run_id(workdir: Path) -> str | None:
+    """Returns the id of the run that wrote the rows; None where they carry none."""
+    for line in (Path(workdir) / METRICS).read_text("utf-8", errors="replace").splitlines():
+        try:
+            header = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(header, dict) and isinstance(header.get("run"), str):
+            return header["run"]
+    return None
 
 
 @contextlib.contextmanager
@@ -113,8 +126,10 @@ class Writer:
             if row["step"] == start
             for name in row
         }
-        write_whole(path, "".join(json.dumps(row) + "\n" for row in kept))
-        self._rows = open(path, "a", encoding="utf-8")
+        run = run_id(Path(workdir))
+        header = [{"run": run}] if run else []
+        write_whole(path, "".join(json.dumps(row) + "\n" for row in [*header, *kept]))
+        self._path, self._rows = path, open(path, "a", encoding="utf-8")
         board = Path(workdir) / "tensorboard"
         self._events = {
             member: _Events(board / member.replace("/", "_"), start)
@@ -144,9 +159,13 @@ class Writer:
           step: optimiser steps taken.
           member: name within the population, "" for a plain run.
           values: by metric name.
+
+        Raises:
+          CheckpointError: the working directory was moved or removed meanwhile.
         """
         if not self._main or all((step, member, name) in self._written for name in values):
             return
+        require_in_place(self._path, os.fstat(self._rows.fileno()))
         named = {"member": member} if member else {}
         self._rows.write(json.dumps({"step": step, **named, **values}) + "\n")
         self._rows.flush()

@@ -13,22 +13,21 @@ import jax
 import numpy as np
 
 from kdaug_jax.errors import CheckpointError, Preempted
-from kdaug_jax.evaluation.build import lowest_is_best
-from kdaug_jax.evaluation.run import Results, evaluate_state
-from kdaug_jax.evaluation.sets import SETS, evaluate_sets
-from kdaug_jax.runtime import sharding, workdir
+from kdaug_jax.evaluation.run import Results
+from kdaug_jax.evaluation.sets import SETS, evaluate_use
+from kdaug_jax.runtime import mark, sharding, workdir
 from kdaug_jax.runtime.checkpoint import Checkpoints
 from kdaug_jax.runtime.console import Console
 from kdaug_jax.runtime.goodput import Goodput
 from kdaug_jax.runtime.processes import on_first
 from kdaug_jax.runtime.signals import Interrupted, Preemption
 from kdaug_jax.runtime.writer import Writer
-from kdaug_jax.training import population
+from kdaug_jax.training import failures, population
 from kdaug_jax.training.intervals import due
 from kdaug_jax.training.progress import Progress
 from kdaug_jax.training.setup import Setup, check_teachers, prepare
 from kdaug_jax.training.staging import Staging
-from kdaug_jax.training.state import as_tree, restore_states
+from kdaug_jax.training.state import as_tree, restore_states, step_of
 from kdaug_jax.training.window import Window
 from kdaug_jax.types import TrainState
 
@@ -38,6 +37,7 @@ def train(
     directory: str | Path,
     *,
     allow_config_change: bool = False,
+    verify_data: bool = False,
     stream: TextIO | None = None,
 ) -> Results:
     """Runs an experiment, or resumes it from its newest checkpoint.
@@ -47,6 +47,7 @@ def train(
         `training.teachers.ensure` for those that have none).
       directory: the working directory.
       allow_config_change: whether the directory may hold another config.
+      verify_data: whether the contents of all images are read and compared.
       stream: console, by default standard output.
 
     Returns:
@@ -57,7 +58,7 @@ def train(
       Preempted: SIGTERM came; the run is saved.
     """
     time = Goodput()
-    directory = workdir.make(directory)
+    directory = mark.make(directory)
     console = Console(stream)
     with contextlib.ExitStack() as stack:
         stack.enter_context(workdir.locked(directory))
@@ -65,29 +66,30 @@ def train(
         with time("compile"):
             setup = prepare(
                 config, directory, console.say, allow_config_change=allow_config_change,
-                progress=console.progress,
+                verify_data=verify_data, progress=console.progress,
             )
         stack.callback(setup.feed.close)
         settings = setup.first.config["checkpoint"]
         checkpoints = stack.enter_context(Checkpoints(
             directory / "checkpoints", keep=settings["keep"], say=console.say,
-            best=settings["best"], lowest=lowest_is_best(setup.evaluator, settings["best"]),
+            saved=lambda: mark.note_saved(directory), **setup.criterion,
         ))
-        states, sums = restore_states(setup, checkpoints, time)
+        states, notes = restore_states(setup, checkpoints, time)
+        mark.claim(directory, console.say)
         names = [member.name for member in setup.members]
-        writer = stack.enter_context(Writer(directory, names, int(states[0].step)))
+        writer = stack.enter_context(Writer(directory, names, step_of(states)))
         stack.callback(console.end_bar)
-        run = _Run(setup, states, sums, checkpoints, writer, console, time, check)
+        run = _Run(setup, states, notes, checkpoints, writer, console, time, check)
         try:
             run.go()
             stored = workdir.read_results(directory)
             results = stored if run.resumed_finished and stored else run.finish()
         except Interrupted:
             raise run.leave() from None
-        if jax.process_index() == 0:
-            workdir.write_json(directory / "results.json", results)
-            workdir.write_arrays(directory / "results.npz", run.arrays)
-        run.progress.results(setup, results, run.teachers)
+        if results is not stored:
+            mark.write_results(directory, results, run.arrays)
+        run.progress.results(setup, failures.healthy(results), run.teachers)
+        failures.raise_failed(results)
         return results
 
 
@@ -95,18 +97,21 @@ class _Run:
     """The mutable part of a run: its states, its step, and what is due when."""
 
     def __init__(
-        self, setup: Setup, states: list[TrainState], sums: Any, checkpoints: Checkpoints,
+        self, setup: Setup, states: list[TrainState], notes: Any, checkpoints: Checkpoints,
         writer: Writer, console: Console, time: Goodput, check: Callable[[], None],
     ):
         self.setup, self.states, self.checkpoints = setup, states, checkpoints
         self.writer, self.time, self.check = writer, time, check
-        self.window = Window(len(states), setup.first.term_names, sums, checkpoints.last)
         self.progress = Progress(console)
+        self.window = Window(
+            [member.name for member in setup.members], setup.first.term_names, notes, console.say,
+            lambda step: failures.remedy(setup, self.states[self.window.last], checkpoints, step),
+        )
         self.calls: dict[tuple[int, int], Any] = {}
         self.intervals = setup.intervals
         self.staging = Staging(setup.feed, setup.mesh, len(setup.members))
         self.running: Any = None  # metrics of the call that was started last
-        self.step = int(states[0].step)
+        self.step = step_of(states)
         self.resumed_finished = self.step == self.intervals.total
         self.scores: tuple[int, list[dict[str, float]]] = (-1, [])
         self.arrays: dict[str, np.ndarray] = {}
@@ -119,8 +124,6 @@ class _Run:
             self.teachers = check_teachers(self.setup, self.progress.say, self.check)
         for member in self.setup.members if self.step == 0 and self.teachers else ():
             self.writer.row(0, member.name, dict(ChainMap(*self.teachers.values())))
-        if self.step == 0 and jax.process_index() == 0:
-            workdir.begin(self.setup.directory, self.progress.say)
         self.setup.write_record()
         self.progress.start_clock(self.step, self.time.seconds["step"])
         if self.step and due(self.step - 1, self.step, self.intervals.evaluate):
@@ -165,7 +168,7 @@ class _Run:
         before = self.running
         self.states, metrics = population.advance(
             self.calls[phase, count], self.states, self.setup.frozen, feed.constants, items,
-            hparams,
+            hparams, None, self.window.failed,
         )
         self.window.add(self.step, metrics)
         self.step += count
@@ -177,45 +180,41 @@ class _Run:
 
     def _log(self) -> None:
         self.window.fetch()
-        means = self.window.means()
-        perf = self.time.report()
-        examples = self.setup.first.config["data"]["batch_size"] * len(self.states)
+        alive, means, perf = self.window.alive, self.window.means(), self.time.report()
+        examples = self.setup.first.config["data"]["batch_size"] * len(alive)
         perf["perf/images_per_second"] = self.progress.speed(
             self.step, self.time.stepping(), examples
         )
-        for member, values in zip(self.setup.members, means, strict=True):
-            self.writer.row(self.step, member.name, {**values, **perf})
-        self.progress.log(self.setup.first, self.step, means, perf)
+        for number in alive:
+            name = self.setup.members[number].name
+            self.writer.row(self.step, name, {**means[number], **perf})
+        self.progress.log(self.setup.first, self.step, [means[number] for number in alive], perf)
 
     def _evaluate(self, use: str, validation: Sequence[Any] = ()) -> list[dict[str, float]]:
-        setup, metrics = self.setup, []
+        setup, metrics = self.setup, [{} for _ in self.states]
         with self.time("evaluation"):
-            for number, member in enumerate(setup.members):
+            for number in self.window.alive:
                 context = self.states[number], setup.frozen
                 known = validation[number] if validation else None
-                if use == SETS:
-                    values, arrays = evaluate_sets(setup.sets, *context, self.check, known)
-                else:
-                    values, arrays = evaluate_state(
-                        setup.evaluator, *context, setup.dataset.splits, use, self.check, known
-                    )
-                self.writer.row(self.step, member.name, values)
-                metrics.append(values)
+                values, arrays = evaluate_use(
+                    setup.evaluator, setup.sets, *context, setup.dataset.splits, use, self.check,
+                    known,
+                )
+                self.writer.row(self.step, setup.members[number].name, values)
+                metrics[number] = values
                 self.arrays |= {f"{number}/{name}": array for name, array in arrays.items()}
-        self.progress.evaluation(self.step, setup.members, metrics)
+        self.progress.evaluation(self.step, [metrics[number] for number in self.window.alive])
         return metrics
 
     def _save(self) -> None:
-        """Saves in the background, once all losses up to here are known to be finite."""
+        """Saves in the background what is known to be finite: all losses up to here, all states."""
         self.window.fetch()
         with self.time("checkpoint"):
-            step, scores = self.scores
-            # Metrics of an earlier step do not belong to this checkpoint.
-            names = set.intersection(*map(set, scores)) if step == self.step else ()
-            metrics = {
-                name: float(np.mean([values[name] for values in scores])) for name in names
-            }
-            notes = {"window": self.window.state()}
+            self.states = failures.checked(
+                self.setup, self.states, self.window, self.checkpoints, self.step
+            )
+            metrics = failures.checkpoint_metrics(self.setup, *self.scores, self.step)
+            notes = {**self.window.notes(), "run": workdir.run_id(self.setup.directory)}
             self.checkpoints.save(self.step, as_tree(self.states), metrics, notes)
             self.saved_at = monotonic()
 
@@ -239,12 +238,10 @@ class _Run:
             final = [{**values, **more} for values, more in zip(final, evaluated, strict=True)]
         with self.time("checkpoint"):
             self.checkpoints.wait()
-        for member in self.setup.members:
-            self.writer.row(self.step, member.name, self.time.report())
+        for number in self.window.alive:
+            self.writer.row(self.step, self.setup.members[number].name, self.time.report())
         if self.checkpoints.latest != self.step:
             raise CheckpointError(
                 str(self.checkpoints.directory), f"step {self.step} is not saved", "run again"
             )
-        return {
-            member.name: values for member, values in zip(self.setup.members, final, strict=True)
-        }
+        return failures.marked(self.setup.members, final, self.window.failed)

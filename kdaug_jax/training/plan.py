@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -10,16 +10,15 @@ import numpy as np
 
 from kdaug_jax import data
 from kdaug_jax.data.options import no_bar
+from kdaug_jax.data.recorded import data_changes, data_contents, data_record, refuse_changes
 from kdaug_jax.errors import ConfigError
-from kdaug_jax.evaluation.build import check_evaluation, choices_of
+from kdaug_jax.evaluation.build import check_evaluation, choices_of, parse_view
 from kdaug_jax.evaluation.data_sets import (
     READ,
     USES,
-    data_changes,
-    data_record,
     load_data,
     load_human,
-    refuse_changes,
+    read_options,
 )
 from kdaug_jax.evaluation.metric_table import resolve_metric
 from kdaug_jax.evaluation.sets import SetData, load_sets
@@ -27,6 +26,7 @@ from kdaug_jax.experiment import config as configs
 from kdaug_jax.experiment import views
 from kdaug_jax.experiment.frozen import compatibility
 from kdaug_jax.experiment.frozen.places import WORKDIR, located
+from kdaug_jax.experiment.named_files import named_files
 from kdaug_jax.experiment.phases import build_programs
 from kdaug_jax.experiment.program import Program
 from kdaug_jax.runtime import manifest, workdir
@@ -66,6 +66,7 @@ def plan_run(
     say: Callable[[str], None],
     *,
     allow_config_change: bool = False,
+    verify_data: bool = False,
     record: bool = True,
     beside: RunPlan | None = None,
     progress: Callable[[float, str], None] = no_bar,
@@ -78,6 +79,7 @@ def plan_run(
       directory: the working directory, absolute.
       say: prints a line.
       allow_config_change: whether the directory may hold another config.
+      verify_data: whether the contents of all images are read and compared.
       record: whether a config that the directory holds must be this one.
       beside: a plan whose data are used where they are the same, instead of reading them again.
       progress: shows a bar while a data set is indexed.
@@ -109,6 +111,8 @@ def plan_run(
             compatibility.check_evaluated(f"networks.{name}", network, full, info, compares)
             if not full["networks"][name]["trust"]:
                 compatibility.check_class_names(f"networks.{name}", network, dataset.class_names)
+    for line in [*view_notes(programs), *size_notes(programs, full, info)]:
+        say(line)
     sets = load_sets(full, info, dataset.class_names, say, progress)
     members = population.members(full["population"])
     hparams = population.hparams(programs, members)
@@ -130,30 +134,44 @@ def plan_run(
     if tested and choices:
         say(f"warning: data.test and data.validation share {tested:,} examples, and on these "
             f"{' and '.join(choices)} is chosen: its test results are too good")
-    digests = data_record(dataset, info)
-    if record:
-        _compare(directory, written, digests, section["source"], say, allow_config_change)
-    return RunPlan(full, dataset, programs, members, hparams, {
+    written_record = {
         "config": written,
         "networks": facts,
         "members": [member.name for member in members],
-        "data": digests,
-    }, human, described, sets)
+        "data": data_record(dataset, described, named_files(full), sets),
+        "contents": {},
+        "frozen": {},
+    }
+    if record:
+        options = read_options(section, say, progress)
+        contents = data_contents(dataset, verify_data, options)
+        stored = _compare(directory, written_record, contents, say, allow_config_change)
+        known = stored.get("contents", {})
+        if verify_data and stored and set(contents) - set(known):
+            say("data: the contents of the images were not recorded when the run was started: "
+                "they are from now on")
+        written_record |= {"contents": {**known, **contents}, "frozen": stored.get("frozen", {})}
+    return RunPlan(
+        full, dataset, programs, members, hparams, written_record, human, described, sets
+    )
 
 
 def _compare(
-    directory: Path, written: Mapping[str, Any], digests: Mapping[str, Any], source: str,
+    directory: Path, now: Mapping[str, Any], contents: Mapping[str, str],
     say: Callable[[str], None], allow_change: bool,
-) -> None:
+) -> dict[str, Any]:
+    """Compares with the run that the directory holds; returns what else of it has to hold."""
     stored = workdir.read_record(directory)
-    if not stored or not manifest.steps(directory / "checkpoints"):
-        return
-    changed = configs.difference(stored["config"], written)
-    altered = data_changes(stored.get("data", {}), digests)
+    steps = manifest.steps(directory / "checkpoints")
+    if not stored or not (steps or not workdir.run_id(directory)):
+        return {}
+    config = now["config"]
+    changed = configs.difference(stored["config"], config)
+    altered = data_changes(stored, now["data"], contents)
     if not allow_change:  # first: other data have another mean and deviation in the config too
         refuse_changes(
-            source, altered, "use another --workdir, or --allow_config_change to go on with what "
-            "is there now",
+            config["data"]["source"], altered, "use another --workdir, or --allow_config_change to "
+            "go on with what is there now",
         )
     changed += altered
     if changed and not allow_change:
@@ -162,8 +180,51 @@ def _compare(
             "the run was started with another config (" + "; ".join(changed) + ")",
             "use another --workdir, or --allow_config_change to go on with the new one",
         )
-    for line in changed:
+    for line in [*changed, *_epochs_moved(stored, now, steps)]:
         say(f"config changed: {line}")
+    return {
+        "contents": {} if altered else stored.get("contents", {}),
+        "frozen": stored.get("frozen", {}),
+    }
+
+
+def _epochs_moved(
+    stored: Mapping[str, Any], now: Mapping[str, Any], steps: Sequence[int]
+) -> list[str]:
+    """Returns a line if the newest step is of another epoch now that epochs have other lengths."""
+    lengths = []
+    for record in (stored, now):
+        train = record["data"].get("splits", {}).get("train")
+        if not train or not steps:
+            return []
+        lengths.append(max(train["examples"] // record["config"]["data"]["batch_size"], 1))
+    before, after = (steps[0] / length for length in lengths)
+    if before == after:
+        return []
+    return [f"an epoch is {lengths[1]:,} steps, was {lengths[0]:,}: step {steps[0]:,} is now epoch "
+            f"{round(after, 3)}, was {round(before, 3)}"]
+
+
+def view_notes(programs: Sequence[Program]) -> list[str]:
+    """Returns a warning for each policy that has something to say, such as a lost segment."""
+    return list(dict.fromkeys(
+        f"warning: views.{spec.name}.{call.role}: {call.bound.static['policy'].note}"
+        for program in programs for spec in program.view_specs for call in spec.calls
+        if call.stage.form == "policy" and call.bound.static["policy"].note
+    ))
+
+
+def size_notes(programs: Sequence[Program], full: Mapping[str, Any], info: Info) -> list[str]:
+    """Returns a line if networks are evaluated on images of another size than they train on."""
+    evaluated = parse_view(full["eval"]["view"], info).size
+    others = {
+        f"{spec.size[1]}×{spec.size[0]}" for program in programs for spec in program.view_specs
+        if any(spec.name == view for _, view in program.pairs) and spec.size != evaluated
+    }
+    if not others:
+        return []
+    return [f"trained on images of {', '.join(sorted(others))} pixels, evaluated on "
+            f"{evaluated[1]}×{evaluated[0]}"]
 
 
 def teacher_label(name: str) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -165,6 +165,7 @@ def advance(
     items: Sequence[Any],
     hparams: Sequence[Hparams],
     given: Mapping[str, Outputs] | None = None,
+    failed: Collection[int] = (),
 ) -> tuple[list[TrainState], list[Any]]:
     """Runs one call of every member on the same examples.
 
@@ -178,13 +179,15 @@ def advance(
       hparams: traced hparams, one dict a member.
       given: outputs of `network@view` pairs that are not run, shared by all members; see
         `make_call`.
+      failed: numbers of members that keep their state.
 
     Returns:
-      New states and metrics, one a member.
+      New states and metrics, one a member; None for metrics of members that keep their state.
     """
     extra = () if given is None else (given,)
     results = [
-        sharding.settle(call(state, frozen, constants, item, member, *extra))
-        for state, item, member in zip(states, items, hparams, strict=True)
+        (state, None) if number in failed
+        else sharding.settle(call(state, frozen, constants, item, member, *extra))
+        for number, (state, item, member) in enumerate(zip(states, items, hparams, strict=True))
     ]
     return [state for state, _ in results], [metrics for _, metrics in results]

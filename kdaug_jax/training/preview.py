@@ -15,7 +15,7 @@ from kdaug_jax.analysis.pictures import image_grid
 from kdaug_jax.experiment import config as configs
 from kdaug_jax.experiment import networks
 from kdaug_jax.experiment import views as view_room
-from kdaug_jax.runtime import manifest, sharding, workdir
+from kdaug_jax.runtime import manifest, mark, sharding, workdir
 from kdaug_jax.runtime.console import Console
 from kdaug_jax.training.plan import WORKDIR, teacher_label
 from kdaug_jax.training.setup import Setup, prepare
@@ -42,7 +42,7 @@ def preview(
       UserError: the config or the data do not fit.
     """
     console = Console(stream)
-    directory = workdir.make(directory)
+    directory = mark.make(directory)
     full = configs.validate(config)
     for name, section in full["networks"].items():
         if not section["trainable"] and not section["checkpoint"]:
@@ -75,6 +75,8 @@ def preview(
         images.append(made.image[: len(texts)])
         captions.append(texts)
     path = directory / "preview.png"
+    if workdir.read_record(directory) is None:
+        mark.claim(directory, console.say)
     if jax.process_index() == 0:
         with workdir.writing(directory):
             image_grid(path, titles, images, captions)

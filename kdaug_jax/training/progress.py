@@ -12,9 +12,9 @@ from clu import parameter_overview
 from kdaug_jax.evaluation.run import Results
 from kdaug_jax.evaluation.tables import results_tables
 from kdaug_jax.experiment.program import Program
+from kdaug_jax.runtime import workdir
 from kdaug_jax.runtime.console import Console
 from kdaug_jax.training.estimate import Estimate, duration
-from kdaug_jax.training.population import Member
 from kdaug_jax.training.setup import Setup
 from kdaug_jax.types import TrainState
 
@@ -74,6 +74,8 @@ class Progress:
             rows.append(("finished", f"before, at step {step:,}"))
         elif step:
             rows.append(("resumed", f"at step {step:,}"))
+            if line := workdir.environment_change(setup.directory):
+                self.say(line)
         width = max(len(name) for name, _ in rows)
         self.say("\n".join(f"{name.ljust(width)}  {text}" for name, text in rows))
         for name in first.trainable:
@@ -133,9 +135,7 @@ class Progress:
             f"  {duration(remaining)} left",
         )
 
-    def evaluation(
-        self, step: int, members: Sequence[Member], numbers: Sequence[Mapping[str, float]]
-    ) -> None:
+    def evaluation(self, step: int, numbers: Sequence[Mapping[str, float]]) -> None:
         """Prints one line of evaluation, means over the population where there is one."""
         names = sorted(set.intersection(*map(set, numbers)))
         means = {name: sum(values[name] for values in numbers) / len(numbers) for name in names}
@@ -149,7 +149,7 @@ class Progress:
         text = "  ".join(f"{name.removeprefix('eval/')} {means[name]:.4f}" for name in shown)
         if len(shown) < len(names):
             text += f"  ({len(names) - len(shown)} more in metrics.jsonl)"
-        average = f"  (mean of {len(members)} runs)" if len(members) > 1 else ""
+        average = f"  (mean of {len(numbers)} runs)" if len(numbers) > 1 else ""
         self.say(f"evaluation at step {step:,}: {text}{average}")
 
     def results(

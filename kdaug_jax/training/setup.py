@@ -14,7 +14,7 @@ from jax.sharding import Mesh
 from kdaug_jax import data, registry
 from kdaug_jax.data.options import no_bar
 from kdaug_jax.errors import ConfigError
-from kdaug_jax.evaluation.build import build_evaluator
+from kdaug_jax.evaluation.build import build_evaluator, lowest_is_best
 from kdaug_jax.evaluation.run import (
     Evaluator,
     evaluate_split,
@@ -23,8 +23,9 @@ from kdaug_jax.evaluation.run import (
 )
 from kdaug_jax.evaluation.sets import EvalSet, build_sets
 from kdaug_jax.experiment.frozen import compatibility, tables
+from kdaug_jax.experiment.frozen.inputs import load_input
 from kdaug_jax.experiment.frozen.probing import IMAGES, permuted_accuracy, probe
-from kdaug_jax.experiment.frozen.stored import load, table_of
+from kdaug_jax.experiment.frozen.stored import table_of
 from kdaug_jax.experiment.network import Network
 from kdaug_jax.experiment.program import Program
 from kdaug_jax.runtime import sharding, workdir
@@ -74,6 +75,12 @@ class Setup(NamedTuple):
         workdir.record(self.directory, self.record, self.dataset.class_names)
 
     @property
+    def criterion(self) -> dict[str, Any]:
+        """What the best checkpoint is chosen by, as `Checkpoints` takes it."""
+        name = self.first.config["checkpoint"]["best"]
+        return {"best": name, "lowest": lowest_is_best(self.evaluator, name)}
+
+    @property
     def first(self) -> Program:
         """The first phase."""
         return self.programs[0]
@@ -85,6 +92,7 @@ def prepare(
     say: Callable[[str], None],
     *,
     allow_config_change: bool = False,
+    verify_data: bool = False,
     record: bool = True,
     untrained: bool = False,
     progress: Callable[[float, str], None] = no_bar,
@@ -96,6 +104,7 @@ def prepare(
       directory: the working directory, which exists.
       say: prints a line.
       allow_config_change: whether the directory may hold another config.
+      verify_data: whether the contents of all images are read and compared.
       record: whether a config that the directory holds must be this one.
       untrained: whether frozen networks without a checkpoint are left out instead of refused.
       progress: shows a bar while a data set is indexed.
@@ -107,8 +116,8 @@ def prepare(
       UserError: whatever does not fit.
     """
     planned = plan_run(
-        config, directory, say, allow_config_change=allow_config_change, record=record,
-        progress=progress,
+        config, directory, say, allow_config_change=allow_config_change,
+        verify_data=verify_data, record=record, progress=progress,
     )
     first, section = planned.programs[0], planned.full["data"]
     mesh = sharding.make_mesh(
@@ -117,11 +126,19 @@ def prepare(
     platform = mesh.devices.flat[0].platform
     for line in crossing_mixes(planned.programs, mesh.size, platform):
         say(line)
-    frozen = {
-        name: sharding.put_whole(mesh, load(f"networks.{name}", network, first.info, say))
-        for name, network in first.networks.items()
-        if not network.trainable and (network.checkpoint or not untrained)
-    }
+    frozen, inputs = {}, {}
+    for name, network in first.networks.items():
+        if not network.trainable and (network.checkpoint or not untrained):
+            recorded = planned.record["frozen"].get(name)
+            variables, inputs[name] = load_input(
+                f"networks.{name}", network, planned.full["networks"][name]["checkpoint"],
+                directory, first.info, say, recorded=None if allow_config_change else recorded,
+                unfinished=not record,
+            )
+            if recorded and recorded["digest"] != inputs[name]["digest"]:
+                say(f"config changed: networks.{name}: other weights (steps {recorded['steps']} -> "
+                    f"{inputs[name]['steps']})")
+            frozen[name] = sharding.put_whole(mesh, variables)
     split = planned.dataset.splits["train"]
     feed = data.make_feed(
         split, section["seed"], section["batch_size"],
@@ -131,7 +148,7 @@ def prepare(
     )
     evaluator = build_evaluator(planned.full, first.networks, first.info, mesh, planned.human)
     return Setup(
-        record=planned.record,
+        record={**planned.record, "frozen": inputs},
         directory=directory,
         dataset=planned.dataset,
         programs=planned.programs,

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
 
 from kdaug_jax.errors import ConfigError
 from kdaug_jax.experiment.program import Program
-from kdaug_jax.runtime import sharding, workdir
+from kdaug_jax.runtime import mark, sharding, workdir
 from kdaug_jax.runtime.checkpoint import Checkpoints
 from kdaug_jax.runtime.goodput import Goodput
 from kdaug_jax.training.setup import Setup
@@ -65,8 +65,8 @@ def from_tree(tree: dict[str, Any]) -> list[TrainState]:
 
 def restore_states(
     setup: Setup, checkpoints: Checkpoints, time: Goodput
-) -> tuple[list[TrainState], Any]:
-    """Returns every member's state of the newest checkpoint, or of step 0.
+) -> tuple[list[TrainState], dict[str, Any]]:
+    """Returns every member's state of the newest checkpoint, or of step 0; and its notes.
 
     Args:
       setup: the run.
@@ -74,20 +74,21 @@ def restore_states(
       time: measures where time goes.
 
     Returns:
-      The states, and the sums of metrics that were not logged yet (see `Window.state`) or None.
+      The states, and what was stored beside them (see `Window.notes`).
 
     Raises:
-      ConfigError: the checkpoint lies behind the end of the run.
+      ConfigError: the checkpoint lies behind the end of the run, or is of another run.
       CheckpointError: the disk has no room for a checkpoint.
     """
     with time("compile"):
-        states, sums = initial_states(setup), None
+        states, notes = initial_states(setup), {}
     with time("checkpoint"):
         restored = checkpoints.restore(as_tree(states))
         if restored is not None:
             tree, notes = restored
-            states, sums = from_tree(tree), notes["window"]
-    step, total = int(states[0].step), setup.first.total_steps
+            states = from_tree(tree)
+            mark.require_same(setup.directory, checkpoints.directory, notes.get("run"))
+    step, total = step_of(states), setup.first.total_steps
     if step > total:
         raise ConfigError(
             "train.epochs", f"the run ends at step {total} but stands at {step}",
@@ -95,4 +96,9 @@ def restore_states(
         )
     if step < total:
         workdir.require_room(checkpoints.directory, states)
-    return states, sums
+    return states, notes
+
+
+def step_of(states: Sequence[TrainState]) -> int:
+    """Returns the steps that a population has taken; members that failed stand at fewer."""
+    return max(int(state.step) for state in states)

@@ -9,8 +9,8 @@ from typing import Any, TextIO
 from kdaug_jax.data.options import no_bar
 from kdaug_jax.errors import ConfigError
 from kdaug_jax.experiment import config as configs
-from kdaug_jax.experiment.frozen.stored import load
-from kdaug_jax.runtime import processes, sharding, workdir
+from kdaug_jax.experiment.frozen.inputs import load_input
+from kdaug_jax.runtime import mark, processes, sharding, workdir
 from kdaug_jax.runtime.console import Console
 from kdaug_jax.training.loop import train
 from kdaug_jax.training.plan import WORKDIR, RunPlan, plan_run, teacher_config, teacher_label
@@ -21,6 +21,7 @@ def ensure(
     directory: str | Path,
     *,
     allow_config_change: bool = False,
+    verify_data: bool = False,
     stream: TextIO | None = None,
 ) -> dict[str, Any]:
     """Trains each frozen network without a checkpoint into `<workdir>/<its name>`.
@@ -32,6 +33,7 @@ def ensure(
       config: a ConfigDict or nested dicts.
       directory: the working directory of the experiment.
       allow_config_change: whether the teacher's directory may hold another config.
+      verify_data: whether the contents of all images are read and compared.
       stream: console, by default standard output.
 
     Returns:
@@ -43,21 +45,21 @@ def ensure(
     full = configs.validate(config)
     if not _missing(full):
         return full
-    root = workdir.make(directory)
+    root = mark.make(directory)
     _check(full, root, allow_config_change, progress=Console(stream).progress)
-    return _ensure(full, root, allow_config_change, stream)
+    checks = {"allow_config_change": allow_config_change, "verify_data": verify_data}
+    return _ensure(full, root, checks, stream)
 
 
 def _ensure(
-    full: dict[str, Any], root: Path, allow_config_change: bool, stream: TextIO | None
+    full: dict[str, Any], root: Path, checks: Mapping[str, bool], stream: TextIO | None
 ) -> dict[str, Any]:
     missing = _missing(full)
     for name in missing:
         Console(stream).say(f"--- training {teacher_label(name)} into {root / name}")
         derived = teacher_config(full, name)
         train(
-            _ensure(derived, root / name, allow_config_change, stream), root / name,
-            allow_config_change=allow_config_change, stream=stream,
+            _ensure(derived, root / name, checks, stream), root / name, **checks, stream=stream,
         )
         full["networks"][name]["checkpoint"] = WORKDIR + name
     if missing:
@@ -96,7 +98,8 @@ def _check(
     share_devices(full)
     for name, network in first.networks.items():
         if not network.trainable and network.checkpoint:
-            load(f"networks.{name}", network, first.info, quiet)
+            checkpoint = full["networks"][name]["checkpoint"]
+            load_input(f"networks.{name}", network, checkpoint, root, first.info, quiet)
     for name in _missing(full):
         try:
             _check(teacher_config(full, name), root / name, allow_config_change, planned)

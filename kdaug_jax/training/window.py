@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -16,34 +16,43 @@ LATEST = ("optim/lr",)
 
 
 class Window:
-    """Sums of (sum, count) metrics for each member of a population.
+    """Sums of (sum, count) metrics for each member of a population, and which members failed.
 
-    The sums travel with a checkpoint, so that a resumed run writes the same rows.
+    Both travel with a checkpoint, so that a resumed run writes the same rows.
+
+    Attributes:
+      failed: step and place of the fault of each member that is not finite any more, by number.
+      last: number of the member that failed last.
     """
 
     def __init__(
-        self, members: int, terms: Sequence[str], sums: Any = None,
-        saved: Callable[[], int | None] = lambda: None,
+        self, members: Sequence[str], terms: Sequence[str], notes: Mapping[str, Any] | None = None,
+        say: Callable[[str], None] = print, remedy: Callable[[int], str] = lambda step: "",
     ):
-        """Starts empty, or with the sums that `state` returned.
+        """Starts empty, or with what `notes` returned.
 
         Args:
-          members: size of the population.
+          members: names of the runs of the population.
           terms: names of the terms, for messages.
-          sums: what `state` returned.
-          saved: returns the step of the last checkpoint, for messages.
+          notes: what `notes` returned.
+          say: prints a line about a member that failed.
+          remedy: returns what may be done once no member is left, by the step of the last fault.
         """
-        self._saved = saved
-        self._terms = tuple(terms)
-        self._sums = sums or [{} for _ in range(members)]
+        notes = notes or {}
+        self._members, self._terms = tuple(members), tuple(terms)
+        self._say, self._remedy = say, remedy
+        self._sums = notes.get("window") or [{} for _ in members]
         self._pending: list[tuple[int, list[Any]]] = []
+        self.last = 0
+        self.failed = {int(number): fault for number, fault in notes.get("failed", {}).items()}
 
     def add(self, step: int, metrics: list[Any]) -> None:
         """Adds the metrics of one call, still on the devices.
 
         Args:
           step: steps taken before the call.
-          metrics: one dict a member, arrays with a leading axis of the call's steps.
+          metrics: one dict a member, arrays with a leading axis of the call's steps; None for
+            members that failed.
         """
         self._pending.append((step, metrics))
 
@@ -51,16 +60,19 @@ class Window:
         """Waits for the devices and sums the pending metrics.
 
         Raises:
-          NonFiniteError: a loss term or a gradient was not finite; names step and term.
+          NonFiniteError: a loss term or a gradient of the last member was not finite; names step
+            and term.
         """
         pending, self._pending = self._pending, []
         for step, members in pending:
-            for sums, metrics in zip(self._sums, jax.device_get(members), strict=True):
+            for number, metrics in enumerate(jax.device_get(members)):
+                if number in self.failed or metrics is None:
+                    continue
+                self._check(number, step, metrics[FAULT][0])
                 for name, (total, count) in metrics.items():
                     if name == FAULT:
-                        self._check(step, total)
                         continue
-                    entry = sums.setdefault(name, [0.0, 0.0])
+                    entry = self._sums[number].setdefault(name, [0.0, 0.0])
                     for value, weight in zip(total.tolist(), count.tolist(), strict=True):
                         if name in LATEST:
                             entry[:] = value, weight
@@ -68,29 +80,49 @@ class Window:
                         entry[0] += value
                         entry[1] += weight
 
-    def _check(self, step: int, faults: Any) -> None:
+    def _check(self, number: int, step: int, faults: Any) -> None:
         for offset, fault in enumerate(faults.tolist()):
             if fault:
-                number = int(fault) - 1
-                named = number < len(self._terms)
-                where = f"terms.{self._terms[number]}" if named else "gradient"
-                saved = self._saved()
-                how = "" if saved is None else (
-                    f" with --allow_config_change, to go on from step {saved}"
-                )
-                raise NonFiniteError(
-                    where, f"not finite at step {step + offset + 1}",
-                    f"lower the rate or the weight and run again{how}",
-                )
+                term = int(fault) - 1
+                named = term < len(self._terms)
+                where = f"terms.{self._terms[term]}" if named else "gradient"
+                self.fail(number, step + offset + 1, where)
+                return
+
+    def fail(self, number: int, step: int, where: str) -> None:
+        """Takes a member out of the run: the others go on.
+
+        Args:
+          number: of the member.
+          step: of its fault.
+          where: what was not finite.
+
+        Raises:
+          NonFiniteError: it was the last one.
+        """
+        self.failed[number], self.last = {"step": step, "where": where}, number
+        self._sums[number] = {}
+        if len(self.failed) == len(self._members):
+            raise NonFiniteError(where, f"not finite at step {step}", self._remedy(step))
+        self._say(
+            f"warning: {self._members[number]}: {where} is not finite at step {step}; this run "
+            "ends, the others go on"
+        )
+
+    @property
+    def alive(self) -> list[int]:
+        """Numbers of the members that have not failed."""
+        return [number for number in range(len(self._members)) if number not in self.failed]
 
     def means(self) -> list[dict[str, float]]:
-        """Returns the means of each member and starts a new window."""
+        """Returns the means of each member, `{}` for failed ones, and starts a new window."""
         means = [
             {name: total / count for name, (total, count) in sums.items()} for sums in self._sums
         ]
         self._sums = [{} for _ in self._sums]
         return means
 
-    def state(self) -> list[dict[str, list[float]]]:
-        """Returns a copy of the sums so far: it is stored in the background while they grow."""
-        return copy.deepcopy(self._sums)
+    def notes(self) -> dict[str, Any]:
+        """Returns a copy of sums and faults: it is stored in the background while they change."""
+        failed = {str(number): dict(fault) for number, fault in self.failed.items()}
+        return {"window": copy.deepcopy(self._sums), "failed": failed}

@@ -98,7 +98,7 @@ def schedule(
     Raises:
       ArgumentError: what is wrong, and what to write.
     """
-    table = read_schedule(path, epochs)
+    table, lost = _read_schedule(path, epochs)
     draw, source, rows = _parts(size, levels)
 
     def scheduled(key: jax.Array, hparams: Mapping[str, jax.Array]) -> jax.Array:
@@ -106,7 +106,11 @@ def schedule(
         return draw(key, jnp.asarray(table).at[epoch].get(mode="clip"))
 
     hparam = HparamSpec(np.zeros((), np.int32), Range(np.int32, 0))
-    return _policy(rows, scheduled, source, epoch=hparam)
+    note = "" if not lost else (
+        f"{lost[0]} of {lost[1]} segments of {path} are shorter than an epoch of a run of "
+        f"{len(table)} epochs: their policies are never used, as in the released code"
+    )
+    return _policy(rows, scheduled, source, epoch=hparam)._replace(note=note)
 
 
 def read_schedule(path: str, epochs: int | None = None) -> np.ndarray:
@@ -129,6 +133,13 @@ def read_schedule(path: str, epochs: int | None = None) -> np.ndarray:
 
     Source: Ho et al. 2019 (PBA); `parse_log_schedule` of pba/utils.py.
     """
+    return _read_schedule(path, epochs)[0]
+
+
+def _read_schedule(
+    path: str, epochs: int | None
+) -> tuple[np.ndarray, tuple[int, int] | None]:
+    """Returns the policy of each epoch, and how many of all segments have no epoch, if any."""
     if epochs is not None:
         whole("epochs", epochs, 1, 1_000_000)
     content = read_json(path)
@@ -152,7 +163,9 @@ def read_schedule(path: str, epochs: int | None = None) -> np.ndarray:
     epochs = total if epochs is None else epochs
     repeats = [length * epochs // total for length in lengths]
     repeats[-1] += epochs - sum(repeats)
-    return np.repeat(np.stack(policies), repeats, axis=0)
+    used = [length for length in lengths if length]
+    lost = sum(1 for length, count in zip(lengths, repeats, strict=True) if length and not count)
+    return np.repeat(np.stack(policies), repeats, axis=0), (lost, len(used)) if lost else None
 
 
 def check_policy(

@@ -46,6 +46,7 @@ class Policy(NamedTuple):
       fill: colour name or level of what geometric ops bring in (of what is transparent in the
         end, where `channels` is 4).
       cutout_fill: colour of squares; None for `fill`.
+      note: what a user should know of it, a line; "" for nothing.
     """
 
     ops: tuple[Op, ...]
@@ -56,6 +57,7 @@ class Policy(NamedTuple):
     channels: int = 3
     fill: str | int | tuple[int, ...] = "mean"
     cutout_fill: tuple[int, ...] | None = None
+    note: str = ""
 
 
 def plain(name: str, value: float | int | None = None) -> Pair:

@@ -95,6 +95,12 @@ def choose(
             str(checkpoints / str(step)), wrong, f"name another step: {_listed(place.path, steps)}"
         )
     name = record["members"][member]
+    fault = (workdir.read_results(directory) or {}).get(name, {}).get("failed")
+    if fault and place.step is None and not place.best:
+        raise ConfigError(
+            where, f"{name} of {place.path} was not finite at step {fault['step']} "
+            f"({fault['where']})", "name another member, or a step",
+        )
     rows = _evaluated(directory, step, name, step == last)
     trained = [key for key, stored in record["networks"].items() if stored["trainable"]]
     main = "student" if "student" in trained else trained[0]

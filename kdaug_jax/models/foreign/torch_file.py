@@ -6,7 +6,7 @@ import io
 import pickle
 import warnings
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,9 @@ def convert(path: Path, key: str = "") -> str:
     return CONVERT.format(path=path, key=key or "model")
 
 
-def read(path: Path, key: str = "", trusted: bool = False) -> State:
+def read(
+    path: Path, key: str = "", trusted: bool = False, say: Callable[[str], None] = print
+) -> State:
     """Reads a file of PyTorch, tensors only: `torch.load(..., weights_only=True)`.
 
     Args:
@@ -40,6 +42,7 @@ def read(path: Path, key: str = "", trusted: bool = False) -> State:
       key: where the weights lie inside, such as "ema"; by default the file itself or the first of
         `WRAPPERS` that is there.
       trusted: whether the bytes are known to be right, so that no checksum is needed.
+      say: prints a line if weights are taken beside others, such as averaged ones.
 
     Returns:
       Arrays by name; bfloat16 ones in the type of that name.
@@ -88,7 +91,7 @@ def read(path: Path, key: str = "", trusted: bool = False) -> State:
             str(path), f"cannot be read ({shown(what)})", "copy the file again"
         ) from None
     return {name: _array(path, name, tensor, torch) for name, tensor in
-            _unwrap(path, loaded, key, torch).items()}
+            _unwrap(path, loaded, key, torch, say).items()}
 
 
 def _damaged_entry(content: bytes) -> str:
@@ -111,7 +114,9 @@ def _is_pickle(content: bytes) -> bool:
         return bool(names) and opened.is_pickle(archive.read(names[0]))
 
 
-def _unwrap(path: Path, loaded: Any, key: str, torch: Any) -> Mapping[str, Any]:
+def _unwrap(
+    path: Path, loaded: Any, key: str, torch: Any, say: Callable[[str], None]
+) -> Mapping[str, Any]:
     """Finds the table of tensors in what was loaded."""
     def is_state(value: Any) -> bool:
         return isinstance(value, Mapping) and len(value) > 0 and all(
@@ -124,6 +129,11 @@ def _unwrap(path: Path, loaded: Any, key: str, torch: Any) -> Mapping[str, Any]:
     inside = loaded if isinstance(loaded, Mapping) else {}
     for name in (key,) if key else WRAPPERS:
         if is_state(inside.get(name)):
+            others = [shown(other) for other, value in inside.items()
+                      if is_state(value) and other != name]
+            if others and not key:
+                say(f"{path}: weights of '{shown(name)}' are taken; it holds others, too: "
+                    f"--entry={others[0]}" + f" and {len(others) - 1} more" * (len(others) > 1))
             return inside[name]
     held = ", ".join(shown(name) for name in list(inside)[:10]) or type(loaded).__name__
     place = f"under '{key}'" if key else f"nor under {', '.join(WRAPPERS)}"

@@ -1,0 +1,189 @@
+"""The mark of a working directory, by which a run knows its files from those of others.
+
+`kdaug_jax.json` holds a random id. `config.json`, `environment.json`, `metrics.jsonl` and the
+checkpoints carry it; of `results.json` and `results.npz` the mark holds the digests.
+"""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from kdaug_jax.errors import CheckpointError, ConfigError
+from kdaug_jax.runtime import workdir
+from kdaug_jax.runtime.digest import sha256_file
+from kdaug_jax.runtime.processes import on_first
+from kdaug_jax.runtime.workdir import MARK, read_json, write_json
+from kdaug_jax.runtime.writer import METRICS, read_run_id
+
+RESULTS = ("results.json", "results.npz")
+# What runs write into their directory; other files in it are left alone.
+NAMES = (
+    "checkpoints", "classes.json", "config.json", "environment.json", "evaluations.json", "export",
+    METRICS, "preview.png", *RESULTS, "tensorboard",
+)
+OTHER = "name another --workdir, or move it away"
+
+
+def make(directory: str | Path) -> Path:
+    """Makes a working directory; see `workdir.make` and `check`.
+
+    Returns:
+      Its absolute path.
+    """
+    path = workdir.place("--workdir", directory)
+    check(path)
+    return workdir.make(path)
+
+
+def check(path: Path) -> None:
+    """Validates that what lies in a directory is of one run of this package, or none of a run.
+
+    Args:
+      path: the directory, absolute; it need not exist.
+
+    Raises:
+      ConfigError: files with names that a run writes are there, but no mark and no record of an
+        older version, or they carry another id.
+      CheckpointError: the checkpoints that the run had are gone.
+    """
+    mark = read(path)
+    present = [name for name in NAMES if _holds(path / name)]
+    if mark is not None:
+        for name in present:
+            _check_id(path / name, mark)
+    elif present and not _of_older_version(path):
+        raise ConfigError(
+            "--workdir", f"{path} holds {present[0]}, but not the mark of a run ({MARK})",
+            "name another folder: nothing is overwritten",
+        )
+    elif _is_foreign_lock(path / "lock"):
+        raise ConfigError(
+            "--workdir", f"{path} holds a file 'lock' that is not of a run", "name another folder"
+        )
+    finished = present and RESULTS[0] in present and "checkpoints" not in present
+    if finished or (mark and mark.get("saved") and "checkpoints" not in present):
+        raise CheckpointError(
+            str(path / "checkpoints"), "the checkpoints of this run are gone",
+            "restore them, or start over in a new --workdir: nothing is overwritten",
+        )
+
+
+def read(path: Path) -> dict[str, Any] | None:
+    """Returns the mark of a directory; None where there is none.
+
+    Raises:
+      ConfigError: it is not of this package.
+    """
+    mark = read_json(path / MARK)
+    if mark is not None and not (isinstance(mark, dict) and isinstance(mark.get("id"), str)):
+        raise ConfigError(str(path / MARK), "is not of this package", "name another --workdir")
+    return mark
+
+
+def claim(path: Path, say: Callable[[str], None]) -> None:
+    """Marks a directory that has no mark yet; call it while the directory is locked.
+
+    Args:
+      path: the directory, which `check` passed.
+      say: tells that a directory of an older version is adopted.
+    """
+    def mark() -> None:
+        if read(path) is None:
+            older = (path / "config.json").exists()
+            if older:
+                say(f"{path}: a run of an older version of this package goes on here; "
+                    f"its directory is marked ({MARK})")
+            write_json(path / MARK, {"id": uuid.uuid4().hex, "adopted": older})
+
+    on_first(mark)
+
+
+def note_saved(path: Path) -> None:
+    """Notes that a run has checkpoints, so that it is noticed if they are gone later."""
+    mark = read(path)
+    if mark and not mark.get("saved"):
+        write_json(path / MARK, {**mark, "saved": True})
+
+
+def write_results(
+    path: Path, results: Mapping[str, Any], arrays: Mapping[str, np.ndarray]
+) -> None:
+    """Writes the results of a run, in process 0, and their digests into its mark.
+
+    Args:
+      path: the working directory.
+      results: final metrics by member.
+      arrays: by name; without any there is no results.npz.
+    """
+    if jax.process_index() == 0:
+        write_json(path / RESULTS[0], results)
+        workdir.write_arrays(path / RESULTS[1], arrays)
+        digests = {name: sha256_file(path / name) for name in RESULTS if (path / name).exists()}
+        if mark := read(path):
+            write_json(path / MARK, {**mark, "files": digests})
+
+
+def _holds(path: Path) -> bool:
+    """Returns whether something lies at a path: a file, or a folder that is not empty."""
+    return any(path.iterdir()) if path.is_dir() else path.exists() or path.is_symlink()
+
+
+def _of_older_version(path: Path) -> bool:
+    """Returns whether the directory has the record of a run that was not marked."""
+    stored = read_json(path / "config.json")
+    return workdir.read_record(path) is not None and "id" not in stored
+
+
+def _check_id(file: Path, mark: dict[str, Any]) -> None:
+    if file.name in RESULTS:
+        wanted = mark.get("files", {}).get(file.name)
+        if file.name == RESULTS[0]:
+            workdir.read_results(file.parent)  # one that is damaged is told as such
+        if wanted != sha256_file(file) and not (wanted is None and mark.get("adopted")):
+            raise ConfigError(str(file), "is not what the run of this directory wrote", OTHER)
+        return
+    if file.name == METRICS:
+        other = read_run_id(file.parent)
+    elif file.name in ("config.json", "environment.json"):
+        stored = read_json(file)
+        other = stored.get("id") if isinstance(stored, dict) else None
+    else:
+        return
+    require_same(file.parent, file, other)
+
+
+def require_same(path: Path, file: Path, run: str | None) -> None:
+    """Validates that a file in a working directory carries the id of its run.
+
+    Args:
+      path: the directory.
+      file: in it.
+      run: the id that the file carries; none is right in a directory that an older version wrote,
+        and where there is no mark yet.
+
+    Raises:
+      ConfigError: it is of another run.
+    """
+    mark = read(path)
+    if mark and run != mark["id"] and (run or not mark.get("adopted")):
+        whose = f"is of the run {run[:8]}" if run else "is of no run"
+        what = f"{whose}, and the directory of the run {mark['id'][:8]}"
+        raise ConfigError(str(file), what, OTHER)
+
+
+def _is_foreign_lock(file: Path) -> bool:
+    """Returns whether a file of the lock's name holds something else than a lock."""
+    try:
+        text = file.read_bytes()[:4096].decode(errors="replace").strip("\0 \n")
+        return bool(text) and not isinstance(json.loads(text).get("pid"), int)
+    except OSError:
+        return False
+    except (ValueError, AttributeError):
+        return True
