@@ -20,7 +20,15 @@ from kdaug_jax.data.dataset import (
     checked,
     numbered,
 )
-from kdaug_jax.data.feed import Feed, HostCrops, eval_batches, make_feed, resident, streamed
+from kdaug_jax.data.feed import (
+    Feed,
+    HostCrops,
+    check_eval_memory,
+    eval_batches,
+    make_feed,
+    resident,
+    streamed,
+)
 from kdaug_jax.data.human import read_human
 from kdaug_jax.data.options import DEFAULTS, ReadOptions, check_options
 from kdaug_jax.data.order import indices
@@ -146,6 +154,7 @@ __all__ = [
     "ReadOptions",
     "Reader",
     "Split",
+    "check_eval_memory",
     "describe",
     "eval_batches",
     "from_arrays",

@@ -19,7 +19,7 @@ from kdaug_jax.evaluation.data_sets import (
 from kdaug_jax.evaluation.eval_step import EvalSpec
 from kdaug_jax.evaluation.metric_table import resolve_metric
 from kdaug_jax.evaluation.predictors import with_selected
-from kdaug_jax.evaluation.run import Results, evaluate_split
+from kdaug_jax.evaluation.run import Results, check_images, evaluate_split
 from kdaug_jax.evaluation.sets import build_sets, corruption_errors, load_sets
 from kdaug_jax.evaluation.tables import results_tables
 from kdaug_jax.experiment import config as configs
@@ -80,6 +80,9 @@ def evaluate_run(
     }
     check_evaluation(config, info, built)
     evaluator = build_evaluator(config, built, info, mesh, human)
+    check_images(evaluator, {
+        f"data.{use}": split for use, split in dataset.splits.items() if use != "train"
+    })
     set_data = load_sets(full, info, dataset.class_names, console.say, console.progress)
     sets = build_sets(config, evaluator, set_data)
     results: Results = {}

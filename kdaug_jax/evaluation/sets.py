@@ -22,7 +22,13 @@ from kdaug_jax.errors import ConfigError
 from kdaug_jax.evaluation.build import parse_view
 from kdaug_jax.evaluation.data_sets import read_options
 from kdaug_jax.evaluation.metric_table import resolve_metrics
-from kdaug_jax.evaluation.run import Evaluation, Evaluator, evaluate_state, make_evaluator
+from kdaug_jax.evaluation.run import (
+    Evaluation,
+    Evaluator,
+    check_images,
+    evaluate_state,
+    make_evaluator,
+)
 from kdaug_jax.experiment import views
 from kdaug_jax.types import Info, TrainState
 
@@ -212,6 +218,9 @@ def build_sets(
       full: the complete config.
       evaluator: of the run.
       sets: the data sets.
+
+    Raises:
+      ConfigError: images of a set cannot be cropped, or do not fit into memory.
     """
     spec, made, built = evaluator.spec, {}, []
     for item in sets:
@@ -226,6 +235,7 @@ def build_sets(
             made[key] = make_evaluator(
                 set_spec, evaluator.selections, evaluator.batch_size, evaluator.workers
             )
+        check_images(made[key], {f"eval.sets '{item.name}'": item.split})
         built.append(EvalSet(item, made[key]))
     return tuple(built)
 

@@ -12,7 +12,12 @@ from kdaug_jax import data
 from kdaug_jax.data.options import no_bar
 from kdaug_jax.errors import ConfigError
 from kdaug_jax.evaluation.build import build_evaluator
-from kdaug_jax.evaluation.run import Evaluator, evaluate_split, make_network_evaluator
+from kdaug_jax.evaluation.run import (
+    Evaluator,
+    check_images,
+    evaluate_split,
+    make_network_evaluator,
+)
 from kdaug_jax.evaluation.sets import EvalSet, build_sets
 from kdaug_jax.experiment.frozen import compatibility, tables
 from kdaug_jax.experiment.frozen.stored import absolute, load
@@ -108,6 +113,10 @@ def prepare(
         for name, network in first.networks.items()
         if not network.trainable and (network.checkpoint or not untrained)
     }
+    evaluator = build_evaluator(planned.full, first.networks, first.info, mesh, planned.human)
+    check_images(evaluator, {
+        f"data.{use}": split for use, split in planned.dataset.splits.items() if use != "train"
+    })
     split = planned.dataset.splits["train"]
     feed = data.make_feed(
         split, section["seed"], section["batch_size"],
@@ -115,7 +124,6 @@ def prepare(
         rows=sharding.local_rows(mesh, section["batch_size"]),
         crops=host_crops(planned.programs, planned.hparams, split), platform=platform,
     )
-    evaluator = build_evaluator(planned.full, first.networks, first.info, mesh, planned.human)
     return Setup(
         record=planned.record,
         directory=directory,
