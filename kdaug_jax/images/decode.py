@@ -283,8 +283,9 @@ def _on_background(
     if wide:
         # Pillow compares the 16-bit key with 8-bit pixels, and so misses every hole.
         raise DataError(
-            where, f"image {index} has 16-bit colours of which one is transparent",
-            "store it with 8 bits or without transparency",
+            where, f"image {index} has 16-bit colours of which one is transparent, which cannot be "
+            "put on a background",
+            "store it with 8 bits, or let data.bad_images='skip' pass over it",
         )
     rgba = image.convert("RGBA")
     if rgba.getextrema()[3][0] == 255:

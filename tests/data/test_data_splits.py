@@ -157,7 +157,8 @@ def test_what_is_held_out_is_said(splits, line):
     chosen = data.load(source, texts, options).splits
     assert lines == [
         f"{source}: {line}",
-        f"{source}: there is a split 'test', which is not used; --config.data.test=test reports on it",
+        f"{source}: there is a split 'test', which is not used; --config.data.test=test reports on "
+        "it",
     ]
     assert data.overlaps(chosen, texts) == {}
     lines.clear()

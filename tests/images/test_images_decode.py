@@ -236,8 +236,12 @@ def test_a_transparent_colour_of_sixteen_bits_cannot_be_seen():
     wide = RGB.astype(np.uint16) * 257
     content = png(wide, 16, 2, struct.pack(">3H", *wide[1, 1].tolist()))
     for options in (DecodeOptions(), WHITE, BLACK, TURNED):
-        with pytest.raises(DataError, match="has 16-bit colours of which one is transparent"):
+        with pytest.raises(DataError) as caught:
             decode(content, "file", 0, options)
+        assert str(caught.value) == (
+            "file: image 0 has 16-bit colours of which one is transparent, which cannot be put on a "
+            "background; store it with 8 bits, or let data.bad_images='skip' pass over it"
+        )
 
 
 def test_areas_above_the_limit_are_refused_before_they_are_decoded():
