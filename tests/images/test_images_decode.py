@@ -239,8 +239,8 @@ def test_a_transparent_colour_of_sixteen_bits_cannot_be_seen():
         with pytest.raises(DataError) as caught:
             decode(content, "file", 0, options)
         assert str(caught.value) == (
-            "file: image 0 has 16-bit colours of which one is transparent, which cannot be put on a "
-            "background; store it with 8 bits, or let data.bad_images='skip' pass over it"
+            "file: image 0 has 16-bit colours of which one is transparent, which cannot be put on "
+            "a background; store it with 8 bits, or let data.bad_images='skip' pass over it"
         )
 
 
