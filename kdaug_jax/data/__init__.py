@@ -7,6 +7,7 @@ parts of them.
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Callable, Iterator
 
 import numpy as np
@@ -105,6 +106,8 @@ def _opened(source: str, options: ReadOptions) -> Iterator[Dataset]:
         if not built_in:  # code of the user's own
             raise
         what = f"cannot be read ({error.strerror or error})"
+        if error.filename is not None:
+            what = f"{os.fsdecode(error.filename)} " + what
         raise DataError(source, what, "check the path and who may read it") from None
     except MemoryError as error:
         raise DataError(source, f"does not fit into memory ({error})", "use less of it") from None

@@ -60,7 +60,7 @@ def choose(splits: Mapping[str, Split], use: str, text: str, source: str) -> Spl
         base = _base(splits, where, "train", source)
         return base.take(_pba_reduced(where, use, int(match[1]), int(match[2]), len(base)))
     if match := _HOLDOUT.fullmatch(text):
-        text = _held_out(where, use, match[1], splits)
+        text = _held_out(where, use, match[1], splits, source)
     inner = _STRATIFIED.fullmatch(text)
     match = _SLICE.fullmatch(inner[1].strip() if inner else text)
     if not match:
@@ -87,7 +87,9 @@ def choose(splits: Mapping[str, Split], use: str, text: str, source: str) -> Spl
     return base.take(np.arange(start, stop))
 
 
-def _held_out(where: str, use: str, percent: str, splits: Collection[str]) -> str:
+def _held_out(
+    where: str, use: str, percent: str, splits: Collection[str], source: str
+) -> str:
     """Returns the expression that `holdout` stands for."""
     if use not in PARTED:
         raise ConfigError(
@@ -96,6 +98,18 @@ def _held_out(where: str, use: str, percent: str, splits: Collection[str]) -> st
         )
     if not Fraction(percent):
         raise ConfigError(where, "holdout(0%) leaves nothing for validation", "take more than 0%")
+    if "train" not in splits:
+        lower = {name.lower(): name for name in splits}
+        train = lower[(_close("train", lower) or list(lower))[0]]
+        validation = next((lower[name] for name in lower if name.startswith("val")), None)
+        texts = (train, validation) if validation else (
+            f"stratified({train}[:-{percent}%], shuffle=0)",
+            f"stratified({train}[-{percent}%:], shuffle=0)",
+        )
+        raise ConfigError(
+            where, f"'{source}' has no split 'train', but {', '.join(splits)}",
+            "set data.train='{}' and data.validation='{}'".format(*texts),
+        )
     if "validation" in splits:
         return use
     kept = f"-{percent}%"
@@ -122,7 +136,7 @@ def describe_parts(texts: Mapping[str, str], splits: Collection[str]) -> list[st
             f"'{texts[other]}'", f"write data.{other}='{texts[use]}'",
         )
     lines = []
-    if shares.get("validation") is not None:
+    if shares.get("validation") is not None and "train" in splits:
         percent = held["validation"][1]
         lines.append(
             "nothing of 'train' is held out, since there is a split 'validation'"
@@ -203,11 +217,14 @@ def _base(splits: Mapping[str, Split], where: str, name: str, source: str) -> Sp
         remedy = ("take it from train: data.train='stratified(train[:90%])', "
                   "data.validation='stratified(train[90%:])'")
     else:
-        close = difflib.get_close_matches(base, splits, n=1, cutoff=0.5)
-        remedy = f"set {where}='{(close or list(splits))[0]}' or another of these"
+        remedy = f"set {where}='{(_close(base, splits) or list(splits))[0]}' or another of these"
         if where == "data.test":
             remedy += ", or data.test='' if there is no test split"
     raise ConfigError(where, f"'{source}' has no split '{name}', but {known}", remedy)
+
+
+def _close(name: str, known: Collection[str]) -> list[str]:
+    return difflib.get_close_matches(name, known, n=1, cutoff=0.5)
 
 
 def _position(where: str, bound: str | None, default: int, size: int) -> int:

@@ -142,6 +142,17 @@ def prepare(
     )
 
 
+def data_line(setup: Setup) -> str:
+    """Returns a line on the data of a run: its source, splits, classes and sizes."""
+    info, splits = setup.first.info, ", ".join(
+        f"{len(split.label):,} {use}" for use, split in setup.dataset.splits.items()
+    )
+    height, width = info.size
+    sizes = "images of several sizes" if info.mixed else f"{width}×{height} pixels"
+    source = setup.first.config["data"]["source"]
+    return f"{source}: {splits}; {info.num_classes} classes, {sizes}"
+
+
 def crossing_mixes(programs: Sequence[Program], devices: int, platform: str) -> list[str]:
     """Returns a warning for each mixing stage whose partners lie on other devices.
 

@@ -122,7 +122,7 @@ def test_a_class_without_images(told, tiny, place, capsys):
     for file in (place / "train" / "ant").iterdir():
         file.unlink()
     line = told(3, sections(place))
-    assert f"{place}/train/ant: holds no image; put images there or remove the folder" in line
+    assert f"{place}/train/ant: holds no image; put PNG, JPEG, " in line
 
 
 def test_links_that_lead_nowhere(told, place):
