@@ -228,7 +228,8 @@ def check_teachers(
         if not setup.first.config["train"]["allow_weak_teacher"]:
             raise ConfigError(
                 f"networks.{name}", what,
-                "check its normalisation and class order, or set train.allow_weak_teacher",
+                "train it longer, check its normalisation and class order, or set "
+                "train.allow_weak_teacher",
             )
         say(f"warning: networks.{name}: {what}")
     return metrics
