@@ -18,8 +18,8 @@ flips and TrivialAugment; evaluation sees the middle square. This is a starting 
 your own, not a row of a table.
 
 Options: `side`, of what the networks see in pixels (64); `holdout`, the share of each class that is
-taken out of train for validation at random (0.15), 0 where there is a validation folder; `test`,
-whether there is a test folder; `kd=False` for the student alone; `epochs` (40); `smoke`.
+taken out of train for validation at random where there is no validation folder (0.15), 0 to require
+one; `test`, to report on the test folder; `kd=False` for the student alone; `epochs` (40); `smoke`.
 """
 
 from __future__ import annotations
@@ -41,9 +41,7 @@ def get_config(arg: str = "") -> ConfigDict:
         config.data.batch_size = 64
         config.data.test = "test" if options.test else ""
         if options.holdout:
-            kept = f"{100 * (1 - options.holdout):g}%"
-            config.data.train = f"stratified(train[:{kept}], shuffle=0)"
-            config.data.validation = f"stratified(train[{kept}:], shuffle=0)"
+            config.data.train = config.data.validation = f"holdout({100 * options.holdout:g}%)"
         config.views.x = f"random_resized_crop({side})|flip|trivialaugment_wide()"
         config.eval.view = f"center_crop({side})"
         config.networks.student = network("resnet8", trainable=True)

@@ -9,6 +9,8 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+_LINE_ENDS = "\t\n\v\f\r\x1c\x1d\x1e\x1f\x85\u2028\u2029"
+
 
 class UserError(Exception):
     """An error that is printed in one line.
@@ -23,7 +25,7 @@ class UserError(Exception):
 
     def __init__(self, where: str, what: str, remedy: str = ""):
         self.where, self.what, self.remedy = where, what, remedy
-        super().__init__(f"{where}: {what}" + (f"; {remedy}" if remedy else ""))
+        super().__init__(printable(f"{where}: {what}" + (f"; {remedy}" if remedy else "")))
 
     def __reduce__(self):
         return type(self), (self.where, self.what, self.remedy)  # they cross processes
@@ -76,6 +78,23 @@ class Preempted(UserError):
     """The run received SIGTERM, has saved, and can be resumed."""
 
     exit_code = 75
+
+
+def printable(text: str) -> str:
+    """Returns a text with escapes for line ends, control characters and bytes that are not UTF-8.
+
+    Names of files may hold them; a terminal would obey or refuse them.
+    """
+    return text if text.isprintable() else "".join(map(_printable_letter, text))
+
+
+def _printable_letter(letter: str) -> str:
+    if letter.isprintable() or letter.isspace() and letter not in _LINE_ENDS:
+        return letter
+    code = ord(letter)
+    if 0xDC80 <= code <= 0xDCFF:  # a byte of a file name that is not UTF-8
+        return f"\\x{code - 0xDC00:02x}"
+    return letter.encode("unicode_escape").decode()
 
 
 def suggest(name: str, known: Iterable[str]) -> str:

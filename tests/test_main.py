@@ -58,6 +58,7 @@ def test_preview_draws_the_first_views(run, tmp_path, capsys):
     assert run(CONFIG, f"--workdir={tmp_path}", "--mode=preview") == 0
     said = capsys.readouterr().out
     assert "preview.png" in said and "teacher is not trained yet" in said
+    assert " train, " in said and " validation" in said and " classes, " in said
     assert [path.name for path in tmp_path.iterdir()] == ["preview.png"]
     with Image.open(tmp_path / "preview.png") as image:
         assert image.width > 800 and np.asarray(image).std() > 10

@@ -33,9 +33,9 @@ EXPORTS = {
         timm trivialaugment_wide wei2020
     """,
     "kdaug_jax.data": """
-        ArrayReader Dataset Feed HostCrops ImageReader ReadOptions Reader SOURCES Split describe
-        eval_batches from_arrays indices load load_test make_feed numbered overlaps read_human
-        register resident streamed
+        ArrayReader Dataset Feed HostCrops ImageReader ReadOptions Reader SOURCES Split
+        check_eval_memory describe eval_batches from_arrays indices load load_test make_feed
+        numbered overlaps read_human register resident streamed
     """,
     "kdaug_jax.evaluation": """
         Metric MetricInputs Settings mean_metric
@@ -45,8 +45,8 @@ EXPORTS = {
     """,
     "kdaug_jax.experiment.views": """
         Call Cutter Leading Made POOLS Rows STAGES Scorer ViewSpec batch_shapes build_augment
-        cut_image cutter draws_of hparams make make_all networks_of parse parse_all picks rows_after
-        source_of split_leading views_to_make with_crops
+        cut_image cutter draws_of host_numbers hparams make make_all networks_of parse parse_all
+        picks rows_after source_of split_leading views_to_make with_crops
     """,
     "kdaug_jax.losses": """
         LOSSES Loss PICKERS Term a2aug ab at average_teachers binary_cross_entropy cc crd

@@ -7,6 +7,7 @@ parts of them.
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Callable, Iterator
 
 import numpy as np
@@ -20,12 +21,20 @@ from kdaug_jax.data.dataset import (
     checked,
     numbered,
 )
-from kdaug_jax.data.feed import Feed, HostCrops, eval_batches, make_feed, resident, streamed
+from kdaug_jax.data.feed import (
+    Feed,
+    HostCrops,
+    check_eval_memory,
+    eval_batches,
+    make_feed,
+    resident,
+    streamed,
+)
 from kdaug_jax.data.human import read_human
 from kdaug_jax.data.options import DEFAULTS, ReadOptions, check_options
 from kdaug_jax.data.order import indices
 from kdaug_jax.data.sources import SOURCES, find_source, from_arrays, register
-from kdaug_jax.data.splits import choose, overlaps
+from kdaug_jax.data.splits import choose, describe_parts, overlaps
 from kdaug_jax.data.statistics import describe_sizes
 from kdaug_jax.data.statistics import statistics as pixel_statistics
 from kdaug_jax.errors import ConfigError, DataError
@@ -52,6 +61,8 @@ def load(
         user's own source are passed on.
     """
     with _opened(source, options) as base:
+        for line in describe_parts(splits, base.splits):
+            options.say(f"{source}: {line}")
         chosen = {use: choose(base.splits, use, text, source) for use, text in splits.items()}
     return Dataset(chosen, base.class_names)
 
@@ -95,6 +106,8 @@ def _opened(source: str, options: ReadOptions) -> Iterator[Dataset]:
         if not built_in:  # code of the user's own
             raise
         what = f"cannot be read ({error.strerror or error})"
+        if error.filename is not None:
+            what = f"{os.fsdecode(error.filename)} " + what
         raise DataError(source, what, "check the path and who may read it") from None
     except MemoryError as error:
         raise DataError(source, f"does not fit into memory ({error})", "use less of it") from None
@@ -147,6 +160,7 @@ __all__ = [
     "ReadOptions",
     "Reader",
     "Split",
+    "check_eval_memory",
     "describe",
     "eval_batches",
     "from_arrays",

@@ -191,6 +191,9 @@ class Deferred(Mapping[str, Split]):
             self._read[name] = self._readers[name]()
         return self._read[name]
 
+    def __contains__(self, name: object) -> bool:
+        return name in self._readers  # without reading it
+
     def __iter__(self) -> Iterator[str]:
         return iter(self._readers)
 

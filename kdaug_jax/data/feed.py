@@ -24,6 +24,8 @@ from kdaug_jax.data.stream import (
 from kdaug_jax.types import Batch
 
 _ALL = slice(None)
+# `crops(index, sizes) -> {name: (CropPlan, boxes)}` of examples.
+DrawCrops = Callable[[np.ndarray, np.ndarray], dict[str, Any]]
 
 
 def _nothing() -> None:
@@ -242,8 +244,7 @@ def plan_bytes(plan: BatchPlan, size: tuple[int, int] | None) -> int:
 
 def eval_batches(
     split: Split, batch_size: int, rows: slice | np.ndarray = _ALL,
-    crops: Callable[[np.ndarray, np.ndarray], dict[str, Any]] | None = None, stored: bool = True,
-    workers: int = 0,
+    crops: DrawCrops | None = None, stored: bool = True, workers: int = 0,
 ) -> Iterator[Batch]:
     """Yields a split in order, the last batch filled up with masked copies of its first example.
 
@@ -251,38 +252,57 @@ def eval_batches(
       split: the split to evaluate; images on disk are read ahead.
       batch_size: rows of every batch, over all processes.
       rows: the positions within a batch that this process feeds to its devices.
-      crops: `crops(index, sizes) -> {name: (CropPlan, boxes)}`, cut on the host; None for none.
+      crops: draws what is cut on the host; None for none.
       stored: whether batches hold whole images.
       workers: see `streamed`.
 
     Yields:
       Batches of NumPy arrays.
     """
-    size = len(split)
-
     def unbounded(number: int) -> np.ndarray:
         return (number * batch_size + np.arange(batch_size, dtype=np.int32))[rows]
 
-    def filled(number: int) -> np.ndarray:
-        positions = unbounded(number)
-        return np.where(positions < size, positions, 0).astype(np.int32)
-
     def plan(number: int) -> BatchPlan:
-        positions = filled(number)
-        drawn = {} if crops is None else crops(split.index[positions], split.sizes[positions])
-        return BatchPlan(positions, stored, drawn)
+        return _eval_plan(split, unbounded(number), crops, stored)
 
-    count = -(-size // batch_size)
-    reads = crops is not None or not split.in_memory
-    stream = Stream(split, plan, 0, workers, end=count) if reads else None
+    count = -(-len(split) // batch_size)
+    stream = None
+    if crops is not None or not split.in_memory:
+        stream = Stream(split, plan, 0, workers, end=count, field="eval.batch_size")
     try:
         for number in range(count):
-            positions = filled(number)
+            positions = _filled(split, unbounded(number))
             images = {STORED: split.read(positions)} if stream is None else stream.next()
-            mask = unbounded(number) < size
+            mask = unbounded(number) < len(split)
             stored_images = images.pop(STORED, None)
             label, index = split.label[positions], split.index[positions]
             yield Batch(stored_images, label, index, mask, images)
     finally:
         if stream is not None:
             stream.close()
+
+
+def check_eval_memory(
+    split: Split, batch_size: int, rows: slice | np.ndarray, crops: DrawCrops | None, stored: bool
+) -> None:
+    """Validates that the batches of `eval_batches` fit into memory, before there are any.
+
+    Raises:
+      ConfigError: they do not.
+    """
+    if crops is not None or not split.in_memory:
+        plan = _eval_plan(split, np.arange(batch_size, dtype=np.int32)[rows], crops, stored)
+        check_memory(layout_of(plan, split.size), "eval.batch_size")
+
+
+def _filled(split: Split, positions: np.ndarray) -> np.ndarray:
+    """Returns positions in a split, 0 for those behind its end."""
+    return np.where(positions < len(split), positions, 0).astype(np.int32)
+
+
+def _eval_plan(
+    split: Split, positions: np.ndarray, crops: DrawCrops | None, stored: bool
+) -> BatchPlan:
+    rows = _filled(split, positions)
+    drawn = {} if crops is None else crops(split.index[rows], split.sizes[rows])
+    return BatchPlan(rows, stored, drawn)

@@ -19,8 +19,8 @@ from typing import NamedTuple
 import numpy as np
 
 from kdaug_jax.data.options import ReadOptions
-from kdaug_jax.errors import DataError
-from kdaug_jax.images.decode import Header, open_image, printable, read_header
+from kdaug_jax.errors import DataError, printable
+from kdaug_jax.images.decode import Header, open_image, read_header
 from kdaug_jax.images.readers import Names, read_file
 
 # Of the kept files; another one is built anew.

@@ -6,6 +6,8 @@
 - `stratified(train[:90%])`: the slice is taken of every class, in the order of the files
 - `stratified(train[:90%], shuffle=0)`: the same in a random order, of which the number is the seed;
   else the last tenth of a class are its last folders, or its last photographs
+- `holdout(15%)`, for `data.train` and `data.validation`: the splits `train` and `validation` where
+  there are both; else 15 % of each class of `train`, at random, are for validation
 - `pba_reduced(4000, 46000)`: of `train` in a random order, the first 4,000 for `data.train` and the
   next 46,000 for `data.validation`
 
@@ -28,9 +30,13 @@ from kdaug_jax.errors import ConfigError
 _BOUND = r"\s*(-?\d+(?:\.\d+)?%|-?\d+)?\s*"
 _SLICE = re.compile(rf"([^\[\](),:%]+?)\s*(?:\[{_BOUND}:{_BOUND}\])?")
 _STRATIFIED = re.compile(r"stratified\((.*?)(?:,\s*shuffle\s*=\s*(\d{1,9})\s*)?\)")
+_HOLDOUT = re.compile(r"holdout\(\s*(\d{1,2}(?:\.\d+)?)\s*%\s*\)")
 _PBA = re.compile(r"pba_reduced\(\s*(\d+)\s*,\s*(\d+)\s*\)")
+PARTED = ("train", "validation")  # what `holdout` and `pba_reduced` part "train" into
 SYNONYMS = {"val": "validation", "valid": "validation"}
-EXAMPLES = "write it like train[:90%], stratified(train[90%:]) or pba_reduced(4000, 46000)"
+EXAMPLES = (
+    "write it like train[:90%], stratified(train[90%:]), holdout(10%) or pba_reduced(4000, 46000)"
+)
 
 
 def choose(splits: Mapping[str, Split], use: str, text: str, source: str) -> Split:
@@ -53,6 +59,8 @@ def choose(splits: Mapping[str, Split], use: str, text: str, source: str) -> Spl
     if match := _PBA.fullmatch(text):
         base = _base(splits, where, "train", source)
         return base.take(_pba_reduced(where, use, int(match[1]), int(match[2]), len(base)))
+    if match := _HOLDOUT.fullmatch(text):
+        text = _held_out(where, use, match[1], splits, source)
     inner = _STRATIFIED.fullmatch(text)
     match = _SLICE.fullmatch(inner[1].strip() if inner else text)
     if not match:
@@ -79,6 +87,70 @@ def choose(splits: Mapping[str, Split], use: str, text: str, source: str) -> Spl
     return base.take(np.arange(start, stop))
 
 
+def _held_out(
+    where: str, use: str, percent: str, splits: Collection[str], source: str
+) -> str:
+    """Returns the expression that `holdout` stands for."""
+    if use not in PARTED:
+        raise ConfigError(
+            where, "holdout has a part for data.train and one for data.validation",
+            "name another split",
+        )
+    if not Fraction(percent):
+        raise ConfigError(where, "holdout(0%) leaves nothing for validation", "take more than 0%")
+    if "train" not in splits:
+        lower = {name.lower(): name for name in splits}
+        train = lower[(_close("train", lower) or list(lower))[0]]
+        validation = next((lower[name] for name in lower if name.startswith("val")), None)
+        texts = (train, validation) if validation else (
+            f"stratified({train}[:-{percent}%], shuffle=0)",
+            f"stratified({train}[-{percent}%:], shuffle=0)",
+        )
+        raise ConfigError(
+            where, f"'{source}' has no split 'train', but {', '.join(splits)}",
+            "set data.train='{}' and data.validation='{}'".format(*texts),
+        )
+    if "validation" in splits:
+        return use
+    kept = f"-{percent}%"
+    return f"stratified(train[{f':{kept}' if use == 'train' else f'{kept}:'}], shuffle=0)"
+
+
+def describe_parts(texts: Mapping[str, str], splits: Collection[str]) -> list[str]:
+    """Returns lines on what the expressions of a run make of the splits without being told.
+
+    Args:
+      texts: expressions by use.
+      splits: names of the base splits.
+
+    Raises:
+      ConfigError: `holdout` stands for one of training and validation, or in two sizes.
+    """
+    held = {use: _HOLDOUT.fullmatch(texts[use].strip()) for use in PARTED if use in texts}
+    shares = {use: match and Fraction(match[1]) for use, match in held.items()}
+    if len(set(shares.values())) > 1:
+        use = next(use for use in PARTED if shares[use] is not None)
+        other = next(name for name in PARTED if name != use)
+        raise ConfigError(
+            f"data.{use}", f"'{texts[use]}' parts the data in two, and data.{other} is "
+            f"'{texts[other]}'", f"write data.{other}='{texts[use]}'",
+        )
+    lines = []
+    if shares.get("validation") is not None and "train" in splits:
+        percent = held["validation"][1]
+        lines.append(
+            "nothing of 'train' is held out, since there is a split 'validation'"
+            if "validation" in splits else
+            f"{percent} % of each class of 'train' are held out for validation, at random"
+        )
+    if set(texts) == set(PARTED) and "test" in splits:  # of a run that names no test split
+        if not any(_base_name(text) == "test" for text in texts.values()):
+            lines.append(
+                "there is a split 'test', which is not used; --config.data.test=test reports on it"
+            )
+    return lines
+
+
 def base_name(name: str, splits: Collection[str]) -> str:
     """Returns the base split that a name stands for: "val" and "valid" are "validation"."""
     return SYNONYMS.get(name, name) if name not in splits else name
@@ -98,10 +170,13 @@ def overlaps(
       `{use: count}` of those that share any.
     """
     base = _base_name(texts[part])
+    if part in PARTED and _HOLDOUT.fullmatch(texts["train"].strip()):
+        # Its two parts never share any.
+        texts = {use: text for use, text in texts.items() if use == part or use not in PARTED}
     counts = {
         use: int(np.isin(split.index, chosen[part].index).sum())
         for use, split in chosen.items()
-        if use != part and _base_name(texts[use]) == base
+        if use != part and use in texts and _base_name(texts[use]) == base
     }
     return {use: count for use, count in counts.items() if count}
 
@@ -110,7 +185,7 @@ def _base_name(text: str) -> str:
     text = text.strip()
     inner = _STRATIFIED.fullmatch(text)
     match = _SLICE.fullmatch(inner[1].strip() if inner else text)
-    return "train" if _PBA.fullmatch(text) or match is None else base_name(match[1], ())
+    return "train" if match is None else base_name(match[1], ())  # None: of parts of "train"
 
 
 def stratified_order(label: np.ndarray, seed: int | None = None) -> np.ndarray:
@@ -146,11 +221,14 @@ def _base(splits: Mapping[str, Split], where: str, name: str, source: str) -> Sp
         remedy = ("take it from train: data.train='stratified(train[:90%])', "
                   "data.validation='stratified(train[90%:])'")
     else:
-        close = difflib.get_close_matches(base, splits, n=1, cutoff=0.5)
-        remedy = f"set {where}='{(close or list(splits))[0]}' or another of these"
+        remedy = f"set {where}='{(_close(base, splits) or list(splits))[0]}' or another of these"
         if where == "data.test":
             remedy += ", or data.test='' if there is no test split"
     raise ConfigError(where, f"'{source}' has no split '{name}', but {known}", remedy)
+
+
+def _close(name: str, known: Collection[str]) -> list[str]:
+    return difflib.get_close_matches(name, known, n=1, cutoff=0.5)
 
 
 def _position(where: str, bound: str | None, default: int, size: int) -> int:
@@ -170,7 +248,7 @@ def _position(where: str, bound: str | None, default: int, size: int) -> int:
 
 def _pba_reduced(where: str, use: str, train: int, validation: int, size: int) -> np.ndarray:
     # Ho et al., "Population Based Augmentation", ICML 2019: NumPy's legacy generator with seed 0.
-    if use not in ("train", "validation"):
+    if use not in PARTED:
         raise ConfigError(
             where, "pba_reduced has a part for data.train and one for data.validation",
             "name another split",

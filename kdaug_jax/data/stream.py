@@ -19,6 +19,7 @@ from kdaug_jax.images.batches import (
     layout_of,
 )
 from kdaug_jax.images.crew import Processes, Threads, available
+from kdaug_jax.images.memory import memory_limit
 
 # Batches that are filled at the same time, so that none of the crew waits for the last part of one.
 AHEAD = 3
@@ -47,7 +48,7 @@ class Stream:
 
     def __init__(
         self, split: Split, plan: Callable[[int], BatchPlan], start: int, workers: int = -1,
-        end: int | None = None,
+        end: int | None = None, field: str = "data.batch_size",
     ):
         """Starts to read ahead.
 
@@ -60,6 +61,7 @@ class Stream:
           workers: processes that read, decode and cut; 0 for threads of this process; -1 to choose,
             see `choose_workers`. Images that lie in memory are always cut by threads.
           end: one after the last batch; None for a stream without end.
+          field: that says how many rows a batch has, see `check_memory`.
 
         Raises:
           ConfigError: there are no worker processes on this system, or batches do not fit into
@@ -75,7 +77,7 @@ class Stream:
             return
         first = plan(start)
         layout = self._layout = layout_of(first, split.size)
-        check_memory(layout)
+        check_memory(layout, field)
         workers = choose_workers(workers, split)
         crew_size = workers or min(cores(), MOST_THREADS)
         pixels = split.size_bytes // (3 * len(split))
@@ -148,24 +150,28 @@ class Stream:
             crew.close()
 
 
-def check_memory(layout: Layout) -> None:
+def check_memory(layout: Layout, field: str = "data.batch_size") -> None:
     """Validates that the batches which lie in memory at a time fit there.
 
     Otherwise the kernel would end the run, or another one, without a word.
 
     Args:
       layout: of the largest batch.
+      field: that says how many rows a batch has, "data.batch_size" or "eval.batch_size".
 
     Raises:
       ConfigError: they do not.
     """
     needed = HELD * block_bytes(layout)
-    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    memory = memory_limit()
     if needed > memory:
+        views = "eval.view begin with a smaller crop" if field.startswith("eval") else (
+            "views begin with smaller crops"
+        )
         raise ConfigError(
-            "data.batch_size", f"the {HELD} batches of {layout.count} examples that lie in memory "
-            f"at a time take {needed / 1e9:,.1f} GB, and there are {memory / 1e9:,.1f} GB",
-            "take a smaller one, or let views begin with smaller crops",
+            field, f"the {HELD} batches of {layout.count} examples that lie in memory at a time "
+            f"take {needed / 1e9:,.1f} GB, and there are {memory / 1e9:,.1f} GB",
+            f"take a smaller one, or let {views}",
         )
 
 

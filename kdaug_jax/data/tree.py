@@ -15,8 +15,8 @@ import numpy as np
 from kdaug_jax.data.dataset import Split, make_split
 from kdaug_jax.data.index import Listing, build_index, index_threads
 from kdaug_jax.data.options import ReadOptions
-from kdaug_jax.errors import ConfigError, DataError, suggest
-from kdaug_jax.images.decode import SHOWN_FORMATS, SUFFIXES, printable
+from kdaug_jax.errors import ConfigError, DataError, printable, suggest
+from kdaug_jax.images.decode import SHOWN_FORMATS, SUFFIXES
 from kdaug_jax.images.readers import ILSVRC_PNG, FileReader, Names
 
 IMAGE_SUFFIXES = frozenset(suffix for suffixes in SUFFIXES.values() for suffix in suffixes)
@@ -311,7 +311,7 @@ def split_of_files(
     if len(empty) and complete:
         raise DataError(
             os.path.join(place, names[empty[0]]), f"holds no image{beside}",
-            "put images there or remove the folder",
+            f"put {SHOWN_FORMATS} files there or remove the folder",
         )
     if len(empty):
         options.say(f"{place}: no image of {len(empty)} of the {len(names)} classes (first: "

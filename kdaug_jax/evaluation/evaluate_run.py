@@ -24,7 +24,7 @@ from kdaug_jax.evaluation.data_sets import load_data, load_human, read_options
 from kdaug_jax.evaluation.eval_step import EvalSpec
 from kdaug_jax.evaluation.metric_table import resolve_metric
 from kdaug_jax.evaluation.predictors import with_selected
-from kdaug_jax.evaluation.run import Results, evaluate_split
+from kdaug_jax.evaluation.run import Results, check_images, evaluate_split
 from kdaug_jax.evaluation.sets import (
     SetData,
     build_sets,
@@ -109,6 +109,9 @@ def evaluate_run(
     }
     check_evaluation(config, info, built)
     evaluator = build_evaluator(config, built, info, mesh, human)
+    check_images(evaluator, {
+        f"data.{use}": split for use, split in dataset.splits.items() if use != "train"
+    })
     set_data = load_sets(full, info, dataset.class_names, console.say, console.progress)
     if eval_data:
         set_data = (set_of(name, eval_data, full, dataset.splits["test"], info),)

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from kdaug_jax import metrics
-from kdaug_jax.data import Split, eval_batches
+from kdaug_jax.data import Split, check_eval_memory, eval_batches
 from kdaug_jax.evaluation import metric_table
 from kdaug_jax.evaluation.eval_step import EvalSpec, Sums, make_eval_step, make_view
 from kdaug_jax.evaluation.predictors import Predictor, Selection, with_selected
@@ -141,17 +141,10 @@ def evaluate_split(
     """
     spec, split = evaluator.spec, splits[use]
     mesh, human = spec.mesh, spec.human if use == "test" else None
-    batch_size = -(-min(evaluator.batch_size, len(split)) // mesh.size) * mesh.size
-    rows = sharding.local_rows(mesh, batch_size)
 
     def over(step: Callable[..., Sums], before: Sums, merge: Callable[[Any, Any], Any]) -> Sums:
         total, running = None, None
-        cutters = spec.cutters
-        batches = eval_batches(
-            split, batch_size, rows,
-            spec.crops if any(cutter.leading for cutter in cutters) else None,
-            any(cutter.stored for cutter in cutters), evaluator.workers,
-        )
+        batches = eval_batches(**_batches(evaluator, split), workers=evaluator.workers)
         with contextlib.closing(batches):
             for number, batch in enumerate(batches):
                 check()
@@ -205,6 +198,33 @@ def first_images(evaluator: Evaluator, split: Split, count: int) -> np.ndarray:
     with contextlib.closing(batches):
         image = np.asarray(make(sharding.put_batch(spec.mesh, next(iter(batches)))))
     return image[np.arange(count) % min(count, len(split))]
+
+
+def check_images(evaluator: Evaluator, splits: Mapping[str, Split]) -> None:
+    """Validates that splits can be evaluated, so that none is refused after hours of training.
+
+    Args:
+      evaluator: of the splits.
+      splits: by the name that messages give them.
+
+    Raises:
+      ConfigError: an image is too small or too large for a crop, or batches do not fit into memory.
+    """
+    for name, split in splits.items():
+        for number, cutter in enumerate(evaluator.spec.cutters):
+            cutter.check(split.sizes, name, "" if number else "eval.view")
+        check_eval_memory(**_batches(evaluator, split))
+
+
+def _batches(evaluator: Evaluator, split: Split) -> dict[str, Any]:
+    """Returns what `eval_batches` and `check_eval_memory` are told of the batches of a split."""
+    mesh, cutters = evaluator.spec.mesh, evaluator.spec.cutters
+    batch_size = -(-min(evaluator.batch_size, len(split)) // mesh.size) * mesh.size
+    return {
+        "split": split, "batch_size": batch_size, "rows": sharding.local_rows(mesh, batch_size),
+        "crops": evaluator.spec.crops if any(cutter.leading for cutter in cutters) else None,
+        "stored": any(cutter.stored for cutter in cutters),
+    }
 
 
 def _join(a: Sums, b: Sums) -> Sums:

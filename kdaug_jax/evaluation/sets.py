@@ -24,14 +24,20 @@ from kdaug_jax.errors import ConfigError
 from kdaug_jax.evaluation.build import parse_view
 from kdaug_jax.evaluation.data_sets import read_options
 from kdaug_jax.evaluation.metric_table import resolve_metrics
-from kdaug_jax.evaluation.run import Evaluation, Evaluator, evaluate_state, make_evaluator
+from kdaug_jax.evaluation.run import (
+    Evaluation,
+    Evaluator,
+    check_images,
+    evaluate_state,
+    make_evaluator,
+)
 from kdaug_jax.experiment import views
 from kdaug_jax.types import Info, TrainState
 
 # What an evaluation of all sets is called beside those of splits.
 SETS = "sets"
-# Sources that hold each corruption in five severities, and by what errors are divided.
-CORRUPTED = {"cifar10c": None, "cifar100c": None, "imagenetc": ALEXNET_ERRORS}
+# Sources that hold each corruption in five severities.
+CORRUPTED = ("cifar10c", "cifar100c", "imagenetc")
 # Sources whose folders are a part of ImageNet's classes, by position among the 1,000.
 PARTS = {"imageneta": IMAGENET_A, "imagenetr": IMAGENET_R}
 # Sources whose folders are ImageNet's classes, by WordNet id or by number.
@@ -46,6 +52,8 @@ class SetData(NamedTuple):
       name: of its metrics, `eval/<name>/...`.
       group: name in `eval.sets`, which may stand for all corruptions of a source.
       corruption: that it shows, "" for none.
+      normalized: whether it is ImageNet-C, of which errors are divided by AlexNet's; other sets
+        with its tree, such as Tiny-ImageNet-C, have no such reference.
       source: where it was read from.
       split: its examples.
       classes: position of its classes among the network's; empty where they are the same.
@@ -54,6 +62,7 @@ class SetData(NamedTuple):
     name: str
     group: str
     corruption: str
+    normalized: bool
     source: str
     split: data.Split
     classes: tuple[int, ...]
@@ -94,7 +103,9 @@ def load_sets(
             split = dataset.splits["test"]
             classes = _classes(group, source, dataset.class_names, class_names)
             _check_size(name, full["eval"]["view"], split, info)
-            sets.append(SetData(name, group, corruption, source, split, classes))
+            imagenetc = source.startswith("imagenetc:")
+            normalized = imagenetc and len(dataset.class_names) == IMAGENET_CLASSES
+            sets.append(SetData(name, group, corruption, normalized, source, split, classes))
     return tuple(sets)
 
 
@@ -257,6 +268,9 @@ def build_sets(
       full: the complete config.
       evaluator: of the run.
       sets: the data sets.
+
+    Raises:
+      ConfigError: images of a set cannot be cropped, or do not fit into memory.
     """
     spec, made, built = evaluator.spec, {}, []
     for item in sets:
@@ -271,6 +285,7 @@ def build_sets(
             made[key] = make_evaluator(
                 set_spec, evaluator.selections, evaluator.batch_size, evaluator.workers
             )
+        check_images(made[key], {f"eval.sets '{item.name}'": item.split})
         built.append(EvalSet(item, made[key]))
     return tuple(built)
 
@@ -285,7 +300,7 @@ def evaluate_sets(
     """Evaluates a training state on further data sets, see `evaluate_state`.
 
     Returns:
-      Values by full name, `eval/<name of the set>/...`, mean corruption errors among them.
+      Values by full name, `eval/<name of the set>/...`, and those of `corruption_errors`.
     """
     numbers, arrays = {}, {}
     for item in sets:
@@ -315,15 +330,16 @@ def evaluate_use(
 def corruption_errors(
     sets: Sequence[EvalSet], numbers: Mapping[str, float]
 ) -> dict[str, float]:
-    """Returns the mean corruption errors of groups that hold all fifteen corruptions.
+    """Returns the mean errors of groups that hold all fifteen corruptions.
 
     Args:
       sets: the data sets.
       numbers: metrics by full name, the accuracies of the sets among them.
 
     Returns:
-      `eval/<group>/mean_corruption_error`, 0..1: the error averaged over five severities of each
-      corruption, over the corruptions; of ImageNet-C each is divided by AlexNet's.
+      `eval/<group>/mean_error`, 0..1: the error averaged over five severities, then over the
+      corruptions; for ImageNet-C instead `eval/<group>/mean_corruption_error`, with the error of
+      each corruption divided by AlexNet's.
 
     Source: Hendrycks and Dietterich 2019 (arXiv:1903.12261), section 4.
     """
@@ -341,7 +357,8 @@ def corruption_errors(
                 1 - numbers[f"eval/{member.name}/accuracy"]
                 for member in members if member.corruption == corruption
             ])
-            reference = CORRUPTED[kind]
-            errors.append(error / (reference[corruption] / 100) if reference else error)
-        result[f"eval/{group}/mean_corruption_error"] = float(np.mean(errors))
+            normalized = members[0].normalized
+            errors.append(error / (ALEXNET_ERRORS[corruption] / 100) if normalized else error)
+        name = "mean_corruption_error" if normalized else "mean_error"
+        result[f"eval/{group}/{name}"] = float(np.mean(errors))
     return result

@@ -10,6 +10,8 @@ from kdaug_jax.runtime.console import table
 
 # Metrics that the results table shows.
 ALWAYS = ("accuracy", "nll")
+# Means over the sets of all corruptions, as the table of sets names them.
+CORRUPTION_ERRORS = {"mean_corruption_error": "mCE", "mean_error": "mean error"}
 
 
 def results_tables(
@@ -95,9 +97,12 @@ def _sets_table(results: Results) -> str:
         for name in names:
             if name in ("validation", "test"):
                 continue
-            error = values.get(f"eval/{name}/mean_corruption_error")
-            if error is not None:
-                rows.append((f"{name} {member}".rstrip(), f"mCE {100 * error:.2f} %", "-"))
+            errors = [
+                f"{shown} {100 * values[f'eval/{name}/{metric}']:.2f} %"
+                for metric, shown in CORRUPTION_ERRORS.items() if f"eval/{name}/{metric}" in values
+            ]
+            if errors:
+                rows.append((f"{name} {member}".rstrip(), *errors, "-"))
                 continue
             accuracy, nll = (values.get(f"eval/{name}/{part}") for part in ("accuracy", "nll"))
             rows.append((

@@ -92,7 +92,9 @@ FIELDS: dict[str, Field] = {
     ),
     "data.image": Field("", "Column of the images in a table; empty: the only one."),
     "data.label": Field("", "Column of the labels in a table; empty: the only one."),
-    "data.train": Field("train", "Split that is trained on, such as `stratified(train[:98%])`."),
+    "data.train": Field(
+        "train", "Split that is trained on, such as `stratified(train[:98%])` or `holdout(2%)`."
+    ),
     "data.validation": Field("validation", "Split that choices are made on."),
     "data.test": Field(
         "test", "Split whose accuracy is reported at the end; empty: none, the validation split is "

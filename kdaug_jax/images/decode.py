@@ -129,10 +129,7 @@ def open_image(
             opaque = _on_background(_eight_bits(image, where, index), where, index, options, wide)
             return opaque if turn is None else opaque.transpose(turn)
     except UnidentifiedImageError:
-        begins = f"{len(content)} bytes" + (f" that begin {content[:8]!r}" if content else "")
-        raise DataError(
-            where, f"image {index} is not a {SHOWN_FORMATS} file ({begins})", MEND
-        ) from None
+        raise _unidentified(io.BytesIO(content), where, index) from None
     except _DAMAGE as error:
         raise _damaged(where, index, error) from None
 
@@ -180,9 +177,7 @@ def read_header(
                 height, width = width, height
             return Header(height, width, orientation)
     except UnidentifiedImageError:
-        raise DataError(
-            where, f"image {index} is not a {SHOWN_FORMATS} file", MEND
-        ) from None
+        raise _unidentified(file, where, index) from None
     except _DAMAGE as error:
         raise _damaged(where, index, error) from None
 
@@ -220,6 +215,18 @@ def _too_large(where: str, index: int, pixels: str) -> DataError:
     )
 
 
+def _unidentified(
+    file: str | os.PathLike[str] | BinaryIO, where: str, index: int
+) -> DataError:
+    with contextlib.ExitStack() as stack:
+        if isinstance(file, str | os.PathLike):
+            file = stack.enter_context(open(file, "rb"))
+        file.seek(0)
+        begin = file.read(8)
+    what = f"is not a {SHOWN_FORMATS} file that can be read (it begins {begin!r})"
+    return DataError(where, f"image {index} {what if begin else 'is an empty file'}", MEND)
+
+
 def _damaged(where: str, index: int, error: Exception) -> DataError:
     if isinstance(error, OSError) and error.strerror:  # the disk's error, not Pillow's
         return DataError(
@@ -227,11 +234,6 @@ def _damaged(where: str, index: int, error: Exception) -> DataError:
         )
     what = " ".join(str(error).split()) or type(error).__name__
     return DataError(where, f"image {index} is damaged ({what})", MEND)
-
-
-def printable(path: str) -> str:
-    """Returns a path with escapes for what is not UTF-8, which a terminal may refuse."""
-    return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
 def _ignore_warnings_of_pillow() -> None:
@@ -283,8 +285,9 @@ def _on_background(
     if wide:
         # Pillow compares the 16-bit key with 8-bit pixels, and so misses every hole.
         raise DataError(
-            where, f"image {index} has 16-bit colours of which one is transparent",
-            "store it with 8 bits or without transparency",
+            where, f"image {index} has 16-bit colours of which one is transparent, which cannot be "
+            "put on a background",
+            "store it with 8 bits, or let data.bad_images='skip' pass over it",
         )
     rgba = image.convert("RGBA")
     if rgba.getextrema()[3][0] == 255:

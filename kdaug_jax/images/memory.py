@@ -1,4 +1,4 @@
-"""Memory of worker processes: objects in nameless shared files, and what the C library keeps."""
+"""Memory: how much there is, objects in nameless shared files, and what the C library keeps."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import mmap
 import os
 import pickle
 import struct
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 _COUNT = struct.Struct("<q")
@@ -14,6 +16,45 @@ _ALIGNMENT = 64
 # glibc's numbers of mallopt: from which size blocks are mapped one by one, how much free memory at
 # the end of a heap is kept, and how much a heap grows by.
 _MALLOPT = {-3: 32 << 20, -1: 256 << 20, -2: 8 << 20}
+
+
+def memory_limit(root: Path = Path("/")) -> int:
+    """Returns the bytes of memory that this process may use: the machine's, or its container's.
+
+    Args:
+      root: of the file system that holds `proc` and `sys`.
+    """
+    limits = [os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")]
+    for file in _limit_files(root):
+        try:
+            text = file.read_text().strip()
+        except OSError:  # no limit there, or none that may be read
+            continue
+        if text.isdigit():  # else "max"
+            limits.append(int(text))
+    return min(limits)
+
+
+def _limit_files(root: Path) -> Iterator[Path]:
+    """Yields the files in which Linux's control groups of this process would limit its memory."""
+    try:
+        lines = (root / "proc/self/cgroup").read_text().splitlines()
+    except OSError:
+        return
+    mounted = root / "sys/fs/cgroup"
+    for line in lines:
+        # "0::PATH" is of version 2; "NUMBER:CONTROLLERS:PATH" of version 1. Where a container sees
+        # its own group as the root, PATH is not there, and the root has its limit.
+        _, controllers, path = line.split(":", 2)
+        group = path.strip("/")
+        if not controllers:
+            place, name = mounted, "memory.max"
+        elif "memory" in controllers.split(","):
+            place, name = mounted / "memory", "memory.limit_in_bytes"
+        else:
+            continue
+        for inner in (Path(group), *Path(group).parents):  # a group above may allow less
+            yield place / inner / name
 
 
 def keep_memory() -> None:

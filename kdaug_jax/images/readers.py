@@ -11,8 +11,8 @@ from typing import Protocol
 import numpy as np
 from PIL import Image
 
-from kdaug_jax.errors import DataError
-from kdaug_jax.images.decode import DEFAULTS, MEND, DecodeOptions, open_image, printable
+from kdaug_jax.errors import DataError, printable
+from kdaug_jax.images.decode import DEFAULTS, MEND, DecodeOptions, open_image
 
 # A PNG with alpha among the training JPEGs of ILSVRC2012; torchvision drops its alpha.
 ILSVRC_PNG = "n02105855_2933.JPEG"

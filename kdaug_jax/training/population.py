@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -16,7 +16,8 @@ import numpy as np
 
 from kdaug_jax.data import Feed
 from kdaug_jax.errors import ConfigError
-from kdaug_jax.experiment.config import overlay
+from kdaug_jax.experiment import views
+from kdaug_jax.experiment.config import overlay, view_texts
 from kdaug_jax.experiment.program import Program
 from kdaug_jax.runtime import sharding
 from kdaug_jax.training.step import make_train_step
@@ -80,6 +81,7 @@ def hparams(
     """
     first = programs[0]
     for member in population:
+        _check_crops(first, member.overrides)
         overlay(first.hparams, first.ranges, member.overrides)
     by_phase = []
     for program in programs:
@@ -95,6 +97,18 @@ def hparams(
         ]
         by_phase.append([overlay(program.hparams, program.ranges, changes) for changes in kept])
     return by_phase
+
+
+def _check_crops(program: Program, paths: Iterable[str]) -> None:
+    """Raises ConfigError for a number of a crop that the host could vary and the device cannot."""
+    unknown = [path for path in paths if path not in program.hparams and path.startswith("views.")]
+    if unknown:
+        known = views.host_numbers(view_texts(program.config), program.info)
+        for path in known.intersection(unknown):
+            raise ConfigError(
+                path, "is not a traced number where crops run on the device",
+                "add --config.data.crop=host",
+            )
 
 
 def steps_per_call(

@@ -18,7 +18,7 @@ from kdaug_jax.experiment import views as view_room
 from kdaug_jax.runtime import manifest, mark, sharding, workdir
 from kdaug_jax.runtime.console import Console
 from kdaug_jax.training.plan import WORKDIR, teacher_label
-from kdaug_jax.training.setup import Setup, prepare
+from kdaug_jax.training.setup import Setup, data_line, prepare
 
 EXAMPLES = 8
 
@@ -56,6 +56,7 @@ def preview(
     setup = prepare(
         full, directory, console.say, record=False, untrained=True, progress=console.progress
     )
+    console.say(data_line(setup))
     with contextlib.closing(setup.feed):
         views, predictions = first_batch(setup)
     names = setup.dataset.class_names

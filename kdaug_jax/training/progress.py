@@ -15,7 +15,7 @@ from kdaug_jax.experiment.program import Program
 from kdaug_jax.runtime import workdir
 from kdaug_jax.runtime.console import Console
 from kdaug_jax.training.estimate import Estimate, duration
-from kdaug_jax.training.setup import Setup
+from kdaug_jax.training.setup import Setup, data_line
 from kdaug_jax.types import TrainState
 
 # Numbers on the line of an evaluation; fifteen corruptions of five severities have 150.
@@ -36,14 +36,8 @@ class Progress:
         """Prints what is trained, on which devices, and the parameters of the networks."""
         first = setup.first
         config = first.config
-        splits = ", ".join(
-            f"{len(split.label):,} {use}" for use, split in setup.dataset.splits.items()
-        )
-        height, width = first.info.size
-        sizes = "images of several sizes" if first.info.mixed else f"{width}×{height} pixels"
         rows = [
-            ("data", f"{config['data']['source']}: {splits}; {first.info.num_classes} classes, "
-                     f"{sizes}"),
+            ("data", data_line(setup)),
             ("devices", f"{setup.mesh.size} × {jax.devices()[0].device_kind}, "
                         f"batch {config['data']['batch_size']}, {config['precision']}"),
             ("length", f"{config['train']['epochs']:g} epochs of {first.steps_per_epoch} steps"

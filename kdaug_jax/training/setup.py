@@ -17,6 +17,7 @@ from kdaug_jax.errors import ConfigError
 from kdaug_jax.evaluation.build import build_evaluator, lowest_is_best
 from kdaug_jax.evaluation.run import (
     Evaluator,
+    check_images,
     evaluate_split,
     first_images,
     make_network_evaluator,
@@ -126,6 +127,10 @@ def prepare(
     platform = mesh.devices.flat[0].platform
     for line in crossing_mixes(planned.programs, mesh.size, platform):
         say(line)
+    evaluator = build_evaluator(planned.full, first.networks, first.info, mesh, planned.human)
+    check_images(evaluator, {
+        f"data.{use}": split for use, split in planned.dataset.splits.items() if use != "train"
+    })
     frozen, inputs = {}, {}
     for name, network in first.networks.items():
         if not network.trainable and (network.checkpoint or not untrained):
@@ -146,7 +151,6 @@ def prepare(
         rows=sharding.local_rows(mesh, section["batch_size"]),
         crops=host_crops(planned.programs, planned.hparams, split), platform=platform,
     )
-    evaluator = build_evaluator(planned.full, first.networks, first.info, mesh, planned.human)
     return Setup(
         record={**planned.record, "frozen": inputs},
         directory=directory,
@@ -163,6 +167,17 @@ def prepare(
         sets=build_sets(planned.full, evaluator, planned.sets),
         intervals=plan_intervals(planned.programs, feed.item_bytes, platform),
     )
+
+
+def data_line(setup: Setup) -> str:
+    """Returns a line on the data of a run: its source, splits, classes and sizes."""
+    info, splits = setup.first.info, ", ".join(
+        f"{len(split.label):,} {use}" for use, split in setup.dataset.splits.items()
+    )
+    height, width = info.size
+    sizes = "images of several sizes" if info.mixed else f"{width}×{height} pixels"
+    source = setup.first.config["data"]["source"]
+    return f"{source}: {splits}; {info.num_classes} classes, {sizes}"
 
 
 def crossing_mixes(programs: Sequence[Program], devices: int, platform: str) -> list[str]:
@@ -252,7 +267,8 @@ def check_teachers(
         if not setup.first.config["train"]["allow_weak_teacher"]:
             raise ConfigError(
                 f"networks.{name}", what,
-                "check its normalisation and class order, or set train.allow_weak_teacher",
+                "train it longer, check its normalisation and class order, or set "
+                "train.allow_weak_teacher",
             )
         say(f"warning: networks.{name}: {what}")
     return metrics

@@ -253,3 +253,16 @@ def test_fields(told, override, message):
 )
 def test_sections(told, sections, message):
     assert message in told(2, sections)
+
+
+def test_numbers_of_a_crop_are_swept_on_the_host(told, tiny):
+    sections = dict(
+        views={"x": "random_resized_crop(8)"}, terms={"ce": configs.term("cross_entropy", ("x",))},
+        population=(("views.x.random_resized_crop.scale", ((0.5, 1.0), (0.08, 1.0))),),
+    )
+    wrong = dict(population=(("views.x.random_resized_crop.scales", ((0.5, 1.0),)),))
+    assert "data.crop" not in told(2, {**sections, **wrong})
+    line = told(2, sections)
+    advised = line.rstrip().rpartition("; add ")[2]
+    assert "views.x.random_resized_crop.scale: is not a traced number where crops run on" in line
+    assert advised == "--config.data.crop=host" and tiny(sections, advised) == 0

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from kdaug_jax.data import stream
 from kdaug_jax.training import staging
 from tests.bad_input.helpers import one_line, results
 
@@ -57,7 +58,7 @@ def test_views_that_fix_no_size(told, place):
     assert "data.crop: 'device' takes images of one size, and these have several; use 'a" in line
 
 
-def test_a_crop_larger_than_memory(told, place):
+def test_a_crop_larger_than_memory(told, place, monkeypatch):
     line = told(2, sections(place, {"x": "random_resized_crop(60000)|resize(8, 8)"}))
     assert line == (
         "error: views.x.random_resized_crop: gives images of 60000×60000, more than 134,217,727 "
@@ -66,9 +67,19 @@ def test_a_crop_larger_than_memory(told, place):
     line = told(2, sections(place, {"x": "repeat(512)|resize(11000, 11000)|resize(8, 8)"}))
     assert "data.batch_size: the 5 batches of 8 examples that lie in memory at a time take " in line
     assert line.endswith(" GB; take a smaller one, or let views begin with smaller crops\n")
-    # What is evaluated is cropped later.
+    # What is evaluated is cropped later, and refused as early.
     line = told(2, sections(place, eval={"view": "resize(12000, 12000)|resize(8, 8)"}))
     assert line.startswith("error: eval.view.resize: gives images of 12000×12000, more than ")
+    monkeypatch.setattr(stream, "memory_limit", lambda: 1 << 30)
+    view = {"view": "resize(2000, 2000)|resize(8, 8)", "batch_size": 4096}
+    line = told(2, sections(place, eval=view))
+    assert line == (
+        "error: eval.batch_size: the 5 batches of 24 examples that lie in memory at a time take "
+        "1.4 GB, and there are 1.1 GB; take a smaller one, or let eval.view begin with a smaller "
+        "crop\n"
+    )
+    line = told(2, sections(place, eval={"view": "crop_random(30)|resize(8, 8)"}))
+    assert line.startswith("error: eval.view: data.validation, example 0: size=30 is larger than ")
 
 
 def test_an_image_above_the_limit(told, place):
@@ -111,7 +122,7 @@ def test_a_class_without_images(told, tiny, place, capsys):
     for file in (place / "train" / "ant").iterdir():
         file.unlink()
     line = told(3, sections(place))
-    assert f"{place}/train/ant: holds no image; put images there or remove the folder" in line
+    assert f"{place}/train/ant: holds no image; put PNG, JPEG, " in line
 
 
 def test_links_that_lead_nowhere(told, place):

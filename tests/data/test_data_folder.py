@@ -105,6 +105,47 @@ def test_splits_with_other_names(tmp_path, load):
     assert len(splits["train"]) == len(splits["test"]) == 1
 
 
+@pytest.mark.parametrize("names", ["Train Val", "Training Testing", "seg_train seg_test", "a b"])
+def test_a_part_is_held_out_of_splits_with_other_names(tmp_path, load, names):
+    first, second = names.split()
+    tree(tmp_path, *(f"{first}/{name}/{number}.png" for name in "ab" for number in range(8)),
+         f"{second}/a/1.png")  # fmt: skip
+    held = {"train": "holdout(25%)", "validation": "holdout(25%)"}
+    line = refused(load, tmp_path, "has no split 'train', but ", splits=held, kind=ConfigError)
+    typed = dict(re.findall(r"data\.(\w+)='([^']*)'", line))
+    splits = load(tmp_path, typed).splits
+    assert len(splits["train"]) == (16 if second == "Val" else 12)
+    assert len(splits["validation"]) == (1 if second == "Val" else 4)
+
+
+def test_a_single_class_is_said(tmp_path, load, lines):
+    tree(tmp_path, "train/train/cat/1.png", "train/train/dog/1.png")
+    assert load(tmp_path).class_names == ("train",)
+    assert lines[0] == (
+        f"warning: {tmp_path}/train: there is one class, 'train', and its 2 folders belong to it "
+        "(cat, dog)"
+    )
+
+
+def test_names_that_a_terminal_would_obey_are_escaped(tmp_path, load, lines):
+    tree(tmp_path, "train/cat/1.png")
+    (tmp_path / "train" / "cat" / "a\nb\x1b[31m.txt").touch()
+    load(tmp_path)
+    assert lines[-1].endswith(r"train: passed over 1 .txt (first: cat/a\nb\x1b[31m.txt)")
+    (tmp_path / "train" / "cat" / "a\nb\x1b[31m.png").touch()
+    refused(load, tmp_path, r"cat/a\nb\x1b[31m.png: image 1 is an empty file; replace or remove it")
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_what_may_not_be_read_is_named(tmp_path, load):
+    tree(tmp_path, "train/cat/in/1.png")
+    for place, mode in (("train/cat/in", 0o444), ("train/cat", 0), ("train/cat/in/1.png", 0)):
+        before = (tmp_path / place).stat().st_mode
+        (tmp_path / place).chmod(mode)
+        refused(load, tmp_path, place, "cannot be ", "(Permission denied)")
+        (tmp_path / place).chmod(before)
+
+
 def test_a_validation_part_is_taken_from_train_as_the_message_says(tmp_path, load):
     tree(tmp_path, *(f"train/{name}/{number}.png" for name in "ab" for number in range(10)))
     line = refused(load, tmp_path, splits=TRAIN | {"validation": "validation"}, kind=ConfigError)
@@ -235,7 +276,7 @@ def test_an_empty_class_of_train_is_refused(tmp_path, load):
     tree(tmp_path, "train/cat/1.png")
     (tmp_path / "train" / "dog").mkdir()
     (tmp_path / "train" / "dog" / "list.txt").write_text("x")
-    refused(load, tmp_path, "train/dog: holds no image (passed over: 1 .txt (first: ", "put images")
+    refused(load, tmp_path, "train/dog: holds no image (passed over: 1 .txt (first: ", "put PNG,")
 
 
 def test_a_flat_validation_folder(tmp_path, load, lines):
@@ -252,6 +293,8 @@ def test_a_flat_validation_folder(tmp_path, load, lines):
         "ImageId,PredictionString\r\nv_1,n01 1 2 3 4 n01 5 6 7 8\r\nv_2,n02 x\r\nv_3,n02 x\r\n",
         "\ufeffv_1.png n01\nval/v_2.png n02 x\nv_3.png n02 x",
         "v_1.png\tn01\t0\t32\t44\t62\nv_2.png\tn02 x\t0\nv_3.png\tn02 x\t0",
+        'file;class\r\nv_1.png;n01\r\n"v_2.png";"n02 x"\r\n"v_3.png";"n02 x";"more"\r\n',
+        '"file","class"\n"v_1.png","n01"\n\'v_2.png\', \'n02 x\'\nv_3.png,n02 x\n',
     ):
         labels.write_text(text)
         split = load(source, splits).splits["validation"]
@@ -262,6 +305,7 @@ def test_a_flat_validation_folder(tmp_path, load, lines):
         ("v_1,n01\nv_1,n02 x", "'v_1' has two classes"),
         ("v_1,n01\nv_2,n01", "has no line for"),
         ("v_1,n05\n", "line 1 has the class 'n05'"),
+        ("v_1;N01\n", "line 1 has the class 'N01', which no folder of 'train' has; write 'n01'"),
     ):
         labels.write_text(text)
         refused(load, source, labels, words, splits=splits)
@@ -330,7 +374,7 @@ def test_damaged_files_are_named(tmp_path, load):
     for content, words in (
         (whole[:50], "image 1 is damaged ("),
         (b"text", "image 1 is not a PNG, JPEG, WebP"),
-        (b"", "image 1 is not a PNG, JPEG, WebP"),
+        (b"", "image 1 is an empty file"),
     ):
         file.write_bytes(content)
         refused(load, root, file, words, splits={"train": "train"})

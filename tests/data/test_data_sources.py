@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from kdaug_jax import data
 from kdaug_jax.errors import ConfigError, DataError
@@ -206,6 +207,16 @@ def test_splits_may_differ_in_size():
     splits = data.load(data.register("sizes", other), SPLITS).splits
     assert splits["train"].size == (6, 6) and splits["test"].size == (4, 6)
     assert splits["test"].sizes.tolist() == [[4, 6]] * 6
+
+
+def test_a_path_needs_the_name_of_a_source(tmp_path):
+    photographs = tmp_path / "photographs" / "cat"
+    photographs.mkdir(parents=True)
+    Image.new("RGB", (4, 4)).save(photographs / "1.png")
+    with pytest.raises(ConfigError) as caught:
+        data.load(str(photographs.parent), {"train": "train"})
+    typed = str(caught.value).partition("; write ")[2].partition(", or another name")[0]
+    assert data.load(typed, {"train": "train"}).class_names == ("cat",)
 
 
 @pytest.mark.parametrize("source", ["idx", "cifar10:", "cifar100: ", "folder:"])

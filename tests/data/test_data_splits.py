@@ -118,6 +118,9 @@ def test_reduced_sets_of_pba():
         ("train[20:10]", "holds none"),
         ("pba_reduced(1000, 4)", "at most 1003"),
         ("pba_reduced(0, 4)", "must be positive"),
+        ("holdout(15)", "cannot read"),
+        ("holdout(100%)", "cannot read"),
+        ("holdout(0.0%)", r"holdout\(0%\) leaves nothing for validation; take more than 0%"),
     ],
 )
 def test_what_is_wrong_with_a_split(text, message):
@@ -125,9 +128,46 @@ def test_what_is_wrong_with_a_split(text, message):
         choose(BASE, "train", text, "made")
 
 
-def test_reduced_sets_have_no_test_part():
-    with pytest.raises(ConfigError, match="data.test: pba_reduced has a part for"):
-        choose(BASE, "test", "pba_reduced(4, 4)", "made")
+@pytest.mark.parametrize("text", ["pba_reduced(4, 4)", "holdout(15%)"])
+def test_what_parts_train_in_two_has_no_test_part(text):
+    with pytest.raises(ConfigError, match=r"data.test: (pba_reduced|holdout) has a part for"):
+        choose(BASE, "test", text, "made")
+
+
+def test_a_part_is_held_out_where_there_is_no_validation_split():
+    for share, kept in (("15%", "85%"), (" 12.5 % ", "87.5%")):
+        text = f"holdout({share})"
+        assert rows(text) == rows(f"stratified(train[:{kept}], shuffle=0)")
+        assert rows(text, "validation") == rows(f"stratified(train[{kept}:], shuffle=0)")
+    given = {**BASE, "validation": SORTED["train"].take(np.arange(30))}
+    assert choose(given, "train", "holdout(15%)", "made") is given["train"]
+    assert choose(given, "validation", "holdout(15%)", "made") is given["validation"]
+
+
+@pytest.mark.parametrize("splits, line", [
+    ("train", "15 % of each class of 'train' are held out for validation, at random"),
+    ("train validation", "nothing of 'train' is held out, since there is a split 'validation'"),
+])  # fmt: skip
+def test_what_is_held_out_is_said(splits, line):
+    source = data.register("held", data.from_arrays({
+        split: (IMAGE[:200], LABEL[:200]) for split in [*splits.split(), "test"]
+    }))  # fmt: skip
+    lines, texts = [], {"train": "holdout(15%)", "validation": "holdout(15%)"}
+    options = data.ReadOptions(say=lines.append)
+    chosen = data.load(source, texts, options).splits
+    assert lines == [
+        f"{source}: {line}",
+        f"{source}: there is a split 'test', which is not used; --config.data.test=test reports on "
+        "it",
+    ]
+    assert data.overlaps(chosen, texts) == {}
+    lines.clear()
+    data.load(source, {**texts, "test": "test"}, options)
+    assert lines == [f"{source}: {line}"]
+    for other in ("train", "holdout(20%)"):
+        with pytest.raises(ConfigError) as caught:
+            data.load(source, {**texts, "validation": other}, options)
+        assert str(caught.value).endswith("; write data.validation='holdout(15%)'")
 
 
 def test_a_set_sorted_by_class_is_not_sliced_unaware():

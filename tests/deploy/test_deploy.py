@@ -119,7 +119,7 @@ def error_of(capsys):
 
 @pytest.mark.parametrize(("content", "message"), [
     (None, "cannot be read (No such file or directory); name a file"),
-    (b"", "image 0 is not a PNG, JPEG, WebP"),
+    (b"", "image 0 is an empty file"),
     (b"GIF89a", "image 0 is not a PNG, JPEG, WebP"),
     (b"\x89PNG\r\n\x1a\n" + bytes(40), "image 0 is "),
 ])  # fmt: skip

@@ -184,7 +184,7 @@ def test_a_set_of_the_networks_size_is_not_cropped_again(tmp_path, place, tiny_f
     assert results["eval/small/nll"] == pytest.approx(nll, rel=1e-5)
 
 
-def test_all_corruptions_give_the_mean_corruption_error(tmp_path, tiny_family):
+def test_all_corruptions_give_a_mean_error(tmp_path, tiny_family):
     random = np.random.RandomState(0)
     made.cifar(tmp_path / "cifar", 10, per_file=16)
     for name in CORRUPTIONS:
@@ -205,10 +205,11 @@ def test_all_corruptions_give_the_mean_corruption_error(tmp_path, tiny_family):
         np.mean([1 - results[f"eval/c_{name}_{level}/accuracy"] for level in range(1, 6)])
         for name in CORRUPTIONS
     ]
-    assert results["eval/c/mean_corruption_error"] == pytest.approx(np.mean(errors), abs=1e-12)
+    assert results["eval/c/mean_error"] == pytest.approx(np.mean(errors), abs=1e-12)
+    assert not any("mean_corruption_error" in name for name in results)
     table = console.getvalue().partition("data set")[2].splitlines()
     assert [row for row in table if row.split()[:1] == ["c"]][0].split() == [
-        "c", "mCE", f"{100 * np.mean(errors):.2f}", "%", "-"
+        "c", "mean", "error", f"{100 * np.mean(errors):.2f}", "%", "-"
     ]
     for level in range(1, 6):
         assert results[f"eval/fog_{level}/nll"] == results[f"eval/c_fog_{level}/nll"]
@@ -219,18 +220,26 @@ def test_all_corruptions_give_the_mean_corruption_error(tmp_path, tiny_family):
     assert evaluate_run(config, tmp_path / "w", stream=io.StringIO())[""] == results
 
 
-def test_imagenet_c_divides_by_the_errors_of_alexnet():
-    accuracy = {name: 0.3 + 0.02 * number for number, name in enumerate(CORRUPTIONS)}
-    sets = [
-        EvalSet(SetData(f"c_{name}_{level}", "c", name, "imagenetc:D", None, ()), None)
+def corrupted(normalized):
+    return [
+        EvalSet(SetData(f"c_{name}_{level}", "c", name, normalized, "imagenetc:D", None, ()), None)
         for name in CORRUPTIONS for level in range(1, 6)
     ]
+
+
+def test_imagenet_c_divides_by_the_errors_of_alexnet():
+    accuracy = {name: 0.3 + 0.02 * number for number, name in enumerate(CORRUPTIONS)}
+    sets = corrupted(normalized=True)
     numbers = {f"eval/{item.data.name}/accuracy": accuracy[item.data.corruption] for item in sets}
     expected = np.mean([
         (1 - accuracy[name]) / (ALEXNET_ERRORS[name] / 100) for name in CORRUPTIONS
     ])
     assert corruption_errors(sets, numbers) == {
         "eval/c/mean_corruption_error": pytest.approx(expected)
+    }
+    mean = 1 - np.mean([*accuracy.values()])
+    assert corruption_errors(corrupted(normalized=False), numbers) == {
+        "eval/c/mean_error": pytest.approx(mean)
     }
     assert corruption_errors(sets[5:], numbers) == {}  # a corruption is missing
     assert corruption_errors(sets, {"eval/c_fog_1/nll": 1.0}) == {}  # without accuracy
@@ -242,7 +251,7 @@ WNIDS = tuple(f"n{10_000_000 + 7 * number:08d}" for number in range(1000))
 def folders(root, names):
     """Class folders that share a few images."""
     pictures = []
-    root.parent.mkdir()
+    root.parent.mkdir(parents=True)
     for level in range(3):
         pictures.append(root.parent / f"{level}.png")
         Image.new("RGB", (SIDE, SIDE), (level, level, level)).save(pictures[-1])
@@ -252,12 +261,24 @@ def folders(root, names):
     return root
 
 
-def classes_of(place, source, trained_names):
-    """Positions of a set's classes among those of a network."""
+def set_of(place, source, trained_names):
+    """A set as a network of these classes is evaluated on it."""
     info = data.describe(data.load(f"folder:{place / 'base'}", {"train": "train"}))
     full = configs.validate(experiment(place, (("s", source),)))
-    (found,) = load_sets(full, info, trained_names, lambda line: None)
-    return found.classes
+    (loaded,) = load_sets(full, info, trained_names, lambda line: None)
+    return loaded
+
+
+def classes_of(place, source, trained_names):
+    """Positions of a set's classes among those of a network."""
+    return set_of(place, source, trained_names).classes
+
+
+def test_the_errors_of_alexnet_are_those_on_imagenet_c_alone(place, tmp_path):
+    for name, classes, normalized in (("tiny", WNIDS[:200], False), ("c", WNIDS, True)):
+        folders(tmp_path / name / "fog" / "3", classes)
+        loaded = set_of(place, f"imagenetc:{tmp_path / name}?corruption=fog&severity=3", WNIDS)
+        assert loaded.normalized == normalized
 
 
 def test_classes_of_sets_of_imagenet(place, tmp_path):

@@ -18,6 +18,7 @@ from kdaug_jax.images.decode import (
     decode,
     image_size,
     open_image,
+    read_header,
 )
 
 RGB = np.random.RandomState(0).randint(0, 256, (5, 4, 3), dtype=np.uint8)
@@ -99,13 +100,17 @@ def test_other_formats_and_what_is_no_image():
     gif = Image.fromarray(RGB).quantize(8)
     np.testing.assert_array_equal(decode(encoded(gif, "GIF"), "file", 0), gif.convert("RGB"))
     for content, begins in (
-        (b"", r"\(0 bytes\)"),
-        (b"<html><body>", r"\(12 bytes that begin b'<html><b'\)"),
-        (encoded(Image.fromarray(RGB), "ICO"), "bytes that begin"),
-        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "bytes that begin b'%!PS"),
+        (b"<html><body>", r"\(it begins b'<html><b'\)"),
+        (encoded(Image.fromarray(RGB), "ICO"), "it begins"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "it begins b'%!PS"),
+        # Nothing can be cut of an image without pixels.
+        (b"P6\n0 5\n255\n", r"file that can be read \(it begins b'P6"),
     ):
-        with pytest.raises(DataError, match=f"a.jpg: image 2 is not a PNG, JPEG, .*{begins}"):
-            decode(content, "a.jpg", 2)
+        for call in (decode, lambda *args: read_header(io.BytesIO(args[0]), *args[1:], TURNED)):
+            with pytest.raises(DataError, match=f"a.jpg: image 2 is not a PNG, JPEG, .*{begins}"):
+                call(content, "a.jpg", 2)
+    with pytest.raises(DataError, match="a.jpg: image 2 is an empty file; replace or remove it"):
+        decode(b"", "a.jpg", 2)
 
 
 def test_files_of_several_pictures_are_refused_but_a_cameras_preview():
@@ -236,8 +241,12 @@ def test_a_transparent_colour_of_sixteen_bits_cannot_be_seen():
     wide = RGB.astype(np.uint16) * 257
     content = png(wide, 16, 2, struct.pack(">3H", *wide[1, 1].tolist()))
     for options in (DecodeOptions(), WHITE, BLACK, TURNED):
-        with pytest.raises(DataError, match="has 16-bit colours of which one is transparent"):
+        with pytest.raises(DataError) as caught:
             decode(content, "file", 0, options)
+        assert str(caught.value) == (
+            "file: image 0 has 16-bit colours of which one is transparent, which cannot be put on "
+            "a background; store it with 8 bits, or let data.bad_images='skip' pass over it"
+        )
 
 
 def test_areas_above_the_limit_are_refused_before_they_are_decoded():

@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib.util
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from kdaug_jax.data.dataset import Dataset
@@ -76,6 +77,12 @@ def find_source(text: str) -> tuple[Callable[[str], Any], str]:
     name, _, rest = text.partition(":")
     if name in SOURCES:
         return SOURCES[name], rest
+    if ":" not in text and text and Path(text).expanduser().exists():
+        kind = "folder" if Path(text).expanduser().is_dir() else "arrays"
+        raise ConfigError(
+            "data.source", f"'{text}' is a path without the name of a source",
+            f"write {kind}:{text}, or another name before it",
+        )
     attribute, _, argument = rest.partition(":")
     identifiers = all(part.isidentifier() for part in (*name.split("."), attribute))
     if not identifiers or not ("." in name or _is_module(name)):

@@ -22,11 +22,12 @@ from kdaug_jax.data.tree import (
     list_classes,
     split_of_files,
 )
-from kdaug_jax.errors import ConfigError, DataError
+from kdaug_jax.errors import ConfigError, DataError, printable
 
 SPLITS = ("train", "validation", "test", *SYNONYMS)
 LAYOUT = "the layout is DIR/SPLIT/CLASS/IMAGE.jpg, such as DIR/train/cat/1.jpg"
 KAGGLE = Path("ILSVRC", "Data", "CLS-LOC")
+QUOTED = " \t\"'"  # what may stand around a field of a label file
 KAGGLE_LABELS = "LOC_val_solution.csv"
 
 
@@ -206,6 +207,12 @@ def read_classes(
     passed = Passed()
     for name in images(place, passed).names:
         passed.add("images beside the class folders", str(place / name))
+    inner = folders(place / names[0], Passed()) if len(classes) == len(names) == 1 else ()
+    if len(inner) > 1:  # perhaps an archive that was unpacked into a folder of its own
+        options.say(printable(
+            f"warning: {place}: there is one class, '{names[0]}', and its {len(inner)} folders "
+            f"belong to it ({', '.join(inner[:2])}{', …' * (len(inner) > 2)})"
+        ))
     files, label = list_classes(place, classes, passed)
     return split_of_files(place, files, label, classes, passed, options, complete=complete)
 
@@ -216,10 +223,10 @@ def read_labels(
     """Reads the classes of files from a text file.
 
     Args:
-      path: lines of a file name, with or without its suffix, and a class name, separated by a tab,
-        a comma or spaces; the class may be followed by more words, as in Kaggle's
-        LOC_val_solution.csv and Tiny ImageNet's val_annotations.txt. A first line that names
-        neither is a header.
+      path: lines of a file name, with or without its suffix, and a class name, in quotes or not,
+        separated by a tab, a comma, a semicolon or spaces; the class may be followed by more words,
+        as in Kaggle's LOC_val_solution.csv and Tiny ImageNet's val_annotations.txt. A first line
+        that names neither is a header.
       files: N files.
       classes: the class names, by number.
       place: where the files lie, for messages.
@@ -245,9 +252,9 @@ def read_labels(
     for position, line in enumerate(lines, start=1):
         if not line.strip():
             continue
-        separator = next((mark for mark in "\t," if mark in line), None)
-        name, _, rest = (part.strip() for part in line.strip().partition(separator or " "))
-        words = rest.split("\t")[0].split(",")[0].strip() if separator else rest
+        separator = next((mark for mark in "\t,;" if mark in line), None)
+        name, _, rest = (part.strip(QUOTED) for part in line.strip().partition(separator or " "))
+        words = rest.split(separator)[0].strip(QUOTED) if separator else rest
         number = next(
             (numbers[text] for text in (rest, words, *rest.split()[:1]) if text in numbers), None
         )
@@ -255,10 +262,13 @@ def read_labels(
         if number is None:
             if position == 1 and name not in present:
                 continue
-            what = f"line {position} has the class '{rest[:40]}', which no folder of 'train' has"
+            what = f"line {position} has the class '{words[:40]}', which no folder of 'train' has"
             if not rest:
                 what = f"line {position} has one word"
-            raise DataError(str(path), what, remedy)
+            alike = [text for text in classes if folded(text) == folded(words)]
+            raise DataError(
+                str(path), what, f"write '{alike[0]}', as the folder is called" if alike else remedy
+            )
         if known.setdefault(name, number) != number:
             raise DataError(str(path), f"'{name}' has two classes", "keep one line for each file")
         if name not in present:

@@ -8,6 +8,7 @@ from kdaug_jax.augment import STAGES
 from kdaug_jax.experiment.views.language import (
     Call,
     ViewSpec,
+    host_numbers,
     hparams,
     parse,
     parse_all,
@@ -42,6 +43,7 @@ __all__ = [
     "cut_image",
     "cutter",
     "draws_of",
+    "host_numbers",
     "hparams",
     "views_to_make",
     "make",

@@ -287,6 +287,20 @@ def hparams(specs: Sequence[ViewSpec]) -> tuple[dict[str, np.ndarray], dict[str,
     return values, ranges
 
 
+def host_numbers(texts: Mapping[str, str], info: Info) -> set[str]:
+    """Returns the paths of numbers that would be traced if crops ran on the host.
+
+    Args:
+      texts: view expressions by name.
+      info: facts of the training split; its `host_crops` says where crops run.
+    """
+    on_host, here = (
+        hparams(parse_all(texts, info._replace(host_crops=host)))[0]
+        for host in (True, info.host_crops)
+    )
+    return on_host.keys() - here.keys()
+
+
 def views_to_make(
     specs: Sequence[ViewSpec], pairs: Sequence[tuple[str, str]]
 ) -> tuple[ViewSpec, ...]:

@@ -233,12 +233,13 @@ class Cutter(NamedTuple):
             for name, leading in self.leading.items()
         }
 
-    def check(self, sizes: np.ndarray, where: str) -> None:
+    def check(self, sizes: np.ndarray, where: str, path: str = "") -> None:
         """Validates every size of a split, so that no image is refused after hours of training.
 
         Args:
           sizes: `i32[N,2]`.
           where: names the split, for messages.
+          path: config path of the view, for messages; by default `views.<name>`.
 
         Raises:
           ConfigError: an image is too small or too large for a crop.
@@ -247,9 +248,8 @@ class Cutter(NamedTuple):
             refused = crops.misfit(leading.crops, sizes)
             if refused is not None:
                 number, error = refused
-                raise ConfigError(
-                    f"views.{name}", f"{where}, example {number}: {error.what}", error.remedy
-                )
+                what = f"{where}, example {number}: {error.what}"
+                raise ConfigError(path or f"views.{name}", what, error.remedy)
 
 
 def cutter(specs: Sequence[Any]) -> Cutter:
