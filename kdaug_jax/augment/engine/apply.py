@@ -14,7 +14,6 @@ from typing import Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import PartitionSpec
 
 from kdaug_jax.augment.arithmetic.packed import ALPHA, pack, unpack
 from kdaug_jax.augment.engine import tpu
@@ -23,13 +22,13 @@ from kdaug_jax.augment.engine.kernels import Colours, Kernels, Row, bind_kernels
 from kdaug_jax.augment.engine.rows import GIVEN, Table
 from kdaug_jax.augment.ops.checks import check_batch
 from kdaug_jax.errors import ArgumentError, suggest
+from kdaug_jax.per_device import on_each_device
 from kdaug_jax.runtime.platform import target_platform
 
 Implementation = Literal["auto", "switch", "loop", "gather", "kernel"]
 IMPLEMENTATIONS = (*DISPATCHES, "kernel")
 # Pixels on a CPU that all ops are applied to in turn.
 BLOCK = 1 << 19
-DATA = "data"
 
 
 class Shares(NamedTuple):
@@ -141,7 +140,7 @@ def apply_ops(
         run = _in_blocks(run, max(1, BLOCK // math.prod(table.size)))
     elif implementation == "kernel":
         run = _in_blocks(run, tpu.images_a_call(table, op_ids.shape[1]))
-    run = _on_each_device(run, images.shape[0], alone=implementation == "kernel")
+    run = on_each_device(run, images.shape[0], alone=implementation == "kernel")
     return run(images, op_ids, square_offsets)
 
 
@@ -220,27 +219,6 @@ def _in_blocks(run: Callable[..., jax.Array], most: int) -> Callable[..., jax.Ar
         return augmented.reshape(batch, *augmented.shape[2:])
 
     return blocks
-
-
-def _on_each_device(
-    run: Callable[..., jax.Array], batch: int, *, alone: bool
-) -> Callable[..., jax.Array]:
-    """Runs on each device's own images.
-
-    Args:
-      run: the computation.
-      batch: number of images.
-      alone: whether the computation cannot be divided by XLA, so that each device computes a batch
-        that they cannot share evenly by itself.
-    """
-    mesh = jax.sharding.get_abstract_mesh()
-    if DATA in mesh.axis_names and batch % mesh.shape[DATA] == 0:
-        spec = PartitionSpec(DATA)
-    elif alone and mesh.axis_names:
-        spec = PartitionSpec()
-    else:
-        return run
-    return jax.shard_map(run, in_specs=spec, out_specs=spec, check_vma=False)
 
 
 def stage(
