@@ -70,7 +70,7 @@ def apply_ops(
         the table are. They decide how much work `gather` does, never what comes out.
       implementation: "switch", "loop", "gather", "kernel", or "auto", see `choose`. A CPU
         interprets "kernel", which is for tests; images with a row that the kernel does not
-        compute (`tpu.slow_ops`) are computed by "gather" in the same call.
+        compute (`tpu.slow_ops`) are computed by "loop" in the same call.
 
     Returns:
       `u8[B,H,W,C]`.
@@ -121,7 +121,7 @@ def apply_ops(
         packed = tpu.apply_rows(
             packed, fast_ids, square_offsets, table, colours, interpret=platform == "cpu"
         )
-        rest = functools.partial(staged, "gather", among_slow(shares))
+        rest = functools.partial(staged, "loop", shares)
         return in_rounds(rest, is_slow, shares.slow, packed, op_ids, square_offsets)
 
     def run(images: jax.Array, op_ids: jax.Array, square_offsets: jax.Array) -> jax.Array:
@@ -190,15 +190,6 @@ def shares_of(table: Table, stages: int) -> Shares:
         tuple(np.bincount(column) / len(column)) for column in (table.source, table.kind)
     )
     return Shares(source, kind, float(1 - (1 - slow_rows(table).mean()) ** stages))
-
-
-def among_slow(shares: Shares) -> Shares:
-    """Returns shares that are at least those among the images with a slow row."""
-
-    def most(parts: tuple[float, ...]) -> tuple[float, ...]:
-        return tuple(min(1.0, part / shares.slow) if shares.slow > 0 else 1.0 for part in parts)
-
-    return Shares(most(shares.source), most(shares.kind), 1.0)
 
 
 def _in_blocks(run: Callable[..., jax.Array], most: int) -> Callable[..., jax.Array]:
