@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 from jax.sharding import PartitionSpec
@@ -12,12 +13,13 @@ DATA = "data"
 
 
 def on_each_device(
-    run: Callable[..., jax.Array], batch: int, *, alone: bool
-) -> Callable[..., jax.Array]:
+    run: Callable[..., Any], batch: int, *, alone: bool
+) -> Callable[..., Any]:
     """Returns a function that runs on each device's own examples.
 
     Args:
-      run: `f(*arrays [B,...]) -> [B,...]`, which treats each example apart.
+      run: `f(*arrays [B,...])` of arrays `[B,...]` or a tree of them, which treats each example
+        apart.
       batch: B, number of examples over all devices of the mesh in whose context it is traced.
       alone: whether the computation cannot be divided by XLA, so that each device computes a batch
         that they cannot share evenly by itself.

@@ -48,10 +48,9 @@ def reductions(entry):
 
 
 @pytest.fixture(scope="module")
-def steps(request):
+def steps(compiler):
     """The steps, compiled once for all tests of this file."""
-    platform, directory = request.getfixturevalue("compiler")
-    return compiled(directory, "kd", "kd_in_bfloat16", "cutmix_pick", "crd", "imagenet")
+    return compiled(compiler[1], "kd", "kd_in_bfloat16", "cutmix_pick", "crd", "imagenet")
 
 
 @pytest.mark.parametrize("compiler", ["tpu"], indirect=True)
@@ -61,9 +60,10 @@ def test_steps_for_a_pod(steps):
     for name in ("kd_in_bfloat16", "cutmix_pick", "crd", "imagenet"):  # whose groups are a chip's
         assert reductions(steps[name])[0] <= 4, name
     assert sum(entry["cpu_seconds"] for entry in steps.values()) < 150
-    # A bank's rows are sorted by class; no element of [B, N] is gathered or scattered.
-    rows = 2 * 64 * 256  # of the bank, of which 128 numbers each are gathered or written
-    assert steps["crd"]["gathered"] <= 2.1 * 2 * rows and steps["crd"]["scattered"] <= 2 * rows
+    # No element of [B, N] is gathered or scattered: rows of 128 numbers alone, of the banks.
+    rows, batch, count = 2 * 64 * 256, 64 * 256, steps["crd"]["steps"]
+    assert steps["crd"]["gathered"] <= count * 3.1 * rows
+    assert steps["crd"]["scattered"] <= count * 2 * batch
     assert steps["crd"]["kernels"] == {"take_along_rows": 6 * steps["crd"]["steps"]}
     assert steps["imagenet"]["kernels"] == {"augment": steps["imagenet"]["steps"]}
 
