@@ -16,6 +16,7 @@ from kdaug_jax.errors import DataError
 from kdaug_jax.evaluation.data_sets import load_data
 from kdaug_jax.experiment import config as configs
 from kdaug_jax.runtime.console import Console
+from kdaug_jax.training.setup import notices
 
 
 def compile_with_flags(config: Mapping[str, Any], values: flags.FlagValues) -> None:
@@ -55,6 +56,8 @@ def compile_run(
     compilers.use(target.chip.platform, folder)
     devices = topologies.devices_of(target)
     job = programs.plan(full, dataset, devices, Path(directory).expanduser().absolute())
+    for line in notices(job.programs, job.mesh):
+        console.say(line)
     calls = programs.training(job)
     measured = []
     for work in (*calls, programs.evaluation(job, calls[0])):

@@ -228,6 +228,11 @@ FIELDS: dict[str, Field] = {
         0, "Steps of one compiled call; 0: chosen to fit the intervals of logging, evaluation and "
         "checkpoints.", COUNT
     ),
+    "train.reduce": Field(
+        "float32", "Type in which TPUs make the gradients of kernels and biases and add them up "
+        "over devices; `bfloat16` halves what is sent. Other devices take that of `precision`.",
+        ("float32", "bfloat16"),
+    ),
     "train.allow_weak_teacher": Field(
         False, "Whether a teacher may be no better than chance on the validation split."
     ),

@@ -16,6 +16,7 @@ from kdaug_jax import rng
 from kdaug_jax.experiment import networks, optim, terms, views
 from kdaug_jax.experiment.context import StepContext
 from kdaug_jax.experiment.view_metrics import disagreement
+from kdaug_jax.models.gradients import reduced_in
 from kdaug_jax.types import Batch, Clock, Hparams, Info, Outputs, Range, TrainState, View
 
 
@@ -130,7 +131,8 @@ class Program:
     ) -> tuple[dict[str, Outputs], dict[str, Any]]:
         """Runs every needed pair that is not given; returns outputs and new running statistics."""
         variables = self.variables(params, network_state, frozen)
-        return networks.run(self.networks, self.pairs, variables, given, context)
+        with reduced_in(self.config["train"]["reduce"]):
+            return networks.run(self.networks, self.pairs, variables, given, context)
 
     def compute_terms(self, params, state, outputs, context: StepContext):
         """Computes all terms, see `experiment.terms.apply`; sums are by the optimiser's groups."""

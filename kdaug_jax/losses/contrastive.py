@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import jax
@@ -10,7 +11,15 @@ import jax.numpy as jnp
 from kdaug_jax.errors import ArgumentError
 from kdaug_jax.losses import adapters
 from kdaug_jax.losses.arrays import flat, masked_mean, matmul, normalized, over_groups
-from kdaug_jax.losses.sampling import contrast_rows, rows_of, sampling_state
+from kdaug_jax.losses.lanes import take_along_rows
+from kdaug_jax.losses.sampling import (
+    Strata,
+    contrast_rows,
+    has_strata,
+    rows_of,
+    sampling_state,
+    stratum_of,
+)
 from kdaug_jax.losses.term import Context, RowUpdate, Term, TermInput, merged, written
 from kdaug_jax.types import Fraction, Info, Positive
 
@@ -36,7 +45,9 @@ def embed(params: Params, features: jax.Array) -> jax.Array:
     return normalized(adapters.linear(params, flat(features)))
 
 
-def bank_scores(bank: jax.Array, query: jax.Array, rows: jax.Array, chunk: int) -> jax.Array:
+def bank_scores(
+    bank: jax.Array, query: jax.Array, rows: jax.Array, chunk: int, strata: Strata | None = None
+) -> jax.Array:
     """Returns the inner products of each query with its rows of a bank.
 
     Args:
@@ -45,14 +56,17 @@ def bank_scores(bank: jax.Array, query: jax.Array, rows: jax.Array, chunk: int) 
       rows: `i32[B,K]`, 0..N-1.
       chunk: rows per query that are gathered at once, where gathering is cheaper than the product
         with the whole bank; bounds the memory to B chunk D numbers.
+      strata: of all rows but the first of each query, if these were drawn from strata. A TPU then
+        gathers no elements of the product with the whole bank.
 
     Returns:
       `f32[B,K]`.
     """
     bank = jax.lax.stop_gradient(bank)
     if bank.shape[0] <= DENSE * rows.shape[1]:
-        scores = matmul(query, bank.astype(jnp.float32).T)
-        return jnp.take_along_axis(scores, rows, axis=1)
+        if strata is None:
+            return _by_elements(query, bank, rows, strata)
+        return _dense_scores(query, bank, rows, strata)
     count = rows.shape[1]
     padded = jnp.pad(rows, ((0, 0), (0, -count % chunk)))
     parts = jnp.moveaxis(padded.reshape(rows.shape[0], -1, chunk), 1, 0)
@@ -64,6 +78,70 @@ def bank_scores(bank: jax.Array, query: jax.Array, rows: jax.Array, chunk: int) 
 
     _, scores = jax.lax.scan(lambda carry, part: (carry, score(query, part)), None, parts)
     return jnp.moveaxis(scores, 0, 1).reshape(rows.shape[0], -1)[:, :count]
+
+
+def _by_elements(query, bank, rows, strata):
+    """Takes elements of the product with the whole bank: the form for CPUs and GPUs."""
+    del strata
+    scores = matmul(query, bank.astype(jnp.float32).T)
+    return jnp.take_along_axis(scores, rows, axis=1)
+
+
+def _by_lanes(query, bank, rows, strata, *, interpret: bool = False):
+    """Takes elements of the product with the bank sorted by class: the form for TPUs."""
+    positive = matmul(query[:, None, :], bank[rows[:, 0]].astype(jnp.float32)[:, :, None])
+    scores = matmul(query, bank[strata.order].astype(jnp.float32).T)
+    negative = _take_strata(interpret, scores, strata)
+    return jnp.concatenate([positive[:, 0], negative], axis=1)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _take_strata(interpret: bool, scores: jax.Array, strata: Strata) -> jax.Array:
+    return take_along_rows(scores, strata.place, interpret=interpret)
+
+
+def _take_strata_forward(interpret, scores, strata):
+    return _take_strata(interpret, scores, strata), strata
+
+
+def _take_strata_backward(interpret, strata, cotangent):
+    """Each row asks its stratum whether it was drawn: a gather where the transpose scatters."""
+    stratum, other_class = stratum_of(strata)
+    drawn = take_along_rows(strata.place, stratum, interpret=interpret)
+    given = take_along_rows(cotangent, stratum, interpret=interpret)
+    position = jnp.arange(stratum.shape[1], dtype=jnp.int32)[None, :]
+    return jnp.where(other_class & (drawn == position), given, 0.0), None
+
+
+_take_strata.defvjp(_take_strata_forward, _take_strata_backward)
+
+
+@jax.custom_vjp
+def _dense_scores(query, bank, rows, strata):
+    arguments = query, bank, rows, strata
+    return jax.lax.platform_dependent(*arguments, tpu=_by_lanes, default=_by_elements)
+
+
+def _dense_scores_forward(*arguments):
+    return _dense_scores(*arguments), arguments
+
+
+def _dense_scores_backward(arguments, cotangent):
+    # Of each platform the gradient apart: the two forms keep different things for it.
+    def transposed(form):
+        def by_query(query, *others_and_cotangent):
+            *others, cotangent = others_and_cotangent
+            return jax.vjp(lambda query: form(query, *others), query)[1](cotangent)[0]
+
+        return by_query
+
+    by_query = jax.lax.platform_dependent(
+        *arguments, cotangent, tpu=transposed(_by_lanes), default=transposed(_by_elements)
+    )
+    return by_query, None, None, None
+
+
+_dense_scores.defvjp(_dense_scores_forward, _dense_scores_backward)
 
 
 def nce(score: jax.Array, z: jax.Array, size: int, temperature: Positive):
@@ -88,7 +166,7 @@ def nce(score: jax.Array, z: jax.Array, size: int, temperature: Positive):
 
 def crd_loss(
     state: Params, student: jax.Array, teacher: jax.Array, contrast: jax.Array,
-    temperature: Positive, chunk: int,
+    temperature: Positive, chunk: int, strata: Strata | None = None,
 ) -> tuple[jax.Array, jax.Array]:
     """CRD loss: the student's embeddings against the teacher's bank, and the reverse.
 
@@ -99,13 +177,14 @@ def crd_loss(
       contrast: `i32[B,1+K]`, rows, the positive first.
       temperature: `f32[]`, more than 0.
       chunk: see `bank_scores`.
+      strata: see `bank_scores`.
 
     Returns:
       `f32[B]`, the sum of both, and the normalisers `f32[2]` for student and teacher.
     """
     size = state["student"].shape[0]
-    of_student = bank_scores(state["teacher"], student, contrast, chunk)
-    of_teacher = bank_scores(state["student"], teacher, contrast, chunk)
+    of_student = bank_scores(state["teacher"], student, contrast, chunk, strata)
+    of_teacher = bank_scores(state["student"], teacher, contrast, chunk, strata)
     student_loss, z_student = nce(of_student, state["z"][0], size, temperature)
     teacher_loss, z_teacher = nce(of_teacher, state["z"][1], size, temperature)
     return student_loss + teacher_loss, jnp.stack([z_student, z_teacher])
@@ -209,8 +288,12 @@ def _crd(
         student, teacher = _embeddings(params, item)
         rows = rows_of(state, item.view.index)
         key = jax.random.fold_in(context.key, number)
-        contrast = contrast_rows(state, key, rows, item.view.index, negatives, positive)
-        losses, z = crd_loss(state, student, teacher, contrast, temperature, chunk)
+        contrast, strata = contrast_rows(
+            state, key, rows, item.view.index, negatives, positive
+        )
+        if not has_strata(context.info, negatives):
+            strata = None
+        losses, z = crd_loss(state, student, teacher, contrast, temperature, chunk, strata)
         value += masked_mean(losses, item.view.mask)
         updated = jnp.where(item.view.mask, rows, state["student"].shape[0])
         changed = {

@@ -17,6 +17,7 @@ from kdaug_jax.errors import ArgumentError
 from kdaug_jax.losses import adapters
 from kdaug_jax.losses.arrays import masked_mean, matmul, need_maps, normalized
 from kdaug_jax.losses.term import Context, Term, TermInput
+from kdaug_jax.per_device import on_each_device
 
 MODES = ("svd", "project")
 # The alignment chooses among this many more vectors of the student than the teacher has.
@@ -62,7 +63,9 @@ def _decompose(gram: jax.Array) -> tuple[jax.Array, jax.Array]:
 
 
 def _eigenvectors(gram: jax.Array, count: int):
-    values, vectors = _decompose(gram)
+    # XLA does not divide a decomposition: each device would be sent all matrices of the batch.
+    decompose = _decompose if gram.ndim < 3 else on_each_device(_decompose, len(gram), alone=False)
+    values, vectors = decompose(gram)
     values, vectors = values[..., ::-1], vectors[..., ::-1]
     return (values[..., :count], vectors[..., :count]), (values, vectors)
 

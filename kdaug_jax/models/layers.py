@@ -15,7 +15,8 @@ import numpy as np
 from jax import lax
 
 from kdaug_jax.errors import ConfigError
-from kdaug_jax.models.batchnorm import BatchNorm, Initializer, over_last_axis
+from kdaug_jax.models.batchnorm import BatchNorm, Initializer
+from kdaug_jax.models.gradients import Convolution, add_bias, convolve, multiply
 from kdaug_jax.models.quantize import quantize_activation, quantize_weight
 
 # Bits that mean full precision.
@@ -144,21 +145,16 @@ class Conv(nn.Module):
         if self.bits != FULL:
             kernel = quantize_weight(kernel, self.bits)
         padding = self.padding
-        if not isinstance(padding, str):
+        if isinstance(padding, str):
+            padding = lax.padtype_to_pads(x.shape[1:3], shape[:2], (self.stride,) * 2, padding)
+        else:
             padding = ((padding, padding), (padding, padding))
-        y = lax.conv_general_dilated(
-            x.astype(self.dtype),
-            kernel.astype(self.dtype),
-            window_strides=(self.stride, self.stride),
-            padding=padding,
-            dimension_numbers=("NHWC", "HWIO", "NHWC"),
-            feature_group_count=self.groups,
-        )
+        settings = Convolution(self.stride, tuple(padding), self.groups)
+        y = convolve(x.astype(self.dtype), kernel, settings)
         if not self.use_bias:
             return y
         bias_init = self.bias_init or torch_bias(math.prod(shape[:-1]))
-        bias = self.param("bias", bias_init, (self.features,), jnp.float32)
-        return y + over_last_axis(bias.astype(self.dtype), y.ndim)
+        return add_bias(y, self.param("bias", bias_init, (self.features,), jnp.float32))
 
 
 class Linear(nn.Module):
@@ -187,12 +183,11 @@ class Linear(nn.Module):
         kernel = self.param("kernel", self.kernel_init, (fan_in, self.features), jnp.float32)
         if self.bits != FULL:
             kernel = quantize_weight(kernel, self.bits)
-        y = x.astype(self.dtype) @ kernel.astype(self.dtype)
+        y = multiply(x.astype(self.dtype), kernel)
         if not self.use_bias:
             return y
         bias_init = self.bias_init or torch_bias(fan_in)
-        bias = self.param("bias", bias_init, (self.features,), jnp.float32)
-        return y + over_last_axis(bias.astype(self.dtype), y.ndim)
+        return add_bias(y, self.param("bias", bias_init, (self.features,), jnp.float32))
 
 
 class Kit(NamedTuple):

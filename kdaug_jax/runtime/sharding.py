@@ -17,8 +17,8 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from kdaug_jax.errors import ConfigError
+from kdaug_jax.per_device import DATA
 
-DATA = "data"
 # As many independent collectives may wait at once.
 THREADS_A_DEVICE = 8
 

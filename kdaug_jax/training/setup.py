@@ -12,6 +12,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from kdaug_jax import data, registry
+from kdaug_jax.augment.engine import slow_ops
 from kdaug_jax.data.options import no_bar
 from kdaug_jax.errors import ConfigError
 from kdaug_jax.evaluation.build import build_evaluator, lowest_is_best
@@ -125,7 +126,7 @@ def prepare(
         planned.full["mesh"]["data"], section["batch_size"], planned.full["train"]["accumulate"]
     )
     platform = mesh.devices.flat[0].platform
-    for line in crossing_mixes(planned.programs, mesh.size, platform):
+    for line in notices(planned.programs, mesh):
         say(line)
     evaluator = build_evaluator(planned.full, first.networks, first.info, mesh, planned.human)
     check_images(evaluator, {
@@ -178,6 +179,37 @@ def data_line(setup: Setup) -> str:
     sizes = "images of several sizes" if info.mixed else f"{width}×{height} pixels"
     source = setup.first.config["data"]["source"]
     return f"{source}: {splits}; {info.num_classes} classes, {sizes}"
+
+
+def notices(programs: Sequence[Program], mesh: Mesh) -> list[str]:
+    """Returns warnings of what is slow on the devices that programs are built for.
+
+    Args:
+      programs: one a phase.
+      mesh: the devices.
+    """
+    platform = mesh.devices.flat[0].platform
+    return [*crossing_mixes(programs, mesh.size, platform), *slow_policies(programs, platform)]
+
+
+def slow_policies(programs: Sequence[Program], platform: str) -> list[str]:
+    """Returns a warning for each op of a policy that a TPU computes outside the kernel, and why.
+
+    Args:
+      programs: one a phase.
+      platform: of the devices; others have no such kernel.
+    """
+    if platform != "tpu":
+        return []
+    return list(dict.fromkeys(
+        f"warning: views.{spec.name}.{call.role}: {line}, so a TPU augments images that draw it "
+        "about a thousand times more slowly"
+        for program in programs for spec in program.view_specs for call in spec.calls
+        if call.stage.form == "policy"
+        for line in slow_ops(
+            call.bound.static["policy"].ops, call.size, call.bound.static["policy"].variant
+        )
+    ))
 
 
 def crossing_mixes(programs: Sequence[Program], devices: int, platform: str) -> list[str]:

@@ -12,7 +12,7 @@ from kdaug_jax.augment import policies
 from kdaug_jax.augment.arithmetic.packed import pack, unpack
 from kdaug_jax.augment.engine import Colours, apply_ops, apply_policy, build_table
 from kdaug_jax.augment.engine.apply import Shares, stage
-from kdaug_jax.augment.engine.dispatch import capacity, gather, rooms
+from kdaug_jax.augment.engine.dispatch import capacity, gather, images_a_round, rooms
 from kdaug_jax.augment.engine.kernels import bind_kernels, look_up
 from kdaug_jax.augment.engine.policy import expected_shares
 from kdaug_jax.augment.ops.table import OPS as TABLE
@@ -189,10 +189,24 @@ def test_gathering_is_less_work_than_switching():
 
 
 @pytest.mark.parametrize(
-    "share, batch, room", [(0.0, 64, 8), (0.0, 4, 4), (1.0, 64, 64), (1 / 14, 1024, 128)]
+    "share, batch, room",
+    [
+        (0.0, 64, 8), (0.0, 16, 2), (0.0, 4, 1), (1.0, 64, 64), (1.0, 3, 3),
+        (1 / 14, 8, 6), (1 / 14, 16, 9), (1 / 14, 32, 13), (1 / 14, 64, 18), (1 / 7, 16, 11),
+        (1 / 14, 1024, 120), (1 / 14, 8192, 712),
+    ],
 )
 def test_room(share, batch, room):
+    """What a device holds decides; small batches have no more room than they need."""
     assert capacity(share, batch) == room
+
+
+@pytest.mark.parametrize(
+    "share, batch, size",
+    [(0.0, 16, 1), (1 / 14, 4, 1), (1 / 14, 16, 1), (1 / 7, 16, 2), (1 / 7, 128, 6), (1.0, 9, 9)],
+)
+def test_images_of_a_round(share, batch, size):
+    assert images_a_round(share, batch) == size
 
 
 @pytest.mark.parametrize(

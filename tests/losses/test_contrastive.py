@@ -1,3 +1,4 @@
+import re
 from functools import partial
 
 import jax
@@ -8,13 +9,19 @@ from jax.test_util import check_grads
 
 from kdaug_jax import data, losses
 from kdaug_jax.losses import contrastive, sampling
+from kdaug_jax.losses.lanes import take_along_rows
 from kdaug_jax.losses.term import Context, TermInput, written
+from kdaug_jax.runtime import sharding
 from kdaug_jax.types import Clock, Info, View
 
 RNG = np.random.default_rng(0)
 # 12, 6, 2 and 0 examples of four classes.
 LABELS = RNG.permutation(np.repeat([0, 1, 2], [12, 6, 2])).astype(np.int32)
 INFO = Info(4, (4, 4), LABELS, (0.0,), (1.0,))
+
+
+# Of three classes, one of which is small: where they begin and end cuts strata and vectors.
+UNEVEN = Info(3, (4, 4), np.repeat([2, 0, 1], [7, 600, 900]).astype(np.int32), (0.0,), (1.0,))
 
 
 def unit(*shape, seed=0):
@@ -26,7 +33,7 @@ def unit(*shape, seed=0):
 def draw(rows, number=0, negatives=8, positive="exact", state=None):
     state = sampling.sampling_state(INFO, negatives) if state is None else state
     key = jax.random.fold_in(jax.random.key(0), number)
-    return sampling.contrast_rows(state, key, rows, rows, negatives, positive)
+    return sampling.contrast_rows(state, key, rows, rows, negatives, positive)[0]
 
 
 ALL = jnp.arange(20, dtype=jnp.int32)
@@ -90,6 +97,82 @@ def test_parts_of_a_split_have_rows_of_their_own():
     shuffled = info._replace(index=index[::-1], labels=info.labels[::-1])
     rows = sampling.rows_of(sampling.sampling_state(shuffled, 8), index)
     np.testing.assert_array_equal(rows, np.arange(20)[::-1])
+
+
+def whole_numbers(*shape):
+    """Of which all sums are exact in whatever order."""
+    return jnp.asarray(np.random.default_rng(1).integers(-9, 10, shape), jnp.float32)
+
+
+@pytest.mark.parametrize("labels, most", [(UNEVEN.labels, 607), (LABELS, 8)])
+def test_negatives_come_once_where_every_class_leaves_enough(labels, most):
+    info = UNEVEN._replace(labels=labels, num_classes=4)
+    assert sampling.has_strata(info, most) and not sampling.has_strata(info, most + 1)
+
+
+@pytest.mark.parametrize("negatives", [1, 300, 607])
+def test_every_row_knows_its_stratum(negatives):
+    labels = np.sort(UNEVEN.labels)
+    first, end = np.searchsorted(labels, [[0], [1], [2]]), np.searchsorted(labels, [[1], [2], [3]])
+    place = np.zeros((3, negatives), np.int32)
+    strata = sampling.Strata(np.arange(len(labels)), place, first, end - first)
+    stratum, other_class = jax.jit(sampling.stratum_of)(jax.tree.map(jnp.int32, strata))
+    for label in range(3):
+        others = np.flatnonzero(labels != label)
+        np.testing.assert_array_equal(np.flatnonzero(other_class[label]), others)
+        edges = np.arange(negatives + 1) * len(others) // negatives
+        expected = np.searchsorted(edges, np.arange(len(others)), side="right") - 1
+        np.testing.assert_array_equal(np.asarray(stratum)[label, others], expected)
+
+
+def test_the_form_for_tpus_gives_the_same_bits():
+    """Sorted by class and taken by lanes, interpreted on a CPU; and its gradient."""
+    negatives, labels, size = 300, UNEVEN.labels, len(UNEVEN.labels)
+    rows = jnp.asarray([int(np.argmax(labels == c)) for c in (0, 1, 2, 1)], jnp.int32)
+    state = sampling.sampling_state(UNEVEN, negatives)
+    drawn, strata = sampling.contrast_rows(
+        state, jax.random.key(3), rows, rows, negatives, "exact"
+    )
+    bank, query, given = whole_numbers(size, 6), whole_numbers(4, 6), whole_numbers(*drawn.shape)
+
+    def both(form):
+        scores, back = jax.vjp(lambda query: form(query, bank, drawn, strata), query)
+        return scores, back(given)[0]
+
+    expected = jax.jit(lambda: both(contrastive._by_elements))()
+    by_lanes = partial(contrastive._by_lanes, interpret=True)
+    for value, reference in zip(jax.jit(lambda: both(by_lanes))(), expected, strict=True):
+        np.testing.assert_array_equal(value, reference)
+
+
+@pytest.mark.parametrize("shape, count", [((2, 5000), 1500), ((4, 100), 7)])
+def test_lanes_take_what_elements_are(shape, count):
+    """In any order, under the mesh of four devices that share the examples or cannot."""
+    generator = np.random.default_rng(0)
+    table = jnp.asarray(generator.normal(size=shape), jnp.float32)
+    index = jnp.asarray(generator.integers(0, shape[1], (shape[0], count)), jnp.int32)
+    mesh = sharding.make_mesh(-1, 4)
+    take = jax.jit(sharding.within(mesh, partial(take_along_rows, interpret=True)))
+    taken = take(*sharding.put_whole(mesh, (table, index)))
+    np.testing.assert_array_equal(taken, jnp.take_along_axis(table, index, axis=1))
+
+
+def test_programs_for_tpus_gather_no_elements_of_banks():
+    """Neither for the scores of 16 examples nor for their gradient: rows of 128 numbers alone."""
+    state = sampling.sampling_state(UNEVEN, 300)
+    bank, rows = jnp.zeros((len(UNEVEN.labels), 128)), jnp.arange(16, dtype=jnp.int32)
+    key = jax.random.key(0)
+
+    def loss(query):
+        drawn, strata = sampling.contrast_rows(state, key, rows, rows, 300, "exact")
+        return jnp.sum(contrastive.bank_scores(bank, query, drawn, 8, strata))
+
+    exported = jax.export.export(jax.jit(jax.value_and_grad(loss)), platforms=["tpu"])(
+        jax.ShapeDtypeStruct((16, 128), jnp.float32)
+    ).mlir_module()
+    gathers = re.findall(r'"?stablehlo\.(?:dynamic_)?gather"?.*-> tensor<([^>]*xf32)>', exported)
+    assert gathers and all(text.endswith("x128xf32") for text in gathers), gathers
+    assert "scatter" not in exported and exported.count("tpu_custom_call") == 3
 
 
 @pytest.mark.parametrize("chunk", [3, 8, 100])

@@ -5,8 +5,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import NamedSharding, PartitionSpec
 from jax.test_util import check_grads
 
+from kdaug_jax.compile import hlo
 from kdaug_jax.losses import svd
 from kdaug_jax.runtime import sharding
 
@@ -145,5 +147,21 @@ def test_several_decompositions_at_once_end_on_several_devices():
         return sum(jnp.sum(jnp.abs(part)) for pair in vectors for part in pair)
 
     single = jax.jit(values)(many)
-    spread = jax.jit(values)(sharding.put_batch(mesh, many))
+    spread = jax.jit(sharding.within(mesh, values))(sharding.put_batch(mesh, many))
     np.testing.assert_allclose(single, spread, rtol=1e-4)
+
+
+def test_each_device_decomposes_the_matrices_of_its_examples():
+    mesh = sharding.make_mesh(-1, 8)
+    rows = jax.ShapeDtypeStruct(
+        (8, 5, 5), jnp.float32, sharding=NamedSharding(mesh, PartitionSpec(sharding.DATA))
+    )
+    decompose = jax.jit(sharding.within(mesh, svd.leading_eigenvectors), static_argnums=1)
+    compiled = decompose.lower(rows, 2).compile()
+    assert hlo.profile(compiled.as_text()).collectives == {}
+    gram = np.random.default_rng(0).normal(size=(8, 5, 5)).astype(np.float32)
+    gram = gram @ gram.swapaxes(1, 2)
+    made = compiled(sharding.put_batch(mesh, gram))
+    expected = jax.jit(svd.leading_eigenvectors, static_argnums=1)(gram, 2)
+    for value, reference in zip(made, expected, strict=True):
+        np.testing.assert_array_equal(value, reference)

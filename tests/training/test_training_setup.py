@@ -3,7 +3,7 @@
 import pytest
 
 from kdaug_jax.experiment.phases import build_programs
-from kdaug_jax.training.setup import crossing_mixes
+from kdaug_jax.training.setup import crossing_mixes, slow_policies
 from tests.conftest import tiny_config
 from tests.training.bench import INFO
 
@@ -25,6 +25,22 @@ def test_mixing_across_devices_is_told(replica_batch_size, devices, platform, cr
     if crosses:
         assert lines[0].startswith("warning: views.x.cutmix mixes groups of ")
         assert lines[0].endswith(f"train.replica_batch_size={8 // devices} keeps them apart")
+
+
+@pytest.mark.parametrize("platform, told", [("tpu", True), ("gpu", False), ("cpu", False)])
+def test_ops_that_are_slow_on_a_tpu_are_told_once(platform, told, tmp_path, monkeypatch):
+    (tmp_path / "ops_slow.py").write_text("def halved(image):\n    return image >> 1\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    policy = 'randaugment(1, 9, ops=("Solarize", "ops_slow:halved"))'
+    config = tiny_config(
+        views={"x": f"crop_random(6)|{policy}", "y": 'view("x")|flip'},
+        phases=((1, {"terms.ce.weight": 0.5}),),
+    )
+    lines = slow_policies(build_programs(config, INFO), platform)
+    assert lines == told * [
+        "warning: views.x.randaugment: ops_slow:halved has no form in the kernel, so a TPU "
+        "augments images that draw it about a thousand times more slowly"
+    ]
 
 
 def test_views_without_mixing_say_nothing():

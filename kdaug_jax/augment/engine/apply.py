@@ -14,7 +14,6 @@ from typing import Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import PartitionSpec
 
 from kdaug_jax.augment.arithmetic.packed import ALPHA, pack, unpack
 from kdaug_jax.augment.engine import tpu
@@ -23,13 +22,13 @@ from kdaug_jax.augment.engine.kernels import Colours, Kernels, Row, bind_kernels
 from kdaug_jax.augment.engine.rows import GIVEN, Table
 from kdaug_jax.augment.ops.checks import check_batch
 from kdaug_jax.errors import ArgumentError, suggest
+from kdaug_jax.per_device import on_each_device
 from kdaug_jax.runtime.platform import target_platform
 
 Implementation = Literal["auto", "switch", "loop", "gather", "kernel"]
 IMPLEMENTATIONS = (*DISPATCHES, "kernel")
 # Pixels on a CPU that all ops are applied to in turn.
 BLOCK = 1 << 19
-DATA = "data"
 
 
 class Shares(NamedTuple):
@@ -71,7 +70,7 @@ def apply_ops(
         the table are. They decide how much work `gather` does, never what comes out.
       implementation: "switch", "loop", "gather", "kernel", or "auto", see `choose`. A CPU
         interprets "kernel", which is for tests; images with a row that the kernel does not
-        compute (`tpu.slow_ops`) are computed by "gather" in the same call.
+        compute (`tpu.slow_ops`) are computed by "loop" in the same call.
 
     Returns:
       `u8[B,H,W,C]`.
@@ -122,7 +121,7 @@ def apply_ops(
         packed = tpu.apply_rows(
             packed, fast_ids, square_offsets, table, colours, interpret=platform == "cpu"
         )
-        rest = functools.partial(staged, "gather", among_slow(shares))
+        rest = functools.partial(staged, "loop", shares)
         return in_rounds(rest, is_slow, shares.slow, packed, op_ids, square_offsets)
 
     def run(images: jax.Array, op_ids: jax.Array, square_offsets: jax.Array) -> jax.Array:
@@ -141,7 +140,7 @@ def apply_ops(
         run = _in_blocks(run, max(1, BLOCK // math.prod(table.size)))
     elif implementation == "kernel":
         run = _in_blocks(run, tpu.images_a_call(table, op_ids.shape[1]))
-    run = _on_each_device(run, images.shape[0], alone=implementation == "kernel")
+    run = on_each_device(run, images.shape[0], alone=implementation == "kernel")
     return run(images, op_ids, square_offsets)
 
 
@@ -193,15 +192,6 @@ def shares_of(table: Table, stages: int) -> Shares:
     return Shares(source, kind, float(1 - (1 - slow_rows(table).mean()) ** stages))
 
 
-def among_slow(shares: Shares) -> Shares:
-    """Returns shares that are at least those among the images with a slow row."""
-
-    def most(parts: tuple[float, ...]) -> tuple[float, ...]:
-        return tuple(min(1.0, part / shares.slow) if shares.slow > 0 else 1.0 for part in parts)
-
-    return Shares(most(shares.source), most(shares.kind), 1.0)
-
-
 def _in_blocks(run: Callable[..., jax.Array], most: int) -> Callable[..., jax.Array]:
     """Runs over parts of a batch of at most so many images.
 
@@ -220,27 +210,6 @@ def _in_blocks(run: Callable[..., jax.Array], most: int) -> Callable[..., jax.Ar
         return augmented.reshape(batch, *augmented.shape[2:])
 
     return blocks
-
-
-def _on_each_device(
-    run: Callable[..., jax.Array], batch: int, *, alone: bool
-) -> Callable[..., jax.Array]:
-    """Runs on each device's own images.
-
-    Args:
-      run: the computation.
-      batch: number of images.
-      alone: whether the computation cannot be divided by XLA, so that each device computes a batch
-        that they cannot share evenly by itself.
-    """
-    mesh = jax.sharding.get_abstract_mesh()
-    if DATA in mesh.axis_names and batch % mesh.shape[DATA] == 0:
-        spec = PartitionSpec(DATA)
-    elif alone and mesh.axis_names:
-        spec = PartitionSpec()
-    else:
-        return run
-    return jax.shard_map(run, in_specs=spec, out_specs=spec, check_vma=False)
 
 
 def stage(

@@ -24,9 +24,10 @@ from kdaug_jax.augment.engine.kernels import BoundKernel, Row
 Kernels = Mapping[int, BoundKernel]
 # Replaces in `out` `[B,...]` what one kernel or another computes, see `gather`.
 Dispatch = Callable[..., jax.Array]
-# How far, in standard deviations, the images of a kind may outnumber their share before a batch
-# is computed by `switch` instead: less than once in 10^8 batches.
-DEVIATIONS = 6.0
+# How often the images of a kind may outnumber their room, so that `switch` computes the batch: it
+# takes several times as long, and all devices wait for the slowest.
+OUTNUMBERED = 1e-7
+SMALL = 256  # images, up to which rooms are as narrow as can be; of more they are multiples of 8
 CACHED = 1 << 14  # pixels that are worked on at a time on a CPU
 
 
@@ -115,15 +116,49 @@ def capacity(share: float, batch: int) -> int:
 
     Args:
       share: expected share of the batch, 0..1.
-      batch: number of images.
+      batch: number of images of a device.
 
     Returns:
-      Share and deviations together, rounded up to a multiple of 8, at most the batch.
+      The fewest that are outnumbered less often than `OUTNUMBERED`, at least an eighth of a batch
+      up to 8.
     """
+    least = min(8, max(1, batch // 8))
     if share <= 0.0:
-        return min(8, batch)
-    wide = batch * share + DEVIATIONS * math.sqrt(batch * share * (1.0 - share))
-    return min(-(-math.ceil(wide) // 8) * 8, batch)
+        return least
+    beyond = 1.0 - np.cumsum(_chances(share, batch))
+    wide = max(int(np.argmax(beyond <= OUTNUMBERED)), least)
+    return wide if batch <= SMALL else min(-(-wide // 8) * 8, batch)
+
+
+def images_a_round(share: float, batch: int) -> int:
+    """Returns how many images to compute at a time where a round is filled up to so many.
+
+    Args:
+      share: expected share of the batch, 0..1.
+      batch: number of images of a device.
+
+    Returns:
+      The number with which the fewest are computed on average, a round costing one more.
+    """
+    chances, counts = _chances(share, batch), np.arange(batch + 1)
+
+    def work(size: int) -> float:
+        return float((chances * -(-counts // size)).sum() * (size + 1))
+
+    # The best grows with the root of the expected number, twice of which is well above it.
+    most = min(batch, 2 + 2 * math.isqrt(1 + math.ceil(2 * share * batch)))
+    return min(range(1, most + 1), key=work)
+
+
+def _chances(share: float, batch: int) -> np.ndarray:
+    """Returns how likely each number of images `0..batch` is, `f64[batch+1]`."""
+    if share <= 0.0 or share >= 1.0:
+        return (np.arange(batch + 1) == batch * round(share)).astype(np.float64)
+    steps = np.log(np.arange(1, batch + 1))
+    factorials = np.concatenate([[0.0], np.cumsum(steps)])
+    counts = np.arange(batch + 1)
+    ways = factorials[-1] - factorials - factorials[::-1]
+    return np.exp(ways + counts * math.log(share) + (batch - counts) * math.log1p(-share))
 
 
 def _gather_or_switch(
@@ -190,7 +225,7 @@ def in_rounds(
     compute: Callable[..., jax.Array], chosen: jax.Array, share: float, packed: jax.Array,
     *arrays: jax.Array,
 ) -> jax.Array:
-    """Computes some images of a batch, as many at a time as are expected, and leaves the others.
+    """Computes some images of a batch, `images_a_round` at a time, and leaves the others.
 
     Args:
       compute: `f(packed u32[M,H,W], *arrays [M,...]) -> u32[M,H,W]`.
@@ -203,7 +238,7 @@ def in_rounds(
       `u32[B,H,W]`.
     """
     batch = len(packed)
-    room = capacity(share, batch)
+    room = images_a_round(share, batch)
     count = jnp.sum(chosen, dtype=jnp.int32)
     order = jnp.argsort(~chosen, stable=True).astype(jnp.int32)
     order = jnp.where(jnp.arange(batch) < count, order, batch)

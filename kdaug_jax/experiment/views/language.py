@@ -32,11 +32,19 @@ LARGEST = 11585  # side of a square image in pixels, see `images.boxes.LARGEST_I
 
 
 class Call(NamedTuple):
-    """One stage of a view with its bound arguments; `role` names its draws and its path."""
+    """One stage of a view.
+
+    Attributes:
+      role: names its draws and its path.
+      stage: the stage.
+      bound: its arguments.
+      size: height and width of the images that it takes, in pixels; None where they differ.
+    """
 
     role: str
     stage: Stage
     bound: Bound
+    size: tuple[int, int] | None
 
 
 class ViewSpec(NamedTuple):
@@ -145,7 +153,7 @@ def parse(
                 leading = beginning.add(role, stage, bound.static)
             if trace and is_import(stage_name) and stage.form != "policy":
                 check_outputs(path, stage, bound, before, (size, floats), info)
-        calls.append(Call(role, stage, bound))
+        calls.append(Call(role, stage, bound, before[0]))
         mixes = mixes or stage.form == "group"
         if stage.form == "pick":
             rows = (*rows, Rows(bound.static["keep"], path))

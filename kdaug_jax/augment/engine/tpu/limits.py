@@ -110,8 +110,8 @@ def _filter_problem(numbers: np.ndarray, layout: Layout, method: str) -> str | N
 def slow_ops(ops: Sequence[Op], size: tuple[int, int], variant: str = "pillow") -> list[str]:
     """Returns a line for each op that a TPU computes outside the kernel, and why.
 
-    Images that draw such an op take the form `gather`, whose gathers of elements a TPU makes one
-    by one: about a thousandth of the kernel's speed. The others stay in the kernel.
+    Images that draw such an op take the form `loop`, whose gathers of elements a TPU makes one by
+    one: about a thousandth of the kernel's speed. The others stay in the kernel.
 
     Args:
       ops: the rows of a policy, see `policies.Policy`.
