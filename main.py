@@ -53,7 +53,8 @@ def main() -> int:
             compile_cache.use()
             count = processes.start(given.distributed)
             batch, train = full["data"]["batch_size"] // count, full["train"]
-            sharding.use_host_cores(batch, train["replica_batch_size"], train["accumulate"])
+            parts = train["replica_batch_size"], train["accumulate"], full["mesh"]["model"]
+            sharding.use_host_cores(batch, *parts)
             directory, change = given.workdir, given.allow_config_change
             if full["mode"] == "evaluate":
                 evaluate_run(full, directory, allow_config_change=change)

@@ -25,7 +25,7 @@ from kdaug_jax.evaluation.tables import results_tables
 from kdaug_jax.experiment import config as configs
 from kdaug_jax.experiment import networks, views
 from kdaug_jax.experiment.frozen.stored import load, located
-from kdaug_jax.runtime import checkpoint, sharding, workdir
+from kdaug_jax.runtime import checkpoint, sharding, weight_cuts, workdir
 from kdaug_jax.runtime.console import Console
 from kdaug_jax.types import Info
 
@@ -65,7 +65,9 @@ def evaluate_run(
         )
     info = views.with_crops(info, configs.view_texts(stored["config"]), full["data"]["crop"])
     human = load_human(full["eval"]["human"], dataset)
-    mesh = sharding.make_mesh(full["mesh"]["data"], full["data"]["batch_size"])
+    mesh = sharding.make_mesh(
+        full["mesh"]["data"], full["data"]["batch_size"], group=full["mesh"]["model"]
+    )
     # Teachers and ensembles follow from the terms, which are those of the run.
     config = {
         **stored["config"], "data": full["data"], "eval": full["eval"], "checkpoint": {"best": ""}
@@ -122,7 +124,7 @@ def _member(
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Loads the variables of the needed networks, and the parameters of terms with ensembles."""
     variables = {
-        name: sharding.put_whole(spec.mesh, load(
+        name: weight_cuts.put(spec.mesh, spec.networks[name].shard, load(
             f"networks.{name}", spec.networks[name], spec.info, say,
             number if name in trained else 0,
         ))
@@ -147,5 +149,9 @@ def _network(
     where, source = str(directory), name
     if not trained:
         where, source = located(section["checkpoint"], directory), section["source"]
-    frozen = {"name": "", "trainable": False, "checkpoint": where, "source": source}
+    # Records of earlier versions do not have it.
+    shard = section.get("shard", "")
+    frozen = {
+        "name": "", "trainable": False, "checkpoint": where, "source": source, "shard": shard
+    }
     return networks.build_network(name, configs.network(**frozen), info, 1, 0, precision)

@@ -17,7 +17,7 @@ from kdaug_jax.evaluation.sets import EvalSet, build_sets
 from kdaug_jax.experiment.frozen import compatibility, tables
 from kdaug_jax.experiment.frozen.stored import absolute, load
 from kdaug_jax.experiment.program import Program
-from kdaug_jax.runtime import sharding, workdir
+from kdaug_jax.runtime import sharding, weight_cuts, workdir
 from kdaug_jax.training import population
 from kdaug_jax.training.cropping import host_crops
 from kdaug_jax.training.intervals import Intervals, plan_intervals
@@ -98,13 +98,16 @@ def prepare(
     )
     first, section = planned.programs[0], planned.full["data"]
     mesh = sharding.make_mesh(
-        planned.full["mesh"]["data"], section["batch_size"], planned.full["train"]["accumulate"]
+        planned.full["mesh"]["data"], section["batch_size"],
+        planned.full["train"]["accumulate"], group=planned.full["mesh"]["model"],
     )
     platform = mesh.devices.flat[0].platform
     for line in crossing_mixes(planned.programs, mesh.size, platform):
         say(line)
     frozen = {
-        name: sharding.put_whole(mesh, load(f"networks.{name}", network, first.info, say))
+        name: weight_cuts.put(
+            mesh, network.shard, load(f"networks.{name}", network, first.info, say)
+        )
         for name, network in first.networks.items()
         if not network.trainable and (network.checkpoint or not untrained)
     }

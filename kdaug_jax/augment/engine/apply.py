@@ -24,12 +24,12 @@ from kdaug_jax.augment.engine.rows import GIVEN, Table
 from kdaug_jax.augment.ops.checks import check_batch
 from kdaug_jax.errors import ArgumentError, suggest
 from kdaug_jax.runtime.platform import target_platform
+from kdaug_jax.runtime.sharding import shared_axes
 
 Implementation = Literal["auto", "switch", "loop", "gather", "kernel"]
 IMPLEMENTATIONS = (*DISPATCHES, "kernel")
 # Pixels on a CPU that all ops are applied to in turn.
 BLOCK = 1 << 19
-DATA = "data"
 
 
 class Shares(NamedTuple):
@@ -234,8 +234,9 @@ def _on_each_device(
         that they cannot share evenly by itself.
     """
     mesh = jax.sharding.get_abstract_mesh()
-    if DATA in mesh.axis_names and batch % mesh.shape[DATA] == 0:
-        spec = PartitionSpec(DATA)
+    axes = shared_axes(mesh)
+    if axes and batch % math.prod(mesh.shape[axis] for axis in axes) == 0:
+        spec = PartitionSpec(axes)
     elif alone and mesh.axis_names:
         spec = PartitionSpec()
     else:
