@@ -141,7 +141,9 @@ def check_field(path: str, value: Any, field: Field) -> None:
                 cast(path, number, field.legal)
     elif field.legal and value not in field.legal:
         listed = "must be " + " or ".join(field.legal) if len(field.legal) == 2 else ""
-        raise ConfigError(path, f"got {value!r}", listed or suggest(value, field.legal))
+        raise ConfigError(path, f"got {value!r}", listed or suggest(
+            value, [name or '""' for name in field.legal]
+        ))
 
 
 def _section(where: str, value: Any, required: tuple[str, ...]) -> dict[str, Any]:

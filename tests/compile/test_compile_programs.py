@@ -10,7 +10,6 @@ from kdaug_jax.errors import ConfigError
 from kdaug_jax.evaluation.data_sets import load_data
 from kdaug_jax.evaluation.run import evaluate_state
 from kdaug_jax.experiment import config as configs
-from kdaug_jax.runtime import sharding
 from kdaug_jax.training.setup import prepare
 from kdaug_jax.training.staging import Staging
 from kdaug_jax.training.state import make_init
@@ -26,7 +25,14 @@ TAUGHT = dict(
         "kd": configs.term("kl", ("x",), teacher="teacher"),
     },
 )
+# Weights above the threshold of the rule, of an untrained teacher's form.
+CUT = tiny_config(
+    networks={"student": configs.network("resnet8x4", trainable=True, shard="auto")},
+    views={"x": "resize(16, 16)"}, eval=dict(view="resize(16, 16)"),
+    optim=dict(ema=0.9, momentum=0.9), mesh=dict(model=2),
+)
 EXPERIMENTS = {
+    "cut weights": CUT,
     "resident": tiny_config(),
     "streamed": tiny_config(data=dict(device_gb=0.0), train=dict(steps_per_call=5)),
     "host crops": tiny_config(
@@ -67,7 +73,8 @@ def test_calls_have_the_shapes_of_a_run(name, tmp_path):
     assert job.feed.item_bytes == setup.feed.item_bytes
     items = Staging(setup.feed, setup.mesh, 1).take(0, count)[0]
     hparams = setup.hparams[0][0]
-    state = make_init(setup.first, setup.frozen, sharding.replicated(setup.mesh))(hparams)
+    lies = setup.first.state_shardings(setup.mesh)
+    state = make_init(setup.first, setup.frozen, lies)(hparams)
     given = state, setup.frozen, setup.feed.constants, items, hparams
     assert like(work.arguments) == like(given)
 
