@@ -10,6 +10,7 @@ from kdaug_jax.errors import ConfigError
 from kdaug_jax.evaluation.data_sets import load_data
 from kdaug_jax.evaluation.run import evaluate_state
 from kdaug_jax.experiment import config as configs
+from kdaug_jax.runtime import weight_cuts
 from kdaug_jax.training.setup import prepare
 from kdaug_jax.training.staging import Staging
 from kdaug_jax.training.state import make_init
@@ -25,14 +26,11 @@ TAUGHT = dict(
         "kd": configs.term("kl", ("x",), teacher="teacher"),
     },
 )
-# Weights above the threshold of the rule, of an untrained teacher's form.
-CUT = tiny_config(
-    networks={"student": configs.network("resnet8x4", trainable=True, shard="auto")},
-    views={"x": "resize(16, 16)"}, eval=dict(view="resize(16, 16)"),
-    optim=dict(ema=0.9, momentum=0.9), mesh=dict(model=2),
-)
 EXPERIMENTS = {
-    "cut weights": CUT,
+    "cut weights": tiny_config(
+        networks={"student": configs.network("tiny", trainable=True, shard="auto")},
+        optim=dict(ema=0.9, momentum=0.9), mesh=dict(model=2),
+    ),
     "resident": tiny_config(),
     "streamed": tiny_config(data=dict(device_gb=0.0), train=dict(steps_per_call=5)),
     "host crops": tiny_config(
@@ -64,7 +62,8 @@ def like(tree):
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
-def test_calls_have_the_shapes_of_a_run(name, tmp_path):
+def test_calls_have_the_shapes_of_a_run(name, tmp_path, monkeypatch):
+    monkeypatch.setattr(weight_cuts, "SMALLEST", 16)
     config = EXPERIMENTS[name]
     setup, job = prepare(config, tmp_path, print), planned(config, tmp_path)
     (work,) = programs.training(job)
