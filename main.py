@@ -52,7 +52,8 @@ def main() -> int:
             compile_cache.use()
             count = processes.start(given.distributed)
             batch, train = full["data"]["batch_size"] // count, full["train"]
-            sharding.use_host_cores(batch, train["replica_batch_size"], train["accumulate"])
+            parts = train["replica_batch_size"], train["accumulate"], full["mesh"]["model"]
+            sharding.use_host_cores(batch, *parts)
             directory, allow = given.workdir, given.allow_config_change
             checks = {"allow_config_change": allow, "verify_data": given.verify_data}
             if full["mode"] == "evaluate":

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
 import jax
-from jax.sharding import PartitionSpec
+from jax.sharding import AbstractMesh, Mesh, PartitionSpec
 
-# The axis of a mesh that the examples of a batch are shared out over.
-DATA = "data"
+# Axes of a mesh: what weights are cut over is shared by the examples of a batch too.
+DATA, MODEL = "data", "model"
+
+
+def shared_axes(mesh: Mesh | AbstractMesh) -> tuple[str, ...]:
+    """Returns the axes of a mesh whose devices share the examples of a batch, in their order."""
+    return tuple(axis for axis in (DATA, MODEL) if axis in mesh.axis_names)
 
 
 def on_each_device(
@@ -25,12 +31,13 @@ def on_each_device(
         that they cannot share evenly by itself.
 
     Returns:
-      The function; `run` itself where there is no mesh with the axis "data", or where the devices
-      cannot share the batch evenly and XLA can divide it.
+      The function; `run` itself where there is no mesh with the axes of `shared_axes`, or where the
+      devices cannot share the batch evenly and XLA can divide it.
     """
     mesh = jax.sharding.get_abstract_mesh()
-    if DATA in mesh.axis_names and batch % mesh.shape[DATA] == 0:
-        spec = PartitionSpec(DATA)
+    axes = shared_axes(mesh)
+    if axes and batch % math.prod(mesh.shape[axis] for axis in axes) == 0:
+        spec = PartitionSpec(axes)
     elif alone and mesh.axis_names:
         spec = PartitionSpec()
     else:

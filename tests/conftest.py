@@ -40,7 +40,7 @@ def torch():
 
 @pytest.fixture(scope="session", autouse=True)
 def tiny_family():
-    """Adds the networks "tiny" and "tiny_wide"."""
+    """Adds the networks of `tests.tiny`."""
     from tests import tiny
 
     tiny.register()

@@ -13,7 +13,8 @@ from kdaug_jax.types import Outputs
 # Statistics that leave pixels as they are.
 RAW = (0.0,) * 3, (1.0,) * 3
 
-_WIDTHS = {"tiny": 4, "tiny_wide": 8, "tapped": 8, "tapped_wide": 16}
+# The second convolution of the last has weights that may be cut over devices.
+_WIDTHS = {"tiny": 4, "tiny_wide": 8, "tapped": 8, "tapped_wide": 16, "tapped_broad": 32}
 
 
 def register():

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh
 
 from kdaug_jax import data
 from kdaug_jax.compile import assumed
@@ -19,7 +19,7 @@ from kdaug_jax.experiment import networks, views
 from kdaug_jax.experiment.frozen.places import absolute, checkpoints_of, located
 from kdaug_jax.experiment.phases import build_programs
 from kdaug_jax.experiment.program import Program
-from kdaug_jax.runtime import sharding
+from kdaug_jax.runtime import sharding, weight_cuts
 from kdaug_jax.training import population
 from kdaug_jax.training.cropping import host_crops
 from kdaug_jax.training.intervals import Intervals, plan_intervals
@@ -94,7 +94,8 @@ def plan(
     """
     section, train = config["data"], config["train"]
     mesh = sharding.make_mesh(
-        config["mesh"]["data"], section["batch_size"], train["accumulate"], devices
+        config["mesh"]["data"], section["batch_size"], train["accumulate"], devices,
+        config["mesh"]["model"],
     )
     dataset = assumed.without_pixels(dataset)
     info = views.with_crops(assumed.facts(dataset), configs.view_texts(config), section["crop"])
@@ -137,20 +138,20 @@ def _with_checkpoints(
     return full, tuple(by_name)
 
 
-def shaped(tree: Any, where: NamedSharding) -> Any:
-    """Returns shapes and dtypes of arrays, laid out as `where` says."""
+def shaped(tree: Any, where: Any) -> Any:
+    """Returns shapes and dtypes of arrays, laid out as a sharding, or a tree of them, says."""
     return jax.tree.map(
-        lambda array: jax.ShapeDtypeStruct(
+        lambda array, where: jax.ShapeDtypeStruct(
             np.shape(array), jax.dtypes.canonicalize_dtype(array.dtype), sharding=where
         ),
-        tree,
+        tree, jax.tree.broadcast(where, tree),
     )
 
 
 def training(job: Job) -> list[Work]:
     """Returns the training calls of all phases, as the loop makes them."""
     whole = sharding.replicated(job.mesh)
-    state = shaped(job.first.state_shapes(), whole)
+    state = shaped(job.first.state_shapes(), job.first.state_shardings(job.mesh))
     # Members take turns, and the batches of the next call are staged while one runs.
     others = [state] * (job.members - 1)
     work = []
@@ -172,7 +173,7 @@ def training(job: Job) -> list[Work]:
 
 def _items(job: Job, program: Program, steps: int) -> Any:
     """Returns the shapes of what is sent for the steps of a call."""
-    rows = NamedSharding(job.mesh, PartitionSpec(None, sharding.DATA))
+    rows = sharding.rows(job.mesh, 1)
     size = program.config["data"]["batch_size"]
     if jax.tree.leaves(job.feed.constants):
         return jax.ShapeDtypeStruct((steps, size), np.int32, sharding=rows)
@@ -186,10 +187,16 @@ def _items(job: Job, program: Program, steps: int) -> Any:
 
 def frozen_shapes(job: Job) -> dict[str, Any]:
     """Returns the shapes of the variables of the frozen networks."""
-    whole = sharding.replicated(job.mesh)
-    return {
-        name: shaped(networks.variable_shapes(network, job.first.info.size), whole)
+    shapes = {
+        name: networks.variable_shapes(network, job.first.info.size)
         for name, network in job.first.networks.items() if not network.trainable
+    }
+    return {
+        name: shaped(variables, weight_cuts.shardings(
+            job.mesh, weight_cuts.cuts_of(job.mesh, job.first.networks[name].shard, variables),
+            variables,
+        ))
+        for name, variables in shapes.items()
     }
 
 
@@ -223,7 +230,7 @@ def evaluation(job: Job, trained: Work) -> Work:
 
 def _evaluated(job: Job, size: int) -> Batch:
     spec = job.evaluator.spec
-    rows = NamedSharding(job.mesh, PartitionSpec(sharding.DATA))
+    rows = sharding.rows(job.mesh)
     batch = views.batch_shapes(spec.chains[0][:1], size, spec.info)
     crops = {}
     for number, chain in enumerate(spec.chains):

@@ -8,6 +8,8 @@ from kdaug_jax.compile import hlo
 from kdaug_jax.compile.measure import Measured
 from kdaug_jax.compile.programs import Job
 from kdaug_jax.compile.topologies import Chip, Topology
+from kdaug_jax.experiment.networks import variable_shapes
+from kdaug_jax.runtime import weight_cuts
 from kdaug_jax.runtime.console import table
 from kdaug_jax.training.estimate import duration
 
@@ -44,6 +46,11 @@ def _head(topology: Topology, job: Job, assumed: bool) -> list[str]:
         f"{' (assumed)' * assumed}; {place}",
         f"batch     {size:,}: {size // count:,} a device",
     ]
+    for name, network in job.first.networks.items():
+        if network.shard:
+            variables = variable_shapes(network, info.size)
+            cut = weight_cuts.describe(job.mesh, network.shard, variables)
+            lines.append(f"weights   {name}: {cut}")
     if job.built_by_name:
         names = ", ".join(job.built_by_name)
         lines.append(f"networks  {names}: taken by name, since there is no checkpoint")

@@ -40,7 +40,7 @@ from kdaug_jax.experiment.frozen.inputs import load_input
 from kdaug_jax.experiment.frozen.places import located
 from kdaug_jax.experiment.frozen.stored import build_recorded, load
 from kdaug_jax.experiment.named_files import named_files
-from kdaug_jax.runtime import checkpoint, sharding, workdir
+from kdaug_jax.runtime import checkpoint, sharding, weight_cuts, workdir
 from kdaug_jax.runtime.console import Console
 from kdaug_jax.types import Info
 
@@ -94,7 +94,9 @@ def evaluate_run(
         )
     info = views.with_crops(info, configs.view_texts(stored["config"]), full["data"]["crop"])
     human = load_human(full["eval"]["human"], dataset)
-    mesh = sharding.make_mesh(full["mesh"]["data"], full["data"]["batch_size"])
+    mesh = sharding.make_mesh(
+        full["mesh"]["data"], full["data"]["batch_size"], group=full["mesh"]["model"]
+    )
     # Teachers and ensembles follow from the terms, which are those of the run.
     config = {
         **stored["config"], "data": full["data"], "eval": full["eval"], "checkpoint": {"best": ""}
@@ -216,7 +218,7 @@ def _member(
             loaded, _ = load_input(
                 where, network, source, directory, spec.info, say, recorded=recorded
             )
-        variables[name] = sharding.put_whole(spec.mesh, loaded)
+        variables[name] = weight_cuts.put(spec.mesh, network.shard, loaded)
     averaged = ("ema",) if spec.networks[trained[0]].facts["averaged"] else ()
     front = (str(number), *averaged, "params", "terms")
     params = {
@@ -235,7 +237,7 @@ def _network(
     if trained:
         return build_recorded(f"networks.{name}", directory, name, info, precision)
     section = config["networks"][name]
-    kept = ("source", "class_order", "outputs", "sha256", "trust")
+    kept = ("source", "class_order", "outputs", "sha256", "trust", "shard")
     frozen = {field: section[field] for field in kept if field in section}
     checkpoint = located(section["checkpoint"], directory)
     section = configs.network("", trainable=False, checkpoint=checkpoint, **frozen)

@@ -158,6 +158,12 @@ FIELDS: dict[str, Field] = {
         False, "Whether a frozen network is used although its class names, image size or "
         "normalisation differ from the data's.",
     ),
+    "networks.*.shard": Field(
+        "", "Over which devices its large weights are cut, with their averages and the optimiser's "
+        "state: `auto`, those of a group of `mesh.model`, or all where that is 1; `data`: over the "
+        "groups; empty: every device holds all. A resumed run may change it.",
+        ("", "auto", "data"),
+    ),
     "terms.*.loss": Field(
         REQUIRED, "A loss of the table below, or `package.module:function`.", type="str"
     ),
@@ -265,7 +271,14 @@ FIELDS: dict[str, Field] = {
         "float32", "Type of the computation; parameters, statistics and losses stay float32.",
         ("float32", "bfloat16"),
     ),
-    "mesh.data": Field(-1, "Devices that share a batch; -1: all.", Range(np.int64, -1)),
+    "mesh.data": Field(
+        -1, "Groups of devices; -1: of all devices. All devices of the mesh share a batch. A "
+        "resumed run may change it.", Range(np.int64, -1),
+    ),
+    "mesh.model": Field(
+        1, "Devices of a group, over which weights may be cut, see `networks.*.shard`. A resumed "
+        "run may change it.", POSITIVE_COUNT,
+    ),
     "phases": Field(
         (), 'Changes from an epoch on, of views, terms and the optimiser: '
         '`((200, {"views.x": "flip"}),)`.', type="tuple of pairs",

@@ -22,6 +22,7 @@ class Network(NamedTuple):
         built again, and "kind", the form of its checkpoint in `experiment.frozen.stored`.
       init: the frozen network whose weights a trained one starts from, "" for random ones.
       members: the networks whose probabilities this one averages.
+      shard: over which devices its weights are cut, see `runtime.weight_cuts`; "" for none.
     """
 
     model: Model
@@ -30,6 +31,7 @@ class Network(NamedTuple):
     facts: dict[str, Any]
     init: str = ""
     members: tuple[Network, ...] = ()
+    shard: str = ""
 
     @property
     def is_table(self) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -16,6 +17,7 @@ from kdaug_jax.experiment.frozen import stored, tables
 from kdaug_jax.experiment.network import Network, create
 from kdaug_jax.models.batchnorm import Recorded
 from kdaug_jax.models.variables import flatten, mismatches
+from kdaug_jax.runtime import weight_cuts
 from kdaug_jax.runtime.ordering import Ordering
 from kdaug_jax.types import Info, Outputs, View
 
@@ -49,7 +51,7 @@ def build_network(
     """
     where = f"networks.{name}"
     if not config["trainable"] and config["checkpoint"]:
-        return stored.build_frozen(where, config, info, dtype)
+        return _cut(where, config, stored.build_frozen(where, config, info, dtype))
     facts = {
         "name": config["name"],
         "mean": tuple(config["mean"]) or info.mean,
@@ -69,7 +71,27 @@ def build_network(
         where, config, facts, info.size, num_branches=branches,
         replica_batch_size=replica_batch_size if config["trainable"] else 0, dtype=dtype,
     )
-    return Network(model, config["trainable"], config["checkpoint"], facts, config["init"])
+    return _cut(where, config, Network(
+        model, config["trainable"], config["checkpoint"], facts, config["init"]
+    ))
+
+
+def _cut(where: str, config: Mapping[str, Any], network: Network) -> Network:
+    """Returns a network that gathers its cut weights before it computes with them."""
+    shard, model = config["shard"], network.model
+    if not shard:
+        return network
+    if network.facts.get("kind") in ("function", "table"):
+        raise ConfigError(
+            f"{where}.shard", f"is '{shard}', but a {network.facts['kind']} has no weights to cut",
+            "leave it empty",
+        )
+
+    @functools.wraps(model.apply)
+    def apply(variables: Any, *args: Any, **kwargs: Any) -> Any:
+        return model.apply(weight_cuts.gathered(shard, variables), *args, **kwargs)
+
+    return network._replace(model=model._replace(apply=apply), shard=shard)
 
 
 def variable_shapes(network: Network, size: tuple[int, int]) -> dict[str, Any]:

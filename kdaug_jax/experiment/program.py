@@ -11,12 +11,14 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from einops import rearrange
+from jax.sharding import Mesh
 
 from kdaug_jax import rng
 from kdaug_jax.experiment import networks, optim, terms, views
 from kdaug_jax.experiment.context import StepContext
 from kdaug_jax.experiment.view_metrics import disagreement
 from kdaug_jax.models.gradients import reduced_in
+from kdaug_jax.runtime import sharding, weight_cuts
 from kdaug_jax.types import Batch, Clock, Hparams, Info, Outputs, Range, TrainState, View
 
 
@@ -208,6 +210,20 @@ class Program:
             step, params, network_state, term_state, chain.init(params),
             ema if self.optimizer.averages else {},
         )
+
+    def state_shardings(self, mesh: Mesh) -> Any:
+        """Returns how the state lies on the devices: a tree of shardings, or one for all arrays."""
+        if not any(self.networks[name].shard for name in self.trainable):
+            return sharding.replicated(mesh)
+        shapes = self.state_shapes()
+        cuts = {
+            (name, *path): cut
+            for name in self.trainable
+            for path, cut in weight_cuts.cuts_of(
+                mesh, self.networks[name].shard, shapes.params[name]
+            ).items()
+        }
+        return weight_cuts.shardings(mesh, cuts, shapes)
 
     def state_shapes(self) -> TrainState:
         """Returns shapes and dtypes of the state, without computing anything."""

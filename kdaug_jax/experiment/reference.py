@@ -116,7 +116,8 @@ def _described(field: Field) -> tuple[str, str, str, str]:
     if isinstance(field.legal, Range):
         off = f", {field.off} for off" if field.off is not None else ""
         return kind, default, _interval(field.legal) + off, field.meaning
-    return kind, default, ", ".join(f"`{value}`" for value in field.legal or ()), field.meaning
+    values = (value or '""' for value in field.legal or ())
+    return kind, default, ", ".join(f"`{value}`" for value in values), field.meaning
 
 
 def _of_option(option: Option, annotation: str, meaning: str) -> tuple[str, str, str, str]:

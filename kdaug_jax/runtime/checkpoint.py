@@ -356,11 +356,8 @@ def load_subtree(
                 str(step_dir), f"has no {'/'.join(path)}", "name the directory of a teacher"
             )
         tree = tree[key]
-    device = jax.local_devices()[0]
-    here = jax.sharding.SingleDeviceSharding(device)
-    tree = jax.tree.map(
-        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=here), tree
-    )
+    # Arrays of NumPy are read into the memory of the host: a device may be too small for them.
+    tree = jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), tree)
     for key in reversed(path):
         tree = {key: tree}
     context = ocp.Context()
@@ -369,4 +366,4 @@ def load_subtree(
         loaded = ocp.load(step_dir, tree, checkpointable_name=STATE)
     for key in path:
         loaded = loaded[key]
-    return jax.device_get(loaded)
+    return loaded

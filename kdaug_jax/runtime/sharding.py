@@ -1,7 +1,8 @@
 """Devices, their mesh, and how arrays lie on them.
 
-One data-parallel axis; every axis is of type Auto, because with explicit axes mixup, roll and sort
-of a sharded batch raise errors.
+The examples of a batch are shared by all devices. These form groups along the axis "model", and
+large weights may be cut over the devices of a group, see `runtime.weight_cuts`. Every axis is of
+type Auto, because with explicit axes mixup, roll and sort of a sharded batch raise errors.
 """
 
 from __future__ import annotations
@@ -17,13 +18,15 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from kdaug_jax.errors import ConfigError
-from kdaug_jax.per_device import DATA
+from kdaug_jax.per_device import DATA, MODEL, shared_axes
 
 # As many independent collectives may wait at once.
 THREADS_A_DEVICE = 8
 
 
-def use_host_cores(batch_size: int, replica_batch_size: int = 0, parts: int = 1) -> None:
+def use_host_cores(
+    batch_size: int, replica_batch_size: int = 0, parts: int = 1, group: int = 1
+) -> None:
     """Makes JAX see one CPU device a core, before it has started its backend.
 
     XLA runs narrow convolutions on one thread, so sharding the batch over virtual devices is
@@ -34,6 +37,7 @@ def use_host_cores(batch_size: int, replica_batch_size: int = 0, parts: int = 1)
       batch_size: the number of devices is the largest up to the number of cores that divides it.
       replica_batch_size: see `train.replica_batch_size`; groups do not straddle devices.
       parts: micro-batches a step, each shared by all devices.
+      group: `mesh.model`, which divides the number of devices where that is possible.
     """
     given = re.search(
         r"xla_force_host_platform_device_count=(\d+)", os.environ.get("XLA_FLAGS", "")
@@ -43,7 +47,8 @@ def use_host_cores(batch_size: int, replica_batch_size: int = 0, parts: int = 1)
         return
     units = batch_size // parts // (replica_batch_size or 1)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    count = max(n for n in range(1, max(cores, 1) + 1) if units % n == 0)
+    counts = [n for n in range(1, max(cores, 1) + 1) if units % n == 0]
+    count = max((n for n in counts if n % group == 0), default=counts[-1])
     try:
         use_virtual_devices(count)
     except RuntimeError:  # the backend has started, as in a notebook: keep its devices
@@ -77,27 +82,37 @@ def _widen_pool(devices: int) -> None:
 
 
 def make_mesh(
-    devices: int, batch_size: int, parts: int = 1, available: Sequence[jax.Device] | None = None
+    devices: int, batch_size: int, parts: int = 1, available: Sequence[jax.Device] | None = None,
+    group: int = 1,
 ) -> Mesh:
     """Returns the mesh of a run.
 
     Args:
-      devices: `mesh.data`, or -1 for all devices.
+      devices: `mesh.data`, the number of groups of devices, or -1 for as many as there are.
       batch_size: examples a step, over all devices.
       parts: micro-batches a step, see `train.accumulate`.
       available: the devices to choose from, by default those of JAX's default backend.
+      group: `mesh.model`, the devices of a group.
 
     Returns:
-      A mesh with the axis "data".
+      A mesh with the axis "data", and the axis "model" where a group is more than one device.
 
     Raises:
-      ConfigError: too few devices, or a batch that they cannot share evenly.
+      ConfigError: too few devices, groups that do not use them all, or a batch that they cannot
+        share evenly.
     """
     available = jax.devices() if available is None else available
     present = len(available)
-    count = present if devices == -1 else devices
+    if present % group and (devices == -1 or devices * group > present):
+        divisors = [str(n) for n in range(1, present + 1) if present % n == 0]
+        raise ConfigError(
+            "mesh.model", f"{group} does not divide the {present} devices",
+            f"use a divisor: {', '.join(divisors)}",
+        )
+    count = present if devices == -1 else devices * group
     if not 1 <= count <= present:
-        raise ConfigError("mesh.data", f"asks for {devices} devices of {present}", "use -1 for all")
+        asked = f"{devices} × {group}" if group > 1 else devices
+        raise ConfigError("mesh.data", f"asks for {asked} devices of {present}", "use -1 for all")
     processes = jax.process_count()
     if processes > 1 and count != present:
         raise ConfigError(
@@ -112,8 +127,10 @@ def make_mesh(
             "data.batch_size", f"{batch_size} cannot be shared by {count} devices{times}",
             f"use {nearest} or {nearest + unit}, or set mesh.data",
         )
+    axes = {DATA: count // group, MODEL: group} if group > 1 else {DATA: count}
     return jax.make_mesh(
-        (count,), (DATA,), axis_types=(AxisType.Auto,), devices=available[:count]
+        tuple(axes.values()), tuple(axes), axis_types=(AxisType.Auto,) * len(axes),
+        devices=available[:count],
     )
 
 
@@ -144,6 +161,11 @@ def replicated(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec())
 
 
+def rows(mesh: Mesh, axis: int = 0) -> NamedSharding:
+    """Returns the sharding of arrays whose examples lie along `axis`."""
+    return NamedSharding(mesh, PartitionSpec(*[None] * axis, shared_axes(mesh)))
+
+
 def local_rows(mesh: Mesh, batch_size: int) -> np.ndarray:
     """Returns the positions within a batch that this process feeds to its devices.
 
@@ -154,9 +176,8 @@ def local_rows(mesh: Mesh, batch_size: int) -> np.ndarray:
     Returns:
       `i64[n]`, ascending; all positions where there is one process.
     """
-    sharding = NamedSharding(mesh, PartitionSpec(DATA))
-    held = sharding.addressable_devices_indices_map((batch_size,)).values()
-    return np.sort(np.concatenate([np.arange(batch_size)[rows] for rows in held]))
+    held = rows(mesh).addressable_devices_indices_map((batch_size,)).values()
+    return np.sort(np.concatenate([np.arange(batch_size)[place] for place in held]))
 
 
 def put_batch(mesh: Mesh, arrays: Any, axis: int = 0) -> Any:
@@ -170,7 +191,7 @@ def put_batch(mesh: Mesh, arrays: Any, axis: int = 0) -> Any:
     Returns:
       The tree of arrays over all processes.
     """
-    sharding = NamedSharding(mesh, PartitionSpec(*[None] * axis, DATA))
+    sharding = rows(mesh, axis)
     if jax.process_count() == 1:
         return jax.tree.map(lambda array: jax.device_put(np.asarray(array), sharding), arrays)
 
@@ -178,11 +199,11 @@ def put_batch(mesh: Mesh, arrays: Any, axis: int = 0) -> Any:
         array = np.asarray(array)
         shape = list(array.shape)
         shape[axis] *= jax.process_count()
-        rows = local_rows(mesh, shape[axis])
+        held = local_rows(mesh, shape[axis])
 
         def part(place: tuple[slice, ...]) -> np.ndarray:
             start, stop, _ = place[axis].indices(shape[axis])
-            first = int(np.searchsorted(rows, start))
+            first = int(np.searchsorted(held, start))
             return array[(*place[:axis], slice(first, first + stop - start))]
 
         return jax.make_array_from_callback(tuple(shape), sharding, part)
@@ -193,14 +214,27 @@ def put_batch(mesh: Mesh, arrays: Any, axis: int = 0) -> Any:
 def put_whole(mesh: Mesh, arrays: Any) -> Any:
     """Moves host arrays, the same in every process, to all devices, each holding them whole."""
     where = replicated(mesh)
-    if jax.process_count() == 1:
-        return jax.tree.map(lambda array: jax.device_put(array, where), arrays)
+    return put(arrays, jax.tree.map(lambda array: where, arrays))
 
-    def put(array: Any) -> jax.Array:
+
+def put(arrays: Any, shardings: Any) -> Any:
+    """Moves host arrays, the same in every process, to the devices.
+
+    Args:
+      arrays: a tree of host arrays.
+      shardings: the same tree of shardings.
+
+    Returns:
+      The tree of arrays over all processes.
+    """
+    if jax.process_count() == 1:
+        return jax.tree.map(jax.device_put, arrays, shardings)
+
+    def put_array(array: Any, where: NamedSharding) -> jax.Array:
         array = np.asarray(array)
         return jax.make_array_from_callback(array.shape, where, lambda place: array[place])
 
-    return jax.tree.map(put, arrays)
+    return jax.tree.map(put_array, arrays, shardings)
 
 
 def settle(arrays: Any) -> Any:

@@ -147,7 +147,7 @@ def make_call(
       steps: optimiser steps a call. More than one runs as `lax.scan`, which saves dispatch on
         accelerators; on CPU the gradient of a convolution in a rolled loop is about 29 times
         slower, so one step a call is right there.
-      replicated: sharding of the state.
+      replicated: sharding of what every device holds whole, on the devices of the run.
 
     Returns:
       `call(state, frozen, constants, items, hparams, given={}) -> (state, metrics)`; items, metrics
@@ -168,7 +168,8 @@ def make_call(
         return state, jax.tree.map(lambda array: array[None], metrics)
 
     within = sharding.within(replicated.mesh, call)
-    return jax.jit(within, donate_argnums=0, out_shardings=replicated)
+    lies = program.state_shardings(replicated.mesh)
+    return jax.jit(within, donate_argnums=0, out_shardings=(lies, replicated))
 
 
 def advance(

@@ -12,7 +12,7 @@ from clu import parameter_overview
 from kdaug_jax.evaluation.run import Results
 from kdaug_jax.evaluation.tables import results_tables
 from kdaug_jax.experiment.program import Program
-from kdaug_jax.runtime import workdir
+from kdaug_jax.runtime import weight_cuts, workdir
 from kdaug_jax.runtime.console import Console
 from kdaug_jax.training.estimate import Estimate, duration
 from kdaug_jax.training.setup import Setup, data_line
@@ -52,7 +52,10 @@ class Progress:
                  for name, section in config["views"].items()]
         for name, network in first.networks.items():
             origin = "trained" if network.trainable else f"frozen, from {network.checkpoint}"
-            rows.append((f"network {name}", f"{network.model.name}, {origin}"))
+            weights = state.params[name] if network.trainable else setup.frozen[name]
+            cut = weight_cuts.describe(setup.mesh, network.shard, weights)
+            text = ", ".join(filter(None, (network.model.name, origin, cut)))
+            rows.append((f"network {name}", text))
         for spec in first.term_specs:
             weight = float(spec.weight.base)
             rows.append((f"term {spec.name}", f"{weight:g} × {config['terms'][spec.name]['loss']}"

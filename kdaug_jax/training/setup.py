@@ -30,7 +30,7 @@ from kdaug_jax.experiment.frozen.probing import IMAGES, permuted_accuracy, probe
 from kdaug_jax.experiment.frozen.stored import table_of
 from kdaug_jax.experiment.network import Network
 from kdaug_jax.experiment.program import Program
-from kdaug_jax.runtime import sharding, workdir
+from kdaug_jax.runtime import sharding, weight_cuts, workdir
 from kdaug_jax.training import population
 from kdaug_jax.training.cropping import host_crops
 from kdaug_jax.training.intervals import Intervals, plan_intervals
@@ -123,7 +123,8 @@ def prepare(
     )
     first, section = planned.programs[0], planned.full["data"]
     mesh = sharding.make_mesh(
-        planned.full["mesh"]["data"], section["batch_size"], planned.full["train"]["accumulate"]
+        planned.full["mesh"]["data"], section["batch_size"],
+        planned.full["train"]["accumulate"], group=planned.full["mesh"]["model"],
     )
     platform = mesh.devices.flat[0].platform
     for line in notices(planned.programs, mesh):
@@ -144,7 +145,7 @@ def prepare(
             if recorded and recorded["digest"] != inputs[name]["digest"]:
                 say(f"config changed: networks.{name}: other weights (steps {recorded['steps']} -> "
                     f"{inputs[name]['steps']})")
-            frozen[name] = sharding.put_whole(mesh, variables)
+            frozen[name] = weight_cuts.put(mesh, network.shard, variables)
     split = planned.dataset.splits["train"]
     feed = data.make_feed(
         split, section["seed"], section["batch_size"],

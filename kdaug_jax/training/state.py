@@ -9,7 +9,7 @@ import jax
 
 from kdaug_jax.errors import ConfigError
 from kdaug_jax.experiment.program import Program
-from kdaug_jax.runtime import mark, sharding, workdir
+from kdaug_jax.runtime import mark, sharding, weight_cuts, workdir
 from kdaug_jax.runtime.checkpoint import Checkpoints
 from kdaug_jax.runtime.goodput import Goodput
 from kdaug_jax.training.setup import Setup
@@ -17,7 +17,7 @@ from kdaug_jax.types import Hparams, TrainState
 
 
 def make_init(
-    program: Program, frozen: Mapping[str, Any], sharding: jax.sharding.Sharding | None = None
+    program: Program, frozen: Mapping[str, Any], shardings: Any = None
 ) -> Callable[[Hparams], TrainState]:
     """Makes the function that initialises every run of a program.
 
@@ -25,7 +25,8 @@ def make_init(
       program: the first phase of an experiment.
       frozen: variables of its frozen networks; only their shapes are used, except of those that
         a trained network starts from.
-      sharding: where the state is to lie; by default on the default device.
+      shardings: how the state is to lie, see `Program.state_shardings`; by default on the default
+        device.
 
     Returns:
       `init(hparams) -> TrainState`, jitted once for all seeds.
@@ -34,11 +35,21 @@ def make_init(
         network.init: frozen[network.init] for network in program.networks.values() if network.init
     }
     shapes = jax.tree.map(lambda array: jax.ShapeDtypeStruct(array.shape, array.dtype), frozen)
+
+    def make(hparams: Hparams, sources: Mapping[str, Any]) -> TrainState:
+        read = {
+            name: weight_cuts.gathered(program.networks[name].shard, variables)
+            for name, variables in sources.items()
+        }
+        return program.init(hparams, {**shapes, **read})
+
+    if any(program.networks[name].shard for name in sources) and shardings is not None:
+        make = sharding.within(jax.tree.leaves(shardings)[0].mesh, make)
     # Random initialisers compile slowly and run once, so XLA need not optimise them. The option
     # is only accepted by a jit that is not inside another.
     init = jax.jit(
-        lambda hparams, sources: program.init(hparams, {**shapes, **sources}),
-        out_shardings=sharding,
+        make,
+        out_shardings=shardings,
         compiler_options={"xla_backend_optimization_level": 0},
     )
     return lambda hparams: init(hparams, sources)
@@ -46,7 +57,7 @@ def make_init(
 
 def initial_states(setup: Setup) -> list[TrainState]:
     """Makes every member's state of step 0."""
-    init = make_init(setup.first, setup.frozen, sharding.replicated(setup.mesh))
+    init = make_init(setup.first, setup.frozen, setup.first.state_shardings(setup.mesh))
     return [sharding.settle(init(hparams)) for hparams in setup.hparams[0]]
 
 

@@ -88,7 +88,8 @@ def _check(
 
     def share_devices(config: Mapping[str, Any]) -> None:
         batch_size, parts = config["data"]["batch_size"], config["train"]["accumulate"]
-        sharding.make_mesh(config["mesh"]["data"], batch_size, parts)
+        mesh = config["mesh"]
+        sharding.make_mesh(mesh["data"], batch_size, parts, group=mesh["model"])
 
     planned = plan_run(
         full, root, quiet, allow_config_change=allow_config_change, beside=beside,

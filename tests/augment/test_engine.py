@@ -121,20 +121,23 @@ def test_interpolating_rows_too():
         np.testing.assert_array_equal(made[number], expected)
 
 
-@pytest.mark.parametrize("implementation", ["loop", "gather"])
-def test_any_sharding_gives_the_same_bits(implementation):
+@pytest.mark.parametrize(
+    "implementation, sides", [("loop", (4,)), ("gather", (4,)), ("gather", (2, 2))]
+)
+def test_any_sharding_gives_the_same_bits(implementation, sides):
     table, colours = build_table(OPS, SIZE), Colours(FILL, FILL)
     given = batch(64)
     expected = run(table, colours, "switch")(*given)
-    mesh = jax.make_mesh((4,), ("data",), axis_types=(AxisType.Auto,))
+    axes = ("data", "model")[: len(sides)]
+    mesh = jax.make_mesh(sides, axes, axis_types=(AxisType.Auto,) * len(axes))
     shared = [
-        jax.device_put(one, NamedSharding(mesh, PartitionSpec("data"))) for one in given
+        jax.device_put(one, NamedSharding(mesh, PartitionSpec(axes))) for one in given
     ]
     with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
         compiled = run(table, colours, implementation).lower(*shared).compile()
     made = compiled(*shared)
     np.testing.assert_array_equal(made, expected)
-    assert made.sharding.spec == PartitionSpec("data")
+    assert made.sharding.spec == PartitionSpec(axes)
     text = compiled.as_text()
     assert not any(word in text for word in ("all-gather", "all-to-all", "all-reduce", "permute"))
 

@@ -174,6 +174,9 @@ def test_every_number_must_be_finite_and_in_its_range(run, tmp_path, capsys):
         ("mesh.data=3", "data.batch_size: 8 cannot be shared by 3 devices; use 6 or 9, or set"),
         ("mesh.data=5", "mesh.data: asks for 5 devices of 4; use -1 for all"),
         ("mesh.data=0", "mesh.data: asks for 0 devices of 4"),
+        ("mesh.model=3", "mesh.model: 3 does not divide the 4 devices; use a divisor: 1, 2, 4"),
+        ("mesh.model=0", "mesh.model: got 0; must be at least 1"),
+        ("networks.student.shard=model", "student.shard: got 'model'; known: \"\", auto, data"),
         # Lengths
         ("train.epochs=0.0", "train.epochs: got 0.0; must be more than 0"),
         ("train.epochs=1e9", "train.epochs: are 5,000,000,000 steps; at most 2,147,483,647"),

@@ -10,7 +10,7 @@ from kdaug_jax.errors import ConfigError
 from kdaug_jax.evaluation.data_sets import load_data
 from kdaug_jax.evaluation.run import evaluate_state
 from kdaug_jax.experiment import config as configs
-from kdaug_jax.runtime import sharding
+from kdaug_jax.runtime import weight_cuts
 from kdaug_jax.training.setup import prepare
 from kdaug_jax.training.staging import Staging
 from kdaug_jax.training.state import make_init
@@ -27,6 +27,10 @@ TAUGHT = dict(
     },
 )
 EXPERIMENTS = {
+    "cut weights": tiny_config(
+        networks={"student": configs.network("tiny", trainable=True, shard="auto")},
+        optim=dict(ema=0.9, momentum=0.9), mesh=dict(model=2),
+    ),
     "resident": tiny_config(),
     "streamed": tiny_config(data=dict(device_gb=0.0), train=dict(steps_per_call=5)),
     "host crops": tiny_config(
@@ -58,7 +62,8 @@ def like(tree):
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
-def test_calls_have_the_shapes_of_a_run(name, tmp_path):
+def test_calls_have_the_shapes_of_a_run(name, tmp_path, monkeypatch):
+    monkeypatch.setattr(weight_cuts, "SMALLEST", 16)
     config = EXPERIMENTS[name]
     setup, job = prepare(config, tmp_path, print), planned(config, tmp_path)
     (work,) = programs.training(job)
@@ -67,7 +72,8 @@ def test_calls_have_the_shapes_of_a_run(name, tmp_path):
     assert job.feed.item_bytes == setup.feed.item_bytes
     items = Staging(setup.feed, setup.mesh, 1).take(0, count)[0]
     hparams = setup.hparams[0][0]
-    state = make_init(setup.first, setup.frozen, sharding.replicated(setup.mesh))(hparams)
+    lies = setup.first.state_shardings(setup.mesh)
+    state = make_init(setup.first, setup.frozen, lies)(hparams)
     given = state, setup.frozen, setup.feed.constants, items, hparams
     assert like(work.arguments) == like(given)
 

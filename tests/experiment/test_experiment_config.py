@@ -107,6 +107,15 @@ def test_difference_lists_paths():
     assert configs.difference(old, {**old, "mode": "evaluate"}) == []
 
 
+def test_where_weights_and_batches_lie_may_differ():
+    old = configs.validate(tiny_config())
+    new = configs.validate(tiny_config(mesh=dict(data=2, model=2)))
+    new["networks"]["student"]["shard"] = "auto"
+    assert configs.difference(old, new) == configs.difference(new, old) == []
+    del old["mesh"]["model"], old["networks"]["student"]["shard"]  # of an earlier version
+    assert configs.difference(old, new) == []
+
+
 def test_names_sort_by_their_numbers():
     assert configs.natural_sort(["a10", "a2", "b", "a"]) == ["a", "a2", "a10", "b"]
 

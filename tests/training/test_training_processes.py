@@ -8,7 +8,9 @@ from pathlib import Path
 
 import jax
 import numpy as np
+import pytest
 
+from kdaug_jax.evaluation.evaluate_run import evaluate_run
 from kdaug_jax.experiment import config as configs
 from kdaug_jax.runtime import checkpoint, manifest
 from kdaug_jax.runtime.writer import read_rows
@@ -102,6 +104,30 @@ def test_a_preempted_run_of_two_processes_goes_on_in_one(tmp_path):
     stored = [
         checkpoint.load_subtree(directory / "checkpoints", ("0", "params"), print)
         for directory in (workdir, tmp_path / "one")
+    ]
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), *stored)
+
+
+@pytest.mark.slow
+def test_weights_cut_over_two_processes(tmp_path):
+    """Each process stores and saves its parts; one process restores them whole."""
+    networks = {"student": configs.network("tapped_broad", trainable=True)}
+    whole = config(networks=networks, views={"x": "flip", "y": ""}, train=dict(epochs=1.0))
+    networks = {"student": configs.network("tapped_broad", trainable=True, shard="auto")}
+    cut = config(
+        networks=networks, views={"x": "flip", "y": ""}, train=dict(epochs=1.0), mesh=dict(model=4)
+    )
+    results = loop.train(whole, tmp_path / "whole", stream=io.StringIO())
+    done = launch("train", tmp_path, config=cut, workdir=str(tmp_path / "cut"))
+    assert done.returncode == 0, done.stderr
+    assert "MB cut over 4 devices" in done.stdout
+    np.testing.assert_allclose(losses(tmp_path / "cut"), losses(tmp_path / "whole"), rtol=1e-5)
+    evaluated = evaluate_run(whole, tmp_path / "cut", stream=io.StringIO())
+    for name, value in results[""].items():
+        np.testing.assert_allclose(evaluated[""][name], value, rtol=1e-4)
+    stored = [
+        checkpoint.load_subtree(tmp_path / name / "checkpoints", ("0", "params"), print)
+        for name in ("cut", "whole")
     ]
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), *stored)
 
