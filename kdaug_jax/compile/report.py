@@ -10,6 +10,7 @@ from kdaug_jax.compile.programs import Job
 from kdaug_jax.compile.topologies import Chip, Topology
 from kdaug_jax.runtime.console import table
 from kdaug_jax.training.estimate import duration
+from kdaug_jax.training.progress import places
 
 UNKNOWN = "unknown"
 _MEMORY = {
@@ -44,6 +45,7 @@ def _head(topology: Topology, job: Job, assumed: bool) -> list[str]:
         f"{' (assumed)' * assumed}; {place}",
         f"batch     {size:,}: {size // count:,} a device",
     ]
+    lines += [f"views     {view}: {text}" for view, text in places(job.programs)]
     if job.built_by_name:
         names = ", ".join(job.built_by_name)
         lines.append(f"networks  {names}: taken by name, since there is no checkpoint")

@@ -20,7 +20,7 @@ from kdaug_jax.data.dataset import (
     checked,
     numbered,
 )
-from kdaug_jax.data.feed import Feed, HostCrops, eval_batches, make_feed, resident, streamed
+from kdaug_jax.data.feed import Feed, HostCrops, eval_batches, fits, make_feed, resident, streamed
 from kdaug_jax.data.human import read_human
 from kdaug_jax.data.options import DEFAULTS, ReadOptions, check_options
 from kdaug_jax.data.order import indices
@@ -148,6 +148,7 @@ __all__ = [
     "Split",
     "describe",
     "eval_batches",
+    "fits",
     "from_arrays",
     "indices",
     "load",

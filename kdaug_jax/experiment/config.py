@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import fnmatch
 import hashlib
 import json
 import re
@@ -33,8 +34,10 @@ __all__ = [
 ]
 
 MODES = FIELDS["mode"].legal
-# A run may be resumed with other values of these.
-FREE = ("mode", "data.workers", "data.device_gb", "data.stage_gb", "data.crop")
+# A run may be resumed with other values of these; `*` stands for a name.
+FREE = (
+    "mode", "data.workers", "data.device_gb", "data.stage_gb", "data.crop", "views.*.place",
+)
 # What a value of each type may be in Python; a field of another type is checked by who reads it.
 TYPES = {"float": (int, float), "int": int, "bool": bool, "str": str, "tuple": (tuple, list),
          "dict": dict}
@@ -334,7 +337,9 @@ def difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     """Returns a line for each path where two configs differ, apart from the fields in `FREE`."""
     before, after = flatten(canonical(old)), flatten(canonical(new))
     lines = []
-    for path in sorted({*before, *after} - set(FREE)):
+    for path in sorted({*before, *after}):
+        if any(fnmatch.fnmatchcase(path, free) for free in FREE):
+            continue
         if before.get(path, "(absent)") != after.get(path, "(absent)"):
             lines.append(
                 f"{path}: {before.get(path, '(absent)')!r} -> {after.get(path, '(absent)')!r}"

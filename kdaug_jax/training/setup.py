@@ -18,8 +18,7 @@ from kdaug_jax.experiment.frozen import compatibility, tables
 from kdaug_jax.experiment.frozen.stored import absolute, load
 from kdaug_jax.experiment.program import Program
 from kdaug_jax.runtime import sharding, workdir
-from kdaug_jax.training import population
-from kdaug_jax.training.cropping import host_crops
+from kdaug_jax.training import hosting, population
 from kdaug_jax.training.intervals import Intervals, plan_intervals
 from kdaug_jax.training.plan import plan_run, teacher_label
 
@@ -109,18 +108,16 @@ def prepare(
         if not network.trainable and (network.checkpoint or not untrained)
     }
     split = planned.dataset.splits["train"]
-    feed = data.make_feed(
-        split, section["seed"], section["batch_size"],
-        device_bytes=round(1e9 * section["device_gb"]), workers=section["workers"],
-        rows=sharding.local_rows(mesh, section["batch_size"]),
-        crops=host_crops(planned.programs, planned.hparams, split), platform=platform,
+    programs = hosting.place_views(planned.programs, split, platform)
+    feed = hosting.make_feed(
+        programs, planned.hparams, split, sharding.local_rows(mesh, section["batch_size"]), platform
     )
     evaluator = build_evaluator(planned.full, first.networks, first.info, mesh, planned.human)
     return Setup(
         record=planned.record,
         directory=directory,
         dataset=planned.dataset,
-        programs=planned.programs,
+        programs=programs,
         members=planned.members,
         mesh=mesh,
         feed=feed._replace(constants=sharding.put_whole(mesh, feed.constants)),
