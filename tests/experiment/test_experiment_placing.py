@@ -37,13 +37,13 @@ def test_what_is_asked_for_is_done_and_auto_spares_a_tpu_slow_ops(
 
 @pytest.mark.parametrize("text, crop, expected", [
     ("pad_crop(4)|flip", "auto", (2, 1, (12, 17), np.uint8)),
-    ("pad_crop(4)|flip|mixup(0.2)|flip", "auto", (2, 1, (12, 17), np.uint8)),
+    ("pad_crop(4)|flip|mixup(0.2)|repeat(2)", "auto", (2, 1, (12, 17), np.uint8)),
     ("flip|repeat(2)|flip", "auto", (1, 1, (12, 17), np.uint8)),
     ("resize(8, 6)|flip|cutmix(1.0)", "auto", (2, 1, (8, 6), np.uint8)),
     ("flip|efficientnet_crop(6, 2)|mixup(0.2)", "auto", (2, 1, (6, 6), np.float32)),
     ("repeat(3)|resize(8, 6)|flip|mixup(0.2)", "host", (3, 3, (8, 6), np.uint8)),
     ("repeat(3)|resize(8, 6)|flip", "auto", None),
-    ("mixup(0.2)|flip", "auto", None),
+    ("mixup(0.2)|cutmix(1.0)", "auto", None),
     ("", "auto", None),
     ('view("y")|flip', "auto", None),
 ])

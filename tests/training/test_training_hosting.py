@@ -20,11 +20,11 @@ from tests.conftest import tiny_config
 
 ROOT = Path(__file__).parents[2]
 OPS = {
-    "x": "pad_crop(1)|flip|randaugment(2, 3)",
-    "mixed": "flip|cutout(3)|repeat(2)|mixup(0.2)",
+    "x": "pad_crop(1)|flip|cutout(3)",
+    "mixed": "flip|repeat(2)|mixup(0.2)",
     "again": 'view("x")|cutout(2)',
 }
-BOTH = (("seed", (0, 3)), ("views.x.randaugment.m", (3, 9)))
+BOTH = (("seed", (0, 3)), ("views.x.cutout.length", (3, 5)))
 
 
 def config(place, **sections):
@@ -68,48 +68,46 @@ def assert_same(a, b):
 
 @pytest.fixture(scope="module")
 def straight(tmp_path_factory, tiny_family):
-    """All views on the devices: two seeds, each with two magnitudes."""
+    """All views on the devices: two seeds, each with two lengths."""
     directory = tmp_path_factory.mktemp("device")
     return directory, *trained(config("device", population=BOTH), directory)
 
 
-def test_members_of_two_seeds_and_magnitudes_train_the_same(straight, tmp_path):
+def test_members_of_two_seeds_and_lengths_train_the_same(straight, tmp_path):
     directory, results, console = straight
     assert "on the host" not in console and "sent to the devices" not in console
     hosted, said = trained(config("host", population=BOTH), tmp_path)
     assert hosted == results
     assert_same(tmp_path, directory)
-    assert "place x         pad_crop(1)|flip|randaugment(2, 3) on the host\n" in said
-    assert "flip|cutout(3) on the host, repeat(2)|mixup(0.2) on the devices\n" in said
-    # Four members of two seeds: four of x, which draw other ops, and two of mixed.
+    assert "  pad_crop(1)|flip|cutout(3) on the host\n" in said
+    assert "  flip on the host, repeat(2)|mixup(0.2) on the devices\n" in said
+    # Of four members of two seeds four of x, which cut differently, and two of mixed.
     megabytes = (4 + 2) * 4 * 8 * 8 * 3 / 1e6
     assert f"{megabytes:,.1f} MB a step sent to the devices" in said
 
 
-def test_a_killed_run_resumes_on_the_other_side(straight, tmp_path):
+@pytest.mark.slow
+def test_a_killed_run_resumes_with_the_same_views(straight, tmp_path):
     given = configs.canonical(configs.validate(config("host", population=BOTH)))
     script = [sys.executable, "-m", "tests.training.killed_run", json.dumps(given), str(tmp_path)]
     killed = subprocess.run(script, cwd=ROOT, capture_output=True, text=True)
     assert killed.returncode == -9, killed.stderr
-    # What it began on the host goes on there, then on the devices.
     results, said = trained(config("host", population=BOTH), tmp_path)
     assert "resumed" in said and results == straight[1]
     assert_same(tmp_path, straight[0])
 
 
+@pytest.mark.slow
 def test_a_run_may_change_the_place_when_it_is_resumed(tmp_path):
-    half = dict(train=dict(epochs=1.0))
-    trained(config("host", **half), tmp_path / "both")
-    more = trained(
-        config("device", train=dict(epochs=2.0)), tmp_path / "device"
+    results, _ = trained(config("device"), tmp_path / "device")
+    trained(config("host", train=dict(epochs=1.0)), tmp_path / "both")
+    console = io.StringIO()
+    again = loop.train(
+        config("device"), tmp_path / "both", allow_config_change=True, stream=console
     )
-    longer = config("device", train=dict(epochs=2.0))
-    results = loop.train(
-        longer, tmp_path / "both", allow_config_change=True, stream=(console := io.StringIO())
-    )
-    assert "config changed: train.epochs" in console.getvalue()
-    assert "place" not in console.getvalue().split("config changed")[1].splitlines()[0]
-    assert results == more[0]
+    changed = [line for line in console.getvalue().splitlines() if "config changed" in line]
+    assert changed == ["config changed: train.epochs: 1.0 -> 2.0"]
+    assert again == results
     assert_same(tmp_path / "both", tmp_path / "device")
 
 
@@ -161,10 +159,11 @@ def test_any_number_of_cores_gives_the_same_bytes(cores, monkeypatch, tmp_path):
     jax.tree.map(np.testing.assert_array_equal, given, expected)
 
 
+@pytest.mark.slow
 def test_crops_while_decoding_come_before(tmp_path):
     """Draws of a pool among them; a view without stages for the host stays with its crop."""
     ops = {
-        "x": "repeat(2)|resize_shorter(9)|crop_random(6)|flip|randaugment(1, 5)|mixup(0.2)",
+        "x": "repeat(2)|resize_shorter(9)|crop_random(6)|flip|cutout(2)|mixup(0.2)",
         "y": "random_resized_crop(6)|flip", "z": "resize(6, 6)",
     }
     for place in ("device", "host"):
@@ -172,15 +171,16 @@ def test_crops_while_decoding_come_before(tmp_path):
         _, said = trained(given, tmp_path / place)
     assert (
         "repeat(2)|resize_shorter(9)|crop_random(6) while images are decoded, "
-        "flip|randaugment(1, 5) on the host, mixup(0.2) on the devices\n" in said
+        "flip|cutout(2) on the host, mixup(0.2) on the devices\n" in said
     )
     assert "resize(6, 6) while images are decoded\n" in said
     assert_same(tmp_path / "host", tmp_path / "device")
 
 
+@pytest.mark.slow
 def test_a_phase_may_change_stages_and_place(tmp_path):
     changes = (
-        (0.5, {"views.x": "flip|cutout(3)"}), (1.0, {"views.x.place": "device"}),
+        (0.5, {"views.x": "flip|randaugment(1, 3)"}), (1.0, {"views.x.place": "device"}),
         (1.5, {"views.x": "pad_crop(2)", "views.x.place": "host"}),
     )
     device = tuple(
@@ -193,17 +193,17 @@ def test_a_phase_may_change_stages_and_place(tmp_path):
     assert_same(tmp_path / "host", tmp_path / "device")
     lines = [line.split(maxsplit=2)[2] for line in said.splitlines() if "place x" in line]
     assert lines == [
-        "pad_crop(1)|flip|randaugment(2, 3) on the host",
-        "flip|cutout(3) on the host, from epoch 0.5",
+        "pad_crop(1)|flip|cutout(3) on the host",
+        "flip|randaugment(1, 3) on the host, from epoch 0.5",
         "all on the devices, from epoch 1",
         "pad_crop(2) on the host, from epoch 1.5",
     ]
 
 
 def test_evaluation_and_preview_see_the_same(tmp_path):
-    pictures = []
+    pictures, evaluated = [], dict(metrics=("accuracy", "nll", "effective_classes"), views=("x",))
     for place in ("device", "host"):
-        given = config(place, eval=dict(view="flip", views=("x",)), train=dict(epochs=0.5))
+        given = config(place, eval=evaluated, train=dict(epochs=0.5))
         results, _ = trained(given, tmp_path / place)
         path = preview.preview(given, tmp_path / f"preview_{place}", stream=io.StringIO())
         with Image.open(path) as image:
