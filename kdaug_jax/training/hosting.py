@@ -1,7 +1,8 @@
 """The host's share of training views: stages that its CPUs carry out, ahead of the step.
 
-Each thread carries the stages out on a part of a batch, by a program for one CPU device: a program
-for several would need as many virtual devices as cores, and these divide the batch.
+Each thread carries the stages out on a part of a batch, by one program for one CPU device. A program
+for several devices would need as many virtual ones as cores, and their number has to divide the
+batch and its groups.
 """
 
 from __future__ import annotations
@@ -43,18 +44,18 @@ def place_views(
     streamed = (
         any(program.cutter.leading for program in programs)
         or not data.fits(split, round(1e9 * section["device_gb"]), platform)
-        or any(_places(program)[spec.name] == "host" and views.unmixed(spec)
+        or any(_wanted(program)[spec.name] == "host" and views.unmixed(spec)
                for program in programs for spec in program.made)
     )
     return tuple(
         dataclasses.replace(program, view_specs=views.place(
-            program.view_specs, _places(program), platform, streamed=streamed, has_cpu=has_cpu()
+            program.view_specs, _wanted(program), platform, streamed=streamed, has_cpu=has_cpu()
         ))
         for program in programs
     )
 
 
-def _places(program: Program) -> dict[str, str]:
+def _wanted(program: Program) -> dict[str, str]:
     return {name: section["place"] for name, section in program.config["views"].items()}
 
 
