@@ -1,8 +1,8 @@
 """The host's share of training views: stages that its CPUs carry out, ahead of the step.
 
-Each thread carries the stages out on a part of a batch, by one program for one CPU device. A program
-for several devices would need as many virtual ones as cores, and their number has to divide the
-batch and its groups.
+Each thread carries the stages out on a part of a batch, by one program for one CPU device. A
+program for several devices would need as many virtual ones as cores, and their number has to divide
+the batch and its groups.
 """
 
 from __future__ import annotations
