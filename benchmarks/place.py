@@ -5,7 +5,8 @@ trains with them as the loop does, staging the next call's batches while one run
 runs' programs on the cores of this machine, so the stages are the same work on both sides, and the
 ratio is what the host's share costs beside it: cutting batches in parts, reading ahead, putting
 together and sending images instead of positions. Where the devices are others, `images_per_second`
-of the host in `views` is what the host can make, with nothing else to do.
+of the host in `views` is what the host can make, with nothing else to do. A turn is a run from its
+first step to its last, so that nothing made ahead is left to the other side's turn.
 
 Each prints one JSON line.
 
@@ -39,7 +40,7 @@ PLACES = ("host", "device")
 TARGET = 1.1
 
 
-def get_config(side: int, batch: int, place: str) -> ConfigDict:
+def get_config(side: int, batch: int, steps: int, place: str) -> ConfigDict:
     """Makes the experiment: four steps an epoch of made-up images of `side` pixels."""
     config = default()
     with config.unlocked():
@@ -48,7 +49,7 @@ def get_config(side: int, batch: int, place: str) -> ConfigDict:
         config.views = {"x": dict(ops=OPS[side], place=place)}
         config.networks.student = network(NETWORK, trainable=True)
         config.terms.ce = term("cross_entropy", on=("x",))
-        config.train.epochs = 1e6
+        config.train.epochs = steps / 4
     return config
 
 
@@ -59,7 +60,7 @@ class Side:
         """Prepares the run; compiles with the first steps."""
         ready = self.ready = prepare(config, directory, lambda line: None, record=False)
         self.staging = Staging(ready.feed, ready.mesh, 1)
-        self.hparams, self.position, self.state = ready.hparams[0][0], 0, None
+        self.hparams, self.state = ready.hparams[0][0], None
         whole = sharding.replicated(ready.mesh)
         if trains:
             self.state = make_init(ready.first, {}, whole)(self.hparams)
@@ -75,18 +76,18 @@ class Side:
         self.look = jax.jit(sharding.within(ready.mesh, look))
 
     def __call__(self, steps: int) -> None:
-        """Takes some steps, those of a later call each time, and waits for them."""
-        for _ in range(steps):
-            items, = self.staging.take(self.position, 1)
-            result = self._begin(items)
-            self.position += 1
-            self.staging.stage(self.position, 1)
+        """Takes the steps of the run and waits for them."""
+        for step in range(steps):
+            items, = self.staging.take(step, 1)
+            result = self._begin(step, items)
+            if step + 1 < steps:
+                self.staging.stage(step + 1, 1)
             jax.block_until_ready(result)
 
-    def _begin(self, items: Any) -> Any:
+    def _begin(self, step: int, items: Any) -> Any:
         constants = self.ready.feed.constants
         if self.state is None:
-            return self.look(constants, items, np.int32(self.position), self.hparams)
+            return self.look(constants, items, np.int32(step), self.hparams)
         self.state, metrics = self.call(self.state, {}, constants, items, self.hparams)
         return metrics
 
@@ -98,9 +99,10 @@ def measure(name: str, side: int, batch: int, options: argparse.Namespace, *, tr
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         sides = {}
         for place in PLACES:
-            run = Side(get_config(side, batch, place), directory / place, trains)
+            config = get_config(side, batch, options.steps, place)
+            run = Side(config, directory / place, trains)
             stack.callback(run.ready.feed.close)
-            run(2)
+            run(options.steps)
             sides[place] = lambda steps, run=run: common.timed(run, steps)
         result, turns = common.compare(name, sides, options, ("jax", "jaxlib"))
         report = {
@@ -121,7 +123,7 @@ def rates(turns: Mapping[str, list[common.Turn]], field: str, batch: int) -> dic
 
 def main() -> int:
     """Measures views of two sizes, and steps at 32 pixels."""
-    options = common.parse(__doc__, rounds=8, steps=8)
+    options = common.parse(__doc__, rounds=8, steps=16)
     sharding.use_host_cores(options.batch)
     measure("views", 32, 4 * options.batch, options, trains=False)
     measure("views", 224, options.batch, options, trains=False)
