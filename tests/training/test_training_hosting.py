@@ -203,7 +203,9 @@ def test_a_phase_may_change_stages_and_place(tmp_path):
 def test_evaluation_and_preview_see_the_same(tmp_path):
     pictures, evaluated = [], dict(metrics=("accuracy", "nll", "effective_classes"), views=("x",))
     for place in ("device", "host"):
-        given = config(place, eval=evaluated, train=dict(epochs=0.5))
+        given = config(
+            place, ops={"x": "flip|cutout(3)|mixup(0.2)"}, eval=evaluated, train=dict(epochs=0.5)
+        )
         results, _ = trained(given, tmp_path / place)
         path = preview.preview(given, tmp_path / f"preview_{place}", stream=io.StringIO())
         with Image.open(path) as image:
