@@ -25,8 +25,8 @@ class Batch:
       label: `i32[B]`, class numbers.
       index: `i32[B]`, position of each example in its base split.
       mask: `bool[B]`, False on rows that only fill the batch up.
-      crops: `[B*draws,H,W,C]` by view, for views whose leading crop is cut on the host while images
-        are decoded; draw d of example b is row b*draws+d.
+      crops: `[B*draws,H,W,C]` by view, for views whose first stages are carried out on the host;
+        draw d of example b is row b*draws+d.
     """
 
     image: jax.Array | None

@@ -34,7 +34,7 @@ EXPORTS = {
     """,
     "kdaug_jax.data": """
         ArrayReader Dataset Feed HostCrops ImageReader ReadOptions Reader SOURCES Split
-        check_eval_memory describe eval_batches from_arrays indices load load_test make_feed
+        check_eval_memory describe eval_batches fits from_arrays indices load load_test make_feed
         numbered overlaps read_human register resident streamed
     """,
     "kdaug_jax.evaluation": """
@@ -44,9 +44,10 @@ EXPORTS = {
         config networks optim phases program schedules sections terms views
     """,
     "kdaug_jax.experiment.views": """
-        Call Cutter Leading Made POOLS Rows STAGES Scorer ViewSpec batch_shapes build_augment
-        cut_image cutter draws_of host_numbers hparams make make_all networks_of parse parse_all
-        picks rows_after source_of split_leading views_to_make with_crops
+        Call Cutter Leading Made POOLS Prefix Rows STAGES Scorer ViewSpec batch_shapes build_augment
+        check_place cut_image cutter describe draws_of host_numbers hparams make make_all
+        make_hosted networks_of parse parse_all picks place rows_after source_of split_leading
+        unmixed views_to_make with_crops
     """,
     "kdaug_jax.losses": """
         LOSSES Loss PICKERS Term a2aug ab at average_teachers binary_cross_entropy cc crd

@@ -20,8 +20,7 @@ from kdaug_jax.experiment.frozen.places import absolute, checkpoints_of, located
 from kdaug_jax.experiment.phases import build_programs
 from kdaug_jax.experiment.program import Program
 from kdaug_jax.runtime import sharding, weight_cuts
-from kdaug_jax.training import population
-from kdaug_jax.training.cropping import host_crops
+from kdaug_jax.training import hosting, population
 from kdaug_jax.training.intervals import Intervals, plan_intervals
 from kdaug_jax.types import Batch
 
@@ -108,15 +107,14 @@ def plan(
     hparams = population.hparams(programs, members)
     split = dataset.splits["train"]
     hosts = len({device.process_index for device in mesh.devices.flat})
-    feed = data.make_feed(
-        split, section["seed"], section["batch_size"],
-        device_bytes=round(1e9 * section["device_gb"]),
-        rows=slice(section["batch_size"] // hosts),
-        crops=host_crops(programs, hparams, split), platform=mesh.devices.flat[0].platform,
+    platform = mesh.devices.flat[0].platform
+    programs = hosting.place_views(programs, split, platform)
+    feed = hosting.make_feed(
+        programs, hparams, split, slice(section["batch_size"] // hosts), platform
     )
     return Job(
         mesh, programs, len(members), hosts, feed, len(dataset.splits["validation"]),
-        plan_intervals(programs, feed.item_bytes, mesh.devices.flat[0].platform),
+        plan_intervals(programs, feed.item_bytes, platform),
         build_evaluator(full, first.networks, info, mesh, None), built_by_name,
     )
 
@@ -177,8 +175,7 @@ def _items(job: Job, program: Program, steps: int) -> Any:
     size = program.config["data"]["batch_size"]
     if jax.tree.leaves(job.feed.constants):
         return jax.ShapeDtypeStruct((steps, size), np.int32, sharding=rows)
-    made = views.views_to_make(program.view_specs, program.pairs)
-    batch = views.batch_shapes(made, size, program.info)
+    batch = views.batch_shapes(program.made, size, program.info)
     item = {"image": batch.image, "crops": batch.crops, "label": batch.label, "index": batch.index}
     return jax.tree.map(
         lambda array: jax.ShapeDtypeStruct((steps, *array.shape), array.dtype, sharding=rows), item

@@ -12,6 +12,7 @@ from kdaug_jax.experiment.networks import variable_shapes
 from kdaug_jax.runtime import weight_cuts
 from kdaug_jax.runtime.console import table
 from kdaug_jax.training.estimate import duration
+from kdaug_jax.training.progress import places
 
 UNKNOWN = "unknown"
 _MEMORY = {
@@ -51,6 +52,7 @@ def _head(topology: Topology, job: Job, assumed: bool) -> list[str]:
             variables = variable_shapes(network, info.size)
             cut = weight_cuts.describe(job.mesh, network.shard, variables)
             lines.append(f"weights   {name}: {cut}")
+    lines += [f"views     {view}: {text}" for view, text in places(job.programs)]
     if job.built_by_name:
         names = ", ".join(job.built_by_name)
         lines.append(f"networks  {names}: taken by name, since there is no checkpoint")

@@ -116,9 +116,20 @@ def make_feed(
     Returns:
       A `Feed`; both kinds give the same batches.
     """
-    if crops is None and len(split) * row_bytes(split.size, platform) <= device_bytes:
+    if crops is None and fits(split, device_bytes, platform):
         return resident(split, seed, batch_size, rows, platform)
     return streamed(split, seed, batch_size, rows, workers, crops)
+
+
+def fits(split: Split, device_bytes: int, platform: str) -> bool:
+    """Returns whether a split whose images have one size may be kept on the devices.
+
+    Args:
+      split: the training split.
+      device_bytes: see `make_feed`.
+      platform: see `resident`.
+    """
+    return len(split) * row_bytes(split.size, platform) <= device_bytes
 
 
 def resident(

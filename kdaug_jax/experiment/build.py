@@ -17,6 +17,7 @@ from kdaug_jax.experiment.frozen import compatibility
 from kdaug_jax.experiment.networks import Network, build_network, check_init
 from kdaug_jax.experiment.program import Program
 from kdaug_jax.experiment.schedules import whole_steps
+from kdaug_jax.runtime import platform
 from kdaug_jax.types import Info, Range
 
 
@@ -37,6 +38,11 @@ def build_phase(full: dict[str, Any], info: Info, start_step: int) -> Program:
         {name: full["views"][name]["ops"] for name in view_names}, info,
         max(math.ceil(full["train"]["epochs"]), 1),
     )
+    for spec in view_specs:
+        views.check_place(
+            spec, full["views"][spec.name]["place"], platform.requested_platforms(),
+            has_cpu=platform.has_cpu(),
+        )
     branches = {name: full["views"][name]["branch"] for name in view_names}
     network_names = natural_sort(full["networks"])
     term_specs = tuple(

@@ -107,6 +107,12 @@ FIELDS: dict[str, Field] = {
     "views.*.branch": Field(
         0, "BatchNorm branch of the trained networks for this view; branch 0 is evaluated.", COUNT
     ),
+    "views.*.place": Field(
+        "auto", "Where stages run that change one image by itself, before the first that mixes, "
+        "repeats or picks: on the `device`, or ahead of the step on the CPUs of the `host`, which "
+        "then sends their result; `auto`: on the host where a TPU is slow at an op and images are "
+        "streamed. It changes no pixel. A resumed run may change it.", ("auto", "host", "device"),
+    ),
     "networks.*.name": Field(
         REQUIRED, "Architecture, see `kdaug_jax.models.names()`; may be empty for a frozen "
         "network, whose checkpoint holds it.", type="str",

@@ -72,9 +72,20 @@ class Program:
         return terms.pairs(self.term_specs)
 
     @property
+    def made(self) -> tuple[views.ViewSpec, ...]:
+        """The views to make."""
+        return views.views_to_make(self.view_specs, self.pairs)
+
+    @property
+    def places(self) -> dict[str, str]:
+        """Where the views are made that the host has a part in, see `views.describe`."""
+        texts = {name: section["ops"] for name, section in self.config["views"].items()}
+        return views.describe(self.made, texts)
+
+    @property
     def cutter(self) -> views.Cutter:
-        """What the views need from the host."""
-        return views.cutter(views.views_to_make(self.view_specs, self.pairs))
+        """What the views need from the host while images are decoded."""
+        return views.cutter(self.made)
 
     def clock(self, step: jax.Array, hparams: Hparams) -> Clock:
         """Returns the position in the run at a step."""
@@ -118,8 +129,7 @@ class Program:
         """
         scorer = views.Scorer(self.networks, variables, self.branches, clock)
         made = views.make_all(
-            views.views_to_make(self.view_specs, self.pairs), clock, batch, hparams, self.info,
-            self.groups, scorer,
+            self.made, clock, batch, hparams, self.info, self.groups, scorer
         )
         return made.views, {**made.given, **given}, made.metrics
 
@@ -253,8 +263,7 @@ class Program:
         )
 
     def _shapes(self, params, network_state, frozen, hparams):
-        made = views.views_to_make(self.view_specs, self.pairs)
-        batch = views.batch_shapes(made, self.config["data"]["batch_size"], self.info)
+        batch = views.batch_shapes(self.made, self.config["data"]["batch_size"], self.info)
 
         def forward(params, network_state, frozen, hparams, batch):
             clock = self.clock(jnp.zeros((), jnp.int32), hparams)

@@ -21,6 +21,17 @@ def target_platform() -> str:
     return _common(platform)
 
 
+def requested_platforms() -> str:
+    """Returns the platforms that JAX is restricted to, such as "tpu,cpu"; "" for all there are."""
+    return jax.config.jax_platforms or ""
+
+
+def has_cpu() -> bool:
+    """Returns whether JAX has its CPU backend beside, or as, its default one; starts none."""
+    platforms = requested_platforms()
+    return not platforms or "cpu" in platforms.split(",")
+
+
 def _common(platform: str) -> str:
     return "gpu" if platform in ("cuda", "rocm") else platform
 

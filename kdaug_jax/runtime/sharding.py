@@ -134,6 +134,15 @@ def make_mesh(
     )
 
 
+def host_mesh() -> Mesh:
+    """Returns a CPU device of this process, as the mesh of a program that runs on the host.
+
+    Its axis is not "data": what such a program is called with is divided before.
+    """
+    device = jax.local_devices(backend="cpu")[0]
+    return jax.make_mesh((1,), ("host",), axis_types=(AxisType.Auto,), devices=[device])
+
+
 def within(mesh: Mesh, function: Callable[..., Any]) -> Callable[..., Any]:
     """Returns a function that is traced with the mesh in its context.
 

@@ -22,6 +22,28 @@ from kdaug_jax.types import TrainState
 MOST_SHOWN = 12
 
 
+def places(programs: Sequence[Program]) -> list[tuple[str, str]]:
+    """Returns where views are made that the host has a part in, and from which epoch on.
+
+    Args:
+      programs: one a phase.
+
+    Returns:
+      Views and texts such as "flip on the host, mixup(0.2) on the devices"; those of later phases
+      where they differ from the phase before.
+    """
+    rows, before = [], {}
+    for program in programs:
+        epoch = program.start_step / program.steps_per_epoch
+        since = f", from epoch {epoch:g}" if program.start_step else ""
+        for view in {**before, **program.places}:
+            text = program.places.get(view, "all on the devices")
+            if text != before.get(view):
+                rows.append((view, text + since))
+        before = program.places
+    return rows
+
+
 class Progress:
     """Prints what a training run does, and measures its speed."""
 
@@ -50,6 +72,7 @@ class Progress:
                          f"{per_call:,} step{'s' * (per_call > 1)} a call"))
         rows += [(f"view {name}", section["ops"] or "(as stored)")
                  for name, section in config["views"].items()]
+        rows += [(f"place {view}", text) for view, text in places(setup.programs)]
         for name, network in first.networks.items():
             origin = "trained" if network.trainable else f"frozen, from {network.checkpoint}"
             weights = state.params[name] if network.trainable else setup.frozen[name]

@@ -31,8 +31,7 @@ from kdaug_jax.experiment.frozen.stored import table_of
 from kdaug_jax.experiment.network import Network
 from kdaug_jax.experiment.program import Program
 from kdaug_jax.runtime import sharding, weight_cuts, workdir
-from kdaug_jax.training import population
-from kdaug_jax.training.cropping import host_crops
+from kdaug_jax.training import hosting, population
 from kdaug_jax.training.intervals import Intervals, plan_intervals
 from kdaug_jax.training.plan import plan_run, teacher_label
 from kdaug_jax.types import Info
@@ -147,17 +146,15 @@ def prepare(
                     f"{inputs[name]['steps']})")
             frozen[name] = weight_cuts.put(mesh, network.shard, variables)
     split = planned.dataset.splits["train"]
-    feed = data.make_feed(
-        split, section["seed"], section["batch_size"],
-        device_bytes=round(1e9 * section["device_gb"]), workers=section["workers"],
-        rows=sharding.local_rows(mesh, section["batch_size"]),
-        crops=host_crops(planned.programs, planned.hparams, split), platform=platform,
+    programs = hosting.place_views(planned.programs, split, platform)
+    feed = hosting.make_feed(
+        programs, planned.hparams, split, sharding.local_rows(mesh, section["batch_size"]), platform
     )
     return Setup(
         record={**planned.record, "frozen": inputs},
         directory=directory,
         dataset=planned.dataset,
-        programs=planned.programs,
+        programs=programs,
         members=planned.members,
         mesh=mesh,
         feed=feed._replace(constants=sharding.put_whole(mesh, feed.constants)),

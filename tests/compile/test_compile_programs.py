@@ -38,6 +38,10 @@ EXPERIMENTS = {
         terms={"ce": configs.term("cross_entropy", ("x", "y"))},
         eval=dict(view="center_crop(8)", metrics=("accuracy", "nll", "ece"), batch_size=50),
     ),
+    "views on the host": tiny_config(
+        views={"x": dict(ops="flip|cutout(2)|mixup(0.2)", place="host"), "y": "flip"},
+        terms={"ce": configs.term("cross_entropy", ("x", "y"))}, train=dict(steps_per_call=2),
+    ),
     "averages": tiny_config(
         optim=dict(ema=0.9), train=dict(steps_per_call=2, accumulate=2),
         eval=dict(metrics=("accuracy", "nll", "discrimination")),
@@ -191,6 +195,11 @@ def test_a_report(tmp_path):
     )
     assert [line for line in expected if line not in lines] == [], text
     assert "at 1.5 GHz" in text and "kernels have no estimate: augment (1 a step)" in text
+
+
+def test_a_report_says_what_the_host_makes(tmp_path):
+    _, lines = lines_of(planned(EXPERIMENTS["views on the host"], tmp_path), "v5e:2x2")
+    assert lines[3] == "views x: flip|cutout(2) on the host, mixup(0.2) on the devices"
 
 
 def test_a_report_of_what_does_not_fit(tmp_path):

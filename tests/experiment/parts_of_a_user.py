@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import optax
 
 from kdaug_jax.augment import Stage
+from kdaug_jax.augment.policies import IDENTITY, Op, Policy
 from kdaug_jax.errors import ArgumentError
 
 roll = Stage(
@@ -22,6 +23,19 @@ def shift_one(key, image):
 
 shift = Stage(
     lambda keys, images: images + jax.vmap(_draw)(keys)[:, None, None, None], form="batch"
+)
+
+
+def halved(image):
+    return image >> 1
+
+
+halving = Stage(
+    lambda: Policy(
+        (IDENTITY, Op("tests.experiment.parts_of_a_user:halved")),
+        lambda key, hparams: jax.random.bernoulli(key, shape=(1,)).astype("int32"), 1,
+    ),
+    form="policy",
 )
 
 

@@ -95,7 +95,9 @@ def test_a_single_view_may_be_written_without_a_tuple():
 
 def test_put_keeps_the_rest_and_names_wrong_paths():
     full = configs.validate(tiny_config(views={"x": dict(ops="flip", branch=1)}))
-    assert configs.set_path(full, "views.x", "")["views"]["x"] == {"ops": "", "branch": 1}
+    assert configs.set_path(full, "views.x", "")["views"]["x"] == {
+        "ops": "", "branch": 1, "place": "auto",
+    }
     assert full["views"]["x"]["ops"] == "flip"
     with pytest.raises(ConfigError, match="did you mean epochs"):
         configs.set_path(full, "train.epoch", 3)
@@ -105,6 +107,7 @@ def test_difference_lists_paths():
     old, new = (configs.validate(tiny_config(train=dict(epochs=e))) for e in (2.0, 3.0))
     assert configs.difference(old, new) == ["train.epochs: 2.0 -> 3.0"]
     assert configs.difference(old, {**old, "mode": "evaluate"}) == []
+    assert configs.difference(old, configs.set_path(old, "views.x.place", "host")) == []
 
 
 def test_where_weights_and_batches_lie_may_differ():

@@ -85,7 +85,7 @@ def made_views(crop, steps, seeds=(0,)):
     (program,) = build_programs(config, info)
     split = dataset.splits["train"]
     members = [{**program.hparams, "seed": np.uint32(seed)} for seed in seeds]
-    crops = host_crops((program,), [members], split)
+    crops, _ = host_crops((program,), [members], split) or (None, {})
     assert (crops is None) == (crop == "device")
     feed = data.make_feed(split, 0, 8, device_bytes=10**9, crops=crops)
 

@@ -80,6 +80,58 @@ def test_crops_while_decoding_are_the_same_bits(tmp_path):
             np.testing.assert_array_equal(gathered[name], array, err_msg=name)
 
 
+def hosted(place, crop="auto"):
+    """Two seeds; views whose stages before mixing are carried out at a place."""
+    views = {
+        "x": "pad_crop(1)|flip|randaugment(2, 3)|mixup(0.2)",
+        "y": "resize_shorter(9)|crop_random(6)|flip|cutout(2)",
+    }
+    return config(
+        data=dict(crop=crop),
+        views={name: dict(ops=text, place=place) for name, text in views.items()},
+        terms={name: configs.term("cross_entropy", (name,)) for name in views},
+        population=(("seed", (0, 3)),),
+    )
+
+
+def test_stages_on_the_host_are_the_same_bits(tmp_path):
+    given = {
+        str(tmp_path / "host.npz"): hosted("host"),
+        str(tmp_path / "crops.npz"): hosted("host", "host"),
+    }
+    done = launch("views", tmp_path, configs=given, workdir=str(tmp_path), steps=STEPS)
+    assert done.returncode == 0, done.stderr
+    # Batches differ, in what the devices are sent, but not the views.
+    expected = {
+        name: array for name, array in views_of(hosted("device"), tmp_path, STEPS).items()
+        if "[1]" in name
+    }
+    for file in given:
+        with np.load(file) as gathered:
+            assert {name for name in gathered if "[1]" in name} == set(expected)
+            assert len(expected) == len(STEPS) * 2 * 5
+            for name, array in expected.items():
+                np.testing.assert_array_equal(gathered[name], array, err_msg=name)
+
+
+@pytest.mark.slow
+def test_two_processes_train_the_same_on_host_and_devices(tmp_path):
+    """Two epochs of two seeds; the host's side is stopped at step 6 and goes on."""
+    directories = {place: tmp_path / place for place in ("device", "host")}
+    for place, directory in directories.items():
+        stop = {"sigterm": (1, 6)} if place == "host" else {}
+        done = launch(
+            "train", tmp_path, config=hosted(place), workdir=str(directory), **stop
+        )
+        assert done.returncode == (75 if stop else 0), done.stderr
+    done = launch("train", tmp_path, config=hosted("host"), workdir=str(directories["host"]))
+    assert done.returncode == 0, done.stderr
+    device, host = directories.values()
+    assert len(losses(device)) == 2 * 10 and losses(host) == losses(device)
+    stored = [checkpoint.load_subtree(d / "checkpoints", (), print) for d in (device, host)]
+    jax.tree.map(np.testing.assert_array_equal, *stored)
+
+
 def losses(directory):
     return [row["train/loss"] for row in read_rows(directory) if "train/loss" in row]
 

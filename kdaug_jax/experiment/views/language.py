@@ -19,7 +19,7 @@ import numpy as np
 from kdaug_jax.augment.stage import Stage
 from kdaug_jax.errors import ConfigError, suggest
 from kdaug_jax.experiment.binding import Bound, bind, call_texts, colour, located, read_calls
-from kdaug_jax.experiment.views.leading import Leading, LeadingReader
+from kdaug_jax.experiment.views.leading import Leading, LeadingReader, Prefix
 from kdaug_jax.experiment.views.pools import Rows, draws_of
 from kdaug_jax.experiment.views.stages import check_outputs, check_policy, find_stage
 from kdaug_jax.registry import is_import, short_name
@@ -36,7 +36,7 @@ class Call(NamedTuple):
 
     Attributes:
       role: names its draws and its path.
-      stage: the stage.
+      stage: its row of the stage table.
       bound: its arguments.
       size: height and width of the images that it takes, in pixels; None where they differ.
     """
@@ -59,8 +59,9 @@ class ViewSpec(NamedTuple):
       rows: what made its rows more or fewer than the batch's, in order; views of equal `rows`
         have the same example of the batch in each row.
       mixes: whether labels are mixed.
-      leading: its part that is carried out while images are decoded, None where all of it runs on
-        the device.
+      leading: its part that is carried out while images are decoded, None where there is none.
+      hosted: the stages that the host carries out where it goes on after the leading part, which
+        is among them, see `placing`; None where it does not.
     """
 
     name: str
@@ -71,6 +72,12 @@ class ViewSpec(NamedTuple):
     rows: tuple[Rows, ...] = ()
     mixes: bool = False
     leading: Leading | None = None
+    hosted: Prefix | None = None
+
+    @property
+    def prefix(self) -> Prefix | None:
+        """The stages whose result the host sends; None where it sends images as stored."""
+        return self.hosted or (self.leading.prefix if self.leading else None)
 
     @property
     def picks(self) -> bool:
@@ -227,35 +234,6 @@ def parse_all(
     for name in texts:
         visit(name, ())
     return tuple(done.values())
-
-
-def with_crops(info: Info, texts: Mapping[str, str], crop: str) -> Info:
-    """Returns the facts of a training split, completed by where crops run and what they leave.
-
-    Args:
-      info: facts of the training split.
-      texts: view expressions by name, in order.
-      crop: `data.crop`.
-
-    Returns:
-      `info` with `host_crops` and, where images have several sizes, with the size that the leading
-      part of the first view gives them.
-
-    Raises:
-      ConfigError: images have several sizes, and the device is to crop or a view does not.
-    """
-    if not info.mixed:
-        return info._replace(host_crops=crop == "host")
-    if crop == "device":
-        raise ConfigError(
-            "data.crop", "'device' takes images of one size, and these have several", "use 'auto'"
-        )
-    info = info._replace(size=(LARGEST, LARGEST), host_crops=True)
-    starts = [name for name, text in texts.items() if source_of(name, text) is None]
-    if not starts:  # they start from each other in a circle, which `parse_all` refuses
-        return info
-    first = starts[0]
-    return info._replace(size=parse(first, texts[first], info, trace=False).leading.plan.size)
 
 
 def split_leading(text: str, where: str) -> tuple[Leading | None, str, str]:

@@ -8,7 +8,7 @@ crops.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -34,6 +34,22 @@ NUMBERS = {
     "ratio": Range(np.float64, 0.0, open=True),
     "padding": Range(np.int32, 0),
 }
+
+
+class Prefix(NamedTuple):
+    """The first stages of a view, carried out on the host.
+
+    Attributes:
+      calls: how many calls of the view they are.
+      draws: how many draws of each example lie side by side after them.
+      size: height and width of the images after them, in pixels.
+      dtype: of these images, uint8 or float32.
+    """
+
+    calls: int
+    draws: int
+    size: tuple[int, int]
+    dtype: Any
 
 
 class Leading(NamedTuple):
@@ -85,6 +101,12 @@ class Leading(NamedTuple):
         """Its result: crops an image, how they are resized, their size and dtype."""
         size, dtype = crops.output(self.crops)
         return CropPlan(self.draws, crops.methods(self.crops), size, dtype)
+
+    @property
+    def prefix(self) -> Prefix:
+        """The same as the first stages of its view."""
+        size, dtype = crops.output(self.crops)
+        return Prefix(self.calls, self.draws, size, dtype)
 
 
 class LeadingReader:
@@ -222,6 +244,12 @@ class Cutter(NamedTuple):
         return self._replace(leading={
             name: leading.with_numbers(f"views.{name}", hparams)
             for name, leading in self.leading.items()
+        })
+
+    def of(self, views: Collection[str]) -> Cutter:
+        """Returns the same with the crops of some views only."""
+        return self._replace(leading={
+            name: leading for name, leading in self.leading.items() if name in views
         })
 
     def crops(

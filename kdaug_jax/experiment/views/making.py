@@ -16,7 +16,6 @@ from kdaug_jax.augment.ops.checks import check_batch, check_keys
 from kdaug_jax.errors import ArgumentError, ConfigError
 from kdaug_jax.experiment.binding import located
 from kdaug_jax.experiment.views.language import EPOCH, LARGEST, Call, ViewSpec, parse
-from kdaug_jax.experiment.views.leading import Leading, cutter
 from kdaug_jax.experiment.views.picking import Pair, Picked, Pool, Scorer, choose, take
 from kdaug_jax.runtime.ordering import Ordering
 from kdaug_jax.types import Batch, Clock, Hparams, Info, Outputs, View
@@ -71,12 +70,11 @@ def make_all(
     # Networks score after every view that needs none is made.
     for spec in sorted(specs, key=lambda spec: spec.picks):
         state, calls = states[spec.source], spec.calls
-        if spec.leading is not None:
-            state = _led(stored, batch.crops[spec.name], spec.leading)
-            calls = calls[spec.leading.calls :]
+        if spec.prefix is not None:
+            state = _led(stored, batch.crops[spec.name], spec.prefix.draws)
+            calls = calls[spec.prefix.calls :]
         for call in calls:
-            path = f"views.{spec.name}.{call.role}"
-            traced = {name: hparams[f"{path}.{name}"] for name in call.bound.traced}
+            path, traced = _traced(spec, call, hparams)
             with located(path):
                 if call.stage.form != "pick":
                     state = _apply(call, clock, spec.name, state, traced, groups)
@@ -93,10 +91,44 @@ def make_all(
     return made
 
 
-def _led(stored: View, image: jax.Array, leading: Leading) -> _PartialView:
-    """Returns a view after its leading part, whose images come from the host."""
-    view, draw = _repeat(stored.replace(image=None), None, leading.draws)
-    return _PartialView(view.replace(image=image), draw, leading.draws)
+def make_hosted(
+    spec: ViewSpec, clock: Clock, image: jax.Array, index: jax.Array, hparams: Hparams
+) -> jax.Array:
+    """Makes of some examples what the host sends of a view, after its leading part.
+
+    Args:
+      spec: the view, with stages that are `hosted`.
+      clock: position in the run; its seed and epoch are used.
+      image: `[n*draws,H,W,3]`, the crops of its leading part, draw d of example b in row b*draws+d;
+        `u8[n,H,W,3]` as stored where it has none.
+      index: `i32[n]`, position of each example in its base split.
+      hparams: traced numbers by path.
+
+    Returns:
+      `[n*draws,H,W,3]`, see `ViewSpec.prefix`; each row depends on its own example alone.
+    """
+    rows, done = View(None, None, None, index, None), 0
+    if spec.leading is None:
+        state = _PartialView(rows.replace(image=image), None, 1)
+    else:
+        state, done = _led(rows, image, spec.leading.draws), spec.leading.calls
+    for call in spec.calls[done : spec.hosted.calls]:
+        path, traced = _traced(spec, call, hparams)
+        with located(path):
+            state = _apply(call, clock, spec.name, state, traced, 1)
+    return state.view.image
+
+
+def _traced(spec: ViewSpec, call: Call, hparams: Hparams) -> tuple[str, dict[str, jax.Array]]:
+    """Returns the path of a call and its traced numbers by name."""
+    path = f"views.{spec.name}.{call.role}"
+    return path, {name: hparams[f"{path}.{name}"] for name in call.bound.traced}
+
+
+def _led(stored: View, image: jax.Array, draws: int) -> _PartialView:
+    """Returns a view after its first stages, whose images come from the host."""
+    view, draw = _repeat(stored.replace(image=None), None, draws)
+    return _PartialView(view.replace(image=image), draw, draws)
 
 
 class _PartialView(NamedTuple):
@@ -210,16 +242,16 @@ def batch_shapes(specs: Sequence[ViewSpec], size: int, info: Info) -> Batch:
     Returns:
       A `Batch` of shapes and dtypes.
     """
-    channels, needed = len(info.mean), cutter(specs)
+    channels = len(info.mean)
     image = jax.ShapeDtypeStruct((size, *info.size, channels), jnp.uint8)
-    crops = {}
-    for name, leading in needed.leading.items():
-        plan = leading.plan
-        shape = (size * plan.draws, *plan.size, channels)
-        crops[name] = jax.ShapeDtypeStruct(shape, plan.dtype)
+    prefixes = {spec.name: spec.prefix for spec in specs if spec.source is None}
+    crops = {
+        name: jax.ShapeDtypeStruct((size * prefix.draws, *prefix.size, channels), prefix.dtype)
+        for name, prefix in prefixes.items() if prefix is not None
+    }
     numbers = jax.ShapeDtypeStruct((size,), jnp.int32)
     mask = jax.ShapeDtypeStruct((size,), jnp.bool_)
-    return Batch(image if needed.stored else None, numbers, numbers, mask, crops)
+    return Batch(image if None in prefixes.values() else None, numbers, numbers, mask, crops)
 
 
 def build_augment(
