@@ -8,7 +8,7 @@ from typing import Any, TextIO
 
 from kdaug_jax import data
 from kdaug_jax.errors import ConfigError
-from kdaug_jax.evaluation.build import build_evaluator, check_evaluation
+from kdaug_jax.evaluation.build import build_evaluators, check_evaluation
 from kdaug_jax.evaluation.data_sets import (
     data_changes,
     data_record,
@@ -16,7 +16,7 @@ from kdaug_jax.evaluation.data_sets import (
     load_human,
     refuse_changes,
 )
-from kdaug_jax.evaluation.eval_step import EvalSpec
+from kdaug_jax.evaluation.eval_step import EvalSpec, Moment
 from kdaug_jax.evaluation.metric_table import resolve_metric
 from kdaug_jax.evaluation.predictors import with_selected
 from kdaug_jax.evaluation.run import Results, evaluate_split
@@ -24,7 +24,10 @@ from kdaug_jax.evaluation.sets import build_sets, corruption_errors, load_sets
 from kdaug_jax.evaluation.tables import results_tables
 from kdaug_jax.experiment import config as configs
 from kdaug_jax.experiment import networks, views
+from kdaug_jax.experiment.build import Phase
 from kdaug_jax.experiment.frozen.stored import load, located
+from kdaug_jax.experiment.members import hparams, members
+from kdaug_jax.experiment.phases import resolve_phases
 from kdaug_jax.runtime import checkpoint, sharding, workdir
 from kdaug_jax.runtime.console import Console
 from kdaug_jax.types import Info
@@ -78,21 +81,22 @@ def evaluate_run(
         name: _network(config, name, directory, info, full["precision"], name in trained)
         for name in configs.natural_sort(config["networks"]) if name in trained or compares
     }
-    check_evaluation(config, info, built)
-    evaluator = build_evaluator(config, built, info, mesh, human)
+    phase, moments = _moments(stored, directory, info, full["eval"]["views"])
+    check_evaluation(config, (phase,), info, built)
+    (evaluator,) = build_evaluators(config, (phase,), built, info, mesh, human)
     set_data = load_sets(full, info, dataset.class_names, console.say, console.progress)
     sets = build_sets(config, evaluator, set_data)
     results: Results = {}
-    for number, member in enumerate(stored["members"]):
+    for number, member in enumerate(_stored_order(stored, directory)):
         variables, params = _member(evaluator.spec, directory, number, trained, console.say)
+        passes = [
+            (evaluator, dataset.splits, use) for use in ("validation", "test")
+            if use in dataset.splits
+        ] + [(item.evaluator, {item.data.name: item.data.split}, item.data.name) for item in sets]
         numbers = {}
-        for use in ("validation", "test"):
-            if use in dataset.splits:
-                numbers |= evaluate_split(evaluator, variables, params, dataset.splits, use).numbers
-        for item in sets:
-            splits = {item.data.name: item.data.split}
+        for evaluated_by, splits, use in passes:
             numbers |= evaluate_split(
-                item.evaluator, variables, params, splits, item.data.name
+                evaluated_by, variables, params, splits, use, moment=moments[member]
             ).numbers
         errors = corruption_errors(sets, numbers)
         results[member] = {**with_selected(numbers, evaluator.selections), **errors}
@@ -115,6 +119,44 @@ def _dataset(
             "give the config it was trained with, or --allow_config_change",
         )
     return load_data(section, console.say, console.progress)
+
+
+def _moments(
+    stored: Mapping[str, Any], directory: Path, info: Info, training_views: Sequence[str]
+) -> tuple[Phase, dict[str, Moment]]:
+    """Returns the phase of the last step of a run, and what its members are evaluated with.
+
+    Raises:
+      ConfigError: training views are evaluated, and other training data hide the run's epoch.
+    """
+    phases = resolve_phases(stored["config"], info)
+    recorded = stored["data"].get("splits", {}).get("train", {}).get("examples", len(info.labels))
+    if training_views and recorded != len(info.labels):
+        raise ConfigError(
+            "eval.views", f"data.train has {len(info.labels):,} examples, the run's had "
+            f"{recorded:,}, so that nobody knows its epoch", "leave it empty",
+        )
+    last = max(_step(directory) - 1, 0)
+    number = max(number for number, phase in enumerate(phases) if phase.start_step <= last)
+    phase = phases[number]
+    population = members(phase.config["population"])
+    numbers = hparams(phases, population)[number]
+    return phase, {
+        member.name: Moment(values, last // phase.steps_per_epoch)
+        for member, values in zip(population, numbers, strict=True)
+    }
+
+
+def _step(directory: Path) -> int:
+    """Returns the step of the checkpoint that is loaded, which `_member` speaks of."""
+    step = checkpoint.load_subtree(directory / "checkpoints", ("0", "step"), lambda line: None)
+    return int(step)
+
+
+def _stored_order(stored: Mapping[str, Any], directory: Path) -> Sequence[str]:
+    """Returns the names of the members by their number in the checkpoint that is loaded."""
+    notes = checkpoint.read_notes(directory / "checkpoints" / str(_step(directory)))
+    return notes.get("members", stored["members"])
 
 
 def _member(

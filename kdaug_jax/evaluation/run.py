@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Mapping
+import functools
+import itertools
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -12,13 +14,15 @@ import numpy as np
 from kdaug_jax import metrics
 from kdaug_jax.data import Split, eval_batches
 from kdaug_jax.evaluation import metric_table
-from kdaug_jax.evaluation.eval_step import EvalSpec, Sums, make_eval_step
+from kdaug_jax.evaluation.eval_step import SEED, EvalSpec, Moment, Sums, make_eval_step
 from kdaug_jax.evaluation.predictors import Predictor, Selection, with_selected
 from kdaug_jax.runtime import sharding
-from kdaug_jax.types import TrainState
+from kdaug_jax.types import Batch, TrainState
 
 # Metrics by name, for each member of a population.
 Results = dict[str, dict[str, float]]
+# For networks alone, which do not depend on a run's numbers.
+NOWHERE = Moment({}, 0)
 
 
 class Evaluator(NamedTuple):
@@ -76,6 +80,7 @@ def evaluate_state(
     evaluator: Evaluator,
     state: TrainState,
     frozen: Mapping[str, Any],
+    moment: Moment,
     splits: Mapping[str, Split],
     use: str,
     check: Callable[[], None] = lambda: None,
@@ -87,6 +92,7 @@ def evaluate_state(
       evaluator: of the run.
       state: of the run; its averaged weights are evaluated where they are kept.
       frozen: variables of the frozen networks.
+      moment: whose state it is, and when.
       splits: examples by use.
       use: "validation" or "test".
       check: called before each batch; may raise to end the evaluation.
@@ -101,7 +107,7 @@ def evaluate_state(
         name: variables_of(state, name) if networks[name].trainable else frozen[name]
         for name in evaluator.spec.needed_networks
     }
-    values = evaluate_split(evaluator, variables, params_of(state), splits, use, check)
+    values = evaluate_split(evaluator, variables, params_of(state), splits, use, check, moment)
     numbers = with_selected({**(validation or {}), **values.numbers}, evaluator.selections)
     front = f"eval/{use}/"
     return values._replace(
@@ -116,6 +122,7 @@ def evaluate_split(
     splits: Mapping[str, Split],
     use: str,
     check: Callable[[], None] = lambda: None,
+    moment: Moment = NOWHERE,
 ) -> Evaluation:
     """Evaluates all predictors on a whole split.
 
@@ -126,6 +133,8 @@ def evaluate_split(
       splits: examples by use.
       use: "validation" or "test"; people's answers are known for the latter.
       check: called before each batch; may raise to end the evaluation.
+      moment: whose variables they are, and when; needed where training views are evaluated, or
+        ensembles of terms with traced options.
 
     Returns:
       Values by full name, `eval/<use>/...`; numbers that are not finite are left out.
@@ -135,31 +144,45 @@ def evaluate_split(
     batch_size = -(-min(evaluator.batch_size, len(split)) // mesh.size) * mesh.size
     rows = sharding.local_rows(mesh, batch_size)
 
-    def over(step: Callable[..., Sums], before: Sums, merge: Callable[[Any, Any], Any]) -> Sums:
-        total, running = None, None
-        cutters = spec.cutters
-        batches = eval_batches(
+    traced = Moment(
+        {path: moment.hparams[path] for path in spec.numbers}, np.int32(moment.epoch)
+    )
+
+    def batches_of(split: Split) -> Iterator[Batch]:
+        cutters = spec.cutters_at(moment)
+        return eval_batches(
             split, batch_size, rows,
-            spec.crops if any(cutter.leading for cutter in cutters) else None,
+            functools.partial(spec.crops, moment, cutters)
+            if any(cutter.leading for cutter in cutters) else None,
             any(cutter.stored for cutter in cutters), evaluator.workers,
         )
-        with contextlib.closing(batches):
-            for number, batch in enumerate(batches):
+
+    def over(
+        step: Callable[..., Sums], before: Sums, merge: Callable[[Any, Any], Any], pairs: bool
+    ) -> Sums:
+        total, running = None, None
+        with contextlib.ExitStack() as stack:
+            batches = stack.enter_context(contextlib.closing(batches_of(split)))
+            partners = itertools.repeat(None)
+            if pairs:
+                others = batches_of(split.take(partners_of(split)))
+                partners = stack.enter_context(contextlib.closing(others))
+            for number, (batch, partner) in enumerate(zip(batches, partners, strict=False)):
                 check()
                 people = None if human is None else human[batch.index]
-                batch, people = sharding.put_batch(mesh, (batch, people))
+                both, people = sharding.put_batch(mesh, ((batch, partner), people))
                 # No more than two batches are on the devices.
                 jax.block_until_ready(running)
                 running = sharding.settle(
-                    step(variables, params, batch, people, np.int32(number), before)
+                    step(variables, params, both, people, np.int32(number), before, traced)
                 )
                 total = running if total is None else merge(total, running)
         return total
 
     before = {}
     if spec.metrics_of(human is not None, first=True):
-        before = over(evaluator.first_pass, {}, _join)
-    sums = jax.device_get(over(evaluator.step, before, metrics.merge))
+        before = over(evaluator.first_pass, {}, _join, False)
+    sums = jax.device_get(over(evaluator.step, before, metrics.merge, spec.mixes))
     values: dict[str, Any] = {}
     for front, by_metric in sums.items():
         for (name, suffix), total in by_metric.items():
@@ -172,6 +195,24 @@ def evaluate_split(
                 for part, value in finished.items()
             }
     return Evaluation(metric_table.numbers(values), metric_table.arrays(values))
+
+
+def partners_of(split: Split) -> np.ndarray:
+    """Returns with whom each example is mixed: the next one in a fixed random circle of all.
+
+    It depends on which examples the split has, not on their order.
+
+    Args:
+      split: N examples.
+
+    Returns:
+      `i64[N]`, positions in the split.
+    """
+    by_index = np.argsort(split.index, kind="stable")
+    circle = by_index[np.random.RandomState(SEED).permutation(len(split))]
+    partners = np.empty(len(split), np.int64)
+    partners[circle] = np.roll(circle, -1)
+    return partners
 
 
 def _join(a: Sums, b: Sums) -> Sums:

@@ -21,6 +21,7 @@ from kdaug_jax.data.statistics import describe_sizes
 from kdaug_jax.errors import ConfigError
 from kdaug_jax.evaluation.build import parse_view
 from kdaug_jax.evaluation.data_sets import read_options
+from kdaug_jax.evaluation.eval_step import Moment
 from kdaug_jax.evaluation.metric_table import resolve_metrics
 from kdaug_jax.evaluation.run import Evaluation, Evaluator, evaluate_state, make_evaluator
 from kdaug_jax.experiment import views
@@ -229,6 +230,7 @@ def evaluate_sets(
     sets: Sequence[EvalSet],
     state: TrainState,
     frozen: Mapping[str, Any],
+    moment: Moment,
     check: Callable[[], None] = lambda: None,
     validation: Mapping[str, float] | None = None,
 ) -> Evaluation:
@@ -241,7 +243,7 @@ def evaluate_sets(
     for item in sets:
         name, split = item.data.name, item.data.split
         evaluated = evaluate_state(
-            item.evaluator, state, frozen, {name: split}, name, check, validation
+            item.evaluator, state, frozen, moment, {name: split}, name, check, validation
         )
         numbers |= evaluated.numbers
         arrays |= evaluated.arrays

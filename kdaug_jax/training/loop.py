@@ -73,8 +73,7 @@ def train(
             say=console.say,
         ))
         states, sums = restore_states(setup, checkpoints, time)
-        names = [member.name for member in setup.members]
-        writer = stack.enter_context(Writer(directory, names, int(states[0].step)))
+        writer = stack.enter_context(Writer(directory, setup.names, int(states[0].step)))
         stack.callback(console.end_bar)
         run = _Run(setup, states, sums, checkpoints, writer, console, time, check)
         try:
@@ -85,7 +84,7 @@ def train(
             raise run.leave() from None
         if jax.process_index() == 0:
             workdir.write_json(directory / "results.json", results)
-            workdir.write_arrays(directory / "results.npz", run.arrays)
+            workdir.write_arrays(directory / "results.npz", run.arrays, setup.names)
         run.progress.results(setup, results, run.teachers)
         return results
 
@@ -190,13 +189,14 @@ class _Run:
         setup, metrics = self.setup, []
         with self.time("evaluation"):
             for number, member in enumerate(setup.members):
-                context = self.states[number], setup.frozen
+                evaluator, moment = setup.moment(self.step, number)
+                context = self.states[number], setup.frozen, moment
                 known = validation[number] if validation else None
                 if use == SETS:
                     values, arrays = evaluate_sets(setup.sets, *context, self.check, known)
                 else:
                     values, arrays = evaluate_state(
-                        setup.evaluator, *context, setup.dataset.splits, use, self.check, known
+                        evaluator, *context, setup.dataset.splits, use, self.check, known
                     )
                 self.writer.row(self.step, member.name, values)
                 metrics.append(values)
@@ -214,7 +214,7 @@ class _Run:
             metrics = {
                 name: float(np.mean([values[name] for values in scores])) for name in names
             }
-            notes = {"window": self.window.state()}
+            notes = {"window": self.window.state(), "members": self.setup.names}
             self.checkpoints.save(self.step, as_tree(self.states), metrics, notes)
             self.saved_at = monotonic()
 

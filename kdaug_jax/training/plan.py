@@ -27,6 +27,7 @@ from kdaug_jax.experiment import config as configs
 from kdaug_jax.experiment import views
 from kdaug_jax.experiment.frozen import compatibility
 from kdaug_jax.experiment.frozen.stored import WORKDIR, located
+from kdaug_jax.experiment.members import ended, matched
 from kdaug_jax.experiment.phases import build_programs
 from kdaug_jax.experiment.program import Program
 from kdaug_jax.runtime import manifest, workdir
@@ -99,7 +100,7 @@ def plan_run(
     info = views.with_crops(described, configs.view_texts(full), section["crop"])
     programs = build_programs(_locate(full, directory), info)
     first = programs[0]
-    check_evaluation(full, info, first.networks)
+    check_evaluation(full, programs, info, first.networks)
     human = load_human(full["eval"]["human"], dataset)
     compares = [
         name for name in full["eval"]["metrics"] if resolve_metric(name).needs == "teacher"
@@ -126,7 +127,12 @@ def plan_run(
         say(f"warning: data.{use} and data.train share {count:,} examples")
     digests = data_record(dataset, info)
     if record:
-        _compare(directory, written, digests, section["source"], say, allow_config_change)
+        stored = _compare(directory, written, digests, section["source"], say, allow_config_change)
+        if stored:
+            members = matched(members, stored["members"], str(directory / "checkpoints"))
+            hparams = population.hparams(programs, members)
+    for line in ended(programs, members):
+        say(line)
     return RunPlan(full, dataset, programs, members, hparams, {
         "config": written,
         "networks": facts,
@@ -138,10 +144,11 @@ def plan_run(
 def _compare(
     directory: Path, written: Mapping[str, Any], digests: Mapping[str, Any], source: str,
     say: Callable[[str], None], allow_change: bool,
-) -> None:
+) -> dict[str, Any] | None:
+    """Returns the record of the run that goes on, None where none does."""
     stored = workdir.read_record(directory)
     if not stored or not manifest.steps(directory / "checkpoints"):
-        return
+        return None
     changed = configs.difference(stored["config"], written)
     altered = data_changes(stored.get("data", {}), digests)
     if not allow_change:  # first: other data have another mean and deviation in the config too
@@ -158,6 +165,7 @@ def _compare(
         )
     for line in changed:
         say(f"config changed: {line}")
+    return stored
 
 
 def teacher_label(name: str) -> str:

@@ -6,12 +6,14 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 from jax.sharding import Mesh
 
 from kdaug_jax import data
 from kdaug_jax.data.options import no_bar
 from kdaug_jax.errors import ConfigError
-from kdaug_jax.evaluation.build import build_evaluator
+from kdaug_jax.evaluation.build import build_evaluators
+from kdaug_jax.evaluation.eval_step import Moment
 from kdaug_jax.evaluation.run import Evaluator, evaluate_split, make_network_evaluator
 from kdaug_jax.evaluation.sets import EvalSet, build_sets
 from kdaug_jax.experiment.frozen import compatibility, tables
@@ -37,7 +39,8 @@ class Setup(NamedTuple):
       feed: training batches; its constants are on the devices, and it has to be closed.
       frozen: variables of the frozen networks, on the devices.
       hparams: for each phase each member's traced hparams, on the devices.
-      evaluator: of the trained networks, their branches and ensembles.
+      numbers: the same on the host, where some are more exact.
+      evaluators: of the trained networks, their branches and ensembles; one a phase.
       intervals: what happens how often.
       sets: the data sets of `eval.sets`.
     """
@@ -51,7 +54,8 @@ class Setup(NamedTuple):
     feed: data.Feed
     frozen: dict[str, Any]
     hparams: list[list[dict[str, Any]]]
-    evaluator: Evaluator
+    numbers: list[list[dict[str, np.ndarray]]]
+    evaluators: tuple[Evaluator, ...]
     intervals: Intervals
     sets: tuple[EvalSet, ...]
 
@@ -63,6 +67,28 @@ class Setup(NamedTuple):
     def first(self) -> Program:
         """The first phase."""
         return self.programs[0]
+
+    @property
+    def names(self) -> list[str]:
+        """Names of the members, by number."""
+        return [member.name for member in self.members]
+
+    @property
+    def evaluator(self) -> Evaluator:
+        """That of the first phase."""
+        return self.evaluators[0]
+
+    def moment(self, step: int, member: int) -> tuple[Evaluator, Moment]:
+        """Returns what a member is evaluated with after some steps.
+
+        Args:
+          step: steps taken; the last of them decides phase and epoch.
+          member: its number.
+        """
+        last = max(step - 1, 0)
+        phase = self.intervals.phase(last)
+        epoch = last // self.first.steps_per_epoch
+        return self.evaluators[phase], Moment(self.numbers[phase][member], epoch)
 
 
 def prepare(
@@ -115,7 +141,9 @@ def prepare(
         rows=sharding.local_rows(mesh, section["batch_size"]),
         crops=host_crops(planned.programs, planned.hparams, split), platform=platform,
     )
-    evaluator = build_evaluator(planned.full, first.networks, first.info, mesh, planned.human)
+    evaluators = build_evaluators(
+        planned.full, planned.programs, first.networks, first.info, mesh, planned.human
+    )
     return Setup(
         record=planned.record,
         directory=directory,
@@ -128,8 +156,10 @@ def prepare(
         hparams=[
             [sharding.put_whole(mesh, hparams) for hparams in phase] for phase in planned.hparams
         ],
-        evaluator=evaluator,
-        sets=build_sets(planned.full, evaluator, planned.sets),
+        numbers=planned.hparams,
+        evaluators=evaluators,
+        # They are evaluated at the end.
+        sets=build_sets(planned.full, evaluators[-1], planned.sets),
         intervals=plan_intervals(planned.programs, feed.item_bytes, platform),
     )
 

@@ -8,6 +8,7 @@ from typing import Any
 import jax
 
 from kdaug_jax.errors import ConfigError
+from kdaug_jax.experiment.members import matched
 from kdaug_jax.experiment.program import Program
 from kdaug_jax.runtime import sharding, workdir
 from kdaug_jax.runtime.checkpoint import Checkpoints
@@ -66,7 +67,7 @@ def from_tree(tree: dict[str, Any]) -> list[TrainState]:
 def restore_states(
     setup: Setup, checkpoints: Checkpoints, time: Goodput
 ) -> tuple[list[TrainState], Any]:
-    """Returns every member's state of the newest checkpoint, or of step 0.
+    """Returns every member's state of the newest checkpoint, or of step 0; members go by name.
 
     Args:
       setup: the run.
@@ -78,15 +79,20 @@ def restore_states(
 
     Raises:
       ConfigError: the checkpoint lies behind the end of the run.
-      CheckpointError: the disk has no room for a checkpoint.
+      CheckpointError: the checkpoint holds other members, or the disk has no room for another.
     """
     with time("compile"):
         states, sums = initial_states(setup), None
     with time("checkpoint"):
-        restored = checkpoints.restore(as_tree(states))
+        names = setup.names
+        stored = checkpoints.notes().get("members", names)
+        matched(setup.members, stored, str(checkpoints.directory))
+        restored = checkpoints.restore(as_tree([states[names.index(name)] for name in stored]))
         if restored is not None:
             tree, notes = restored
-            states, sums = from_tree(tree), notes["window"]
+            numbers = [stored.index(name) for name in names]
+            states = [from_tree(tree)[number] for number in numbers]
+            sums = [notes["window"][number] for number in numbers]
     step, total = int(states[0].step), setup.first.total_steps
     if step > total:
         raise ConfigError(

@@ -6,6 +6,7 @@
 
 from kdaug_jax.augment import STAGES
 from kdaug_jax.experiment.views.language import (
+    EPOCH,
     Call,
     ViewSpec,
     hparams,
@@ -23,11 +24,14 @@ from kdaug_jax.experiment.views.making import (
     build_augment,
     make,
     make_all,
+    make_in_pairs,
+    mixes_pairs,
 )
 from kdaug_jax.experiment.views.picking import Scorer, networks_of, picks
 from kdaug_jax.experiment.views.pools import POOLS, Rows, draws_of, rows_after
 
 __all__ = [
+    "EPOCH",
     "POOLS",
     "STAGES",
     "Call",
@@ -46,6 +50,8 @@ __all__ = [
     "views_to_make",
     "make",
     "make_all",
+    "make_in_pairs",
+    "mixes_pairs",
     "networks_of",
     "parse",
     "parse_all",
