@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 
 from kdaug_jax import data, rng
-from kdaug_jax.augment.stage import Stage
 from kdaug_jax.errors import ConfigError
 from kdaug_jax.evaluation.evaluate_run import evaluate_run
 from kdaug_jax.evaluation.run import evaluate_state, partners_of, variables_of
@@ -21,9 +20,8 @@ from kdaug_jax.types import Clock
 from tests.conftest import tiny_config
 
 MEASURED = dict(metrics=("accuracy", "nll", "effective_classes"), views=("x",))
-M = "views.x.randaugment.m"
-swap = Stage(lambda key, view: view.replace(image=view.image[::-1]), form="group")
-USER = "tests.evaluation.ensemble_of_a_user"
+P = "views.x.flip.probability"
+USER = "tests.evaluation.parts_of_a_user"
 
 
 def config(view, **sections):
@@ -47,11 +45,11 @@ def opened(tmp_path):
     return open_run
 
 
-def evaluate(setup, states, step=0, member=0, splits=None, evaluator=None):
+def evaluate(setup, states, step=0, member=0, splits=None, evaluator=None, use="test"):
     made, moment = setup.moment(step, member)
     return evaluate_state(
         evaluator or made, states[member], setup.frozen, moment,
-        splits or setup.dataset.splits, "test",
+        splits or setup.dataset.splits, use,
     ).numbers
 
 
@@ -78,11 +76,12 @@ NAME = "eval/test/view_x/effective_classes"
 
 def test_each_member_is_evaluated_on_the_view_that_it_trains_on(opened):
     setup, states = opened(
-        "randaugment(2, 0)", population=((M, (0, 10)), ("seed", (3, 4)))
+        "pad_crop(2)|flip(0.0)", population=((P, (0.0, 1.0)), ("seed", (3, 4)))
     )
     assert len(states) == 4
-    for number, (m, seed) in enumerate(((0, 3), (0, 4), (10, 3), (10, 4))):
-        expected = classes_of(setup, states[number], seen(setup, f"randaugment(2, {m})", seed))
+    for number, (p, seed) in enumerate(((0.0, 3), (0.0, 4), (1.0, 3), (1.0, 4))):
+        images = seen(setup, f"pad_crop(2)|flip({p})", seed)
+        expected = classes_of(setup, states[number], images)
         np.testing.assert_allclose(
             evaluate(setup, states, member=number)[NAME], expected, rtol=1e-5
         )
@@ -100,17 +99,14 @@ def test_phase_and_epoch_decide_the_view(opened):
         np.testing.assert_allclose(evaluate(setup, states, step)[NAME], expected, rtol=1e-5)
 
 
-def test_a_schedule_of_policies_is_at_the_runs_epoch(opened, tmp_path):
-    nothing, much = [0] * 60, [10, 9] * 30
-    path = tmp_path / "schedule.json"
-    path.write_text(json.dumps({"segments": [[5, nothing], [5, much]]}))
-    # Stretched to two epochs, as the step has it.
-    setup, states = opened(f"schedule('{path}', levels='released_scaled')")
-    steps = setup.first.steps_per_epoch
-    first, last = (evaluate(setup, states, step)[NAME] for step in (steps, 2 * steps))
-    unchanged = classes_of(setup, states[0], setup.dataset.splits["test"].image)
-    np.testing.assert_allclose(first, unchanged, rtol=1e-5)
-    assert abs(last - unchanged) > 1e-4
+def test_a_policy_of_the_epoch_is_at_the_runs(opened):
+    setup, states = opened(f"{USER}:by_epoch".replace(":", "."))
+    steps, images = setup.first.steps_per_epoch, setup.dataset.splits["test"].image
+    for step, expected in ((steps, images), (steps + 1, 255 - images), (2 * steps, 255 - images)):
+        np.testing.assert_allclose(
+            evaluate(setup, states, step)[NAME], classes_of(setup, states[0], expected), rtol=1e-5
+        )
+    assert setup.evaluator.step._cache_size() == 1
 
 
 def test_swept_numbers_of_crops_on_the_host_are_the_members(opened):
@@ -120,10 +116,9 @@ def test_swept_numbers_of_crops_on_the_host_are_the_members(opened):
     setup, states = opened(
         crop.format("(0.08, 1.0)"), data=host, population=((path, ((0.08, 1.0), (0.9, 1.0))),)
     )
-    alone, (state,) = opened(crop.format("(0.9, 1.0)"), data=host)
+    alone, _ = opened(crop.format("(0.9, 1.0)"), data=host)
     first, second = (evaluate(setup, states, member=number)[NAME] for number in (0, 1))
     assert second == evaluate(alone, [states[1]])[NAME] != first
-    del state
 
 
 def test_swept_options_of_an_ensemble_are_the_members(opened):
@@ -135,10 +130,11 @@ def test_swept_options_of_an_ensemble_are_the_members(opened):
         population=(("terms.both.share", (0.25, 1.0)),),
     )
     for number, share in enumerate((0.25, 1.0)):
-        numbers = evaluate(setup, states, member=number)
-        assert numbers["eval/test/both/share"] == share
+        numbers = evaluate(setup, states, member=number, use="validation")
+        assert numbers["eval/validation/both/share"] == share
     # With all of its weight on the first branch it is that branch.
-    assert numbers["eval/test/both/nll"] == pytest.approx(numbers["eval/test/branch_0/nll"])
+    front = "eval/validation/"
+    assert numbers[front + "both/nll"] == pytest.approx(numbers[front + "branch_0/nll"])
 
 
 def test_teachers_and_ensembles_are_those_of_the_phase(opened):
@@ -205,7 +201,7 @@ def test_examples_are_mixed_with_the_partner_of_all_of_the_split():
 
 
 SWEPT = dict(
-    population=((M, (0, 10)),), train=dict(epochs=2.0),
+    population=((P, (0.0, 1.0)),), train=dict(epochs=2.0),
     phases=((1, {"terms.ce.label_smoothing": 0.1}),),
 )
 
@@ -220,7 +216,7 @@ def swept(tmp_path_factory):
 
 def swept_config(**sections):
     return config(
-        "randaugment(2, 0)", views={"x": "randaugment(2, 0)", "m": 'view("x")|cutmix(1.0)'},
+        "", views={"x": "flip(0.0)", "m": 'view("x")|cutmix(1.0)'},
         terms={"ce": configs.term("cross_entropy", ("x", "m"))},
         eval=dict(metrics=("accuracy", "nll", "effective_classes"), views=("x", "m")),
         **{**SWEPT, **sections},
@@ -233,11 +229,11 @@ def test_a_member_is_a_run_of_its_own_and_can_be_evaluated_again(swept, tmp_path
     assert again == {
         member: {name: values[name] for name in again[member]} for member, values in results.items()
     }
-    assert f"eval/test/view_m/{NAME.rpartition('/')[2]}" in again[f"{M}=10"]
+    assert f"eval/test/view_m/{NAME.rpartition('/')[2]}" in again[f"{P}=1.0"]
     alone = swept_config(population=())
-    alone.views = {"x": "randaugment(2, 10)", "m": 'view("x")|cutmix(1.0)'}
-    assert loop.train(alone, tmp_path, stream=io.StringIO())[""] == results[f"{M}=10"]
-    assert results[f"{M}=10"][NAME] != results[f"{M}=0"][NAME]
+    alone.views = {"x": "flip(1.0)", "m": 'view("x")|cutmix(1.0)'}
+    assert loop.train(alone, tmp_path, stream=io.StringIO())[""] == results[f"{P}=1.0"]
+    assert results[f"{P}=1.0"][NAME] != results[f"{P}=0.0"][NAME]
 
 
 def test_other_training_data_hide_the_epoch(swept):
@@ -257,7 +253,7 @@ def test_other_training_data_hide_the_epoch(swept):
          "eval.view.cutmix: mixes examples, which then have several labels; leave it out"),
         (dict(view="mixup(1.0)|cutmix(1.0)"),
          "eval.views: 'x' mixes examples 2 times (views.x.mixup and views.x.cutmix); name views"),
-        (dict(view="tests.evaluation.test_evaluation_moments.swap"),
+        (dict(view=f"{USER}.swap"),
          "eval.views: 'x' mixes by views.x.swap, which does not let its partners be chosen"),
         (dict(phases=((1, {"views.x": "mixup(1.0)|mixup(1.0)"}),)),
          "eval.views: 'x' mixes examples 2 times (views.x.mixup and views.x.mixup_1)"),
