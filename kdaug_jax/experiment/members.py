@@ -120,7 +120,7 @@ def ended(phases: Sequence[Numbers], population: Sequence[Member]) -> list[str]:
 
 
 def _has(phase: Numbers, path: str) -> bool:
-    return path in phase.hparams or f"{path}.base" in phase.hparams
+    return bool({_plain(path), f"{_plain(path)}.base"} & phase.hparams.keys())
 
 
 def _check_distinct(first: Numbers, population: Sequence[Member]) -> None:

@@ -2,6 +2,7 @@
 
 import io
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -236,14 +237,17 @@ def test_a_member_is_a_run_of_its_own_and_can_be_evaluated_again(swept, tmp_path
     assert results[f"{P}=1.0"][NAME] != results[f"{P}=0.0"][NAME]
 
 
-def test_other_training_data_hide_the_epoch(swept):
-    directory, _ = swept
-    record = json.loads((directory / "config.json").read_text())
-    other = swept_config(data=dict(source="synthetic:8x8,6,52", train="train[:40]"))
-    if not record["data"]["splits"].get("train"):
-        pytest.skip("this source has no record of its examples")
-    with pytest.raises(ConfigError, match="eval.views: data.train has 40 examples"):
-        evaluate_run(other, directory, allow_config_change=True, stream=io.StringIO())
+def test_other_training_data_hide_the_epoch(swept, tmp_path):
+    shutil.copytree(swept[0], tmp_path, dirs_exist_ok=True)
+    record = json.loads((tmp_path / "config.json").read_text())
+    record["data"].setdefault("splits", {})["train"] = {"examples": 416, "digest": "0"}
+    (tmp_path / "config.json").write_text(json.dumps(record))
+    with pytest.raises(ConfigError) as caught:
+        evaluate_run(swept_config(), tmp_path, allow_config_change=True, stream=io.StringIO())
+    assert str(caught.value) == (
+        "eval.views: data.train has 260 examples, the run's had 416, so that nobody knows its "
+        "epoch; leave it empty"
+    )
 
 
 @pytest.mark.parametrize(
