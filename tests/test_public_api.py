@@ -44,9 +44,9 @@ EXPORTS = {
         config networks optim phases program schedules sections terms views
     """,
     "kdaug_jax.experiment.views": """
-        Call Cutter Leading Made POOLS Rows STAGES Scorer ViewSpec batch_shapes build_augment
-        cut_image cutter draws_of hparams make make_all networks_of parse parse_all picks rows_after
-        source_of split_leading views_to_make with_crops
+        Call Cutter EPOCH Leading Made POOLS Rows STAGES Scorer ViewSpec batch_shapes build_augment
+        cut_image cutter draws_of hparams make make_all make_in_pairs mixes_pairs networks_of parse
+        parse_all picks rows_after source_of split_leading views_to_make with_crops
     """,
     "kdaug_jax.losses": """
         LOSSES Loss PICKERS Term a2aug ab at average_teachers binary_cross_entropy cc crd

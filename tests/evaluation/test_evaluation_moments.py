@@ -245,7 +245,7 @@ def test_other_training_data_hide_the_epoch(swept, tmp_path):
     with pytest.raises(ConfigError) as caught:
         evaluate_run(swept_config(), tmp_path, allow_config_change=True, stream=io.StringIO())
     assert str(caught.value) == (
-        "eval.views: data.train has 260 examples, the run's had 416, so that nobody knows its "
+        "eval.views: data.train has 52 examples, the run's had 416, so that nobody knows its "
         "epoch; leave it empty"
     )
 
