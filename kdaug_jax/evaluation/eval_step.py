@@ -106,8 +106,8 @@ class EvalSpec(NamedTuple):
 
     def cutters_at(self, moment: Moment) -> tuple[views.Cutter, ...]:
         """Returns `cutters` with the numbers of a member."""
-        own, *training = self.cutters
-        return (own, *(cutter.with_numbers(moment.hparams) for cutter in training))
+        first, *training = self.cutters
+        return (first, *(cutter.with_numbers(moment.hparams) for cutter in training))
 
     def crops(
         self, moment: Moment, cutters: Sequence[views.Cutter], index: np.ndarray, sizes: np.ndarray
