@@ -44,10 +44,10 @@ EXPORTS = {
         config networks optim phases program schedules sections terms views
     """,
     "kdaug_jax.experiment.views": """
-        Call Cutter Leading Made POOLS Prefix Rows STAGES Scorer ViewSpec batch_shapes build_augment
-        check_place cut_image cutter describe draws_of host_numbers hparams make make_all
-        make_hosted networks_of parse parse_all picks place rows_after source_of split_leading
-        unmixed views_to_make with_crops
+        Call Cutter EPOCH Leading Made POOLS Prefix Rows STAGES Scorer ViewSpec batch_shapes
+        build_augment check_place cut_image cutter describe draws_of host_numbers hparams make
+        make_all make_hosted make_in_pairs mixes_pairs networks_of parse parse_all picks place
+        rows_after source_of split_leading unmixed views_to_make with_crops
     """,
     "kdaug_jax.losses": """
         LOSSES Loss PICKERS Term a2aug ab at average_teachers binary_cross_entropy cc crd

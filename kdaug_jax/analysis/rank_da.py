@@ -4,7 +4,8 @@
 
 WORKDIR is the working directory of a run that trained the teacher; the views, written as in a
 config, are made of the training images of that run. A view's T. stddev is the standard deviation of
-the teacher's mean prediction between samples of views (Wang et al. 2022).
+the teacher's mean prediction between samples of views (Wang et al. 2022). A policy that depends on
+the epoch goes through that run's epochs.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from kdaug_jax import data, metrics
-from kdaug_jax.errors import ConfigError, UserError
+from kdaug_jax.errors import ConfigError, UserError, suggest
 from kdaug_jax.evaluation.data_sets import read_options
 from kdaug_jax.experiment import config as configs
 from kdaug_jax.experiment import networks, views
@@ -63,6 +64,7 @@ def measure(
     batch_size: int = 64,
     group: int = metrics.GROUP,
     seed: int = 0,
+    run_epochs: int = 1,
 ) -> Ranked:
     """Measures the predictions of a teacher on views of a training split.
 
@@ -76,6 +78,8 @@ def measure(
       batch_size: examples a batch; views that mix examples depend on it.
       group: views in a sample.
       seed: seed of views and order.
+      run_epochs: length of a run, over whose epochs the views are spread, for policies that depend
+        on the epoch; where there are more views of an image, there are as many epochs.
 
     Returns:
       T. stddev and what is reported beside it.
@@ -83,7 +87,9 @@ def measure(
     Raises:
       ConfigError: the view does not fit, needs a student, or results in less than two samples.
     """
-    spec = _view_spec(text, info, max(int(np.ceil(epochs)), 1))
+    passes = max(int(np.ceil(epochs)), 1)
+    length = max(run_epochs, passes)
+    spec = _view_spec(text, info, length)
     batch_size = min(batch_size, len(split))
     per_epoch, rows = len(split) // batch_size, views.rows_after(spec.rows, batch_size)
     steps = round(epochs * per_epoch)
@@ -93,21 +99,25 @@ def measure(
             "--epochs", f"{steps * rows} views of '{text}' are {groups} samples of {group}",
             "2 are needed: give more --epochs or a smaller --group",
         )
+    def epoch_of(step: int) -> int:
+        return step // per_epoch * length // passes
+
     cutter = views.cutter((spec,))
     crops = None
     if cutter.leading:
         cutter.check(split.sizes, "data.train")
         crops = data.HostCrops(
-            lambda step, index, sizes: cutter.crops(seed, step // per_epoch, index, sizes),
+            lambda step, index, sizes: cutter.crops(seed, epoch_of(step), index, sizes),
             cutter.stored, (0,), lambda drawn, member: drawn,
         )
     feed = data.make_feed(split, seed, batch_size, device_bytes=2 * 10**9, workers=-1, crops=crops)
-    sum_batch = _make_sums(spec, feed.batch, teacher, info, groups, group, per_epoch)
+    sum_batch = _make_sums(spec, feed.batch, teacher, info, groups, group)
     total = None
     with contextlib.closing(feed):
         for step in range(-(-groups * group // rows)):
             batch_sums = sum_batch(
-                variables, feed.constants, feed.item(step), np.int32(step), np.uint32(seed)
+                variables, feed.constants, feed.item(step),
+                Clock(np.uint32(seed), np.int32(epoch_of(step)), np.int32(step)),
             )
             total = batch_sums if total is None else metrics.merge(total, batch_sums)
     sums, agreement, classes = jax.device_get(total)
@@ -139,20 +149,19 @@ def _view_spec(text: str, info: Info, epochs: int) -> views.ViewSpec:
 
 def _make_sums(
     spec: views.ViewSpec, batch: Callable[..., Any], teacher: networks.Network, info: Info,
-    groups: int, group: int, per_epoch: int,
+    groups: int, group: int,
 ) -> Callable[..., Any]:
     """Returns the jitted function of one batch: sums by group, agreement, effective classes."""
     hparams, _ = views.hparams((spec,))
 
     @jax.jit
-    def sum_batch(variables, constants, item, step, seed):
-        clock = Clock(seed, step // per_epoch, step)
+    def sum_batch(variables, constants, item, clock: Clock):
         scorer = views.Scorer({TEACHER: teacher}, {TEACHER: variables}, {spec.name: 0}, clock)
         examples = batch(constants, item)
         made = views.make_all((spec,), clock, examples, hparams, info, 1, scorer)
         view = made.views[spec.name]
         logits = teacher.model.apply(variables, view.image, train=False)[0].logits
-        first = step * view.mask.shape[0]
+        first = clock.step * view.mask.shape[0]
         likeliest = jnp.argmax(view.target, axis=-1)
         return (
             metrics.group_sums(jax.nn.softmax(logits), first, view.mask, groups, group),
@@ -177,7 +186,8 @@ def rank(options: argparse.Namespace, say: Callable[[str], None]) -> list[Ranked
     )
     frozen = {"name": "", "checkpoint": str(directory), "source": options.network}
     teacher = networks.build_network(TEACHER, configs.network(**frozen), info, 1, 0, "float32")
-    variables = load("WORKDIR", teacher, info, say)
+    member = _member(stored["members"], options.member)
+    variables = load("WORKDIR", teacher, info, say, member)
     variables = sharding.put_whole(sharding.make_mesh(1, options.batch), variables)
     split = dataset.splits["train"]
     for text in options.view:
@@ -190,9 +200,26 @@ def rank(options: argparse.Namespace, say: Callable[[str], None]) -> list[Ranked
         ranked.append(measure(
             text, teacher, variables, split, info, epochs=options.epochs, batch_size=options.batch,
             group=options.group, seed=options.seed,
+            run_epochs=int(np.ceil(stored["config"]["train"]["epochs"])),
         ))
         say(f"{ranked[-1].stddev:.6f}  {text or '(as stored)'}")
     return sorted(ranked, key=lambda view: view.stddev)
+
+
+def _member(names: Sequence[str], name: str | None) -> int:
+    """Returns the number of a member of the teacher's run.
+
+    Raises:
+      ConfigError: there is no such member, or there are several and none is named.
+    """
+    if name is None and len(names) > 1:
+        raise ConfigError(
+            "--member", f"is missing, and the run has {len(names)} members",
+            f"--member='{names[0]}' or another: " + "; ".join(names[1:6]),
+        )
+    if name is not None and name not in names:
+        raise ConfigError("--member", f"the run has no member '{name}'", suggest(name, names))
+    return names.index(name) if name is not None else 0
 
 
 def report(ranked: Sequence[Ranked]) -> str:
@@ -214,6 +241,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("workdir", type=Path, metavar="WORKDIR", help="of the teacher's run")
     parser.add_argument("view", nargs="+", metavar="VIEW", help='as in a config; "" for none')
     parser.add_argument("--network", default="", help="which network of that run, if several")
+    parser.add_argument("--member", help="name of a run of a population, as in results.json")
     parser.add_argument("--epochs", type=float, default=10.0, help="number of views of each image")
     parser.add_argument("--batch", type=int, default=64, help="examples a batch")
     parser.add_argument("--group", type=int, default=metrics.GROUP, help="views in a sample")

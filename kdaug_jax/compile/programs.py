@@ -12,7 +12,8 @@ from jax.sharding import Mesh
 
 from kdaug_jax import data
 from kdaug_jax.compile import assumed
-from kdaug_jax.evaluation.build import build_evaluator, check_evaluation
+from kdaug_jax.evaluation.build import build_evaluators, check_evaluation
+from kdaug_jax.evaluation.eval_step import Moment
 from kdaug_jax.evaluation.run import Evaluator, params_of, variables_of
 from kdaug_jax.experiment import config as configs
 from kdaug_jax.experiment import networks, views
@@ -102,7 +103,7 @@ def plan(
     with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
         programs = build_programs(full, info)
     first = programs[0]
-    check_evaluation(full, info, first.networks)
+    check_evaluation(full, programs, info, first.networks)
     members = population.members(full["population"])
     hparams = population.hparams(programs, members)
     split = dataset.splits["train"]
@@ -115,7 +116,7 @@ def plan(
     return Job(
         mesh, programs, len(members), hosts, feed, len(dataset.splits["validation"]),
         plan_intervals(programs, feed.item_bytes, platform),
-        build_evaluator(full, first.networks, info, mesh, None), built_by_name,
+        build_evaluators(full, programs, first.networks, info, mesh, None)[0], built_by_name,
     )
 
 
@@ -216,13 +217,14 @@ def evaluation(job: Job, trained: Work) -> Work:
     size = -(-min(evaluator.batch_size, job.validation) // mesh.size) * mesh.size
     batch = _evaluated(job, size)
     number = jax.ShapeDtypeStruct((), np.int32, sharding=whole)
-    arguments = (variables, params, batch, None, number)
+    arguments = (variables, params, (batch, batch if spec.mixes else None), None, number)
+    state, frozen, constants, _, hparams = trained.arguments
+    moment = Moment({path: hparams[path] for path in spec.numbers}, number)
     before = {}
     if spec.metrics_of(human=False, first=True):
-        before = shaped(jax.eval_shape(evaluator.first_pass, *arguments, {}), whole)
-    state, frozen, constants, _, hparams = trained.arguments
+        before = shaped(jax.eval_shape(evaluator.first_pass, *arguments, {}, moment), whole)
     kept = _without((state, frozen, constants, hparams), (variables, params)), trained.beside
-    return Work("evaluation", evaluator.step, (*arguments, before), 1, size, kept)
+    return Work("evaluation", evaluator.step, (*arguments, before, moment), 1, size, kept)
 
 
 def _evaluated(job: Job, size: int) -> Batch:

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from fractions import Fraction
 
 import numpy as np
@@ -34,6 +34,8 @@ _HOLDOUT = re.compile(r"holdout\(\s*(\d{1,2}(?:\.\d+)?)\s*%\s*\)")
 _PBA = re.compile(r"pba_reduced\(\s*(\d+)\s*,\s*(\d+)\s*\)")
 PARTED = ("train", "validation")  # what `holdout` and `pba_reduced` part "train" into
 SYNONYMS = {"val": "validation", "valid": "validation"}
+# Seed of the order of examples that a stratified order puts at one place.
+TIES = 16
 EXAMPLES = (
     "write it like train[:90%], stratified(train[90%:]), holdout(10%) or pba_reduced(4000, 46000)"
 )
@@ -53,7 +55,7 @@ def choose(splits: Mapping[str, Split], use: str, text: str, source: str) -> Spl
 
     Raises:
       ConfigError: the text cannot be read, names no base split, goes past its end, holds no
-        example, or slices a set sorted by class in a way that leaves classes out.
+        example, or slices a set that lies class by class, which leaves classes out.
     """
     where, text = f"data.{use}", text.strip()
     if match := _PBA.fullmatch(text):
@@ -79,12 +81,29 @@ def choose(splits: Mapping[str, Split], use: str, text: str, source: str) -> Spl
         # Sorted, so that a part keeps the order of its base split.
         seed = None if inner[2] is None else int(inner[2])
         return base.take(np.sort(stratified_order(base.label, seed)[start:stop]))
-    if base.label[0] != base.label[-1] and (np.diff(base.label) >= 0).all():
-        raise ConfigError(
-            where, f"'{match[1]}' is sorted by class, so '{text}' leaves classes out",
-            f"use stratified({text})",
-        )
+    _check_slice(where, text, match[1], base.label, start, stop)
     return base.take(np.arange(start, stop))
+
+
+def _check_slice(
+    where: str, text: str, name: str, label: np.ndarray, start: int, stop: int
+) -> None:
+    """Raises ConfigError for a slice of a set whose examples lie class by class."""
+    counts = np.bincount(label)
+    counts = counts[counts > 0]
+    if len(counts) > 1 and np.count_nonzero(np.diff(label)) == len(counts) - 1:
+        order = "is sorted by class" if (np.diff(label) >= 0).all() else "lies class by class"
+        raise ConfigError(
+            where, f"'{name}' {order}, so '{text}' leaves classes out", f"use stratified({text})"
+        )
+    missing = len(counts) - len(np.unique(label[start:stop]))
+    # Of a random part, as a Poisson number; three deviations more are no chance.
+    expected = float(np.sum((1 - (stop - start) / len(label)) ** counts))
+    if missing > expected + 3 * expected**0.5:
+        raise ConfigError(
+            where, f"'{text}' leaves out {missing} of the {len(counts)} classes of '{name}', more "
+            f"than a part in random order would ({expected:.2g})", f"use stratified({text})",
+        )
 
 
 def _held_out(
@@ -156,6 +175,36 @@ def base_name(name: str, splits: Collection[str]) -> str:
     return SYNONYMS.get(name, name) if name not in splits else name
 
 
+def missing_classes(
+    chosen: Mapping[str, Split], class_names: Sequence[str]
+) -> list[str]:
+    """Returns a line for each part that has no example of some classes.
+
+    Args:
+      chosen: parts by use.
+      class_names: by number.
+    """
+    counts = {
+        use: np.bincount(split.label, minlength=len(class_names)) for use, split in chosen.items()
+    }
+    lines = []
+    for use, count in counts.items():
+        absent = np.flatnonzero(count == 0)
+        if not len(absent):
+            continue
+        named = ", ".join(f"'{class_names[number]}'" for number in absent[:5])
+        line = f"data.{use} has no example of {len(absent):,} of {len(count):,} classes: {named}"
+        line += ", ..." if len(absent) > 5 else ""
+        held = {
+            other: int(others[absent].sum()) for other, others in counts.items() if other != use
+        }
+        held = [f"data.{other} has {number:,}" for other, number in held.items() if number]
+        if use == "train" and held:
+            line += f"; of these classes, which cannot be learnt, {' and '.join(held)}"
+        lines.append(line)
+    return lines
+
+
 def overlaps(
     chosen: Mapping[str, Split], texts: Mapping[str, str], part: str = "train"
 ) -> dict[str, int]:
@@ -194,6 +243,9 @@ def stratified_order(label: np.ndarray, seed: int | None = None) -> np.ndarray:
     Example j of the n of its class stands at (j + 1/2) / n of the whole. So a slice of L out of N
     examples holds L·n/N of each class, give or take rounding, taken in base order or a random one.
 
+    Examples of several classes that stand at one place come in a random order, a fixed one: a
+    slice that ends among them holds any of their classes, not those of lower numbers.
+
     Args:
       label: `i32[N]`.
       seed: of the random order within each class, None for base order.
@@ -208,7 +260,8 @@ def stratified_order(label: np.ndarray, seed: int | None = None) -> np.ndarray:
         if random is not None:
             members = random.permutation(members)
         position[members] = (np.arange(len(members)) + 0.5) / len(members)
-    return np.lexsort((label, position))
+    among_equal = np.random.RandomState(TIES if seed is None else (TIES, seed))
+    return np.lexsort((among_equal.permutation(len(label)), position))
 
 
 def _base(splits: Mapping[str, Split], where: str, name: str, source: str) -> Split:

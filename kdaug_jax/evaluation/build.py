@@ -24,34 +24,61 @@ from kdaug_jax.evaluation.metric_table import (
 )
 from kdaug_jax.evaluation.predictors import Predictor, Selection, plan_predictors
 from kdaug_jax.evaluation.run import Evaluator, make_evaluator
-from kdaug_jax.experiment import config as configs
 from kdaug_jax.experiment import views
+from kdaug_jax.experiment.build import Phase
 from kdaug_jax.experiment.networks import Network
+from kdaug_jax.experiment.program import Program
 from kdaug_jax.types import Info, Outputs
 
 
-def build_evaluator(
-    config: Mapping[str, Any], networks: Mapping[str, Network], info: Info, mesh: Mesh,
-    human: np.ndarray | None,
-) -> Evaluator:
-    """Builds the evaluator of the trained networks of a run.
+def build_evaluators(
+    config: Mapping[str, Any], phases: Sequence[Phase | Program],
+    networks: Mapping[str, Network], info: Info, mesh: Mesh, human: np.ndarray | None,
+) -> tuple[Evaluator, ...]:
+    """Builds the evaluators of the trained networks of a run.
 
     Args:
-      config: the complete plain config.
+      config: the complete plain config, of which `data` and `eval` are used.
+      phases: of the run; their views, terms and teachers are those that are evaluated.
       networks: by name, those that predictors are compared with among them.
       info: facts of the training split.
       mesh: the devices.
       human: see `EvalSpec`.
+
+    Returns:
+      One a phase. Phases that evaluate the same share one, so that it compiles once.
     """
     section = config["eval"]
     metrics, settings = resolve_metrics(section, info.num_classes)
-    predictors, selections = plan_predictors(config, _branches(config, networks))
-    spec = EvalSpec(
-        networks, predictors, metrics, settings, parse_view(section["view"], info),
-        _training_views(config, info), info, mesh, human,
-    )
     batch_size = section["batch_size"] or config["data"]["batch_size"]
-    return make_evaluator(spec, selections, batch_size, config["data"]["workers"])
+    branches = _branches(config, networks)
+    evaluators: list[tuple[Any, Evaluator]] = []
+    for phase in phases:
+        predictors, selections = plan_predictors(phase.config, branches)
+        measured = predictors, selections, _view_texts(phase, section["views"])
+        evaluator = next((made for known, made in evaluators if known == measured), None)
+        if evaluator is None:
+            spec = EvalSpec(
+                networks, _with_options(predictors, phase), metrics, settings,
+                parse_view(section["view"], info), _training_views(phase, section["views"]), info,
+                mesh, human,
+            )
+            evaluator = make_evaluator(spec, selections, batch_size, config["data"]["workers"])
+        evaluators.append((measured, evaluator))
+    return tuple(evaluator for _, evaluator in evaluators)
+
+
+def _with_options(
+    predictors: Sequence[Predictor], phase: Phase | Program
+) -> tuple[Predictor, ...]:
+    """Returns predictors with all options that the losses of their terms have."""
+    terms = {spec.name: spec.bound for spec in phase.term_specs}
+    return tuple(
+        predictor._replace(
+            options=terms[predictor.term].static, traced=tuple(terms[predictor.term].traced)
+        ) if predictor.term else predictor
+        for predictor in predictors
+    )
 
 
 def parse_view(text: str, info: Info) -> views.ViewSpec:
@@ -75,63 +102,74 @@ def _branches(config: Mapping[str, Any], networks: Mapping[str, Network]) -> dic
     }
 
 
-def _training_views(config: Mapping[str, Any], info: Info) -> tuple[TrainingView, ...]:
-    """Returns the views of `eval.views`, each after those that it is made from."""
-    specs = {spec.name: spec for spec in views.parse_all(configs.view_texts(config), info)}
-    chains = []
-    for name in config["eval"]["views"]:
-        chain = [specs[name]]
-        while chain[0].source is not None:
-            chain.insert(0, specs[chain[0].source])
-        chains.append(TrainingView(tuple(chain), config["views"][name]["branch"]))
-    return tuple(chains)
+def _chain(phase: Phase | Program, name: str) -> tuple[views.ViewSpec, ...]:
+    """Returns a view after those that it is made from."""
+    specs = {spec.name: spec for spec in phase.view_specs}
+    chain = [specs[name]]
+    while chain[0].source is not None:
+        chain.insert(0, specs[chain[0].source])
+    return tuple(chain)
+
+
+def _training_views(phase: Phase | Program, names: Sequence[str]) -> tuple[TrainingView, ...]:
+    """Returns the views of `eval.views` as a phase makes them."""
+    return tuple(TrainingView(_chain(phase, name), phase.branches[name]) for name in names)
+
+
+def _view_texts(phase: Phase | Program, names: Sequence[str]) -> list[Any]:
+    """Returns what decides the views of `eval.views`, apart from traced numbers."""
+    return [
+        ([(spec.name, phase.config["views"][spec.name]["ops"]) for spec in _chain(phase, name)],
+         phase.branches[name])
+        for name in names
+    ]
 
 
 def check_evaluation(
-    config: Mapping[str, Any], info: Info, networks: Mapping[str, Network]
+    config: Mapping[str, Any], phases: Sequence[Phase | Program], info: Info,
+    networks: Mapping[str, Network],
 ) -> None:
     """Validates `config.eval` and `checkpoint.best`.
 
     Args:
       config: the complete plain config.
+      phases: of the run.
       info: facts of the training split.
       networks: by name.
 
     Raises:
-      ConfigError: a view that changes the number of rows, an unknown view, an unknown metric or one
-        whose sums are none, or a comparison without a teacher.
+      ConfigError: a view that changes the number of rows or cannot be mixed here, an unknown view,
+        an unknown metric or one whose sums are none, or a comparison without a teacher.
     """
     section = config["eval"]
     metrics, settings = resolve_metrics(section, info.num_classes)
     inputs = parse_view(section["view"], info)
-    if inputs.source is not None:
-        raise ConfigError("eval.view", "starts from another view", "write its stages out")
-    if inputs.rows:
-        raise ConfigError("eval.view", "changes the number of rows", "leave repeat and pick out")
+    check_input_view(inputs)
     branches = _branches(config, networks)
-    predictors, selections = plan_predictors(config, branches)
     if any(metric.needs == "embedding" for metric in metrics.values()):
         for name, network in networks.items():
             embedding_of(name, _shapes(network, inputs.size), settings)
-    if not any(predictor.teachers for predictor in predictors):
-        for name, metric in metrics.items():
-            if metric.needs == "teacher":
-                raise ConfigError("eval.metrics", f"no term has a teacher for '{name}'", "take out")
     for name in section["views"]:
         if name not in config["views"]:
             raise ConfigError("eval.views", f"no view '{name}'", suggest(name, config["views"]))
-    for specs, _ in _training_views(config, info):
-        if specs[-1].rows:
-            raise ConfigError(
-                "eval.views", f"'{specs[-1].name}' changes the number of rows",
-                "name views without repeat and pick",
-            )
     if section["views"] and not set(metrics) & set(ON_VIEWS):
         raise ConfigError(
             "eval.views", "no metric is measured there",
             "put " + " or ".join(ON_VIEWS) + " into eval.metrics",
         )
-    known = criteria(metrics, predictors, selections)
+    known: dict[str, str] = {}
+    for phase in phases:
+        predictors, selections = plan_predictors(phase.config, branches)
+        if not any(predictor.teachers for predictor in predictors):
+            for name, metric in metrics.items():
+                if metric.needs == "teacher":
+                    raise ConfigError(
+                        "eval.metrics", f"no term has a teacher for '{name}'", "take out"
+                    )
+        for name in section["views"]:
+            _check_training_view(_chain(phase, name))
+        numbers = criteria(metrics, predictors, selections)
+        known = {name: known[name] for name in known if name in numbers} if known else numbers
     best = config["checkpoint"]["best"]
     if best not in ("", *known):
         raise ConfigError("checkpoint.best", f"there is no '{best}'", suggest(best, known))
@@ -155,6 +193,52 @@ def check_evaluation(
             if metric.needs == "embedding":
                 needed = {"embedding": embedding_of(network, outputs, settings)}
             check_sums(name, metric, row._replace(**needed), settings)
+
+
+def check_input_view(inputs: views.ViewSpec) -> None:
+    """Raises ConfigError for an `eval.view` that cannot be that of single, labelled images."""
+    if inputs.source is not None:
+        raise ConfigError("eval.view", "starts from another view", "write its stages out")
+    if inputs.rows:
+        raise ConfigError("eval.view", "changes the number of rows", "leave repeat and pick out")
+    for call in inputs.calls:
+        if call.stage.form == "group":
+            raise ConfigError(
+                f"eval.view.{call.role}", "mixes examples, which then have several labels",
+                "leave it out; name a mixed view of training in eval.views",
+            )
+        if views.EPOCH in getattr(call.bound.static.get("policy"), "hparams", ()):
+            raise ConfigError(
+                f"eval.view.{call.role}", "depends on the epoch, and images are evaluated alike in "
+                "all of them", "leave it out; name a view of training in eval.views",
+            )
+
+
+def _check_training_view(chain: Sequence[views.ViewSpec]) -> None:
+    """Raises ConfigError for a view that cannot be made of each example and one partner."""
+    last = chain[-1]
+    if last.rows:
+        raise ConfigError(
+            "eval.views", f"'{last.name}' changes the number of rows",
+            "name views without repeat and pick",
+        )
+    mixing = [
+        (f"views.{spec.name}.{call.role}", call) for spec in chain for call in spec.calls
+        if call.stage.form == "group"
+    ]
+    if len(mixing) > 1:
+        paths = " and ".join(path for path, _ in mixing)
+        raise ConfigError(
+            "eval.views", f"'{last.name}' mixes examples {len(mixing)} times ({paths})",
+            "name views that mix once",
+        )
+    for path, call in mixing:
+        if not views.mixes_pairs(call):
+            raise ConfigError(
+                "eval.views", f"'{last.name}' mixes by {path}, which does not let its partners be "
+                "chosen, so that its result depends on eval.batch_size",
+                "give that stage arguments `per` and `partner` as mixup's, or name another view",
+            )
 
 
 def _shapes(network: Network, size: tuple[int, int]) -> Outputs:

@@ -20,11 +20,23 @@ from kdaug_jax.runtime import sharding
 from kdaug_jax.runtime.ordering import Ordering
 from kdaug_jax.types import Batch, Clock, Info, Outputs, View, select_features
 
-# What evaluation draws is the same for every run and at every time.
+# What `eval.view` and partners draw is the same for every run and at every time.
 SEED, EPOCH = 0, 0
 
 # Sums by predictor, then by metric and the suffix of its name.
 Sums = dict[str, dict[tuple[str, str], Any]]
+
+
+class Moment(NamedTuple):
+    """A member of a population at a time of its run, as which training views are made.
+
+    Attributes:
+      hparams: its traced numbers by path, the seed among them, on the host.
+      epoch: that of its last step.
+    """
+
+    hparams: Mapping[str, np.ndarray]
+    epoch: int | np.ndarray
 
 
 class TrainingView(NamedTuple):
@@ -76,21 +88,47 @@ class EvalSpec(NamedTuple):
         """What each of `chains` needs from the host."""
         return tuple(views.cutter(specs) for specs in self.chains)
 
-    def crops(self, index: np.ndarray, sizes: np.ndarray) -> dict[str, Any]:
-        """Draws the boxes of all leading crops of a batch, the same for every seed and epoch.
+    @property
+    def mixes(self) -> bool:
+        """Whether a training view mixes examples, so that each needs a partner."""
+        return any(view.specs[-1].mixes for view in self.training_views)
+
+    @property
+    def numbers(self) -> tuple[str, ...]:
+        """Paths of the traced numbers that the step takes."""
+        paths = ["seed"] if self.training_views else []
+        for spec in (spec for view in self.training_views for spec in view.specs):
+            for call in spec.calls[spec.leading.calls if spec.leading else 0 :]:
+                paths += [f"views.{spec.name}.{call.role}.{name}" for name in call.bound.traced]
+        for predictor in self.predictors:
+            paths += [f"terms.{predictor.term}.{name}" for name in predictor.traced]
+        return tuple(dict.fromkeys(paths))
+
+    def cutters_at(self, moment: Moment) -> tuple[views.Cutter, ...]:
+        """Returns `cutters` with the numbers of a member."""
+        first, *training = self.cutters
+        return (first, *(cutter.with_numbers(moment.hparams) for cutter in training))
+
+    def crops(
+        self, moment: Moment, cutters: Sequence[views.Cutter], index: np.ndarray, sizes: np.ndarray
+    ) -> dict[str, Any]:
+        """Draws the boxes of all leading crops of a batch.
 
         Args:
+          moment: whose training views they are, and when; `eval.view` has no seed and epoch.
+          cutters: see `cutters_at`.
           index: `i32[n]`, positions of the examples in their base split.
           sizes: `i32[n,2]`, height and width of their images.
 
         Returns:
           Crop plans and boxes by chain and view, as `make_view` looks for them.
         """
-        return {
-            f"{number}/{name}": drawn
-            for number, cutter in enumerate(self.cutters)
-            for name, drawn in cutter.crops(SEED, EPOCH, index, sizes).items()
-        }
+        drawn = {}
+        for number, cutter in enumerate(cutters):
+            seed, epoch = (moment.hparams["seed"], moment.epoch) if number else (SEED, EPOCH)
+            crops = cutter.crops(int(seed), int(epoch), index, sizes)
+            drawn |= {f"{number}/{name}": crop for name, crop in crops.items()}
+        return drawn
 
     @property
     def teachers(self) -> tuple[str, ...]:
@@ -150,18 +188,23 @@ def make_eval_step(spec: EvalSpec, first: bool = False) -> Callable[..., Sums]:
       first: whether this is the first pass, which gathers what some metrics need beforehand.
 
     Returns:
-      `f(variables, params, batch, human, number, before) -> sums`; `variables` and `params` by
-      network and term, `human` `f32[B,C]` or None where people's answers are not known, `number`
-      `i32[]` of the batch, `before` the joined first pass or `{}`.
+      `f(variables, params, batches, human, number, before, moment) -> sums`; `variables` and
+      `params` by network and term, `batches` the examples and, where a training view mixes, the
+      partner of each, else None; `human` `f32[B,C]` or None where people's answers are not known,
+      `number` `i32[]` of the batch, `before` the joined first pass or `{}`, `moment` with the
+      numbers `spec.numbers`.
     """
 
-    def evaluate_batch(variables, params, batch: Batch, human, number, before) -> Sums:
+    def evaluate_batch(
+        variables, params, batches: tuple[Batch, Batch | None], human, number, before,
+        moment: Moment,
+    ) -> Sums:
         metrics = spec.metrics_of(human is not None, first)
-        view = make_view(spec, 0, batch, number)
+        view = make_view(spec, batches[0], number)
         members = [member for predictor in spec.predictors for member in predictor.members]
         outputs = [_run_networks(spec, variables, view, [*members, *_teachers(spec)], human)]
         for chain, (_, branch) in () if first else enumerate(spec.training_views, 1):
-            view = make_view(spec, chain, batch, number)
+            view = _make_training_view(spec, chain, batches, moment)
             after = Ordering(number, outputs[-1].logits.values()).after(view.image)
             members = [_on_branch(spec, predictor, branch) for predictor in _main(spec)]
             members = [*members, *_teachers(spec)]
@@ -171,10 +214,10 @@ def make_eval_step(spec: EvalSpec, first: bool = False) -> Callable[..., Sums]:
         if first:
             return {
                 predictor.name: {key: metric.first(inputs) for key, metric, inputs in rows}
-                for predictor, rows, _ in _measured(spec, outputs[0], params, metrics)
+                for predictor, rows, _ in _measured(spec, outputs[0], params, metrics, moment)
             }
         sums: Sums = {}
-        for predictor, rows, facts in _measured(spec, outputs[0], params, metrics):
+        for predictor, rows, facts in _measured(spec, outputs[0], params, metrics, moment):
             known = before.get(predictor.name, {})
             sums[predictor.name] = {
                 key: metric.sums(inputs, spec.settings, known.get(key))
@@ -188,23 +231,40 @@ def make_eval_step(spec: EvalSpec, first: bool = False) -> Callable[..., Sums]:
     return jax.jit(sharding.within(spec.mesh, evaluate_batch), out_shardings=whole)
 
 
-def make_view(spec: EvalSpec, chain: int, batch: Batch, number) -> View:
-    """Returns the last view of a chain, the same in every epoch and for every seed.
+def make_view(spec: EvalSpec, batch: Batch, number) -> View:
+    """Returns the view that evaluation images are put through, the same at every time.
 
     Args:
       spec: of the evaluation.
-      chain: which of `spec.chains`.
       batch: its examples.
       number: `i32[]` of the batch.
     """
-    specs = spec.chains[chain]
-    crops = {
-        view.name: batch.crops[f"{chain}/{view.name}"] for view in specs if view.leading is not None
-    }
-    values, _ = views.hparams(specs)
     clock = Clock(np.asarray(SEED, np.uint32), np.asarray(EPOCH, np.int32), number)
-    made = views.make(specs, clock, batch.replace(crops=crops), values, spec.info, 1)
-    return made[specs[-1].name]
+    values, _ = views.hparams((spec.view,))
+    made = views.make((spec.view,), clock, _of_chain(spec, 0, batch), values, spec.info, 1)
+    return made[spec.view.name]
+
+
+def _make_training_view(
+    spec: EvalSpec, chain: int, batches: tuple[Batch, Batch | None], moment: Moment
+) -> View:
+    """Returns the last view of a chain, as a member makes it in the epoch of its last step."""
+    specs, numbers = spec.chains[chain], moment.hparams
+    # What is drawn for an example does not depend on the step.
+    clock = Clock(numbers["seed"], moment.epoch, np.zeros((), np.int32))
+    examples, partners = (
+        None if batch is None else _of_chain(spec, chain, batch) for batch in batches
+    )
+    if specs[-1].mixes:
+        return views.make_in_pairs(specs, clock, examples, partners, numbers, spec.info)
+    return views.make(specs, clock, examples, numbers, spec.info, 1)[specs[-1].name]
+
+
+def _of_chain(spec: EvalSpec, chain: int, batch: Batch) -> Batch:
+    return batch.replace(crops={
+        view.name: batch.crops[f"{chain}/{view.name}"]
+        for view in spec.chains[chain] if view.leading is not None
+    })
 
 
 def _teachers(spec: EvalSpec) -> list[Member]:
@@ -281,7 +341,8 @@ Rows = list[tuple[tuple[str, str], Metric, MetricInputs]]
 
 
 def _measured(
-    spec: EvalSpec, outputs: ViewOutputs, params: Mapping[str, Any], metrics: Mapping[str, Metric]
+    spec: EvalSpec, outputs: ViewOutputs, params: Mapping[str, Any],
+    metrics: Mapping[str, Metric], moment: Moment,
 ) -> Iterator[tuple[Predictor, Rows, dict[str, jax.Array]]]:
     """Yields each predictor, its metrics with their inputs, and facts of its ensemble."""
     for predictor in spec.predictors:
@@ -291,8 +352,11 @@ def _measured(
         if predictor.term:
             stacked = jnp.stack([outputs.logits[member] for member in predictor.members])
             loss = resolve(predictor.term, predictor.loss)[0]
+            traced = {
+                name: moment.hparams[f"terms.{predictor.term}.{name}"] for name in predictor.traced
+            }
             logits, facts = loss.predict_ensemble(
-                params.get(predictor.term, {}), stacked, **dict(predictor.options)
+                params.get(predictor.term, {}), stacked, **{**predictor.options, **traced}
             )
             embedding = None
         inputs = MetricInputs(

@@ -19,9 +19,9 @@ from kdaug_jax.data.recorded import (
     refuse_changes,
 )
 from kdaug_jax.errors import ConfigError
-from kdaug_jax.evaluation.build import build_evaluator, check_evaluation
+from kdaug_jax.evaluation.build import build_evaluators, check_evaluation
 from kdaug_jax.evaluation.data_sets import load_data, load_human, read_options
-from kdaug_jax.evaluation.eval_step import EvalSpec
+from kdaug_jax.evaluation.eval_step import EvalSpec, Moment
 from kdaug_jax.evaluation.metric_table import resolve_metric
 from kdaug_jax.evaluation.predictors import with_selected
 from kdaug_jax.evaluation.run import Results, check_images, evaluate_split
@@ -36,10 +36,13 @@ from kdaug_jax.evaluation.sets import (
 from kdaug_jax.evaluation.tables import results_tables
 from kdaug_jax.experiment import config as configs
 from kdaug_jax.experiment import networks, views
+from kdaug_jax.experiment.build import Phase
 from kdaug_jax.experiment.frozen.inputs import load_input
 from kdaug_jax.experiment.frozen.places import located
 from kdaug_jax.experiment.frozen.stored import build_recorded, load
+from kdaug_jax.experiment.members import hparams, members
 from kdaug_jax.experiment.named_files import named_files
+from kdaug_jax.experiment.phases import resolve_phases
 from kdaug_jax.runtime import checkpoint, sharding, weight_cuts, workdir
 from kdaug_jax.runtime.console import Console
 from kdaug_jax.types import Info
@@ -109,8 +112,9 @@ def evaluate_run(
         name: _network(config, name, directory, info, full["precision"], name in trained)
         for name in configs.natural_sort(config["networks"]) if name in trained or compares
     }
-    check_evaluation(config, info, built)
-    evaluator = build_evaluator(config, built, info, mesh, human)
+    phase, moments = _moments(stored, directory, info, full["eval"]["views"])
+    check_evaluation(config, (phase,), info, built)
+    (evaluator,) = build_evaluators(config, (phase,), built, info, mesh, human)
     check_images(evaluator, {
         f"data.{use}": split for use, split in dataset.splits.items() if use != "train"
     })
@@ -123,20 +127,20 @@ def evaluate_run(
     results: Results = {}
     kept_results = workdir.read_results(directory) or {}
     held = {**stored, "frozen": {}} if allow_config_change else stored
-    for number, member in enumerate(stored["members"]):
+    for number, member in enumerate(_stored_order(stored, directory)):
         if fault := kept_results.get(member, {}).get("failed"):
             console.say(f"{member} was not finite at step {fault['step']} ({fault['where']}): left "
                         "out")
             continue
         variables, params = _member(evaluator.spec, directory, held, number, trained, console.say)
+        passes = [
+            (evaluator, dataset.splits, use) for use in ("validation", "test")
+            if use in dataset.splits and not eval_data
+        ] + [(item.evaluator, {item.data.name: item.data.split}, item.data.name) for item in sets]
         numbers = {}
-        for use in ("validation", "test"):
-            if use in dataset.splits and not eval_data:
-                numbers |= evaluate_split(evaluator, variables, params, dataset.splits, use).numbers
-        for item in sets:
-            splits = {item.data.name: item.data.split}
+        for evaluated_by, splits, use in passes:
             numbers |= evaluate_split(
-                item.evaluator, variables, params, splits, item.data.name
+                evaluated_by, variables, params, splits, use, moment=moments[member]
             ).numbers
         errors = corruption_errors(sets, numbers)
         results[member] = {**with_selected(numbers, evaluator.selections), **errors}
@@ -200,6 +204,45 @@ def _dataset(
             "give the config it was trained with, or --allow_config_change",
         )
     return load_data(section, console.say, console.progress)
+
+
+def _moments(
+    stored: Mapping[str, Any], directory: Path, info: Info, training_views: Sequence[str]
+) -> tuple[Phase, dict[str, Moment]]:
+    """Returns the phase of the last step of a run, and what its members are evaluated with.
+
+    Raises:
+      ConfigError: training views are evaluated, and other training data hide the run's epoch.
+    """
+    recorded = stored["data"].get("splits", {}).get("train", {}).get("examples", len(info.labels))
+    # Of its labels, phases need no more than their number.
+    phases = resolve_phases(stored["config"], info._replace(labels=np.zeros(recorded, np.int32)))
+    if training_views and recorded != len(info.labels):
+        raise ConfigError(
+            "eval.views", f"data.train has {len(info.labels):,} examples, the run's had "
+            f"{recorded:,}, so that nobody knows its epoch", "leave it empty",
+        )
+    last = max(_step(directory) - 1, 0)
+    number = max(number for number, phase in enumerate(phases) if phase.start_step <= last)
+    phase = phases[number]
+    population = members(phase.config["population"])
+    numbers = hparams(phases, population)[number]
+    return phase, {
+        member.name: Moment(values, last // phase.steps_per_epoch)
+        for member, values in zip(population, numbers, strict=True)
+    }
+
+
+def _step(directory: Path) -> int:
+    """Returns the step of the checkpoint that is loaded, which `_member` speaks of."""
+    step = checkpoint.load_subtree(directory / "checkpoints", ("0", "step"), lambda line: None)
+    return int(step)
+
+
+def _stored_order(stored: Mapping[str, Any], directory: Path) -> Sequence[str]:
+    """Returns the names of the members by their number in the checkpoint that is loaded."""
+    notes = checkpoint.read_notes(directory / "checkpoints" / str(_step(directory)))
+    return notes.get("members", stored["members"])
 
 
 def _member(

@@ -21,8 +21,9 @@ class Predictor(NamedTuple):
       members: (network, BatchNorm branch) pairs; one unless it is an ensemble.
       term: the term that forms the ensemble, "" for a single network.
       loss: of the term.
-      options: of the loss.
+      options: of the loss, Python values.
       teachers: the networks that it is compared with.
+      traced: names of further options, which are traced numbers of the run.
     """
 
     name: str
@@ -31,6 +32,7 @@ class Predictor(NamedTuple):
     loss: str = ""
     options: Mapping[str, Any] = {}
     teachers: tuple[str, ...] = ()
+    traced: tuple[str, ...] = ()
 
 
 class Selection(NamedTuple):

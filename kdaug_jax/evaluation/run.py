@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Mapping
+import functools
+import itertools
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -12,13 +14,25 @@ import numpy as np
 from kdaug_jax import metrics
 from kdaug_jax.data import Split, check_eval_memory, eval_batches
 from kdaug_jax.evaluation import metric_table
-from kdaug_jax.evaluation.eval_step import EvalSpec, Sums, make_eval_step, make_view
+from kdaug_jax.evaluation.eval_step import (
+    EPOCH,
+    SEED,
+    EvalSpec,
+    Moment,
+    Sums,
+    make_eval_step,
+    make_view,
+)
 from kdaug_jax.evaluation.predictors import Predictor, Selection, with_selected
 from kdaug_jax.runtime import sharding
-from kdaug_jax.types import TrainState
+from kdaug_jax.types import Batch, TrainState
 
+# Where no member is asked for.
+_ANY = Moment({"seed": np.uint32(SEED)}, EPOCH)
 # Metrics by name, for each member of a population.
 Results = dict[str, dict[str, float]]
+# For networks alone, which do not depend on a run's numbers.
+NOWHERE = Moment({}, 0)
 
 
 class Evaluator(NamedTuple):
@@ -85,6 +99,7 @@ def evaluate_state(
     evaluator: Evaluator,
     state: TrainState,
     frozen: Mapping[str, Any],
+    moment: Moment,
     splits: Mapping[str, Split],
     use: str,
     check: Callable[[], None] = lambda: None,
@@ -96,6 +111,7 @@ def evaluate_state(
       evaluator: of the run.
       state: of the run; its averaged weights are evaluated where they are kept.
       frozen: variables of the frozen networks.
+      moment: whose state it is, and when.
       splits: examples by use.
       use: "validation" or "test".
       check: called before each batch; may raise to end the evaluation.
@@ -110,7 +126,7 @@ def evaluate_state(
         name: variables_of(state, name) if networks[name].trainable else frozen[name]
         for name in evaluator.spec.needed_networks
     }
-    values = evaluate_split(evaluator, variables, params_of(state), splits, use, check)
+    values = evaluate_split(evaluator, variables, params_of(state), splits, use, check, moment)
     numbers = with_selected({**(validation or {}), **values.numbers}, evaluator.selections)
     front = f"eval/{use}/"
     return values._replace(
@@ -125,6 +141,7 @@ def evaluate_split(
     splits: Mapping[str, Split],
     use: str,
     check: Callable[[], None] = lambda: None,
+    moment: Moment = NOWHERE,
 ) -> Evaluation:
     """Evaluates all predictors on a whole split.
 
@@ -135,6 +152,8 @@ def evaluate_split(
       splits: examples by use.
       use: "validation" or "test"; people's answers are known for the latter.
       check: called before each batch; may raise to end the evaluation.
+      moment: whose variables they are, and when; needed where training views are evaluated, or
+        ensembles of terms with traced options.
 
     Returns:
       Values by full name, `eval/<use>/...`; numbers that are not finite are left out.
@@ -142,26 +161,39 @@ def evaluate_split(
     spec, split = evaluator.spec, splits[use]
     mesh, human = spec.mesh, spec.human if use == "test" else None
 
-    def over(step: Callable[..., Sums], before: Sums, merge: Callable[[Any, Any], Any]) -> Sums:
+    traced = Moment(
+        {path: moment.hparams[path] for path in spec.numbers}, np.int32(moment.epoch)
+    )
+
+    def batches_of(split: Split) -> Iterator[Batch]:
+        return eval_batches(**_batches(evaluator, split, moment), workers=evaluator.workers)
+
+    def over(
+        step: Callable[..., Sums], before: Sums, merge: Callable[[Any, Any], Any], pairs: bool
+    ) -> Sums:
         total, running = None, None
-        batches = eval_batches(**_batches(evaluator, split), workers=evaluator.workers)
-        with contextlib.closing(batches):
-            for number, batch in enumerate(batches):
+        with contextlib.ExitStack() as stack:
+            batches = stack.enter_context(contextlib.closing(batches_of(split)))
+            partners = itertools.repeat(None)
+            if pairs:
+                others = batches_of(split.take(partners_of(split)))
+                partners = stack.enter_context(contextlib.closing(others))
+            for number, (batch, partner) in enumerate(zip(batches, partners, strict=False)):
                 check()
                 people = None if human is None else human[batch.index]
-                batch, people = sharding.put_batch(mesh, (batch, people))
+                both, people = sharding.put_batch(mesh, ((batch, partner), people))
                 # No more than two batches are on the devices.
                 jax.block_until_ready(running)
                 running = sharding.settle(
-                    step(variables, params, batch, people, np.int32(number), before)
+                    step(variables, params, both, people, np.int32(number), before, traced)
                 )
                 total = running if total is None else merge(total, running)
         return total
 
     before = {}
     if spec.metrics_of(human is not None, first=True):
-        before = over(evaluator.first_pass, {}, _join)
-    sums = jax.device_get(over(evaluator.step, before, metrics.merge))
+        before = over(evaluator.first_pass, {}, _join, False)
+    sums = jax.device_get(over(evaluator.step, before, metrics.merge, spec.mixes))
     values: dict[str, Any] = {}
     for front, by_metric in sums.items():
         for (name, suffix), total in by_metric.items():
@@ -176,6 +208,24 @@ def evaluate_split(
     return Evaluation(metric_table.numbers(values), metric_table.arrays(values))
 
 
+def partners_of(split: Split) -> np.ndarray:
+    """Returns with whom each example is mixed: the next one in a fixed random circle of all.
+
+    It depends on which examples the split has, not on their order.
+
+    Args:
+      split: N examples.
+
+    Returns:
+      `i64[N]`, positions in the split.
+    """
+    by_index = np.argsort(split.index, kind="stable")
+    circle = by_index[np.random.RandomState(SEED).permutation(len(split))]
+    partners = np.empty(len(split), np.int64)
+    partners[circle] = np.roll(circle, -1)
+    return partners
+
+
 def first_images(evaluator: Evaluator, split: Split, count: int) -> np.ndarray:
     """Returns the first images of a split as networks are given them: `[count,H,W,C]`.
 
@@ -187,12 +237,11 @@ def first_images(evaluator: Evaluator, split: Split, count: int) -> np.ndarray:
     spec = evaluator.spec
     batch_size = -(-count // spec.mesh.size) * spec.mesh.size
     rows = sharding.local_rows(spec.mesh, batch_size)
-    cutter = spec.cutters[0]
-    batches = eval_batches(
-        split, batch_size, rows, spec.crops if cutter.leading else None, cutter.stored, 0
-    )
+    cutters = spec.cutters[:1]
+    crops = functools.partial(spec.crops, _ANY, cutters) if cutters[0].leading else None
+    batches = eval_batches(split, batch_size, rows, crops, cutters[0].stored, 0)
     make = jax.jit(
-        sharding.within(spec.mesh, lambda batch: make_view(spec, 0, batch, np.int32(0)).image),
+        sharding.within(spec.mesh, lambda batch: make_view(spec, batch, np.int32(0)).image),
         out_shardings=sharding.replicated(spec.mesh),
     )
     with contextlib.closing(batches):
@@ -216,13 +265,15 @@ def check_images(evaluator: Evaluator, splits: Mapping[str, Split]) -> None:
         check_eval_memory(**_batches(evaluator, split))
 
 
-def _batches(evaluator: Evaluator, split: Split) -> dict[str, Any]:
+def _batches(evaluator: Evaluator, split: Split, moment: Moment | None = None) -> dict[str, Any]:
     """Returns what `eval_batches` and `check_eval_memory` are told of the batches of a split."""
-    mesh, cutters = evaluator.spec.mesh, evaluator.spec.cutters
+    spec, mesh = evaluator.spec, evaluator.spec.mesh
+    cutters = spec.cutters if moment is None else spec.cutters_at(moment)
     batch_size = -(-min(evaluator.batch_size, len(split)) // mesh.size) * mesh.size
+    crops = functools.partial(spec.crops, moment or _ANY, cutters)
     return {
         "split": split, "batch_size": batch_size, "rows": sharding.local_rows(mesh, batch_size),
-        "crops": evaluator.spec.crops if any(cutter.leading for cutter in cutters) else None,
+        "crops": crops if any(cutter.leading for cutter in cutters) else None,
         "stored": any(cutter.stored for cutter in cutters),
     }
 

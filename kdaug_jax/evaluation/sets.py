@@ -23,6 +23,7 @@ from kdaug_jax.data.statistics import describe_sizes
 from kdaug_jax.errors import ConfigError
 from kdaug_jax.evaluation.build import parse_view
 from kdaug_jax.evaluation.data_sets import read_options
+from kdaug_jax.evaluation.eval_step import Moment
 from kdaug_jax.evaluation.metric_table import resolve_metrics
 from kdaug_jax.evaluation.run import (
     Evaluation,
@@ -294,6 +295,7 @@ def evaluate_sets(
     sets: Sequence[EvalSet],
     state: TrainState,
     frozen: Mapping[str, Any],
+    moment: Moment,
     check: Callable[[], None] = lambda: None,
     validation: Mapping[str, float] | None = None,
 ) -> Evaluation:
@@ -306,7 +308,7 @@ def evaluate_sets(
     for item in sets:
         name, split = item.data.name, item.data.split
         evaluated = evaluate_state(
-            item.evaluator, state, frozen, {name: split}, name, check, validation
+            item.evaluator, state, frozen, moment, {name: split}, name, check, validation
         )
         numbers |= evaluated.numbers
         arrays |= evaluated.arrays
@@ -315,16 +317,16 @@ def evaluate_sets(
 
 def evaluate_use(
     evaluator: Evaluator, sets: Sequence[EvalSet], state: TrainState, frozen: Mapping[str, Any],
-    splits: Mapping[str, data.Split], use: str, check: Callable[[], None] = lambda: None,
-    validation: Mapping[str, float] | None = None,
+    moment: Moment, splits: Mapping[str, data.Split], use: str,
+    check: Callable[[], None] = lambda: None, validation: Mapping[str, float] | None = None,
 ) -> Evaluation:
     """Evaluates a training state on a split, or on all further data sets where `use` is `SETS`.
 
     Args are those of `evaluate_state` and `evaluate_sets`.
     """
     if use == SETS:
-        return evaluate_sets(sets, state, frozen, check, validation)
-    return evaluate_state(evaluator, state, frozen, splits, use, check, validation)
+        return evaluate_sets(sets, state, frozen, moment, check, validation)
+    return evaluate_state(evaluator, state, frozen, moment, splits, use, check, validation)
 
 
 def corruption_errors(

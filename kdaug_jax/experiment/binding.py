@@ -10,6 +10,8 @@ from __future__ import annotations
 import ast
 import contextlib
 import inspect
+import io
+import tokenize
 import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -36,13 +38,32 @@ def read_calls(where: str, text: str) -> list[tuple[str, list[Any], dict[str, An
     """
     if not isinstance(text, str):
         raise ConfigError(where, f"got {text!r}", "write text such as 'pad_crop(4)|flip'")
+    _check_comments(where, text)
     try:
         return [_call(where, stage) for stage in _stages(text)]
     except (SyntaxError, ValueError) as error:
+        if "\n" in text.strip():
+            raise ConfigError(
+                where, f"cannot read {text!r}, which has a line break outside of brackets",
+                "write all stages on one line",
+            ) from error
         remedy = "write name(values)|name(values)"
         if ":" in text:
             remedy += ", and a name of your own as package.module.function, with a dot for a colon"
         raise ConfigError(where, f"cannot read {text!r}", remedy) from error
+
+
+def _check_comments(where: str, text: str) -> None:
+    """Raises ConfigError for a comment, with which Python would leave stages out."""
+    try:
+        for token in tokenize.generate_tokens(io.StringIO(text.strip()).readline):
+            if token.type == tokenize.COMMENT:
+                raise ConfigError(
+                    where, f"has a comment, {token.string!r}, in {text!r}",
+                    "take it out: the stages after '#' would be left out",
+                )
+    except (tokenize.TokenError, SyntaxError):
+        pass  # `read_calls` says that it cannot be read
 
 
 def call_texts(text: str) -> list[str]:

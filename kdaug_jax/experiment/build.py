@@ -1,10 +1,10 @@
-"""`build_phase(config, info, start)`: the program of one phase of an experiment."""
+"""`build_phase(phase)`: the program of one phase of an experiment, resolved by `resolve_phase`."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -21,8 +21,36 @@ from kdaug_jax.runtime import platform
 from kdaug_jax.types import Info, Range
 
 
-def build_phase(full: dict[str, Any], info: Info, start_step: int) -> Program:
-    """Returns the program of one phase of an experiment.
+class Phase(NamedTuple):
+    """One phase of an experiment before its networks are built.
+
+    Attributes:
+      config: the complete plain config of the phase.
+      info: facts of the training split.
+      steps_per_epoch, total_steps, start_step: steps of the whole run, and where the phase begins.
+      view_specs, branches: the views in order, and the BatchNorm branch of each.
+      term_specs: the terms in order.
+      optimizer: the resolved optimiser.
+      hparams, ranges: every traced number and its legal values, by config path.
+      overridden: config paths that this phase or an earlier one has set.
+    """
+
+    config: dict[str, Any]
+    info: Info
+    steps_per_epoch: int
+    total_steps: int
+    start_step: int
+    view_specs: tuple[views.ViewSpec, ...]
+    branches: dict[str, int]
+    term_specs: tuple[terms.TermSpec, ...]
+    optimizer: optim.Optimizer
+    hparams: dict[str, np.ndarray]
+    ranges: dict[str, Range]
+    overridden: frozenset[str] = frozenset()
+
+
+def resolve_phase(full: dict[str, Any], info: Info, start_step: int) -> Phase:
+    """Resolves all of a phase that needs no networks.
 
     Args:
       full: the complete plain config of the phase.
@@ -55,41 +83,50 @@ def build_phase(full: dict[str, Any], info: Info, start_step: int) -> Program:
     made = views.views_to_make(view_specs, terms.pairs(term_specs))
     check_picks(made, network_names)
     check_pools(made, full)
-    scored = tuple(
-        (name, spec.name) for spec, call in views.picks(made)
-        for name in views.networks_of(call)
-    )
-    pairs = (*terms.pairs(term_specs), *scored)
-    networks = _networks(full, info, pairs, branches)
-    compatibility.check_views(networks, pairs, view_specs, full)
-    for term in term_specs:
-        _check_students(term, networks)
-        check_term(term, {spec.name: spec for spec in view_specs}, branches, full)
     optimizer = optim.build_optimizer(full["optim"], steps_per_epoch, total_steps, info)
     hparams, ranges = _traced(
         full, views.hparams(view_specs), terms.hparams(term_specs),
         (optimizer.hparams, optimizer.ranges),
     )
+    return Phase(
+        full, info, steps_per_epoch, total_steps, start_step, view_specs, branches, term_specs,
+        optimizer, hparams, ranges,
+    )
+
+
+def build_phase(phase: Phase) -> Program:
+    """Returns the program of one phase of an experiment.
+
+    Args:
+      phase: what `resolve_phase` returned.
+
+    Raises:
+      ConfigError: the first thing that does not fit, named by its config path.
+    """
+    full, info, view_specs, term_specs = (
+        phase.config, phase.info, phase.view_specs, phase.term_specs
+    )
+    made = views.views_to_make(view_specs, terms.pairs(term_specs))
+    scored = tuple(
+        (name, spec.name) for spec, call in views.picks(made)
+        for name in views.networks_of(call)
+    )
+    pairs = (*terms.pairs(term_specs), *scored)
+    networks = _networks(full, info, pairs, phase.branches)
+    compatibility.check_views(networks, pairs, view_specs, full)
+    for term in term_specs:
+        _check_students(term, networks)
+        check_term(term, {spec.name: spec for spec in view_specs}, phase.branches, full)
     # With mean and std filled in, the networks can be built again without the data.
     resolved = {**full, "networks": {
         name: full["networks"][name] | {part: network.facts[part] for part in ("mean", "std")}
         for name, network in networks.items()
     }}
     program = Program(
-        config=resolved,
-        info=info,
-        steps_per_epoch=steps_per_epoch,
-        total_steps=total_steps,
-        start_step=start_step,
         groups=_groups(full),
         accumulate=full["train"]["accumulate"],
-        view_specs=view_specs,
-        branches=branches,
         networks=networks,
-        term_specs=term_specs,
-        optimizer=optimizer,
-        hparams=hparams,
-        ranges=ranges,
+        **{**phase._asdict(), "config": resolved},
     )
     if not all(spec.term.plain for spec in term_specs):
         program.check_terms()

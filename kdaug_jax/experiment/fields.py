@@ -252,7 +252,10 @@ FIELDS: dict[str, Field] = {
     "eval.batch_size": Field(0, "Examples of a batch; 0: `data.batch_size`.", COUNT),
     "eval.view": Field("", "Stages that evaluated images go through, without randomness."),
     "eval.metrics": Field(("accuracy", "nll"), "Metrics, each once."),
-    "eval.views": Field((), "Training views that are evaluated as well, each once."),
+    "eval.views": Field(
+        (), "Training views that are evaluated as well, each once: with the member's numbers, as "
+        "its phase makes them in the epoch of its last step.",
+    ),
     "eval.bins": Field(15, "Bins of confidence of `ece` and `mce`.", POSITIVE_COUNT),
     "eval.embedding": Field("pooled", "Feature that metrics of the embedding look at."),
     "eval.table5": Field(
@@ -287,7 +290,8 @@ FIELDS: dict[str, Field] = {
     ),
     "phases": Field(
         (), 'Changes from an epoch on, of views, terms and the optimiser: '
-        '`((200, {"views.x": "flip"}),)`.', type="tuple of pairs",
+        '`((200, {"views.x": "flip"}),)`; none of a number that `population` sweeps.',
+        type="tuple of pairs",
     ),
     "population": Field(
         (), 'Sweep: `(("terms.kd.weight", (0.0, 1.0)), ("seed", (0, 1, 2)))` trains each '

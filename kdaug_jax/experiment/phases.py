@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import jax
 
 from kdaug_jax.errors import ConfigError
 from kdaug_jax.experiment.binding import cast
-from kdaug_jax.experiment.build import build_phase
+from kdaug_jax.experiment.build import Phase, build_phase, resolve_phase
 from kdaug_jax.experiment.config import overlay, set_path, validate
 from kdaug_jax.experiment.fields import INTERVAL
 from kdaug_jax.experiment.program import Program
@@ -20,6 +20,36 @@ from kdaug_jax.types import Info
 # Sections that phases may change, and fields of them that they may not.
 PHASED = ("views", "terms", "optim")
 NOT_PHASED = ("optim.name", "optim.ema_ramp")
+
+
+def resolve_phases(config: Mapping[str, Any], info: Info) -> tuple[Phase, ...]:
+    """Resolves all phases of a config, without building networks.
+
+    Args:
+      config: a ConfigDict or nested dicts.
+      info: facts of the training split.
+
+    Returns:
+      The phases in order of their `start_step`; the first starts at 0.
+
+    Raises:
+      ConfigError: the first thing that does not fit, named by its config path.
+    """
+    full = validate(config)
+    phases = [resolve_phase(full, info, 0)]
+    current, traced = full, {}
+    for number, (epoch, overrides) in enumerate(full["phases"]):
+        where = f"phases.{number}"
+        start = _phase_start(where, epoch, overrides, phases[-1])
+        with _in_phase(number):
+            for path, value in overrides.items():
+                current, traced = _override(path, value, current, traced, phases[-1])
+            phase = resolve_phase(validate(current), info, start)
+            phases.append(phase._replace(
+                hparams=overlay(phase.hparams, phase.ranges, traced),
+                overridden=phases[-1].overridden | set(overrides),
+            ))
+    return tuple(phases)
 
 
 def build_programs(config: Mapping[str, Any], info: Info) -> tuple[Program, ...]:
@@ -35,31 +65,30 @@ def build_programs(config: Mapping[str, Any], info: Info) -> tuple[Program, ...]
     Raises:
       ConfigError: the first thing that does not fit, named by its config path.
     """
-    full = validate(config)
-    programs = [build_phase(full, info, 0)]
-    first, current, traced = programs[0], full, {}
-    for number, (epoch, overrides) in enumerate(full["phases"]):
-        where = f"phases.{number}"
-        start = _phase_start(where, epoch, overrides, programs[-1], first)
-        try:
-            for path, value in overrides.items():
-                current, traced = _override(path, value, current, traced, programs[-1])
-            program = build_phase(validate(current), info, start)
-            hparams = overlay(program.hparams, program.ranges, traced)
-        except ConfigError as error:
-            raise ConfigError(f"{where} ({error.where})", error.what, error.remedy) from None
-        overridden = programs[-1].overridden | set(overrides)
-        program = dataclasses.replace(program, hparams=hparams, overridden=overridden)
-        _same_state(where, first, program)
-        programs.append(program)
+    first, *later = resolve_phases(config, info)
+    programs = [build_phase(first)]
+    for number, phase in enumerate(later):
+        with _in_phase(number):
+            programs.append(build_phase(phase))
+        _same_state(f"phases.{number}", programs[0], programs[-1])
     return tuple(programs)
 
 
-def _phase_start(where: str, epoch, overrides, before: Program, first: Program) -> int:
+@contextlib.contextmanager
+def _in_phase(number: int) -> Iterator[None]:
+    """Says which phase an error concerns."""
+    try:
+        yield
+    except ConfigError as error:
+        where = f"phases.{number} ({error.where})"
+        raise ConfigError(where, error.what, error.remedy) from None
+
+
+def _phase_start(where: str, epoch, overrides, before: Phase) -> int:
     cast(f"{where}.epoch", epoch, INTERVAL)
-    start = whole_steps(epoch, first.steps_per_epoch)
-    if not before.start_step < start < first.total_steps:
-        epochs = first.config["train"]["epochs"]
+    start = whole_steps(epoch, before.steps_per_epoch)
+    if not before.start_step < start < before.total_steps:
+        epochs = before.config["train"]["epochs"]
         raise ConfigError(
             where, f"starts at epoch {epoch:g}",
             f"phases follow each other inside the run of {epochs:g} epochs",
@@ -69,7 +98,7 @@ def _phase_start(where: str, epoch, overrides, before: Program, first: Program) 
     return start
 
 
-def _override(path: str, value, current, traced, before: Program):
+def _override(path: str, value, current, traced, before: Phase):
     """Returns config and traced numbers after one override of a phase."""
     parts = path.split(".") if isinstance(path, str) else [""]
     if parts[0] not in PHASED or path.startswith(NOT_PHASED):

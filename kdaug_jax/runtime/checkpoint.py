@@ -211,6 +211,11 @@ class Checkpoints:
             lambda: manifest.newest(self.directory, self._say, set_aside=False)
         )
 
+    def notes(self) -> dict[str, Any]:
+        """Returns the notes beside the newest step that verifies, `{}` when there is none."""
+        self.wait()
+        return {} if self.latest is None else read_notes(self.directory / str(self.latest))
+
     def restore(self, like: Any) -> tuple[Any, dict[str, Any]] | None:
         """Restores the newest step that verifies.
 
@@ -269,8 +274,16 @@ def load(step_dir: Path, like: Any) -> tuple[Any, dict[str, Any]]:
     """
     compare(step_dir, like)
     state = ocp.load(step_dir, _abstract(like), checkpointable_name=STATE)
-    notes = ocp.metadata(step_dir, checkpointable_name=STATE).custom_metadata
-    return state, dict(notes or {})
+    return state, read_notes(step_dir)
+
+
+def read_notes(step_dir: Path) -> dict[str, Any]:
+    """Returns the notes that were stored beside a step.
+
+    Args:
+      step_dir: `<checkpoints>/<step>`.
+    """
+    return dict(ocp.metadata(step_dir, checkpointable_name=STATE).custom_metadata or {})
 
 
 def compare(step_dir: Path, like: Any) -> None:

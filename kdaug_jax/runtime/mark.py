@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -113,18 +113,20 @@ def note_saved(path: Path) -> None:
 
 
 def write_results(
-    path: Path, results: Mapping[str, Any], arrays: Mapping[str, np.ndarray]
+    path: Path, results: Mapping[str, Any], arrays: Mapping[str, np.ndarray],
+    members: Sequence[str],
 ) -> None:
     """Writes the results of a run, in process 0, and their digests into its mark.
 
     Args:
       path: the working directory.
       results: final metrics by member.
-      arrays: by name; without any there is no results.npz.
+      arrays: by `<number of the member>/<name>`; without any there is no results.npz.
+      members: their names by number.
     """
     if jax.process_index() == 0:
         write_json(path / RESULTS[0], results)
-        workdir.write_arrays(path / RESULTS[1], arrays)
+        workdir.write_arrays(path / RESULTS[1], arrays, members)
         digests = {name: sha256_file(path / name) for name in RESULTS if (path / name).exists()}
         if mark := read(path):
             write_json(path / MARK, {**mark, "files": digests})

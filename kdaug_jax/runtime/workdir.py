@@ -69,15 +69,21 @@ def write_whole(path: Path, text: str) -> None:
         partial.unlink(missing_ok=True)
 
 
-def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
-    """Writes arrays as a NumPy file all at once; without arrays the file goes."""
+def write_arrays(path: Path, arrays: Mapping[str, np.ndarray], members: Sequence[str]) -> None:
+    """Writes arrays as a NumPy file all at once; without arrays the file goes.
+
+    Args:
+      path: the file.
+      arrays: by `<number of the member>/<name>`.
+      members: their names by number, stored as `members`.
+    """
     if not arrays:
         path.unlink(missing_ok=True)
         return
     partial = path.with_name(path.name + ".partial")
     try:
         with partial.open("wb") as file:
-            np.savez(file, **arrays)
+            np.savez(file, **arrays, members=np.array(members))
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)

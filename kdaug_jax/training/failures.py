@@ -67,7 +67,9 @@ def checked(
     return [good[number] if number in replaced else state for number, state in enumerate(states)]
 
 
-def remedy(setup: Setup, state: TrainState, checkpoints: Checkpoints, step: int) -> str:
+def remedy(
+    setup: Setup, states: Sequence[TrainState], member: int, checkpoints: Checkpoints, step: int
+) -> str:
     """Returns what may be done about a run that was not finite at a step.
 
     A checkpoint of the step before is set aside unless its state evaluates to finite numbers on
@@ -75,12 +77,14 @@ def remedy(setup: Setup, state: TrainState, checkpoints: Checkpoints, step: int)
 
     Args:
       setup: the run.
-      state: the last finite state.
+      states: the last finite states.
+      member: number of the one that failed last.
       checkpoints: of the run.
       step: at which a loss, a gradient or the state was not finite.
     """
     text, saved = REMEDY, checkpoints.last()
-    if saved is not None and saved >= step - 1 and not _evaluates_finitely(setup, state):
+    unsound = saved is not None and saved >= step - 1
+    if unsound and not _evaluates_finitely(setup, states[member], member):
         checkpoints.set_aside(saved, "nonfinite")
         text = (f"step {saved} evaluates to no finite numbers and is set aside as "
                 f"{saved}.nonfinite; {text}")
@@ -90,11 +94,12 @@ def remedy(setup: Setup, state: TrainState, checkpoints: Checkpoints, step: int)
     return f"{text} with --allow_config_change, to go on from step {saved}"
 
 
-def _evaluates_finitely(setup: Setup, state: TrainState) -> bool:
+def _evaluates_finitely(setup: Setup, state: TrainState, member: int) -> bool:
+    evaluator, moment = setup.moment(int(state.step), member)
     numbers = evaluate_state(
-        setup.evaluator, state, setup.frozen, setup.dataset.splits, "validation"
+        evaluator, state, setup.frozen, moment, setup.dataset.splits, "validation"
     ).numbers
-    return _count(numbers) >= len(setup.evaluator.spec.predictors)
+    return _count(numbers) >= len(evaluator.spec.predictors)
 
 
 def _count(numbers: Mapping[str, float]) -> int:

@@ -76,8 +76,7 @@ def train(
         ))
         states, notes = restore_states(setup, checkpoints, time)
         mark.claim(directory, console.say)
-        names = [member.name for member in setup.members]
-        writer = stack.enter_context(Writer(directory, names, step_of(states)))
+        writer = stack.enter_context(Writer(directory, setup.names, step_of(states)))
         stack.callback(console.end_bar)
         run = _Run(setup, states, notes, checkpoints, writer, console, time, check)
         try:
@@ -87,7 +86,7 @@ def train(
         except Interrupted:
             raise run.leave() from None
         if results is not stored:
-            mark.write_results(directory, results, run.arrays)
+            mark.write_results(directory, results, run.arrays, setup.names)
         run.progress.results(setup, failures.healthy(results), run.teachers)
         failures.raise_failed(results)
         return results
@@ -104,8 +103,8 @@ class _Run:
         self.writer, self.time, self.check = writer, time, check
         self.progress = Progress(console)
         self.window = Window(
-            [member.name for member in setup.members], setup.first.term_names, notes, console.say,
-            lambda step: failures.remedy(setup, self.states[self.window.last], checkpoints, step),
+            setup.names, setup.first.term_names, notes, console.say,
+            lambda step: failures.remedy(setup, self.states, self.window.last, checkpoints, step),
         )
         self.calls: dict[tuple[int, int], Any] = {}
         self.intervals = setup.intervals
@@ -194,11 +193,11 @@ class _Run:
         setup, metrics = self.setup, [{} for _ in self.states]
         with self.time("evaluation"):
             for number in self.window.alive:
-                context = self.states[number], setup.frozen
+                evaluator, moment = setup.moment(self.step, number)
                 known = validation[number] if validation else None
                 values, arrays = evaluate_use(
-                    setup.evaluator, setup.sets, *context, setup.dataset.splits, use, self.check,
-                    known,
+                    evaluator, setup.sets, self.states[number], setup.frozen, moment,
+                    setup.dataset.splits, use, self.check, known,
                 )
                 self.writer.row(self.step, setup.members[number].name, values)
                 metrics[number] = values
@@ -214,7 +213,8 @@ class _Run:
                 self.setup, self.states, self.window, self.checkpoints, self.step
             )
             metrics = failures.checkpoint_metrics(self.setup, *self.scores, self.step)
-            notes = {**self.window.notes(), "run": workdir.run_id(self.setup.directory)}
+            notes = {**self.window.notes(), "run": workdir.run_id(self.setup.directory),
+                     "members": self.setup.names}
             self.checkpoints.save(self.step, as_tree(self.states), metrics, notes)
             self.saved_at = monotonic()
 

@@ -26,6 +26,7 @@ from kdaug_jax.experiment import config as configs
 from kdaug_jax.experiment import views
 from kdaug_jax.experiment.frozen import compatibility
 from kdaug_jax.experiment.frozen.places import WORKDIR, located
+from kdaug_jax.experiment.members import ended, matched
 from kdaug_jax.experiment.named_files import named_files
 from kdaug_jax.experiment.phases import build_programs
 from kdaug_jax.experiment.program import Program
@@ -101,7 +102,7 @@ def plan_run(
     info = views.with_crops(described, configs.view_texts(full), section["crop"])
     programs = build_programs(_locate(full, directory), info)
     first = programs[0]
-    check_evaluation(full, info, first.networks)
+    check_evaluation(full, programs, info, first.networks)
     human = load_human(full["eval"]["human"], dataset)
     compares = [
         name for name in full["eval"]["metrics"] if resolve_metric(name).needs == "teacher"
@@ -146,11 +147,17 @@ def plan_run(
         options = read_options(section, say, progress)
         contents = data_contents(dataset, verify_data, options)
         stored = _compare(directory, written_record, contents, say, allow_config_change)
+        if stored.get("members"):
+            members = matched(members, stored["members"], str(directory / "checkpoints"))
+            hparams = population.hparams(programs, members)
+            written_record["members"] = [member.name for member in members]
         known = stored.get("contents", {})
         if verify_data and stored and set(contents) - set(known):
             say("data: the contents of the images were not recorded when the run was started: "
                 "they are from now on")
         written_record |= {"contents": {**known, **contents}, "frozen": stored.get("frozen", {})}
+    for line in ended(programs, members):
+        say(line)
     return RunPlan(
         full, dataset, programs, members, hparams, written_record, human, described, sets
     )
@@ -185,6 +192,7 @@ def _compare(
     return {
         "contents": {} if altered else stored.get("contents", {}),
         "frozen": stored.get("frozen", {}),
+        "members": stored["members"] if steps else None,
     }
 
 

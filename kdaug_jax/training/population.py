@@ -6,109 +6,20 @@ they share the program, the batches and the compiled step. Form `loop`: the memb
 
 from __future__ import annotations
 
-import itertools
 import math
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any
 
 import jax
-import numpy as np
 
 from kdaug_jax.data import Feed
-from kdaug_jax.errors import ConfigError
-from kdaug_jax.experiment import views
-from kdaug_jax.experiment.config import overlay, view_texts
+from kdaug_jax.experiment.members import Member, hparams, members
 from kdaug_jax.experiment.program import Program
 from kdaug_jax.runtime import sharding
 from kdaug_jax.training.step import make_train_step
 from kdaug_jax.types import Hparams, Outputs, TrainState
 
-
-class Member(NamedTuple):
-    """One run of a population: its name ("" for a plain run) and what sets it apart."""
-
-    name: str
-    overrides: dict[str, Any]
-
-
-def members(grid: Sequence[tuple[str, Sequence[Any]]]) -> tuple[Member, ...]:
-    """Spans the grid of `config.population`.
-
-    Args:
-      grid: pairs of (path of a traced number, its values).
-
-    Returns:
-      One member for each combination, the last path varying fastest; for an empty grid one member
-      named "".
-
-    Raises:
-      ConfigError: a path without values or given twice.
-    """
-    paths = [path for path, _ in grid]
-    plain = [str(path).removesuffix(".base") for path in paths]
-    for path, values in grid:
-        listed = isinstance(path, str) and isinstance(values, list | tuple) and len(values) > 0
-        if not listed or plain.count(path.removesuffix(".base")) > 1:
-            raise ConfigError(
-                "population", f"'{path}' has no values or is there twice", '("path", (values,))'
-            )
-        if len(set(map(repr, values))) < len(values):
-            raise ConfigError("population", f"'{path}' repeats a value", "name each value once")
-    combinations = itertools.product(*(values for _, values in grid))
-    overrides = [dict(zip(paths, combination, strict=True)) for combination in combinations]
-    return tuple(
-        Member(",".join(f"{path}={value}" for path, value in member.items()), member)
-        for member in overrides
-    )
-
-
-def hparams(
-    programs: Sequence[Program], population: Sequence[Member]
-) -> list[list[dict[str, np.ndarray]]]:
-    """Returns each member's traced hparams in each phase.
-
-    What a phase overrides holds for all members from then on.
-
-    Args:
-      programs: one a phase.
-      population: the members.
-
-    Returns:
-      For each phase a list of one dict a member.
-
-    Raises:
-      ConfigError: a path that is not a traced number of the first phase, or out of range.
-    """
-    first = programs[0]
-    for member in population:
-        _check_crops(first, member.overrides)
-        overlay(first.hparams, first.ranges, member.overrides)
-    by_phase = []
-    for program in programs:
-        # A weight or rate lies at its own path or, with a schedule, at `.base`.
-        fixed = [f"{path.removesuffix('.base')}." for path in program.overridden]
-        kept = [
-            {
-                path: value
-                for path, value in member.overrides.items()
-                if not any(f"{path}.".startswith(other) for other in fixed)
-            }
-            for member in population
-        ]
-        by_phase.append([overlay(program.hparams, program.ranges, changes) for changes in kept])
-    return by_phase
-
-
-def _check_crops(program: Program, paths: Iterable[str]) -> None:
-    """Raises ConfigError for a number of a crop that the host could vary and the device cannot."""
-    unknown = [path for path in paths if path not in program.hparams and path.startswith("views.")]
-    if unknown:
-        known = views.host_numbers(view_texts(program.config), program.info)
-        for path in known.intersection(unknown):
-            raise ConfigError(
-                path, "is not a traced number where crops run on the device",
-                "add --config.data.crop=host",
-            )
+__all__ = ["Member", "advance", "hparams", "make_call", "members", "steps_per_call"]
 
 
 def steps_per_call(

@@ -176,7 +176,7 @@ class Progress:
         self, setup: Setup, results: Results, teachers: Mapping[str, Mapping[str, float]]
     ) -> None:
         """Prints the tables of final results, and where the files of the run are."""
-        for table in results_tables(setup.evaluator, results, teachers):
+        for table in results_tables(setup.evaluators[-1], results, teachers):
             self.say(table)
         self.say(
             f"checkpoints, metrics.jsonl, tensorboard/, config.json, results.json: "

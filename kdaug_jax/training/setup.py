@@ -15,7 +15,8 @@ from kdaug_jax import data, registry
 from kdaug_jax.augment.engine import slow_ops
 from kdaug_jax.data.options import no_bar
 from kdaug_jax.errors import ConfigError
-from kdaug_jax.evaluation.build import build_evaluator, lowest_is_best
+from kdaug_jax.evaluation.build import build_evaluators, lowest_is_best
+from kdaug_jax.evaluation.eval_step import Moment
 from kdaug_jax.evaluation.run import (
     Evaluator,
     check_images,
@@ -53,7 +54,8 @@ class Setup(NamedTuple):
       feed: training batches; its constants are on the devices, and it has to be closed.
       frozen: variables of the frozen networks, on the devices.
       hparams: for each phase each member's traced hparams, on the devices.
-      evaluator: of the trained networks, their branches and ensembles.
+      numbers: the same on the host, where some are more exact.
+      evaluators: of the trained networks, their branches and ensembles; one a phase.
       intervals: what happens how often.
       sets: the data sets of `eval.sets`.
     """
@@ -67,7 +69,8 @@ class Setup(NamedTuple):
     feed: data.Feed
     frozen: dict[str, Any]
     hparams: list[list[dict[str, Any]]]
-    evaluator: Evaluator
+    numbers: list[list[dict[str, np.ndarray]]]
+    evaluators: tuple[Evaluator, ...]
     intervals: Intervals
     sets: tuple[EvalSet, ...]
 
@@ -85,6 +88,28 @@ class Setup(NamedTuple):
     def first(self) -> Program:
         """The first phase."""
         return self.programs[0]
+
+    @property
+    def names(self) -> list[str]:
+        """Names of the members, by number."""
+        return [member.name for member in self.members]
+
+    @property
+    def evaluator(self) -> Evaluator:
+        """That of the first phase."""
+        return self.evaluators[0]
+
+    def moment(self, step: int, member: int) -> tuple[Evaluator, Moment]:
+        """Returns what a member is evaluated with after some steps.
+
+        Args:
+          step: steps taken; the last of them decides phase and epoch.
+          member: its number.
+        """
+        last = max(step - 1, 0)
+        phase = self.intervals.phase(last)
+        epoch = last // self.first.steps_per_epoch
+        return self.evaluators[phase], Moment(self.numbers[phase][member], epoch)
 
 
 def prepare(
@@ -128,10 +153,13 @@ def prepare(
     platform = mesh.devices.flat[0].platform
     for line in notices(planned.programs, mesh):
         say(line)
-    evaluator = build_evaluator(planned.full, first.networks, first.info, mesh, planned.human)
-    check_images(evaluator, {
-        f"data.{use}": split for use, split in planned.dataset.splits.items() if use != "train"
-    })
+    evaluators = build_evaluators(
+        planned.full, planned.programs, first.networks, first.info, mesh, planned.human
+    )
+    for evaluator in evaluators:
+        check_images(evaluator, {
+            f"data.{use}": split for use, split in planned.dataset.splits.items() if use != "train"
+        })
     frozen, inputs = {}, {}
     for name, network in first.networks.items():
         if not network.trainable and (network.checkpoint or not untrained):
@@ -162,8 +190,10 @@ def prepare(
         hparams=[
             [sharding.put_whole(mesh, hparams) for hparams in phase] for phase in planned.hparams
         ],
-        evaluator=evaluator,
-        sets=build_sets(planned.full, evaluator, planned.sets),
+        numbers=planned.hparams,
+        evaluators=evaluators,
+        # They are evaluated at the end.
+        sets=build_sets(planned.full, evaluators[-1], planned.sets),
         intervals=plan_intervals(planned.programs, feed.item_bytes, platform),
     )
 

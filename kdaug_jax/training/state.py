@@ -8,6 +8,7 @@ from typing import Any
 import jax
 
 from kdaug_jax.errors import ConfigError
+from kdaug_jax.experiment.members import matched
 from kdaug_jax.experiment.program import Program
 from kdaug_jax.runtime import mark, sharding, weight_cuts, workdir
 from kdaug_jax.runtime.checkpoint import Checkpoints
@@ -79,6 +80,8 @@ def restore_states(
 ) -> tuple[list[TrainState], dict[str, Any]]:
     """Returns every member's state of the newest checkpoint, or of step 0; and its notes.
 
+    Members go by name.
+
     Args:
       setup: the run.
       checkpoints: of the run.
@@ -89,16 +92,21 @@ def restore_states(
 
     Raises:
       ConfigError: the checkpoint lies behind the end of the run, or is of another run.
-      CheckpointError: the disk has no room for a checkpoint.
+      CheckpointError: the checkpoint holds other members, or the disk has no room for another.
     """
     with time("compile"):
         states, notes = initial_states(setup), {}
     with time("checkpoint"):
-        restored = checkpoints.restore(as_tree(states))
+        names = setup.names
+        stored = checkpoints.notes().get("members", names)
+        matched(setup.members, stored, str(checkpoints.directory))
+        restored = checkpoints.restore(as_tree([states[names.index(name)] for name in stored]))
         if restored is not None:
             tree, notes = restored
-            states = from_tree(tree)
             mark.require_same(setup.directory, checkpoints.directory, notes.get("run"))
+            numbers = [stored.index(name) for name in names]
+            states = [from_tree(tree)[number] for number in numbers]
+            notes = _reordered(notes, numbers)
     step, total = step_of(states), setup.first.total_steps
     if step > total:
         raise ConfigError(
@@ -113,3 +121,16 @@ def restore_states(
 def step_of(states: Sequence[TrainState]) -> int:
     """Returns the steps that a population has taken; members that failed stand at fewer."""
     return max(int(state.step) for state in states)
+
+
+def _reordered(notes: Mapping[str, Any], numbers: Sequence[int]) -> dict[str, Any]:
+    """Returns notes of members by their numbers now, from `numbers`, those that were stored."""
+    failed = notes.get("failed", {})
+    return {
+        **notes,
+        "window": [notes["window"][number] for number in numbers],
+        "failed": {
+            str(now): failed[str(number)] for now, number in enumerate(numbers)
+            if str(number) in failed
+        },
+    }

@@ -78,3 +78,31 @@ def test_what_does_not_fit_is_one_line(teacher, capsys, words, message):
 
 def test_a_directory_without_a_run(tmp_path, capsys):
     assert ranked(capsys, tmp_path, "flip")[0] == 2
+
+
+def test_the_teacher_of_a_population_is_named(tmp_path, capsys):
+    population = (("seed", (0, 1)),)
+    loop.train(tiny_config(population=population), tmp_path, stream=io.StringIO())
+    words = ("cutout(8)", "--epochs=4", "--group=40")
+    status, _, err = ranked(capsys, tmp_path, *words)
+    assert status == 2 and err.splitlines()[0] == (
+        "error: --member: is missing, and the run has 2 members; --member='seed=0' or another: "
+        "seed=1"
+    )
+    assert "no member 'seed=2'; did you mean" in ranked(
+        capsys, tmp_path, *words, "--member=seed=2"
+    )[2]
+    (status, first, _), (_, second, _) = (
+        ranked(capsys, tmp_path, *words, f"--member=seed={seed}") for seed in (0, 1)
+    )
+    assert status == 0 and first != second
+
+
+def test_policies_go_through_the_epochs_of_the_run(teacher, capsys, monkeypatch):
+    """Two views of each image are of the first epoch and the middle one of six."""
+    epochs, example_keys = [], rank_da.Clock
+    monkeypatch.setattr(
+        rank_da, "Clock", lambda *args: epochs.append(int(args[1])) or example_keys(*args)
+    )
+    assert ranked(capsys, teacher, "cutout(8)", "--epochs=2", "--group=40")[0] == 0
+    assert epochs == [0] * 5 + [3] * 5

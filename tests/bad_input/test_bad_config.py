@@ -92,7 +92,9 @@ EVERYTHING = dict(
         schedule=dict(name="exponential", base=0.1, every=0.5, factor=0.5, staircase=False),
         ema=0.9, clip_norm=5.0,
     ),
-    phases=((1, {"terms.a.weight": 0.5, "optim.weight_decay": 0.1}), (1.4, {"terms.c.k": 1})),
+    phases=(
+        (1, {"terms.a.weight": 0.5, "optim.weight_decay": 0.1}), (1.4, {"terms.b.temperature": 1})
+    ),
     population=(("terms.c.k", (1, 2)), ("seed", (0, 1)), ("optim.schedule.base", (0.1, 0.2))),
 )
 

@@ -88,7 +88,8 @@ def test_calls_have_the_shapes_of_a_run(name, tmp_path, monkeypatch):
         return setup.evaluator.step(*arguments)
 
     evaluator = setup.evaluator._replace(step=step)
-    evaluate_state(evaluator, state, setup.frozen, setup.dataset.splits, "validation")
+    moment = setup.moment(0, 0)[1]
+    evaluate_state(evaluator, state, setup.frozen, moment, setup.dataset.splits, "validation")
     assert like(programs.evaluation(job, work).arguments) == called[0]
     setup.feed.close()
 

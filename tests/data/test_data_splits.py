@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from kdaug_jax import data
-from kdaug_jax.data.splits import choose, stratified_order
+from kdaug_jax.data.splits import choose, missing_classes, stratified_order
 from kdaug_jax.errors import ConfigError
 
 RANDOM = np.random.RandomState(0)
@@ -82,6 +82,92 @@ def test_a_stratified_slice_may_be_random(splits):
 
 def test_a_class_of_one_example_is_in_one_part():
     assert stratified_order(np.array([0, 0, 0, 1, 0])).tolist() == [0, 1, 3, 2, 4]
+
+
+def test_classes_that_end_at_one_place_are_drawn():
+    """A hundred classes of five: the last tenth of each is half an example."""
+    label = np.tile(np.arange(100), 5)
+    for seed in (None, 0):
+        order = stratified_order(label, seed)
+        assert sorted(order) == list(range(500))
+        kept, rest = np.unique(label[order[:450]], return_counts=True), label[order[450:]]
+        assert len(kept[0]) == 100 and set(kept[1]) == {4, 5} and len(np.unique(rest)) == 50
+        # Neither the lower half of the classes nor the upper one.
+        assert 15 < np.sum(np.unique(rest) < 50) < 35 and abs(np.mean(rest) - 49.5) < 12
+    np.testing.assert_array_equal(order, stratified_order(label, 0))
+
+
+@pytest.mark.parametrize("seed", [None, 3])
+def test_parts_without_a_tie_at_their_ends_are_what_they_were(seed):
+    def before(label):
+        position, random = np.empty(len(label)), np.random.RandomState(seed)
+        for number in np.unique(label):
+            members = np.flatnonzero(label == number)
+            members = members if seed is None else random.permutation(members)
+            position[members] = (np.arange(len(members)) + 0.5) / len(members)
+        return np.lexsort((label, position))
+
+    label = np.random.RandomState(1).permutation(np.repeat(np.arange(10), 500))
+    for stop in (4500, 4900, 2510):
+        now, then = stratified_order(label, seed)[:stop], before(label)[:stop]
+        np.testing.assert_array_equal(np.sort(now), np.sort(then))
+
+
+BLOCKS = np.repeat([3, 0, 2, 1], 250)
+SWAPPED = BLOCKS.copy()
+SWAPPED[[0, 300, 600, 900]] = SWAPPED[[900, 600, 300, 0]]  # no longer blocks, to the letter
+FEW = np.random.RandomState(0).permutation(np.repeat(np.arange(100), 10))
+
+
+@pytest.mark.parametrize(
+    "label, text, message",
+    [
+        (BLOCKS, "train[:90%]", "lies class by class, so 'train[:90%]' leaves classes out; use"),
+        (BLOCKS, "train[90%:]", "lies class by class, so 'train[90%:]' leaves classes out; use"),
+        (BLOCKS[::-1], "train[:10]", "lies class by class"),
+        (SWAPPED, "train[-90:-10]", "'train[-90:-10]' leaves out 3 of the 4 classes of 'tra"),
+        (SWAPPED, "train[1:240]", "than a part in random order would ("),
+    ],
+)
+def test_slices_of_blocks_of_classes_are_refused(label, text, message):
+    splits = data.from_arrays({"train": (IMAGE[:1000], label)}).splits
+    with pytest.raises(ConfigError) as caught:
+        choose(splits, "validation", text, "made")
+    assert message in str(caught.value) and "\n" not in str(caught.value)
+    assert len(np.unique(choose(splits, "train", f"stratified({text})", "made").label)) == 4
+
+
+def test_classes_that_a_part_lacks_are_told(tmp_path):
+    splits = data.from_arrays({"train": (IMAGE[:1000], FEW)}).splits
+    # By chance, so it is no error.
+    parts = {
+        "train": choose(splits, "train", "train[:300]", "made"),
+        "validation": choose(splits, "validation", "train[300:]", "made"),
+    }
+    names = [f"c{number}" for number in range(100)]
+    absent = np.setdiff1d(np.arange(100), parts["train"].label)
+    count = np.isin(parts["validation"].label, absent).sum()
+    (line,) = missing_classes(parts, names)
+    assert line == (
+        f"data.train has no example of {len(absent)} of 100 classes: "
+        + ", ".join(f"'c{number}'" for number in absent)
+        + f"; of these classes, which cannot be learnt, data.validation has {count}"
+    )
+    rare = {"train": splits["train"], "test": splits["train"].take(np.flatnonzero(FEW < 90))}
+    (line,) = missing_classes(rare, names)
+    assert line.endswith("of 10 of 100 classes: 'c90', 'c91', 'c92', 'c93', 'c94', ...")
+
+    said = []
+    label = np.array([0] * 6 + [1] + [0] * 6 + [1, 2])
+    np.savez(tmp_path / "a.npz", train_image=IMAGE[:15], train_label=label)
+    data.load(
+        f"arrays:{tmp_path / 'a.npz'}",
+        {"train": "stratified(train[:60%])", "validation": "stratified(train[60%:])"},
+        data.ReadOptions(say=said.append),
+    )
+    assert [line for line in said if "no example" in line] == [
+        "warning: data.validation has no example of 1 of 3 classes: '2'"
+    ]
 
 
 def test_reduced_sets_of_pba():

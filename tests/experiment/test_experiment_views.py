@@ -7,6 +7,7 @@ import pytest
 from kdaug_jax import rng
 from kdaug_jax.errors import ConfigError
 from kdaug_jax.experiment import config, views
+from kdaug_jax.experiment.binding import read_calls
 from kdaug_jax.types import Batch, Clock, Info
 from tests.experiment import parts_of_a_user
 
@@ -208,3 +209,43 @@ def test_batch_stages_get_all_keys(monkeypatch):
     together = make({"x": f"{PARTS}.shift"})["x"].image
     monkeypatch.setattr(f"{PARTS}.shift", parts_of_a_user.shift_one)
     np.testing.assert_array_equal(together, make({"x": f"{PARTS}.shift"})["x"].image)
+
+
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        ("flip # cutout(4)", "views.x: has a comment, '# cutout(4)', in 'flip # cutout(4)'; take"),
+        ("# flip", "views.x: has a comment, '# flip'"),
+        ("(flip | # mirrored\n cutout(4))", "views.x: has a comment, '# mirrored'"),
+        ("flip|\ncutout(4)", "which has a line break outside of brackets; write all stages on one"),
+        ("flip\n|cutout(4)", "which has a line break outside of brackets; write all stages on one"),
+    ],
+)
+def test_nothing_of_a_view_is_left_out(text, message):
+    with pytest.raises(ConfigError) as caught:
+        views.parse("x", text, INFO)
+    assert message in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_line_breaks_inside_of_brackets_and_marks_inside_of_texts_are_read():
+    for text in ("(flip |\n cutout(4))", "\n flip|cutout(\n4)\n"):
+        spec = views.parse("x", text, INFO)
+        assert [call.role for call in spec.calls] == ["flip", "cutout"]
+    assert read_calls("x", "name('#1')") == [("name", ["#1"], {})]
+
+
+def test_images_of_one_channel_are_told_apart_when_a_view_is_built():
+    with pytest.raises(ConfigError, match="views.x.randaugment: takes images of 3 channels, and"):
+        views.build_augment("flip|randaugment(2, 9)", mean=(128.0,))
+    keys, grey = jax.random.split(jax.random.key(0), 2), np.zeros((2, 8, 8, 1), np.uint8)
+    for view in (views.build_augment("pad_crop(2)|cutout(4)", mean=(9.0,)),
+                 views.build_augment("flip")):
+        assert view(keys, grey).shape == (2, 8, 8, 1)
+    with pytest.raises(ConfigError) as caught:
+        views.build_augment("pad_crop(2)")(keys, grey)
+    assert str(caught.value) == (
+        "views.x: images have 1 channel, and `mean` is that of 3; build it with a mean of the "
+        "images, such as mean=(128.0,)"
+    )
+    with pytest.raises(ConfigError, match=r"images have 3 channels, and `mean` is that of 1"):
+        views.build_augment("cutout(4)", mean=(9.0,))(keys, np.zeros((2, 8, 8, 3), np.uint8))

@@ -84,7 +84,7 @@ def evaluated(distilled, tmp_path_factory):
 
 def evaluate(setup, state, use):
     splits = setup.dataset.splits
-    return evaluate_state(setup.evaluator, state, setup.frozen, splits, use)
+    return evaluate_state(setup.evaluator, state, setup.frozen, setup.moment(0, 0)[1], splits, use)
 
 
 @pytest.fixture(scope="module")

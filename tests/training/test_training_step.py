@@ -5,8 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from kdaug_jax.errors import ConfigError
+from kdaug_jax.errors import CheckpointError, ConfigError
 from kdaug_jax.experiment import config as configs
+from kdaug_jax.experiment.members import ended, matched
 from kdaug_jax.experiment.phases import build_programs
 from kdaug_jax.runtime import sharding
 from kdaug_jax.training import population
@@ -138,10 +139,9 @@ def test_later_phases_replace_what_earlier_ones_set():
     assert numbers_of(((1, {smoothing: 0.5}),), smoothing) == [0.0, 0.5]
 
 
-def test_what_a_phase_sets_holds_for_all_members():
+def test_a_sweep_ends_where_a_phase_takes_its_stage_away():
     paths = ("views.x.randaugment.m", "terms.ce.weight")
-    phases = ((1, {"views.x": "flip"}), (2, {"terms.ce.weight": 0.0}))
-    config = tiny_config(views={"x": "randaugment(1, 3)"}, phases=phases)
+    config = tiny_config(views={"x": "randaugment(1, 3)"}, phases=((1, {"views.x": "flip"}),))
     config.train.epochs = 4.0
     built = build_programs(config, INFO)
     members = population.members(((paths[0], (1, 7)), (paths[1], (1.0, 0.5))))
@@ -149,7 +149,79 @@ def test_what_a_phase_sets_holds_for_all_members():
     assert [hparams.get(paths[0], None) for hparams in phases[0]] == [1, 1, 7, 7]
     assert all(paths[0] not in hparams for hparams in phases[1])
     assert [hparams[paths[1]] for hparams in phases[1]] == [1.0, 0.5, 1.0, 0.5]
-    assert [hparams[paths[1]] for hparams in phases[2]] == [0.0] * 4
+    assert ended(built, members) == [
+        f"population: from phases.0 on there is no {paths[0]}, so that members no longer differ in "
+        "it"
+    ]
+
+
+@pytest.mark.parametrize(
+    "swept, overrides, message",
+    [
+        ("terms.ce.weight", {"terms.ce.weight": 0.0}, "phases.0 goes on with its value of 'terms"),
+        ("terms.ce.weight.base", {"terms.ce.weight": 0.0}, "of 'terms.ce.weight'; take it out of"),
+        ("views.x.randaugment.m", {"views.x.randaugment.m": 5}, "its value of 'views.x.randaug"),
+        ("views.x.randaugment.m", {"views.x": "flip|randaugment(1, 5)"}, "of 'views.x'; take"),
+        ("views.x.randaugment.m", {"views.x.ops": "randaugment(1, 5)"}, "of 'views.x.ops'; take"),
+        ("optim.schedule.base", {"optim.schedule": dict(name="cosine", base=0.1)}, "of 'optim.sch"),
+        ("optim.schedule", {"optim.schedule.base": 0.3}, "of 'optim.schedule.base'; take it out"),
+        ("optim.weight_decay", {"optim.weight_decay": 0.1}, "of 'optim.weight_decay'; take it out"),
+    ],
+)
+def test_a_path_that_is_swept_is_not_set_by_a_phase(swept, overrides, message):
+    weight = dict(name="constant", base=1.0) if swept.endswith("weight.base") else 1.0
+    built = build_programs(tiny_config(
+        views={"x": "randaugment(1, 3)"}, phases=((1, overrides),),
+        terms={"ce": configs.term("cross_entropy", ("x",), weight=weight)},
+    ), INFO)
+    values = (1, 7) if "views" in swept else (0.5, 1.0)
+    with pytest.raises(ConfigError) as caught:
+        population.hparams(built, population.members(((swept, values),)))
+    assert str(caught.value).startswith(f"population: '{swept}' is swept, but phases.0")
+    assert message in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_what_a_phase_set_may_not_come_back_under_a_sweep():
+    changes = ((0.5, {"views.x": "flip"}), (1, {"views.x": "randaugment(1, 5)"}))
+    built = build_programs(tiny_config(views={"x": "randaugment(1, 3)"}, phases=changes), INFO)
+    with pytest.raises(ConfigError, match="but phases.1 goes on with its value of 'views.x'"):
+        population.hparams(built, population.members((("views.x.randaugment.m", (1, 7)),)))
+
+
+@pytest.mark.parametrize(
+    "path, values, message",
+    [
+        ("terms.ce.weight", (0.1, 0.10000000001), "names 0.1 and 0.10000000001, which are one flo"),
+        ("terms.ce.weight", (1, 1.0), "names 1 and 1.0, which are one float32; name each value"),
+        ("terms.ce.weight", (0.0, 0.5, -0.0), "names 0.0 and -0.0, which are one float32"),
+        ("optim.schedule", (0.3, 0.30000000000000004), "which are one float32; name each value on"),
+        ("optim.weight_decay", (1e-4, 0.0001), "repeats a value"),
+    ],
+)
+def test_members_are_of_different_numbers(path, values, message):
+    built = build_programs(tiny_config(), INFO)
+    with pytest.raises(ConfigError, match=message):
+        population.hparams(built, population.members(((path, values), ("seed", (0, 1)))))
+
+
+def test_members_are_matched_by_name():
+    grid = (("optim.weight_decay", (0.1, 0.2)), ("seed", (0, 1)))
+    members = population.members(grid)
+    names = [member.name for member in members]
+    assert matched(members, names[::-1], "w") == members[::-1]
+    # A record holds lists, whose members have the same names.
+    pair = (("views.x.random_resized_crop.scale", ((0.5, 1.0), (0.08, 1.0))),)
+    assert population.members(configs.canonical({"population": pair})["population"]) == (
+        population.members(pair)
+    )
+    with pytest.raises(CheckpointError) as caught:
+        matched(members, [*names[1:], "seed=7"], "w/checkpoints")
+    assert str(caught.value).startswith(
+        "w/checkpoints: holds other members: it has no 'optim.weight_decay=0.1,seed=0', and it has "
+        "'seed=7'; resume with the population"
+    )
+    with pytest.raises(CheckpointError, match="it has no run without population, and it has 'opt"):
+        matched(population.members(()), names, "w")
 
 
 @pytest.mark.parametrize(

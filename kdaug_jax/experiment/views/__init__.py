@@ -6,6 +6,7 @@
 
 from kdaug_jax.augment import STAGES
 from kdaug_jax.experiment.views.language import (
+    EPOCH,
     Call,
     ViewSpec,
     host_numbers,
@@ -24,12 +25,15 @@ from kdaug_jax.experiment.views.making import (
     make,
     make_all,
     make_hosted,
+    make_in_pairs,
+    mixes_pairs,
 )
 from kdaug_jax.experiment.views.picking import Scorer, networks_of, picks
 from kdaug_jax.experiment.views.placing import check_place, describe, place, unmixed, with_crops
 from kdaug_jax.experiment.views.pools import POOLS, Rows, draws_of, rows_after
 
 __all__ = [
+    "EPOCH",
     "POOLS",
     "STAGES",
     "Call",
@@ -53,6 +57,8 @@ __all__ = [
     "make",
     "make_all",
     "make_hosted",
+    "make_in_pairs",
+    "mixes_pairs",
     "networks_of",
     "parse",
     "parse_all",

@@ -91,6 +91,68 @@ def make_all(
     return made
 
 
+def make_in_pairs(
+    specs: Sequence[ViewSpec], clock: Clock, batch: Batch, partners: Batch, hparams: Hparams,
+    info: Info,
+) -> View:
+    """Makes a view that mixes, with given partners: it depends on no other example of the batch.
+
+    Args:
+      specs: the view, after those that it is made from; one stage of them mixes, see `mixes_pairs`.
+      clock: its seed and epoch are used.
+      batch: B stored examples.
+      partners: B stored examples, with whom those are mixed.
+      hparams: traced numbers by path.
+      info: facts of the training split.
+
+    Returns:
+      The view of the B examples. What is drawn for an example, the coefficient of its mixture
+      included, depends on `(seed, view, stage, epoch, index)` alone.
+    """
+    both = jax.tree.map(_side_by_side, batch, partners)
+    target = jax.nn.one_hot(both.label, info.num_classes, dtype=jnp.float32)
+    stored = View(both.image, target, both.label, both.index, both.mask)
+    state = _PartialView(stored, None, 1)
+    for spec in specs:
+        calls = spec.calls
+        if spec.leading is not None:
+            state = _led(stored, both.crops[spec.name], spec.leading.draws)
+            calls = calls[spec.leading.calls :]
+        for call in calls:
+            path, traced = _traced(spec, call, hparams)
+            with located(path):
+                if call.stage.form == "group":
+                    mixed = _mix_pairs(call, clock, spec.name, state.view, traced)
+                    state = _PartialView(mixed, None, 1)
+                else:
+                    state = _apply(call, clock, spec.name, state, traced, 1)
+    return state.view
+
+
+def mixes_pairs(call: Call) -> bool:
+    """Returns whether a mixing stage can be told its partners, as those of `STAGES` can."""
+    return {"per", "partner"} <= call.bound.static.keys()
+
+
+def _side_by_side(array: jax.Array, other: jax.Array) -> jax.Array:
+    """Puts each row before the row of another array: rows stay on their devices."""
+    return jnp.stack([array, other], axis=1).reshape(-1, *array.shape[1:])
+
+
+def _mix_pairs(
+    call: Call, clock: Clock, name: str, view: View, traced: Mapping[str, Any]
+) -> View:
+    """Mixes the first of each pair of rows with the second; returns the first ones."""
+    pairs = jax.tree.map(lambda array: rearrange(array, "(b p) ... -> b p ...", p=2), view)
+    keys = rng.example_keys(clock, "view/" + name, pairs.index[:, 0])
+    # In a group of two in reverse order, each is the other's partner.
+    static = {**call.bound.static, "partner": "flip"}
+    mixed = jax.vmap(lambda key, pair: call.stage.apply(key, pair, **static, **traced))(
+        rng.fold(keys, call.role), pairs
+    )
+    return jax.tree.map(lambda array: array[:, 0], mixed)
+
+
 def make_hosted(
     spec: ViewSpec, clock: Clock, image: jax.Array, index: jax.Array, hparams: Hparams
 ) -> jax.Array:
@@ -261,7 +323,8 @@ def build_augment(
 
     Args:
       text: stages that change one image at a time, such as "pad_crop(4)|flip|randaugment(2, 9)".
-      mean: the colour of `fill="mean"`, in pixel units.
+      mean: the colour of `fill="mean"`, in pixel units, a number for each channel of the images:
+        `(128.0,)` for images of one channel.
       epoch: for policies that depend on it.
 
     Returns:
@@ -278,10 +341,24 @@ def build_augment(
     forms = {call.stage.form for call in spec.calls}
     if spec.source is not None or forms & {"group", "repeat", "pick"}:
         raise ConfigError("views.x", f"{text!r} needs a batch with labels", "use a config")
+    for call in spec.calls if len(mean) == 1 else ():
+        if call.stage.form == "policy":
+            raise ConfigError(
+                f"views.x.{call.role}", "takes images of 3 channels, and `mean` is that of 1",
+                "repeat the channel three times, or leave the stage out",
+            )
+    coloured = any("fill" in call.bound.static for call in spec.calls)
 
     def apply(keys: jax.Array, images: jax.Array) -> jax.Array:
         check_batch(images, (1, 3, 4))
         check_keys(keys, images)
+        channels = images.shape[3]
+        if coloured and len(mean) != channels and 1 in (len(mean), channels):
+            raise ConfigError(
+                "views.x", f"images have {channels} channel{'s' * (channels > 1)}, and `mean` is "
+                f"that of {len(mean)}", "build it with a mean of the images, such as mean="
+                + ("(128.0,)" if channels == 1 else "(125.3, 123.0, 113.9)"),
+            )
         info = Info(0, images.shape[1:3], np.zeros(0, np.int32), mean, mean)
         for call in parse("x", text, info).calls:
             traced = {name: jnp.asarray(value) for name, value in call.bound.traced.items()}
