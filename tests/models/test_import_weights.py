@@ -161,7 +161,7 @@ def test_weights_go_out_and_come_back(weights, call, tmp_path, capsys):
     assert export_weights.main([words[0], f"--to={tmp_path / 'x' / 'y.safetensors'}"]) == 2
     assert "lies in no folder" in capsys.readouterr().err
     assert export_weights.main([*words[:1], f"--to={out}2", "--branch=1"]) == 2
-    assert "--branch: is 1; 0..0 exist" in capsys.readouterr().err
+    assert "--branch: is 1, but" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("metadata", [

@@ -11,7 +11,7 @@ from kdaug_jax.experiment.frozen.places import CHOICE, Place
 from kdaug_jax.runtime import checkpoint, manifest, workdir, writer
 
 
-class RunState(NamedTuple):
+class ChosenState(NamedTuple):
     """A state of a run.
 
     Attributes:
@@ -54,7 +54,7 @@ class RunState(NamedTuple):
 
 def choose(
     where: str, directory: Path, place: Place, facts: Mapping[str, Any],
-) -> RunState:
+) -> ChosenState:
     """Returns the state of a run that a checkpoint names.
 
     Args:
@@ -108,7 +108,7 @@ def choose(
     count = facts.get("num_branches", 1)
     branch = _branch(where, place, count, rows.get(f"eval/validation/{front}chosen/number"))
     score = front + (f"branch_{branch}/" if count > 1 else "")
-    return RunState(
+    return ChosenState(
         member, name, step, branch, count, record["config"].get("precision", "float32"),
         rows.get(f"eval/validation/{score}accuracy"), step if last is None else last,
         -1 if best is None else best,

@@ -11,7 +11,7 @@ import numpy as np
 from kdaug_jax import models
 from kdaug_jax.errors import ConfigError
 from kdaug_jax.experiment.frozen import stored
-from kdaug_jax.experiment.frozen.chosen import RunState, choose
+from kdaug_jax.experiment.frozen.chosen import ChosenState, choose
 from kdaug_jax.experiment.frozen.places import Place, place_of
 from kdaug_jax.experiment.network import Network
 from kdaug_jax.models.model import Model
@@ -99,7 +99,7 @@ def _only(place: Place) -> None:
             )
 
 
-def _card_of_run(path: Path, facts: Mapping[str, Any], choice: RunState) -> ModelCard:
+def _card_of_run(path: Path, facts: Mapping[str, Any], choice: ChosenState) -> ModelCard:
     names = workdir.read_json(path / "classes.json") or ()
     section = (workdir.read_record(path) or {})["config"]
     native = models.create(
