@@ -50,10 +50,9 @@ def main() -> int:
                 print(json.dumps(full, indent=1))
                 return 0
             compile_cache.use()
-            count = processes.start(given.distributed)
-            batch, train = full["data"]["batch_size"] // count, full["train"]
-            parts = train["replica_batch_size"], train["accumulate"], full["mesh"]["model"]
-            sharding.use_host_cores(batch, *parts)
+            batch = full["data"]["batch_size"] // processes.start(given.distributed)
+            train, group = full["train"], full["mesh"]["model"]
+            sharding.use_host_cores(batch, train["replica_batch_size"], train["accumulate"], group)
             directory, allow = given.workdir, given.allow_config_change
             checks = {"allow_config_change": allow, "verify_data": given.verify_data}
             if full["mode"] == "evaluate":
