@@ -9,8 +9,12 @@ from kdaug_jax import models
 from kdaug_jax.errors import CheckpointError
 from kdaug_jax.models import pack
 from kdaug_jax.models.foreign import safetensors_file
+from kdaug_jax.models.foreign.carded import card_metadata
 from kdaug_jax.models.quantize import quantize_weight
+from kdaug_jax.runtime.model_card import ModelCard
 from tests.tiny import RAW
+
+CARD = ModelCard("resnet8", 10, (32, 32), *RAW, options={"bits": (4, 4)}, view="flip(1.0)")
 
 
 @pytest.mark.parametrize("bits", range(1, 9))
@@ -39,9 +43,9 @@ def test_files_hold_a_network(quantised, tmp_path):
     assert "params/conv1/kernel" not in bits and "params/fc/kernel" not in bits
     assert "params/layer2_0/downsample_0/kernel" in bits
     path = tmp_path / "packed.safetensors"
-    pack.write_packed(path, variables, bits, {"about": "it"})
-    unpacked, metadata = pack.read_packed(path)
-    assert metadata["about"] == "it"
+    pack.write_packed(path, variables, bits, CARD)
+    unpacked, card = pack.read_packed(path)
+    assert card.arch == "resnet8" and card.view == "flip(1.0)"
     assert jax.tree.structure(unpacked) == jax.tree.structure(variables)
     kernel = variables["params"]["layer1_0"]["conv1"]["kernel"]
     np.testing.assert_array_equal(
@@ -66,8 +70,8 @@ def test_four_bits_are_a_sixth_at_most(name, most, tmp_path):
     shapes = jax.eval_shape(lambda key: model.init(key, (32, 32)), jax.random.key(0))
     zeros = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes)
     bits = pack.quantized_kernels(model, zeros, (32, 32))
-    pack.write_packed(tmp_path / "packed", zeros, bits, {})
-    pack.write_packed(tmp_path / "whole", zeros, {}, {})
+    pack.write_packed(tmp_path / "packed", zeros, bits, CARD)
+    pack.write_packed(tmp_path / "whole", zeros, {}, CARD)
     packed, whole = ((tmp_path / name).stat().st_size for name in ("packed", "whole"))
     assert packed <= most * whole <= 0.16 * whole
     rows = pack.sizes(zeros, bits)
@@ -80,7 +84,7 @@ def test_four_bits_are_a_sixth_at_most(name, most, tmp_path):
 def test_damaged_files(quantised, tmp_path):
     model, variables = quantised
     path = tmp_path / "packed.safetensors"
-    pack.write_packed(path, variables, pack.quantized_kernels(model, variables, (32, 32)), {})
+    pack.write_packed(path, variables, pack.quantized_kernels(model, variables, (32, 32)), CARD)
     arrays, metadata = safetensors_file.read(path)
     first = next(name for name in arrays if name.endswith(":levels"))
     other = first.removesuffix(":levels")
@@ -91,5 +95,11 @@ def test_damaged_files(quantised, tmp_path):
     ):
         kept = {name: a for name, a in {**arrays, **changes}.items() if a is not None}
         safetensors_file.write(path, kept, texts)
+        if changes:
+            with pytest.raises(CheckpointError, match="arrays that its card was written for"):
+                pack.read_packed(path)
+            # Written so by whoever knows how to.
+            sealed = card_metadata(CARD, kept, texts["packed"])
+            safetensors_file.write(path, kept, {**texts, **sealed})
         with pytest.raises(CheckpointError, match="holds no packed weights, or was damaged"):
             pack.read_packed(path)
