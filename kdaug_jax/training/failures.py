@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -23,7 +24,8 @@ FAILED = "failed"
 REMEDY = "lower the rate or the weight and run again"
 
 
-@jax.jit
+# It runs once a save, so XLA need not optimise it, which takes longer.
+@functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 def all_finite(state: TrainState) -> jax.Array:
     """Returns whether all floating numbers of a state are finite, `bool[]`."""
     leaves = [leaf for leaf in jax.tree.leaves(state) if jnp.issubdtype(leaf.dtype, jnp.floating)]
