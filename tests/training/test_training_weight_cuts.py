@@ -17,8 +17,7 @@ from kdaug_jax.training.state import as_tree, initial_states, restore_states
 from tests.conftest import tiny_config
 
 pytestmark = pytest.mark.slow
-# Of the states of two runs after ten steps, whose sums over devices are in another order. Measured:
-# 3e-7 of the largest weight.
+# Of the states of two runs after ten steps, whose sums over devices are in another order.
 CLOSE = dict(rtol=1e-4, atol=1e-5)
 WHOLE, IN_PAIRS, OVER_ALL = dict(), dict(group=2, shard="auto"), dict(shard="auto")
 
