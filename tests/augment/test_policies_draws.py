@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from kdaug_jax.augment import policies
+from kdaug_jax.augment import apply_policy, policies
 from kdaug_jax.augment.engine import build_table
 from kdaug_jax.augment.ops.table import OPS
 from kdaug_jax.augment.policies import TABLES
@@ -67,6 +67,21 @@ def test_no_ops_draw_nothing():
     ):
         assert policy.stages == 0
         assert policy.draw(jax.random.key(0), defaults(policy)).shape == (0,)
+
+
+@pytest.mark.parametrize("batch", [2, 300])  # a CPU works on larger ones in blocks
+@pytest.mark.parametrize("make", [
+    lambda size: policies.randaugment(0, 9, size=size),
+    lambda size: policies.randaugment(0, 5, "tpu", size=size),
+    lambda size: policies.timm("rand-m9-n0", size=size),
+    lambda size: policies.wei2020(0, 3, size=size),
+])
+def test_no_ops_change_nothing(make, batch):
+    images = np.random.default_rng(0).integers(0, 256, (batch, 64, 48, 3), np.uint8)
+    keys = jax.random.split(jax.random.key(0, impl="threefry2x32"), batch)
+    policy, fill = make((64, 48)), np.array([1, 2, 3], np.uint8)
+    got = jax.jit(lambda keys, images: apply_policy(policy, keys, images, fill))(keys, images)
+    np.testing.assert_array_equal(got, images)
 
 
 @pytest.mark.parametrize("name", ["paper", "tpu", "torchvision"])

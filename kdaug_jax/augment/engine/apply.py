@@ -99,6 +99,8 @@ def apply_ops(
         )
     platform = target_platform()
     implementation = resolved(implementation, platform, table)
+    if not op_ids.shape[1]:
+        return images
     if shares is None:
         shares = shares_of(table, op_ids.shape[1])
 
