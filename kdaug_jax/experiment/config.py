@@ -10,6 +10,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+import jax
 import numpy as np
 from ml_collections import ConfigDict
 
@@ -45,8 +46,24 @@ TYPES = {"float": (int, float), "int": int, "bool": bool, "str": str, "tuple": (
 
 
 def plain(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns a config as plain nested dicts, tuples and numbers."""
-    return config.to_dict() if isinstance(config, ConfigDict) else copy.deepcopy(dict(config))
+    """Returns a config as plain nested dicts, tuples and numbers; arrays become tuples."""
+    return _in_python(config.to_dict() if isinstance(config, ConfigDict) else dict(config))
+
+
+def _in_python(value: Any) -> Any:
+    """Returns a value without NumPy's types, which JSON does not have."""
+    if isinstance(value, Mapping):
+        return {name: _in_python(part) for name, part in value.items()}
+    if isinstance(value, list | tuple):
+        parts = map(_in_python, value)
+        return list(parts) if isinstance(value, list) else tuple(parts)
+    if isinstance(value, np.ndarray | jax.Array) and value.ndim:
+        return tuple(map(_in_python, np.asarray(value)))
+    if isinstance(value, np.ndarray | jax.Array):
+        value = np.asarray(value)[()]
+    if isinstance(value, np.floating):  # float32's 0.1 was written as 0.1
+        return float(str(value))
+    return value.item() if isinstance(value, np.generic) else value
 
 
 def natural_sort(names) -> list[str]:

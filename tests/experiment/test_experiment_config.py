@@ -1,6 +1,7 @@
 import json
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 
@@ -19,6 +20,24 @@ def refused(config):
     with pytest.raises(ConfigError) as caught:
         configs.validate(config)
     return str(caught.value)
+
+
+def test_numpys_numbers_and_arrays_are_pythons():
+    """A sweep is written with np.linspace, a mean comes out of an array."""
+    config = tiny_config(
+        population=(("optim.schedule", np.linspace(0.1, 0.3, 3, dtype=np.float32)),),
+    )
+    with config.unlocked():
+        config.networks.student.mean = np.array([1.5, 2.0, 3.0])
+        config.networks.student.std = (np.float32(0.1), np.float64(2), 3)
+    given = configs.plain(config)
+    given["data"]["batch_size"], given["train"]["epochs"] = np.int64(8), jax.numpy.float32(2)
+    full = configs.validate(given)
+    assert json.loads(json.dumps(full))["population"] == [["optim.schedule", [0.1, 0.2, 0.3]]]
+    assert full["data"]["batch_size"] == 8 and type(full["data"]["batch_size"]) is int
+    student = full["networks"]["student"]
+    assert student["mean"] == (1.5, 2.0, 3.0) and student["std"] == (0.1, 2.0, 3)
+    assert configs.fingerprint(full) == configs.fingerprint(configs.canonical(full))
 
 
 def test_a_complete_config_survives_json():
