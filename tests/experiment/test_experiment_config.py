@@ -27,10 +27,10 @@ def test_numpys_numbers_and_arrays_are_pythons():
     config = tiny_config(
         population=(("optim.schedule", np.linspace(0.1, 0.3, 3, dtype=np.float32)),),
     )
-    with config.unlocked():
-        config.networks.student.mean = np.array([1.5, 2.0, 3.0])
-        config.networks.student.std = (np.float32(0.1), np.float64(2), 3)
     given = configs.plain(config)
+    given["networks"]["student"] |= {
+        "mean": np.array([1.5, 2.0, 3.0]), "std": (np.float32(0.1), np.float64(2), 3),
+    }
     given["data"]["batch_size"], given["train"]["epochs"] = np.int64(8), jax.numpy.float32(2)
     full = configs.validate(given)
     assert json.loads(json.dumps(full))["population"] == [["optim.schedule", [0.1, 0.2, 0.3]]]
