@@ -313,9 +313,6 @@ def split_of_files(
             os.path.join(place, names[empty[0]]), f"holds no image{beside}",
             f"put {SHOWN_FORMATS} files there or remove the folder",
         )
-    if len(empty):
-        options.say(f"{place}: no image of {len(empty)} of the {len(names)} classes (first: "
-                    f"{names[empty[0]]})")
     if passed:
         options.say(f"{place}: passed over {counted}")
     if any(name.endswith(ILSVRC_PNG) for name in files.names):

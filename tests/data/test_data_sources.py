@@ -54,7 +54,7 @@ def test_the_same_images_through_every_source(tmp_path, channels):
             wanted = image if channels == 3 else np.repeat(image[..., None], 3, -1)
             same(dataset.splits[name], wanted, label)
         assert dataset.splits["validation"].index.tolist() == [0, 2, 4]
-        facts.add(str(data.describe(dataset)))
+        facts.add(str(data.describe(dataset)._replace(class_names=())))
     assert len(facts) == 1
 
 
