@@ -184,10 +184,11 @@ def rank(options: argparse.Namespace, say: Callable[[str], None]) -> list[Ranked
     info = views.with_crops(
         data.describe(dataset), {text: text for text in options.view}, "auto"
     )
-    frozen = {"name": "", "checkpoint": str(directory), "source": options.network}
-    teacher = networks.build_network(TEACHER, configs.network(**frozen), info, 1, 0, "float32")
     member = _member(stored["members"], options.member)
-    variables = load("WORKDIR", teacher, info, say, member)
+    checkpoint = f"{directory}@{member}" if member else str(directory)
+    frozen = {"name": "", "checkpoint": checkpoint, "source": options.network}
+    teacher = networks.build_network(TEACHER, configs.network(**frozen), info, 1, 0, "float32")
+    variables = load("WORKDIR", teacher, info, say)
     variables = sharding.put_whole(sharding.make_mesh(1, options.batch), variables)
     split = dataset.splits["train"]
     for text in options.view:
@@ -206,8 +207,8 @@ def rank(options: argparse.Namespace, say: Callable[[str], None]) -> list[Ranked
     return sorted(ranked, key=lambda view: view.stddev)
 
 
-def _member(names: Sequence[str], name: str | None) -> int:
-    """Returns the number of a member of the teacher's run.
+def _member(names: Sequence[str], name: str | None) -> str:
+    """Returns the name of a member of the teacher's run, "" for a plain run.
 
     Raises:
       ConfigError: there is no such member, or there are several and none is named.
@@ -219,7 +220,7 @@ def _member(names: Sequence[str], name: str | None) -> int:
         )
     if name is not None and name not in names:
         raise ConfigError("--member", f"the run has no member '{name}'", suggest(name, names))
-    return names.index(name) if name is not None else 0
+    return names[0] if name is None else name
 
 
 def report(ranked: Sequence[Ranked]) -> str:

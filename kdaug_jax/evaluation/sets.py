@@ -155,7 +155,7 @@ def set_of(
       ConfigError: its images have another size than the run's after `eval.view`.
     """
     _check_size(name, full["eval"]["view"], split, info)
-    return SetData(name, name, "", source, split, ())
+    return SetData(name, name, "", False, source, split, ())
 
 
 @contextlib.contextmanager

@@ -215,12 +215,12 @@ def _view_by_view(backbone: Backbone) -> Backbone:
 
     def apply(variables: Variables, image: jax.Array, mode: Mode, key: jax.Array | None) -> Any:
         views = len(mode.branches)
-        if not mode.train:
+        if not mode.train or views == 1 and not mode.record:
             return backbone.apply(variables, image, mode, key)
         split = image.reshape(-1, views, *image.shape[1:])
         results, statistics = [], variables["batch_stats"]
         for view in range(views):
-            view_key = None if key is None else jax.random.fold_in(key, view)
+            view_key = key if key is None or views == 1 else jax.random.fold_in(key, view)
             result, statistics = backbone.apply(
                 {**variables, "batch_stats": statistics}, split[:, view], Mode(train=True), view_key
             )

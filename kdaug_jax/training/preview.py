@@ -29,7 +29,7 @@ MOST_ROWS = 40
 def preview(
     config: Mapping[str, Any], directory: str | Path, *, stream: TextIO | None = None
 ) -> Path:
-    """Writes `preview.png` into the working directory, and nothing else.
+    """Writes `preview.png` into the working directory, and the mark of a run where there is none.
 
     Args:
       config: a ConfigDict or nested dicts; predictions of teachers that are not trained yet

@@ -39,7 +39,7 @@ def test_the_number_is_that_of_numpy(teacher, capsys):
     from kdaug_jax import data
     from kdaug_jax.experiment import config as configs
     from kdaug_jax.experiment import networks
-    from kdaug_jax.training.setup import load
+    from kdaug_jax.experiment.frozen.stored import load
 
     dataset = data.load("synthetic:8x8,4,40", {"train": "train"})
     info = data.describe(dataset)

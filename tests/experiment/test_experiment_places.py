@@ -37,7 +37,7 @@ def test_a_checkpoint_names_a_path_and_a_choice(text, place):
     ("a@member=", "which is no member"),
     ("a@best@3", "names '@3', which is a second choice"),
     ("a@3@step=3", "a second choice"),
-    ("a@x=1@y=2", "names '@y=2', which is a second choice; write DIR, DIR@best, DIR@STEP or"),
+    ("a@x=1@y=2", "names '@y=2', which is a second choice; write DIR, DIR@best, DIR@STEP, "),
 ])  # fmt: skip
 def test_choices_that_say_nothing_or_too_much(text, what):
     with pytest.raises(ConfigError) as caught:

@@ -337,7 +337,7 @@ def test_batchnorm_gets_views_branches_and_groups(name):
             variables,
             image,
         )
-    assert set(calls.values()) == {(3, (True, (2, 0), 2))}
+    assert set(calls.values()) == {(3, (True, (2, 0), 2, False))}
     assert jax.tree.map(lambda leaf: leaf.shape, stats) == jax.tree.map(
         lambda leaf: leaf.shape, variables["batch_stats"]
     )

@@ -48,7 +48,7 @@ def test_files_of_another_run_are_refused(tmp_path):
         workdir.record(directory, {"config": {}, "networks": {}, "members": [""], "data": {}}, [])
         with Writer(directory, ("",), 0) as writer:
             writer.row(1, "", {"train/loss": 1.0})
-        mark.write_results(directory, {"": {"x": float(ord(name))}}, {})
+        mark.write_results(directory, {"": {"x": float(ord(name))}}, {}, [""])
         (directory / "checkpoints" / "1").mkdir(parents=True)
     assert read_run_id(tmp_path / "a") == workdir.run_id(tmp_path / "a")
     assert json.loads((tmp_path / "a" / "config.json").read_text())["id"]
