@@ -20,6 +20,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from kdaug_jax.errors import ConfigError
 from kdaug_jax.per_device import DATA, MODEL, shared_axes
 
+HOST = "host"  # the axis of programs that run on the hosts, see `host_mesh`
 # As many independent collectives may wait at once.
 THREADS_A_DEVICE = 8
 
@@ -135,12 +136,53 @@ def make_mesh(
 
 
 def host_mesh() -> Mesh:
-    """Returns a CPU device of this process, as the mesh of a program that runs on the host.
+    """Returns the mesh of programs that run on the hosts: a CPU device of each process.
 
-    Its axis is not "data": what such a program is called with is divided before.
+    All processes then compile the same program, which the compile cache holds for all of them: it
+    is written by process 0 alone, and a process that compiled longer than the others would keep
+    them waiting. Such a program exchanges nothing, so each process calls it by itself.
     """
-    device = jax.local_devices(backend="cpu")[0]
-    return jax.make_mesh((1,), ("host",), axis_types=(AxisType.Auto,), devices=[device])
+    firsts = {device.process_index: device for device in reversed(jax.devices("cpu"))}
+    devices = [firsts[number] for number in sorted(firsts)]
+    return jax.make_mesh(
+        (len(devices),), (HOST,), axis_types=(AxisType.Auto,), devices=devices
+    )
+
+
+def put_host(mesh: Mesh, arrays: Any, *, rows: bool) -> Any:
+    """Moves arrays of this process to its device of a `host_mesh`.
+
+    Args:
+      mesh: of `host_mesh`.
+      arrays: a tree of host arrays.
+      rows: whether they are rows of this process, else the same in every process.
+    """
+    where = NamedSharding(mesh, PartitionSpec(HOST) if rows else PartitionSpec())
+    (device,) = mesh.local_devices
+
+    def put(array: Any) -> jax.Array:
+        part = jax.device_put(np.asarray(array), device)
+        shape = (mesh.size * len(part), *part.shape[1:]) if rows else part.shape
+        return jax.make_array_from_single_device_arrays(shape, where, [part])
+
+    return jax.tree.map(put, arrays)
+
+
+def on_host(mesh: Mesh, function: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
+    """Returns the jitted function of the rows of each process, by itself.
+
+    Args:
+      mesh: of `host_mesh`.
+      function: `f(whole, rows) -> rows`, of arrays of one process.
+
+    Returns:
+      The same function of what `put_host` returned.
+    """
+    rows = PartitionSpec(HOST)
+    return jax.jit(within(mesh, jax.shard_map(
+        function, mesh=mesh.abstract_mesh, in_specs=(PartitionSpec(), rows), out_specs=rows,
+        check_vma=False,
+    )))
 
 
 def within(mesh: Mesh, function: Callable[..., Any]) -> Callable[..., Any]:

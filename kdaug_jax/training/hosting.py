@@ -1,15 +1,15 @@
 """The host's share of training views: stages that its CPUs carry out, ahead of the step.
 
-Each thread carries the stages out on a part of a batch, by one program for one CPU device. A
-program for several devices would need as many virtual ones as cores, and their number has to divide
-the batch and its groups.
+Each thread carries the stages out on a part of a batch, by one program for one CPU device of the
+process. A program for several of them would need as many virtual ones as cores, and their number
+has to divide the batch and its groups.
 """
 
 from __future__ import annotations
 
 import collections
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
@@ -148,7 +148,7 @@ class _Maker:
         self._feed, self._programs, self._hparams = feed, programs, hparams
         self._owners, self._seeds = owners, cropping.seeds_of(hparams)
         self._starts = [program.start_step for program in programs]
-        self._compiled: dict[tuple[int, str], Callable[..., jax.Array]] = {}
+        self._compiled: dict[tuple[int, str], _Stages] = {}
         self._threads = ThreadPoolExecutor(cores(), "hosting")
 
     def __call__(self, step: int) -> dict[str, Any]:
@@ -185,34 +185,49 @@ class _Maker:
         draws, futures = len(image) // len(index), []
         for rows in _parts(len(index)):
             images = image[rows.start * draws : rows.stop * draws]
-            arguments = seed, epoch, images, index[rows], numbers
+            arguments = (seed, epoch, numbers), (images, index[rows])
             if (phase, spec.name) not in self._compiled:
-                self._compiled[phase, spec.name] = _compile(spec, arguments)
+                self._compiled[phase, spec.name] = _Stages(spec, *arguments)
             make = self._compiled[phase, spec.name]
-            futures.append((rows, self._threads.submit(_carry_out, make, arguments)))
+            futures.append((rows, self._threads.submit(make, *arguments)))
         return futures
 
     def close(self) -> None:
         self._threads.shutdown()
 
 
-def _compile(spec: views.ViewSpec, arguments: tuple[Any, ...]) -> Callable[..., jax.Array]:
-    """Compiles the stages of a view that the host carries out, for one of its CPU devices."""
-    mesh = sharding.host_mesh()
-    where = sharding.replicated(mesh)
+class _Stages:
+    """The stages of a view that the host carries out, compiled for a part of a batch."""
 
-    def make(seed, epoch, image, index, hparams):
-        clock = Clock(seed, epoch, np.int32(0))
-        return views.make_hosted(spec, clock, image, index, hparams)
+    def __init__(self, spec: views.ViewSpec, whole: Any, rows: Any):
+        """Compiles; the arguments are those of a call."""
 
-    # Constants of the program would lie on the devices of the step otherwise.
-    with jax.default_device(mesh.devices.flat[0]):
-        program = jax.jit(sharding.within(mesh, make), in_shardings=where, out_shardings=where)
-        return program.lower(*arguments).compile()
+        def make(whole, rows):
+            (seed, epoch, hparams), (image, index) = whole, rows
+            clock = Clock(seed, epoch, np.int32(0))
+            return views.make_hosted(spec, clock, image, index, hparams)
 
+        self._mesh = sharding.host_mesh()
+        # Constants of the program would lie on the devices of the step otherwise.
+        with jax.default_device(self._mesh.local_devices[0]):
+            program = sharding.on_host(self._mesh, make)
+            self._call = program.lower(*self._put(whole, rows)).compile()
 
-def _carry_out(make: Callable[..., jax.Array], arguments: tuple[Any, ...]) -> np.ndarray:
-    return np.asarray(make(*arguments))
+    def _put(self, whole: Any, rows: Any) -> tuple[Any, Any]:
+        return (
+            sharding.put_host(self._mesh, whole, rows=False),
+            sharding.put_host(self._mesh, rows, rows=True),
+        )
+
+    def __call__(self, whole: Any, rows: Any) -> np.ndarray:
+        """Returns the images of a part.
+
+        Args:
+          whole: seed, epoch and traced numbers by path.
+          rows: images and positions of the part, see `views.make_hosted`.
+        """
+        made = self._call(*self._put(whole, rows))
+        return np.asarray(made.addressable_shards[0].data)
 
 
 def _parts(count: int) -> list[slice]:
