@@ -29,10 +29,8 @@ IMAGENET = {"precision": "bfloat16", **APART}
 NAMELESS = {"networks.student.options": {}, "networks.teacher.options": {}}
 # A kind of step: config, its option, classes and side of its images, and what is changed.
 STEPS = {
-    "kd": (wang2020_cifar100, "smoke,da=standard", (10, 16), SMALL),
-    "kd_in_bfloat16": (
-        wang2020_cifar100, "smoke,da=standard", (10, 16),
-        {**SMALL, **APART, "train.reduce": "bfloat16"},
+    "kd": (
+        wang2020_cifar100, "smoke,da=standard", (10, 16), {**SMALL, "train.reduce": "bfloat16"},
     ),
     "cutmix_pick": (wang2020_cifar100, "smoke", (10, 16), {**SMALL, **APART}),
     "crd": (

@@ -43,22 +43,22 @@ def check(name, entry):
 
 
 def reductions(entry):
-    count, size = entry["collectives"]["all-reduce"]
-    return count / entry["steps"], size / entry["steps"]
+    """All-reduces of a step."""
+    return entry["collectives"]["all-reduce"][0] / entry["steps"]
 
 
 @pytest.fixture(scope="module")
 def steps(compiler):
     """The steps, compiled once for all tests of this file."""
-    return compiled(compiler[1], "kd", "kd_in_bfloat16", "cutmix_pick", "crd", "imagenet")
+    return compiled(compiler[1], "kd", "cutmix_pick", "crd", "imagenet")
 
 
 @pytest.mark.parametrize("compiler", ["tpu"], indirect=True)
 def test_steps_for_a_pod(steps):
     for name, entry in steps.items():
         check(name, entry)
-    for name in ("kd_in_bfloat16", "cutmix_pick", "crd", "imagenet"):  # whose groups are a chip's
-        assert reductions(steps[name])[0] <= 4, name
+    for name in ("cutmix_pick", "crd", "imagenet"):  # whose groups are a chip's
+        assert reductions(steps[name]) <= 4, name
     assert sum(entry["cpu_seconds"] for entry in steps.values()) < 150
     # No element of [B, N] is gathered or scattered: rows of 128 numbers alone, of the banks.
     rows, batch, count = 2 * 64 * 256, 64 * 256, steps["crd"]["steps"]
@@ -72,9 +72,8 @@ def test_steps_for_a_pod(steps):
 def test_gradients_are_added_up_in_the_chosen_type(steps):
     """In float32 although the network computes in bfloat16, and the other way round."""
     assert "bf16" not in steps["imagenet"]["reduced_types"]
-    assert "bf16" in steps["kd_in_bfloat16"]["reduced_types"]
-    whole, half = (reductions(steps[name])[1] for name in ("kd", "kd_in_bfloat16"))
-    assert half < 0.7 * whole
+    assert "bf16" in steps["kd"]["reduced_types"]
+    assert "bf16" not in steps["crd"]["reduced_types"]
 
 
 @pytest.mark.slow
@@ -82,7 +81,7 @@ def test_gradients_are_added_up_in_the_chosen_type(steps):
 def test_an_efficientnet_for_a_pod(compiler):
     entry = compiled(compiler[1], "efficientnet")["efficientnet"]
     check("efficientnet", entry)
-    assert reductions(entry)[0] <= 4 and "bf16" not in entry["reduced_types"]
+    assert reductions(entry) <= 4 and "bf16" not in entry["reduced_types"]
 
 
 def test_moved_images_are_seen():
