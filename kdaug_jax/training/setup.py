@@ -151,7 +151,9 @@ def prepare(
         planned.full["train"]["accumulate"], group=planned.full["mesh"]["model"],
     )
     platform = mesh.devices.flat[0].platform
-    for line in notices(planned.programs, mesh):
+    split = planned.dataset.splits["train"]
+    programs = hosting.place_views(planned.programs, split, platform)
+    for line in notices(programs, mesh):
         say(line)
     evaluators = build_evaluators(
         planned.full, planned.programs, first.networks, first.info, mesh, planned.human
@@ -173,8 +175,6 @@ def prepare(
                 say(f"config changed: networks.{name}: other weights (steps {recorded['steps']} -> "
                     f"{inputs[name]['steps']})")
             frozen[name] = weight_cuts.put(mesh, network.shard, variables)
-    split = planned.dataset.splits["train"]
-    programs = hosting.place_views(planned.programs, split, platform)
     feed = hosting.make_feed(
         programs, planned.hparams, split, sharding.local_rows(mesh, section["batch_size"]), platform
     )
@@ -224,7 +224,7 @@ def slow_policies(programs: Sequence[Program], platform: str) -> list[str]:
     """Returns a warning for each op of a policy that a TPU computes outside the kernel, and why.
 
     Args:
-      programs: one a phase.
+      programs: one a phase, whose views are placed; what the host carries out is left out.
       platform: of the devices; others have no such kernel.
     """
     if platform != "tpu":
@@ -232,7 +232,8 @@ def slow_policies(programs: Sequence[Program], platform: str) -> list[str]:
     return list(dict.fromkeys(
         f"warning: views.{spec.name}.{call.role}: {line}, so a TPU augments images that draw it "
         "about a thousand times more slowly"
-        for program in programs for spec in program.view_specs for call in spec.calls
+        for program in programs for spec in program.view_specs
+        for call in spec.calls[spec.hosted.calls if spec.hosted else 0 :]
         if call.stage.form == "policy"
         for line in slow_ops(
             call.bound.static["policy"].ops, call.size, call.bound.static["policy"].variant
