@@ -33,7 +33,7 @@ from kdaug_jax.experiment.frozen.standalone import Loaded
 from kdaug_jax.models import pack
 from kdaug_jax.models.fold import fold_batchnorm
 from kdaug_jax.models.foreign import opened, safetensors_file
-from kdaug_jax.models.foreign.carded import card_metadata
+from kdaug_jax.models.foreign.carded import with_card
 from kdaug_jax.models.layers import FULL
 from kdaug_jax.models.model import Model
 from kdaug_jax.models.variables import flatten, unflatten
@@ -120,7 +120,7 @@ def write(
             pack.write_packed(partial / PACKED, loaded.variables, bits, card)
         else:
             arrays = to_torch(loaded.variables)
-            metadata = {"format": "pt", **card_metadata(card, arrays)}
+            metadata = with_card({"format": "pt"}, card, arrays)
             safetensors_file.write(partial / WEIGHTS, arrays, metadata)
         with_digest = dataclasses.replace(card, sha256=sha256_file(partial / FUNCTION))
         model_card.write_card(partial / FUNCTION_CARD, with_digest)

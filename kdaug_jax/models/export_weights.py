@@ -19,7 +19,7 @@ from kdaug_jax.errors import ConfigError, UserError
 from kdaug_jax.experiment.frozen.standalone import Loaded, load_one
 from kdaug_jax.models import pack
 from kdaug_jax.models.foreign import safetensors_file
-from kdaug_jax.models.foreign.carded import card_metadata
+from kdaug_jax.models.foreign.carded import with_card
 from kdaug_jax.models.foreign.layouts import layout_of, unlike_original, variant_named
 from kdaug_jax.models.layers import FULL
 from kdaug_jax.models.variables import flatten, unflatten
@@ -54,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
         loaded, notes = _plain(loaded, options.latent, options.rounded)
         arrays = to_torch(loaded.variables)
-        metadata = {"format": "pt", **card_metadata(loaded.card, arrays)}
+        metadata = with_card({"format": "pt"}, loaded.card, arrays)
         safetensors_file.write(target, arrays, metadata)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)

@@ -20,7 +20,7 @@ import numpy as np
 
 from kdaug_jax.errors import ArgumentError, CheckpointError
 from kdaug_jax.models.foreign import opened, safetensors_file
-from kdaug_jax.models.foreign.carded import card_metadata, read_card
+from kdaug_jax.models.foreign.carded import read_card, with_card
 from kdaug_jax.models.layers import FULL, Conv, Linear
 from kdaug_jax.models.model import Model
 from kdaug_jax.models.quantize import quantize_weight
@@ -147,9 +147,8 @@ def write_packed(
         arrays |= {name + part: value for part, value in parts.items()}
         entries[name] = {"bits": bits[name], "shape": list(array.shape)}
     packed = json.dumps(entries, sort_keys=True)
-    safetensors_file.write(
-        path, arrays, {"format": "pt", _METADATA: packed, **card_metadata(card, arrays, packed)}
-    )
+    metadata = with_card({"format": "pt", _METADATA: packed}, card, arrays)
+    safetensors_file.write(path, arrays, metadata)
 
 
 def read_packed(path: Path) -> tuple[dict[str, Any], ModelCard]:
@@ -178,7 +177,7 @@ def read_packed(path: Path) -> tuple[dict[str, Any], ModelCard]:
         raise damaged from None
     if not isinstance(entries, dict):
         raise damaged
-    fields = read_card(path, metadata, arrays, metadata[_METADATA])
+    fields = read_card(path, metadata, arrays)
     if not fields:
         raise damaged
     model_card.require_preprocessing(str(path), fields)

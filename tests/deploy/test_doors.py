@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from kdaug_jax.deploy import artifact, predict
-from kdaug_jax.errors import ConfigError, UserError
+from kdaug_jax.errors import CheckpointError, ConfigError, UserError
 from kdaug_jax.experiment import config as configs
 from kdaug_jax.experiment.frozen.standalone import load_one
 from kdaug_jax.models import export_weights, import_weights
@@ -173,6 +173,11 @@ def test_flipped_bits_of_exports_are_seen(low, sweep, tmp_path):
             with pytest.raises(UserError) as caught:
                 read(damaged)
             assert "\n" not in str(caught.value)
+    arrays, metadata = safetensors_file.read(plain)
+    renamed = {"form`t" if name == "format" else name: text for name, text in metadata.items()}
+    safetensors_file.write(plain, arrays, renamed)
+    with pytest.raises(CheckpointError, match="does not hold what its card was written for"):
+        import_weights.import_file(plain, "tiny")
 
 
 def test_a_card_that_says_too_little(low, tmp_path):

@@ -9,7 +9,7 @@ from kdaug_jax import models
 from kdaug_jax.errors import CheckpointError
 from kdaug_jax.models import pack
 from kdaug_jax.models.foreign import safetensors_file
-from kdaug_jax.models.foreign.carded import card_metadata
+from kdaug_jax.models.foreign.carded import with_card
 from kdaug_jax.models.quantize import quantize_weight
 from kdaug_jax.runtime.model_card import ModelCard
 from tests.tiny import RAW
@@ -96,10 +96,9 @@ def test_damaged_files(quantised, tmp_path):
         kept = {name: a for name, a in {**arrays, **changes}.items() if a is not None}
         safetensors_file.write(path, kept, texts)
         if changes:
-            with pytest.raises(CheckpointError, match="arrays that its card was written for"):
+            with pytest.raises(CheckpointError, match="what its card was written for"):
                 pack.read_packed(path)
             # Written so by whoever knows how to.
-            sealed = card_metadata(CARD, kept, texts["packed"])
-            safetensors_file.write(path, kept, {**texts, **sealed})
+            safetensors_file.write(path, kept, with_card(texts, CARD, kept))
         with pytest.raises(CheckpointError, match="holds no packed weights, or was damaged"):
             pack.read_packed(path)

@@ -1,4 +1,4 @@
-"""Cards inside safetensors files: what the network is, with a checksum of the arrays."""
+"""Cards inside safetensors files: what the network is, with a checksum of all that stands there."""
 
 from __future__ import annotations
 
@@ -18,31 +18,32 @@ from kdaug_jax.runtime.model_card import SEAL, ModelCard, checked, sealed
 KEY = "kdaug_jax"
 
 
-def _digest(arrays: State, beside: str) -> str:
-    return hashlib.sha256((sha256_arrays(arrays) + beside).encode()).hexdigest()
+def _digest(arrays: State, metadata: Mapping[str, str]) -> str:
+    # Metadata have no order in a file.
+    texts = json.dumps({name: text for name, text in metadata.items() if name != KEY},
+                       sort_keys=True)
+    return hashlib.sha256((sha256_arrays(arrays) + texts).encode()).hexdigest()
 
 
-def card_metadata(card: ModelCard, arrays: State, beside: str = "") -> dict[str, str]:
-    """Returns the metadata that hold a card.
+def with_card(metadata: Mapping[str, str], card: ModelCard, arrays: State) -> dict[str, str]:
+    """Returns the metadata of a file with the card of its network among them.
 
     Args:
+      metadata: all others of the file.
       card: of the network.
       arrays: of the file.
-      beside: further metadata without which the arrays cannot be read.
     """
-    return {KEY: sealed({**dataclasses.asdict(card), "sha256": _digest(arrays, beside)})}
+    fields = {**dataclasses.asdict(card), "sha256": _digest(arrays, metadata)}
+    return {**metadata, KEY: sealed(fields)}
 
 
-def read_card(
-    path: Path, metadata: Mapping[str, str], arrays: State, beside: str = ""
-) -> dict[str, Any]:
-    """Reads the card in a file and compares the arrays with its checksum.
+def read_card(path: Path, metadata: Mapping[str, str], arrays: State) -> dict[str, Any]:
+    """Reads the card in a file and compares the arrays and the metadata with its checksum.
 
     Args:
       path: the file.
       metadata: of the file.
       arrays: of the file.
-      beside: see `card_metadata`.
 
     Returns:
       The fields of a `ModelCard`; `{}` for a file without card.
@@ -63,9 +64,9 @@ def read_card(
         raise CheckpointError(str(path), what, "export it again") from None
     is_sealed = isinstance(fields, dict) and SEAL in fields
     fields = checked(str(path), fields)
-    if is_sealed and fields["sha256"] != _digest(arrays, beside):
+    if is_sealed and fields["sha256"] != _digest(arrays, metadata):
         raise CheckpointError(
-            str(path), "does not hold the arrays that its card was written for",
+            str(path), "does not hold what its card was written for",
             "copy the file again, or export it again",
         )
     return fields
