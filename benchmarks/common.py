@@ -15,6 +15,7 @@ from multiprocessing.connection import Connection
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 
 from kdaug_jax import data
 from kdaug_jax.experiment.phases import build_programs
@@ -79,11 +80,13 @@ class Ours:
     """
 
     def __init__(
-        self, batch: int, distill: bool = True, ema: float = 0.0, config: ConfigDict | None = None
+        self, batch: int, distill: bool = True, ema: float = 0.0, config: ConfigDict | None = None,
+        steps: int = 1,
     ):
         """Builds and compiles; `sharding.use_host_cores(batch)` comes before the first of them.
 
         Another experiment may be given instead; its frozen networks are written as trained ones.
+        A call runs `steps` steps.
         """
         known = config is None
         config = get_config(batch, distill, ema) if known else config
@@ -108,28 +111,29 @@ class Ours:
         self.hparams = sharding.put_whole(self.mesh, program.hparams)
         whole = sharding.replicated(self.mesh)
         self.state = make_init(program, self.frozen, whole)(self.hparams)
-        self.step = make_call(program, self.feed, 1, whole)
-        self.position = 0
+        self.step = make_call(program, self.feed, steps, whole)
+        self.position, self.steps_a_call = 0, steps
         if known:
             count = sum(leaf.size for leaf in jax.tree.leaves(self.state.params["student"]))
             assert count == PARAMETERS, count
 
     def items(self) -> jax.Array:
-        """Sends what the next step reads to the devices."""
-        self.position += 1
-        item = self.feed.item(self.position)
-        return sharding.put_batch(self.mesh, item[None], axis=1)
+        """Sends what the next call reads to the devices."""
+        first = self.position + 1
+        self.position += self.steps_a_call
+        item = np.stack([self.feed.item(step) for step in range(first, self.position + 1)])
+        return sharding.put_batch(self.mesh, item, axis=1)
 
     def advance(self, items: jax.Array) -> dict[str, Any]:
-        """Runs one step and returns its metrics."""
+        """Runs one call and returns its metrics."""
         self.state, metrics = self.step(
             self.state, self.frozen, self.constants, items, self.hparams
         )
         return metrics
 
     def __call__(self, steps: int) -> None:
-        """Runs some steps and waits for them."""
-        for _ in range(steps):
+        """Runs some steps, as many as whole calls make, and waits for them."""
+        for _ in range(steps // self.steps_a_call):
             metrics = self.advance(self.items())
         assert int(metrics["fault"][0][0]) == 0, "the loss is not finite"
         jax.block_until_ready(self.state)

@@ -158,6 +158,45 @@ def _cost(counts: Counter) -> tuple[int, int]:
     return counts["cycles",] + BUNDLES_AN_ELEMENT * elements, len(counts)
 
 
+# What a GPU runs as a kernel of its own at least; all else is a view, a constant or bookkeeping.
+_LAUNCHED = (
+    "fusion", "custom-call", "sort", "scatter", "gather", "copy", "dot", "convolution", "reduce",
+    "transpose", "concatenate", "dynamic-slice", "dynamic-update-slice", "broadcast", "iota",
+)
+
+
+def launches(text: str) -> tuple[int, int]:
+    """Returns the fewest and the most kernels that one run of a program launches on a GPU.
+
+    Of a conditional one branch runs; a loop counts as one turn where its number is not known.
+
+    Args:
+      text: of the program for one device, as `Compiled.as_text` returns it.
+    """
+    computations, entry = parse(text)
+
+    def of_computation(name: str) -> tuple[int, int]:
+        fewest = most = 0
+        for item in computations.get(name, ()):
+            low = high = int(item.operation.removesuffix("-start") in _LAUNCHED)
+            if item.operation == "while":
+                body, condition = _called(item, "body")[0], _called(item, "condition")[0]
+                turns = trip_count(item, computations.get(condition, [])) or 1
+                low, high = (turns * count for count in of_computation(body))
+            elif item.operation == "conditional":
+                names = _called(
+                    item, "branch_computations", "true_computation", "false_computation"
+                )
+                branches = [of_computation(branch) for branch in names]
+                low, high = min(low for low, _ in branches), max(high for _, high in branches)
+            elif item.operation == "call":
+                low, high = of_computation(_called(item, "to_apply")[0])
+            fewest, most = fewest + low, most + high
+        return fewest, most
+
+    return of_computation(entry)
+
+
 def _called(item: Instruction, *attributes: str) -> list[str]:
     names = []
     for attribute in attributes:

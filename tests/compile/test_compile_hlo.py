@@ -82,6 +82,11 @@ def test_counts_follow_loops_branches_and_calls():
     assert profile.unknown_loops == 0
 
 
+def test_launches_follow_loops_and_branches():
+    # Two fusions in each of three turns, two calls and a copy; in one branch a scatter.
+    assert hlo.launches(PROGRAM) == (9, 10)
+
+
 @pytest.mark.parametrize(
     "changed, turns",
     [

@@ -39,6 +39,21 @@ def test_kd_step(torch):
     assert set(measure("kd_step", "--steps=1")["wall_seconds"]) == {"ours", "torch"}
 
 
+def test_gpu_rows_without_a_gpu(monkeypatch):
+    monkeypatch.setenv("JAX_PLATFORMS", "cpu")
+    words = [sys.executable, "benchmarks/gpu.py", "--smoke", "--rounds=1",
+             "--only=aug.ra224,teacher,wrn28.b128,effb0.b1024"]
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    rows = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [row["benchmark"] for row in rows] == [
+        "gpu.aug.ra224", "gpu.teacher", "gpu.wrn28.b128", "gpu.effb0.b1024"
+    ]
+    assert all(row["images_per_second"] > 0 and row["smoke"] for row in rows)
+    done = subprocess.run(words[:2], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 2 and "there is no GPU here (cpu); --smoke" in done.stderr
+
+
 def test_kd_overhead():
     assert set(measure("kd_overhead", "--steps=1")["wall_seconds"]) == {"joint", "separate"}
 
