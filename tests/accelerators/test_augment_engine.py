@@ -32,8 +32,8 @@ def compiled(compiler, name, *words):
 @on_a_tpu
 def test_no_form_executes_more_bundles_than_before(compiler):
     counted = compiled(
-        compiler, "tpu_compile", f"--generation={RATCHET['generation']}", f"--size={RATCHET['size']}",
-        "--policies=none",
+        compiler, "tpu_compile", f"--generation={RATCHET['generation']}",
+        f"--size={RATCHET['size']}", "--policies=none",
     )
     assert {entry["form"] for entry in counted} == set(RATCHET["bundles_per_pixel"])
     for entry in counted:
@@ -45,7 +45,8 @@ def test_no_form_executes_more_bundles_than_before(compiler):
 def test_policies_are_compiled_without_gathers_of_pixels(compiler):
     policies = ("randaugment", "randaugment_tpu")
     for counted in compiled(
-        compiler, "tpu_compile", "--size=32x32", "--batch=32", "--forms=none", f"--policies={','.join(policies)}"
+        compiler, "tpu_compile", "--size=32x32", "--batch=32", "--forms=none",
+        f"--policies={','.join(policies)}",
     ):
         operations = counted["operations"]
         assert operations["gather"] <= 10
