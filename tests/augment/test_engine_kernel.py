@@ -258,7 +258,8 @@ def test_verify_knows_all_ops():
 @pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize("size", SIZES)
 def test_rows_of_all_ops_in_two_stages(size, variant):
-    """Every twelfth row, other ones at each size: `augment.verify` takes all of them for hours."""
+    """Some rows, other ones at each size: `augment.verify` takes all of them, for hours."""
     first = 2 * SIZES.index(size) + VARIANTS.index(variant) % 2
-    for entry in verify.compare(verify.rows_of(size, variant)[first::12], size, variant, "kernel"):
+    some = slice(first, None, 12 if max(size) < 300 else 36)
+    for entry in verify.compare(verify.rows_of(size, variant)[some], size, variant, "kernel"):
         assert not entry.different, entry
