@@ -274,9 +274,11 @@ def _base(splits: Mapping[str, Split], where: str, name: str, source: str) -> Sp
         remedy = ("take it from train: data.train='stratified(train[:90%])', "
                   "data.validation='stratified(train[90%:])'")
     else:
-        remedy = f"set {where}='{(_close(base, splits) or list(splits))[0]}' or another of these"
-        if where == "data.test":
-            remedy += ", or data.test='' if there is no test split"
+        close = _close(base, splits)
+        if where == "data.test" and not close:  # "train" would be measured on what is learnt
+            remedy = "set data.test='' if there is no test split, or name one of these"
+        else:
+            remedy = f"set {where}='{(close or list(splits))[0]}' or another of these"
     raise ConfigError(where, f"'{source}' has no split '{name}', but {known}", remedy)
 
 

@@ -1,5 +1,7 @@
 import os
+import struct
 import time
+import zlib
 
 import numpy as np
 import pytest
@@ -190,6 +192,23 @@ def test_transparent_images_are_not_skipped(images):
     with pytest.raises(DataError, match="image 1 is partly transparent"):
         split.image_at(1)
     assert load(images, bad_images="skip", alpha="white").image_at(1).getpixel((0, 0))[0] == 255
+
+
+def test_colours_of_sixteen_bits_with_a_transparent_one_are_skipped(images):
+    """As the message of such a file advises."""
+    header = b"IHDR" + struct.pack(">IIBBBBB", 4, 4, 16, 2, 0, 0, 0)
+    rows = (b"\0" + struct.pack(">3H", 1, 2, 3) * 4) * 4
+    chunks = header, b"tRNS" + struct.pack(">3H", 1, 2, 3), b"IDAT" + zlib.compress(rows), b"IEND"
+    (images / "train/cat/1.png").write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(chunk) - 4) + chunk + struct.pack(">I", zlib.crc32(chunk))
+        for chunk in chunks
+    ))
+    with pytest.raises(DataError, match="or let data.bad_images='skip' pass over it"):
+        load(images).image_at(1)
+    lines = []
+    split = load(images, lines, bad_images="skip")
+    assert "1 of 4 images cannot be decoded" in lines[0] and len(split) == 4
+    assert split.image_at(1).tobytes() == split.image_at(2).tobytes()
 
 
 def test_orientations_are_told(images):

@@ -170,6 +170,33 @@ def test_columns_that_have_to_be_chosen(tmp_path):
     assert load(source).splits["train"].label.tolist() == [0, 1, 2, 0]
 
 
+@pytest.mark.parametrize("names, what", [
+    (("bee", "apple", "car"), "has 'bee' for class 0, and the set has 'apple'; use files whose"),
+    (("apple", "bee"), "has no name for class 2, and the set has 'car'"),
+    (("apple", "bee", "car", "dog"), "has 'dog' for class 3, and the set has no name"),
+])  # fmt: skip
+def test_files_that_name_other_classes_are_refused(tmp_path, names, what):
+    """Each file counts its labels by its own names: what is read as the others' would shift."""
+    write(tmp_path / "train-0.parquet", range(4))
+    write(tmp_path / "test.parquet", range(2), metadata=features(names))
+    source = f"parquet:{tmp_path}"
+    load(source)  # what a run does not use hinders it not
+    refused(source, f"test.parquet: {what}", BOTH)
+    write(tmp_path / "test.parquet", range(2), metadata={})  # names nothing
+    load(source, BOTH)
+    write(tmp_path / "train-1.parquet", range(4), metadata=features(names))
+    refused(source, f"train-1.parquet: {what}")
+
+
+@pytest.mark.parametrize("labels, what", [
+    (pa.array([0, 9**10]), r"\(train\): example 1 has label 3486784401 .*must be 0..999999"),
+    (pa.array([0, 2**63], pa.uint64()), "row 1: has the label 9223372036854775808; class numbers"),
+])  # fmt: skip
+def test_a_stray_class_number_makes_no_million_of_names(tmp_path, labels, what):
+    write(tmp_path / "train.parquet", range(2), metadata={}, label=labels)
+    refused(f"parquet:{tmp_path}", what)
+
+
 def test_labels_of_text_are_named(tmp_path):
     texts = pa.array(["pear", "apple", "pear", "fig"])
     write(tmp_path / "train.parquet", range(4), metadata={}, label=None, kind=texts)

@@ -11,11 +11,20 @@ import re
 import tarfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from shlex import quote
 from typing import BinaryIO, NamedTuple
 
 import numpy as np
 
-from kdaug_jax.data.dataset import Dataset, Deferred, Split, directory, make_split, numbered
+from kdaug_jax.data.dataset import (
+    Dataset,
+    Deferred,
+    Split,
+    classes_of,
+    directory,
+    make_split,
+    numbered,
+)
 from kdaug_jax.data.index import Bar, Listing, build_index, keep_scan, recall_scan
 from kdaug_jax.data.options import DEFAULTS, ReadOptions
 from kdaug_jax.data.sources.argument import split_argument
@@ -89,7 +98,8 @@ def tar(argument: str, options: ReadOptions = DEFAULTS) -> Dataset:
         names = _class_names(Path(classes).expanduser())
     else:
         first = "train" if "train" in shards else min(shards)
-        names = numbered(int(samples(first).label.max(initial=-1)) + 1)
+        where = common_folder([str(path.absolute()) for path in shards[first]])
+        names = numbered(classes_of(samples(first).label, f"{where} ({first})"))
     readers = {
         name: functools.partial(_split, name, paths, samples, names, options)
         for name, paths in shards.items()
@@ -316,9 +326,15 @@ def _check_format(path: Path) -> None:
         magic = file.read(8)
     for start, program in COMPRESSED.items():
         if magic.startswith(start):
+            # Beside it, and never into the file that is read.
+            name = path.name.removesuffix(".tgz").partition(".tar")[0] + ".tar"
+            target = path.with_name("unpacked-" * (name == path.name) + name)
+            command = f"{program} < {quote(str(path))} > {quote(str(target))}"
+            if name == path.name:
+                command += f" && mv {quote(str(target))} {quote(str(path))}"
             raise DataError(
                 str(path), "is compressed, so no image in it can be read by its place",
-                f"unpack it once: {program} -c {path} > {path.name.split('.')[0]}.tar",
+                f"unpack it once: {command}",
             )
 
 
@@ -361,7 +377,7 @@ def _check_end(path: str, file: BinaryIO, end: int) -> None:
         raise DataError(
             path, f"is cut short: it has no two blocks of zeros at its end, byte {end}",
             "fetch the archive again; if its writer leaves them out, append them with "
-            f"truncate -s +1024 {path}",
+            f"truncate -s +1024 {quote(path)}",
         )
 
 
@@ -387,9 +403,10 @@ def _sample(
                 f"{member.name}", "remove one of them",
             )
         by_suffix[_suffix(member)] = member
-    known = {image.lower()} if image else IMAGE_SUFFIXES
+    # As messages show them, suffixes may be given with their dot.
+    image, label = image.lower().removeprefix("."), label.lower().removeprefix(".") or LABEL_SUFFIX
+    known = {image} if image else IMAGE_SUFFIXES
     images = [suffix for suffix in by_suffix if suffix in known]
-    label = label.lower() or LABEL_SUFFIX
     hint = "give each sample an image and a class number"
     if any("." in suffix for suffix in by_suffix):
         hint += "; what follows the first dot of a name counts as its suffix"
