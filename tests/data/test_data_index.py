@@ -139,6 +139,15 @@ def test_statistics_follow_pixels_that_change_without_the_digest(images):
     assert after.mean != before.mean
 
 
+def test_statistics_are_not_those_of_another_folder_with_the_same_digest(tmp_path):
+    """Files without compression have equal bytes whatever they show."""
+    for folder, level in (("dark", 10), ("light", 200)):
+        write(tmp_path / folder / "train/cat/0.bmp", (5, 4), level)
+    for folder, level in (("dark", 10), ("light", 200), ("dark", 10)):
+        split = load(tmp_path / folder)
+        assert data.describe(data.Dataset({"train": split}, ("cat",))).mean[0] == level
+
+
 def test_bad_images_are_refused_by_name(images):
     file = images / "train/cat/2.png"
     file.write_bytes(b"text")

@@ -301,6 +301,17 @@ def test_class_names_beside_the_files(tmp_path):
         (tmp_path / file).unlink()
 
 
+def test_files_and_row_groups_without_rows_shift_no_image(tmp_path):
+    full = pq.read_table(write(tmp_path / "train-1.parquet", range(2, 6)))
+    write(tmp_path / "train-2.parquet", [])
+    with pq.ParquetWriter(tmp_path / "train-0.parquet", full.schema) as writer:
+        for start, stop in ((0, 0), (0, 2), (2, 4), (4, 4)):
+            writer.write_table(full.slice(start, stop - start))
+    split = load(f"parquet:{tmp_path}").splits["train"]
+    assert colours(split) == [2, 3, 4, 5] * 2
+    assert split.label.tolist() == [2, 0, 1, 2] * 2
+
+
 def test_row_groups_are_read_once_while_they_are_kept(tmp_path, monkeypatch):
     write(tmp_path / "train.parquet", range(12), rows=4)
     train = load(f"parquet:{tmp_path}").splits["train"]

@@ -338,13 +338,13 @@ def _split(
         _check_names(path, columns.label, names)
     label = _numbers(labels(name), names, columns, where)
     stamps = tuple(stamp_of(path) for path in files)
-    file_start, group_start = _starts(paths, columns, options)
+    starts = _starts(paths, columns, options)
     reader = ParquetReader(
         where, np.arange(len(label)), np.zeros((len(label), 2), np.int32), options.decoding,
-        tuple(files), stamps, columns.image, file_start, group_start,
+        tuple(files), stamps, columns.image, *starts,
     )
     make_split(reader, label, len(names), where)  # before all images are opened
-    rows = np.diff(file_start)
+    rows = np.diff(reader.file_start)
     listing = Listing(
         Names.of(
             row_name(path.name, row)
@@ -375,12 +375,12 @@ def _check_names(path: Path, label: str, names: tuple[str, ...]) -> None:
 
 def _starts(
     paths: list[Path], columns: Columns, options: ReadOptions
-) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the first rows of files and of row groups, `i64[F+1]` and `i64[G+1]`."""
+) -> tuple[np.ndarray, ...]:
+    """Returns `ParquetReader`'s `file_start`, `file_group` and `group_start`."""
     import pyarrow
     import pyarrow.parquet
 
-    in_file, in_group, largest = [], [], 0
+    in_file, groups, in_group, largest = [], [], [], 0
     for path in paths:
         try:
             footer = pyarrow.parquet.read_metadata(path)
@@ -394,6 +394,7 @@ def _starts(
                 "fetch the files of one version",
             )
         in_file.append(footer.num_rows)
+        groups.append(footer.num_row_groups)
         for number in range(footer.num_row_groups):
             group = footer.row_group(number)
             in_group.append(group.num_rows)
@@ -406,7 +407,7 @@ def _starts(
             f"mkdir -p NEW && python -c \"import pyarrow.parquet as p; "
             f"p.write_table(p.read_table('{example}'), 'NEW/{example.name}', row_group_size=10)\""
         )
-    return tuple(np.cumsum([0, *counts], dtype=np.int64) for counts in (in_file, in_group))
+    return tuple(np.cumsum([0, *counts], dtype=np.int64) for counts in (in_file, groups, in_group))
 
 
 def _numbers(
