@@ -274,11 +274,13 @@ def _base(splits: Mapping[str, Split], where: str, name: str, source: str) -> Sp
         remedy = ("take it from train: data.train='stratified(train[:90%])', "
                   "data.validation='stratified(train[90%:])'")
     else:
-        close = _close(base, splits)
-        if where == "data.test" and not close:  # "train" would be measured on what is learnt
-            remedy = "set data.test='' if there is no test split, or name one of these"
-        else:
-            remedy = f"set {where}='{(close or list(splits))[0]}' or another of these"
+        test = where == "data.test"
+        # What a run learns or chooses by is no advice for what it is tested on.
+        free = [name for name in splits if not test or name not in PARTED]
+        named = (_close(base, free) or free)[:1]
+        remedies = [f"{where}='{name}' or another of these" for name in named]
+        remedies += ["data.test='' if there is no test split"] * test
+        remedy = "set " + ", or ".join(remedies)
     raise ConfigError(where, f"'{source}' has no split '{name}', but {known}", remedy)
 
 

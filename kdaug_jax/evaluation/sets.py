@@ -7,6 +7,7 @@ then cut to these.
 from __future__ import annotations
 
 import contextlib
+import functools
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -20,7 +21,7 @@ from kdaug_jax.data.options import no_bar
 from kdaug_jax.data.recorded import class_changes
 from kdaug_jax.data.sources.argument import split_argument
 from kdaug_jax.data.statistics import describe_sizes
-from kdaug_jax.errors import ConfigError
+from kdaug_jax.errors import ConfigError, DataError
 from kdaug_jax.evaluation.build import parse_view
 from kdaug_jax.evaluation.data_sets import read_options
 from kdaug_jax.evaluation.eval_step import Moment
@@ -39,6 +40,8 @@ from kdaug_jax.types import Info, TrainState
 SETS = "sets"
 # Sources that hold each corruption in five severities.
 CORRUPTED = ("cifar10c", "cifar100c", "imagenetc")
+# Sources made of the test set of another, in its order.
+OF_TEST_SETS = {"cifar10c": "cifar10", "cifar100c": "cifar100"}
 # Sources whose folders are a part of ImageNet's classes, by position among the 1,000.
 PARTS = {"imageneta": IMAGENET_A, "imagenetr": IMAGENET_R}
 # Sources whose folders are ImageNet's classes, by WordNet id or by number.
@@ -94,6 +97,7 @@ def load_sets(
     """
     options = read_options(full["data"], say, progress)
     sets: list[SetData] = []
+    tests = functools.cache(lambda kind: _test_labels(kind, full["data"]["source"], options))
     for group, text in full["eval"]["sets"]:
         for suffix, corruption, source in _expand(group, text):
             name = group + suffix
@@ -103,6 +107,8 @@ def load_sets(
                 dataset = data.load_test(source, options)
             split = dataset.splits["test"]
             classes = _classes(group, source, dataset.class_names, class_names)
+            if (test := tests(source.partition(":")[0])) is not None:
+                _check_same_labels(source, split, full["data"]["source"], test)
             _check_size(name, full["eval"]["view"], split, info)
             imagenetc = source.startswith("imagenetc:")
             normalized = imagenetc and len(dataset.class_names) == IMAGENET_CLASSES
@@ -156,6 +162,27 @@ def set_of(
     """
     _check_size(name, full["eval"]["view"], split, info)
     return SetData(name, name, "", False, source, split, ())
+
+
+def _test_labels(kind: str, trained: str, options: data.ReadOptions) -> np.ndarray | None:
+    """Returns the labels of the test set of which a set is made, None where it is not at hand."""
+    if kind not in OF_TEST_SETS or trained.partition(":")[0] != OF_TEST_SETS[kind]:
+        return None
+    return data.load_test(trained, options).splits["test"].label
+
+
+def _check_same_labels(source: str, split: data.Split, trained: str, test: np.ndarray) -> None:
+    """Validates that a corrupted test set has the labels of that test set, in its order."""
+    if np.array_equal(test, split.label):
+        return
+    what = f"has {len(split):,} examples, and the test split of '{trained}' {len(test):,}"
+    if len(test) == len(split):
+        row = int(np.argmax(test != split.label))
+        what = (
+            f"example {row} has label {split.label[row]}, and {test[row]} in the test split of "
+            f"'{trained}'"
+        )
+    raise DataError(source, what, "unpack its archive again")
 
 
 @contextlib.contextmanager

@@ -216,10 +216,10 @@ def test_what_is_wrong_with_a_split(text, message):
 
 def test_no_test_split_is_not_made_of_the_training_split():
     for splits, remedy in (
-        ({"train": BASE["train"]}, "set data.test='' if there is no test split, or name one of "
-         "these"),
-        ({"train": BASE["train"], "tests": BASE["train"]}, "set data.test='tests' or another of "
-         "these"),
+        ({"train": BASE["train"], "validation": BASE["train"]}, "set data.test='' if there is no "
+         "test split"),
+        ({"train": BASE["train"], "extra": BASE["train"]}, "set data.test='extra' or another of "
+         "these, or data.test='' if there is no test split"),
     ):
         with pytest.raises(ConfigError) as caught:
             choose(splits, "test", "test", "made")

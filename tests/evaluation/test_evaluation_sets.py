@@ -186,10 +186,10 @@ def test_a_set_of_the_networks_size_is_not_cropped_again(tmp_path, place, tiny_f
 
 def test_all_corruptions_give_a_mean_error(tmp_path, tiny_family):
     random = np.random.RandomState(0)
-    made.cifar(tmp_path / "cifar", 10, per_file=16)
+    _, label = made.cifar(tmp_path / "cifar", 10, per_file=16)["test"]
     for name in CORRUPTIONS:
-        np.save(tmp_path / f"{name}.npy", random.randint(0, 256, (20, 32, 32, 3), dtype=np.uint8))
-    np.save(tmp_path / "labels.npy", np.tile(random.randint(0, 10, 4), 5))
+        np.save(tmp_path / f"{name}.npy", random.randint(0, 256, (80, 32, 32, 3), dtype=np.uint8))
+    np.save(tmp_path / "labels.npy", np.tile(label, 5))
     sets = (
         ("c", f"cifar10c:{tmp_path}"),
         ("fog", f"cifar10c:{tmp_path}?corruption=fog"),
@@ -218,6 +218,32 @@ def test_all_corruptions_give_a_mean_error(tmp_path, tiny_family):
     line = next(row for row in console.getvalue().splitlines() if "c_brightness_1/" in row)
     assert len(line) < 400 and "more in metrics.jsonl" in line
     assert evaluate_run(config, tmp_path / "w", stream=io.StringIO())[""] == results
+
+
+def test_corrupted_images_have_the_labels_of_the_test_set(tmp_path):
+    _, label = made.cifar(tmp_path / "cifar", 10)["test"]
+    source = f"cifar10:{tmp_path / 'cifar'}"
+    full = configs.validate(tiny_config(
+        data=dict(source=source, validation="test"), eval=dict(sets=(("c", f"cifar10c:{tmp_path}"
+                                                                      "?corruption=fog"),)),
+    ))
+    dataset = data.load(source, {"train": "train"})
+    info = data.describe(dataset)
+
+    def load(labels):
+        np.save(tmp_path / "fog.npy", np.zeros((5 * len(labels), 32, 32, 3), np.uint8))
+        np.save(tmp_path / "labels.npy", np.tile(labels, 5))
+        return load_sets(full, info, dataset.class_names, lambda line: None)
+
+    assert all((item.split.label == label).all() for item in load(label))
+    with pytest.raises(DataError) as caught:
+        load((label + [0, 1, 0, 0]) % 10)
+    assert str(caught.value) == (
+        f"cifar10c:{tmp_path}?corruption=fog&severity=1: example 1 has label "
+        f"{(label[1] + 1) % 10}, and {label[1]} in the test split of '{source}'; unpack its archive again"
+    )
+    with pytest.raises(DataError, match="has 3 examples, and the test split of '.*' 4; unpack"):
+        load(label[:3])
 
 
 def corrupted(normalized):
