@@ -240,7 +240,8 @@ def test_corrupted_images_have_the_labels_of_the_test_set(tmp_path):
         load((label + [0, 1, 0, 0]) % 10)
     assert str(caught.value) == (
         f"cifar10c:{tmp_path}?corruption=fog&severity=1: example 1 has label "
-        f"{(label[1] + 1) % 10}, and {label[1]} in the test split of '{source}'; unpack its archive again"
+        f"{(label[1] + 1) % 10}, and {label[1]} in the test split of '{source}'; unpack its "
+        "archive again"
     )
     with pytest.raises(DataError, match="has 3 examples, and the test split of '.*' 4; unpack"):
         load(label[:3])
