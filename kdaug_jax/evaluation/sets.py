@@ -40,6 +40,9 @@ from kdaug_jax.types import Info, TrainState
 SETS = "sets"
 # Sources that hold each corruption in five severities.
 CORRUPTED = ("cifar10c", "cifar100c", "imagenetc")
+# Sources whose classes, where they have no names, are counted by the labels that occur: one that
+# occurs in no image of a set keeps its logit.
+COUNTED = ("arrays", "idx", "parquet", "tar")
 # Sources made of the test set of another, in its order.
 OF_TEST_SETS = {"cifar10c": "cifar10", "cifar100c": "cifar100"}
 # Sources whose folders are a part of ImageNet's classes, by position among the 1,000.
@@ -107,6 +110,9 @@ def load_sets(
                 dataset = data.load_test(source, options)
             split = dataset.splits["test"]
             classes = _classes(group, source, dataset.class_names, class_names)
+            if 0 < len(classes) < len(class_names) and all(group != other.group for other in sets):
+                say(f"eval.sets '{group}': holds {len(classes):,} of the {len(class_names):,} "
+                    "classes, and only their logits count")
             if (test := tests(source.partition(":")[0])) is not None:
                 _check_same_labels(source, split, full["data"]["source"], test)
             _check_size(name, full["eval"]["view"], split, info)
@@ -223,10 +229,13 @@ def _classes(
     given = [class_key(name) for name in names]
     if given == keys:
         return ()
+    kind = source.partition(":")[0]
+    numbers = list(data.numbered(len(keys)))
+    if kind in COUNTED and keys == numbers and given == numbers[: len(given)]:
+        return ()
     number = {key: position for position, key in enumerate(keys)}
     if set(given) <= set(number) and len(number) == len(keys):
         return tuple(number[key] for key in given)
-    kind = source.partition(":")[0]
     if len(keys) == IMAGENET_CLASSES and _in_standard_order(keys):
         wnids = all(is_wordnet_id(key) for key in keys)
         if kind in PARTS and not wnids:

@@ -141,7 +141,8 @@ def test_no_choice_is_made_by_a_set(place, run, capsys, tmp_path):
 
 def test_a_set_of_some_classes_cuts_the_logits(place, trained, tmp_path):
     images(tmp_path / "part", ("eel", "bee", "cat"), 5, seed=7)
-    results, _ = evaluate(place, trained, (("part", f"folder:{tmp_path / 'part'}"),))
+    results, console = evaluate(place, trained, (("part", f"folder:{tmp_path / 'part'}"),))
+    assert "eval.sets 'part': holds 3 of the 5 classes, and only their logits count" in console
     split = data.load_test(f"folder:{tmp_path / 'part'}").splits["test"]
     every = logits(f"folder:{place / 'base'}", trained[0], split)
     of_set = every[:, [1, 2, 4]]  # bee, cat, eel
@@ -306,6 +307,15 @@ def test_the_errors_of_alexnet_are_those_on_imagenet_c_alone(place, tmp_path):
         folders(tmp_path / name / "fog" / "3", classes)
         loaded = set_of(place, f"imagenetc:{tmp_path / name}?corruption=fog&severity=3", WNIDS)
         assert loaded.normalized == normalized
+
+
+def test_a_set_without_class_names_keeps_all_logits(place):
+    """Its classes are counted by the labels that occur; the highest ones may not."""
+    pixels, label = np.zeros((6, SIDE, SIDE, 3), np.uint8), np.arange(6) % 3
+    counted = data.register("counted", data.from_arrays({"test": (pixels, label)}))
+    assert classes_of(place, counted, tuple("01234")) == ()
+    named = data.register("named", data.from_arrays({"test": (pixels, label)}, ("a", "c", "b")))
+    assert classes_of(place, named, tuple("abcde")) == (0, 2, 1)
 
 
 def test_classes_of_sets_of_imagenet(place, tmp_path):
