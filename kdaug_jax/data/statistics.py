@@ -98,7 +98,8 @@ def _size(size: np.ndarray) -> str:
 
 
 def _kept_path(split: Split, rows: np.ndarray) -> Path:
-    key = hashlib.sha256(split.index[rows].astype("<i4").tobytes())
+    positions = getattr(split.reader, "rows", split.index)  # of what is read
+    key = hashlib.sha256(positions[rows].astype("<i8").tobytes())
     # The digest is that of names and sizes: images of another place, or of another column of the
     # same files, may have the same ones.
     read_from = [getattr(split.reader, name, None) for name in READ_FROM]

@@ -188,6 +188,29 @@ def test_bad_images_are_replaced_by_the_next_good_one(images, opened):
         load(images).image_at(1)
 
 
+def test_a_bad_image_is_replaced_by_one_of_its_own_part(tmp_path):
+    """The next one of all may be held out: training would see what it is evaluated on."""
+    for number in range(6):
+        write(tmp_path / "set/train/cat" / f"{number}.png", (5, 4 + number), number)
+    for number in (2, 5):
+        (tmp_path / "set/train/cat" / f"{number}.png").write_bytes(b"")
+    options = ReadOptions(bad_images="skip", say=lambda line: None)
+
+    def levels(**parts):
+        splits = data.load(f"folder:{tmp_path / 'set'}", parts, options).splits
+        return [
+            [split.image_at(row).getpixel((0, 0))[0] for row in range(len(split))]
+            for split in splits.values()
+        ]
+
+    assert levels(train="train") == [[0, 1, 3, 3, 4, 0]]
+    assert levels(train="train[:3]", validation="train[3:]") == [[0, 1, 0], [3, 4, 3]]
+    first, second = levels(train="holdout(50%)", validation="holdout(50%)")
+    assert len(first) == len(second) == 3 and not set(first) & set(second)
+    with pytest.raises(DataError, match="set/train: no image of a part can be decoded; take a lar"):
+        levels(train="train[5:]")
+
+
 def test_no_good_image_at_all(images):
     for number in range(4):
         (images / "train/cat" / f"{number}.png").write_bytes(b"x")
