@@ -244,6 +244,25 @@ def test_a_stray_class_number_makes_no_million_of_names(tmp_path):
             r"names it must be 0..999999")
 
 
+def test_archives_that_were_not_unpacked_beside_others_are_not_missed(tmp_path):
+    place = shards(tmp_path / "set")
+    packed = place / "train-0002.tar.gz"
+    packed.write_bytes(gzip.compress((place / "train-0000.tar").read_bytes()))
+    command = refused(f"tar:{place}", "train-0002.tar.gz: is compressed").split("it once: ")[1]
+    subprocess.run(["sh", "-c", command], check=True)
+    (place / "train-0000.tar.idx").write_text("an index of others")
+    (place / "photographs.tar.gz").write_bytes(packed.read_bytes())  # none of these splits
+    assert colours(data.load(f"tar:{place}", {"train": "train"}).splits["train"]) == [
+        *range(8), *range(5)
+    ]
+
+
+def test_a_link_to_an_archive_that_is_not_there_is_refused(tmp_path):
+    place = shards(tmp_path / "set")
+    (place / "train-0002.tar").symlink_to(tmp_path / "nowhere.tar")
+    refused(f"tar:{place}", "train-0002.tar: is a link to .*nowhere.tar, which does not exist; me")
+
+
 def test_samples_that_are_not_whole(tmp_path):
     image = png(1)
     for members, what in (

@@ -118,12 +118,16 @@ def _shards(path: str, given: Mapping[str, str]) -> dict[str, list[Path]]:
                 f"write tar:'{root}/train-*.tar?{option}={given[option]}'",
             )
         shards = shards_by_split(root, ".tar", LAYOUT)
-        if shards:
-            return shards
-        packed = [file for end in ("*.tar.*", "*.tgz") for file in sorted(root.rglob(end))]
-        if packed:
-            _check_format(packed[0])
-        raise DataError(str(root), "holds no .tar file", LAYOUT)
+        for end in ("*.tar.*", "*.tgz"):
+            for file in sorted(root.rglob(end)):
+                # Where some were unpacked, the others of their split would be missed.
+                split = split_of_stem(parse_shard(_unpacked(file)).stem)
+                left = not shards or split in shards and not _unpacked(file).is_file()
+                if left and file.is_file():
+                    _check_format(file)
+        if not shards:
+            raise DataError(str(root), "holds no .tar file", LAYOUT)
+        return shards
     patterns = {"train": path, **given}
     return {name: _expanded(pattern, name) for name, pattern in patterns.items()}
 
@@ -321,16 +325,21 @@ def scan_shard(path: str, image: str = "", label: str = "") -> tuple[list[Sample
     return samples, passed
 
 
+def _unpacked(path: Path) -> Path:
+    """Returns the archive that a compressed one is unpacked to, beside it."""
+    return path.with_name(path.name.removesuffix(".tgz").partition(".tar")[0] + ".tar")
+
+
 def _check_format(path: Path) -> None:
     with path.open("rb") as file:
         magic = file.read(8)
     for start, program in COMPRESSED.items():
         if magic.startswith(start):
-            # Beside it, and never into the file that is read.
-            name = path.name.removesuffix(".tgz").partition(".tar")[0] + ".tar"
-            target = path.with_name("unpacked-" * (name == path.name) + name)
+            target = _unpacked(path)
+            if target == path:  # which a shell would empty before it is read
+                target = path.with_name(f"unpacked-{path.name}")
             command = f"{program} < {quote(str(path))} > {quote(str(target))}"
-            if name == path.name:
+            if target != _unpacked(path):
                 command += f" && mv {quote(str(target))} {quote(str(path))}"
             raise DataError(
                 str(path), "is compressed, so no image in it can be read by its place",
