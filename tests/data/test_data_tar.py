@@ -160,6 +160,8 @@ def test_folders_of_shards(tmp_path):
         f"tar:{tmp_path}", {"train": "train", "validation": "validation"}
     ).splits
     assert colours(splits["validation"]) == [3, 4]
+    (tmp_path / "train" / "shard-1.tar.gz").write_bytes(gzip.compress(b""))
+    refused(f"tar:{tmp_path}", "train/shard-1.tar.gz: is compressed")
     write(tmp_path / "train-0000.tar", samples(range(2)))
     refused(f"tar:{tmp_path}", "holds train-0000.tar beside the folder train")
 

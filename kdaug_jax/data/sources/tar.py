@@ -33,6 +33,7 @@ from kdaug_jax.data.sources.shards import (
     parse_shard,
     shards_by_split,
     split_of_stem,
+    split_of_word,
 )  # fmt: skip
 from kdaug_jax.errors import ConfigError, DataError
 from kdaug_jax.images.decode import SUFFIXES
@@ -121,7 +122,10 @@ def _shards(path: str, given: Mapping[str, str]) -> dict[str, list[Path]]:
         for end in ("*.tar.*", "*.tgz"):
             for file in sorted(root.rglob(end)):
                 # Where some were unpacked, the others of their split would be missed.
-                split = split_of_stem(parse_shard(_unpacked(file)).stem)
+                split = (
+                    split_of_word(file.parent.name) if file.parent != root
+                    else split_of_stem(parse_shard(_unpacked(file)).stem)
+                )
                 left = not shards or split in shards and not _unpacked(file).is_file()
                 if left and file.is_file():
                     _check_format(file)
