@@ -165,6 +165,10 @@ def test_columns_that_have_to_be_chosen(tmp_path):
     refused(source, "has no column 'masks'; did you mean mask", error=ConfigError, image="masks")
     refused(source, r"column 'name' is string, not encoded", image="name", label="label")
     refused(source, r"column 'mask' is struct<.*integers or texts", image="image", label="mask")
+    write(tmp_path / "train.parquet", range(4), metadata={}, label=None,
+          id=pa.array(range(4)), fine_label=pa.array([0, 1, 0, 1]))  # fmt: skip
+    refused(source, "may be the label: id, fine_label; choose one, such as data.label='fine_label'",
+            error=ConfigError)
     # The schema of Hugging Face says which they are.
     write(tmp_path / "train.parquet", range(4), **more)
     assert load(source).splits["train"].label.tolist() == [0, 1, 2, 0]

@@ -187,9 +187,10 @@ def _choose(
             raise ConfigError(where, f"{path} has no column '{given}'", suggest(given, types))
         return given
     if len(candidates) > 1:
+        example = next((name for name in candidates if use in name.lower()), candidates[0])
         raise ConfigError(
             where, f"{path} has several columns that may be the {use}: {', '.join(candidates)}",
-            f"choose one, such as {where}='{candidates[0]}'",
+            f"choose one, such as {where}='{example}'",
         )
     if not candidates:
         what = "encoded images" if use == "image" else "class numbers"
