@@ -35,7 +35,13 @@ from kdaug_jax.data.human import read_human
 from kdaug_jax.data.options import DEFAULTS, ReadOptions, check_options
 from kdaug_jax.data.order import indices
 from kdaug_jax.data.sources import SOURCES, find_source, from_arrays, register
-from kdaug_jax.data.splits import choose, describe_parts, missing_classes, overlaps
+from kdaug_jax.data.splits import (
+    choose,
+    describe_parts,
+    missing_classes,
+    overlaps,
+    replaced_within,
+)
 from kdaug_jax.data.statistics import describe_sizes
 from kdaug_jax.data.statistics import statistics as pixel_statistics
 from kdaug_jax.errors import ConfigError, DataError
@@ -65,7 +71,10 @@ def load(
     with _opened(source, options) as base:
         for line in describe_parts(splits, base.splits):
             options.say(f"{source}: {line}")
-        chosen = {use: choose(base.splits, use, text, source) for use, text in splits.items()}
+        chosen = {
+            use: replaced_within(choose(base.splits, use, text, source))
+            for use, text in splits.items()
+        }
     for line in missing_classes(chosen, base.class_names):
         options.say(f"warning: {line}")
     return Dataset(chosen, base.class_names)

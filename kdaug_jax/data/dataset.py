@@ -13,6 +13,9 @@ from PIL import Image
 
 from kdaug_jax.errors import ConfigError, DataError
 
+# Classes that have numbers for names: one stray number would make as many names.
+MOST_NUMBERED = 1_000_000
+
 
 @runtime_checkable
 class Reader(Protocol):
@@ -222,6 +225,29 @@ def directory(source: str, argument: str) -> Path:
 def numbered(count: int) -> tuple[str, ...]:
     """Returns the class names "0" to "count-1", for data without any."""
     return tuple(str(number) for number in range(count))
+
+
+def classes_of(
+    label: np.ndarray, where: str, *, most: int = MOST_NUMBERED, least: int = -1
+) -> int:
+    """Returns the number of classes that numbers without names make: the highest and one.
+
+    Args:
+      label: `i[N]`, class numbers.
+      where: file or source, for messages.
+      most: how many classes there may be.
+      least: the lowest number that is let pass; -1 may mean "no label".
+
+    Raises:
+      DataError: a number is below `least`, or `most` or more.
+    """
+    wrong = np.flatnonzero((label < least) | (label >= most))
+    if len(wrong):
+        raise DataError(
+            where, f"example {wrong[0]} has label {label[wrong[0]]} ({len(wrong)} such)",
+            f"without class names it must be 0..{most - 1}",
+        )
+    return int(label.max(initial=-1)) + 1
 
 
 def make_split(

@@ -110,11 +110,23 @@ def build_index(
             path.unlink(missing_ok=True)
     bad = known.state == BAD
     _tell(where, listing, known, options)
-    if bad.all():
+    rows = next_good(bad)
+    if rows is None:
         raise DataError(where, "no image can be decoded", "check data.source")
-    good = np.flatnonzero(~bad)
-    rows = good[np.searchsorted(good, np.arange(len(bad))) % len(good)]
     return Index(rows, known.sizes[rows], digest)
+
+
+def next_good(bad: np.ndarray) -> np.ndarray | None:
+    """Returns which image stands at each position: itself, or the next good one where it is bad.
+
+    Args:
+      bad: `bool[N]`; the first follows the last.
+
+    Returns:
+      `i64[N]`, None if all are bad.
+    """
+    good = np.flatnonzero(~bad)
+    return good[np.searchsorted(good, np.arange(len(bad))) % len(good)] if len(good) else None
 
 
 def index_threads() -> int:

@@ -17,6 +17,7 @@ slices that share a bound never share an example and leave none out.
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 import re
 from collections.abc import Collection, Mapping, Sequence
@@ -25,7 +26,10 @@ from fractions import Fraction
 import numpy as np
 
 from kdaug_jax.data.dataset import Split
-from kdaug_jax.errors import ConfigError
+from kdaug_jax.data.index import next_good
+from kdaug_jax.errors import ConfigError, DataError
+from kdaug_jax.images.encoded import EncodedReader
+from kdaug_jax.images.readers import FileReader
 
 _BOUND = r"\s*(-?\d+(?:\.\d+)?%|-?\d+)?\s*"
 _SLICE = re.compile(rf"([^\[\](),:%]+?)\s*(?:\[{_BOUND}:{_BOUND}\])?")
@@ -83,6 +87,31 @@ def choose(splits: Mapping[str, Split], use: str, text: str, source: str) -> Spl
         return base.take(np.sort(stratified_order(base.label, seed)[start:stop]))
     _check_slice(where, text, match[1], base.label, start, stop)
     return base.take(np.arange(start, stop))
+
+
+def replaced_within(part: Split) -> Split:
+    """Returns a part whose images that cannot be decoded are replaced by others of the part.
+
+    The next good image of the base split, which stands in the place of such an image, may belong to
+    another part: a network would be trained on what it is evaluated on.
+
+    Args:
+      part: of a base split on disk; others are returned as they are.
+
+    Raises:
+      DataError: none of its images can be decoded.
+    """
+    reader = part.reader
+    if not isinstance(reader, FileReader | EncodedReader):
+        return part
+    bad = reader.rows != part.index
+    if not bad.any():
+        return part
+    place = next_good(bad)
+    if place is None:
+        where = reader.directory if isinstance(reader, FileReader) else reader.where
+        raise DataError(where, "no image of a part can be decoded", "take a larger part")
+    return dataclasses.replace(part, reader=reader.take(place), label=part.label[place])
 
 
 def _check_slice(
@@ -274,9 +303,13 @@ def _base(splits: Mapping[str, Split], where: str, name: str, source: str) -> Sp
         remedy = ("take it from train: data.train='stratified(train[:90%])', "
                   "data.validation='stratified(train[90%:])'")
     else:
-        remedy = f"set {where}='{(_close(base, splits) or list(splits))[0]}' or another of these"
-        if where == "data.test":
-            remedy += ", or data.test='' if there is no test split"
+        test = where == "data.test"
+        # What a run learns or chooses by is no advice for what it is tested on.
+        free = [name for name in splits if not test or name not in PARTED]
+        named = (_close(base, free) or free)[:1]
+        remedies = [f"{where}='{name}' or another of these" for name in named]
+        remedies += ["data.test='' if there is no test split"] * test
+        remedy = "set " + ", or ".join(remedies)
     raise ConfigError(where, f"'{source}' has no split '{name}', but {known}", remedy)
 
 

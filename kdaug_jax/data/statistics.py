@@ -21,6 +21,8 @@ STATISTICS_BYTES = 1 << 30
 # As many are read where sizes differ.
 MIXED_IMAGES = 2048
 _CHUNK_BYTES = 1 << 24
+# What readers of files and containers say of where their pixels come from.
+READ_FROM = ("options", "directory", "where", "column", "field")
 
 
 def statistics(split: Split) -> tuple[np.ndarray, np.ndarray]:
@@ -96,8 +98,12 @@ def _size(size: np.ndarray) -> str:
 
 
 def _kept_path(split: Split, rows: np.ndarray) -> Path:
-    key = hashlib.sha256(split.index[rows].astype("<i4").tobytes())
-    key.update(repr(getattr(split.reader, "options", None)).encode())
+    positions = getattr(split.reader, "rows", split.index)  # of what is read
+    key = hashlib.sha256(positions[rows].astype("<i8").tobytes())
+    # The digest is that of names and sizes: images of another place, or of another column of the
+    # same files, may have the same ones.
+    read_from = [getattr(split.reader, name, None) for name in READ_FROM]
+    key.update(repr(read_from).encode("utf-8", "surrogateescape"))
     return cache_directory() / f"statistics-{split.digest[:32]}-{key.hexdigest()[:32]}.npz"
 
 

@@ -96,19 +96,24 @@ def entries(place: str | os.PathLike[str], passed: Passed) -> list[os.DirEntry[s
             passed.add("hidden", entry.path)
             continue
         if entry.is_symlink():
-            _check_link(entry.path)
+            check_link(entry.path)
         visible.append(entry)
     return visible
 
 
-def _check_link(path: str) -> None:
+def check_link(path: str | os.PathLike[str]) -> None:
+    """Validates that a link leads somewhere.
+
+    Raises:
+      DataError: it does not.
+    """
     try:
         os.stat(path)
     except OSError as error:
         what = f"is a link to {printable(os.readlink(path))}, which does not exist"
         if error.errno != errno.ENOENT:
             what = f"is a link that cannot be followed ({error.strerror})"
-        raise DataError(printable(path), what, "mend or remove it") from None
+        raise DataError(printable(str(path)), what, "mend or remove it") from None
 
 
 def folders(place: str | os.PathLike[str], passed: Passed) -> tuple[str, ...]:

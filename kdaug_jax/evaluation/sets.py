@@ -7,6 +7,7 @@ then cut to these.
 from __future__ import annotations
 
 import contextlib
+import functools
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -20,7 +21,7 @@ from kdaug_jax.data.options import no_bar
 from kdaug_jax.data.recorded import class_changes
 from kdaug_jax.data.sources.argument import split_argument
 from kdaug_jax.data.statistics import describe_sizes
-from kdaug_jax.errors import ConfigError
+from kdaug_jax.errors import ConfigError, DataError
 from kdaug_jax.evaluation.build import parse_view
 from kdaug_jax.evaluation.data_sets import read_options
 from kdaug_jax.evaluation.eval_step import Moment
@@ -39,6 +40,11 @@ from kdaug_jax.types import Info, TrainState
 SETS = "sets"
 # Sources that hold each corruption in five severities.
 CORRUPTED = ("cifar10c", "cifar100c", "imagenetc")
+# Sources whose classes, where they have no names, are counted by the labels that occur: one that
+# occurs in no image of a set keeps its logit.
+COUNTED = ("arrays", "idx", "parquet", "tar")
+# Sources made of the test set of another, in its order.
+OF_TEST_SETS = {"cifar10c": "cifar10", "cifar100c": "cifar100"}
 # Sources whose folders are a part of ImageNet's classes, by position among the 1,000.
 PARTS = {"imageneta": IMAGENET_A, "imagenetr": IMAGENET_R}
 # Sources whose folders are ImageNet's classes, by WordNet id or by number.
@@ -94,6 +100,7 @@ def load_sets(
     """
     options = read_options(full["data"], say, progress)
     sets: list[SetData] = []
+    tests = functools.cache(lambda kind: _test_labels(kind, full["data"]["source"], options))
     for group, text in full["eval"]["sets"]:
         for suffix, corruption, source in _expand(group, text):
             name = group + suffix
@@ -103,6 +110,11 @@ def load_sets(
                 dataset = data.load_test(source, options)
             split = dataset.splits["test"]
             classes = _classes(group, source, dataset.class_names, class_names)
+            if 0 < len(classes) < len(class_names) and all(group != other.group for other in sets):
+                say(f"eval.sets '{group}': holds {len(classes):,} of the {len(class_names):,} "
+                    "classes, and only their logits count")
+            if (test := tests(source.partition(":")[0])) is not None:
+                _check_same_labels(source, split, full["data"]["source"], test)
             _check_size(name, full["eval"]["view"], split, info)
             imagenetc = source.startswith("imagenetc:")
             normalized = imagenetc and len(dataset.class_names) == IMAGENET_CLASSES
@@ -158,6 +170,27 @@ def set_of(
     return SetData(name, name, "", False, source, split, ())
 
 
+def _test_labels(kind: str, trained: str, options: data.ReadOptions) -> np.ndarray | None:
+    """Returns the labels of the test set of which a set is made, None where it is not at hand."""
+    if kind not in OF_TEST_SETS or trained.partition(":")[0] != OF_TEST_SETS[kind]:
+        return None
+    return data.load_test(trained, options).splits["test"].label
+
+
+def _check_same_labels(source: str, split: data.Split, trained: str, test: np.ndarray) -> None:
+    """Validates that a corrupted test set has the labels of that test set, in its order."""
+    if np.array_equal(test, split.label):
+        return
+    what = f"has {len(split):,} examples, and the test split of '{trained}' {len(test):,}"
+    if len(test) == len(split):
+        row = int(np.argmax(test != split.label))
+        what = (
+            f"example {row} has label {split.label[row]}, and {test[row]} in the test split of "
+            f"'{trained}'"
+        )
+    raise DataError(source, what, "unpack its archive again")
+
+
 @contextlib.contextmanager
 def _of_set(group: str) -> Iterator[None]:
     """Says which set an error of a source concerns."""
@@ -196,10 +229,13 @@ def _classes(
     given = [class_key(name) for name in names]
     if given == keys:
         return ()
+    kind = source.partition(":")[0]
+    numbers = list(data.numbered(len(keys)))
+    if kind in COUNTED and keys == numbers and given == numbers[: len(given)]:
+        return ()
     number = {key: position for position, key in enumerate(keys)}
     if set(given) <= set(number) and len(number) == len(keys):
         return tuple(number[key] for key in given)
-    kind = source.partition(":")[0]
     if len(keys) == IMAGENET_CLASSES and _in_standard_order(keys):
         wnids = all(is_wordnet_id(key) for key in keys)
         if kind in PARTS and not wnids:

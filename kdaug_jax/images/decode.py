@@ -280,15 +280,15 @@ def _on_background(
     image: Image.Image, where: str, index: int, options: DecodeOptions, wide: bool
 ) -> Image.Image:
     """Returns an RGB image; `wide` if the file had 16-bit colours, of which 8 bits are left."""
-    if not image.has_transparency_data or options.alpha == "drop":
-        return image if image.mode == "RGB" else image.convert("RGB")  # which would copy
-    if wide:
+    if wide and image.has_transparency_data:
         # Pillow compares the 16-bit key with 8-bit pixels, and so misses every hole.
         raise DataError(
             where, f"image {index} has 16-bit colours of which one is transparent, which cannot be "
             "put on a background",
             "store it with 8 bits, or let data.bad_images='skip' pass over it",
         )
+    if not image.has_transparency_data or options.alpha == "drop":
+        return image if image.mode == "RGB" else image.convert("RGB")  # which would copy
     rgba = image.convert("RGBA")
     if rgba.getextrema()[3][0] == 255:
         return rgba.convert("RGB")

@@ -30,6 +30,7 @@ class ParquetReader(EncodedReader):
       stamps: bytes and modification time (ns) of each when it was indexed.
       column: path of the column of bytes, such as "image.bytes".
       file_start: `i64[F+1]`, first row of each file, and the number of all rows.
+      file_group: `i64[F+1]`, first row group of each file, and the number of all.
       group_start: `i64[G+1]`, first row of each row group, and the number of all rows.
     """
 
@@ -37,6 +38,7 @@ class ParquetReader(EncodedReader):
     stamps: tuple[tuple[int, int], ...]
     column: str
     file_start: np.ndarray
+    file_group: np.ndarray
     group_start: np.ndarray
 
     def content(self, position: int) -> bytes:
@@ -47,8 +49,8 @@ class ParquetReader(EncodedReader):
         """
         file = self._file(position)
         group = _last_start(self.group_start, position)
-        first = _last_start(self.group_start, int(self.file_start[file]))
-        values = _groups.read(self.files[file], self.stamps[file], group - first, self.column)
+        in_file = group - int(self.file_group[file])
+        values = _groups.read(self.files[file], self.stamps[file], in_file, self.column)
         content = values[position - int(self.group_start[group])].as_py()
         if content is None:
             raise DataError(

@@ -42,7 +42,7 @@ IMAGE, LABEL = made.arrays()["train"]
         (lambda d: "folder:" + "x" * 300, "cannot be read (File name too long)"),
         (lambda d: "synthetic:8x8,4,4000000000000", "does not fit into memory (Unable to allocate"),
         # Labels
-        (lambda d: npz(d, y=LABEL - 1), "(train): example 0 has label -1 (4 such); with "),
+        (lambda d: npz(d, y=LABEL - 1), "(train): example 0 has label -1 (4 such); without "),
         (lambda d: npz(d, y=LABEL / 2), "labels are float64; integer class numbers are wanted"),
         (lambda d: npz(d, y=LABEL[:5]), "12 images and 5 labels; one label an image is wanted"),
         # Images of other kinds

@@ -322,10 +322,36 @@ def test_a_flat_validation_folder(tmp_path, load, lines):
             splits=splits, kind=ConfigError)
 
 
-def test_a_flat_test_folder_has_no_labels(tmp_path, load):
-    tree(tmp_path, "train/cat/1.png", "test/1.png")
-    refused(load, tmp_path, "test: holds 1 images and no class folders; set data.test to another "
-            "split, or data.test='' for none", splits=TRAIN | {"test": "test"})
+def test_folders_beside_flat_images_are_counted(tmp_path, load, lines):
+    tree(tmp_path, "train/cat/1.png", "val/1.png", "val/more/2.png")
+    (tmp_path / "labels").write_text("1.png,cat\n")
+    splits = TRAIN | {"validation": "validation"}
+    assert len(load(f"folder:{tmp_path}?val_labels={tmp_path}/labels", splits).splits) == 2
+    assert "val: passed over 1 folders beside the images (first: more)" in "".join(lines)
+
+
+def test_a_flat_test_folder_has_no_labels(tmp_path, load, lines):
+    tree(tmp_path, "train/cat/1.png", "val/cat/1.png", "test/1.png")
+    # No line advises to report on it.
+    load(tmp_path, TRAIN | {"validation": "val"})
+    assert lines == [f"{tmp_path}/test: holds no class folders, so it has no labels and is no "
+                     "split"]
+    refused(load, tmp_path, "has no split 'test', but train, validation; set data.test='' if",
+            splits=TRAIN | {"test": "test"}, kind=ConfigError)
+    tree(tmp_path, "extra/1.png")
+    refused(load, tmp_path, "extra: holds 1 images and no class folders; use another split",
+            splits={"train": "extra"})
+
+
+def test_classes_that_hold_folders_only_are_told_from_splits(tmp_path, load, lines):
+    tree(tmp_path, "cat/in/1.png", "dog/in/1.png", "dog/out/1.png")
+    refused(load, tmp_path, "has no split 'train', but cat, dog", kind=ConfigError)
+    assert lines == [f"{tmp_path}: its folders cat, dog hold folders, so they are splits; if they "
+                     "are classes, move them into a folder 'train'"]
+    (tmp_path / "train").mkdir()
+    for name in ("cat", "dog"):
+        (tmp_path / name).rename(tmp_path / "train" / name)
+    assert load(tmp_path).splits["train"].label.tolist() == [0, 1, 1]
 
 
 def test_the_tree_of_kaggle(tmp_path, load):

@@ -1,5 +1,7 @@
 import os
+import struct
 import time
+import zlib
 
 import numpy as np
 import pytest
@@ -137,6 +139,15 @@ def test_statistics_follow_pixels_that_change_without_the_digest(images):
     assert after.mean != before.mean
 
 
+def test_statistics_are_not_those_of_another_folder_with_the_same_digest(tmp_path):
+    """Files without compression have equal bytes whatever they show."""
+    for folder, level in (("dark", 10), ("light", 200)):
+        write(tmp_path / folder / "train/cat/0.bmp", (5, 4), level)
+    for folder, level in (("dark", 10), ("light", 200), ("dark", 10)):
+        split = load(tmp_path / folder)
+        assert data.describe(data.Dataset({"train": split}, ("cat",))).mean[0] == level
+
+
 def test_bad_images_are_refused_by_name(images):
     file = images / "train/cat/2.png"
     file.write_bytes(b"text")
@@ -177,6 +188,29 @@ def test_bad_images_are_replaced_by_the_next_good_one(images, opened):
         load(images).image_at(1)
 
 
+def test_a_bad_image_is_replaced_by_one_of_its_own_part(tmp_path):
+    """The next one of all may be held out: training would see what it is evaluated on."""
+    for number in range(6):
+        write(tmp_path / "set/train/cat" / f"{number}.png", (5, 4 + number), number)
+    for number in (2, 5):
+        (tmp_path / "set/train/cat" / f"{number}.png").write_bytes(b"")
+    options = ReadOptions(bad_images="skip", say=lambda line: None)
+
+    def levels(**parts):
+        splits = data.load(f"folder:{tmp_path / 'set'}", parts, options).splits
+        return [
+            [split.image_at(row).getpixel((0, 0))[0] for row in range(len(split))]
+            for split in splits.values()
+        ]
+
+    assert levels(train="train") == [[0, 1, 3, 3, 4, 0]]
+    assert levels(train="train[:3]", validation="train[3:]") == [[0, 1, 0], [3, 4, 3]]
+    first, second = levels(train="holdout(50%)", validation="holdout(50%)")
+    assert len(first) == len(second) == 3 and not set(first) & set(second)
+    with pytest.raises(DataError, match="set/train: no image of a part can be decoded; take a lar"):
+        levels(train="train[5:]")
+
+
 def test_no_good_image_at_all(images):
     for number in range(4):
         (images / "train/cat" / f"{number}.png").write_bytes(b"x")
@@ -190,6 +224,23 @@ def test_transparent_images_are_not_skipped(images):
     with pytest.raises(DataError, match="image 1 is partly transparent"):
         split.image_at(1)
     assert load(images, bad_images="skip", alpha="white").image_at(1).getpixel((0, 0))[0] == 255
+
+
+def test_colours_of_sixteen_bits_with_a_transparent_one_are_skipped(images):
+    """As the message of such a file advises."""
+    header = b"IHDR" + struct.pack(">IIBBBBB", 4, 4, 16, 2, 0, 0, 0)
+    rows = (b"\0" + struct.pack(">3H", 1, 2, 3) * 4) * 4
+    chunks = header, b"tRNS" + struct.pack(">3H", 1, 2, 3), b"IDAT" + zlib.compress(rows), b"IEND"
+    (images / "train/cat/1.png").write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(chunk) - 4) + chunk + struct.pack(">I", zlib.crc32(chunk))
+        for chunk in chunks
+    ))
+    with pytest.raises(DataError, match="or let data.bad_images='skip' pass over it"):
+        load(images).image_at(1)
+    lines = []
+    split = load(images, lines, bad_images="skip")
+    assert "1 of 4 images cannot be decoded" in lines[0] and len(split) == 4
+    assert split.image_at(1).tobytes() == split.image_at(2).tobytes()
 
 
 def test_orientations_are_told(images):

@@ -165,9 +165,40 @@ def test_columns_that_have_to_be_chosen(tmp_path):
     refused(source, "has no column 'masks'; did you mean mask", error=ConfigError, image="masks")
     refused(source, r"column 'name' is string, not encoded", image="name", label="label")
     refused(source, r"column 'mask' is struct<.*integers or texts", image="image", label="mask")
+    write(tmp_path / "train.parquet", range(4), metadata={}, label=None,
+          id=pa.array(range(4)), fine_label=pa.array([0, 1, 0, 1]))  # fmt: skip
+    refused(source, "may be the label: id, fine_label; choose one, such as data.label='fine_label'",
+            error=ConfigError)
     # The schema of Hugging Face says which they are.
     write(tmp_path / "train.parquet", range(4), **more)
     assert load(source).splits["train"].label.tolist() == [0, 1, 2, 0]
+
+
+@pytest.mark.parametrize("names, what", [
+    (("bee", "apple", "car"), "has 'bee' for class 0, and the set has 'apple'; use files whose"),
+    (("apple", "bee"), "has no name for class 2, and the set has 'car'"),
+    (("apple", "bee", "car", "dog"), "has 'dog' for class 3, and the set has no name"),
+])  # fmt: skip
+def test_files_that_name_other_classes_are_refused(tmp_path, names, what):
+    """Each file counts its labels by its own names: what is read as the others' would shift."""
+    write(tmp_path / "train-0.parquet", range(4))
+    write(tmp_path / "test.parquet", range(2), metadata=features(names))
+    source = f"parquet:{tmp_path}"
+    load(source)  # what a run does not use hinders it not
+    refused(source, f"test.parquet: {what}", BOTH)
+    write(tmp_path / "test.parquet", range(2), metadata={})  # names nothing
+    load(source, BOTH)
+    write(tmp_path / "train-1.parquet", range(4), metadata=features(names))
+    refused(source, f"train-1.parquet: {what}")
+
+
+@pytest.mark.parametrize("labels, what", [
+    (pa.array([0, 9**10]), r"\(train\): example 1 has label 3486784401 .*must be 0..999999"),
+    (pa.array([0, 2**63], pa.uint64()), "row 1: has the label 9223372036854775808; class numbers"),
+])  # fmt: skip
+def test_a_stray_class_number_makes_no_million_of_names(tmp_path, labels, what):
+    write(tmp_path / "train.parquet", range(2), metadata={}, label=labels)
+    refused(f"parquet:{tmp_path}", what)
 
 
 def test_labels_of_text_are_named(tmp_path):
@@ -274,6 +305,17 @@ def test_class_names_beside_the_files(tmp_path):
         (tmp_path / file).unlink()
 
 
+def test_files_and_row_groups_without_rows_shift_no_image(tmp_path):
+    full = pq.read_table(write(tmp_path / "train-1.parquet", range(2, 6)))
+    write(tmp_path / "train-2.parquet", [])
+    with pq.ParquetWriter(tmp_path / "train-0.parquet", full.schema) as writer:
+        for start, stop in ((0, 0), (0, 2), (2, 4), (4, 4)):
+            writer.write_table(full.slice(start, stop - start))
+    split = load(f"parquet:{tmp_path}").splits["train"]
+    assert colours(split) == [2, 3, 4, 5] * 2
+    assert split.label.tolist() == [2, 0, 1, 2] * 2
+
+
 def test_row_groups_are_read_once_while_they_are_kept(tmp_path, monkeypatch):
     write(tmp_path / "train.parquet", range(12), rows=4)
     train = load(f"parquet:{tmp_path}").splits["train"]
@@ -308,8 +350,7 @@ def test_large_row_groups_are_told(tmp_path, monkeypatch):
     monkeypatch.setattr(parquet, "SLOW_GROUP_BYTES", 1)
     data.load(f"parquet:{tmp_path}", {"train": "train"}, options)
     (line,) = lines
-    command = line[line.index("python -c ") :].replace("python ", sys.executable + " ")
-    (tmp_path / "NEW").mkdir()
+    command = line[line.index("mkdir ") :].replace("python ", sys.executable + " ")
     subprocess.run(command, shell=True, check=True, cwd=tmp_path)
     new = tmp_path / "NEW" / "train.parquet"
     assert pq.read_schema(new).metadata[b"huggingface"]

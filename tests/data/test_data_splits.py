@@ -214,6 +214,18 @@ def test_what_is_wrong_with_a_split(text, message):
         choose(BASE, "train", text, "made")
 
 
+def test_no_test_split_is_not_made_of_the_training_split():
+    for splits, remedy in (
+        ({"train": BASE["train"], "validation": BASE["train"]}, "set data.test='' if there is no "
+         "test split"),
+        ({"train": BASE["train"], "extra": BASE["train"]}, "set data.test='extra' or another of "
+         "these, or data.test='' if there is no test split"),
+    ):
+        with pytest.raises(ConfigError) as caught:
+            choose(splits, "test", "test", "made")
+        assert str(caught.value).endswith(f"; {remedy}")
+
+
 @pytest.mark.parametrize("text", ["pba_reduced(4, 4)", "holdout(15%)"])
 def test_what_parts_train_in_two_has_no_test_part(text):
     with pytest.raises(ConfigError, match=r"data.test: (pba_reduced|holdout) has a part for"):

@@ -160,6 +160,8 @@ def test_folders_of_shards(tmp_path):
         f"tar:{tmp_path}", {"train": "train", "validation": "validation"}
     ).splits
     assert colours(splits["validation"]) == [3, 4]
+    (tmp_path / "train" / "shard-1.tar.gz").write_bytes(gzip.compress(b""))
+    refused(f"tar:{tmp_path}", "train/shard-1.tar.gz: is compressed")
     write(tmp_path / "train-0000.tar", samples(range(2)))
     refused(f"tar:{tmp_path}", "holds train-0000.tar beside the folder train")
 
@@ -210,7 +212,7 @@ def test_what_damages_an_archive_is_refused_by_name(tmp_path):
          f"has a damaged member header at byte {starts[4]}"),
         (b"", "is cut short or damaged .empty file"),
         (b"text" * 200, "is cut short or damaged"),
-        (gzip.compress(whole), "is compressed.*unpack it once: gunzip -c"),
+        (gzip.compress(whole), "is compressed.*unpack it once: gunzip <"),
         (b"\x28\xb5\x2f\xfd" + whole, "is compressed.*unzstd"),
     ):
         path.write_bytes(change)
@@ -225,6 +227,42 @@ def test_what_damages_an_archive_is_refused_by_name(tmp_path):
 def test_a_damaged_archive_in_a_directory_of_compressed_ones(tmp_path):
     (tmp_path / "train-0000.tar.gz").write_bytes(gzip.compress(b""))
     refused(f"tar:{tmp_path}", "train-0000.tar.gz: is compressed, so no image")
+
+
+@pytest.mark.parametrize("name", ["train-0.tar.gz", "train-0.tgz", "train-0.tar"])
+def test_the_command_that_unpacks_an_archive_works_beside_it(tmp_path, name):
+    place = tmp_path / "my set"
+    content = write(place / "train-0.tar", samples(range(3))).read_bytes()
+    (place / "train-0.tar").unlink()
+    (place / name).write_bytes(gzip.compress(content))
+    command = refused(f"tar:{place}", "is compressed").split("unpack it once: ")[1]
+    subprocess.run(["sh", "-c", command], check=True, cwd=place)
+    assert colours(data.load(f"tar:{place}", {"train": "train"}).splits["train"]) == [0, 1, 2]
+
+
+def test_a_stray_class_number_makes_no_million_of_names(tmp_path):
+    source, _ = archive(tmp_path, [*samples([0]), ("b.png", png(1)), ("b.cls", b"999999999")])
+    refused(source, r"\(train\): example 1 has label 999999999 \(1 such\); without class "
+            r"names it must be 0..999999")
+
+
+def test_archives_that_were_not_unpacked_beside_others_are_not_missed(tmp_path):
+    place = shards(tmp_path / "set")
+    packed = place / "train-0002.tar.gz"
+    packed.write_bytes(gzip.compress((place / "train-0000.tar").read_bytes()))
+    command = refused(f"tar:{place}", "train-0002.tar.gz: is compressed").split("it once: ")[1]
+    subprocess.run(["sh", "-c", command], check=True)
+    (place / "train-0000.tar.idx").write_text("an index of others")
+    (place / "photographs.tar.gz").write_bytes(packed.read_bytes())  # none of these splits
+    assert colours(data.load(f"tar:{place}", {"train": "train"}).splits["train"]) == [
+        *range(8), *range(5)
+    ]
+
+
+def test_a_link_to_an_archive_that_is_not_there_is_refused(tmp_path):
+    place = shards(tmp_path / "set")
+    (place / "train-0002.tar").symlink_to(tmp_path / "nowhere.tar")
+    refused(f"tar:{place}", "train-0002.tar: is a link to .*nowhere.tar, which does not exist; me")
 
 
 def test_samples_that_are_not_whole(tmp_path):
@@ -251,9 +289,10 @@ def test_samples_that_are_not_whole(tmp_path):
     source, _ = archive(
         tmp_path, [("a.png", image), ("a.jpg", b"?"), ("a.cls2", b"1"), ("a.cls", b"0")]
     )
-    options = ReadOptions(image="png", label="cls2")
-    split = data.load(source, {"train": "train"}, options).splits["train"]
-    assert split.label.tolist() == [1] and colours(split) == [1]
+    for image, label in (("png", "cls2"), (".PNG", ".cls2")):
+        options = ReadOptions(image=image, label=label)
+        split = data.load(source, {"train": "train"}, options).splits["train"]
+        assert split.label.tolist() == [1] and colours(split) == [1]
 
 
 def test_links_and_sparse_members_are_refused(tmp_path):

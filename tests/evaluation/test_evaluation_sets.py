@@ -141,7 +141,8 @@ def test_no_choice_is_made_by_a_set(place, run, capsys, tmp_path):
 
 def test_a_set_of_some_classes_cuts_the_logits(place, trained, tmp_path):
     images(tmp_path / "part", ("eel", "bee", "cat"), 5, seed=7)
-    results, _ = evaluate(place, trained, (("part", f"folder:{tmp_path / 'part'}"),))
+    results, console = evaluate(place, trained, (("part", f"folder:{tmp_path / 'part'}"),))
+    assert "eval.sets 'part': holds 3 of the 5 classes, and only their logits count" in console
     split = data.load_test(f"folder:{tmp_path / 'part'}").splits["test"]
     every = logits(f"folder:{place / 'base'}", trained[0], split)
     of_set = every[:, [1, 2, 4]]  # bee, cat, eel
@@ -186,10 +187,10 @@ def test_a_set_of_the_networks_size_is_not_cropped_again(tmp_path, place, tiny_f
 
 def test_all_corruptions_give_a_mean_error(tmp_path, tiny_family):
     random = np.random.RandomState(0)
-    made.cifar(tmp_path / "cifar", 10, per_file=16)
+    _, label = made.cifar(tmp_path / "cifar", 10, per_file=16)["test"]
     for name in CORRUPTIONS:
-        np.save(tmp_path / f"{name}.npy", random.randint(0, 256, (20, 32, 32, 3), dtype=np.uint8))
-    np.save(tmp_path / "labels.npy", np.tile(random.randint(0, 10, 4), 5))
+        np.save(tmp_path / f"{name}.npy", random.randint(0, 256, (80, 32, 32, 3), dtype=np.uint8))
+    np.save(tmp_path / "labels.npy", np.tile(label, 5))
     sets = (
         ("c", f"cifar10c:{tmp_path}"),
         ("fog", f"cifar10c:{tmp_path}?corruption=fog"),
@@ -218,6 +219,33 @@ def test_all_corruptions_give_a_mean_error(tmp_path, tiny_family):
     line = next(row for row in console.getvalue().splitlines() if "c_brightness_1/" in row)
     assert len(line) < 400 and "more in metrics.jsonl" in line
     assert evaluate_run(config, tmp_path / "w", stream=io.StringIO())[""] == results
+
+
+def test_corrupted_images_have_the_labels_of_the_test_set(tmp_path):
+    _, label = made.cifar(tmp_path / "cifar", 10)["test"]
+    source = f"cifar10:{tmp_path / 'cifar'}"
+    full = configs.validate(tiny_config(
+        data=dict(source=source, validation="test"), eval=dict(sets=(("c", f"cifar10c:{tmp_path}"
+                                                                      "?corruption=fog"),)),
+    ))
+    dataset = data.load(source, {"train": "train"})
+    info = data.describe(dataset)
+
+    def load(labels):
+        np.save(tmp_path / "fog.npy", np.zeros((5 * len(labels), 32, 32, 3), np.uint8))
+        np.save(tmp_path / "labels.npy", np.tile(labels, 5))
+        return load_sets(full, info, dataset.class_names, lambda line: None)
+
+    assert all((item.split.label == label).all() for item in load(label))
+    with pytest.raises(DataError) as caught:
+        load((label + [0, 1, 0, 0]) % 10)
+    assert str(caught.value) == (
+        f"cifar10c:{tmp_path}?corruption=fog&severity=1: example 1 has label "
+        f"{(label[1] + 1) % 10}, and {label[1]} in the test split of '{source}'; unpack its "
+        "archive again"
+    )
+    with pytest.raises(DataError, match="has 3 examples, and the test split of '.*' 4; unpack"):
+        load(label[:3])
 
 
 def corrupted(normalized):
@@ -279,6 +307,15 @@ def test_the_errors_of_alexnet_are_those_on_imagenet_c_alone(place, tmp_path):
         folders(tmp_path / name / "fog" / "3", classes)
         loaded = set_of(place, f"imagenetc:{tmp_path / name}?corruption=fog&severity=3", WNIDS)
         assert loaded.normalized == normalized
+
+
+def test_a_set_without_class_names_keeps_all_logits(place):
+    """Its classes are counted by the labels that occur; the highest ones may not."""
+    pixels, label = np.zeros((6, SIDE, SIDE, 3), np.uint8), np.arange(6) % 3
+    counted = data.register("counted", data.from_arrays({"test": (pixels, label)}))
+    assert classes_of(place, counted, tuple("01234")) == ()
+    named = data.register("named", data.from_arrays({"test": (pixels, label)}, ("a", "c", "b")))
+    assert classes_of(place, named, tuple("abcde")) == (0, 2, 1)
 
 
 def test_classes_of_sets_of_imagenet(place, tmp_path):

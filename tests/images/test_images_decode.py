@@ -240,7 +240,8 @@ def test_half_transparent_pixels_are_blended():
 def test_a_transparent_colour_of_sixteen_bits_cannot_be_seen():
     wide = RGB.astype(np.uint16) * 257
     content = png(wide, 16, 2, struct.pack(">3H", *wide[1, 1].tolist()))
-    for options in (DecodeOptions(), WHITE, BLACK, TURNED):
+    # "drop" is what an index asks whether an image can be skipped.
+    for options in (DecodeOptions(), WHITE, BLACK, TURNED, DecodeOptions(alpha="drop")):
         with pytest.raises(DataError) as caught:
             decode(content, "file", 0, options)
         assert str(caught.value) == (

@@ -11,7 +11,14 @@ from typing import Any
 
 import numpy as np
 
-from kdaug_jax.data.dataset import Dataset, Deferred, Split, numbered, split_of_arrays
+from kdaug_jax.data.dataset import (
+    Dataset,
+    Deferred,
+    Split,
+    classes_of,
+    numbered,
+    split_of_arrays,
+)
 from kdaug_jax.data.options import DEFAULTS, ReadOptions
 from kdaug_jax.errors import DataError, suggest
 
@@ -132,19 +139,12 @@ def _split(path: Path, name: str, label: np.ndarray, classes: int) -> Split:
 def _numbers(labels: Mapping[str, Any], where: str) -> tuple[str, ...]:
     """Returns numbers as class names: as many as "train" has, else as all splits have."""
     known = {"train": labels["train"]} if "train" in labels else labels
-    highest, most = -1, sum(np.size(label) for label in labels.values())
+    count, most = 0, sum(np.size(label) for label in labels.values())
     for name, label in known.items():
         label = np.asarray(label)
         if label.dtype.kind not in "iu":
             raise DataError(
                 f"{where} ({name})", f"labels are {label.dtype}", "integer class numbers are wanted"
             )
-        wrong = np.flatnonzero((label.ravel() < 0) | (label.ravel() >= most))
-        if len(wrong):
-            raise DataError(
-                f"{where} ({name})",
-                f"example {wrong[0]} has label {label.ravel()[wrong[0]]} ({len(wrong)} such)",
-                f"with {most} examples and no class_names it must be 0..{most - 1}",
-            )
-        highest = max(highest, int(label.max(initial=-1)))
-    return numbered(highest + 1)
+        count = max(count, classes_of(label.ravel(), f"{where} ({name})", most=most, least=0))
+    return numbered(count)

@@ -99,10 +99,19 @@ def read_tree(
                         "one split, 'train'")
             read = functools.partial(read_classes, root, names, classes, options, complete=True)
             return Dataset(Deferred({"train": read}), classes)
+        elif len(names) > 1:
+            options.say(printable(
+                f"{root}: its folders {', '.join(names[:2])}{', …' * (len(names) > 2)} hold "
+                "folders, so they are splits; if they are classes, move them into a folder 'train'"
+            ))
     places = _splits(root, names)
     classes = class_order(_class_names(places), order, str(root), advice)
     if not classes:
         raise DataError(str(root), f"holds no class folders in {', '.join(names)}", LAYOUT)
+    test = places.get("test")
+    if test and not folders(test, Passed()):  # as that of ILSVRC2012, whose labels are not public
+        options.say(f"{test}: holds no class folders, so it has no labels and is no split")
+        del places["test"]
     return Dataset(
         Deferred({
             name: functools.partial(_read_split, name, place, classes, labels, advice, options)
@@ -153,14 +162,14 @@ def _read_split(
         flat = images(place, passed)
         if flat and name == "validation" and labels is not None:
             numbers = read_labels(labels, flat, classes, str(place), options)
+            for folder_name in names:
+                passed.add("folders beside the images", str(place / folder_name))
             return split_of_files(place, flat, numbers, classes, passed, options, complete=False)
         if flat:
-            remedy = f"set data.{name} to another split"
+            remedy = "use another split"
             if name == "validation":
                 remedy = ("name a file whose lines hold a file name and a class: "
                           + advice.split("?")[0] + "?val_labels=FILE")
-            elif name == "test":
-                remedy += ", or data.test='' for none"
             raise DataError(
                 str(place), f"holds {len(flat)} images and no class folders", remedy
             )

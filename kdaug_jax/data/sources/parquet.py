@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import itertools
 import json
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -11,7 +12,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from kdaug_jax.data.dataset import Dataset, Deferred, Split, directory, make_split, numbered
+from kdaug_jax.data.dataset import (
+    Dataset,
+    Deferred,
+    Split,
+    classes_of,
+    directory,
+    make_split,
+    numbered,
+)
 from kdaug_jax.data.index import Listing, build_index
 from kdaug_jax.data.options import DEFAULTS, ReadOptions
 from kdaug_jax.data.sources.argument import split_argument
@@ -82,7 +91,8 @@ def parquet(argument: str, options: ReadOptions = DEFAULTS) -> Dataset:
     if columns.text:
         names = tuple(sorted(set(labels(first))))
     elif not names:
-        names = numbered(int(labels(first).max(initial=-1)) + 1)
+        where = f"{files[first][0].parent.absolute()} ({first})"
+        names = numbered(classes_of(labels(first), where))
     readers = {
         name: functools.partial(_split, name, paths, columns, names, labels, options)
         for name, paths in files.items()
@@ -177,9 +187,10 @@ def _choose(
             raise ConfigError(where, f"{path} has no column '{given}'", suggest(given, types))
         return given
     if len(candidates) > 1:
+        example = next((name for name in candidates if use in name.lower()), candidates[0])
         raise ConfigError(
             where, f"{path} has several columns that may be the {use}: {', '.join(candidates)}",
-            f"choose one, such as {where}='{candidates[0]}'",
+            f"choose one, such as {where}='{example}'",
         )
     if not candidates:
         what = "encoded images" if use == "image" else "class numbers"
@@ -303,8 +314,17 @@ def _labels(paths: list[Path], columns: Columns) -> np.ndarray:
                 row_name(str(path), row), f"has no label ({column.null_count} such)",
                 "use a split with labels",
             )
-        dtype = object if columns.text else np.int64
-        parts.append(np.array(column.to_pylist(), dtype))
+        if columns.text:
+            parts.append(np.array(column.to_pylist(), object))
+            continue
+        numbers = column.to_numpy()
+        above = np.flatnonzero(numbers > np.iinfo(np.int64).max)
+        if len(above):
+            raise DataError(
+                row_name(str(path), above[0]), f"has the label {numbers[above[0]]}",
+                "class numbers from 0 are wanted",
+            )
+        parts.append(numbers.astype(np.int64))
     return np.concatenate(parts)
 
 
@@ -315,15 +335,17 @@ def _split(
     files = [str(path.absolute()) for path in paths]
     place = str(paths[0].parent.absolute())
     where = f"{place} ({name})"
+    for path in paths:
+        _check_names(path, columns.label, names)
     label = _numbers(labels(name), names, columns, where)
     stamps = tuple(stamp_of(path) for path in files)
-    file_start, group_start = _starts(paths, columns, options)
+    starts = _starts(paths, columns, options)
     reader = ParquetReader(
         where, np.arange(len(label)), np.zeros((len(label), 2), np.int32), options.decoding,
-        tuple(files), stamps, columns.image, file_start, group_start,
+        tuple(files), stamps, columns.image, *starts,
     )
     make_split(reader, label, len(names), where)  # before all images are opened
-    rows = np.diff(file_start)
+    rows = np.diff(reader.file_start)
     listing = Listing(
         Names.of(
             row_name(path.name, row)
@@ -337,14 +359,29 @@ def _split(
     return make_split(reader, label[index.rows], len(names), where, index.digest)
 
 
+def _check_names(path: Path, label: str, names: tuple[str, ...]) -> None:
+    """Validates that a file, if it names classes, names those of the set: numbers count them."""
+    features = _features((_schema(path).metadata or {}).get(b"huggingface", b""))
+    told = tuple(map(str, features.get(label, {}).get("names", ()) or names))
+    if told == names:
+        return
+    pairs = itertools.zip_longest(told, names)
+    number, (here, ours) = next((n, pair) for n, pair in enumerate(pairs) if pair[0] != pair[1])
+    here, ours = ("no name" if name is None else f"'{name}'" for name in (here, ours))
+    raise DataError(
+        str(path), f"has {here} for class {number}, and the set has {ours}",
+        "use files whose classes have the same names in the same order",
+    )
+
+
 def _starts(
     paths: list[Path], columns: Columns, options: ReadOptions
-) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the first rows of files and of row groups, `i64[F+1]` and `i64[G+1]`."""
+) -> tuple[np.ndarray, ...]:
+    """Returns `ParquetReader`'s `file_start`, `file_group` and `group_start`."""
     import pyarrow
     import pyarrow.parquet
 
-    in_file, in_group, largest = [], [], 0
+    in_file, groups, in_group, largest = [], [], [], 0
     for path in paths:
         try:
             footer = pyarrow.parquet.read_metadata(path)
@@ -358,6 +395,7 @@ def _starts(
                 "fetch the files of one version",
             )
         in_file.append(footer.num_rows)
+        groups.append(footer.num_row_groups)
         for number in range(footer.num_row_groups):
             group = footer.row_group(number)
             in_group.append(group.num_rows)
@@ -367,10 +405,10 @@ def _starts(
         options.say(
             f"{example.parent}: a row group holds up to {largest / 1e6:.0f} MB, all of which is "
             "decoded for each image of a shuffled order; to write files with small ones: "
-            f"python -c \"import pyarrow.parquet as p; p.write_table(p.read_table('{example}'), "
-            f"'NEW/{example.name}', row_group_size=10)\""
+            f"mkdir -p NEW && python -c \"import pyarrow.parquet as p; "
+            f"p.write_table(p.read_table('{example}'), 'NEW/{example.name}', row_group_size=10)\""
         )
-    return tuple(np.cumsum([0, *counts], dtype=np.int64) for counts in (in_file, in_group))
+    return tuple(np.cumsum([0, *counts], dtype=np.int64) for counts in (in_file, groups, in_group))
 
 
 def _numbers(

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from kdaug_jax.data.tree import check_link
 from kdaug_jax.errors import DataError
 
 # The words of each split in names of files and folders, as Hugging Face's `datasets` knows them.
@@ -107,11 +108,19 @@ def shards_by_split(root: Path, suffix: str, layout: str) -> dict[str, list[Path
 
 
 def files_with(folder: Path, suffix: str) -> list[Path]:
-    """Returns the files of a folder that have a suffix and are not hidden, by name."""
-    return [
+    """Returns the files of a folder that have a suffix and are not hidden, by name.
+
+    Raises:
+      DataError: one is a link that leads nowhere.
+    """
+    paths = [
         path for path in sorted(folder.iterdir())
-        if path.name.endswith(suffix) and not path.name.startswith(".") and path.is_file()
+        if path.name.endswith(suffix) and not path.name.startswith(".")
     ]
+    for path in paths:
+        if path.is_symlink():
+            check_link(path)
+    return [path for path in paths if path.is_file()]
 
 
 def ordered_shards(paths: Sequence[Path]) -> list[Path]:

@@ -11,11 +11,20 @@ import re
 import tarfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from shlex import quote
 from typing import BinaryIO, NamedTuple
 
 import numpy as np
 
-from kdaug_jax.data.dataset import Dataset, Deferred, Split, directory, make_split, numbered
+from kdaug_jax.data.dataset import (
+    Dataset,
+    Deferred,
+    Split,
+    classes_of,
+    directory,
+    make_split,
+    numbered,
+)
 from kdaug_jax.data.index import Bar, Listing, build_index, keep_scan, recall_scan
 from kdaug_jax.data.options import DEFAULTS, ReadOptions
 from kdaug_jax.data.sources.argument import split_argument
@@ -24,6 +33,7 @@ from kdaug_jax.data.sources.shards import (
     parse_shard,
     shards_by_split,
     split_of_stem,
+    split_of_word,
 )  # fmt: skip
 from kdaug_jax.errors import ConfigError, DataError
 from kdaug_jax.images.decode import SUFFIXES
@@ -89,7 +99,8 @@ def tar(argument: str, options: ReadOptions = DEFAULTS) -> Dataset:
         names = _class_names(Path(classes).expanduser())
     else:
         first = "train" if "train" in shards else min(shards)
-        names = numbered(int(samples(first).label.max(initial=-1)) + 1)
+        where = common_folder([str(path.absolute()) for path in shards[first]])
+        names = numbered(classes_of(samples(first).label, f"{where} ({first})"))
     readers = {
         name: functools.partial(_split, name, paths, samples, names, options)
         for name, paths in shards.items()
@@ -108,12 +119,19 @@ def _shards(path: str, given: Mapping[str, str]) -> dict[str, list[Path]]:
                 f"write tar:'{root}/train-*.tar?{option}={given[option]}'",
             )
         shards = shards_by_split(root, ".tar", LAYOUT)
-        if shards:
-            return shards
-        packed = [file for end in ("*.tar.*", "*.tgz") for file in sorted(root.rglob(end))]
-        if packed:
-            _check_format(packed[0])
-        raise DataError(str(root), "holds no .tar file", LAYOUT)
+        for end in ("*.tar.*", "*.tgz"):
+            for file in sorted(root.rglob(end)):
+                # Where some were unpacked, the others of their split would be missed.
+                split = (
+                    split_of_word(file.parent.name) if file.parent != root
+                    else split_of_stem(parse_shard(_unpacked(file)).stem)
+                )
+                left = not shards or split in shards and not _unpacked(file).is_file()
+                if left and file.is_file():
+                    _check_format(file)
+        if not shards:
+            raise DataError(str(root), "holds no .tar file", LAYOUT)
+        return shards
     patterns = {"train": path, **given}
     return {name: _expanded(pattern, name) for name, pattern in patterns.items()}
 
@@ -311,14 +329,25 @@ def scan_shard(path: str, image: str = "", label: str = "") -> tuple[list[Sample
     return samples, passed
 
 
+def _unpacked(path: Path) -> Path:
+    """Returns the archive that a compressed one is unpacked to, beside it."""
+    return path.with_name(path.name.removesuffix(".tgz").partition(".tar")[0] + ".tar")
+
+
 def _check_format(path: Path) -> None:
     with path.open("rb") as file:
         magic = file.read(8)
     for start, program in COMPRESSED.items():
         if magic.startswith(start):
+            target = _unpacked(path)
+            if target == path:  # which a shell would empty before it is read
+                target = path.with_name(f"unpacked-{path.name}")
+            command = f"{program} < {quote(str(path))} > {quote(str(target))}"
+            if target != _unpacked(path):
+                command += f" && mv {quote(str(target))} {quote(str(path))}"
             raise DataError(
                 str(path), "is compressed, so no image in it can be read by its place",
-                f"unpack it once: {program} -c {path} > {path.name.split('.')[0]}.tar",
+                f"unpack it once: {command}",
             )
 
 
@@ -361,7 +390,7 @@ def _check_end(path: str, file: BinaryIO, end: int) -> None:
         raise DataError(
             path, f"is cut short: it has no two blocks of zeros at its end, byte {end}",
             "fetch the archive again; if its writer leaves them out, append them with "
-            f"truncate -s +1024 {path}",
+            f"truncate -s +1024 {quote(path)}",
         )
 
 
@@ -387,9 +416,10 @@ def _sample(
                 f"{member.name}", "remove one of them",
             )
         by_suffix[_suffix(member)] = member
-    known = {image.lower()} if image else IMAGE_SUFFIXES
+    # As messages show them, suffixes may be given with their dot.
+    image, label = image.lower().removeprefix("."), label.lower().removeprefix(".") or LABEL_SUFFIX
+    known = {image} if image else IMAGE_SUFFIXES
     images = [suffix for suffix in by_suffix if suffix in known]
-    label = label.lower() or LABEL_SUFFIX
     hint = "give each sample an image and a class number"
     if any("." in suffix for suffix in by_suffix):
         hint += "; what follows the first dot of a name counts as its suffix"
