@@ -104,7 +104,9 @@ def read_runs(
                 config[vary] = config.pop(f"{vary}.base")
             if vary not in config:
                 raise ConfigError(vary, f"is not in {directory}", suggest(vary, config))
-            config = {name: value for name, value in config.items() if name == vary or not _ignored(name)}
+            config = {
+                name: value for name, value in config.items() if name == vary or not _ignored(name)
+            }
             configs.append((f"{directory} {member}".strip(), config, metrics))
     if not configs:
         raise ConfigError("workdir", "no run is left to compare", "name runs that are finished")

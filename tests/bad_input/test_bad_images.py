@@ -124,8 +124,8 @@ def test_a_class_without_images(tiny, place, tmp_path, capsys):
         file.unlink()
     # The class stays, so that numbers of classes and teachers stay what they are.
     assert tiny(sections(place), directory=tmp_path / "v") == 0
-    warned = ("warning: data.train has no example of 1 of 2 classes: 'ant'; of these classes, which "
-              "cannot be learnt, data.validation has 12 and data.test has 12")
+    warned = ("warning: data.train has no example of 1 of 2 classes: 'ant'; of these classes, "
+              "which cannot be learnt, data.validation has 12 and data.test has 12")
     assert capsys.readouterr().out.count(warned) == 1
 
 
