@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from kdaug_jax.metrics.classification import Pair, answered, clean, total
+from kdaug_jax.metrics.classification import Pair, answered, class_numbers, clean, total
 
 
 class Reliability(NamedTuple):
@@ -44,6 +44,7 @@ def reliability(
     Source: Guo et al. 2017, "On Calibration of Modern Neural Networks", eq. 3.
     """
     knows = answered(logits)
+    label = class_numbers(label, mask, logits.shape[-1])
     logits = clean(logits, mask)
     confidence = jnp.max(jax.nn.softmax(logits, axis=-1), axis=-1)
     right = (knows & (jnp.argmax(logits, axis=-1) == label)).astype(jnp.float32)
@@ -96,5 +97,7 @@ def brier(logits: jax.Array, label: jax.Array, mask: jax.Array) -> Pair:
     Source: Brier 1950, "Verification of Forecasts Expressed in Terms of Probability".
     """
     p = jax.nn.softmax(clean(logits, mask), axis=-1)
+    label = class_numbers(label, mask, logits.shape[-1])
     target = jax.nn.one_hot(label, logits.shape[-1], dtype=jnp.float32)
-    return total(jnp.sum(jnp.square(p - target), axis=-1), mask)
+    squares = jnp.sum(jnp.square(p - target), axis=-1)
+    return total(jnp.where(label < logits.shape[-1], squares, jnp.nan), mask)

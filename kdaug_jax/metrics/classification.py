@@ -2,8 +2,9 @@
 
 Rows that only fill a batch up are masked: they do not count, whatever they hold. Logits that name
 no class (see `answered`) are never right and agree with nothing; means of their logarithms are NaN.
-Labels are class numbers 0..C-1 and are not checked: with others, accuracies count the example as
-wrong and `nll` is NaN.
+Labels are class numbers 0..C-1, of any integer type. Others are refused where their values are
+known, outside of traced code; under `jit` accuracies and bins count such an example as wrong, means
+of logarithms and squares are NaN, and sums by class leave it out (see `class_numbers`).
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
+
+from kdaug_jax.types import need_class_numbers
 
 Pair = tuple[jax.Array, jax.Array]
 
@@ -36,6 +39,22 @@ def answered(logits: jax.Array) -> jax.Array:
     return jnp.isfinite(largest)
 
 
+def class_numbers(label: jax.Array, mask: jax.Array, classes: int) -> jax.Array:
+    """Returns labels `i32[B]`, with C in place of what is no class: it would count from the end.
+
+    Args:
+      label: `i32[B]`.
+      mask: `bool[B]`, False on rows that do not count.
+      classes: C.
+
+    Raises:
+      ArgumentError: a label that counts is not 0..C-1, where labels are not traced.
+    """
+    need_class_numbers(label, classes, mask)
+    label = jnp.asarray(label).astype(jnp.int32)
+    return jnp.where((label >= 0) & (label < classes), label, classes)
+
+
 def top_k_accuracy(logits: jax.Array, label: jax.Array, mask: jax.Array, k: ArrayLike) -> Pair:
     """Counts examples whose label is among the k largest logits; of equal ones the first win.
 
@@ -49,6 +68,7 @@ def top_k_accuracy(logits: jax.Array, label: jax.Array, mask: jax.Array, k: Arra
       (number right `f32[]`, number counted `f32[]`). Logits that hold a NaN are never right.
     """
     knows = answered(logits)
+    label = class_numbers(label, mask, logits.shape[-1])
     logits = clean(logits, mask)
     logit = jnp.take_along_axis(logits, label[:, None], axis=-1)
     first = jnp.arange(logits.shape[-1])[None, :] >= label[:, None]
@@ -83,6 +103,7 @@ def nll(logits: jax.Array, label: jax.Array, mask: jax.Array) -> Pair:
       (sum `f32[]`, number counted `f32[]`).
     """
     log_p = jax.nn.log_softmax(clean(logits, mask), axis=-1)
+    label = class_numbers(label, mask, logits.shape[-1])
     log_p_label = jnp.take_along_axis(log_p, label[:, None], axis=-1)
     return total(-log_p_label[:, 0], mask)
 

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from kdaug_jax.metrics.classification import Pair, clean, total
+from kdaug_jax.metrics.classification import Pair, class_numbers, clean, total
 
 # Lower bound of probabilities in a logarithm, where float32 has underflowed.
 TINY = float(np.finfo(np.float32).tiny)
@@ -80,7 +80,7 @@ def class_sums(vector: jax.Array, label: jax.Array, mask: jax.Array, classes: in
     Returns:
       Sums by class.
     """
-    cell = jnp.where(mask, label, classes)
+    cell = jnp.where(mask, class_numbers(label, mask, classes), classes)
     vector = jnp.where(mask[:, None], vector.astype(jnp.float32), 0.0)
     summed = jnp.zeros((classes, vector.shape[1]), jnp.float32).at[cell].add(vector, mode="drop")
     count = jnp.zeros(classes, jnp.float32).at[cell].add(1.0, mode="drop")
