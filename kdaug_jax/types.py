@@ -81,7 +81,7 @@ def need_class_numbers(label: ArrayLike, classes: int, mask: ArrayLike | None = 
     Raises:
       ArgumentError: one that counts is not 0..C-1.
     """
-    if not all(map(_is_known, (label, mask))):
+    if not (is_known(label) and is_known(mask)):
         return
     values = np.asarray(label)
     wrong = ((values < 0) | (values >= classes)) & (True if mask is None else np.asarray(mask))
@@ -92,7 +92,8 @@ def need_class_numbers(label: ArrayLike, classes: int, mask: ArrayLike | None = 
         )
 
 
-def _is_known(array: ArrayLike | None) -> bool:
+def is_known(array: Any) -> bool:
+    """Returns whether the values of an array can be looked at: neither traced nor elsewhere."""
     return not isinstance(array, jax.core.Tracer) and getattr(array, "is_fully_addressable", True)
 
 

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
+from kdaug_jax.metrics.arguments import need_rows
 from kdaug_jax.metrics.classification import answered, class_numbers, clean
 
 
@@ -23,6 +24,7 @@ def confusion(logits: jax.Array, label: jax.Array, mask: jax.Array) -> jax.Array
     Returns:
       `i32[C,C]`; counts of batches add up.
     """
+    need_rows(mask, logits)
     classes = logits.shape[-1]
     predicted = jnp.argmax(clean(logits, mask), axis=-1)
     counts = mask & answered(logits)
@@ -43,6 +45,7 @@ def unanswered(logits: jax.Array, label: jax.Array, mask: jax.Array) -> jax.Arra
     Returns:
       `i32[C]`; counts of batches add up.
     """
+    need_rows(mask, logits)
     counts = mask & ~answered(logits)
     label = class_numbers(label, mask, logits.shape[-1])
     # Compared and not scattered: every evaluation counts them, and TPUs scatter one by one.

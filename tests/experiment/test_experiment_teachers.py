@@ -15,7 +15,8 @@ from kdaug_jax import data, models
 from kdaug_jax.errors import CheckpointError, ConfigError, UserError
 from kdaug_jax.experiment import config as configs
 from kdaug_jax.experiment.frozen import functions, probing
-from kdaug_jax.experiment.frozen.adapting import adapted_logits, are_probabilities
+from kdaug_jax.experiment.frozen.adapting import adapted_logits
+from kdaug_jax.metrics.arguments import are_probabilities
 from kdaug_jax.models.foreign import safetensors_file
 from kdaug_jax.models.layers import Linear
 from kdaug_jax.training import loop

@@ -130,3 +130,55 @@ def test_labels_of_any_integer_type(name, dtype):
         np.testing.assert_array_equal,
         metric(logits, label.astype(dtype), mask), metric(logits, label, mask),
     )
+
+
+def softmax_metrics():
+    """Gives all metrics that take a softmax of their first argument, as functions of it."""
+    human = np.full((12, 5), 0.2, np.float32)
+    return {
+        "nll": lambda rows: metrics.nll(rows, LABEL, EVERY),
+        "brier": lambda rows: metrics.brier(rows, LABEL, EVERY),
+        "reliability": lambda rows: metrics.reliability(rows, LABEL, EVERY),
+        "predictive_kl": lambda rows: metrics.predictive_kl(LOGITS, rows, EVERY),
+        "effective_classes": lambda rows: metrics.effective_classes(rows, EVERY),
+        "human_kl_total": lambda rows: metrics.human_kl_total(rows, human, EVERY),
+        "human_cross_entropy": lambda rows: metrics.human_cross_entropy(rows, human, EVERY),
+    }
+
+
+@pytest.mark.parametrize("name", softmax_metrics())
+def test_probabilities_in_place_of_logits(name):
+    metric, probabilities = softmax_metrics()[name], jax.nn.softmax(LOGITS)
+    with pytest.raises(ArgumentError, match="these are probabilities; give logits, or the log"):
+        metric(probabilities)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6),
+        metric(jnp.log(probabilities)), metric(LOGITS),
+    )
+    metric(np.abs(LOGITS))  # positive by chance
+
+
+@pytest.mark.parametrize("arguments, words", [
+    ((LOGITS, LABEL[:1], EVERY), r"got labels int32\[1\]; must be class numbers, i32\[12\]"),
+    ((LOGITS, LABEL.astype(np.float32), EVERY), r"got labels float32\[12\]; must be class num"),
+    ((LOGITS, LABEL == 1, EVERY), r"got labels bool\[12\]"),
+    ((LOGITS, LABEL, EVERY.astype(np.int32)), r"got a mask int32\[12\]; must be bool\[12\]"),
+    ((LOGITS, LABEL, EVERY[:1]), r"got a mask bool\[1\]; must be bool\[12\]"),
+    ((LOGITS[0], LABEL, EVERY), r"got logits \[5\]; must be \[B,C\], of the same examples"),
+])
+@pytest.mark.parametrize("name", ["accuracy", "nll", "brier", "confusion", "reliability"])
+def test_shapes_and_types_that_would_broadcast(name, arguments, words):
+    for metric in (getattr(metrics, name), jax.jit(getattr(metrics, name))):
+        with pytest.raises(ArgumentError, match=words):
+            metric(*arguments)
+
+
+def test_two_networks_of_other_classes():
+    for metric in (metrics.agreement, metrics.predictive_kl):
+        with pytest.raises(ArgumentError, match=r"got logits \[12, 5\] and \[12, 4\]; must be"):
+            metric(LOGITS, LOGITS[:, :4], EVERY)
+
+
+def test_no_examples_are_not_well_calibrated():
+    sums = metrics.reliability(LOGITS, LABEL, np.zeros(12, bool))
+    assert np.isnan(metrics.ece(sums)) and np.isnan(metrics.mce(sums))
