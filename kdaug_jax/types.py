@@ -1,4 +1,4 @@
-"""Structs that every part of the package shares, and how features are chosen by name."""
+"""Structs that every part of the package shares, features by name, and class numbers."""
 
 from __future__ import annotations
 
@@ -66,6 +66,35 @@ class Outputs:
 
     logits: jax.Array
     features: dict[str, jax.Array]
+
+
+def need_class_numbers(label: ArrayLike, classes: int, mask: ArrayLike | None = None) -> None:
+    """Validates class numbers where their values are known, outside of traced code.
+
+    Traced ones cannot be looked at; who takes them says what others than 0..C-1 count as.
+
+    Args:
+      label: `i32[...]`, class numbers.
+      classes: C.
+      mask: `bool[...]`, False on rows that do not count; all count by default.
+
+    Raises:
+      ArgumentError: one that counts is not 0..C-1.
+    """
+    if not (is_known(label) and is_known(mask)):
+        return
+    values = np.asarray(label)
+    wrong = ((values < 0) | (values >= classes)) & (True if mask is None else np.asarray(mask))
+    if wrong.any():
+        raise ArgumentError(
+            f"got class number {values[wrong][0]} with {classes} classes",
+            f"must be 0..{classes - 1}",
+        )
+
+
+def is_known(array: Any) -> bool:
+    """Returns whether the values of an array can be looked at: neither traced nor elsewhere."""
+    return not isinstance(array, jax.core.Tracer) and getattr(array, "is_fully_addressable", True)
 
 
 def features_of(outputs: Outputs) -> dict[str, jax.Array]:

@@ -1,25 +1,28 @@
 """Compares finished runs: `python -m kdaug_jax.analysis.compare WORKDIR... --vary=PATH`.
 
 Runs that differ in `--vary` alone are paired by their seeds, so that the variance that they share
-cancels. Runs that differ elsewhere are refused.
+cancels. Runs that differ elsewhere, in their data or in their teachers are refused.
 """
 
 from __future__ import annotations
 
 import argparse
 import ast
-import itertools
+import fnmatch
 import re
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from scipy import stats
 
+from kdaug_jax.data.recorded import data_changes
 from kdaug_jax.errors import ConfigError, UserError, suggest
 from kdaug_jax.experiment.config import FREE, flatten
+from kdaug_jax.experiment.frozen.places import WORKDIR
+from kdaug_jax.experiment.members import members as members_of
 from kdaug_jax.runtime.console import table
 from kdaug_jax.runtime.workdir import read_json, read_results
 
@@ -81,14 +84,16 @@ def read_runs(
 
     Raises:
       ConfigError: a run is not finished, has no setting `vary`, is given twice, or differs from
-        the others in more than `vary` and seeds.
+        the others in more than `vary` and seeds, or in what data and teachers hold.
     """
     configs = []
+    records: dict[str, Mapping[str, Any]] = {}
     for directory in directories:
         results = read_results(directory)
         stored = read_json(directory / "config.json")
         if results is None or stored is None:
             raise ConfigError(str(directory), "holds no finished run", "train it to its end first")
+        records[str(directory)] = stored
         for member, metrics in results.items():
             if fault := metrics.get(FAILED):
                 say(f"{directory}: {member} was not finite at step {fault['step']} "
@@ -99,11 +104,14 @@ def read_runs(
                 config[vary] = config.pop(f"{vary}.base")
             if vary not in config:
                 raise ConfigError(vary, f"is not in {directory}", suggest(vary, config))
-            config = {name: value for name, value in config.items() if not _ignored(name)}
+            config = {
+                name: value for name, value in config.items() if name == vary or not _ignored(name)
+            }
             configs.append((f"{directory} {member}".strip(), config, metrics))
     if not configs:
         raise ConfigError("workdir", "no run is left to compare", "name runs that are finished")
     _same_elsewhere(configs, vary)
+    _same_inputs(records)
     names = [vary, *(name for name in SEEDS if name != vary)]
     runs = [
         Run({name: config[name] for name in names if name in config}, metrics)
@@ -117,7 +125,8 @@ def read_runs(
 
 
 def _ignored(path: str) -> bool:
-    return path in FREE or WITHOUT_EFFECT.fullmatch(path) is not None
+    free = any(fnmatch.fnmatchcase(path, pattern) for pattern in FREE)
+    return free or WITHOUT_EFFECT.fullmatch(path) is not None
 
 
 def _same_elsewhere(
@@ -134,19 +143,58 @@ def _same_elsewhere(
                 )
 
 
+def _same_inputs(records: Mapping[str, Mapping[str, Any]]) -> None:
+    """Raises ConfigError for the first run whose data or teachers are not those of the first."""
+    (first_name, first), *others = records.items()
+    for name, stored in others:
+        if changed := _changed_data(first, stored) + _changed_teachers(first, stored):
+            raise ConfigError(
+                name, f"was trained with other inputs than {first_name} ({'; '.join(changed)})",
+                "compare runs of the same data and teachers",
+            )
+
+
+def _changed_data(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[str]:
+    """Returns a line for each part of the data that differs though its name is the same."""
+    sections = [
+        {path: value for path, value in flatten(run["config"].get("data", {})).items()
+         if f"data.{path}" not in SEEDS and not _ignored(f"data.{path}")}
+        for run in (first, second)
+    ]
+    if _key(sections[0]) != _key(sections[1]) or not (first.get("data") and second.get("data")):
+        return []
+    return data_changes(first, second["data"], second.get("contents", {}))
+
+
+def _changed_teachers(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[str]:
+    """Returns a line for each frozen network that differs though its checkpoint is the same."""
+    lines = []
+    for name, record in first.get("frozen", {}).items():
+        places = [run["config"]["networks"].get(name, {}).get("checkpoint")
+                  for run in (first, second)]
+        other = second.get("frozen", {}).get(name)
+        trained = str(places[0]).startswith(WORKDIR)  # by each run for itself
+        if trained or not other or _key(places[0]) != _key(places[1]):
+            continue
+        if other.get("digest") != record.get("digest"):
+            lines.append(f"networks.{name}: steps {record.get('steps')} -> {other.get('steps')}, "
+                         f"other weights in {places[0]}")
+    return lines
+
+
 def _overrides(stored: Mapping[str, Any], member: str) -> dict[str, Any]:
     """Returns what sets a member of a population apart, by config path."""
-    grid, names = stored["config"].get("population") or (), stored.get("members") or ()
-    if grid and member in names:
-        values = list(itertools.product(*(values for _, values in grid)))[names.index(member)]
-        pairs: Iterator[tuple[str, Any]] = zip((path for path, _ in grid), values, strict=True)
-    else:
+    grid = stored["config"].get("population") or ()
+    # By name: a resumed run may list the values in another order than the one they are stored in.
+    by_name = {known.name: known.overrides for known in members_of(grid)}
+    overrides = by_name.get(member)
+    if overrides is None:
         parts = (part.split("=", 1) for part in re.split(r",(?=[\w.]+=)", member) if part)
-        pairs = ((path, _value(text)) for path, text in parts)
+        overrides = {path: _value(text) for path, text in parts}
     config = flatten(stored["config"])
     return {
         path if path in config or f"{path}.base" not in config else f"{path}.base": value
-        for path, value in pairs
+        for path, value in overrides.items()
     }
 
 

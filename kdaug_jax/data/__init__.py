@@ -88,7 +88,7 @@ def load_test(source: str, options: ReadOptions = DEFAULTS) -> Dataset:
       options: see `load`.
 
     Returns:
-      A `Dataset` with the split "test".
+      A `Dataset` with the split "test". A line is said if it lacks classes.
 
     Raises:
       UserError: as `load`; or there are several splits, and none is called "test".
@@ -104,7 +104,10 @@ def load_test(source: str, options: ReadOptions = DEFAULTS) -> Dataset:
                 f"name the folder of one of them, such as {place}" if folder else
                 "name a source with that split, or with one split alone",
             )
-        return Dataset({"test": base.splits[name]}, base.class_names)
+        test = Dataset({"test": base.splits[name]}, base.class_names)
+    for line in missing_classes({source: test.splits["test"]}, test.class_names, prefix=""):
+        options.say(f"warning: {line}")
+    return test
 
 
 @contextlib.contextmanager

@@ -205,13 +205,14 @@ def base_name(name: str, splits: Collection[str]) -> str:
 
 
 def missing_classes(
-    chosen: Mapping[str, Split], class_names: Sequence[str]
+    chosen: Mapping[str, Split], class_names: Sequence[str], prefix: str = "data."
 ) -> list[str]:
     """Returns a line for each part that has no example of some classes.
 
     Args:
       chosen: parts by use.
       class_names: by number.
+      prefix: put before each use to name a part.
     """
     counts = {
         use: np.bincount(split.label, minlength=len(class_names)) for use, split in chosen.items()
@@ -222,12 +223,12 @@ def missing_classes(
         if not len(absent):
             continue
         named = ", ".join(f"'{class_names[number]}'" for number in absent[:5])
-        line = f"data.{use} has no example of {len(absent):,} of {len(count):,} classes: {named}"
+        line = f"{prefix}{use} has no example of {len(absent):,} of {len(count):,} classes: {named}"
         line += ", ..." if len(absent) > 5 else ""
         held = {
             other: int(others[absent].sum()) for other, others in counts.items() if other != use
         }
-        held = [f"data.{other} has {number:,}" for other, number in held.items() if number]
+        held = [f"{prefix}{other} has {number:,}" for other, number in held.items() if number]
         if use == "train" and held:
             line += f"; of these classes, which cannot be learnt, {' and '.join(held)}"
         lines.append(line)

@@ -285,11 +285,11 @@ def list_classes(
 
 def split_of_files(
     place: str | os.PathLike[str], files: Files, label: Sequence[int],
-    names: Sequence[str], passed: Passed, options: ReadOptions, *, complete: bool,
+    names: Sequence[str], passed: Passed, options: ReadOptions,
 ) -> Split:
     """Makes a split of files.
 
-    A line tells what was passed over, and which classes have no image.
+    A line tells what was passed over. A class may have no image: `missing_classes` tells which.
 
     Args:
       place: the directory of the split.
@@ -298,13 +298,12 @@ def split_of_files(
       names: the names of all classes.
       passed: what was passed over.
       options: how images are read.
-      complete: whether each class must have an image.
 
     Returns:
       A `Split` whose images are decoded on demand.
 
     Raises:
-      DataError: there is no image, a class has none where it must, or an image cannot be read.
+      DataError: there is no image, or one cannot be read.
     """
     counted = passed.below(place)
     place = os.path.abspath(place)
@@ -312,12 +311,6 @@ def split_of_files(
     if not files:
         raise DataError(place, f"holds no image{beside}", f"{SHOWN_FORMATS} files are wanted")
     numbers = np.asarray(label, np.int32)
-    empty = np.flatnonzero(np.bincount(numbers, minlength=len(names)) == 0)
-    if len(empty) and complete:
-        raise DataError(
-            os.path.join(place, names[empty[0]]), f"holds no image{beside}",
-            f"put {SHOWN_FORMATS} files there or remove the folder",
-        )
     if passed:
         options.say(f"{place}: passed over {counted}")
     if any(name.endswith(ILSVRC_PNG) for name in files.names):

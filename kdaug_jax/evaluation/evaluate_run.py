@@ -149,7 +149,8 @@ def evaluate_run(
     if eval_data and jax.process_index() == 0:
         file = directory / EVALUATIONS
         kept = {"data": {"source": eval_data, "examples": len(dataset.splits["test"]),
-                         "digest": split_digest(dataset.splits["test"])}, "results": results}
+                         "digest": split_digest(dataset.splits["test"])},
+                "step": _step(directory), "results": results}
         workdir.write_json(file, {**(workdir.read_json(file) or {}), eval_data: kept})
         console.say(f"kept in {file} as '{eval_data}'")
     return results

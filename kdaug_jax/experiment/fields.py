@@ -273,7 +273,8 @@ FIELDS: dict[str, Field] = {
     ),
     "checkpoint.keep": Field(2, "How many of the last checkpoints are kept.", Range(np.int64, 2)),
     "checkpoint.best": Field(
-        "eval/validation/accuracy", "Metric whose best checkpoint is kept too; empty: none."
+        "eval/validation/accuracy", "Metric whose best checkpoint is kept too, of a population by "
+        "its mean over the members; empty: none."
     ),
     "log.every_steps": Field(20, "Interval of the metrics of training in steps.", POSITIVE_COUNT),
     "precision": Field(

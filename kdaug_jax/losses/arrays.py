@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from kdaug_jax.errors import ArgumentError
+from kdaug_jax.types import need_class_numbers
 
 # Values that differ by less than this share of the largest may differ by rounding alone.
 ROUNDING = 16 * float(np.finfo(np.float32).eps)
@@ -184,15 +185,7 @@ def need_logits(
             f"got logits {list(student.shape)} and class numbers {list(labels.shape)}",
             f"class numbers must be {batch}",
         )
-    if isinstance(labels, jax.core.Tracer) or not getattr(labels, "is_fully_addressable", True):
-        return
-    values = np.asarray(labels)
-    illegal = values[(values < 0) | (values >= classes)]
-    if illegal.size:
-        raise ArgumentError(
-            f"got class number {illegal.flat[0]} with {classes} classes",
-            f"must be 0..{classes - 1}",
-        )
+    need_class_numbers(labels, classes)
 
 
 def _need_shape(has: str, other: str, shape: tuple[int, ...], given: tuple[int, ...]) -> None:

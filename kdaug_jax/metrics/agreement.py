@@ -5,7 +5,8 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
-from kdaug_jax.metrics.classification import Pair, answered, clean, total
+from kdaug_jax.metrics.arguments import need_rows
+from kdaug_jax.metrics.classification import Pair, answered, log_probabilities, total
 
 
 def agreement(student: jax.Array, teacher: jax.Array, mask: jax.Array) -> Pair:
@@ -22,6 +23,7 @@ def agreement(student: jax.Array, teacher: jax.Array, mask: jax.Array) -> Pair:
 
     Source: Stanton et al. 2021, "Does Knowledge Distillation Really Work?", section 3.
     """
+    need_rows(mask, student, teacher)
     knows = answered(student) & answered(teacher)
     same = knows & (jnp.argmax(student, axis=-1) == jnp.argmax(teacher, axis=-1))
     return total(same.astype(jnp.float32), mask)
@@ -40,7 +42,8 @@ def predictive_kl(student: jax.Array, teacher: jax.Array, mask: jax.Array) -> Pa
 
     Source: Stanton et al. 2021, "Does Knowledge Distillation Really Work?", section 3.
     """
-    log_s, log_t = (jax.nn.log_softmax(clean(z, mask), axis=-1) for z in (student, teacher))
+    need_rows(mask, student, teacher)
+    log_s, log_t = (log_probabilities(z, mask) for z in (student, teacher))
     p = jnp.exp(log_t)
     return total(jnp.sum(p * jnp.where(p > 0, log_t - log_s, 0.0), axis=-1), mask)
 
@@ -55,6 +58,6 @@ def effective_classes(logits: jax.Array, mask: jax.Array) -> Pair:
     Returns:
       (sum `f32[]`, number counted `f32[]`), 1..C an example.
     """
-    log_p = jax.nn.log_softmax(clean(logits, mask), axis=-1)
+    log_p = log_probabilities(logits, mask)
     p = jnp.exp(log_p)
     return total(jnp.exp(-jnp.sum(p * jnp.where(p > 0, log_p, 0.0), axis=-1)), mask)

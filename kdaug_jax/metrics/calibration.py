@@ -8,7 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from kdaug_jax.metrics.classification import Pair, answered, clean, total
+from kdaug_jax.metrics.arguments import need_logits, need_rows
+from kdaug_jax.metrics.classification import Pair, answered, class_numbers, clean, total
 
 
 class Reliability(NamedTuple):
@@ -43,7 +44,10 @@ def reliability(
 
     Source: Guo et al. 2017, "On Calibration of Modern Neural Networks", eq. 3.
     """
+    need_rows(mask, logits)
+    need_logits(logits, mask)
     knows = answered(logits)
+    label = class_numbers(label, mask, logits.shape[-1])
     logits = clean(logits, mask)
     confidence = jnp.max(jax.nn.softmax(logits, axis=-1), axis=-1)
     right = (knows & (jnp.argmax(logits, axis=-1) == label)).astype(jnp.float32)
@@ -72,14 +76,15 @@ def gaps(sums: Reliability) -> tuple[np.ndarray, np.ndarray]:
 
 
 def ece(sums: Reliability) -> float:
-    """Expected calibration error: the mean gap over examples; see `gaps`."""
+    """Expected calibration error: the mean gap over examples, NaN for none; see `gaps`."""
     gap, share = gaps(sums)
-    return float(np.sum(gap * share))
+    return float(np.sum(gap * share)) if share.any() else float("nan")
 
 
 def mce(sums: Reliability) -> float:
-    """Maximum calibration error: the largest gap of a bin; see `gaps`."""
-    return float(np.max(gaps(sums)[0]))
+    """Maximum calibration error: the largest gap of a bin, NaN of no examples; see `gaps`."""
+    gap, share = gaps(sums)
+    return float(np.max(gap)) if share.any() else float("nan")
 
 
 def brier(logits: jax.Array, label: jax.Array, mask: jax.Array) -> Pair:
@@ -95,6 +100,10 @@ def brier(logits: jax.Array, label: jax.Array, mask: jax.Array) -> Pair:
 
     Source: Brier 1950, "Verification of Forecasts Expressed in Terms of Probability".
     """
+    need_rows(mask, logits)
+    need_logits(logits, mask)
     p = jax.nn.softmax(clean(logits, mask), axis=-1)
+    label = class_numbers(label, mask, logits.shape[-1])
     target = jax.nn.one_hot(label, logits.shape[-1], dtype=jnp.float32)
-    return total(jnp.sum(jnp.square(p - target), axis=-1), mask)
+    squares = jnp.sum(jnp.square(p - target), axis=-1)
+    return total(jnp.where(label < logits.shape[-1], squares, jnp.nan), mask)

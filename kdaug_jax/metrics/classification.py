@@ -2,8 +2,10 @@
 
 Rows that only fill a batch up are masked: they do not count, whatever they hold. Logits that name
 no class (see `answered`) are never right and agree with nothing; means of their logarithms are NaN.
-Labels are class numbers 0..C-1 and are not checked: with others, accuracies count the example as
-wrong and `nll` is NaN.
+Labels are class numbers 0..C-1, of any integer type. Others are refused where their values are
+known, outside of traced code, as are probabilities in place of logits; under `jit` accuracies and
+bins count such an example as wrong, means of logarithms and squares are NaN, and sums by class
+leave it out (see `class_numbers`).
 """
 
 from __future__ import annotations
@@ -13,6 +15,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
+
+from kdaug_jax.metrics.arguments import need_labels, need_logits, need_rows
 
 Pair = tuple[jax.Array, jax.Array]
 
@@ -24,7 +28,15 @@ def total(value: jax.Array, mask: jax.Array) -> Pair:
 
 def clean(logits: jax.Array, mask: jax.Array) -> jax.Array:
     """Returns logits in float32 with zeros in masked rows, so that no NaN of theirs can spread."""
+    need_rows(mask, logits)
     return jnp.where(mask[:, None], logits.astype(jnp.float32), 0.0)
+
+
+def log_probabilities(logits: jax.Array, mask: jax.Array) -> jax.Array:
+    """Returns log softmax `f32[B,C]` of logits, see `clean`; known probabilities are refused."""
+    need_rows(mask, logits)
+    need_logits(logits, mask)
+    return jax.nn.log_softmax(clean(logits, mask), axis=-1)
 
 
 def answered(logits: jax.Array) -> jax.Array:
@@ -34,6 +46,22 @@ def answered(logits: jax.Array) -> jax.Array:
     """
     largest = jnp.max(logits.astype(jnp.float32), axis=-1)  # NaN where any is
     return jnp.isfinite(largest)
+
+
+def class_numbers(label: jax.Array, mask: jax.Array, classes: int) -> jax.Array:
+    """Returns labels `i32[B]`, with C in place of what is no class: it would count from the end.
+
+    Args:
+      label: `i32[B]`.
+      mask: `bool[B]`, False on rows that do not count.
+      classes: C.
+
+    Raises:
+      ArgumentError: see `arguments.need_labels`.
+    """
+    need_labels(label, mask, classes)
+    label = jnp.asarray(label).astype(jnp.int32)
+    return jnp.where((label >= 0) & (label < classes), label, classes)
 
 
 def top_k_accuracy(logits: jax.Array, label: jax.Array, mask: jax.Array, k: ArrayLike) -> Pair:
@@ -48,7 +76,9 @@ def top_k_accuracy(logits: jax.Array, label: jax.Array, mask: jax.Array, k: Arra
     Returns:
       (number right `f32[]`, number counted `f32[]`). Logits that hold a NaN are never right.
     """
+    need_rows(mask, logits)
     knows = answered(logits)
+    label = class_numbers(label, mask, logits.shape[-1])
     logits = clean(logits, mask)
     logit = jnp.take_along_axis(logits, label[:, None], axis=-1)
     first = jnp.arange(logits.shape[-1])[None, :] >= label[:, None]
@@ -82,7 +112,8 @@ def nll(logits: jax.Array, label: jax.Array, mask: jax.Array) -> Pair:
     Returns:
       (sum `f32[]`, number counted `f32[]`).
     """
-    log_p = jax.nn.log_softmax(clean(logits, mask), axis=-1)
+    log_p = log_probabilities(logits, mask)
+    label = class_numbers(label, mask, logits.shape[-1])
     log_p_label = jnp.take_along_axis(log_p, label[:, None], axis=-1)
     return total(-log_p_label[:, 0], mask)
 

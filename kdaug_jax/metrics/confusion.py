@@ -7,7 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from kdaug_jax.metrics.classification import answered, clean
+from kdaug_jax.metrics.arguments import need_rows
+from kdaug_jax.metrics.classification import answered, class_numbers, clean
 
 
 def confusion(logits: jax.Array, label: jax.Array, mask: jax.Array) -> jax.Array:
@@ -23,9 +24,11 @@ def confusion(logits: jax.Array, label: jax.Array, mask: jax.Array) -> jax.Array
     Returns:
       `i32[C,C]`; counts of batches add up.
     """
+    need_rows(mask, logits)
     classes = logits.shape[-1]
     predicted = jnp.argmax(clean(logits, mask), axis=-1)
     counts = mask & answered(logits)
+    label = class_numbers(label, mask, classes)
     cell = jnp.where(counts, label * classes + predicted, classes * classes)
     counts = jnp.zeros(classes * classes, jnp.int32).at[cell].add(1, mode="drop")
     return counts.reshape(classes, classes)
@@ -42,7 +45,9 @@ def unanswered(logits: jax.Array, label: jax.Array, mask: jax.Array) -> jax.Arra
     Returns:
       `i32[C]`; counts of batches add up.
     """
+    need_rows(mask, logits)
     counts = mask & ~answered(logits)
+    label = class_numbers(label, mask, logits.shape[-1])
     # Compared and not scattered: every evaluation counts them, and TPUs scatter one by one.
     is_class = label[:, None] == jnp.arange(logits.shape[-1])[None, :]
     return jnp.sum(counts[:, None] & is_class, axis=0, dtype=jnp.int32)

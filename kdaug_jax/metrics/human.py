@@ -8,7 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from kdaug_jax.metrics.classification import Pair, clean, total
+from kdaug_jax.metrics.arguments import need_logits
+from kdaug_jax.metrics.classification import Pair, class_numbers, clean, log_probabilities, total
 
 # Lower bound of probabilities in a logarithm, where float32 has underflowed.
 TINY = float(np.finfo(np.float32).tiny)
@@ -38,6 +39,7 @@ def human_kl(logits: jax.Array, human: jax.Array) -> jax.Array:
 
 def human_kl_total(logits: jax.Array, human: jax.Array, mask: jax.Array) -> Pair:
     """Sums `human_kl` over the rows that count: (sum `f32[]`, number counted `f32[]`)."""
+    need_logits(logits, mask)
     return total(human_kl(clean(logits, mask), human), mask)
 
 
@@ -52,7 +54,7 @@ def human_cross_entropy(logits: jax.Array, human: jax.Array, mask: jax.Array) ->
     Returns:
       (sum `f32[]`, number counted `f32[]`).
     """
-    log_p = jax.nn.log_softmax(clean(logits, mask), axis=-1)
+    log_p = log_probabilities(logits, mask)
     return total(-jnp.sum(human * jnp.where(human > 0, log_p, 0.0), axis=-1), mask)
 
 
@@ -80,7 +82,7 @@ def class_sums(vector: jax.Array, label: jax.Array, mask: jax.Array, classes: in
     Returns:
       Sums by class.
     """
-    cell = jnp.where(mask, label, classes)
+    cell = jnp.where(mask, class_numbers(label, mask, classes), classes)
     vector = jnp.where(mask[:, None], vector.astype(jnp.float32), 0.0)
     summed = jnp.zeros((classes, vector.shape[1]), jnp.float32).at[cell].add(vector, mode="drop")
     count = jnp.zeros(classes, jnp.float32).at[cell].add(1.0, mode="drop")

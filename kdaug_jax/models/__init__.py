@@ -60,9 +60,12 @@ from kdaug_jax.models.layers import Mode
 from kdaug_jax.models.model import DTYPES, Model, Variables
 from kdaug_jax.models.normalization import statistics
 from kdaug_jax.models.variables import flatten, folded_norms, mismatches, take_branch
+from kdaug_jax.registry import is_import
 from kdaug_jax.types import Outputs
 
-__all__ = ["Model", "check", "create", "fold_batchnorm", "names", "register", "take_branch"]
+__all__ = [
+    "Model", "check", "create", "fold_batchnorm", "is_foreign", "names", "register", "take_branch",
+]
 
 _FAMILIES: tuple[ModuleType, ...] = (
     lenet,
@@ -115,6 +118,11 @@ def register(name: str, factory: Callable[..., Any]) -> str:
         raise ArgumentError(f"'{name}' is a network of this package", "use another name")
     _REGISTERED[name] = factory
     return name
+
+
+def is_foreign(name: str) -> bool:
+    """Returns whether a name means a network of a user's own, imported or registered."""
+    return name in _REGISTERED or is_import(name)
 
 
 def create(

@@ -35,7 +35,7 @@ from kdaug_jax.models.foreign.layouts import (
 )
 from kdaug_jax.models.foreign.names_file import read_names
 from kdaug_jax.models.foreign.safetensors_file import shown
-from kdaug_jax.models.foreign.timm_config import CONFIG, conflicts, read_config
+from kdaug_jax.models.foreign.timm_config import CONFIG, conflicts, is_unread, read_config
 from kdaug_jax.models.variables import flatten, unflatten
 from kdaug_jax.runtime import model_card, workdir
 from kdaug_jax.runtime.digest import require_sha256, sha256_file
@@ -152,6 +152,13 @@ def import_file(
         "source": path.name, "sha256": digest or sha256_file(path),
     })
     notes = []
+    if not card and is_unread(path):
+        notes.append(
+            f"{path.parent / CONFIG} names no architecture, as timm's do: it is not read, and may "
+            "be of a network that computes otherwise"
+        )
+    if any(name.rpartition(".")[2] == "n_averaged" for name in state):
+        notes.append("the weights are averaged ones: the file counts n_averaged")
     if not (statistics or card):
         notes.append(f"mean and std are those usual for {layout.name}: nothing stated them")
     if not zipfile.is_zipfile(path) and not digest and not card:

@@ -223,16 +223,24 @@ def view_notes(programs: Sequence[Program]) -> list[str]:
 
 
 def size_notes(programs: Sequence[Program], full: Mapping[str, Any], info: Info) -> list[str]:
-    """Returns a line if networks are evaluated on images of another size than they train on."""
+    """Returns a line for each network that is run on images of another size than its own.
+
+    One for trained networks that are evaluated at another size, then those of frozen ones.
+    """
+    lines = [
+        line for program in programs for line in compatibility.size_notes(
+            program.networks, program.pairs, program.view_specs, info
+        )
+    ]
     evaluated = parse_view(full["eval"]["view"], info).size
     others = {
         f"{spec.size[1]}×{spec.size[0]}" for program in programs for spec in program.view_specs
         if any(spec.name == view for _, view in program.pairs) and spec.size != evaluated
     }
-    if not others:
-        return []
-    return [f"trained on images of {', '.join(sorted(others))} pixels, evaluated on "
-            f"{evaluated[1]}×{evaluated[0]}"]
+    if others:
+        lines.insert(0, f"trained on images of {', '.join(sorted(others))} pixels, evaluated on "
+                     f"{evaluated[1]}×{evaluated[0]}")
+    return list(dict.fromkeys(lines))
 
 
 def teacher_label(name: str) -> str:

@@ -11,7 +11,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from kdaug_jax import data, registry
+from kdaug_jax import data, models
 from kdaug_jax.augment.engine import slow_ops
 from kdaug_jax.data.options import no_bar
 from kdaug_jax.errors import ConfigError
@@ -358,8 +358,8 @@ def _probe(setup: Setup, where: str, network: Network, variables: Mapping[str, A
     """Tries the networks that are not of this package on a few validation images."""
     for number, member in enumerate(network.members):
         parts = {part: tree.get(str(number), {}) for part, tree in variables.items()}
-        _probe(setup, where, member, parts)
-    foreign = network.facts.get("kind") == "function" or registry.is_import(
+        _probe(setup, f"{where} ({member.checkpoint})", member, parts)
+    foreign = network.facts.get("kind") == "function" or models.is_foreign(
         str(network.facts.get("name", ""))
     )
     if network.members or not foreign:

@@ -100,3 +100,159 @@ def test_errors(tmp_path, words, message, capsys):
         write_run(where, {"": row(0.5, 1.0)}, {"terms": {"kd": {"weight": 1.0}}})
     assert compare.main([str(where), *words]) == 2
     assert message in capsys.readouterr().err
+
+
+def compared(capsys, *words):
+    """Gives the exit status of the command line and what it printed."""
+    status = compare.main([*map(str, words)])
+    shown = capsys.readouterr()
+    return status, shown.out + shown.err
+
+
+def runs_of(tmp_path, **configs):
+    return [
+        write_run(tmp_path / name, {"": row(0.8, 0.4)}, config) for name, config in configs.items()
+    ]
+
+
+def test_one_setting_is_varied(tmp_path, capsys):
+    run = write_run(tmp_path / "a", {"": row(0.8, 0.4)}, {"seed": 0, "train": {"epochs": 1.0}})
+    status, text = compared(capsys, run, "--vary=seed", "--vary=train.epochs")
+    assert status == 2 and "--vary: is given twice (seed, train.epochs); compare runs in" in text
+
+
+@pytest.mark.parametrize("path, first, second", [
+    ("train.epochs", 1.0, 2.0), ("networks.student.name", "resnet8", "wrn_16_2"),
+    ("optim.schedule.milestones", [1, 2], [1, 3]), ("terms.kd.k", True, 1),
+])
+def test_runs_that_differ_elsewhere_are_refused_by_the_path(tmp_path, capsys, path, first, second):
+    def config(weight, value):
+        section, names = {}, path.split(".")
+        nested = section
+        for name in names[:-1]:
+            nested = nested.setdefault(name, {})
+        nested[names[-1]] = value
+        section.setdefault("terms", {}).setdefault("kd", {})["weight"] = weight
+        return section
+
+    a, b = runs_of(tmp_path, a=config(0.5, first), b=config(1.0, second))
+    status, text = compared(capsys, a, b, "--vary=terms.kd.weight")
+    assert status == 2 and text == (
+        f"error: {b}: has {path}={second!r}, and {a} has {first!r}; compare runs that differ in "
+        "terms.kd.weight and seeds alone\n"
+    )
+    # A setting that one of the two does not have is another, too.
+    (c,) = runs_of(tmp_path, c={"terms": {"kd": {"weight": 1.0}}})
+    status, text = compared(capsys, a, c, "--vary=terms.kd.weight")
+    assert status == 2 and f"{c}: has " in text and "=None" in text
+
+
+def test_runs_may_differ_in_what_changes_no_result(tmp_path, capsys):
+    def config(seed, place, workers, every):
+        return {"seed": seed, "views": {"x": {"place": place}}, "data": {"workers": workers},
+                "log": {"every_steps": every}}
+
+    a, b = runs_of(tmp_path, a=config(0, "host", 2, 10), b=config(1, "device", 0, 50))
+    assert compared(capsys, a, b, "--vary=seed")[0] == 0
+    # Even that may be compared on purpose.
+    status, text = compared(capsys, a, b, "--vary=log.every_steps")
+    assert status == 0 and "no two runs agree in their seeds" in text
+
+
+def test_swept_tuples_are_values(tmp_path, capsys):
+    path = "optim.schedule.milestones"
+    grid = [[path, [[2, 4], [3, 4]]], ["seed", [0, 1]]]
+    results = {
+        f"{path}={milestones},seed={seed}": row(0.8 + gain + seed / 100, 0.4)
+        for milestones, gain in (((2, 4), 0.0), ((3, 4), 0.03)) for seed in (0, 1)
+    }
+    config = {"population": grid, "seed": 0, "optim": {"schedule": {"milestones": [5, 6]}}}
+    run = write_run(tmp_path / "a", results, config)
+    status, text = compared(capsys, run, f"--vary={path}")
+    assert status == 0 and f"{path} (3, 4) against (2, 4): +3.00 points" in text
+    assert "over 2 pairs" in text
+    # A plain run lists them, as JSON does.
+    (plain,) = runs_of(tmp_path, b={"seed": 2, "optim": {"schedule": {"milestones": [2, 4]}}})
+    status, text = compared(capsys, run, plain, f"--vary={path}")
+    assert status == 0 and [line.split()[:3] for line in text.splitlines()[2:4]] == [
+        ["(2,", "4)", "3"], ["(3,", "4)", "2"],
+    ]
+
+
+def test_numbers_that_are_equal_are_one_value(tmp_path, capsys):
+    texts = {"a": ("1", "0.1"), "b": ("1.0", "0.10"), "c": ("2", "1e-1")}
+    for number, (name, (weight, rate)) in enumerate(texts.items()):
+        run = write_run(tmp_path / name, {"": row(0.8, 0.4)})
+        (run / "config.json").write_text(
+            f'{{"config": {{"seed": {number}, "rate": {rate}, "weight": {weight}}}}}'
+        )
+    status, text = compared(capsys, *(tmp_path / name for name in texts), "--vary=weight")
+    assert status == 0
+    assert [line.split()[:2] for line in text.splitlines()[2:4]] == [["1", "2"], ["2", "1"]]
+    # Also of members, as their names are written.
+    results = {f"weight={value},seed={seed}": row(0.8, 0.4)
+               for seed, value in ((3, "1"), (4, "1.0"))}
+    other = write_run(tmp_path / "d", results, {"seed": 0, "rate": 0.1, "weight": 3.0})
+    status, text = compared(capsys, *(tmp_path / name for name in texts), other, "--vary=weight")
+    assert status == 0
+    assert [line.split()[:2] for line in text.splitlines()[2:4]] == [["1", "4"], ["2", "1"]]
+    # So two runs of one value and seed are one too many.
+    status, text = compared(capsys, tmp_path / "a", write_run(
+        tmp_path / "e", {"": row(0.9, 0.4)}, {"seed": 0, "rate": 0.1, "weight": 1.0}
+    ), "--vary=weight")
+    assert status == 2 and "two runs have {'weight': 1, 'seed': 0}; name each run once" in text
+
+
+def test_members_are_known_by_name_not_by_number(tmp_path, capsys):
+    # Resumed with the values in another order: members stand as they were stored.
+    results = {f"terms.kd.weight={weight}": row(accuracy, 0.4)
+               for weight, accuracy in ((0.0, 0.7), (1.0, 0.9))}
+    config = {"population": [["terms.kd.weight", [1.0, 0.0]]], "terms": {"kd": {"weight": 0.5}}}
+    run = write_run(tmp_path / "a", results, config)
+    stored = json.loads((run / "config.json").read_text()) | {"members": list(results)}
+    (run / "config.json").write_text(json.dumps(stored))
+    status, text = compared(capsys, run, "--vary=terms.kd.weight")
+    assert status == 0 and "eval/test/accuracy, terms.kd.weight 1.0 against 0.0: +20.00" in text
+
+
+@pytest.mark.parametrize("change, words", [
+    ({"data": {"splits": {"train": {"examples": 9, "digest": "a"}}}},
+     "train: 10 examples -> 9"),
+    ({"data": {"splits": {"train": {"examples": 10, "digest": "b"}}}},
+     "train: names, labels, sizes or bytes of its files differ"),
+    ({"data": {"class_names": ["dog", "cat"]}}, "class 0 was 'cat' and is 'dog'"),
+    ({"frozen": {"t": {"steps": [7], "digest": "f"}}},
+     "networks.t: steps [3] -> [7], other weights in runs/t"),
+])
+def test_runs_of_other_data_or_teachers_of_equal_names_are_refused(
+    tmp_path, capsys, change, words
+):
+    def write(name, seed, checkpoint, altered):
+        run = write_run(tmp_path / name, {"": row(0.8, 0.4)})
+        data = {"class_names": ["cat", "dog"], "sets": {}, "files": {},
+                "splits": {"train": {"examples": 10, "digest": "a"}}} | altered.get("data", {})
+        config = {"seed": seed, "data": {"source": "folder:x", "seed": seed, "workers": seed},
+                  "networks": {"t": {"checkpoint": checkpoint}}}
+        frozen = {"t": {"steps": [3], "digest": "e"}} | altered.get("frozen", {})
+        (run / "config.json").write_text(
+            json.dumps({"config": config, "data": data, "frozen": frozen})
+        )
+        return run
+
+    a, b = write("a", 0, "runs/t", {}), write("b", 1, "runs/t", {})
+    assert compared(capsys, a, b, "--vary=seed")[0] == 0
+    c = write("c", 2, "runs/t", change)
+    status, text = compared(capsys, a, b, c, "--vary=seed")
+    assert status == 2
+    assert f"{c}: was trained with other inputs than {a} ({words}); compare runs of" in text
+    # Teachers that runs trained for themselves may differ, as their seeds do.
+    d, e = write("d", 0, "workdir:t", {}), write("e", 1, "workdir:t", change)
+    assert (compared(capsys, d, e, "--vary=seed")[0] == 0) == ("frozen" in change)
+
+
+def test_members_that_failed_are_left_out(tmp_path, capsys):
+    results = {f"seed={seed}": row(0.8, 0.4) for seed in (0, 1)}
+    results["seed=2"] = {"failed": {"step": 7, "where": "terms.kd"}}
+    run = write_run(tmp_path / "a", results, {"seed": 0})
+    status, text = compared(capsys, run, "--vary=seed")
+    assert status == 0 and f"{run}: seed=2 was not finite at step 7 (terms.kd): left out" in text

@@ -273,11 +273,21 @@ def test_one_list_of_classes_for_all_splits(tmp_path, load, lines):
     load(tmp_path)  # a split that is not used is not read
 
 
-def test_an_empty_class_of_train_is_refused(tmp_path, load):
-    tree(tmp_path, "train/cat/1.png")
+def test_a_class_of_train_without_images_stays_a_class(tmp_path, load, lines):
+    tree(tmp_path, "train/cat/1.png", "train/emu/1.png")
+    (tmp_path / "train" / "ant").mkdir()
     (tmp_path / "train" / "dog").mkdir()
-    (tmp_path / "train" / "dog" / "list.txt").write_text("x")
-    refused(load, tmp_path, "train/dog: holds no image (passed over: 1 .txt (first: ", "put PNG,")
+    for name in ("1.jxl", "2.JXL", "list.txt"):
+        (tmp_path / "train" / "dog" / name).write_bytes(b"x")
+    dataset = load(tmp_path)
+    assert dataset.class_names == ("ant", "cat", "dog", "emu")
+    assert dataset.splits["train"].label.tolist() == [1, 3]
+    passed, warned = lines
+    assert passed.endswith("passed over 2 .jxl (first: dog/1.jxl), 1 .txt (first: dog/list.txt)")
+    assert warned == "warning: data.train has no example of 2 of 4 classes: 'ant', 'dog'"
+    for picture_file in (tmp_path / "train").glob("*/*.png"):
+        picture_file.unlink()
+    refused(load, tmp_path, "train: holds no image (passed over: 2 .jxl (first: dog/1.jxl), 1 .txt")
 
 
 def test_a_flat_validation_folder(tmp_path, load, lines):

@@ -340,7 +340,18 @@ def test_other_statistics_and_sizes_need_trust(made, tmp_path):
     plan_run(config(black, teacher=dict(trust=True)), tmp_path / "w", print)
     small = changed(made, tmp_path, "small", size=[6, 6])
     assert "was made for images of 6×6 pixels" in refusal(made, tmp_path, small)
-    plan_run(config(small, teacher=dict(trust=True)), tmp_path / "w", print)
+    lines = []
+    plan_run(config(small, teacher=dict(trust=True)), tmp_path / "w", lines.append)
+    told = f"networks.teacher: {small} was made for images of 6×6 pixels, and is run on 8×8 in x"
+    assert told in lines
+    # A run may be taken at any size; what it was evaluated at is its size.
+    lines.clear()
+    plan_run(config(str(made / "run"), "resize(6, 6)"), tmp_path / "w", lines.append)
+    told = f"networks.teacher: {made / 'run'} was made for images of 8×8 pixels, and is run on 6×6"
+    assert f"{told} in x" in lines and "trained on images of 6×6 pixels, evaluated on 8×8" in lines
+    lines.clear()
+    plan_run(config(str(made / "run")), tmp_path / "w", lines.append)
+    assert not [line for line in lines if "made for images" in line]
 
 
 def test_class_names_and_their_order(made):

@@ -1,22 +1,28 @@
 """What a teacher says wrongly is seen: order of classes, probabilities, answers that mix."""
 
+import io
 import json
 import re
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax import export
 
-from kdaug_jax import data
+from kdaug_jax import data, models
 from kdaug_jax.errors import CheckpointError, ConfigError, UserError
 from kdaug_jax.experiment import config as configs
 from kdaug_jax.experiment.frozen import functions, probing
-from kdaug_jax.experiment.frozen.adapting import adapted_logits, are_probabilities
+from kdaug_jax.experiment.frozen.adapting import adapted_logits
+from kdaug_jax.metrics.arguments import are_probabilities
 from kdaug_jax.models.foreign import safetensors_file
+from kdaug_jax.models.layers import Linear
+from kdaug_jax.training import loop
 from kdaug_jax.training.plan import plan_run
 from kdaug_jax.training.setup import check_teachers, prepare
+from kdaug_jax.types import Outputs
 from tests.conftest import tiny_config
 
 CLASSES = 12
@@ -197,6 +203,43 @@ def test_functions_that_mix_their_batch(counted, tmp_path, function, message):
     with pytest.raises(ConfigError, match=message) as caught:
         said(tmp_path, path)
     assert "export it in inference mode" in str(caught.value)
+
+
+def test_each_part_of_an_average_is_tried(counted, tmp_path):
+    good = save(tmp_path / "good.stablehlo")
+    mixing = save(tmp_path / "mixing.stablehlo", lambda image: logits(image) - logits(image[:1]))
+    with pytest.raises(ConfigError) as caught:
+        said(tmp_path, (good, mixing))
+    assert str(caught.value).startswith(f"networks.teacher ({mixing}): answers an image ")
+    # Two that each mix may answer alike for another batch, once they are averaged.
+    weighted = save(tmp_path / "half.stablehlo", lambda image: logits(image) + logits(image[:1]))
+    with pytest.raises(ConfigError, match="at another place of the batch"):
+        said(tmp_path / "b", (mixing, weighted))
+
+
+class Mixing(nn.Module):
+    """A network whose BatchNorm was left in training mode."""
+
+    num_classes: int
+
+    @nn.compact
+    def __call__(self, x, mode):
+        values = Linear(self.num_classes, name="fc")(x.mean((1, 2)))
+        mean, deviation = (f(values, axis=0, keepdims=True) for f in (jnp.mean, jnp.std))
+        return Outputs((values - mean) / (deviation + 1e-3), {})
+
+
+@pytest.mark.slow
+def test_networks_that_were_registered_are_tried_too(counted, tmp_path, monkeypatch):
+    monkeypatch.setitem(models._REGISTERED, "mixing", lambda num_classes, **_: Mixing(num_classes))
+    run = tmp_path / "run"
+    trained = tiny_config(
+        data=dict(source="counted", batch_size=16), views={"x": ""}, train=dict(epochs=0.2),
+        networks={"student": configs.network("mixing", trainable=True)},
+    )
+    loop.train(trained, run, stream=io.StringIO())
+    with pytest.raises(ConfigError, match="as BatchNorm in training mode does; export it in infer"):
+        said(tmp_path / "w", str(run), weak=True)
 
 
 def test_answers_drawn_at_random():

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from kdaug_jax import metrics
+from kdaug_jax.errors import ArgumentError
 
 RNG = np.random.default_rng(0)
 LOGITS = RNG.normal(0, 2, (12, 5)).astype(np.float32)
@@ -70,3 +71,114 @@ def test_bfloat16_logits_give_float32_sums():
 
 def test_the_mean_of_nothing_is_nan():
     assert np.isnan(metrics.mean((jnp.float32(0), jnp.float32(0))))
+
+
+def label_metrics():
+    """Gives all metrics that take labels, by name."""
+    every = {
+        name: getattr(metrics, name)
+        for name in ("accuracy", "nll", "brier", "reliability", "confusion", "unanswered")
+    }
+    every["top_2"] = lambda *rows: metrics.top_k_accuracy(*rows, 2)
+    every["class_sums"] = lambda rows, label, mask: metrics.class_sums(rows, label, mask, 5)
+    every["unit_sums"] = lambda rows, label, mask: metrics.unit_sums(
+        rows, label, mask, metrics.moments(rows, mask), 5
+    )
+    return every
+
+
+@pytest.mark.parametrize("name", label_metrics())
+def test_labels_that_are_no_class(name):
+    metric = label_metrics()[name]
+    without = metric(LOGITS[1:], LABEL[1:], EVERY[1:])
+    jitted = jax.jit(metric)
+    for wrong in (-1, -5, -100, 5, 255):
+        label, mask = LABEL.copy(), EVERY.copy()
+        label[0] = wrong
+        with pytest.raises(ArgumentError, match=f"got class number {wrong} with 5 classes; must"):
+            metric(LOGITS, label, EVERY)
+        # Traced, it counts as no class, and never as one from the end.
+        result = jitted(LOGITS, label, EVERY)
+        if name in ("nll", "brier"):
+            assert np.isnan(result[0]) and result[1] == 12
+        elif name in ("accuracy", "top_2"):
+            assert result == (without[0], 12.0)
+        elif name == "reliability":
+            np.testing.assert_allclose(result.right, without.right)
+            assert result.count.sum() == 12
+        elif name == "unit_sums":  # whose moments are those of all rows
+            assert result.vectors.count.sum() == 11
+        else:
+            jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), result, without)
+        # What only fills a batch up may hold anything.
+        mask[0] = False
+        jax.tree.map(
+            lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6),
+            metric(LOGITS, label, mask), metric(LOGITS, LABEL, mask),
+        )
+
+
+@pytest.mark.parametrize("name", label_metrics())
+@pytest.mark.parametrize("dtype", [np.uint8, np.int8, np.int64])
+def test_labels_of_any_integer_type(name, dtype):
+    logits = np.random.default_rng(2).normal(0, 1, (40, 30)).astype(np.float32)
+    label, mask = np.arange(40, dtype=np.int32) % 30, np.ones(40, bool)  # 29 * 30 is no u8
+    metric = label_metrics()[name]
+    if name in ("class_sums", "unit_sums"):
+        logits, label = logits[:, :5], label % 5
+    jax.tree.map(
+        np.testing.assert_array_equal,
+        metric(logits, label.astype(dtype), mask), metric(logits, label, mask),
+    )
+
+
+def softmax_metrics():
+    """Gives all metrics that take a softmax of their first argument, as functions of it."""
+    human = np.full((12, 5), 0.2, np.float32)
+    return {
+        "nll": lambda rows: metrics.nll(rows, LABEL, EVERY),
+        "brier": lambda rows: metrics.brier(rows, LABEL, EVERY),
+        "reliability": lambda rows: metrics.reliability(rows, LABEL, EVERY),
+        "predictive_kl": lambda rows: metrics.predictive_kl(LOGITS, rows, EVERY),
+        "effective_classes": lambda rows: metrics.effective_classes(rows, EVERY),
+        "human_kl_total": lambda rows: metrics.human_kl_total(rows, human, EVERY),
+        "human_cross_entropy": lambda rows: metrics.human_cross_entropy(rows, human, EVERY),
+    }
+
+
+@pytest.mark.parametrize("name", softmax_metrics())
+def test_probabilities_in_place_of_logits(name):
+    metric, probabilities = softmax_metrics()[name], jax.nn.softmax(LOGITS)
+    with pytest.raises(ArgumentError, match="these are probabilities; give logits, or the log"):
+        metric(probabilities)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6),
+        metric(jnp.log(probabilities)), metric(LOGITS),
+    )
+    metric(np.abs(LOGITS))  # positive by chance
+
+
+@pytest.mark.parametrize("arguments, words", [
+    ((LOGITS, LABEL[:1], EVERY), r"got labels int32\[1\]; must be class numbers, i32\[12\]"),
+    ((LOGITS, LABEL.astype(np.float32), EVERY), r"got labels float32\[12\]; must be class num"),
+    ((LOGITS, LABEL == 1, EVERY), r"got labels bool\[12\]"),
+    ((LOGITS, LABEL, EVERY.astype(np.int32)), r"got a mask int32\[12\]; must be bool\[12\]"),
+    ((LOGITS, LABEL, EVERY[:1]), r"got a mask bool\[1\]; must be bool\[12\]"),
+    ((LOGITS[0], LABEL, EVERY), r"got logits \[5\]; must be \[B,C\], of the same examples"),
+])
+@pytest.mark.parametrize("name", ["accuracy", "nll", "brier", "confusion", "reliability"])
+def test_shapes_and_types_that_would_broadcast(name, arguments, words):
+    for metric in (getattr(metrics, name), jax.jit(getattr(metrics, name))):
+        with pytest.raises(ArgumentError, match=words):
+            metric(*arguments)
+
+
+def test_two_networks_of_other_classes():
+    for metric in (metrics.agreement, metrics.predictive_kl):
+        with pytest.raises(ArgumentError, match=r"got logits \[12, 5\] and \[12, 4\]; must be"):
+            metric(LOGITS, LOGITS[:, :4], EVERY)
+
+
+def test_no_examples_are_not_well_calibrated():
+    sums = metrics.reliability(LOGITS, LABEL, np.zeros(12, bool))
+    assert np.isnan(metrics.ece(sums)) and np.isnan(metrics.mce(sums))

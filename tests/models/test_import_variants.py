@@ -211,3 +211,95 @@ def test_files_to_compare_with(tmp_path):
     ):
         np.savez(check, **arrays)
         assert message in refused()
+
+
+@pytest.mark.parametrize("architecture, arguments, words", [
+    ("resnet50", {"output_stride": 8}, "resnet50 with output_stride=8, which answers otherwise"),
+    ("resnet50.tv_in1k", {"act_layer": "silu"}, "resnet50 with act_layer=silu, which answers"),
+    ("tv_resnet50", {"norm_layer": "batchnorm2d", "norm_eps": 1e-3}, "norm_eps=0.001, which"),
+    ("resnet50", {"aa_layer": "avg"}, "resnet50 with aa_layer=avg, which answers otherwise"),
+    ("resnet50", {"stem_type": "deep"}, "resnet50 with stem_type=deep, which answers otherwise"),
+    ("resnet50", {"avg_down": True}, "resnet50 with avg_down=True, which answers otherwise"),
+    ("resnet50d", {}, "'resnet50d', which is no network here"),
+    ("gluon_resnet50_v1b", {}, "'gluon_resnet50_v1b', which is no network here"),
+    ("seresnet50", {}, "'seresnet50', which is no network here"),
+    ("tresnet_m", {}, "'tresnet_m', which is no network here"),
+])
+def test_resnets_of_other_arithmetic_that_timm_names(tmp_path, capsys, architecture, arguments,
+                                                     words):
+    path = tmp_path / "w.safetensors"
+    safetensors_file.write(path, {"fc.bias": np.zeros(5, np.float32)}, {})
+    (tmp_path / "config.json").write_text(
+        json.dumps({"architecture": architecture, "model_args": arguments})
+    )
+    to = tmp_path / "to"
+    status = import_weights.main(["--arch=tv_resnet50", f"--from={path}", f"--to={to}"])
+    assert status and words in capsys.readouterr().err and not to.exists()
+
+
+def test_what_nothing_states_is_told(tmp_path, capsys):
+    """A file without a config, or beside one of another kind, may be of any arithmetic."""
+    path = tmp_path / "w.safetensors"
+    state = weights(path, "tv_resnet18", {"width": 0.125})
+    words = ["--arch=tv_resnet18", f"--from={path}", '--options={"width": 0.125}']
+    assert import_weights.main([*words, f"--to={tmp_path / 'a'}"]) == 0
+    told = "not compared with the original's answers, though networks of equal names and shapes may"
+    printed = capsys.readouterr().out
+    assert told in printed and "config.json" not in printed and "averaged" not in printed
+    (tmp_path / "config.json").write_text(json.dumps(
+        {"model_type": "resnet", "hidden_act": "silu", "downsample_in_first_stage": True}
+    ))
+    safetensors_file.write(path, {**state, "n_averaged": np.array(3)}, {})
+    assert import_weights.main([*words, f"--to={tmp_path / 'b'}"]) == 0
+    printed = capsys.readouterr().out
+    assert told in printed and "the weights are averaged ones" in printed
+    assert f"{tmp_path / 'config.json'} names no architecture, as timm's do: it is not" in printed
+
+
+def test_raw_and_averaged_weights_side_by_side(tmp_path, capsys):
+    path = tmp_path / "w.safetensors"
+    settings = dict(mean=(0.5,) * 3, std=(0.5,) * 3)
+    raw = weights(path, "resnet8", {}, seed=0)
+    averaged = weights(path, "resnet8", {}, seed=1)
+
+    def write(first, second, front=""):
+        arrays = {f"{front}{first}{name}": array for name, array in raw.items()}
+        arrays |= {f"{front}{second}{name}": array for name, array in averaged.items()}
+        safetensors_file.write(path, arrays, {})
+
+    def biases(key=""):
+        imported = import_weights.import_file(path, "resnet8", key=key, **settings)
+        return np.asarray(imported.variables["params"]["fc"]["bias"])
+
+    for first, second, front, entry in (
+        ("", "ema.", "", "ema"), ("ema_model.module.", "model.", "", "model"),
+        ("model.", "model_ema.module.", "state_dict.", "model_ema"),
+    ):
+        write(first, second, front)
+        raw_first = first != "ema_model.module."
+        taken, other = (raw, averaged) if raw_first else (averaged, raw)
+        np.testing.assert_array_equal(biases(), taken["fc.bias"])
+        line = capsys.readouterr().out
+        assert "holds the network 2 times; the weights " in line and line.count("\n") == 1
+        advised = line.strip().rpartition("--entry=")[2]  # works as it is printed
+        assert advised == (entry if raw_first else "ema_model")
+        np.testing.assert_array_equal(biases(advised), other["fc.bias"])
+        assert capsys.readouterr().out == ""
+    with pytest.raises(CheckpointError, match="no weights under 'swa' .its names begin with state"):
+        biases("swa")
+
+
+def test_raw_and_averaged_weights_in_one_table_of_pytorch(torch, tmp_path, capsys):
+    path = tmp_path / "w.safetensors"
+    raw, averaged = (weights(path, "resnet8", {}, seed=seed) for seed in (0, 1))
+    state = {f"model.{name}": array for name, array in raw.items()}
+    state |= {f"ema.{name}": array for name, array in averaged.items()}
+    file = tmp_path / "w.ckpt"
+    torch.save({"state_dict": {n: torch.tensor(np.array(a)) for n, a in state.items()}}, file)
+    settings = dict(mean=(0.5,) * 3, std=(0.5,) * 3)
+    for key, expected in (("", raw), ("ema", averaged)):
+        imported = import_weights.import_file(file, "resnet8", key=key, **settings)
+        np.testing.assert_array_equal(
+            imported.variables["params"]["fc"]["bias"], expected["fc.bias"]
+        )
+    assert "of 'model' are taken, and not those of --entry=ema" in capsys.readouterr().out

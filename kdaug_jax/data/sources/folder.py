@@ -54,8 +54,8 @@ def folder(argument: str, options: ReadOptions = DEFAULTS) -> Dataset:
 
     Raises:
       ConfigError: no directory is given, or an option cannot be read.
-      DataError: the layout is another, a class of "train" is empty, another split has classes that
-        "train" has not, a link leads nowhere, or an image cannot be read.
+      DataError: the layout is another, another split has classes that "train" has not, a link leads
+        nowhere, or an image cannot be read.
     """
     path, given = split_argument("folder", argument, ("order", "val_labels"))
     root = directory("folder", path)
@@ -97,7 +97,7 @@ def read_tree(
             classes = class_order(names, order, str(root), advice)
             options.say(f"{root}: its folders hold images, so they are the {len(names)} classes of "
                         "one split, 'train'")
-            read = functools.partial(read_classes, root, names, classes, options, complete=True)
+            read = functools.partial(read_classes, root, names, classes, options)
             return Dataset(Deferred({"train": read}), classes)
         elif len(names) > 1:
             options.say(printable(
@@ -164,7 +164,7 @@ def _read_split(
             numbers = read_labels(labels, flat, classes, str(place), options)
             for folder_name in names:
                 passed.add("folders beside the images", str(place / folder_name))
-            return split_of_files(place, flat, numbers, classes, passed, options, complete=False)
+            return split_of_files(place, flat, numbers, classes, passed, options)
         if flat:
             remedy = "use another split"
             if name == "validation":
@@ -180,12 +180,11 @@ def _read_split(
             "data.source", f"val_labels={labels}, but {place} has class folders",
             "leave val_labels out",
         )
-    return read_classes(place, names, classes, options, complete=name == "train")
+    return read_classes(place, names, classes, options)
 
 
 def read_classes(
-    place: Path, names: Sequence[str], classes: tuple[str, ...], options: ReadOptions, *,
-    complete: bool,
+    place: Path, names: Sequence[str], classes: tuple[str, ...], options: ReadOptions
 ) -> Split:
     """Reads a directory of class folders.
 
@@ -194,7 +193,6 @@ def read_classes(
       names: its folders.
       classes: the class names, by number.
       options: how images are read.
-      complete: whether each class must have an image.
 
     Returns:
       A `Split` whose images are decoded on demand.
@@ -223,7 +221,7 @@ def read_classes(
             f"belong to it ({', '.join(inner[:2])}{', …' * (len(inner) > 2)})"
         ))
     files, label = list_classes(place, classes, passed)
-    return split_of_files(place, files, label, classes, passed, options, complete=complete)
+    return split_of_files(place, files, label, classes, passed, options)
 
 
 def read_labels(

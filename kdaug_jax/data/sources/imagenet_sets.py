@@ -176,5 +176,5 @@ def _test_split(root: Path, options: ReadOptions, classes: tuple[str, ...] = ())
     if not names:
         raise DataError(str(root), "holds no class folders", "unpack the set's archive there")
     classes = classes or class_order(names, "string", str(root), "")
-    read = functools.partial(read_classes, root, names, classes, options, complete=True)
+    read = functools.partial(read_classes, root, names, classes, options)
     return Dataset(Deferred({"test": read}), classes)

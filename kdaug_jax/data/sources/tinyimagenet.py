@@ -72,18 +72,16 @@ def _train(place: Path, classes: tuple[str, ...], options: ReadOptions) -> Split
     passed = Passed()
     # The folders above hold boxes too.
     files, label = list_classes(place, classes, passed, inner="images")
-    return split_of_files(place, files, label, classes, passed, options, complete=True)
+    return split_of_files(place, files, label, classes, passed, options)
 
 
 def _validation(place: Path, classes: tuple[str, ...], options: ReadOptions) -> Split:
     names = folders(place, Passed())
     if set(names) & set(classes):  # sorted into folders by a script, as many do
-        return read_classes(place, names, classes, options, complete=False)
+        return read_classes(place, names, classes, options)
     passed = Passed()
     if "images" not in names:
         raise DataError(str(place), "has no folder 'images'", REMEDY)
     flat = images(place / "images", passed)
     label = read_labels(place / ANNOTATIONS, flat, classes, str(place / "images"), options)
-    return split_of_files(
-        place / "images", flat, label, classes, passed, options, complete=False
-    )
+    return split_of_files(place / "images", flat, label, classes, passed, options)

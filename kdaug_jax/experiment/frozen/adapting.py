@@ -10,12 +10,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from kdaug_jax.errors import ConfigError
+from kdaug_jax.metrics.arguments import are_probabilities
 from kdaug_jax.models.model import Model
 
 # Logarithms of smaller probabilities are not told apart: float32 has no normal number below.
 _SMALLEST = float(np.finfo(np.float32).tiny)
-# How far sums of rows of probabilities, perhaps of half precision, lie from each other.
-_TOLERANCE = 4e-3
 
 
 def adapted(
@@ -55,26 +54,6 @@ def adapted_logits(
         library = jnp if isinstance(outputs, jax.Array) else np
         outputs = library.log(library.maximum(outputs.astype(np.float32), _SMALLEST))
     return outputs[:, np.asarray(order)] if len(order) else outputs
-
-
-def are_probabilities(outputs: np.ndarray) -> bool:
-    """Returns whether rows look like probabilities, or a multiple of them, rather than logits.
-
-    That is, no value is negative and all rows have the same sum. Logits that are positive by chance
-    have sums of their own.
-
-    Args:
-      outputs: `f[B,C]`.
-    """
-    values = np.asarray(outputs, np.float64)
-    if values.shape[1] < 2 or not values.size or values.min() < 0.0:
-        return False
-    sums = values.sum(axis=1)
-    several = len(values) > 1 or abs(sums[0] - 1.0) <= _TOLERANCE
-    alike = sums.max() - sums.min() <= _TOLERANCE * sums.max()
-    # Networks that have not learned anything may return the same row for all images.
-    constant = bool((values == values[:1]).all()) and abs(sums[0] - 1.0) > _TOLERANCE
-    return bool(several and alike and sums.max() > 0.0 and not constant)
 
 
 def require_outputs(where: str, what: str, outputs: np.ndarray, probabilities: bool) -> None:

@@ -39,10 +39,12 @@ class ChosenState(NamedTuple):
     def describe(self, where: str = "") -> str:
         """Returns a line for the console; `where` names the run in the advice on its best."""
         kind = "the last" if self.step == self.last else "not the last"
+        # One step is kept for a whole population.
+        of_all = " by the mean of all members" if self.name else ""
         if self.best >= 0 and self.step == self.best:
-            kind += " and the best" if self.step == self.last else ", the best"
+            kind += (" and the best" if self.step == self.last else ", the best") + of_all
         elif self.best >= 0:
-            kind += f"; the kept best is step {self.best}: {where or 'DIR'}{CHOICE}best"
+            kind += f"; the kept best{of_all} is step {self.best}: {where or 'DIR'}{CHOICE}best"
         parts = [f"member {self.name}"] if self.name else []
         parts += [f"step {self.step} ({kind})"]
         parts += [f"BatchNorm branch {self.branch} of {self.branches}"] if self.branches > 1 else []

@@ -11,6 +11,7 @@ from kdaug_jax.experiment.frozen import tables
 from kdaug_jax.experiment.frozen.class_names import difference, order_by_name
 from kdaug_jax.experiment.frozen.stored import class_names
 from kdaug_jax.experiment.network import Network
+from kdaug_jax.runtime import workdir
 from kdaug_jax.types import Info
 
 
@@ -59,6 +60,50 @@ def check_view(
         )
     for member in network.members:
         check_view(where, member, view, size, forms, full)
+
+
+def size_notes(
+    networks: Mapping[str, Network], pairs: Sequence[tuple[str, str]], specs: Sequence[Any],
+    info: Info,
+) -> list[str]:
+    """Returns a line for each frozen network that is run on images of another size than its own.
+
+    Args:
+      networks: by name.
+      pairs: the (network, view) pairs that are needed.
+      specs: the views, see `experiment.views.ViewSpec`.
+      info: facts of the training split.
+    """
+    sizes = {spec.name: tuple(spec.size) for spec in specs}
+    lines = []
+    for name, view in pairs:
+        for part in networks[name].members or (networks[name],):
+            size = None if networks[name].trainable else _made_for(part, info)
+            if size and size != sizes[view]:
+                lines.append(
+                    f"networks.{name}: {part.checkpoint} was made for images of "
+                    f"{_pixels(size)} pixels, and is run on {_pixels(sizes[view])} in {view}"
+                )
+    return list(dict.fromkeys(lines))
+
+
+def _made_for(network: Network, info: Info) -> tuple[int, int] | None:
+    """Returns the size in its card, or that of `eval.view` in its run; None where unknown."""
+    size, kind = network.facts.get("size"), network.facts.get("kind")
+    if not size or kind not in ("card", "run"):
+        return None
+    if kind == "card":
+        return tuple(size)
+    stored = workdir.read_record(workdir.place("checkpoint", str(network.checkpoint)))
+    text = stored["config"].get("eval", {}).get("view", "") if stored else ""
+    try:
+        return tuple(views.parse("eval", text, info._replace(size=tuple(size))).size)
+    except ConfigError:  # of images of several sizes, whose crop is not here
+        return None
+
+
+def _pixels(size: Sequence[int]) -> str:
+    return f"{size[1]}×{size[0]}"
 
 
 def check_evaluated(

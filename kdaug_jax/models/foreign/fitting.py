@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from kdaug_jax import models
 from kdaug_jax.errors import CheckpointError, ConfigError
 from kdaug_jax.models.foreign import opened, safetensors_file, torch_file
 from kdaug_jax.models.foreign.layouts import blocks_by_stage, layout_of, plain_names
-from kdaug_jax.models.foreign.safetensors_file import State, shown
+from kdaug_jax.models.foreign.safetensors_file import State, below, shown
 from kdaug_jax.models.variables import flatten, mismatches, unflatten
 from kdaug_jax.models.weights import rename, same_name, to_torch
 
@@ -30,14 +30,15 @@ def read_state(
 
     Args:
       path: the file.
-      key: where they lie inside a file of PyTorch; see `torch_file.read`.
+      key: where they lie inside the file; see `torch_file.read`.
       trusted: whether the bytes are known to be right, so that no checksum is needed.
 
     Returns:
       Arrays by the names of the file, and its metadata.
 
     Raises:
-      CheckpointError: it cannot be read, or is not of the kind that its suffix names.
+      CheckpointError: it cannot be read, is not of the kind that its suffix names, or holds no
+        such entry.
     """
     if not path.is_file():
         raise CheckpointError(str(path), "is not a file", "name a .safetensors or .pth file")
@@ -54,7 +55,14 @@ def read_state(
                 "rename it to .pth",
             )
         return torch_file.read(path, key, trusted), {}
-    return safetensors_file.read(path)
+    state, metadata = safetensors_file.read(path)
+    if key and not safetensors_file.below(state, key):
+        first = ", ".join(dict.fromkeys(shown(name.partition(".")[0]) for name in state))
+        raise CheckpointError(
+            str(path), f"holds no weights under '{key}' (its names begin with {first[:200]})",
+            "name another --entry, or leave it out",
+        )
+    return (safetensors_file.below(state, key) if key else state), metadata
 
 
 def convert(
@@ -66,6 +74,7 @@ def convert(
     size: tuple[int, int] | None = None,
     options: Mapping[str, Any] | None = None,
     cast: bool = False,
+    say: Callable[[str], None] = print,
 ) -> tuple[dict[str, Any], int]:
     """Returns the variables of a network from weights by their names elsewhere.
 
@@ -77,6 +86,7 @@ def convert(
       size: (height, width) of the images; by default the network's usual one.
       options: of the architecture.
       cast: whether other floating types may become float32.
+      say: prints a line if the names hold the network several times, as raw and averaged weights.
 
     Returns:
       `{"params", "batch_stats"}` and the number of classes.
@@ -89,7 +99,15 @@ def convert(
     narrow, wide = (_shapes(arch, count, size, options or {}) for count in (1, 2))
     expected, of_classifier = _as_theirs(narrow), _as_theirs(wide)
     roots = {name.partition(".")[0] for name in expected} | {"_conv_stem", "_blocks", "_fc"}
-    named = plain_names(dict(state), blocks_by_stage(narrow), roots)
+    counts = blocks_by_stage(narrow)
+    named = plain_names(dict(state), counts, roots)
+    sets = _sets(named, counts, roots, expected)
+    if len(sets) > 1:
+        taken, *others = sorted(sets, key=lambda name: "ema" in name or "aver" in name)
+        say(f"{where}: holds the network {len(sets)} times; the weights "
+            + (f"of '{shown(taken)}'" if taken else "without a prefix") + " are taken, and not "
+            + " nor ".join(f"those of --entry={shown(other)}" for other in others))
+        named = sets[taken]
     arrays = _spelled_alike(where, named)
     count = _classes(arrays, expected, of_classifier)
     if num_classes and count not in (0, num_classes):
@@ -114,6 +132,29 @@ def convert(
         )
     converted = {name: _float32(where, name, array, cast) for name, array in arrays.items()}
     return unflatten(rename(converted, narrow)), width
+
+
+def _sets(
+    named: State, counts: tuple[int, ...], roots: Collection[str], expected: Mapping[str, Any]
+) -> dict[str, State]:
+    """Returns the parts of a file that each hold all of a network, by what their names begin with.
+
+    Args:
+      named: arrays by name.
+      counts: see `plain_names`.
+      roots: see `plain_names`.
+      expected: arrays of the network, by the names that it gives them.
+    """
+    firsts = dict.fromkeys(name.partition(".")[0] for name in named)
+    bare = {name: array for name, array in named.items() if name.partition(".")[0] in roots}
+    parts = {"": bare} | {
+        first: plain_names(below(named, first), counts, roots)
+        for first in firsts if first not in roots
+    }
+    return {
+        first: part for first, part in parts.items()
+        if expected.keys() <= {same_name(name) for name in part}
+    }
 
 
 def _spelled_alike(where: str, named: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -41,6 +41,20 @@ def shown(name: str) -> str:
     return text if len(text) <= 80 else text[:77] + "..."
 
 
+def below(state: Mapping[str, Any], entry: str) -> dict[str, Any]:
+    """Returns what is named `entry.NAME`, by NAME; `{}` if nothing is.
+
+    What all names begin with may be left out.
+    """
+    dotted = {name: value for name, value in state.items() if "." in name}
+    if len({name.partition(".")[0] for name in dotted}) == 1 and not any(
+        name.startswith(f"{entry}.") for name in dotted
+    ):
+        return below({name.partition(".")[2]: value for name, value in dotted.items()}, entry)
+    return {name.removeprefix(f"{entry}."): value for name, value in dotted.items()
+            if name.startswith(f"{entry}.")}
+
+
 def read(path: Path) -> tuple[State, dict[str, str]]:
     """Reads a safetensors file.
 

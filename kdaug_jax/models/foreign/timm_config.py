@@ -103,6 +103,11 @@ def read_config(weights: Path) -> TimmConfig | None:
     )
 
 
+def is_unread(weights: Path) -> bool:
+    """Returns whether a config lies beside a file of weights that is not of timm's form."""
+    return (weights.parent / CONFIG).is_file() and read_config(weights) is None
+
+
 def _matches(architecture: str) -> Any:
     """Yields (match, our name, variant) of the first pattern that fits, or (None, "", "")."""
     for pattern, ours, variant in _NAMES:

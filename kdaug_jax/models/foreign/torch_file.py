@@ -15,7 +15,7 @@ import numpy as np
 
 from kdaug_jax.errors import CheckpointError
 from kdaug_jax.models.foreign import opened
-from kdaug_jax.models.foreign.safetensors_file import State, shown
+from kdaug_jax.models.foreign.safetensors_file import State, below, shown
 
 # Under which names training scripts keep the weights beside other things; the first that is there.
 WRAPPERS = ("state_dict", "model", "net", "model_state_dict")
@@ -39,8 +39,8 @@ def read(
 
     Args:
       path: the file.
-      key: where the weights lie inside, such as "ema"; by default the file itself or the first of
-        `WRAPPERS` that is there.
+      key: where the weights lie inside, such as "ema": an entry, or what their names begin with
+        before a dot; by default the file itself or the first of `WRAPPERS` that is there.
       trusted: whether the bytes are known to be right, so that no checksum is needed.
       say: prints a line if weights are taken beside others, such as averaged ones.
 
@@ -135,11 +135,14 @@ def _unwrap(
                 say(f"{path}: weights of '{shown(name)}' are taken; it holds others, too: "
                     f"--entry={others[0]}" + f" and {len(others) - 1} more" * (len(others) > 1))
             return inside[name]
+    states = (loaded, *map(inside.get, WRAPPERS)) if key else ()
+    if part := next(filter(None, (below(state, key) for state in states if is_state(state))), None):
+        return part
     held = ", ".join(shown(name) for name in list(inside)[:10]) or type(loaded).__name__
     place = f"under '{key}'" if key else f"nor under {', '.join(WRAPPERS)}"
     raise CheckpointError(
         str(path), f"holds no weights {place} (it holds {held})",
-        "save model.state_dict(), or name the right entry with --key",
+        "save model.state_dict(), or name the right entry with --entry",
     )
 
 
