@@ -12,6 +12,7 @@ import numpy as np
 from PIL import Image
 
 from kdaug_jax.errors import ConfigError, DataError
+from kdaug_jax.files import expanded
 
 
 @runtime_checkable
@@ -216,7 +217,7 @@ def directory(source: str, argument: str) -> Path:
     """
     if not argument.strip():
         raise ConfigError("data.source", f"{source} needs a directory", f"{source}:DIR")
-    return Path(argument.strip()).expanduser()
+    return expanded("data.source", argument.strip())
 
 
 def numbered(count: int) -> tuple[str, ...]:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from kdaug_jax.data.dataset import Split
-from kdaug_jax.data.index import cache_directory, index_threads, read_kept, write_kept
+from kdaug_jax.data.index import index_threads, kept_path, read_kept, write_kept
 from kdaug_jax.images.decode import image_size
 from kdaug_jax.images.readers import FileReader
 
@@ -45,8 +45,8 @@ def statistics(split: Split) -> tuple[np.ndarray, np.ndarray]:
     count = min(len(split), count)
     rows = np.arange(count) * len(split) // count
     kept = _kept_path(split, rows) if split.digest else None
-    histogram = read_kept(kept).get("histogram") if kept else None
-    if histogram is None:
+    histogram = read_kept(kept).get("histogram")
+    if histogram is None or (histogram.shape, histogram.dtype) != ((3, 256), np.int64):
         histogram = np.zeros((3, 256), np.int64)
         for part in _histograms(split, rows):
             histogram += part
@@ -95,10 +95,10 @@ def _size(size: np.ndarray) -> str:
     return "{1}×{0}".format(*size.tolist())
 
 
-def _kept_path(split: Split, rows: np.ndarray) -> Path:
+def _kept_path(split: Split, rows: np.ndarray) -> Path | None:
     key = hashlib.sha256(split.index[rows].astype("<i4").tobytes())
     key.update(repr(getattr(split.reader, "options", None)).encode())
-    return cache_directory() / f"statistics-{split.digest[:32]}-{key.hexdigest()[:32]}.npz"
+    return kept_path(f"statistics-{split.digest[:32]}-{key.hexdigest()[:32]}.npz")
 
 
 def _histograms(split: Split, rows: np.ndarray) -> Iterator[np.ndarray]:

@@ -19,8 +19,10 @@ from PIL import Image
 from kdaug_jax.deploy import artifact
 from kdaug_jax.errors import ConfigError, DataError, NonFiniteError, UserError
 from kdaug_jax.experiment import views
+from kdaug_jax.files import read_bytes
 from kdaug_jax.images.decode import DecodeOptions, open_image
 from kdaug_jax.runtime import workdir
+from kdaug_jax.runtime.console import write_lines
 from kdaug_jax.runtime.model_card import ModelCard
 
 # Images that are run together.
@@ -45,14 +47,16 @@ def read_image(path: Path, number: int, card: ModelCard, resize: bool) -> np.nda
       DataError: it cannot be read, or has another size.
     """
     try:
-        content = path.read_bytes()
+        content = read_bytes(path, "image")
     except OSError as error:
         raise DataError(str(path), f"cannot be read ({error.strerror})", "name a file") from None
     try:
         decoding = DecodeOptions(card.exif, card.alpha)
         image, size = open_image(content, str(path), number, decoding), card.size
-    except DataError as error:  # whose remedy is for data sets
-        raise DataError(error.where, error.what, "give an opaque PNG or JPEG instead") from None
+    except DataError as error:
+        for_data_sets = "data." in error.remedy
+        remedy = "give an opaque PNG or JPEG instead" if for_data_sets else error.remedy
+        raise DataError(error.where, error.what, remedy) from None
     if card.crop:
         leading, _, _ = views.split_leading(card.crop, "crop")
         return views.cut_image("eval", leading, image)[0]
@@ -113,7 +117,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if not images:
             continue
         if not named:
-            print(f"model: {card.describe()}", file=sys.stderr)
+            write_lines(f"model: {card.describe()}", stream=sys.stderr)
             named = True
         logits = np.asarray(function(np.stack(images)), np.float32)
         rows = np.asarray(jax.nn.softmax(logits))
@@ -122,14 +126,15 @@ def main(argv: Sequence[str] | None = None) -> int:
                 what = "its logits are not finite"
                 status = _told(NonFiniteError(str(path), what, "check the image and the network"))
                 continue
-            print(path)
-            for probability, name in likeliest(row, card, options.top):
-                print(f"  {100 * probability:6.2f} %  {name}")
+            write_lines(str(path), *(
+                f"  {100 * probability:6.2f} %  {name}"
+                for probability, name in likeliest(row, card, options.top)
+            ))
     return status
 
 
 def _told(error: UserError) -> int:
-    print(f"error: {error}", file=sys.stderr)
+    write_lines(f"error: {error}", stream=sys.stderr)
     return error.exit_code
 
 

@@ -15,6 +15,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from kdaug_jax.errors import DataError
+from kdaug_jax.files import open_file
 
 # The formats that Pillow decodes safely, with the suffixes of their files; content decides which.
 SUFFIXES = {
@@ -190,7 +191,8 @@ def _open(
     _ignore_warnings_of_pillow()
     with contextlib.ExitStack() as stack:
         if isinstance(file, str | os.PathLike):
-            file = stack.enter_context(open(file, "rb"))  # Pillow leaves open what it refuses
+            # Pillow leaves open what it refuses.
+            file = stack.enter_context(open_file(file, "image"))
         try:
             image = stack.enter_context(Image.open(file, formats=FORMATS))
         except Image.DecompressionBombError:
@@ -220,7 +222,7 @@ def _unidentified(
 ) -> DataError:
     with contextlib.ExitStack() as stack:
         if isinstance(file, str | os.PathLike):
-            file = stack.enter_context(open(file, "rb"))
+            file = stack.enter_context(open_file(file, "image"))
         file.seek(0)
         begin = file.read(8)
     what = f"is not a {SHOWN_FORMATS} file that can be read (it begins {begin!r})"

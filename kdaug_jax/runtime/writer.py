@@ -14,6 +14,7 @@ from typing import Any
 
 import jax
 
+from kdaug_jax.files import name_of, parse_json, read_text
 from kdaug_jax.runtime.workdir import require_in_place, run_id, write_whole
 
 METRICS = "metrics.jsonl"
@@ -27,9 +28,9 @@ def read_rows(workdir: Path) -> list[dict[str, Any]]:
     if not path.exists():
         return []
     rows = []
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+    for line in read_text(path, "rows", errors="replace").splitlines():
         try:
-            row = json.loads(line)
+            row = parse_json(line)
         except ValueError:
             continue  # a run that was killed leaves half a line
         if isinstance(row, dict) and isinstance(row.get("step"), int):
@@ -39,9 +40,9 @@ def read_rows(workdir: Path) -> list[dict[str, Any]]:
 
 def read_run_id(workdir: Path) -> str | None:
     """Returns the id of the run that wrote the rows; None where they carry none."""
-    for line in (Path(workdir) / METRICS).read_text("utf-8", errors="replace").splitlines():
+    for line in read_text(Path(workdir) / METRICS, "rows", errors="replace").splitlines():
         try:
-            header = json.loads(line)
+            header = parse_json(line)
         except ValueError:
             continue
         if isinstance(header, dict) and isinstance(header.get("run"), str):
@@ -132,7 +133,7 @@ class Writer:
         self._path, self._rows = path, open(path, "a", encoding="utf-8")
         board = Path(workdir) / "tensorboard"
         self._events = {
-            member: _Events(board / member.replace("/", "_"), start)
+            member: _Events(board / name_of(member), start)
             for member in members
         }
 

@@ -23,6 +23,7 @@ from kdaug_jax.data.tree import (
     split_of_files,
 )
 from kdaug_jax.errors import ConfigError, DataError, printable
+from kdaug_jax.files import expanded, read_text
 
 SPLITS = ("train", "validation", "test", *SYNONYMS)
 LAYOUT = "the layout is DIR/SPLIT/CLASS/IMAGE.jpg, such as DIR/train/cat/1.jpg"
@@ -117,7 +118,7 @@ def _labels_file(root: Path, given: Mapping[str, str]) -> Path | None:
     if "val_labels" not in given:
         kaggle = root / KAGGLE_LABELS
         return kaggle if kaggle.is_file() else None
-    path = Path(given["val_labels"]).expanduser()
+    path = expanded("data.source", given["val_labels"])
     if not path.is_file():
         raise ConfigError("data.source", f"val_labels={path} is not a file", "name another")
     return path
@@ -243,7 +244,7 @@ def read_labels(
     present = set(map(os.path.basename, files.names))
     present |= {os.path.splitext(name)[0] for name in present}
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
+        lines = read_text(path, "text", "utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(str(path), f"cannot be read ({error})", "write it as UTF-8 text") from None
     remedy = "a file name and a class are wanted in each line, such as 1.jpg,cat"

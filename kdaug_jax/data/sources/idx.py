@@ -15,6 +15,7 @@ import numpy as np
 from kdaug_jax.data.dataset import Dataset, Deferred, Split, directory, numbered, split_of_arrays
 from kdaug_jax.data.options import DEFAULTS, ReadOptions
 from kdaug_jax.errors import DataError
+from kdaug_jax.files import read_bytes
 
 # In front of the names of the two files of each split.
 PREFIXES = {"train": "train", "test": "t10k"}
@@ -82,7 +83,7 @@ def read(path: Path, dimensions: int) -> np.ndarray:
       DataError: it is not such a file, or shorter or longer than its header says.
     """
     try:
-        content = path.read_bytes()
+        content = read_bytes(path, "array")
         if content[:2] == b"\x1f\x8b":
             content = gzip.decompress(content)
     except (OSError, EOFError, zlib.error) as error:

@@ -77,6 +77,14 @@ def choose(
     best = checkpoint.best_step(checkpoints, record["config"]["checkpoint"]["best"])
     step = -1 if last is None else last
     if place.best:
+        wrong = {step: manifest.verify(checkpoints / str(step)) for step in steps}
+        damaged = [step for step in steps if wrong[step] not in ("", manifest.UNFINISHED)]
+        if damaged:
+            what = f"{wrong[damaged[0]]}, so the best is not known"
+            raise CheckpointError(
+                str(checkpoints / str(damaged[0])), what,
+                f"name a step: {_listed(place.path, steps)}",
+            )
         if best is None:
             raise ConfigError(
                 where, f"{place.path} keeps no best checkpoint",

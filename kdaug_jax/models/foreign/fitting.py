@@ -39,7 +39,7 @@ def read_state(
     Raises:
       CheckpointError: it cannot be read, or is not of the kind that its suffix names.
     """
-    if not path.is_file():
+    if path.is_dir() or not path.exists():
         raise CheckpointError(str(path), "is not a file", "name a .safetensors or .pth file")
     kind = opened.kind_of(path)
     if kind == "npz":

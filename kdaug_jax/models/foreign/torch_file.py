@@ -14,6 +14,7 @@ import ml_dtypes
 import numpy as np
 
 from kdaug_jax.errors import CheckpointError
+from kdaug_jax.files import read_bytes
 from kdaug_jax.models.foreign import opened
 from kdaug_jax.models.foreign.safetensors_file import State, shown
 
@@ -59,7 +60,7 @@ def read(
             f"pip install torch, or {convert(path, key)}",
         ) from None
     try:
-        stored = path.read_bytes()
+        stored = read_bytes(path, "weights")
         # PyTorch does not read the archive's checksums.
         if not trusted and (wrong := _damaged_entry(stored)):
             raise CheckpointError(
