@@ -116,7 +116,7 @@ def read_bytes(path: str | os.PathLike[str], kind: str) -> bytes:
 def read_text(
     path: str | os.PathLike[str], kind: str, encoding: str = "utf-8", errors: str = "strict"
 ) -> str:
-    """Returns a text, with line ends as `\\n`.
+    """Returns a text, with line ends as Python has them.
 
     Raises:
       OSError: see `open_file`.
@@ -200,16 +200,19 @@ def refusals(kind: type[UserError] = ConfigError) -> Iterator[None]:
         raise kind(place, what, "check the path and who may read it") from error
 
 
-def expanded(where: str, text: str | os.PathLike[str]) -> Path:
+def expanded(
+    where: str, text: str | os.PathLike[str], kind: type[UserError] = ConfigError
+) -> Path:
     """Returns the path that a text of a user means, with `~` for the home folder.
 
     Args:
       where: flag or config path of the text, for messages.
       text: the path; nothing need lie there.
+      kind: of the error.
 
     Raises:
-      ConfigError: no home folder is known, the text cannot be a path, its links lead back to
-        themselves, a folder on the way may not be entered, or a name on the way is there in
+      UserError: of that kind; no home folder is known, the text cannot be a path, its links lead
+        back to themselves, a folder on the way may not be entered, or a name on the way is there in
         another Unicode form only.
     """
     try:
@@ -218,19 +221,19 @@ def expanded(where: str, text: str | os.PathLike[str]) -> Path:
     except FileNotFoundError:
         if other := _alike(path):
             what = f"{ascii(str(text))} is not there, but {ascii(other)} of another Unicode form is"
-            raise ConfigError(where, what, "write the name as it is stored, or rename it") from None
+            raise kind(where, what, "write the name as it is stored, or rename it") from None
     except RuntimeError:
         what = f"'{text}' begins with a home folder, which is not known"
-        raise ConfigError(where, what, "set HOME, or write the path out") from None
+        raise kind(where, what, "set HOME, or write the path out") from None
     except ValueError as error:  # a byte 0
-        raise ConfigError(where, f"{str(text)!r} is no path ({error})", "name another") from None
+        raise kind(where, f"{str(text)!r} is no path ({error})", "name another") from None
     except OSError as error:
         if error.errno == errno.ENAMETOOLONG:
             what = f"'{str(text)[:40]}…' is too long for a path"
-            raise ConfigError(where, what, "name another") from None
+            raise kind(where, what, "name another") from None
         if error.errno in _PATHS:
             what = f"{text} cannot be used ({explained(error, path).strerror})"
-            raise ConfigError(where, what, "check the path and who may read it") from None
+            raise kind(where, what, "check the path and who may read it") from None
     return path
 
 

@@ -217,7 +217,7 @@ def directory(source: str, argument: str) -> Path:
     """
     if not argument.strip():
         raise ConfigError("data.source", f"{source} needs a directory", f"{source}:DIR")
-    return expanded("data.source", argument.strip())
+    return expanded("data.source", argument.strip(), DataError)
 
 
 def numbered(count: int) -> tuple[str, ...]:

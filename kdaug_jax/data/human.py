@@ -27,7 +27,7 @@ def read_human(file: str | Path, classes: int, rows: int) -> np.ndarray:
     Raises:
       DataError: the file cannot be read, or does not fit.
     """
-    path = expanded("eval.human", file)
+    path = expanded("eval.human", file, DataError)
     try:
         with open_file(path, "array") as file:
             if not zipfile.is_zipfile(file):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import concurrent.futures
 import hashlib
+import io
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -82,13 +83,21 @@ def describe_sizes(split: Split) -> str:
 
 
 def _turned(reader: Any, row: int) -> str:
-    """Tells that an image has another size only since its EXIF turns it."""
-    if not isinstance(reader, FileReader) or reader.options.exif != "apply":
+    """Tells that an image has another size only since its EXIF turns it, or since nothing does."""
+    if not hasattr(reader, "options"):
         return ""
-    path = os.path.join(reader.directory, reader.names[int(reader.rows[row])])
-    if image_size(path, reader.options._replace(exif="ignore")) == tuple(reader.sizes[row]):
+    position = int(reader.rows[row])
+    file = (
+        os.path.join(reader.directory, reader.names[position]) if isinstance(reader, FileReader)
+        else io.BytesIO(reader.content(position))
+    )
+    apply = reader.options.exif == "apply"
+    other = reader.options._replace(exif="ignore" if apply else "apply")
+    if image_size(file, other) == tuple(reader.sizes[row]):
         return ""
-    return " as its EXIF turns it, which data.exif='ignore' does not apply"
+    if apply:
+        return " as its EXIF turns it, which data.exif='ignore' does not apply"
+    return " as it is stored, and its EXIF turns it, which data.exif='apply' applies"
 
 
 def _size(size: np.ndarray) -> str:

@@ -8,6 +8,7 @@ the others are answered all the same; the exit status is then that of the error.
 from __future__ import annotations
 
 import argparse
+import io
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,7 +21,7 @@ from kdaug_jax.deploy import artifact
 from kdaug_jax.errors import ConfigError, DataError, NonFiniteError, UserError
 from kdaug_jax.experiment import views
 from kdaug_jax.files import read_bytes
-from kdaug_jax.images.decode import DecodeOptions, open_image
+from kdaug_jax.images.decode import DecodeOptions, open_image, read_header
 from kdaug_jax.runtime import workdir
 from kdaug_jax.runtime.console import write_lines
 from kdaug_jax.runtime.model_card import ModelCard
@@ -63,8 +64,12 @@ def read_image(path: Path, number: int, card: ModelCard, resize: bool) -> np.nda
     if (image.height, image.width) == size:
         return np.asarray(image)
     if not resize:
+        turned = decoding._replace(exif="ignore" if card.exif == "apply" else "apply")
+        header = read_header(io.BytesIO(content), str(path), number, turned)
+        same = (header.height, header.width) == (image.height, image.width)
+        noted = "" if same else f" (its EXIF notes a turn, and the run has data.exif='{card.exif}')"
         raise DataError(
-            str(path), f"has {image.width}×{image.height} pixels, the network takes "
+            str(path), f"has {image.width}×{image.height} pixels{noted}, the network takes "
             f"{size[1]}×{size[0]}", "resize it, or use --resize",
         )
     scale = max(size[0] / image.height, size[1] / image.width)

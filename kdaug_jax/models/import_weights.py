@@ -28,6 +28,7 @@ from kdaug_jax.models.foreign import opened
 from kdaug_jax.models.foreign.carded import read_card
 from kdaug_jax.models.foreign.fitting import convert, read_state
 from kdaug_jax.models.foreign.layouts import (
+    elsewhere,
     layout_of,
     network_name,
     spelled_variant,
@@ -107,6 +108,11 @@ def import_file(
     path = workdir.place("--from", path)
     digest = require_sha256("--sha256", path, sha256) if sha256 else ""
     state, metadata = read_state(path, key, trusted=bool(sha256))
+    if network := elsewhere(state):
+        raise CheckpointError(
+            str(path), f"holds torchvision's {network}, and no network here computes as that does",
+            "use weights of a network that is here, or export it as a function with jax.export",
+        )
     card = read_card(path, metadata, state)
     name = network_name(arch)
     config = None if card else read_config(path)

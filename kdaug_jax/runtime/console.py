@@ -18,7 +18,7 @@ def write_lines(*lines: str, stream: TextIO | None = None) -> None:
 
     Args:
       lines: each stays one line: line ends, control characters and escape codes within are shown
-        as `\\n` or `\\x1b`, so that no terminal obeys them.
+        as Python writes them, so that no terminal obeys them.
       stream: where to print, by default standard output.
     """
     for line in lines:

@@ -65,7 +65,8 @@ def sealed(fields: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def unsealed(
-    where: str, stored: Mapping[str, Any], kind: type[UserError] = ConfigError
+    where: str, stored: Mapping[str, Any], kind: type[UserError] = ConfigError,
+    what: str = "is not as it was written", remedy: str = "restore it from a copy",
 ) -> dict[str, Any]:
     """Returns the fields that were sealed; files without a checksum pass as they are.
 
@@ -73,16 +74,16 @@ def unsealed(
       where: the file, for messages.
       stored: its JSON value.
       kind: of the error.
+      what: of the error.
+      remedy: of the error.
 
     Raises:
       UserError: of that kind; the fields are not those that were sealed.
     """
     fields = dict(stored)
     if SEAL in fields and fields.pop(SEAL) != _checksum(fields):
-        raise kind(
-            where, "is not as it was written", "restore it from a copy; after a change on purpose "
-            f"delete its entry '{SEAL}'",
-        )
+        on_purpose = f"after a change on purpose delete its entry '{SEAL}'"
+        raise kind(where, what, f"{remedy}; {on_purpose}")
     return fields
 
 

@@ -209,7 +209,8 @@ def checked(where: str, stored: Any) -> dict[str, Any]:
     """
     known = {field.name for field in dataclasses.fields(ModelCard)}
     if isinstance(stored, dict):
-        stored = digest.unsealed(where, stored, CheckpointError)
+        what = "has a card that is not as it was written"
+        stored = digest.unsealed(where, stored, CheckpointError, what, "copy it again")
     if not isinstance(stored, dict) or not set(stored) <= known:
         raise ConfigError(where, "is no card of this package", "import the weights again")
     missing = [name for name in ("arch", "num_classes", "size", "mean", "std")

@@ -286,7 +286,7 @@ def record(path: Path, made_with: Mapping[str, Any], class_names: Sequence[str])
     write_json(path / "environment.json", sealed({**run, **environment()}))
     # Written last: if it exists, the others do.
     write_json(
-        path / "config.json", sealed({"version": kdaug_jax.__version__, **run, **made_with})
+        path / "config.json", {"version": kdaug_jax.__version__, **sealed({**run, **made_with})}
     )
 
 
@@ -427,18 +427,19 @@ def read_record(path: Path) -> dict[str, Any] | None:
     Raises:
       ConfigError: config.json is not of this package, or was written by another minor version.
     """
-    file = path / "config.json"
-    stored = read_fields(path)
+    stored = read_fields(path, require=True)
     if stored is None:
         return None
-    version = stored.get("version", FIRST_VERSION)
-    require_version(file, version, "train again in a new --workdir")
     more = {name: stored[name] for name in ("contents", "frozen") if name in stored}
     return {**{name: stored[name] for name in FIELDS[:3]}, "data": stored.get("data", {}), **more}
 
 
-def read_fields(path: Path) -> dict[str, Any] | None:
-    """Returns what config.json holds, of any version; None if there is no run.
+def read_fields(path: Path, *, require: bool = False) -> dict[str, Any] | None:
+    """Returns what config.json holds, without its version; None if there is no run.
+
+    Args:
+      path: the working directory.
+      require: whether it must be of this minor version.
 
     Raises:
       ConfigError: it is not of this package, or is damaged.
@@ -447,6 +448,10 @@ def read_fields(path: Path) -> dict[str, Any] | None:
     stored = read_json(file)
     if stored is None:
         return None
+    if isinstance(stored, dict):
+        version = stored.pop("version", FIRST_VERSION)
+        if require and "config" in stored:
+            require_version(file, version, "train again in a new --workdir")
     fields = _fields(file, stored)
     if wrong := next((name for name, fits in _RECORD.items() if not fits(fields.get(name))), ""):
         raise ConfigError(

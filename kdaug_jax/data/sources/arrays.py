@@ -92,7 +92,7 @@ def arrays(argument: str, options: ReadOptions = DEFAULTS) -> Dataset:
     """
     if argument in _registered:
         return _registered[argument]
-    path = expanded("data.source", argument)
+    path = expanded("data.source", argument, DataError)
     if not path.is_file():
         raise DataError(
             f"arrays:{argument}", "is neither a file nor a registered name",

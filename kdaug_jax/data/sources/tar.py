@@ -87,7 +87,7 @@ def tar(argument: str, options: ReadOptions = DEFAULTS) -> Dataset:
     shards = _shards(path, given)
     samples = functools.cache(lambda name: _samples(name, shards[name], options))
     if classes is not None:
-        names = _class_names(expanded("data.source", classes))
+        names = _class_names(expanded("data.source", classes, DataError))
     else:
         first = "train" if "train" in shards else min(shards)
         names = numbered(int(samples(first).label.max(initial=-1)) + 1)

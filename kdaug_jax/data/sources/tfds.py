@@ -50,7 +50,7 @@ def tfds(argument: str, options: ReadOptions = DEFAULTS) -> Dataset:
             "data.source", f"tfds cannot read '{argument}'", "tfds:NAME or tfds:NAME?data_dir=DIR"
         )
     default = os.environ.get("TFDS_DATA_DIR", "~/tensorflow_datasets")
-    root = expanded("data.source", data_dir or default)
+    root = expanded("data.source", data_dir or default, DataError)
     prepare = (
         "prepare it once where tensorflow is installed: "
         f"tfds build {name} --file_format=array_record --data_dir={root}"

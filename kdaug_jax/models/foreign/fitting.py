@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +12,11 @@ import numpy as np
 from kdaug_jax import models
 from kdaug_jax.errors import CheckpointError, ConfigError
 from kdaug_jax.models.foreign import opened, safetensors_file, torch_file
-from kdaug_jax.models.foreign.layouts import blocks_by_stage, layout_of, plain_names
+from kdaug_jax.models.foreign.layouts import blocks_by_stage, layout_of, plain_names, prefix_of
 from kdaug_jax.models.foreign.safetensors_file import State, shown
 from kdaug_jax.models.variables import flatten, mismatches, unflatten
 from kdaug_jax.models.weights import rename, same_name, to_torch
+from kdaug_jax.runtime.console import write_lines
 
 # Of parameters, and of running means and variances, of pixels 0..255 and their squares.
 _LARGEST_WEIGHT, _LARGEST_STATISTIC = 1e6, 1e15
@@ -66,6 +67,7 @@ def convert(
     size: tuple[int, int] | None = None,
     options: Mapping[str, Any] | None = None,
     cast: bool = False,
+    say: Callable[[str], None] = write_lines,
 ) -> tuple[dict[str, Any], int]:
     """Returns the variables of a network from weights by their names elsewhere.
 
@@ -77,6 +79,7 @@ def convert(
       size: (height, width) of the images; by default the network's usual one.
       options: of the architecture.
       cast: whether other floating types may become float32.
+      say: prints a line on a prefix of all names that is left out.
 
     Returns:
       `{"params", "batch_stats"}` and the number of classes.
@@ -90,6 +93,8 @@ def convert(
     expected, of_classifier = _as_theirs(narrow), _as_theirs(wide)
     roots = {name.partition(".")[0] for name in expected} | {"_conv_stem", "_blocks", "_fc"}
     named = plain_names(dict(state), blocks_by_stage(narrow), roots)
+    if prefix := prefix_of(state, named):
+        say(f"{where}: all names begin with '{shown(prefix)}', which is left out")
     arrays = _spelled_alike(where, named)
     count = _classes(arrays, expected, of_classifier)
     if num_classes and count not in (0, num_classes):
@@ -108,6 +113,9 @@ def convert(
     wrong = mismatches(arrays, expected)
     if wrong:
         layout = layout_of(arch).name
+        extra = [name for name in arrays if name not in expected]
+        if extra and f"{extra[0]} is extra" not in wrong:
+            wrong += f"; its own names are {', '.join(extra[:5])}" + ", …" * (len(extra) > 5)
         raise CheckpointError(
             where, f"does not fit {arch}: {wrong}",
             f"use weights of that network in the layout of {layout}, or another --arch",
