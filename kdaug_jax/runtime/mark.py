@@ -1,7 +1,8 @@
 """The mark of a working directory, by which a run knows its files from those of others.
 
 `kdaug_jax.json` holds a random id. `config.json`, `environment.json`, `metrics.jsonl` and the
-checkpoints carry it; of `results.json` and `results.npz` the mark holds the digests.
+checkpoints carry it; of `results.json`, `results.npz` and the rows of a finished run the mark holds
+the digests.
 """
 
 from __future__ import annotations
@@ -19,10 +20,15 @@ from kdaug_jax.files import open_file, parse_json, refusals
 from kdaug_jax.runtime import workdir
 from kdaug_jax.runtime.digest import sealed, sha256_file, unsealed
 from kdaug_jax.runtime.processes import on_first
-from kdaug_jax.runtime.workdir import MARK, OTHER, read_json, write_json
-from kdaug_jax.runtime.writer import METRICS, read_run_id
+from kdaug_jax.runtime.workdir import MARK, OTHER, RESULTS, read_json, write_json
+from kdaug_jax.runtime.writer import (
+    METRICS,
+    read_rows,
+    read_run_id,
+    require_rows,
+    rows_digest,
+)
 
-RESULTS = ("results.json", "results.npz")
 # What runs write into their directory; other files in it are left alone.
 NAMES = (
     "checkpoints", "classes.json", "config.json", "environment.json", "evaluations.json", "export",
@@ -135,6 +141,7 @@ def write_results(
         write_json(path / RESULTS[0], results)
         workdir.write_arrays(path / RESULTS[1], arrays, members)
         digests = {name: sha256_file(path / name) for name in RESULTS if (path / name).exists()}
+        digests[METRICS] = rows_digest(read_rows(path))
         if mark := read(path):
             _write(path, {**mark, "files": digests})
 
@@ -156,6 +163,7 @@ def _check_id(file: Path, mark: dict[str, Any]) -> None:
         workdir.require_written(file.parent, file.name)
         return
     if file.name == METRICS:
+        require_rows(file.parent)
         other = read_run_id(file.parent)
     elif file.name in ("config.json", "environment.json"):
         stored = read_json(file)

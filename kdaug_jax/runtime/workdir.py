@@ -36,6 +36,7 @@ PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.ESTALE, errno.EROFS,
         errno.EACCES, errno.EPERM, errno.EEXIST, errno.ENOTDIR, errno.ENOENT)
 MARK = "kdaug_jax.json"
+RESULTS = ("results.json", "results.npz")
 OTHER = "name another --workdir, or move it away"
 # Of a record; results of other ones are no results of the run.
 FIELDS = ("config", "networks", "members", "data")
@@ -279,7 +280,7 @@ def record(path: Path, made_with: Mapping[str, Any], class_names: Sequence[str])
     made_with = json.loads(json.dumps(made_with))
     stored = read_record(path)
     if stored and any(stored.get(name) != made_with.get(name) for name in FIELDS):
-        for name in ("results.json", "results.npz"):
+        for name in RESULTS:
             (path / name).unlink(missing_ok=True)
     run = {"id": run_id(path)} if run_id(path) else {}
     write_json(path / "classes.json", list(class_names))
@@ -354,7 +355,7 @@ def read_results(path: Path) -> dict[str, dict[str, float]] | None:
     Raises:
       ConfigError: results.json is not one of this package, or is damaged.
     """
-    file = path / "results.json"
+    file = path / RESULTS[0]
     stored = read_json(file)
     if stored is None:
         return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 import socket
@@ -14,8 +15,17 @@ from typing import Any
 
 import jax
 
+from kdaug_jax.errors import ConfigError
 from kdaug_jax.files import name_of, parse_json, read_text
-from kdaug_jax.runtime.workdir import require_in_place, run_id, write_whole
+from kdaug_jax.runtime.workdir import (
+    MARK,
+    OTHER,
+    RESULTS,
+    read_json,
+    require_in_place,
+    run_id,
+    write_whole,
+)
 
 METRICS = "metrics.jsonl"
 # Seconds between two times that TensorBoard's file is brought to the disk.
@@ -36,6 +46,30 @@ def read_rows(workdir: Path) -> list[dict[str, Any]]:
         if isinstance(row, dict) and isinstance(row.get("step"), int):
             rows.append(row)
     return rows
+
+
+def rows_digest(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Returns the SHA-256 of rows, in any spelling of their JSON."""
+    text = "\n".join(json.dumps(row, sort_keys=True) for row in rows)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def require_rows(workdir: Path) -> None:
+    """Validates that a finished run still has the rows that it wrote.
+
+    Args:
+      workdir: its directory. What is no row in the file, such as half a line, is passed over.
+
+    Raises:
+      ConfigError: it has others.
+    """
+    mark = read_json(workdir / MARK)
+    digests = mark.get("files") if isinstance(mark, dict) else None
+    wanted = digests.get(METRICS) if isinstance(digests, dict) else None
+    # A run that goes on after its end, with another config, has no results any more.
+    if wanted and (workdir / RESULTS[0]).exists() and wanted != rows_digest(read_rows(workdir)):
+        what = "does not hold the rows that the run of this directory wrote"
+        raise ConfigError(str(workdir / METRICS), what, OTHER)
 
 
 def read_run_id(workdir: Path) -> str | None:

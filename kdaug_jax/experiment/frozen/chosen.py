@@ -193,6 +193,7 @@ def _evaluated(directory: Path, step: int, member: str, last: bool) -> dict[str,
     values: dict[str, Any] = {}
     if last:
         values |= (workdir.read_results(directory) or {}).get(member, {})
+    writer.require_rows(directory)
     for row in writer.read_rows(directory):
         if row["step"] == step and row.get("member", "") == member:
             values |= {
