@@ -272,7 +272,7 @@ def test_folders_of_data_that_may_not_be_read(open_folder, locked, mode, right):
     for name in ("ant", "bee"):
         (open_folder / "set" / "train" / name).mkdir(parents=True)
         (open_folder / "set" / "train" / name / "1.png").write_bytes(b"")
-    (open_folder / locked).chmod(mode | mode >> 6)
+    (open_folder / locked).chmod(mode | mode >> 3 | mode >> 6)
     with nobody(), pytest.raises(DataError) as caught:
         data.load(f"folder:{open_folder / 'set'}", {"train": "train"})
     assert right.format(open_folder / locked) in str(caught.value)
