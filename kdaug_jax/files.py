@@ -267,13 +267,21 @@ def read_npz(path: str | os.PathLike[str], names: Sequence[str] | None = None) -
     with open_file(path, "array") as file, zipfile.ZipFile(file) as archive:
         for entry in archive.namelist():
             name = entry.removesuffix(".npy")
-            if names is not None and name not in names:
-                continue
-            with archive.open(entry) as member:
+            with archive.open(entry) as member:  # which compares the two places of the name
+                if names is not None and name not in names:
+                    continue
                 arrays[name] = np.lib.format.read_array(member, allow_pickle=False)
                 if member.read(1):
                     raise ValueError(f"{name} has more bytes than its header says")
     return arrays
+
+
+def npz_names(path: str | os.PathLike[str]) -> list[str]:
+    """Returns the names of the arrays of an .npz file; raises as `read_npz` does."""
+    with open_file(path, "array") as file, zipfile.ZipFile(file) as archive:
+        for entry in archive.namelist():
+            archive.open(entry).close()
+        return [entry.removesuffix(".npy") for entry in archive.namelist()]
 
 
 def cache_folder(*parts: str) -> Path | None:

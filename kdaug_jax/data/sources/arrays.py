@@ -15,7 +15,7 @@ import numpy as np
 from kdaug_jax.data.dataset import Dataset, Deferred, Split, numbered, split_of_arrays
 from kdaug_jax.data.options import DEFAULTS, ReadOptions
 from kdaug_jax.errors import DataError, suggest
-from kdaug_jax.files import expanded, open_file, read_npz
+from kdaug_jax.files import expanded, npz_names, open_file, read_npz
 
 # What NumPy raises on damaged .npy and .npz files.
 UNREADABLE = (
@@ -124,12 +124,8 @@ def _load(path: Path, key: str | None) -> Any:
     try:
         with open_file(path, "array") as file:
             is_archive = zipfile.is_zipfile(file)
-            if is_archive and key is None:
-                file.seek(0)
-                with zipfile.ZipFile(file) as archive:
-                    return [name.removesuffix(".npy") for name in archive.namelist()]
         if is_archive:
-            return read_npz(path, (key,))[key]
+            return npz_names(path) if key is None else read_npz(path, (key,))[key]
     except UNREADABLE as error:
         raise DataError(str(path), f"{key or 'it'} cannot be read ({error})", remedy) from None
     raise DataError(str(path), "it cannot be read (not an .npz file, or cut short)", remedy)
