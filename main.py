@@ -6,11 +6,11 @@ import sys
 from absl import flags
 from ml_collections import config_flags
 
-from kdaug_jax import registry
+from kdaug_jax import files, registry
 from kdaug_jax.compile.run import compile_with_flags
 from kdaug_jax.deploy import export
 from kdaug_jax.errors import ConfigError, UserError
-from kdaug_jax.evaluation.evaluate_run import evaluate_run
+from kdaug_jax.evaluation.evaluate_run import as_recorded, evaluate_run
 from kdaug_jax.experiment import command_line
 from kdaug_jax.experiment import config as configs
 from kdaug_jax.runtime import compile_cache, processes, sharding, signals
@@ -42,7 +42,7 @@ def main() -> int:
     """Runs what the command line asks for and returns the exit status."""
     try:
         # Modules beside the config file may be named.
-        with registry.importable(command_line.config_file(sys.argv)):
+        with files.refusals(), registry.importable(command_line.config_file(sys.argv)):
             given = parse()
             mode = {"mode": given.mode} if given.mode else {}
             full = configs.validate({**configs.plain(given.config), **mode})
@@ -50,6 +50,7 @@ def main() -> int:
                 print(json.dumps(full, indent=1))
                 return 0
             compile_cache.use()
+            full = as_recorded(full, given.workdir) if full["mode"] == "evaluate" else full
             batch = full["data"]["batch_size"] // processes.start(given.distributed)
             train, group = full["train"], full["mesh"]["model"]
             sharding.use_host_cores(batch, train["replica_batch_size"], train["accumulate"], group)

@@ -7,6 +7,7 @@ status. Any other exception is a programming error and keeps its traceback.
 from __future__ import annotations
 
 import difflib
+import unicodedata
 from collections.abc import Iterable
 
 _LINE_ENDS = "\t\n\v\f\r\x1c\x1d\x1e\x1f\x85\u2028\u2029"
@@ -95,6 +96,17 @@ def _printable_letter(letter: str) -> str:
     if 0xDC80 <= code <= 0xDCFF:  # a byte of a file name that is not UTF-8
         return f"\\x{code - 0xDC00:02x}"
     return letter.encode("unicode_escape").decode()
+
+
+def distinct(first: str, second: str) -> tuple[str, str]:
+    """Returns two names as a message shows them: as ASCII where they look alike.
+
+    Names that differ in Unicode form only, such as é in one and in two characters, look the same.
+    """
+    forms = [unicodedata.normalize("NFC", name).casefold() for name in (first, second)]
+    if first != second and forms[0] == forms[1] and not (first.isascii() and second.isascii()):
+        return ascii(first)[1:-1], ascii(second)[1:-1]
+    return first, second
 
 
 def suggest(name: str, known: Iterable[str]) -> str:

@@ -108,11 +108,13 @@ def importable(config_file: str | Path | None = None) -> Iterator[None]:
     """Makes the folder of a config file and the current directory importable within the block.
 
     Args:
-      config_file: path of the config file, or None for the current directory alone.
+      config_file: path of the config file, or None for the current directory alone. Behind a link,
+        the folders of the link and of the file are both importable.
     """
     folders = [os.getcwd()]
     if config_file is not None:
-        folders.insert(0, str(Path(config_file).resolve().parent))
+        file = Path(config_file)
+        folders[:0] = [str(file.absolute().parent), str(file.resolve().parent)]
     added = [folder for folder in dict.fromkeys(folders) if folder not in sys.path]
     sys.path[:0] = added
     try:

@@ -72,3 +72,10 @@ def test_the_folder_of_the_config_and_the_current_one_are_importable(tmp_path, m
     with registry.importable(there / "config.py"):
         assert sys.path[:2] == [str(there), str(here)]
     assert sys.path == before
+    (there / "config.py").write_text("")
+    link = tmp_path / "elsewhere" / "config.py"
+    link.parent.mkdir()
+    link.symlink_to(there / "config.py")
+    with registry.importable(link):  # the file's own loss may lie beside either
+        assert sys.path[:3] == [str(link.parent), str(there), str(here)]
+    assert sys.path == before

@@ -14,7 +14,7 @@ FLOORS = (
     ("experiment", "data"),
     ("models", "augment", "runtime"),
     ("losses", "metrics", "analysis", "types", "rng", "errors", "registry", "lazy",
-     "images", "per_device"),
+     "images", "per_device", "files"),
 )
 # What one room alone may import.
 OWNED = {"flax.linen": "models", "orbax": "runtime/checkpoint.py", "tensorboardX": "runtime/writer"}

@@ -23,8 +23,8 @@ from kdaug_jax.errors import ConfigError, UserError, suggest
 from kdaug_jax.experiment.config import FREE, flatten
 from kdaug_jax.experiment.frozen.places import WORKDIR
 from kdaug_jax.experiment.members import members as members_of
-from kdaug_jax.runtime.console import table
-from kdaug_jax.runtime.workdir import read_json, read_results
+from kdaug_jax.runtime.console import table, write_lines
+from kdaug_jax.runtime.workdir import read_fields, read_results
 
 # Of the last split that all runs have.
 DEFAULT_METRICS = ("accuracy", "nll")
@@ -70,7 +70,7 @@ def paired(first: Sequence[float], second: Sequence[float]) -> Difference:
 
 
 def read_runs(
-    directories: Sequence[Path], vary: str, say: Callable[[str], None] = print
+    directories: Sequence[Path], vary: str, say: Callable[[str], None] = write_lines
 ) -> list[Run]:
     """Reads finished runs: one for each working directory, or for each member of a population.
 
@@ -90,7 +90,7 @@ def read_runs(
     records: dict[str, Mapping[str, Any]] = {}
     for directory in directories:
         results = read_results(directory)
-        stored = read_json(directory / "config.json")
+        stored = read_fields(directory)
         if results is None or stored is None:
             raise ConfigError(str(directory), "holds no finished run", "train it to its end first")
         records[str(directory)] = stored
@@ -319,7 +319,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         text = report(runs, vary, metrics)
         if not options.metric and not metrics[0].startswith("eval/test/"):
             print("these runs have no test split: compared on validation, where choices are made")
-        print(text)
+        write_lines(*text.split("\n"))
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code

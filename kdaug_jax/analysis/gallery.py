@@ -22,6 +22,8 @@ from kdaug_jax.augment.policies import SPACES
 from kdaug_jax.errors import ConfigError, UserError, suggest
 from kdaug_jax.experiment import views
 from kdaug_jax.experiment.binding import colour as fill_colour
+from kdaug_jax.files import open_file
+from kdaug_jax.runtime.console import write_lines
 from kdaug_jax.types import Info
 
 LEVELS = 7
@@ -43,7 +45,7 @@ def read_pictures(files: Sequence[Path]) -> list[Image.Image]:
     pictures = []
     for file in files:
         try:
-            with Image.open(file) as picture:
+            with open_file(file, "image") as opened, Image.open(opened) as picture:
                 pictures.append(picture.convert("RGB"))
         except (OSError, ValueError) as error:
             raise ConfigError(
@@ -169,7 +171,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except OSError as error:
         print(f"error: {options.out}: cannot be written ({error.strerror})", file=sys.stderr)
         return 2
-    print(options.out)
+    write_lines(str(options.out))
     return 0
 
 

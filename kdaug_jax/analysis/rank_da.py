@@ -29,7 +29,7 @@ from kdaug_jax.experiment import networks, views
 from kdaug_jax.experiment.fields import defaults
 from kdaug_jax.experiment.frozen.stored import load
 from kdaug_jax.runtime import compile_cache, sharding, workdir
-from kdaug_jax.runtime.console import table
+from kdaug_jax.runtime.console import table, write_lines
 from kdaug_jax.types import Clock, Info
 
 TEACHER = "teacher"
@@ -253,11 +253,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error("--epochs, --batch and --group must be more than 0, --seed at least 0")
     compile_cache.use()
     try:
-        ranked = rank(options, lambda line: print(line, file=sys.stderr))
+        ranked = rank(options, lambda line: write_lines(line, stream=sys.stderr))
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
-    print(report(ranked))
+    write_lines(*report(ranked).split("\n"))
     return 0
 
 

@@ -18,6 +18,7 @@ import jax
 import jaxlib
 
 from kdaug_jax.errors import ConfigError
+from kdaug_jax.files import expanded
 
 VARIABLE = "KDAUG_COMPILERS"
 # What libtpu reads once, where no TPU and no cloud is at hand; processes may load it side by side.
@@ -62,7 +63,7 @@ def find(platform: str, directory: str) -> Path:
       ConfigError: the compiler is not there.
     """
     chosen = directory or os.environ.get(VARIABLE, "")
-    path = Path(chosen).expanduser().absolute()
+    path = expanded("--compilers", chosen).absolute()
     needed = _NEEDED[platform]
     if not chosen or not (path / needed).exists():
         what = f"there is no {needed} in '{chosen}'"

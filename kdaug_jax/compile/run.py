@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, TextIO
 
 from absl import flags
@@ -15,6 +14,7 @@ from kdaug_jax.compile.report import report
 from kdaug_jax.errors import DataError
 from kdaug_jax.evaluation.data_sets import load_data
 from kdaug_jax.experiment import config as configs
+from kdaug_jax.files import expanded
 from kdaug_jax.runtime.console import Console
 from kdaug_jax.training.setup import notices
 
@@ -55,7 +55,7 @@ def compile_run(
     dataset = _indexed(full, console) if assumption is None else assumed.dataset_of(assumption)
     compilers.use(target.chip.platform, folder)
     devices = topologies.devices_of(target)
-    job = programs.plan(full, dataset, devices, Path(directory).expanduser().absolute())
+    job = programs.plan(full, dataset, devices, expanded("--workdir", directory).absolute())
     for line in notices(job.programs, job.mesh):
         console.say(line)
     calls = programs.training(job)
@@ -64,7 +64,7 @@ def compile_run(
         console.say(f"compiling {work.name} for {target.name} ...")
         measured.append(measure(work, target.chip.platform))
     text = report(target, job, assumption is not None, measured)
-    console.say(text)
+    console.say(*text.split("\n"))
     return text
 
 

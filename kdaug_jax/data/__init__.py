@@ -45,6 +45,7 @@ from kdaug_jax.data.splits import (
 from kdaug_jax.data.statistics import describe_sizes
 from kdaug_jax.data.statistics import statistics as pixel_statistics
 from kdaug_jax.errors import ConfigError, DataError
+from kdaug_jax.files import explained
 from kdaug_jax.types import Info
 
 
@@ -121,7 +122,7 @@ def _opened(source: str, options: ReadOptions) -> Iterator[Dataset]:
     except OSError as error:
         if not built_in:  # code of the user's own
             raise
-        what = f"cannot be read ({error.strerror or error})"
+        what = f"cannot be read ({explained(error).strerror or error})"
         if error.filename is not None:
             what = f"{os.fsdecode(error.filename)} " + what
         raise DataError(source, what, "check the path and who may read it") from None

@@ -12,6 +12,7 @@ import numpy as np
 from PIL import Image
 
 from kdaug_jax.errors import ConfigError, DataError
+from kdaug_jax.files import expanded
 
 # Classes that have numbers for names: one stray number would make as many names.
 MOST_NUMBERED = 1_000_000
@@ -219,7 +220,7 @@ def directory(source: str, argument: str) -> Path:
     """
     if not argument.strip():
         raise ConfigError("data.source", f"{source} needs a directory", f"{source}:DIR")
-    return Path(argument.strip()).expanduser()
+    return expanded("data.source", argument.strip(), DataError)
 
 
 def numbered(count: int) -> tuple[str, ...]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import zipfile
 from pathlib import Path
 
 import numpy as np
 
 from kdaug_jax.data.sources.arrays import UNREADABLE
 from kdaug_jax.errors import DataError
+from kdaug_jax.files import expanded, open_file, read_npz
 
 
 def read_human(file: str | Path, classes: int, rows: int) -> np.ndarray:
@@ -25,14 +27,16 @@ def read_human(file: str | Path, classes: int, rows: int) -> np.ndarray:
     Raises:
       DataError: the file cannot be read, or does not fit.
     """
-    path = Path(file).expanduser()
+    path = expanded("eval.human", file, DataError)
     try:
-        loaded = np.load(path, allow_pickle=False)
-        if not isinstance(loaded, np.ndarray):
-            with loaded:
-                arrays = [loaded[name] for name in loaded.files]
-            loaded = arrays[0] if len(arrays) == 1 else np.zeros(0)
-    except UNREADABLE as error:
+        with open_file(path, "array") as file:
+            if not zipfile.is_zipfile(file):
+                file.seek(0)
+                loaded = np.lib.format.read_array(file, allow_pickle=False)
+            else:
+                arrays = list(read_npz(path).values())
+                loaded = arrays[0] if len(arrays) == 1 else np.zeros(0)
+    except (*UNREADABLE, MemoryError) as error:
         raise DataError(
             "eval.human", f"{path} cannot be read ({error})", "give a .npy file of numbers"
         ) from None

@@ -8,11 +8,12 @@ have changed.
 from __future__ import annotations
 
 import concurrent.futures
+import errno
 import hashlib
 import io
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,6 +21,7 @@ import numpy as np
 
 from kdaug_jax.data.options import ReadOptions
 from kdaug_jax.errors import DataError, printable
+from kdaug_jax.files import cache_folder, read_npz
 from kdaug_jax.images.decode import Header, open_image, read_header
 from kdaug_jax.images.readers import Names, read_file
 
@@ -92,7 +94,7 @@ def build_index(
     Raises:
       DataError: an image cannot be read; or none can where they are skipped.
     """
-    kept = cache_directory() / _kept_name(where, part, options)
+    kept = kept_path(_kept_name(where, part, options))
     known = _recall(kept, listing)
     skip = options.bad_images == "skip"
     wanted = np.flatnonzero(
@@ -104,7 +106,7 @@ def build_index(
         finally:  # after an error too, so that what was read need not be read again
             _keep(kept, listing, known, options)
     digest = _digest(listing, known.sizes)
-    if len(wanted):
+    if len(wanted) and kept is not None:
         # Pixels may have changed without any size, and so without the digest.
         for path in kept.parent.glob(f"statistics-{digest[:32]}-*.npz"):
             path.unlink(missing_ok=True)
@@ -134,20 +136,19 @@ def index_threads() -> int:
     return min(MAX_THREADS, 2 * (os.cpu_count() or 1))
 
 
-def cache_directory() -> Path:
-    """Returns the directory of kept indices and statistics; it need not exist."""
-    home = os.environ.get("XDG_CACHE_HOME", "")
-    # The standard ignores relative paths.
-    base = Path(home) if os.path.isabs(home) else Path("~/.cache").expanduser()
-    return base / "kdaug_jax" / "index"
+def kept_path(name: str) -> Path | None:
+    """Returns where a file of the cache lies, which need not exist; None without a home folder."""
+    return cache_folder("kdaug_jax", "index", name)
 
 
-def write_kept(path: Path, **arrays: np.ndarray) -> None:
+def write_kept(path: Path | None, **arrays: np.ndarray) -> None:
     """Writes arrays into the cache, all at once.
 
     Raises:
-      OSError: the disk is full or cannot be written.
+      OSError: the disk is full or cannot be written, or no home folder is known.
     """
+    if path is None:
+        raise OSError(errno.ENOENT, "no home folder is known")
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
     try:
@@ -158,25 +159,28 @@ def write_kept(path: Path, **arrays: np.ndarray) -> None:
         partial.unlink(missing_ok=True)
 
 
-def read_kept(path: Path) -> dict[str, np.ndarray]:
-    """Returns the arrays of a file in the cache; none if it is absent or damaged."""
+def read_kept(path: Path | None) -> dict[str, np.ndarray]:
+    """Returns the arrays of a file in the cache; none if it is absent, damaged or nowhere."""
     try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-            return {name: arrays[name] for name in arrays.files}
+        return {} if path is None else read_npz(path)
     except Exception:  # whatever a damaged file raises: it is made anew
         return {}
 
 
-def recall_scan(key: Sequence[str], stamps: np.ndarray) -> dict[str, np.ndarray] | None:
+def recall_scan(
+    key: Sequence[str], stamps: np.ndarray, names: Sequence[str]
+) -> dict[str, np.ndarray] | None:
     """Returns what a scan of containers of images found, if it was kept and they are the same.
 
     Args:
       key: what was scanned and how.
       stamps: `i64[F,2]`, bytes and modification times of the F containers.
+      names: of the arrays that the scan kept.
     """
     arrays = read_kept(_scan_path(key))
-    version, old = int(arrays.pop("version", 0)), arrays.pop("stamps", None)
-    return arrays if version == VERSION and np.array_equal(old, stamps) else None
+    version, old = arrays.pop("version", None), arrays.pop("stamps", None)
+    same = np.array_equal(version, VERSION) and np.array_equal(old, stamps)
+    return arrays if same and set(arrays) == set(names) else None
 
 
 def keep_scan(
@@ -190,14 +194,15 @@ def keep_scan(
         options.say(_not_kept(path, error))
 
 
-def _scan_path(key: Sequence[str]) -> Path:
+def _scan_path(key: Sequence[str]) -> Path | None:
     name = hashlib.sha256("\0".join(key).encode("utf-8", "surrogateescape")).hexdigest()
-    return cache_directory() / f"scan-{name[:32]}.npz"
+    return kept_path(f"scan-{name[:32]}.npz")
 
 
-def _not_kept(path: Path, error: OSError) -> str:
+def _not_kept(path: Path | None, error: OSError) -> str:
+    place = path.parent if path else "~/.cache"
     return (
-        f"{path.parent}: the index cannot be kept ({error.strerror}), so the next start takes "
+        f"{place}: the index cannot be kept ({error.strerror}), so the next start takes "
         "as long; $XDG_CACHE_HOME names another place"
     )
 
@@ -214,14 +219,14 @@ def _digest(listing: Listing, sizes: np.ndarray) -> str:
     return digest.hexdigest()
 
 
-def _recall(path: Path, listing: Listing) -> _Known:
+def _recall(path: Path | None, listing: Listing) -> _Known:
     """Returns what was kept of these images; the state of new and changed ones is UNKNOWN."""
     count = len(listing.names)
     known = _Known(
         np.zeros((count, 2), np.int32), np.ones(count, np.uint8), np.zeros(count, np.uint8)
     )
     kept = read_kept(path)
-    if int(kept.get("version", 0)) != VERSION:
+    if not _is_index(kept):
         return known
     old = _Known(kept["sizes"], kept["orientation"], kept["state"])
     if np.array_equal(kept["names"], listing.names.block):
@@ -240,7 +245,23 @@ def _recall(path: Path, listing: Listing) -> _Known:
     return known
 
 
-def _keep(path: Path, listing: Listing, known: _Known, options: ReadOptions) -> None:
+def _is_index(kept: Mapping[str, np.ndarray]) -> bool:
+    """Returns whether arrays are those that `_keep` wrote, for any number of images."""
+    if not np.array_equal(kept.get("version"), VERSION) or "names" not in kept:
+        return False
+    count = len(Names(kept["names"])) if kept["names"].dtype == np.uint8 else -1
+    wanted = {
+        "bytes": ((count,), np.int64), "changed": ((count,), np.int64),
+        "sizes": ((count, 2), np.int32), "orientation": ((count,), np.uint8),
+        "state": ((count,), np.uint8),
+    }
+    return all(
+        name in kept and (kept[name].shape, kept[name].dtype) == form
+        for name, form in wanted.items()
+    )
+
+
+def _keep(path: Path | None, listing: Listing, known: _Known, options: ReadOptions) -> None:
     try:
         write_kept(
             path, version=np.array(VERSION), names=listing.names.block, bytes=listing.bytes,

@@ -8,7 +8,7 @@ from typing import Any
 from kdaug_jax import data
 from kdaug_jax.data.contents import content_digest, is_small, split_digest
 from kdaug_jax.data.options import no_bar
-from kdaug_jax.errors import DataError, UserError
+from kdaug_jax.errors import DataError, UserError, distinct
 from kdaug_jax.types import Info
 
 USES = ("train", "validation", "test")
@@ -146,7 +146,8 @@ def class_changes(before: Sequence[str], now: Sequence[str]) -> list[str]:
         example = f", such as '{lost[0]}'" if lost else ""
         return [f"{len(before)} classes -> {len(now)}{example}"]
     number = next(i for i, name in enumerate(before) if name != now[i])
-    return [f"class {number} was '{before[number]}' and is '{now[number]}'"]
+    was, is_now = distinct(before[number], now[number])
+    return [f"class {number} was '{was}' and is '{is_now}'"]
 
 
 def refuse_changes(source: str, altered: Sequence[str], remedies: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import concurrent.futures
 import hashlib
+import io
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from kdaug_jax.data.dataset import Split
-from kdaug_jax.data.index import cache_directory, index_threads, read_kept, write_kept
+from kdaug_jax.data.index import index_threads, kept_path, read_kept, write_kept
 from kdaug_jax.images.decode import image_size
 from kdaug_jax.images.readers import FileReader
 
@@ -47,8 +48,8 @@ def statistics(split: Split) -> tuple[np.ndarray, np.ndarray]:
     count = min(len(split), count)
     rows = np.arange(count) * len(split) // count
     kept = _kept_path(split, rows) if split.digest else None
-    histogram = read_kept(kept).get("histogram") if kept else None
-    if histogram is None:
+    histogram = read_kept(kept).get("histogram")
+    if histogram is None or (histogram.shape, histogram.dtype) != ((3, 256), np.int64):
         histogram = np.zeros((3, 256), np.int64)
         for part in _histograms(split, rows):
             histogram += part
@@ -84,27 +85,35 @@ def describe_sizes(split: Split) -> str:
 
 
 def _turned(reader: Any, row: int) -> str:
-    """Tells that an image has another size only since its EXIF turns it."""
-    if not isinstance(reader, FileReader) or reader.options.exif != "apply":
+    """Tells that an image has another size only since its EXIF turns it, or since nothing does."""
+    if not hasattr(reader, "options"):
         return ""
-    path = os.path.join(reader.directory, reader.names[int(reader.rows[row])])
-    if image_size(path, reader.options._replace(exif="ignore")) == tuple(reader.sizes[row]):
+    position = int(reader.rows[row])
+    file = (
+        os.path.join(reader.directory, reader.names[position]) if isinstance(reader, FileReader)
+        else io.BytesIO(reader.content(position))
+    )
+    apply = reader.options.exif == "apply"
+    other = reader.options._replace(exif="ignore" if apply else "apply")
+    if image_size(file, other) == tuple(reader.sizes[row]):
         return ""
-    return " as its EXIF turns it, which data.exif='ignore' does not apply"
+    if apply:
+        return " as its EXIF turns it, which data.exif='ignore' does not apply"
+    return " as it is stored, and its EXIF turns it, which data.exif='apply' applies"
 
 
 def _size(size: np.ndarray) -> str:
     return "{1}×{0}".format(*size.tolist())
 
 
-def _kept_path(split: Split, rows: np.ndarray) -> Path:
+def _kept_path(split: Split, rows: np.ndarray) -> Path | None:
     positions = getattr(split.reader, "rows", split.index)  # of what is read
     key = hashlib.sha256(positions[rows].astype("<i8").tobytes())
     # The digest is that of names and sizes: images of another place, or of another column of the
     # same files, may have the same ones.
     read_from = [getattr(split.reader, name, None) for name in READ_FROM]
     key.update(repr(read_from).encode("utf-8", "surrogateescape"))
-    return cache_directory() / f"statistics-{split.digest[:32]}-{key.hexdigest()[:32]}.npz"
+    return kept_path(f"statistics-{split.digest[:32]}-{key.hexdigest()[:32]}.npz")
 
 
 def _histograms(split: Split, rows: np.ndarray) -> Iterator[np.ndarray]:

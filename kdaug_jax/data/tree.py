@@ -16,6 +16,7 @@ from kdaug_jax.data.dataset import Split, make_split
 from kdaug_jax.data.index import Listing, build_index, index_threads
 from kdaug_jax.data.options import ReadOptions
 from kdaug_jax.errors import ConfigError, DataError, printable, suggest
+from kdaug_jax.files import explained
 from kdaug_jax.images.decode import SHOWN_FORMATS, SUFFIXES
 from kdaug_jax.images.readers import ILSVRC_PNG, FileReader, Names
 
@@ -88,7 +89,8 @@ def entries(place: str | os.PathLike[str], passed: Passed) -> list[os.DirEntry[s
             listed = sorted(scan, key=operator.attrgetter("name"))
     except OSError as error:
         raise DataError(
-            str(place), f"cannot be listed ({error.strerror})", "check the path and who may read it"
+            str(place), f"cannot be listed ({explained(error, place).strerror})",
+            "check the path and who may read it",
         ) from None
     visible = []
     for entry in listed:
@@ -112,8 +114,8 @@ def check_link(path: str | os.PathLike[str]) -> None:
     except OSError as error:
         what = f"is a link to {printable(os.readlink(path))}, which does not exist"
         if error.errno != errno.ENOENT:
-            what = f"is a link that cannot be followed ({error.strerror})"
-        raise DataError(printable(str(path)), what, "mend or remove it") from None
+            what = f"is a link that cannot be followed ({explained(error, path).strerror})"
+        raise DataError(printable(path), what, "mend or remove it") from None
 
 
 def folders(place: str | os.PathLike[str], passed: Passed) -> tuple[str, ...]:

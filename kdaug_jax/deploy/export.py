@@ -44,7 +44,7 @@ def export_run(
     console = Console(stream)
     place = place_of(str(directory), where="--workdir")
     directory, stored = workdir.read_run(place.path)
-    names = workdir.read_json(directory / "classes.json") or ()
+    names = workdir.class_names(directory, stored)
     files = named_files(stored["config"])
     require_recorded(stored, names, files, verify_data, console.say, console.progress)
     results = workdir.read_results(directory) or {}
@@ -75,5 +75,5 @@ def export_run(
             )
             console.say(f"{name or loaded.card.arch}: {target}")
             console.say(loaded.state)
-            console.say(artifact.table(sizes[str(target)]))
+            console.say(*artifact.table(sizes[str(target)]).split("\n"))
     return sizes

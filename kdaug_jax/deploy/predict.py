@@ -8,6 +8,7 @@ the others are answered all the same; the exit status is then that of the error.
 from __future__ import annotations
 
 import argparse
+import io
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,8 +20,10 @@ from PIL import Image
 from kdaug_jax.deploy import artifact
 from kdaug_jax.errors import ConfigError, DataError, NonFiniteError, UserError
 from kdaug_jax.experiment import views
-from kdaug_jax.images.decode import DecodeOptions, open_image
+from kdaug_jax.files import read_bytes
+from kdaug_jax.images.decode import DecodeOptions, open_image, read_header
 from kdaug_jax.runtime import workdir
+from kdaug_jax.runtime.console import write_lines
 from kdaug_jax.runtime.model_card import ModelCard
 
 # Images that are run together.
@@ -45,22 +48,28 @@ def read_image(path: Path, number: int, card: ModelCard, resize: bool) -> np.nda
       DataError: it cannot be read, or has another size.
     """
     try:
-        content = path.read_bytes()
+        content = read_bytes(path, "image")
     except OSError as error:
         raise DataError(str(path), f"cannot be read ({error.strerror})", "name a file") from None
     try:
         decoding = DecodeOptions(card.exif, card.alpha)
         image, size = open_image(content, str(path), number, decoding), card.size
-    except DataError as error:  # whose remedy is for data sets
-        raise DataError(error.where, error.what, "give an opaque PNG or JPEG instead") from None
+    except DataError as error:
+        for_data_sets = "data." in error.remedy
+        remedy = "give an opaque PNG or JPEG instead" if for_data_sets else error.remedy
+        raise DataError(error.where, error.what, remedy) from None
     if card.crop:
         leading, _, _ = views.split_leading(card.crop, "crop")
         return views.cut_image("eval", leading, image)[0]
     if (image.height, image.width) == size:
         return np.asarray(image)
     if not resize:
+        turned = decoding._replace(exif="ignore" if card.exif == "apply" else "apply")
+        header = read_header(io.BytesIO(content), str(path), number, turned)
+        same = (header.height, header.width) == (image.height, image.width)
+        noted = "" if same else f" (its EXIF notes a turn, and the run has data.exif='{card.exif}')"
         raise DataError(
-            str(path), f"has {image.width}×{image.height} pixels, the network takes "
+            str(path), f"has {image.width}×{image.height} pixels{noted}, the network takes "
             f"{size[1]}×{size[0]}", "resize it, or use --resize",
         )
     scale = max(size[0] / image.height, size[1] / image.width)
@@ -113,7 +122,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if not images:
             continue
         if not named:
-            print(f"model: {card.describe()}", file=sys.stderr)
+            write_lines(f"model: {card.describe()}", stream=sys.stderr)
             named = True
         logits = np.asarray(function(np.stack(images)), np.float32)
         rows = np.asarray(jax.nn.softmax(logits))
@@ -122,14 +131,15 @@ def main(argv: Sequence[str] | None = None) -> int:
                 what = "its logits are not finite"
                 status = _told(NonFiniteError(str(path), what, "check the image and the network"))
                 continue
-            print(path)
-            for probability, name in likeliest(row, card, options.top):
-                print(f"  {100 * probability:6.2f} %  {name}")
+            write_lines(str(path), *(
+                f"  {100 * probability:6.2f} %  {name}"
+                for probability, name in likeliest(row, card, options.top)
+            ))
     return status
 
 
 def _told(error: UserError) -> int:
-    print(f"error: {error}", file=sys.stderr)
+    write_lines(f"error: {error}", stream=sys.stderr)
     return error.exit_code
 
 

@@ -12,6 +12,7 @@ import numpy as np
 from kdaug_jax import data
 from kdaug_jax.data.contents import split_digest
 from kdaug_jax.data.recorded import (
+    READ,
     class_changes,
     data_changes,
     data_contents,
@@ -82,8 +83,8 @@ def evaluate_run(
     """
     console = Console(stream)
     directory, stored = workdir.read_run(directory)
-    full = configs.validate(config)
-    names = stored["data"].get("class_names") or workdir.read_json(directory / "classes.json") or ()
+    full = as_recorded(configs.validate(config), directory)
+    names = workdir.class_names(directory, stored)
     if eval_data:
         name, dataset = load_other(eval_data, full["data"], names, console.say, console.progress)
         full["eval"] = {**full["eval"], "sets": (), "human": "", "views": ()}
@@ -97,9 +98,8 @@ def evaluate_run(
         )
     info = views.with_crops(info, configs.view_texts(stored["config"]), full["data"]["crop"])
     human = load_human(full["eval"]["human"], dataset)
-    mesh = sharding.make_mesh(
-        full["mesh"]["data"], full["data"]["batch_size"], group=full["mesh"]["model"]
-    )
+    # The last batch is filled up, so any number of devices shares any batch.
+    mesh = sharding.make_mesh(full["mesh"]["data"], 0, group=full["mesh"]["model"])
     # Teachers and ensembles follow from the terms, which are those of the run.
     config = {
         **stored["config"], "data": full["data"], "eval": full["eval"], "checkpoint": {"best": ""}
@@ -145,7 +145,7 @@ def evaluate_run(
         errors = corruption_errors(sets, numbers)
         results[member] = {**with_selected(numbers, evaluator.selections), **errors}
     for table in results_tables(evaluator, results, {}):
-        console.say(table)
+        console.say(*table.split("\n"))
     if eval_data and jax.process_index() == 0:
         file = directory / EVALUATIONS
         kept = {"data": {"source": eval_data, "examples": len(dataset.splits["test"]),
@@ -154,6 +154,23 @@ def evaluate_run(
         workdir.write_json(file, {**(workdir.read_json(file) or {}), eval_data: kept})
         console.say(f"kept in {file} as '{eval_data}'")
     return results
+
+
+def as_recorded(full: Mapping[str, Any], directory: str | Path) -> dict[str, Any]:
+    """Returns a complete config with the batch of a run, on which its evaluation depends.
+
+    Args:
+      full: the config to evaluate with; its `eval.batch_size` is left as it is.
+      directory: the working directory of the run.
+
+    Raises:
+      ConfigError: there is no such run.
+    """
+    then = workdir.read_run(directory)[1]["config"]
+    batch = {name: then["data"][name] for name in ("batch_size", "seed")}
+    return {
+        **full, "data": {**full["data"], **batch}, "train": {**full["train"], **then["train"]},
+    }
 
 
 def _described(stored: Mapping[str, Any], dataset: data.Dataset) -> Info:
@@ -197,7 +214,11 @@ def _dataset(
 ) -> data.Dataset:
     """Loads the data, which must be those of the run."""
     section = full["data"]
-    changed = configs.difference({"data": stored["config"]["data"]}, {"data": section})
+    then, now = (
+        {"data": {name: part[name] for name in READ if name in part}}
+        for part in (stored["config"]["data"], section)
+    )
+    changed = configs.difference(then, now)
     if changed and not allow_change:
         raise ConfigError(
             str(directory / "config.json"),

@@ -11,6 +11,7 @@ from absl import flags
 
 from kdaug_jax.errors import ConfigError, UserError
 from kdaug_jax.experiment.config import MODES, plain, set_path
+from kdaug_jax.files import require_file
 from kdaug_jax.runtime import processes
 
 REMEDY = "see --print_config for the fields"
@@ -100,8 +101,22 @@ def _line_of(file: str, error: BaseException) -> int | None:
 
 
 def config_file(argv: Sequence[str]) -> str | None:
-    """Returns the path of the config file that the words of a command line name, None for none."""
-    return _config_word(argv).partition(":")[0] or None
+    """Returns the path of the config file that the words of a command line name, None for none.
+
+    Raises:
+      ConfigError: what lies there is no file that can be read.
+    """
+    file = _config_word(argv).partition(":")[0]
+    if not file:
+        return None
+    try:
+        require_file(file, "program")
+    except (FileNotFoundError, IsADirectoryError):
+        pass  # `explain` tells which files there are
+    except OSError as error:
+        what = f"'{file}' cannot be read ({error.strerror})"
+        raise ConfigError("--config", what, "name a config file") from None
+    return file
 
 
 def _config_word(argv: Sequence[str]) -> str:

@@ -114,6 +114,18 @@ def validate(config: Mapping[str, Any]) -> dict[str, Any]:
         names = full["eval"][name]
         if any(not isinstance(item, str) for item in names) or len(set(names)) < len(names):
             raise ConfigError(f"eval.{name}", f"got {names!r}", "must be names, each once")
+    if full["mode"] != "evaluate":  # which takes the batch of the run
+        _check_batch(full)
+    for section, complete in (("views", _view), ("networks", _network), ("terms", _term)):
+        full[section] = {
+            name: complete(f"{section}.{name}", value) for name, value in full[section].items()
+        }
+    _check_sections(full)
+    return full
+
+
+def _check_batch(full: Mapping[str, Any]) -> None:
+    """Validates that groups and micro-batches share a batch evenly."""
     replica_batch, batch = full["train"]["replica_batch_size"], full["data"]["batch_size"]
     if replica_batch and batch % replica_batch:
         raise ConfigError(
@@ -128,12 +140,6 @@ def validate(config: Mapping[str, Any]) -> dict[str, Any]:
             "train.accumulate", f"{parts} micro-batches cannot share {what} {units} evenly",
             f"use a divisor of {units}",
         )
-    for section, complete in (("views", _view), ("networks", _network), ("terms", _term)):
-        full[section] = {
-            name: complete(f"{section}.{name}", value) for name, value in full[section].items()
-        }
-    _check_sections(full)
-    return full
 
 
 def check_field(path: str, value: Any, field: Field) -> None:

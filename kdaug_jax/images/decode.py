@@ -15,6 +15,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from kdaug_jax.errors import DataError
+from kdaug_jax.files import open_file
 
 # The formats that Pillow decodes safely, with the suffixes of their files; content decides which.
 SUFFIXES = {
@@ -54,6 +55,8 @@ _TURNS = {
     8: Image.Transpose.ROTATE_90,
 }
 _PILLOW = r"PIL\."
+# Markers of a JPEG whose segment tells bits and size.
+_JPEG_FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}
 
 
 class DecodeOptions(NamedTuple):
@@ -190,7 +193,8 @@ def _open(
     _ignore_warnings_of_pillow()
     with contextlib.ExitStack() as stack:
         if isinstance(file, str | os.PathLike):
-            file = stack.enter_context(open(file, "rb"))  # Pillow leaves open what it refuses
+            # Pillow leaves open what it refuses.
+            file = stack.enter_context(open_file(file, "image"))
         try:
             image = stack.enter_context(Image.open(file, formats=FORMATS))
         except Image.DecompressionBombError:
@@ -220,11 +224,27 @@ def _unidentified(
 ) -> DataError:
     with contextlib.ExitStack() as stack:
         if isinstance(file, str | os.PathLike):
-            file = stack.enter_context(open(file, "rb"))
+            file = stack.enter_context(open_file(file, "image"))
         file.seek(0)
         begin = file.read(8)
+        if bits := _jpeg_bits(file):
+            what = f"is a JPEG of {bits} bits a channel, which is not decoded"
+            return DataError(where, f"image {index} {what}", f"store it with 8 bits, or {MEND}")
     what = f"is not a {SHOWN_FORMATS} file that can be read (it begins {begin!r})"
     return DataError(where, f"image {index} {what if begin else 'is an empty file'}", MEND)
+
+
+def _jpeg_bits(file: BinaryIO) -> int:
+    """Returns the bits a channel of a JPEG that has other than 8; 0 for other files."""
+    file.seek(0)
+    if file.read(2) != b"\xff\xd8":
+        return 0
+    while len(head := file.read(4)) == 4 and head[0] == 0xFF:
+        if head[1] in _JPEG_FRAMES:
+            bits = file.read(1)
+            return bits[0] if bits and bits[0] != 8 else 0
+        file.seek(int.from_bytes(head[2:]) - 2, 1)
+    return 0
 
 
 def _damaged(where: str, index: int, error: Exception) -> DataError:

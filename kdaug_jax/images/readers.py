@@ -12,6 +12,7 @@ import numpy as np
 from PIL import Image
 
 from kdaug_jax.errors import DataError, printable
+from kdaug_jax.files import read_bytes
 from kdaug_jax.images.decode import DEFAULTS, MEND, DecodeOptions, open_image
 
 # A PNG with alpha among the training JPEGs of ILSVRC2012; torchvision drops its alpha.
@@ -154,8 +155,7 @@ def read_file(path: str, index: int) -> bytes:
       DataError: it cannot be read; names it and its position in the base split.
     """
     try:
-        with open(path, "rb") as file:
-            return file.read()
+        return read_bytes(path, "image")
     except OSError as error:
         raise DataError(
             printable(path), f"image {index} cannot be read ({error.strerror})", MEND

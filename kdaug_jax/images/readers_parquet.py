@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from kdaug_jax.errors import DataError
+from kdaug_jax.files import open_file
 from kdaug_jax.images.encoded import EncodedReader, check_unchanged
 
 # Bytes of the row groups that a process keeps. Reading in the order of rows needs those that its
@@ -112,7 +113,8 @@ class _Groups:
         try:
             check_unchanged(path, stamp, os.stat(path))
             if (path, stamp) not in self._footers:
-                self._footers[path, stamp] = pyarrow.parquet.read_metadata(path)
+                with open_file(path, "shard") as file:
+                    self._footers[path, stamp] = pyarrow.parquet.read_metadata(file)
         except (OSError, pyarrow.ArrowException) as error:
             raise unreadable(path, error) from None
         return self._footers[path, stamp]
@@ -138,7 +140,7 @@ def _read_group(path: str, footer: Any, group: int, column: str) -> Any:
     import pyarrow.parquet
 
     try:
-        with open(path, "rb") as file:
+        with open_file(path, "shard") as file:
             parquet = pyarrow.parquet.ParquetFile(file, metadata=footer)
             values = parquet.read_row_group(group, columns=[column], use_threads=False).column(0)
     except (OSError, pyarrow.ArrowException) as error:

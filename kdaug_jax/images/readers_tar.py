@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from kdaug_jax.errors import DataError
+from kdaug_jax.files import open_file
 from kdaug_jax.images.encoded import EncodedReader, check_unchanged
 from kdaug_jax.images.readers import Names
 
@@ -45,7 +46,7 @@ class TarReader(EncodedReader):
         shard = int(self.shard[position])
         path = self.shards[shard]
         try:
-            with open(path, "rb", buffering=0) as file:
+            with open_file(path, "shard") as file:
                 check_unchanged(path, self.stamps[shard], os.fstat(file.fileno()))
                 return os.pread(
                     file.fileno(), int(self.length[position]), int(self.offset[position])

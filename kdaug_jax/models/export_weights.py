@@ -25,6 +25,7 @@ from kdaug_jax.models.layers import FULL
 from kdaug_jax.models.variables import flatten, unflatten
 from kdaug_jax.models.weights import to_torch
 from kdaug_jax.runtime import workdir
+from kdaug_jax.runtime.console import write_lines
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -50,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise ConfigError("--to", f"{target} {what}", "name another file")
         loaded = load_one(
             options.source, network=options.network, member=options.member, branch=options.branch,
-            say=lambda line: print(line, file=sys.stderr),
+            say=lambda line: write_lines(line, stream=sys.stderr),
         )
         loaded, notes = _plain(loaded, options.latent, options.rounded)
         arrays = to_torch(loaded.variables)
@@ -60,11 +61,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
     layout = layout_of(loaded.card.arch).name
-    print(f"{target}: {len(arrays)} arrays of {loaded.card.arch}, names as in {layout}"
-          + variant_named(loaded.card.arch, loaded.card.options))
-    print(loaded.state)
-    for note in notes:
-        print(note)
+    write_lines(
+        f"{target}: {len(arrays)} arrays of {loaded.card.arch}, names as in {layout}"
+        + variant_named(loaded.card.arch, loaded.card.options), loaded.state, *notes,
+    )
     return 0
 
 

@@ -23,10 +23,12 @@ import numpy as np
 
 from kdaug_jax import models
 from kdaug_jax.errors import CheckpointError, ConfigError, UserError, suggest
+from kdaug_jax.files import parse_json, read_npz
 from kdaug_jax.models.foreign import opened
 from kdaug_jax.models.foreign.carded import read_card
 from kdaug_jax.models.foreign.fitting import convert, read_state
 from kdaug_jax.models.foreign.layouts import (
+    elsewhere,
     layout_of,
     network_name,
     spelled_variant,
@@ -38,6 +40,7 @@ from kdaug_jax.models.foreign.safetensors_file import shown
 from kdaug_jax.models.foreign.timm_config import CONFIG, conflicts, is_unread, read_config
 from kdaug_jax.models.variables import flatten, unflatten
 from kdaug_jax.runtime import model_card, workdir
+from kdaug_jax.runtime.console import write_lines
 from kdaug_jax.runtime.digest import require_sha256, sha256_file
 from kdaug_jax.runtime.model_card import ModelCard
 
@@ -105,6 +108,11 @@ def import_file(
     path = workdir.place("--from", path)
     digest = require_sha256("--sha256", path, sha256) if sha256 else ""
     state, metadata = read_state(path, key, trusted=bool(sha256))
+    if network := elsewhere(state):
+        raise CheckpointError(
+            str(path), f"holds torchvision's {network}, and no network here computes as that does",
+            "use weights of a network that is here, or export it as a function with jax.export",
+        )
     card = read_card(path, metadata, state)
     name = network_name(arch)
     config = None if card else read_config(path)
@@ -267,8 +275,8 @@ def _compare(file: Path, card: ModelCard, variables: Mapping[str, Any]) -> str:
 
     form = "save image u8[N,H,W,3] (RGB) and logits f32[N,C] with np.savez"
     try:
-        with np.load(path, allow_pickle=False) as stored:
-            image, expected = stored["image"], stored["logits"]
+        stored = read_npz(path)
+        image, expected = stored["image"], stored["logits"]
     except Exception as error:  # zip and NumPy raise any exception at damaged bytes
         raise refuse(f"cannot be read ({shown(str(error))})", form) from None
     if image.ndim != 4 or image.shape[3] != 3 or image.dtype not in (np.uint8, np.float32):
@@ -370,7 +378,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         target = workdir.place("--to", options.to)
         model_card.refuse_existing(target)
         try:
-            architecture = json.loads(options.options)
+            architecture = parse_json(options.options)
         except ValueError as error:
             raise ConfigError("--options", f"is no JSON ({error})", '{"dropout": 0.3}') from None
         if options.classes < 0 or options.size < 0:
@@ -390,8 +398,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
-    print(describe(imported))
-    print(f"teacher directory: {options.to}  (networks.teacher.checkpoint={options.to})")
+    write_lines(
+        *describe(imported).split("\n"),
+        f"teacher directory: {options.to}  (networks.teacher.checkpoint={options.to})",
+    )
     return 0
 
 

@@ -19,6 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from kdaug_jax.errors import ArgumentError, CheckpointError
+from kdaug_jax.files import parse_json
 from kdaug_jax.models.foreign import opened, safetensors_file
 from kdaug_jax.models.foreign.carded import read_card, with_card
 from kdaug_jax.models.layers import FULL, Conv, Linear
@@ -172,7 +173,7 @@ def read_packed(path: Path) -> tuple[dict[str, Any], ModelCard]:
         str(path), "holds no packed weights, or was damaged", "export the network again"
     )
     try:
-        entries = json.loads(metadata.get(_METADATA, ""))
+        entries = parse_json(metadata.get(_METADATA, ""))
     except (ValueError, RecursionError):
         raise damaged from None
     if not isinstance(entries, dict):

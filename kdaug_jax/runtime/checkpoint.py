@@ -5,7 +5,6 @@ The only file that imports Orbax.
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import threading
@@ -18,12 +17,15 @@ import numpy as np
 from orbax.checkpoint import v1 as ocp
 
 from kdaug_jax.errors import CheckpointError
+from kdaug_jax.files import read_json
 from kdaug_jax.runtime import manifest, processes
 from kdaug_jax.runtime.orbax_logging import silence_orbax
 from kdaug_jax.runtime.platform import platform_of
 from kdaug_jax.runtime.workdir import DISK, require_in_place, writing
 
 STATE = "state"
+# Where Orbax keeps the metrics of a step, below its directory.
+METRICS = "metrics/metrics"
 # Metric of a checkpoint whose state evaluated to finite numbers: its step.
 FINITE = "finite"
 # Beside the value of `best`: 1 where its lowest value is the best, else 0.
@@ -331,8 +333,10 @@ def best_step(directory: Path, metric: str) -> int | None:
     """
     values = {}
     for step in manifest.steps(directory):
+        if not manifest.is_whole_file(directory / str(step), METRICS):
+            continue
         try:
-            stored = json.loads((directory / str(step) / "metrics" / "metrics").read_text())
+            stored = read_json(directory / str(step) / METRICS)
             values[step] = float(stored[metric]) * (-1.0 if stored[LOWEST] else 1.0)
         except (OSError, ValueError, TypeError, KeyError):
             continue  # it was saved between two evaluations

@@ -8,7 +8,7 @@ from pathlib import Path
 import jax
 
 
-def use(directory: str | os.PathLike[str] | None = None) -> Path:
+def use(directory: str | os.PathLike[str] | None = None) -> Path | None:
     """Switches the cache on.
 
     Args:
@@ -16,10 +16,13 @@ def use(directory: str | os.PathLike[str] | None = None) -> Path:
         `~/.cache/kdaug_jax/xla`. A directory that cannot be written only costs compile time.
 
     Returns:
-      The directory.
+      The directory; None, without a cache, where no home folder is known.
     """
     chosen = directory or os.environ.get("JAX_COMPILATION_CACHE_DIR")
-    path = Path(chosen or Path.home() / ".cache" / "kdaug_jax" / "xla").expanduser().absolute()
+    try:
+        path = Path(chosen or "~/.cache/kdaug_jax/xla").expanduser().absolute()
+    except RuntimeError:  # no home folder is known
+        return None
     jax.config.update("jax_compilation_cache_dir", str(path))
     # Small programs count too: a test or a short run compiles hundreds of them.
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)

@@ -8,7 +8,21 @@ from typing import TextIO
 
 import jax
 
+from kdaug_jax.errors import printable
+
 BAR_CELLS = 20
+
+
+def write_lines(*lines: str, stream: TextIO | None = None) -> None:
+    """Prints lines that may hold names of users: of classes, files, members.
+
+    Args:
+      lines: each stays one line: line ends, control characters and escape codes within are shown
+        as Python writes them, so that no terminal obeys them.
+      stream: where to print, by default standard output.
+    """
+    for line in lines:
+        print(printable(line), file=stream or sys.stdout, flush=True)
 
 
 class Console:
@@ -23,11 +37,11 @@ class Console:
         self._stream = stream or sys.stdout
         self._bar_open = False
 
-    def say(self, text: str) -> None:
-        """Prints a line, below the progress bar if one is open."""
+    def say(self, *lines: str) -> None:
+        """Prints lines, below the progress bar if one is open; see `write_lines`."""
         if jax.process_index() == 0:
             self.end_bar()
-            print(text, file=self._stream, flush=True)
+            write_lines(*lines, stream=self._stream)
 
     def progress(self, done: float, text: str) -> None:
         """Prints a line of progress; on a terminal it overwrites the line before.
@@ -39,11 +53,11 @@ class Console:
         if jax.process_index() != 0:
             return
         if not self._stream.isatty():
-            print(text, file=self._stream, flush=True)
+            write_lines(text, stream=self._stream)
             return
         filled = round(BAR_CELLS * done)
         bar = "█" * filled + "·" * (BAR_CELLS - filled)
-        self._stream.write(f"\r\x1b[K{bar} {text}")
+        self._stream.write(f"\r\x1b[K{bar} {printable(text)}")
         self._stream.flush()
         self._bar_open = True
 
@@ -59,8 +73,9 @@ def table(rows: Sequence[Sequence[str]]) -> str:
 
     Args:
       rows: cells of text, equally many in each row; the first column is aligned left, the others
-        right.
+        right. Line ends and control characters in them are escaped.
     """
+    rows = [[printable(cell) for cell in row] for row in rows]
     widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
 
     def line(row: Sequence[str], fill: str = " ") -> str:

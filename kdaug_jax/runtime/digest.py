@@ -1,14 +1,20 @@
-"""SHA-256 of files: checkpoints, weights and exported functions are known by it."""
+"""SHA-256 of files, arrays and JSON: checkpoints, weights and records are known by it."""
 
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from kdaug_jax.errors import CheckpointError, ConfigError
+from kdaug_jax.errors import CheckpointError, ConfigError, UserError
+from kdaug_jax.files import open_file
+
+# Entry of a JSON file that holds the checksum of the others.
+SEAL = "seal"
 
 
 def sha256_file(path: Path) -> str:
@@ -18,7 +24,7 @@ def sha256_file(path: Path) -> str:
       CheckpointError: the file cannot be read.
     """
     try:
-        with open(path, "rb") as file:
+        with open_file(path, "shard") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise CheckpointError(
@@ -50,6 +56,39 @@ def require_sha256(where: str, path: Path, expected: str) -> str:
             str(path), f"has the SHA-256 {digest}, not the stated {digits}", "copy the file again"
         )
     return digest
+
+
+def sealed(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns fields as JSON has them, with a checksum of them that `unsealed` compares."""
+    plain = json.loads(json.dumps(fields))
+    return {**plain, SEAL: _checksum(plain)}
+
+
+def unsealed(
+    where: str, stored: Mapping[str, Any], kind: type[UserError] = ConfigError,
+    what: str = "is not as it was written", remedy: str = "restore it from a copy",
+) -> dict[str, Any]:
+    """Returns the fields that were sealed; files without a checksum pass as they are.
+
+    Args:
+      where: the file, for messages.
+      stored: its JSON value.
+      kind: of the error.
+      what: of the error.
+      remedy: of the error.
+
+    Raises:
+      UserError: of that kind; the fields are not those that were sealed.
+    """
+    fields = dict(stored)
+    if SEAL in fields and fields.pop(SEAL) != _checksum(fields):
+        on_purpose = f"after a change on purpose delete its entry '{SEAL}'"
+        raise kind(where, what, f"{remedy}; {on_purpose}")
+    return fields
+
+
+def _checksum(fields: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
 
 
 def sha256_arrays(arrays: Mapping[str, np.ndarray]) -> str:

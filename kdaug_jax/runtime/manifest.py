@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from kdaug_jax.errors import CheckpointError
+from kdaug_jax.files import explained, read_json, refusals
 from kdaug_jax.runtime.digest import sha256_file
 from kdaug_jax.runtime.workdir import write_whole
 
@@ -55,14 +56,17 @@ def _verify_once(step_dir: Path, stamps: tuple[tuple[str, int, int], ...]) -> st
 
 def _verify(step_dir: Path) -> str:
     try:
-        sums = json.loads((step_dir / MANIFEST).read_text())
+        sums = read_json(step_dir / MANIFEST)
     except FileNotFoundError:
         return UNFINISHED
     except (OSError, ValueError):
         return f"{MANIFEST} cannot be read"
     if not isinstance(sums, dict) or not sums:
         return f"{MANIFEST} cannot be read"
-    missing = [name for name in sums if not (step_dir / name).is_file()]
+    try:
+        missing = sorted(set(sums) - set(_files(step_dir)))
+    except OSError as error:
+        return f"cannot be listed ({explained(error).strerror})"
     if missing:
         return f"{missing[0]} is missing"
     for name, digest in sums.items():
@@ -74,6 +78,16 @@ def _verify(step_dir: Path) -> str:
     return ""
 
 
+def is_whole_file(step_dir: Path, name: str) -> bool:
+    """Returns whether a file of a step is as the manifest has it."""
+    try:
+        sums = read_json(step_dir / MANIFEST)
+        return isinstance(sums, dict) and sums.get(name) == sha256_file(step_dir / name)
+    except (OSError, ValueError, CheckpointError):
+        return False
+
+
+@refusals(CheckpointError)
 def steps(directory: Path) -> list[int]:
     """Returns the steps of a checkpoint directory, newest first, whole or not."""
     if not directory.is_dir():
@@ -89,8 +103,8 @@ def newest(directory: Path, say: Callable[[str], None], *, set_aside: bool) -> i
     Args:
       directory: the checkpoint directory.
       say: prints a line about each step that is passed over.
-      set_aside: whether to rename such steps to `<step>.corrupt` or `<step>.unfinished`, out of
-        the way of new ones.
+      set_aside: whether to rename such steps, and damaged ones before it, to `<step>.corrupt` or
+        `<step>.unfinished`, out of the way of new ones.
 
     Returns:
       The step; None if there are no checkpoints, or only unfinished ones.
@@ -103,8 +117,10 @@ def newest(directory: Path, say: Callable[[str], None], *, set_aside: bool) -> i
     for step in steps(directory):
         wrong = verify(directory / str(step))
         if not wrong:
-            whole = step
-            break
+            whole = step if whole is None else whole
+            if not set_aside:
+                break
+            continue  # an older one that is damaged must not count as the best
         bad[step] = wrong
         say(f"warning: checkpoint of step {step} is passed over: {wrong}")
     damaged = [step for step, wrong in bad.items() if wrong != UNFINISHED]

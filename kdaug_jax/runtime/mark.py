@@ -1,12 +1,12 @@
 """The mark of a working directory, by which a run knows its files from those of others.
 
 `kdaug_jax.json` holds a random id. `config.json`, `environment.json`, `metrics.jsonl` and the
-checkpoints carry it; of `results.json` and `results.npz` the mark holds the digests.
+checkpoints carry it; of `results.json`, `results.npz` and the rows of a finished run the mark holds
+the digests.
 """
 
 from __future__ import annotations
 
-import json
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -16,19 +16,24 @@ import jax
 import numpy as np
 
 from kdaug_jax.errors import CheckpointError, ConfigError
+from kdaug_jax.files import open_file, parse_json, refusals
 from kdaug_jax.runtime import workdir
-from kdaug_jax.runtime.digest import sha256_file
+from kdaug_jax.runtime.digest import sealed, sha256_file, unsealed
 from kdaug_jax.runtime.processes import on_first
-from kdaug_jax.runtime.workdir import MARK, read_json, write_json
-from kdaug_jax.runtime.writer import METRICS, read_run_id
+from kdaug_jax.runtime.workdir import MARK, OTHER, RESULTS, read_json, write_json
+from kdaug_jax.runtime.writer import (
+    METRICS,
+    read_rows,
+    read_run_id,
+    require_rows,
+    rows_digest,
+)
 
-RESULTS = ("results.json", "results.npz")
 # What runs write into their directory; other files in it are left alone.
 NAMES = (
     "checkpoints", "classes.json", "config.json", "environment.json", "evaluations.json", "export",
     METRICS, "preview.png", *RESULTS, "tensorboard",
 )
-OTHER = "name another --workdir, or move it away"
 
 
 def make(directory: str | Path) -> Path:
@@ -42,6 +47,7 @@ def make(directory: str | Path) -> Path:
     return workdir.make(path)
 
 
+@refusals()
 def check(path: Path) -> None:
     """Validates that what lies in a directory is of one run of this package, or none of a run.
 
@@ -82,9 +88,16 @@ def read(path: Path) -> dict[str, Any] | None:
       ConfigError: it is not of this package.
     """
     mark = read_json(path / MARK)
-    if mark is not None and not (isinstance(mark, dict) and isinstance(mark.get("id"), str)):
+    if mark is None:
+        return None
+    mark = unsealed(str(path / MARK), mark) if isinstance(mark, dict) else {}
+    if not isinstance(mark.get("id"), str) or not isinstance(mark.get("files", {}), dict):
         raise ConfigError(str(path / MARK), "is not of this package", "name another --workdir")
     return mark
+
+
+def _write(path: Path, mark: Mapping[str, Any]) -> None:
+    write_json(path / MARK, sealed(mark))
 
 
 def claim(path: Path, say: Callable[[str], None]) -> None:
@@ -100,7 +113,7 @@ def claim(path: Path, say: Callable[[str], None]) -> None:
             if older:
                 say(f"{path}: a run of an older version of this package goes on here; "
                     f"its directory is marked ({MARK})")
-            write_json(path / MARK, {"id": uuid.uuid4().hex, "adopted": older})
+            _write(path, {"id": uuid.uuid4().hex, "adopted": older})
 
     on_first(mark)
 
@@ -109,7 +122,7 @@ def note_saved(path: Path) -> None:
     """Notes that a run has checkpoints, so that it is noticed if they are gone later."""
     mark = read(path)
     if mark and not mark.get("saved"):
-        write_json(path / MARK, {**mark, "saved": True})
+        _write(path, {**mark, "saved": True})
 
 
 def write_results(
@@ -128,8 +141,9 @@ def write_results(
         write_json(path / RESULTS[0], results)
         workdir.write_arrays(path / RESULTS[1], arrays, members)
         digests = {name: sha256_file(path / name) for name in RESULTS if (path / name).exists()}
+        digests[METRICS] = rows_digest(read_rows(path))
         if mark := read(path):
-            write_json(path / MARK, {**mark, "files": digests})
+            _write(path, {**mark, "files": digests})
 
 
 def _holds(path: Path) -> bool:
@@ -139,19 +153,17 @@ def _holds(path: Path) -> bool:
 
 def _of_older_version(path: Path) -> bool:
     """Returns whether the directory has the record of a run that was not marked."""
-    stored = read_json(path / "config.json")
-    return workdir.read_record(path) is not None and "id" not in stored
+    return workdir.read_record(path) is not None and "id" not in read_json(path / "config.json")
 
 
 def _check_id(file: Path, mark: dict[str, Any]) -> None:
     if file.name in RESULTS:
-        wanted = mark.get("files", {}).get(file.name)
         if file.name == RESULTS[0]:
             workdir.read_results(file.parent)  # one that is damaged is told as such
-        if wanted != sha256_file(file) and not (wanted is None and mark.get("adopted")):
-            raise ConfigError(str(file), "is not what the run of this directory wrote", OTHER)
+        workdir.require_written(file.parent, file.name)
         return
     if file.name == METRICS:
+        require_rows(file.parent)
         other = read_run_id(file.parent)
     elif file.name in ("config.json", "environment.json"):
         stored = read_json(file)
@@ -183,9 +195,12 @@ def require_same(path: Path, file: Path, run: str | None) -> None:
 def _is_foreign_lock(file: Path) -> bool:
     """Returns whether a file of the lock's name holds something else than a lock."""
     try:
-        text = file.read_bytes()[:4096].decode(errors="replace").strip("\0 \n")
-        return bool(text) and not isinstance(json.loads(text).get("pid"), int)
-    except OSError:
+        with open_file(file, "record") as opened:
+            text = opened.read(4096).decode(errors="replace").strip("\0 \n")
+        return bool(text) and not isinstance(parse_json(text).get("pid"), int)
+    except FileNotFoundError:
         return False
+    except OSError as error:  # a named pipe, or one that may not be read
+        return not isinstance(error, PermissionError)
     except (ValueError, AttributeError):
         return True

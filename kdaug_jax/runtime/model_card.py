@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import hashlib
 import json
 import os
 import shutil
@@ -18,11 +17,9 @@ from typing import Any
 
 import kdaug_jax
 from kdaug_jax.errors import CheckpointError, ConfigError
-from kdaug_jax.runtime import checkpoint, workdir
+from kdaug_jax.runtime import checkpoint, digest, workdir
 
 CARD = "card.json"
-# Entry of a card that holds the checksum of the others.
-SEAL = "seal"
 # Arguments of every network, so not options of an architecture.
 ARGUMENTS = ("name", "num_classes", "normalize", "num_branches", "replica_batch_size", "dtype")
 
@@ -176,12 +173,7 @@ def read(path: Path) -> ModelCard | None:
 
 def sealed(fields: Mapping[str, Any]) -> str:
     """Returns the fields of a card as JSON with a checksum of them, which `checked` compares."""
-    plain = json.loads(json.dumps(fields))
-    return json.dumps({**plain, SEAL: _checksum(plain)}, sort_keys=True)
-
-
-def _checksum(fields: Mapping[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
+    return json.dumps(digest.sealed(fields), sort_keys=True)
 
 
 def require_preprocessing(where: str, stored: Mapping[str, Any]) -> None:
@@ -216,13 +208,9 @@ def checked(where: str, stored: Any) -> dict[str, Any]:
       ConfigError: it is not a card, or a field has an impossible value.
     """
     known = {field.name for field in dataclasses.fields(ModelCard)}
-    if isinstance(stored, dict) and SEAL in stored:
-        stored = dict(stored)
-        if stored.pop(SEAL) != _checksum(stored):
-            raise CheckpointError(
-                where, "has a card that is not as it was written", "copy it again; after a change "
-                f"on purpose delete its entry '{SEAL}'",
-            )
+    if isinstance(stored, dict):
+        what = "has a card that is not as it was written"
+        stored = digest.unsealed(where, stored, CheckpointError, what, "copy it again")
     if not isinstance(stored, dict) or not set(stored) <= known:
         raise ConfigError(where, "is no card of this package", "import the weights again")
     missing = [name for name in ("arch", "num_classes", "size", "mean", "std")

@@ -18,7 +18,7 @@ import platform
 import shutil
 import socket
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,14 +26,18 @@ import jax
 import numpy as np
 
 import kdaug_jax
+from kdaug_jax import files
 from kdaug_jax.errors import CheckpointError, ConfigError, suggest
 from kdaug_jax.runtime import processes
+from kdaug_jax.runtime.digest import sealed, sha256_file, unsealed
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 # Errors of a disk that is full, broken, gone or not writable.
 DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.ESTALE, errno.EROFS,
         errno.EACCES, errno.EPERM, errno.EEXIST, errno.ENOTDIR, errno.ENOENT)
 MARK = "kdaug_jax.json"
+RESULTS = ("results.json", "results.npz")
+OTHER = "name another --workdir, or move it away"
 # Of a record; results of other ones are no results of the run.
 FIELDS = ("config", "networks", "members", "data")
 # The version that wrote files without one.
@@ -45,18 +49,9 @@ def place(where: str, path: str | Path) -> Path:
     """Returns the absolute path of a text; nothing need exist there.
 
     Raises:
-      ConfigError: the text cannot be a path.
+      ConfigError: the text cannot be a path, see `files.expanded`.
     """
-    try:
-        absolute = Path(path).expanduser().absolute()
-        absolute.stat()
-    except (RuntimeError, ValueError) as error:  # an unknown home, a byte 0
-        raise ConfigError(where, f"{str(path)!r} is no path ({error})", "name another") from None
-    except OSError as error:
-        if error.errno == errno.ENAMETOOLONG:
-            what = f"'{str(path)[:40]}…' is too long for a path"
-            raise ConfigError(where, what, "name another") from None
-    return absolute
+    return files.expanded(where, path).absolute()
 
 
 def write_whole(path: Path, text: str) -> None:
@@ -97,11 +92,12 @@ def write_json(path: Path, value: Any) -> None:
 def read_json(path: Path) -> Any:
     """Returns the JSON value of a file; None if it is absent."""
     try:
-        return json.loads(path.read_text())
+        return files.read_json(path)
     except (FileNotFoundError, NotADirectoryError):
         return None
     except (ValueError, OSError) as error:
-        what = f"cannot be read as JSON ({error})"
+        reason = error.strerror if isinstance(error, OSError) else error
+        what = f"cannot be read as JSON ({reason})"
         raise ConfigError(str(path), what, "restore it from a copy, or delete it") from None
 
 
@@ -263,7 +259,7 @@ def _lock(path: Path) -> Iterator[None]:
 def _holder(held: str) -> dict[str, Any]:
     """Returns the host and process that a lock file names; {} if it names none."""
     try:
-        holder = json.loads(held)
+        holder = files.parse_json(held)
     except ValueError:
         return {}
     return holder if isinstance(holder, dict) else {}
@@ -284,13 +280,15 @@ def record(path: Path, made_with: Mapping[str, Any], class_names: Sequence[str])
     made_with = json.loads(json.dumps(made_with))
     stored = read_record(path)
     if stored and any(stored.get(name) != made_with.get(name) for name in FIELDS):
-        for name in ("results.json", "results.npz"):
+        for name in RESULTS:
             (path / name).unlink(missing_ok=True)
     run = {"id": run_id(path)} if run_id(path) else {}
     write_json(path / "classes.json", list(class_names))
-    write_json(path / "environment.json", {**run, **environment()})
+    write_json(path / "environment.json", sealed({**run, **environment()}))
     # Written last: if it exists, the others do.
-    write_json(path / "config.json", {"version": kdaug_jax.__version__, **run, **made_with})
+    write_json(
+        path / "config.json", {"version": kdaug_jax.__version__, **sealed({**run, **made_with})}
+    )
 
 
 def run_id(path: Path) -> str:
@@ -318,10 +316,18 @@ def environment_change(path: Path) -> str:
 
     Args:
       path: the working directory; nothing is said where it stores no environment.
+
+    Raises:
+      ConfigError: what it stores is damaged.
     """
-    stored, now = read_json(path / "environment.json"), environment()
-    if not isinstance(stored, dict):
+    file, now = path / "environment.json", environment()
+    stored = read_json(file)
+    if stored is None:
         return ""
+    stored = _fields(file, stored)
+    texts = stored.get("packages", {}), stored.get("devices", [])
+    if not isinstance(texts[0], dict) or not isinstance(texts[1], list):
+        raise ConfigError(str(file), "is not of this package", "delete it")
 
     def versions(of: Mapping[str, Any]) -> dict[str, str]:
         devices = f"{len(of.get('devices', ()))} × {of.get('device_kind', '?')}"
@@ -347,14 +353,73 @@ def read_results(path: Path) -> dict[str, dict[str, float]] | None:
     """Returns the final metrics of a run by member; None if it has not finished.
 
     Raises:
-      ConfigError: results.json is not one of this package.
+      ConfigError: results.json is not one of this package, or is damaged.
     """
-    stored = read_json(path / "results.json")
-    if stored is None or (
-        isinstance(stored, dict) and all(isinstance(metrics, dict) for metrics in stored.values())
+    file = path / RESULTS[0]
+    stored = read_json(file)
+    if stored is None:
+        return None
+    if not isinstance(stored, dict) or not all(map(_is_result, stored.values())):
+        raise ConfigError(str(file), "is not of this package", "delete it")
+    require_written(path, file.name)
+    return stored
+
+
+def _is_result(metrics: Any) -> bool:
+    """Returns whether a JSON value is the metrics of a member."""
+    if not isinstance(metrics, dict):
+        return False
+    fault = metrics.get("failed", {"step": 0, "where": ""})
+    return isinstance(fault, dict) and {"step", "where"} <= set(fault) and all(
+        isinstance(value, int | float | str | None) for name, value in metrics.items()
+        if name != "failed"
+    )
+
+
+def require_written(path: Path, name: str) -> None:
+    """Validates that a file of results is the one that the run of a directory wrote.
+
+    Args:
+      path: the working directory.
+      name: of the file, whose digest the mark has. Directories without a mark, and those that an
+        older version wrote, have none.
+
+    Raises:
+      ConfigError: it is another one.
+    """
+    mark = read_json(path / MARK)
+    if not isinstance(mark, dict):
+        return
+    files_of_run = mark.get("files")
+    wanted = files_of_run.get(name) if isinstance(files_of_run, dict) else None
+    if wanted != sha256_file(path / name) and not (wanted is None and mark.get("adopted")):
+        raise ConfigError(
+            str(path / name), "is not what the run of this directory wrote", OTHER
+        )
+
+
+def class_names(path: Path, stored: Mapping[str, Any]) -> tuple[str, ...]:
+    """Returns the class names of a run in the order of their numbers; () where it has none.
+
+    Args:
+      path: the working directory.
+      stored: its record, which classes.json repeats for people.
+
+    Raises:
+      ConfigError: classes.json holds other names than the record, or no list of names.
+    """
+    file = path / "classes.json"
+    names = read_json(file)
+    if names is not None and not (
+        isinstance(names, list) and all(isinstance(name, str) for name in names)
     ):
-        return stored
-    raise ConfigError(str(path / "results.json"), "is not of this package", "delete it")
+        raise ConfigError(str(file), "is no list of class names", "restore it from a copy")
+    recorded = stored["data"].get("class_names")
+    if names and recorded and names != recorded:
+        raise ConfigError(
+            str(file), "names other classes than the record of the run", "restore it from a copy"
+        )
+    return tuple(recorded or names or ())
 
 
 def read_record(path: Path) -> dict[str, Any] | None:
@@ -363,16 +428,89 @@ def read_record(path: Path) -> dict[str, Any] | None:
     Raises:
       ConfigError: config.json is not of this package, or was written by another minor version.
     """
+    stored = read_fields(path, require=True)
+    if stored is None:
+        return None
+    more = {name: stored[name] for name in ("contents", "frozen") if name in stored}
+    return {**{name: stored[name] for name in FIELDS[:3]}, "data": stored.get("data", {}), **more}
+
+
+def read_fields(path: Path, *, require: bool = False) -> dict[str, Any] | None:
+    """Returns what config.json holds, without its version; None if there is no run.
+
+    Args:
+      path: the working directory.
+      require: whether it must be of this minor version.
+
+    Raises:
+      ConfigError: it is not of this package, or is damaged.
+    """
     file = path / "config.json"
     stored = read_json(file)
     if stored is None:
         return None
-    if not isinstance(stored, dict) or any(name not in stored for name in FIELDS[:3]):
+    if isinstance(stored, dict):
+        version = stored.pop("version", FIRST_VERSION)
+        if require and "config" in stored:
+            require_version(file, version, "train again in a new --workdir")
+    fields = _fields(file, stored)
+    if wrong := next((name for name, fits in _RECORD.items() if not fits(fields.get(name))), ""):
+        raise ConfigError(
+            str(file), f"is not of this package (it has no '{wrong}' of a run)",
+            "name the directory of a run",
+        )
+    return fields
+
+
+def _fields(file: Path, stored: Any) -> dict[str, Any]:
+    if not isinstance(stored, dict):
         raise ConfigError(str(file), "is not of this package", "name the directory of a run")
-    version = stored.get("version", FIRST_VERSION)
-    require_version(file, version, "train again in a new --workdir")
-    more = {name: stored[name] for name in ("contents", "frozen") if name in stored}
-    return {**{name: stored[name] for name in FIELDS[:3]}, "data": stored.get("data", {}), **more}
+    return unsealed(str(file), stored)
+
+
+def _is_table(value: Any) -> bool:
+    return isinstance(value, dict) and all(isinstance(part, dict) for part in value.values())
+
+
+def _is_network(facts: Mapping[str, Any]) -> bool:
+    """Returns whether a table describes a network, as far as any kind of them is described."""
+    kinds = {"name": str, "num_classes": int, "options": dict, "trainable": bool}
+    lists = [facts.get(name, []) for name in ("mean", "std")]
+    return all(isinstance(facts.get(name, kind()), kind) for name, kind in kinds.items()) and all(
+        isinstance(numbers, list) and all(isinstance(number, int | float) for number in numbers)
+        for numbers in lists
+    ) and "trainable" in facts
+
+
+def _is_config(config: Any) -> bool:
+    return isinstance(config, dict) and all(
+        isinstance(config.get(section, {}), dict)
+        for section in ("data", "eval", "train", "mesh", "checkpoint", "networks", "terms", "views")
+    )
+
+
+def _is_data(data: Any) -> bool:
+    data = {} if data is None else data
+    return isinstance(data, dict) and all(
+        isinstance(data.get(part, {}), dict) for part in ("facts", "splits", "sets", "files")
+    ) and _is_names(data.get("class_names", [])) and all(
+        _is_table(data.get(part, {})) for part in ("splits", "sets")
+    )
+
+
+def _is_names(names: Any) -> bool:
+    return isinstance(names, list) and all(isinstance(name, str) for name in names)
+
+
+# What a record must hold, whoever wrote it; the checksum finds what was damaged within.
+_RECORD: dict[str, Callable[[Any], bool]] = {
+    "config": _is_config,
+    "networks": lambda facts: _is_table(facts) and all(map(_is_network, facts.values())),
+    "members": lambda names: _is_names(names) and bool(names),
+    "data": _is_data,
+    "contents": lambda digests: digests is None or isinstance(digests, dict),
+    "frozen": lambda inputs: inputs is None or _is_table(inputs),
+}
 
 
 def require_version(file: Path, version: Any, again: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 import socket
@@ -14,7 +15,17 @@ from typing import Any
 
 import jax
 
-from kdaug_jax.runtime.workdir import require_in_place, run_id, write_whole
+from kdaug_jax.errors import ConfigError
+from kdaug_jax.files import name_of, parse_json, read_text
+from kdaug_jax.runtime.workdir import (
+    MARK,
+    OTHER,
+    RESULTS,
+    read_json,
+    require_in_place,
+    run_id,
+    write_whole,
+)
 
 METRICS = "metrics.jsonl"
 # Seconds between two times that TensorBoard's file is brought to the disk.
@@ -27,9 +38,9 @@ def read_rows(workdir: Path) -> list[dict[str, Any]]:
     if not path.exists():
         return []
     rows = []
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+    for line in read_text(path, "rows", errors="replace").splitlines():
         try:
-            row = json.loads(line)
+            row = parse_json(line)
         except ValueError:
             continue  # a run that was killed leaves half a line
         if isinstance(row, dict) and isinstance(row.get("step"), int):
@@ -37,11 +48,35 @@ def read_rows(workdir: Path) -> list[dict[str, Any]]:
     return rows
 
 
+def rows_digest(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Returns the SHA-256 of rows, in any spelling of their JSON."""
+    text = "\n".join(json.dumps(row, sort_keys=True) for row in rows)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def require_rows(workdir: Path) -> None:
+    """Validates that a finished run still has the rows that it wrote.
+
+    Args:
+      workdir: its directory. What is no row in the file, such as half a line, is passed over.
+
+    Raises:
+      ConfigError: it has others.
+    """
+    mark = read_json(workdir / MARK)
+    digests = mark.get("files") if isinstance(mark, dict) else None
+    wanted = digests.get(METRICS) if isinstance(digests, dict) else None
+    # A run that goes on after its end, with another config, has no results any more.
+    if wanted and (workdir / RESULTS[0]).exists() and wanted != rows_digest(read_rows(workdir)):
+        what = "does not hold the rows that the run of this directory wrote"
+        raise ConfigError(str(workdir / METRICS), what, OTHER)
+
+
 def read_run_id(workdir: Path) -> str | None:
     """Returns the id of the run that wrote the rows; None where they carry none."""
-    for line in (Path(workdir) / METRICS).read_text("utf-8", errors="replace").splitlines():
+    for line in read_text(Path(workdir) / METRICS, "rows", errors="replace").splitlines():
         try:
-            header = json.loads(line)
+            header = parse_json(line)
         except ValueError:
             continue
         if isinstance(header, dict) and isinstance(header.get("run"), str):
@@ -132,7 +167,7 @@ class Writer:
         self._path, self._rows = path, open(path, "a", encoding="utf-8")
         board = Path(workdir) / "tensorboard"
         self._events = {
-            member: _Events(board / member.replace("/", "_"), start)
+            member: _Events(board / name_of(member), start)
             for member in members
         }
 

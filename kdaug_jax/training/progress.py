@@ -97,12 +97,13 @@ class Progress:
             if line := workdir.environment_change(setup.directory):
                 self.say(line)
         width = max(len(name) for name, _ in rows)
-        self.say("\n".join(f"{name.ljust(width)}  {text}" for name, text in rows))
+        self.say(*(f"{name.ljust(width)}  {text}" for name, text in rows))
         for name in first.trainable:
             self.say(f"parameters of {name} ({first.networks[name].model.name})")
-            self.say(parameter_overview.get_parameter_overview(
+            overview = parameter_overview.get_parameter_overview(
                 state.params[name], include_stats=False
-            ))
+            )
+            self.say(*overview.split("\n"))
 
     def needs_time(self, step: int) -> bool:
         """Returns whether `estimate` is to be called once the devices are done with a step."""
@@ -177,7 +178,7 @@ class Progress:
     ) -> None:
         """Prints the tables of final results, and where the files of the run are."""
         for table in results_tables(setup.evaluators[-1], results, teachers):
-            self.say(table)
+            self.say(*table.split("\n"))
         self.say(
             f"checkpoints, metrics.jsonl, tensorboard/, config.json, results.json: "
             f"{setup.directory}"

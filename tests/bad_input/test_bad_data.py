@@ -39,7 +39,7 @@ IMAGE, LABEL = made.arrays()["train"]
         (lambda d: f"folder:{d}", "holds no folders; the layout is DIR/SPLIT/CLASS/IMAGE.jpg"),
         (lambda d: f"arrays:{d / 'no.npz'}", "is neither a file nor a registered name;"),
         (lambda d: f"tfds:mini?data_dir={d}", "no prepared set lies here; prepare it once where"),
-        (lambda d: "folder:" + "x" * 300, "cannot be read (File name too long)"),
+        (lambda d: "folder:" + "x" * 300, "…' is too long for a path; name another"),
         (lambda d: "synthetic:8x8,4,4000000000000", "does not fit into memory (Unable to allocate"),
         # Labels
         (lambda d: npz(d, y=LABEL - 1), "(train): example 0 has label -1 (4 such); without "),

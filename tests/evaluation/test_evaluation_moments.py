@@ -240,6 +240,7 @@ def test_a_member_is_a_run_of_its_own_and_can_be_evaluated_again(swept, tmp_path
 def test_other_training_data_hide_the_epoch(swept, tmp_path):
     shutil.copytree(swept[0], tmp_path, dirs_exist_ok=True)
     record = json.loads((tmp_path / "config.json").read_text())
+    del record["seal"]
     record["data"].setdefault("splits", {})["train"] = {"examples": 416, "digest": "0"}
     (tmp_path / "config.json").write_text(json.dumps(record))
     with pytest.raises(ConfigError) as caught:

@@ -1,6 +1,7 @@
 """Weights from PyTorch and back: the same logits in every layout, in every wrapper."""
 
 import re
+import shlex
 
 import jax
 import numpy as np
@@ -161,6 +162,44 @@ def test_pickles_that_hold_more_are_refused(torch, tmp_path, capsys):
     assert line.startswith(f"error: {path}: holds more than weights") and line.count("\n") == 1
     assert "convert it" in line and "save_file" in line
     assert not (tmp_path / "run").exists() and not (tmp_path / "to").exists()
+
+
+class Recipe:
+    """What scripts of training keep beside the weights."""
+
+
+@pytest.mark.parametrize("kind", ["plain", "timm", "Lightning", "module", "parallel", "entry"])
+def test_the_command_that_converts_is_right(
+    torch, layouts, tmp_path, capsys, monkeypatch, kind
+):
+    network = layouts.randomise(layouts.NETWORKS["resnet8"][0](CLASSES), 3)
+    state, extra = network.state_dict(), Recipe()
+    path, key = tmp_path / "it's a checkpoint.pth", ""
+    if kind == "plain":
+        saved = dict(state, recipe=extra)
+    elif kind == "timm":
+        saved = {"epoch": 3, "arch": "resnet", "state_dict": state, "args": extra}
+    elif kind == "Lightning":
+        named = {f"model.{name}": tensor for name, tensor in state.items()}
+        saved = {"epoch": 3, "state_dict": named, "hyper_parameters": extra, "callbacks": {}}
+    elif kind == "module":
+        saved = network
+    elif kind == "parallel":
+        saved = {"model": torch.nn.DataParallel(network), "recipe": extra}
+    else:
+        saved, key = {"model": {"w": torch.zeros(1)}, "ema": state, "recipe": extra}, "ema"
+    torch.save(saved, path)
+    words = ["--arch=resnet8", f"--from={path}", f"--to={tmp_path / 'to'}", *STATISTICS]
+    assert import_weights.main([*words, *[f"--key={key}"] * bool(key)]) == 4
+    line = capsys.readouterr().err
+    command = shlex.split(line.partition("convert it where PyTorch is: ")[2])
+    assert command[:2] == ["python", "-c"] and command[3:] == [str(path)]
+    monkeypatch.setattr("sys.argv", ["-c", *command[3:]])
+    exec(compile(command[2], "command", "exec"), {})
+    converted = import_weights.import_file(f"{path}.safetensors", "resnet8")
+    np.testing.assert_array_equal(
+        converted.variables["params"]["fc"]["bias"], state["fc.bias"].numpy()
+    )
 
 
 @pytest.mark.parametrize("cut", [0, 3, 60, 2000, -40])

@@ -10,6 +10,7 @@ from kdaug_jax import models
 from kdaug_jax.errors import CheckpointError, ConfigError, UserError
 from kdaug_jax.models import import_weights
 from kdaug_jax.models.foreign import safetensors_file
+from kdaug_jax.models.foreign.layouts import spelled_variant
 from kdaug_jax.models.weights import to_torch
 
 SIZE = 33  # odd, so that all paddings differ
@@ -101,6 +102,7 @@ def test_both_variants_of_efficientnet(torch, tmp_path):
     logits = {
         "tf": efficientnet(torch, state, image, True, 1e-3),
         "timm": efficientnet(torch, state, image, False, 1e-5),
+        "torchvision": efficientnet(torch, state, image, False, 1e-3),
     }
     assert np.abs(logits["tf"] - logits["timm"]).max() > 0.1
     checks = {}
@@ -114,12 +116,81 @@ def test_both_variants_of_efficientnet(torch, tmp_path):
         largest = np.abs(expected).max()
         np.testing.assert_allclose(answer(imported, image), expected, atol=1e-5 * largest)
         assert imported.card.options["variant"] == variant
-        assert f"(variant {variant}: timm's" in import_weights.describe(imported)
+        whose = "torchvision" if variant == "torchvision" else "timm"
+        assert f"(variant {variant}: {whose}'s" in import_weights.describe(imported)
         assert "logits differ by at most" in imported.card.compared
     with pytest.raises(CheckpointError, match="computes otherwise: try another --variant"):
         import_weights.import_file(
             path, "tf_efficientnet_b0", options=SMALL, check=checks["timm"]
         )
+
+
+def of_torchvision(name):
+    """The name that torchvision gives an array of EfficientNet: its modules are counted."""
+    module, _, leaf = name.rpartition(".")
+    ends = {"conv_stem": "features.0.0", "bn1": "features.0.1", "conv_head": "features.8.0",
+            "bn2": "features.8.1", "classifier": "classifier.1"}
+    if module in ends:
+        return f"{ends[module]}.{leaf}"
+    _, stage, number, *rest = module.split(".")
+    layer, first = ".".join(rest), stage == "0"
+    # Without an expansion in the first stage, depthwise, gate and projection move up by one.
+    place = {"conv_pw": "0.0", "bn1": "0.1", "conv_dw": "1.0", "bn2": "1.1", "conv_pwl": "3.0",
+             "bn3": "3.1", "se.conv_reduce": "2.fc1", "se.conv_expand": "2.fc2"}
+    if first:
+        place = {"conv_dw": "0.0", "bn1": "0.1", "conv_pw": "2.0", "bn2": "2.1",
+                 "se.conv_reduce": "1.fc1", "se.conv_expand": "1.fc2"}
+    return f"features.{int(stage) + 1}.{number}.block.{place[layer]}.{leaf}"
+
+
+@pytest.mark.parametrize("prefix", ["", "module.student."])
+def test_efficientnet_in_torchvisions_names(tmp_path, capsys, prefix):
+    path = tmp_path / "plain.safetensors"
+    state = weights(path, "efficientnet_b0", SMALL)
+    spelled = {prefix + of_torchvision(name): array for name, array in state.items()}
+    assert len(spelled) == len(state)
+    safetensors_file.write(tmp_path / "theirs.safetensors", spelled, {})
+    plain = import_weights.import_file(path, "efficientnet_b0", variant="timm", options=SMALL)
+    theirs = import_weights.import_file(
+        tmp_path / "theirs.safetensors", "efficientnet_b0", options=SMALL
+    )
+    assert theirs.card.options["variant"] == "timm"
+    jax.tree.map(np.testing.assert_array_equal, plain.variables, theirs.variables)
+    said = capsys.readouterr().out
+    assert ("all names begin with 'module.student.', which is left out" in said) == bool(prefix)
+    # B5 to B7 have another epsilon.
+    assert spelled_variant("efficientnet_b4", spelled) == "timm"
+    assert spelled_variant("efficientnet_b5", spelled) == "torchvision"
+    with pytest.raises(ConfigError, match="torchvision.*contradict|contradicts itself"):
+        import_weights.import_file(
+            tmp_path / "theirs.safetensors", "efficientnet_b0", variant="tf", options=SMALL
+        )
+
+
+# Some of the arrays of networks of torchvision that are none here.
+ELSEWHERE = {
+    "mobilenet_v2": ("features.0.0.weight", "features.1.conv.0.0.weight", "features.18.0.weight",
+                     "classifier.1.weight"),
+    "mobilenet_v3": ("features.0.0.weight", "features.1.block.0.0.weight", "classifier.0.weight",
+                     "classifier.3.weight"),
+    "efficientnet_v2": ("features.0.0.weight", "features.1.0.block.0.0.weight",
+                        "features.4.0.block.2.fc1.weight", "classifier.1.weight"),
+    "mnasnet": ("layers.0.weight", "layers.8.0.layers.0.weight", "classifier.1.weight"),
+}
+
+
+@pytest.mark.parametrize("network", ELSEWHERE)
+@pytest.mark.parametrize("prefix", ["", "model."])
+@pytest.mark.parametrize("arch", ["mobilenetv2", "mobilenet_v2"])
+def test_networks_of_torchvision_that_are_none_here(tmp_path, capsys, network, prefix, arch):
+    path = tmp_path / "w.safetensors"
+    array = np.zeros((2, 2), np.float32)
+    safetensors_file.write(path, {prefix + name: array for name in ELSEWHERE[network]}, {})
+    words = [f"--arch={arch}", f"--from={path}", f"--to={tmp_path / 'to'}"]
+    assert import_weights.main(words) == 4
+    line = capsys.readouterr().err
+    assert line.count("\n") == 1 and not (tmp_path / "to").exists()
+    assert f"holds torchvision's {network}, and no network here computes as that does" in line
 
 
 def test_an_unknown_variant_is_refused(tmp_path):

@@ -218,6 +218,29 @@ def test_prefixes_are_those_of_all_names():
     assert set(layouts.plain_names(state)) == {"module.a.weight", "module.c.bias", "d"}
 
 
+@pytest.mark.parametrize("prefix", ["net.", "backbone.", "module.student.", "model.net."])
+def test_a_prefix_of_all_names_is_left_out_with_a_line(weights, call, tmp_path, capsys, prefix):
+    plain = safetensors_file.read(weights())[0]
+    path = tmp_path / "wrapped.safetensors"
+    safetensors_file.write(path, {prefix + name: array for name, array in plain.items()}, {})
+    imported = import_weights.import_file(path, "tiny", mean=(0.5,) * 3, std=(0.5,) * 3)
+    assert set(imported.variables["params"]) == {"conv", "bn", "fc"}
+    said = capsys.readouterr().out
+    assert f"wrapped.safetensors: all names begin with '{prefix}', which is left out" in said
+    import_weights.import_file(weights(), "tiny", mean=(0.5,) * 3, std=(0.5,) * 3)
+    assert "left out" not in capsys.readouterr().out
+
+
+def test_names_that_do_not_fit_are_shown_beside_the_wanted(weights, call, tmp_path):
+    plain = safetensors_file.read(weights())[0]
+    path = tmp_path / "two.safetensors"
+    safetensors_file.write(path, {
+        f"{part}.{name}": array for part in ("student", "teacher") for name, array in plain.items()
+    }, {})
+    line = call(path, *STATISTICS)[1]
+    assert "conv.weight is missing" in line and "student.conv.weight" in line
+
+
 def test_branches_and_folded_weights_do_not_go_out(initialised):
     model, variables = initialised("tiny", 4, size=8, num_branches=2)
     with pytest.raises(CheckpointError, match="2 BatchNorm branches; take one"):

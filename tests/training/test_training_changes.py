@@ -278,7 +278,7 @@ def test_an_unmarked_directory_of_an_older_version_is_adopted(tmp_path, monkeypa
     assert not (run / workdir.MARK).exists()
     file = run / "config.json"
     stored = json.loads(file.read_text())
-    del stored["frozen"], stored["contents"]
+    del stored["frozen"], stored["contents"], stored["seal"]
     file.write_text(json.dumps(stored))
     other = config(optim=dict(weight_decay=0.5))
     with pytest.raises(ConfigError, match="weight_decay"):

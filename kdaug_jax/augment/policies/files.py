@@ -5,10 +5,10 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 from kdaug_jax.errors import ArgumentError, suggest
+from kdaug_jax.files import parse_json, read_text
 
 _SPACE = " \t\r\n"
 
@@ -20,7 +20,7 @@ def read_json(path: str) -> Any:
       ArgumentError: what is wrong, with the line, and what to write.
     """
     try:
-        text = Path(path).read_text(encoding="utf-8")
+        text = read_text(path, "policy")
     except FileNotFoundError:
         raise ArgumentError(f"no file {path}", "give the path of a JSON file") from None
     except OSError as error:
@@ -30,12 +30,12 @@ def read_json(path: str) -> Any:
     except UnicodeDecodeError:
         raise ArgumentError(f"{path} is not text", "must be a JSON file") from None
     try:
-        return json.loads(text, object_pairs_hook=_unrepeated)
+        return parse_json(text, object_pairs_hook=_unrepeated)
     except ArgumentError as error:
         raise ArgumentError(f"cannot read {path}: {error.what}", error.remedy) from None
     except json.JSONDecodeError as error:
         raise ArgumentError(f"{path}, line {error.lineno}: {error.msg}", "must be JSON") from None
-    except (ValueError, RecursionError) as error:  # too many digits, or too deep
+    except ValueError as error:  # too many digits, or too deep
         raise ArgumentError(f"cannot read {path}: {error}", "must be JSON of its format") from None
 
 
@@ -81,7 +81,7 @@ def with_line(path: str, *steps: str | int) -> Iterator[None]:
         what, right = error.what, error.remedy
         if what.startswith(f"{path}, line "):  # an inner part has added it
             raise
-        line = _line(Path(path).read_text(encoding="utf-8"), steps)
+        line = _line(read_text(path, "policy"), steps)
         raise ArgumentError(what.replace(path, f"{path}, line {line}", 1), right) from None
 
 

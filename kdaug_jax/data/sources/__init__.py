@@ -14,6 +14,7 @@ from typing import Any
 
 from kdaug_jax.data.dataset import Dataset
 from kdaug_jax.data.options import ReadOptions
+from kdaug_jax.data.sources.argument import exists
 from kdaug_jax.data.sources.arrays import arrays, from_arrays, register
 from kdaug_jax.data.sources.cifar import cifar10, cifar100
 from kdaug_jax.data.sources.cifar_c import cifar10c, cifar100c
@@ -77,7 +78,7 @@ def find_source(text: str) -> tuple[Callable[[str], Any], str]:
     name, _, rest = text.partition(":")
     if name in SOURCES:
         return SOURCES[name], rest
-    if ":" not in text and text and Path(text).expanduser().exists():
+    if ":" not in text and exists(text):
         kind = "folder" if Path(text).expanduser().is_dir() else "arrays"
         raise ConfigError(
             "data.source", f"'{text}' is a path without the name of a source",

@@ -31,10 +31,10 @@ def split_argument(
       ConfigError: an option is unknown, repeated, empty or not of the form NAME=VALUE.
     """
     argument = argument.strip()
-    if "?" not in argument or _exists(argument):
+    if "?" not in argument or exists(argument):
         return argument, {}
     places = [match.start() for match in re.finditer(r"\?", argument)]
-    place = next((place for place in places if _exists(argument[:place])), places[0])
+    place = next((place for place in places if exists(argument[:place])), places[0])
     options: dict[str, str] = {}
     for part in argument[place + 1 :].split("&"):
         name, equals, value = part.partition("=")
@@ -50,7 +50,8 @@ def split_argument(
     return argument[:place], options
 
 
-def _exists(path: str) -> bool:
+def exists(path: str) -> bool:
+    """Returns whether something lies at a path; texts that are no paths name nothing."""
     try:
         return bool(path) and Path(path).expanduser().exists()
     except (OSError, RuntimeError, ValueError):  # too long, an unknown home, a byte 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import struct
 import zipfile
 import zlib
 from collections.abc import Mapping, Sequence
@@ -21,9 +22,13 @@ from kdaug_jax.data.dataset import (
 )
 from kdaug_jax.data.options import DEFAULTS, ReadOptions
 from kdaug_jax.errors import DataError, suggest
+from kdaug_jax.files import expanded, npz_names, open_file, read_npz
 
 # What NumPy raises on damaged .npy and .npz files.
-UNREADABLE = (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error)
+UNREADABLE = (
+    OSError, ValueError, EOFError, KeyError, OverflowError, RuntimeError, SyntaxError, struct.error,
+    zipfile.BadZipFile, zlib.error,
+)
 
 _registered: dict[str, Dataset] = {}
 
@@ -94,7 +99,7 @@ def arrays(argument: str, options: ReadOptions = DEFAULTS) -> Dataset:
     """
     if argument in _registered:
         return _registered[argument]
-    path = Path(argument).expanduser()
+    path = expanded("data.source", argument, DataError)
     if not path.is_file():
         raise DataError(
             f"arrays:{argument}", "is neither a file nor a registered name",
@@ -124,9 +129,10 @@ def _load(path: Path, key: str | None) -> Any:
     """Reads one array; the names of all for None."""
     remedy = "write it with numpy.savez, without objects"
     try:
-        if zipfile.is_zipfile(path):
-            with np.load(path, allow_pickle=False) as file:
-                return file.files if key is None else file[key]
+        with open_file(path, "array") as file:
+            is_archive = zipfile.is_zipfile(file)
+        if is_archive:
+            return npz_names(path) if key is None else read_npz(path, (key,))[key]
     except UNREADABLE as error:
         raise DataError(str(path), f"{key or 'it'} cannot be read ({error})", remedy) from None
     raise DataError(str(path), "it cannot be read (not an .npz file, or cut short)", remedy)

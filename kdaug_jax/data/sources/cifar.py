@@ -13,6 +13,7 @@ from kdaug_jax.data.dataset import Dataset, Deferred, Split, directory, split_of
 from kdaug_jax.data.options import DEFAULTS, ReadOptions
 from kdaug_jax.data.sources.pickles import read_pickle
 from kdaug_jax.errors import DataError
+from kdaug_jax.files import read_bytes, read_text
 
 SIDE = 32
 PIXELS = 3 * SIDE * SIDE
@@ -172,7 +173,7 @@ def _dataset(place: Path, version: Version, layout: Layout) -> Dataset:
     names_file, names = place / version.names, layout.names
     if names_file.is_file():
         if binary:
-            names = tuple(names_file.read_text(encoding="utf-8", errors="replace").split())
+            names = tuple(read_text(names_file, "text", errors="replace").split())
         else:
             names = _texts(names_file, read_pickle(names_file).get(layout.names_key))
     if len(names) != len(layout.names):
@@ -208,7 +209,7 @@ def _read_records(path: Path, layout: Layout) -> tuple[np.ndarray, np.ndarray]:
     """Reads a file of the binary version: planes `u8[n,3072]` and labels `u8[n]`."""
     record = layout.label_bytes + PIXELS
     try:
-        content = np.fromfile(path, np.uint8)
+        content = np.frombuffer(read_bytes(path, "array"), np.uint8)
     except OSError as error:
         raise DataError(str(path), f"cannot be read ({error})", "unpack it again") from None
     if len(content) % record or not len(content):

@@ -14,6 +14,7 @@ from kdaug_jax.data.sources.argument import split_argument
 from kdaug_jax.data.sources.arrays import UNREADABLE
 from kdaug_jax.data.sources.cifar import FINE_NAMES, NAMES, SIDE
 from kdaug_jax.errors import DataError
+from kdaug_jax.files import require_file
 
 
 def cifar10c(argument: str, options: ReadOptions = DEFAULTS) -> Dataset:
@@ -99,6 +100,7 @@ def _split(file: Path, label_file: Path, severity: int, classes: int) -> Split:
 
 def _mapped(file: Path) -> np.ndarray:
     try:
+        require_file(file, "array")
         array = np.load(file, mmap_mode="r", allow_pickle=False)
     except UNREADABLE as error:
         raise DataError(

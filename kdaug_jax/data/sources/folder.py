@@ -22,7 +22,8 @@ from kdaug_jax.data.tree import (
     list_classes,
     split_of_files,
 )
-from kdaug_jax.errors import ConfigError, DataError, printable
+from kdaug_jax.errors import ConfigError, DataError, distinct, printable
+from kdaug_jax.files import expanded, read_text
 
 SPLITS = ("train", "validation", "test", *SYNONYMS)
 LAYOUT = "the layout is DIR/SPLIT/CLASS/IMAGE.jpg, such as DIR/train/cat/1.jpg"
@@ -126,7 +127,7 @@ def _labels_file(root: Path, given: Mapping[str, str]) -> Path | None:
     if "val_labels" not in given:
         kaggle = root / KAGGLE_LABELS
         return kaggle if kaggle.is_file() else None
-    path = Path(given["val_labels"]).expanduser()
+    path = expanded("data.source", given["val_labels"], DataError)
     if not path.is_file():
         raise ConfigError("data.source", f"val_labels={path} is not a file", "name another")
     return path
@@ -250,7 +251,7 @@ def read_labels(
     present = set(map(os.path.basename, files.names))
     present |= {os.path.splitext(name)[0] for name in present}
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
+        lines = read_text(path, "text", "utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(str(path), f"cannot be read ({error})", "write it as UTF-8 text") from None
     remedy = "a file name and a class are wanted in each line, such as 1.jpg,cat"
@@ -273,9 +274,11 @@ def read_labels(
             if not rest:
                 what = f"line {position} has one word"
             alike = [text for text in classes if folded(text) == folded(words)]
-            raise DataError(
-                str(path), what, f"write '{alike[0]}', as the folder is called" if alike else remedy
-            )
+            if alike:
+                theirs, ours = distinct(words, alike[0])
+                what = f"line {position} has the class '{theirs}', which no folder of 'train' has"
+                remedy = f"write '{ours}', as the folder is called"
+            raise DataError(str(path), what, remedy)
         if known.setdefault(name, number) != number:
             raise DataError(str(path), f"'{name}' has two classes", "keep one line for each file")
         if name not in present:
@@ -285,6 +288,11 @@ def read_labels(
         name = os.path.basename(file)
         number = known.get(name, known.get(os.path.splitext(name)[0]))
         if number is None:
+            alike = [text for text in known if folded(text) == folded(name)]
+            if alike:
+                theirs, ours = distinct(alike[0], name)
+                what = f"names '{theirs}', and the file is called '{ours}'"
+                raise DataError(str(path), what, "write the name as the file has it")
             raise DataError(
                 str(path), f"has no line for {os.path.join(place, file)}", remedy
             )

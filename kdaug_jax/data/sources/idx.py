@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import gzip
+import io
 import math
 import re
 import struct
@@ -15,6 +16,7 @@ import numpy as np
 from kdaug_jax.data.dataset import Dataset, Deferred, Split, directory, numbered, split_of_arrays
 from kdaug_jax.data.options import DEFAULTS, ReadOptions
 from kdaug_jax.errors import DataError
+from kdaug_jax.files import read_bytes
 
 # In front of the names of the two files of each split.
 PREFIXES = {"train": "train", "test": "t10k"}
@@ -27,6 +29,9 @@ CLASS_NAMES = {
     ),
     "kmnist": ("o", "ki", "su", "tsu", "na", "ha", "ma", "ya", "re", "wo"),
 }
+
+# Bytes that a packed file may have; EMNIST's largest has 0.6 GB.
+MOST_BYTES = 4 << 30
 
 
 def idx(argument: str, options: ReadOptions = DEFAULTS) -> Dataset:
@@ -82,9 +87,9 @@ def read(path: Path, dimensions: int) -> np.ndarray:
       DataError: it is not such a file, or shorter or longer than its header says.
     """
     try:
-        content = path.read_bytes()
+        content = read_bytes(path, "array")
         if content[:2] == b"\x1f\x8b":
-            content = gzip.decompress(content)
+            content = _unpacked(content, dimensions)
     except (OSError, EOFError, zlib.error) as error:
         raise DataError(str(path), f"cannot be read ({error})", "fetch it again") from None
     if content[:4] != bytes((0, 0, 8, dimensions)):
@@ -101,6 +106,18 @@ def read(path: Path, dimensions: int) -> np.ndarray:
             str(path), f"holds {len(content)} bytes", f"its header says {expected}: fetch it again"
         )
     return np.frombuffer(content, np.uint8, offset=start).reshape(shape)
+
+
+def _unpacked(content: bytes, dimensions: int) -> bytes:
+    """Unpacks a file, but no more bytes than its header says and one: a bomb packs a disk full."""
+    with gzip.open(io.BytesIO(content)) as file:
+        start = file.read(4 + 4 * dimensions)
+        shape = struct.unpack(f">{dimensions}I", start[4:].ljust(4 * dimensions, b"\0"))
+        body, most = bytearray(start), min(math.prod(shape), MOST_BYTES) + 1
+        while most and (part := file.read(min(most, 1 << 24))):
+            body += part
+            most -= len(part)
+    return bytes(body)
 
 
 def _find(root: Path, name: str) -> Path:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 import itertools
-import json
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -26,6 +25,7 @@ from kdaug_jax.data.options import DEFAULTS, ReadOptions
 from kdaug_jax.data.sources.argument import split_argument
 from kdaug_jax.data.sources.shards import shards_by_split
 from kdaug_jax.errors import ConfigError, DataError, suggest
+from kdaug_jax.files import open_file, parse_json, read_json, read_text
 from kdaug_jax.images.encoded import stamp_of
 from kdaug_jax.images.readers import Names
 from kdaug_jax.images.readers_parquet import ParquetReader, row_name, unreadable
@@ -136,7 +136,8 @@ def _schema(path: Path) -> Any:
     import pyarrow.parquet
 
     try:
-        return pyarrow.parquet.read_schema(path)
+        with open_file(path, "shard") as file:
+            return pyarrow.parquet.read_schema(file)
     except (OSError, pyarrow.ArrowException) as error:
         raise unreadable(str(path), error) from None
 
@@ -229,7 +230,7 @@ def _is_text(kind: Any) -> bool:
 def _features(metadata: bytes) -> dict[str, dict[str, Any]]:
     """Returns the features that Hugging Face wrote into a schema; empty where there are none."""
     try:
-        features = json.loads(metadata)["info"]["features"]
+        features = parse_json(metadata.decode())["info"]["features"]
     except (ValueError, KeyError, TypeError):
         return {}
     features = features if isinstance(features, dict) else {}
@@ -254,7 +255,7 @@ def _described(folder: Path, label: str) -> Iterator[tuple[str, tuple[str, ...]]
     """Yields (configuration, class names) of the descriptions in a folder."""
     for file in ("dataset_info.json", "dataset_infos.json"):
         try:
-            info = json.loads((folder / file).read_text(encoding="utf-8"))
+            info = read_json(folder / file)
         except (OSError, ValueError):
             continue
         infos = {"": info} if file == "dataset_info.json" else info
@@ -270,9 +271,9 @@ def _described_in_readme(file: Path, label: str) -> Iterator[tuple[str, tuple[st
     import yaml
 
     try:
-        _, header, _ = file.read_text(encoding="utf-8").split("---\n", 2)
+        _, header, _ = read_text(file, "text").split("---\n", 2)
         infos = yaml.safe_load(header)["dataset_info"]
-    except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError, yaml.YAMLError):
         return
     for info in infos if isinstance(infos, list) else [infos]:
         features = info.get("features") if isinstance(info, dict) else None
@@ -305,7 +306,8 @@ def _labels(paths: list[Path], columns: Columns) -> np.ndarray:
                 ("texts are" if columns.text else "an integer is") + " wanted, as in other files",
             )
         try:
-            column = pyarrow.parquet.read_table(path, columns=[columns.label]).column(0)
+            with open_file(path, "shard") as file:
+                column = pyarrow.parquet.read_table(file, columns=[columns.label]).column(0)
         except (OSError, pyarrow.ArrowException) as error:
             raise unreadable(str(path), error) from None
         if column.null_count:
@@ -384,7 +386,8 @@ def _starts(
     in_file, groups, in_group, largest = [], [], [], 0
     for path in paths:
         try:
-            footer = pyarrow.parquet.read_metadata(path)
+            with open_file(path, "shard") as file:
+                footer = pyarrow.parquet.read_metadata(file)
         except (OSError, pyarrow.ArrowException) as error:
             raise unreadable(str(path), error) from None
         kind = footer.schema.to_arrow_schema()

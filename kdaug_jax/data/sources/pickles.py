@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from kdaug_jax.errors import DataError
+from kdaug_jax.files import open_file
 
 ENCODINGS = ("latin1", "latin-1")
 
@@ -136,7 +137,7 @@ def read_pickle(path: Path) -> dict[str, Any]:
         that NumPy's arrays of numbers need. Nothing that it names is imported or run.
     """
     try:
-        with open(path, "rb") as file:
+        with open_file(path, "weights") as file:
             loaded = _Unpickler(file, encoding="latin1").load()
     except Refused as error:
         raise DataError(

@@ -11,6 +11,7 @@ from kdaug_jax.data.dataset import Dataset, Deferred, Split, directory, numbered
 from kdaug_jax.data.options import DEFAULTS, ReadOptions
 from kdaug_jax.data.sources.argument import split_argument
 from kdaug_jax.errors import ConfigError, DataError
+from kdaug_jax.files import open_file
 
 SPLITS = ("train", "test", "extra")
 SIDE = 32
@@ -72,7 +73,8 @@ def _read(path: Path) -> tuple[np.ndarray, np.ndarray]:
     import scipy.io
 
     try:
-        content = scipy.io.loadmat(path, variable_names=("X", "y"))
+        with open_file(path, "array") as file:
+            content = scipy.io.loadmat(file, variable_names=("X", "y"))
     except NotImplementedError:
         raise DataError(
             str(path), "is a MATLAB v7.3 file (HDF5), as those of SVHN's format 1 are",

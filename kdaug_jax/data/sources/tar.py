@@ -36,6 +36,7 @@ from kdaug_jax.data.sources.shards import (
     split_of_word,
 )  # fmt: skip
 from kdaug_jax.errors import ConfigError, DataError
+from kdaug_jax.files import expanded, open_file, read_text
 from kdaug_jax.images.decode import SUFFIXES
 from kdaug_jax.images.encoded import stamp_of
 from kdaug_jax.images.readers import Names
@@ -96,7 +97,7 @@ def tar(argument: str, options: ReadOptions = DEFAULTS) -> Dataset:
     shards = _shards(path, given)
     samples = functools.cache(lambda name: _samples(name, shards[name], options))
     if classes is not None:
-        names = _class_names(Path(classes).expanduser())
+        names = _class_names(expanded("data.source", classes, DataError))
     else:
         first = "train" if "train" in shards else min(shards)
         where = common_folder([str(path.absolute()) for path in shards[first]])
@@ -179,7 +180,7 @@ def _braces(text: str) -> Iterator[str]:
 
 def _class_names(path: Path) -> tuple[str, ...]:
     try:
-        lines = path.read_text(encoding="utf-8").split("\n")
+        lines = read_text(path, "text").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(str(path), f"cannot be read ({error})", "name a text file") from None
     names = [line.strip() for line in lines]
@@ -190,6 +191,10 @@ def _class_names(path: Path) -> tuple[str, ...]:
         what = "is empty" if not names else f"line {empty + 1} is empty"
         raise DataError(str(path), what, "one class name a line is wanted, that of class 0 first")
     return tuple(names)
+
+
+# Arrays of a scan that are kept.
+SCANNED = ("names", "shard", "offset", "length", "label", "passed")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -231,7 +236,7 @@ def _samples(name: str, paths: list[Path], options: ReadOptions) -> _Scan:
     files = [str(path.absolute()) for path in paths]
     stamps = np.array([stamp_of(path) for path in files], np.int64)
     key = ("tar", *files, options.image, options.label)
-    arrays = recall_scan(key, stamps)
+    arrays = recall_scan(key, stamps, SCANNED)
     if arrays is None:
         scan = _scan_all(files, options)
         keep_scan(
@@ -292,7 +297,7 @@ def scan_shard(path: str, image: str = "", label: str = "") -> tuple[list[Sample
     members: list[tarfile.TarInfo] = []  # of the sample that is being read
     first_of: dict[str, str] = {}
     end = 0
-    with open(path, "rb") as file:
+    with open_file(path, "shard") as file:
         for member in _members(path, file):
             size = member.size if member.isreg() else 0
             end = member.offset_data + -(-size // BLOCK) * BLOCK
@@ -335,7 +340,7 @@ def _unpacked(path: Path) -> Path:
 
 
 def _check_format(path: Path) -> None:
-    with path.open("rb") as file:
+    with open_file(path, "shard") as file:
         magic = file.read(8)
     for start, program in COMPRESSED.items():
         if magic.startswith(start):

@@ -16,6 +16,7 @@ from kdaug_jax.data.dataset import Dataset, Deferred, Split, make_split
 from kdaug_jax.data.index import Bar, Listing, build_index, keep_scan, recall_scan
 from kdaug_jax.data.options import DEFAULTS, ReadOptions
 from kdaug_jax.errors import ConfigError, DataError
+from kdaug_jax.files import expanded
 from kdaug_jax.images.encoded import stamp_of
 from kdaug_jax.images.readers import Names
 from kdaug_jax.images.readers_records import RecordReader, first_line, read_records
@@ -49,7 +50,7 @@ def tfds(argument: str, options: ReadOptions = DEFAULTS) -> Dataset:
             "data.source", f"tfds cannot read '{argument}'", "tfds:NAME or tfds:NAME?data_dir=DIR"
         )
     default = os.environ.get("TFDS_DATA_DIR", "~/tensorflow_datasets")
-    root = Path(data_dir or default).expanduser()
+    root = expanded("data.source", data_dir or default, DataError)
     prepare = (
         "prepare it once where tensorflow is installed: "
         f"tfds build {name} --file_format=array_record --data_dir={root}"
@@ -116,7 +117,7 @@ def _split(
     except (OSError, ValueError, RuntimeError) as error:
         raise _unreadable(where, files, error, prepare) from None
     key = ("tfds", *files, image, label)
-    columns = recall_scan(key, stamps)
+    columns = recall_scan(key, stamps, ("label", "bytes"))
     if columns is None:
         try:
             columns = _scan(records, image, label, where, options)

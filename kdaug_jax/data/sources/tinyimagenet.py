@@ -11,6 +11,7 @@ from kdaug_jax.data.sources.argument import split_argument
 from kdaug_jax.data.sources.folder import read_classes, read_labels
 from kdaug_jax.data.tree import Passed, class_order, folders, images, list_classes, split_of_files
 from kdaug_jax.errors import DataError
+from kdaug_jax.files import read_text
 
 INNER = "tiny-imagenet-200"
 ANNOTATIONS = "val_annotations.txt"
@@ -58,7 +59,7 @@ def tinyimagenet(argument: str, options: ReadOptions = DEFAULTS) -> Dataset:
 
 def _text(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8")
+        return read_text(path, "text")
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(str(path), f"cannot be read ({error})", REMEDY) from None
 

@@ -79,6 +79,14 @@ def choose(
     best = checkpoint.best_step(checkpoints, record["config"]["checkpoint"]["best"])
     step = -1 if last is None else last
     if place.best:
+        wrong = {step: manifest.verify(checkpoints / str(step)) for step in steps}
+        damaged = [step for step in steps if wrong[step] not in ("", manifest.UNFINISHED)]
+        if damaged:
+            what = f"{wrong[damaged[0]]}, so the best is not known"
+            raise CheckpointError(
+                str(checkpoints / str(damaged[0])), what,
+                f"name a step: {_listed(place.path, steps)}",
+            )
         if best is None:
             raise ConfigError(
                 where, f"{place.path} keeps no best checkpoint",
@@ -187,6 +195,7 @@ def _evaluated(directory: Path, step: int, member: str, last: bool) -> dict[str,
     values: dict[str, Any] = {}
     if last:
         values |= (workdir.read_results(directory) or {}).get(member, {})
+    writer.require_rows(directory)
     for row in writer.read_rows(directory):
         if row["step"] == step and row.get("member", "") == member:
             values |= {

@@ -6,7 +6,6 @@ import ast
 import dataclasses
 import functools
 import hashlib
-import json
 import operator
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -18,6 +17,7 @@ import jax.numpy as jnp
 from jax import export
 
 from kdaug_jax.errors import CheckpointError, ConfigError
+from kdaug_jax.files import parse_json, read_bytes
 from kdaug_jax.losses.response import average_teachers
 from kdaug_jax.models.foreign import opened
 from kdaug_jax.models.foreign.safetensors_file import shown
@@ -76,7 +76,7 @@ def read_with_card(path: Path) -> tuple[export.Exported, ModelCard | None]:
         str(path), "is not the file that its card names", "export it again, or copy it again"
     )
     opened.kind_of(path)
-    content = path.read_bytes()
+    content = read_bytes(path, "weights")
     body, marked, rest = content.partition(_MARK)
     card = None
     if marked or _MARK[2:-2] in content:
@@ -84,8 +84,8 @@ def read_with_card(path: Path) -> tuple[export.Exported, ModelCard | None]:
         if not marked or not end or after:
             raise damaged
         try:
-            card = ModelCard(**checked(str(path), json.loads(text)))
-        except (ValueError, RecursionError):
+            card = ModelCard(**checked(str(path), parse_json(text.decode())))
+        except ValueError:
             raise damaged from None
         if hashlib.sha256(body).hexdigest() != card.sha256:
             raise damaged
@@ -120,7 +120,7 @@ def read(path: Path) -> export.Exported:
 
 @functools.lru_cache(maxsize=8)
 def _read(path: Path, target: str, *when: int) -> export.Exported:
-    content = path.read_bytes()
+    content = read_bytes(path, "weights")
     try:
         function = export.deserialize(bytearray(content))
         shapes = [(aval.shape, aval.dtype) for aval in (*function.in_avals, *function.out_avals)]

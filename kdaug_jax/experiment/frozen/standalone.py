@@ -100,8 +100,8 @@ def _only(place: Place) -> None:
 
 
 def _card_of_run(path: Path, facts: Mapping[str, Any], choice: ChosenState) -> ModelCard:
-    names = workdir.read_json(path / "classes.json") or ()
-    section = (workdir.read_record(path) or {})["config"]
+    _, record = workdir.read_run(path)
+    names, section = workdir.class_names(path, record), record["config"]
     native = models.create(
         facts["name"], facts["num_classes"], normalize=(facts["mean"], facts["std"]),
         **facts["options"],
@@ -109,7 +109,7 @@ def _card_of_run(path: Path, facts: Mapping[str, Any], choice: ChosenState) -> M
     return ModelCard(
         arch=facts["name"], num_classes=facts["num_classes"],
         size=tuple(facts.get("size") or (native, native)), mean=tuple(facts["mean"]),
-        std=tuple(facts["std"]), class_names=tuple(map(str, names)), options=facts["options"],
+        std=tuple(facts["std"]), class_names=names, options=facts["options"],
         layout="kdaug_jax", source=path.name, view=section["eval"]["view"],
         fill=tuple(facts.get("data_mean", facts["mean"])), member=choice.name, step=choice.step,
         branch=choice.branch, precision=choice.precision, accuracy=choice.accuracy,

@@ -28,6 +28,7 @@ from kdaug_jax.experiment.frozen.class_names import order_by_name
 from kdaug_jax.experiment.frozen.functions import FUNCTION, FUNCTION_CARD
 from kdaug_jax.experiment.frozen.places import Place, absolute, checkpoints_of, place_of
 from kdaug_jax.experiment.network import Network, create
+from kdaug_jax.files import refusals
 from kdaug_jax.models.foreign import opened, safetensors_file
 from kdaug_jax.models.variables import flatten, mismatches
 from kdaug_jax.runtime import checkpoint, model_card, workdir
@@ -149,12 +150,13 @@ def _of_run(where, config, directory: str, facts: dict[str, Any], info: Info, dt
     return Network(model, False, directory, facts)
 
 
+@refusals(CheckpointError)
 def _kind_of(where: str, path: Path) -> str:
     """Returns "run", "card", "function" or "table"."""
     if path.is_dir():
         named = {"function": FUNCTION_CARD, "card": model_card.CARD}
         return next((kind for kind, name in named.items() if (path / name).is_file()), "run")
-    return _kind_of_file(where, path) if path.is_file() else "run"
+    return _kind_of_file(where, path) if path.exists() else "run"
 
 
 def _same_file(where: str, config: Mapping[str, Any], path: Path) -> None:
@@ -177,13 +179,13 @@ def class_names(network: Network) -> tuple[str, ...]:
     """
     path, kind = absolute(str(network.checkpoint)), network.facts.get("kind")
     if kind == "run":
-        names = workdir.read_json(path / "classes.json")
-        if not isinstance(names, list):
+        names = workdir.class_names(path, workdir.read_run(path)[1])
+        if not names:
             raise ConfigError(
                 str(path / "classes.json"), "is not there, so the order of the teacher's classes "
                 "is not known", "restore it: a list of the class names in JSON",
             )
-        return tuple(map(str, names))
+        return names
     if kind == "card":
         card = model_card.read(path / model_card.CARD)
         return card.class_names if card else ()

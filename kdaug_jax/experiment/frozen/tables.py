@@ -7,7 +7,6 @@ are used for every view of that image.
 from __future__ import annotations
 
 import functools
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ import numpy as np
 
 from kdaug_jax.errors import CheckpointError, ConfigError
 from kdaug_jax.experiment.frozen.adapting import require_outputs
+from kdaug_jax.files import parse_json, read_npz
 from kdaug_jax.models.foreign import opened, safetensors_file
 from kdaug_jax.models.model import Model
 from kdaug_jax.types import Info, Outputs
@@ -122,8 +122,8 @@ def _read(path: Path, *when: int) -> tuple[dict[str, np.ndarray], tuple[str, ...
 
 def _listed(path: Path, text: str | None) -> list[str]:
     try:
-        names = json.loads(text or "[]")
-    except (ValueError, RecursionError):
+        names = parse_json(text or "[]")
+    except ValueError:
         names = None
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise CheckpointError(str(path), "has class_names that are no list of texts", FORM)
@@ -132,14 +132,7 @@ def _listed(path: Path, text: str | None) -> list[str]:
 
 def _npz(path: Path) -> dict[str, np.ndarray]:
     try:
-        # NumPy does not close a file that it cannot read.
-        with open(path, "rb") as file:
-            stored = np.load(file, allow_pickle=False)
-            if isinstance(stored, np.ndarray):
-                raise ValueError("it is one array without a name")
-            with stored:
-                wanted = ("index", "logits", "class_names")
-                return {name: stored[name] for name in wanted if name in stored.files}
+        return read_npz(path, ("index", "logits", "class_names"))
     except Exception as error:  # zip, its codecs and NumPy raise any exception at damaged bytes
         what = f"cannot be read as .npz ({safetensors_file.shown(str(error))})"
         raise CheckpointError(str(path), what, FORM) from None

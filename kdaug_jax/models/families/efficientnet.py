@@ -73,7 +73,7 @@ _STAGES = (
 _depthwise_normal: Initializer = nn.initializers.variance_scaling(2.0, "fan_in", "normal")
 
 # Of BatchNorm, by variant.
-_EPSILON = {"tf": 1e-3, "timm": 1e-5}
+_EPSILON = {"tf": 1e-3, "timm": 1e-5, "torchvision": 1e-3}
 
 # What a block keeps for the backward pass; everything else in it is computed again.
 _REMAT = {
@@ -116,7 +116,8 @@ def build_module(
       depth: factor of B0's blocks in each stage, above 0; None for that of the variant.
       variant: of equal names and shapes: "tf" pads as TensorFlow does, with more at the end, and
         has the epsilon 1e-3, as the paper's code and timm's `tf_efficientnet_*`; "timm" pads both
-        sides alike and has the epsilon 1e-5, as timm's `efficientnet_*`.
+        sides alike and has the epsilon 1e-5, as timm's `efficientnet_*`; "torchvision" pads so and
+        has the epsilon 1e-3, as torchvision's B5 to B7.
 
     Returns:
       An `EfficientNet` or None.

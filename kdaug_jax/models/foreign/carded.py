@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from kdaug_jax.errors import CheckpointError
+from kdaug_jax.files import parse_json
 from kdaug_jax.models.foreign.safetensors_file import State
-from kdaug_jax.runtime.digest import sha256_arrays
-from kdaug_jax.runtime.model_card import SEAL, ModelCard, checked, sealed
+from kdaug_jax.runtime.digest import SEAL, sha256_arrays
+from kdaug_jax.runtime.model_card import ModelCard, checked, sealed
 
 # Name of the card among the metadata.
 KEY = "kdaug_jax"
@@ -58,8 +59,8 @@ def read_card(path: Path, metadata: Mapping[str, str], arrays: State) -> dict[st
             raise CheckpointError(str(path), what, "copy the file again")
         return {}
     try:
-        fields = json.loads(metadata[KEY])
-    except (ValueError, RecursionError):
+        fields = parse_json(metadata[KEY])
+    except ValueError:
         what = "has a card that cannot be read"
         raise CheckpointError(str(path), what, "export it again") from None
     is_sealed = isinstance(fields, dict) and SEAL in fields

@@ -12,10 +12,11 @@ import numpy as np
 from kdaug_jax import models
 from kdaug_jax.errors import CheckpointError, ConfigError
 from kdaug_jax.models.foreign import opened, safetensors_file, torch_file
-from kdaug_jax.models.foreign.layouts import blocks_by_stage, layout_of, plain_names
+from kdaug_jax.models.foreign.layouts import blocks_by_stage, layout_of, plain_names, prefix_of
 from kdaug_jax.models.foreign.safetensors_file import State, below, shown
 from kdaug_jax.models.variables import flatten, mismatches, unflatten
 from kdaug_jax.models.weights import rename, same_name, to_torch
+from kdaug_jax.runtime.console import write_lines
 
 # Of parameters, and of running means and variances, of pixels 0..255 and their squares.
 _LARGEST_WEIGHT, _LARGEST_STATISTIC = 1e6, 1e15
@@ -40,7 +41,7 @@ def read_state(
       CheckpointError: it cannot be read, is not of the kind that its suffix names, or holds no
         such entry.
     """
-    if not path.is_file():
+    if path.is_dir() or not path.exists():
         raise CheckpointError(str(path), "is not a file", "name a .safetensors or .pth file")
     kind = opened.kind_of(path)
     if kind == "npz":
@@ -74,7 +75,7 @@ def convert(
     size: tuple[int, int] | None = None,
     options: Mapping[str, Any] | None = None,
     cast: bool = False,
-    say: Callable[[str], None] = print,
+    say: Callable[[str], None] = write_lines,
 ) -> tuple[dict[str, Any], int]:
     """Returns the variables of a network from weights by their names elsewhere.
 
@@ -86,7 +87,8 @@ def convert(
       size: (height, width) of the images; by default the network's usual one.
       options: of the architecture.
       cast: whether other floating types may become float32.
-      say: prints a line if the names hold the network several times, as raw and averaged weights.
+      say: prints a line if a prefix of all names is left out, or if the names hold the network
+        several times, as raw and averaged weights.
 
     Returns:
       `{"params", "batch_stats"}` and the number of classes.
@@ -101,6 +103,8 @@ def convert(
     roots = {name.partition(".")[0] for name in expected} | {"_conv_stem", "_blocks", "_fc"}
     counts = blocks_by_stage(narrow)
     named = plain_names(dict(state), counts, roots)
+    if prefix := prefix_of(state, named):
+        say(f"{where}: all names begin with '{shown(prefix)}', which is left out")
     sets = _sets(named, counts, roots, expected)
     if len(sets) > 1:
         taken, *others = sorted(sets, key=lambda name: "ema" in name or "aver" in name)
@@ -126,6 +130,9 @@ def convert(
     wrong = mismatches(arrays, expected)
     if wrong:
         layout = layout_of(arch).name
+        extra = [name for name in arrays if name not in expected]
+        if extra and f"{extra[0]} is extra" not in wrong:
+            wrong += f"; its own names are {', '.join(extra[:5])}" + ", …" * (len(extra) > 5)
         raise CheckpointError(
             where, f"does not fit {arch}: {wrong}",
             f"use weights of that network in the layout of {layout}, or another --arch",

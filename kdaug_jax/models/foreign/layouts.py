@@ -54,6 +54,7 @@ _VARIANTS: tuple[tuple[str, dict[str, str]], ...] = (
     (r"efficientnet_\w+", {
         "tf": "timm's tf_{name}: padding as TensorFlow's, epsilon 1e-3",
         "timm": "timm's {name}: padding alike on both sides, epsilon 1e-5",
+        "torchvision": "torchvision's b5 to b7: padding alike on both sides, epsilon 1e-3",
     }),
     (r"tv_resnet(50|101|152)|resnet(200|50_cifar)", {
         "v1.5": "torchvision's: the stride on the 3×3 convolution",
@@ -84,10 +85,37 @@ _BLOCK_SPELLINGS = {
 # The first stage does not expand, so its layers have other numbers.
 _FIRST_STAGE = {"_bn1": "bn1", "_project_conv": "conv_pw", "_bn2": "bn2"}
 
+# The third spelling of EfficientNet, torchvision's: stages and layers are counted.
+_TORCHVISION_ENDS = {
+    ("0", "0"): "conv_stem", ("0", "1"): "bn1", ("8", "0"): "conv_head", ("8", "1"): "bn2",
+}  # fmt: skip
+_TORCHVISION_BLOCK = {
+    "0.0": "conv_pw", "0.1": "bn1", "1.0": "conv_dw", "1.1": "bn2",
+    "2.fc1": "se.conv_reduce", "2.fc2": "se.conv_expand", "3.0": "conv_pwl", "3.1": "bn3",
+}  # fmt: skip
+_TORCHVISION_FIRST = {
+    "0.0": "conv_dw", "0.1": "bn1", "1.fc1": "se.conv_reduce", "1.fc2": "se.conv_expand",
+    "2.0": "conv_pw", "2.1": "bn2",
+}  # fmt: skip
+# Those whose BatchNorm has the epsilon of TensorFlow's weights.
+_TORCHVISION_WIDE = r"efficientnet_b[567]"
+
+# Networks of torchvision that are none here, by arrays that no other has.
+_ELSEWHERE = {
+    "mobilenet_v2": (r"features\.1\.conv\.0\.0\.weight", r"features\.18\.0\.weight"),
+    "mobilenet_v3": (r"features\.1\.block\.0\.0\.weight", r"classifier\.3\.weight"),
+    "efficientnet_v2": (
+        r"features\.1\.0\.block\.0\.0\.weight", r"features\.4\.0\.block\.2\.fc1\.weight",
+    ),
+    "mnasnet": (r"layers\.0\.weight", r"layers\.8\.0\.layers\.0\.weight"),
+}  # fmt: skip
+
 
 def spelled_variant(arch: str, names: Collection[str] = ()) -> str:
     """Returns the variant that a spelling of a network or of its arrays implies; "" for none."""
     plain = network_name(arch)
+    if is_torchvision_efficientnet(names):
+        return "torchvision" if re.fullmatch(_TORCHVISION_WIDE, plain) else "timm"
     if arch != plain or "tf" in variants_of(plain) and any(
         name.endswith("_conv_stem.weight") for name in names
     ):
@@ -165,9 +193,58 @@ def plain_names(
         named = {name.partition(".")[2]: array for name, array in named.items()}
     without = {_unwrapped(name): array for name, array in named.items()}
     named = without if len(without) == len(named) else named
+    if counts and is_torchvision_efficientnet(named):
+        named = {_of_torchvision(name): array for name, array in named.items()}
     if counts and "_conv_stem.weight" in named:
         named = {_respelled(name, counts): array for name, array in named.items()}
     return named
+
+
+def prefix_of(state: State, named: State) -> str:
+    """Returns the prefix of all names in a file that `plain_names` left out, but for wrappers'.
+
+    Args:
+      state: arrays by the names of the file.
+      named: what `plain_names` made of them, in the same order.
+    """
+    kept = [name for name in state if name.rpartition(".")[2] not in _COUNTERS]
+    first, plain = next(iter(kept), ""), next(iter(named), "")
+    prefix = first.removesuffix(plain) if first.endswith("." + plain) else ""
+    return "" if set(prefix.split(".")) <= {*_WRAPPERS, ""} else prefix
+
+
+def is_torchvision_efficientnet(names: Collection[str]) -> bool:
+    """Returns whether names are those of torchvision's EfficientNet, perhaps behind a prefix."""
+    # Of its first version: the second has no squeeze-and-excitation in its first stage.
+    return any(re.search(r"(^|\.)features\.1\.0\.block\.1\.fc1\.weight$", name) for name in names)
+
+
+def elsewhere(names: Collection[str]) -> str:
+    """Returns which network of torchvision, that is none here, names are of; "" for none.
+
+    Args:
+      names: of the arrays of a file.
+    """
+    if is_torchvision_efficientnet(names):
+        return ""
+    for network, marks in _ELSEWHERE.items():
+        if all(any(re.search(rf"(^|\.){mark}$", name) for name in names) for mark in marks):
+            return network
+    return ""
+
+
+def _of_torchvision(name: str) -> str:
+    """Returns timm's name of an array of torchvision's EfficientNet."""
+    if name.startswith("classifier.1."):
+        return name.replace("classifier.1.", "classifier.", 1)
+    match = re.fullmatch(r"features\.(\d+)\.(\d+)(?:\.block\.(\d+\.\w+))?\.(\w+)", name)
+    if match is None:
+        return name
+    place, number, layer, leaf = match.groups()
+    if layer is None:
+        return f"{_TORCHVISION_ENDS.get((place, number), name)}.{leaf}"
+    layers = _TORCHVISION_FIRST if place == "1" else _TORCHVISION_BLOCK
+    return f"blocks.{int(place) - 1}.{number}.{layers.get(layer, layer)}.{leaf}"
 
 
 def _unwrapped(name: str) -> str:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import csv
-import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from kdaug_jax.errors import ConfigError
+from kdaug_jax.files import parse_json, read_text
 from kdaug_jax.models.foreign.safetensors_file import shown
 from kdaug_jax.runtime import workdir
 
@@ -40,14 +40,14 @@ def read_names(where: str, path: Path) -> tuple[str, ...]:
         return ConfigError(where, f"{path} {what}", _FORM)
 
     try:
-        text = file.read_text(encoding="utf-8-sig")
+        text = read_text(file, "text", "utf-8-sig")
     except (OSError, ValueError) as error:
         raise refuse(f"cannot be read ({error})") from None
     start = text.lstrip()[:1]
     if start in ("[", "{"):
         try:
-            listed = json.loads(text)
-        except (ValueError, RecursionError) as error:
+            listed = parse_json(text)
+        except ValueError as error:
             raise refuse(f"begins like JSON, but cannot be read ({error})") from None
         names = _of_json(listed)
     else:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import io
+import os
 import pickletools
 import re
 import zipfile
 from pathlib import Path
 
 from kdaug_jax.errors import CheckpointError
+from kdaug_jax.files import open_file
 
 # What the first bytes of a pickle are; protocols 2 to 5.
 _PICKLE = (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
@@ -44,8 +46,8 @@ def kind_of(path: Path) -> str:
         `torch.export`.
     """
     try:
-        size = path.stat().st_size
-        with open(path, "rb") as file:
+        with open_file(path, "weights") as file:
+            size = os.fstat(file.fileno()).st_size
             start = file.read(512)
     except OSError as error:
         raise CheckpointError(

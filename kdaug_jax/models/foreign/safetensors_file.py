@@ -19,6 +19,7 @@ from safetensors import SafetensorError, deserialize
 from safetensors.numpy import save_file
 
 from kdaug_jax.errors import ArgumentError, CheckpointError
+from kdaug_jax.files import read_bytes
 
 State = dict[str, np.ndarray]
 
@@ -68,7 +69,7 @@ def read(path: Path) -> tuple[State, dict[str, str]]:
       CheckpointError: it cannot be read, was cut off, or its header is invalid.
     """
     try:
-        content = path.read_bytes()
+        content = read_bytes(path, "weights")
     except OSError as error:
         raise CheckpointError(
             str(path), f"cannot be read ({error.strerror})", "check the path and who may read it"

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from kdaug_jax.errors import CheckpointError
+from kdaug_jax.files import read_json
 from kdaug_jax.models.foreign.safetensors_file import shown
 
 CONFIG = "config.json"
@@ -60,8 +60,8 @@ def read_config(weights: Path) -> TimmConfig | None:
     if not path.is_file():
         return None
     try:
-        stored = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
+        stored = read_json(path)
+    except (OSError, ValueError) as error:
         raise CheckpointError(
             str(path), f"cannot be read ({shown(str(error))})",
             "restore it: it says which network the weights beside it are; or move it away",

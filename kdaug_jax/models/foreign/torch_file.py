@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import pickle
+import shlex
 import warnings
 import zipfile
 from collections.abc import Callable, Mapping
@@ -14,22 +15,32 @@ import ml_dtypes
 import numpy as np
 
 from kdaug_jax.errors import CheckpointError
+from kdaug_jax.files import read_bytes
 from kdaug_jax.models.foreign import opened
 from kdaug_jax.models.foreign.safetensors_file import State, below, shown
 
 # Under which names training scripts keep the weights beside other things; the first that is there.
 WRAPPERS = ("state_dict", "model", "net", "model_state_dict")
 
+# Takes a state, one beside other things, a module, or a module beside them. Clones, since arrays
+# that share memory are refused.
 CONVERT = (
-    "if you trust its author, convert it where PyTorch is: python -c \"import torch, "
-    "safetensors.torch as s; d = torch.load('{path}', 'cpu', weights_only=False); "
-    "s.save_file({{k: v.contiguous() for k, v in d['{key}'].items()}}, '{path}.safetensors')\""
+    "import sys, torch, safetensors.torch as s; "
+    "f = lambda d: getattr(d, 'state_dict', lambda: d)(); "
+    "d = f(torch.load(sys.argv[1], 'cpu', weights_only=False)); "
+    "d = f(next((d[k] for k in {keys} if k in d), d)); "
+    "s.save_file({{k: v.detach().clone().contiguous() for k, v in d.items() "
+    "if hasattr(v, 'detach')}}, sys.argv[1] + '.safetensors')"
 )
 
 
 def convert(path: Path, key: str = "") -> str:
     """Returns the command that turns a pickle into a safetensors file, for the text of an error."""
-    return CONVERT.format(path=path, key=key or "model")
+    program = CONVERT.format(keys=(key,) if key else WRAPPERS)
+    return (
+        "if you trust its author, convert it where PyTorch is: "
+        f'python -c "{program}" {shlex.quote(str(path))}'
+    )
 
 
 def read(
@@ -59,7 +70,7 @@ def read(
             f"pip install torch, or {convert(path, key)}",
         ) from None
     try:
-        stored = path.read_bytes()
+        stored = read_bytes(path, "weights")
         # PyTorch does not read the archive's checksums.
         if not trusted and (wrong := _damaged_entry(stored)):
             raise CheckpointError(
