@@ -37,12 +37,12 @@ def parse() -> flags.FlagValues:
     return values
 
 
-@signals.nothing_to_save()
 def main() -> int:
     """Runs what the command line asks for and returns the exit status."""
     try:
         # Modules beside the config file may be named.
-        with registry.importable(command_line.config_file(sys.argv)):
+        beside = registry.importable(command_line.config_file(sys.argv))
+        with signals.handled("nothing was being trained"), beside:
             given = parse()
             mode = {"mode": given.mode} if given.mode else {}
             full = configs.validate({**configs.plain(given.config), **mode})

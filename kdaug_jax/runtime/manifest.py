@@ -30,6 +30,14 @@ def write(step_dir: Path) -> None:
     write_whole(step_dir / MANIFEST, json.dumps(sums, indent=1))
 
 
+def lists(step_dir: Path, name: str) -> bool:
+    """Returns whether the manifest of a step holds the sum of a file."""
+    try:
+        return name in json.loads((step_dir / MANIFEST).read_text())
+    except (OSError, ValueError, TypeError):
+        return False
+
+
 def verify(step_dir: Path) -> str:
     """Compares a step with its manifest; files that have not changed since are read once.
 

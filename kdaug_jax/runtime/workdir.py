@@ -143,8 +143,10 @@ def require_in_place(path: Path, status: os.stat_result) -> None:
     try:
         if os.path.samestat(os.stat(path), status):
             return
-    except OSError:
+    except (FileNotFoundError, NotADirectoryError):
         pass
+    except OSError:
+        return  # it is not known; what is written next will tell
     raise CheckpointError(
         str(path.parent), f"was moved or removed while the run wrote to it ({path.name})",
         "move it back, or run again with its new place as --workdir, to go on from the last "

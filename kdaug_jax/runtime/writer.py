@@ -148,9 +148,13 @@ class Writer:
             for file in (self._rows, *self._events.values()):
                 files.callback(file.close)
 
-    def wrote(self, step: int, prefix: str) -> bool:
-        """Returns whether the resumed run wrote such a metric at the step it resumes from."""
-        return any(row == step and name.startswith(prefix) for row, _, name in self._written)
+    def wrote(self, step: int, members: Sequence[str], prefix: str) -> bool:
+        """Returns whether all members wrote such a metric at the step the run resumes from."""
+        wrote = {
+            member for row, member, name in self._written
+            if row == step and name.startswith(prefix)
+        }
+        return wrote >= set(members)
 
     def row(self, step: int, member: str, values: Mapping[str, float]) -> None:
         """Writes the metrics of a step; flushed, so that a killed run keeps them.
