@@ -18,9 +18,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy import stats
 
-from kdaug_jax.errors import ConfigError, UserError, suggest
+from kdaug_jax.errors import ConfigError, UserError, printable, suggest
 from kdaug_jax.experiment.config import FREE, flatten
-from kdaug_jax.runtime.console import table
+from kdaug_jax.runtime import commands
+from kdaug_jax.runtime.console import printable_lines, table
 from kdaug_jax.runtime.workdir import read_json, read_results
 
 # Of the last split that all runs have.
@@ -218,7 +219,7 @@ def report(runs: Sequence[Run], vary: str, metrics: Sequence[str]) -> str:
     lines = [table(rows)]
     base, *others = groups
     for value in others:
-        pair = f"{vary} {shown[value]} against {shown[base]}"
+        pair = printable(f"{vary} {shown[value]} against {shown[base]}")
         shared = [rest for rest in groups[base] if rest in groups[value]]
         if not shared:
             lines.append(f"{pair}: no two runs agree in their seeds")
@@ -266,12 +267,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         if more:
             raise ConfigError("--vary", f"is given twice ({vary}, {more[0]})",
                               "compare runs in one setting, and the others equal")
-        runs = read_runs(options.workdir, vary)
+        runs = read_runs(options.workdir, vary, lambda line: print(printable(line)))
         metrics = options.metric or default_metrics(runs)
         text = report(runs, vary, metrics)
         if not options.metric and not metrics[0].startswith("eval/test/"):
             print("these runs have no test split: compared on validation, where choices are made")
-        print(text)
+        print(printable_lines(text))
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
@@ -279,4 +280,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    commands.run(main)

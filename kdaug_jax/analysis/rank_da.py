@@ -22,13 +22,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from kdaug_jax import data, metrics
-from kdaug_jax.errors import ConfigError, UserError, suggest
+from kdaug_jax.errors import ConfigError, UserError, printable, suggest
 from kdaug_jax.evaluation.data_sets import read_options
 from kdaug_jax.experiment import config as configs
 from kdaug_jax.experiment import networks, views
 from kdaug_jax.experiment.fields import defaults
 from kdaug_jax.experiment.frozen.stored import load
-from kdaug_jax.runtime import compile_cache, sharding, workdir
+from kdaug_jax.runtime import commands, compile_cache, sharding, workdir
 from kdaug_jax.runtime.console import table
 from kdaug_jax.types import Clock, Info
 
@@ -253,7 +253,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error("--epochs, --batch and --group must be more than 0, --seed at least 0")
     compile_cache.use()
     try:
-        ranked = rank(options, lambda line: print(line, file=sys.stderr))
+        ranked = rank(options, lambda line: print(printable(line), file=sys.stderr))
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
@@ -262,4 +262,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    commands.run(main)

@@ -64,7 +64,7 @@ def compile_run(
         console.say(f"compiling {work.name} for {target.name} ...")
         measured.append(measure(work, target.chip.platform))
     text = report(target, job, assumption is not None, measured)
-    console.say(text)
+    console.block(text)
     return text
 
 

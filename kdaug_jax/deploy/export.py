@@ -75,5 +75,5 @@ def export_run(
             )
             console.say(f"{name or loaded.card.arch}: {target}")
             console.say(loaded.state)
-            console.say(artifact.table(sizes[str(target)]))
+            console.block(artifact.table(sizes[str(target)]))
     return sizes

@@ -17,10 +17,10 @@ import numpy as np
 from PIL import Image
 
 from kdaug_jax.deploy import artifact
-from kdaug_jax.errors import ConfigError, DataError, NonFiniteError, UserError
+from kdaug_jax.errors import ConfigError, DataError, NonFiniteError, UserError, printable
 from kdaug_jax.experiment import views
 from kdaug_jax.images.decode import DecodeOptions, open_image
-from kdaug_jax.runtime import workdir
+from kdaug_jax.runtime import commands, workdir
 from kdaug_jax.runtime.model_card import ModelCard
 
 # Images that are run together.
@@ -113,7 +113,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if not images:
             continue
         if not named:
-            print(f"model: {card.describe()}", file=sys.stderr)
+            print(printable(f"model: {card.describe()}"), file=sys.stderr)
             named = True
         logits = np.asarray(function(np.stack(images)), np.float32)
         rows = np.asarray(jax.nn.softmax(logits))
@@ -122,9 +122,9 @@ def main(argv: Sequence[str] | None = None) -> int:
                 what = "its logits are not finite"
                 status = _told(NonFiniteError(str(path), what, "check the image and the network"))
                 continue
-            print(path)
+            print(printable(str(path)))
             for probability, name in likeliest(row, card, options.top):
-                print(f"  {100 * probability:6.2f} %  {name}")
+                print(f"  {100 * probability:6.2f} %  {printable(name)}")
     return status
 
 
@@ -134,4 +134,4 @@ def _told(error: UserError) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    commands.run(main)

@@ -145,7 +145,7 @@ def evaluate_run(
         errors = corruption_errors(sets, numbers)
         results[member] = {**with_selected(numbers, evaluator.selections), **errors}
     for table in results_tables(evaluator, results, {}):
-        console.say(table)
+        console.block(table)
     if eval_data and jax.process_index() == 0:
         file = directory / EVALUATIONS
         kept = {"data": {"source": eval_data, "examples": len(dataset.splits["test"]),

@@ -15,7 +15,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from kdaug_jax.errors import ConfigError, UserError
+from kdaug_jax.errors import ConfigError, UserError, printable
 from kdaug_jax.experiment.frozen.standalone import Loaded, load_one
 from kdaug_jax.models import pack
 from kdaug_jax.models.foreign import safetensors_file
@@ -24,7 +24,7 @@ from kdaug_jax.models.foreign.layouts import layout_of, unlike_original, variant
 from kdaug_jax.models.layers import FULL
 from kdaug_jax.models.variables import flatten, unflatten
 from kdaug_jax.models.weights import to_torch
-from kdaug_jax.runtime import workdir
+from kdaug_jax.runtime import commands, workdir
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -50,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise ConfigError("--to", f"{target} {what}", "name another file")
         loaded = load_one(
             options.source, network=options.network, member=options.member, branch=options.branch,
-            say=lambda line: print(line, file=sys.stderr),
+            say=lambda line: print(printable(line), file=sys.stderr),
         )
         loaded, notes = _plain(loaded, options.latent, options.rounded)
         arrays = to_torch(loaded.variables)
@@ -60,11 +60,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
     layout = layout_of(loaded.card.arch).name
-    print(f"{target}: {len(arrays)} arrays of {loaded.card.arch}, names as in {layout}"
-          + variant_named(loaded.card.arch, loaded.card.options))
-    print(loaded.state)
+    print(printable(f"{target}: {len(arrays)} arrays of {loaded.card.arch}, names as in {layout}"
+          + variant_named(loaded.card.arch, loaded.card.options)))
+    print(printable(loaded.state))
     for note in notes:
-        print(note)
+        print(printable(note))
     return 0
 
 
@@ -112,4 +112,4 @@ def _plain(loaded: Loaded, latent: bool, rounded: bool) -> tuple[Loaded, list[st
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    commands.run(main)

@@ -22,7 +22,7 @@ import jax
 import numpy as np
 
 from kdaug_jax import models
-from kdaug_jax.errors import CheckpointError, ConfigError, UserError, suggest
+from kdaug_jax.errors import CheckpointError, ConfigError, UserError, printable, suggest
 from kdaug_jax.models.foreign import opened
 from kdaug_jax.models.foreign.carded import read_card
 from kdaug_jax.models.foreign.fitting import convert, read_state
@@ -37,7 +37,7 @@ from kdaug_jax.models.foreign.names_file import read_names
 from kdaug_jax.models.foreign.safetensors_file import shown
 from kdaug_jax.models.foreign.timm_config import CONFIG, conflicts, read_config
 from kdaug_jax.models.variables import flatten, unflatten
-from kdaug_jax.runtime import model_card, workdir
+from kdaug_jax.runtime import commands, model_card, workdir
 from kdaug_jax.runtime.digest import require_sha256, sha256_file
 from kdaug_jax.runtime.model_card import ModelCard
 
@@ -384,7 +384,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
     print(describe(imported))
-    print(f"teacher directory: {options.to}  (networks.teacher.checkpoint={options.to})")
+    to = printable(str(options.to))
+    print(f"teacher directory: {to}  (networks.teacher.checkpoint={to})")
     return 0
 
 
@@ -393,7 +394,7 @@ def describe(imported: Imported) -> str:
     card, variables = imported
     count = sum(leaf.size for leaf in jax.tree.leaves(variables["params"]))
     named = "known" if card.class_names else "not known, so their order cannot be checked"
-    return "\n".join((
+    return "\n".join(map(printable, (
         f"{card.arch}: {count:,} parameters, {card.num_classes} classes, names as in {card.layout}"
         + variant_named(card.arch, card.options),
         f"images {card.size[1]}×{card.size[0]}, mean {card.mean}, std {card.std} of pixels 0..255",
@@ -402,8 +403,8 @@ def describe(imported: Imported) -> str:
         *([card.describe()] if card.step >= 0 else []),
         *([card.compared] if card.compared else []),
         *card.notes,
-    ))
+    )))
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    commands.run(main)

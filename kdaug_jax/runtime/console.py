@@ -1,4 +1,7 @@
-"""The console: lines, one progress bar and tables, printed from process 0 only."""
+"""The console: lines, one progress bar and tables, printed from process 0 only.
+
+Names, as of classes and files, may hold line ends and escape codes; a terminal would obey them.
+"""
 
 from __future__ import annotations
 
@@ -8,11 +11,16 @@ from typing import TextIO
 
 import jax
 
+from kdaug_jax.errors import printable
+
 BAR_CELLS = 20
 
 
 class Console:
-    """Prints lines, and on a terminal a progress bar below them that overwrites itself."""
+    """Prints lines, and on a terminal a progress bar below them that overwrites itself.
+
+    What a stream does not take is dropped: no reader, no room, no such letter.
+    """
 
     def __init__(self, stream: TextIO | None = None):
         """Prints nothing yet.
@@ -25,9 +33,13 @@ class Console:
 
     def say(self, text: str) -> None:
         """Prints a line, below the progress bar if one is open."""
+        self.block(printable(text))
+
+    def block(self, text: str) -> None:
+        """Prints several lines, such as those of a table."""
         if jax.process_index() == 0:
             self.end_bar()
-            print(text, file=self._stream, flush=True)
+            self._write(printable_lines(text) + "\n")
 
     def progress(self, done: float, text: str) -> None:
         """Prints a line of progress; on a terminal it overwrites the line before.
@@ -38,20 +50,41 @@ class Console:
         """
         if jax.process_index() != 0:
             return
-        if not self._stream.isatty():
-            print(text, file=self._stream, flush=True)
+        text = printable(text)
+        if not self._is_terminal():
+            self._write(text + "\n")
             return
         filled = round(BAR_CELLS * done)
         bar = "█" * filled + "·" * (BAR_CELLS - filled)
-        self._stream.write(f"\r\x1b[K{bar} {text}")
-        self._stream.flush()
+        self._write(f"\r\x1b[K{bar} {text}")
         self._bar_open = True
 
     def end_bar(self) -> None:
         """Ends the line of an open progress bar, so that whatever follows starts a new line."""
         if self._bar_open:
-            self._stream.write("\n")
+            self._write("\n")
             self._bar_open = False
+
+    def _is_terminal(self) -> bool:
+        try:
+            return self._stream is not None and self._stream.isatty()
+        except ValueError:  # it is closed
+            return False
+
+    def _write(self, text: str) -> None:
+        if self._stream is None:
+            return
+        encoding = getattr(self._stream, "encoding", None) or "utf-8"
+        try:
+            self._stream.write(text.encode(encoding, "replace").decode(encoding))
+            self._stream.flush()
+        except (OSError, ValueError):
+            pass
+
+
+def printable_lines(text: str) -> str:
+    """Returns a text with escapes for all control characters but its line ends."""
+    return "\n".join(map(printable, text.split("\n")))
 
 
 def table(rows: Sequence[Sequence[str]]) -> str:
@@ -61,6 +94,7 @@ def table(rows: Sequence[Sequence[str]]) -> str:
       rows: cells of text, equally many in each row; the first column is aligned left, the others
         right.
     """
+    rows = [[printable(cell) for cell in row] for row in rows]
     widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
 
     def line(row: Sequence[str], fill: str = " ") -> str:

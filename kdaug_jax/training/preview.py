@@ -13,6 +13,7 @@ import numpy as np
 
 from kdaug_jax import rng
 from kdaug_jax.analysis.pictures import image_grid
+from kdaug_jax.errors import printable
 from kdaug_jax.experiment import config as configs
 from kdaug_jax.experiment import networks
 from kdaug_jax.experiment import views as view_room
@@ -180,6 +181,6 @@ def first_batch(
 
 def _likeliest(probabilities: np.ndarray, names: Sequence[str]) -> str:
     order = np.argsort(-probabilities, kind="stable")[:2]
-    shown = [f"{names[number]} {probabilities[number]:.2f}" for number in order
+    shown = [f"{printable(names[number])} {probabilities[number]:.2f}" for number in order
              if probabilities[number] >= 0.005]
-    return ", ".join(shown) if probabilities[order[0]] < 1.0 else names[order[0]]
+    return ", ".join(shown) if probabilities[order[0]] < 1.0 else printable(names[order[0]])

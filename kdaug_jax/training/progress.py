@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 import jax
 from clu import parameter_overview
 
+from kdaug_jax.errors import printable
 from kdaug_jax.evaluation.run import Results
 from kdaug_jax.evaluation.tables import results_tables
 from kdaug_jax.experiment.program import Program
@@ -97,10 +98,12 @@ class Progress:
             if line := workdir.environment_change(setup.directory):
                 self.say(line)
         width = max(len(name) for name, _ in rows)
-        self.say("\n".join(f"{name.ljust(width)}  {text}" for name, text in rows))
+        self._console.block(
+            "\n".join(printable(f"{name.ljust(width)}  {text}") for name, text in rows)
+        )
         for name in first.trainable:
             self.say(f"parameters of {name} ({first.networks[name].model.name})")
-            self.say(parameter_overview.get_parameter_overview(
+            self._console.block(parameter_overview.get_parameter_overview(
                 state.params[name], include_stats=False
             ))
 
@@ -177,7 +180,7 @@ class Progress:
     ) -> None:
         """Prints the tables of final results, and where the files of the run are."""
         for table in results_tables(setup.evaluators[-1], results, teachers):
-            self.say(table)
+            self._console.block(table)
         self.say(
             f"checkpoints, metrics.jsonl, tensorboard/, config.json, results.json: "
             f"{setup.directory}"
