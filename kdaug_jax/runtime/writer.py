@@ -114,17 +114,16 @@ class Writer:
           start: the step a run resumes from, 0 for a new one.
         """
         self._main = jax.process_index() == 0
-        self._written: set[tuple[int, str, str]] = set()
+        self._written: set[tuple[int, str, frozenset[str]]] = set()
         if not self._main:
             return
         path = Path(workdir) / METRICS
         kept = [row for row in read_rows(workdir) if row["step"] <= start] if start else []
         # A run that was stopped after its last checkpoint writes the rows of that step again.
         self._written = {
-            (row["step"], row.get("member", ""), name)
+            (start, row.get("member", ""), frozenset(row) - {"step", "member"})
             for row in kept
             if row["step"] == start
-            for name in row
         }
         run = run_id(Path(workdir))
         header = [{"run": run}] if run else []
@@ -151,8 +150,8 @@ class Writer:
     def wrote(self, step: int, members: Sequence[str], prefix: str) -> bool:
         """Returns whether all members wrote such a metric at the step the run resumes from."""
         wrote = {
-            member for row, member, name in self._written
-            if row == step and name.startswith(prefix)
+            member for row, member, names in self._written
+            if row == step and any(name.startswith(prefix) for name in names)
         }
         return wrote >= set(members)
 
@@ -167,7 +166,7 @@ class Writer:
         Raises:
           CheckpointError: the working directory was moved or removed meanwhile.
         """
-        if not self._main or all((step, member, name) in self._written for name in values):
+        if not self._main or (step, member, frozenset(values)) in self._written:
             return
         require_in_place(self._path, os.fstat(self._rows.fileno()))
         named = {"member": member} if member else {}
