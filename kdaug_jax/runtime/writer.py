@@ -17,8 +17,6 @@ import jax
 from kdaug_jax.runtime.workdir import require_in_place, run_id, write_whole
 
 METRICS = "metrics.jsonl"
-# Seconds between two times that TensorBoard's file is brought to the disk.
-FLUSH_SECONDS = 30.0
 
 
 def read_rows(workdir: Path) -> list[dict[str, Any]]:
@@ -66,10 +64,18 @@ class _Events:
     """TensorBoard's file of one run.
 
     Written by the thread that calls: tensorboardX's own writer has a thread that dies on a full
-    disk, and a queue that then blocks the run for ever.
+    disk, and a queue that then blocks the run for ever. What is written reaches the system at once,
+    so that a killed run loses none.
     """
 
-    def __init__(self, directory: Path, start: int):
+    def __init__(self, directory: Path, start: int, rows: Sequence[Mapping[str, Any]]):
+        """Opens a new file, and writes into it what those before lack.
+
+        Args:
+          directory: of the files of this member.
+          start: the step the run resumes from, 0 for a new one.
+          rows: that the files are to hold up to that step.
+        """
         # Where PyTorch is installed, tensorboardX imports it to recognise its tensors, which takes
         # a second and is not needed here.
         with _absent("torch"):
@@ -78,21 +84,26 @@ class _Events:
             from tensorboardX.summary import scalar
 
         directory.mkdir(parents=True, exist_ok=True)
+        held = _held(directory, event_pb2) if rows else set()
         name = f"events.out.tfevents.{time.time():.0f}.{socket.gethostname()}.{start}"
-        self._file = RecordWriter(str(directory / name))
+        # Its own `flush` waits for the disk, which takes longer than many a step.
+        self._system = open(directory / name, "wb")
+        self._file = RecordWriter.__new__(RecordWriter)
         self._event, self._scalar = event_pb2.Event, scalar
-        self._flushed = 0.0
         self._write(0, file_version="brain.Event:2")
         if start:  # what a killed run wrote after that step does not count
             begin = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
             self._write(start + 1, session_log=begin)
+        for row in rows:
+            self.add(row["step"], {
+                name: value for name, value in row.items()
+                if name not in ("step", "member") and (row["step"], name) not in held
+            })
 
     def add(self, step: int, values: Mapping[str, float]) -> None:
         for name, value in values.items():
             self._write(step, summary=self._scalar(name, value))
-        if time.monotonic() - self._flushed > FLUSH_SECONDS:
-            self._flushed = time.monotonic()
-            self._file.flush()
+        self._system.flush()
 
     def _write(self, step: int, **content: Any) -> None:
         event = self._event(wall_time=time.time(), step=step, **content)
@@ -131,7 +142,10 @@ class Writer:
         self._path, self._rows = path, open(path, "a", encoding="utf-8")
         board = Path(workdir) / "tensorboard"
         self._events = {
-            member: _Events(board / member.replace("/", "_"), start)
+            member: _Events(
+                board / member.replace("/", "_"), start,
+                [row for row in kept if row.get("member", "") == member],
+            )
             for member in members
         }
 
