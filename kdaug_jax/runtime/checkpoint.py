@@ -55,7 +55,7 @@ class Checkpoints:
         self, directory: Path, *, keep: int, say: Callable[[str], None], best: str = "",
         lowest: bool = False, saved: Callable[[], None] = lambda: None, retry_minutes: float = 0.0,
     ):
-        """Opens a directory, which is made where it is absent.
+        """Opens a directory, which is made where it is absent; nobody else has it open.
 
         Args:
           directory: absolute path.
@@ -78,6 +78,7 @@ class Checkpoints:
         self._retry_seconds = 60.0 * retry_minutes if jax.process_count() == 1 else 0.0
         self._broken = False
         self._thread: threading.Thread | None = None
+        processes.on_first(lambda: manifest.clear_unfinished(directory))
         # Steps that cannot be restored must not count among those that are kept.
         self.latest = processes.on_first(lambda: manifest.newest(directory, say, set_aside=True))
         self._keep, self._best, self._lowest = keep, best, lowest
@@ -216,6 +217,7 @@ class Checkpoints:
             write()
             if jax.process_index() == 0:
                 manifest.write(self.directory / str(step))
+                manifest.clear_unfinished(self.directory)  # the run is beyond them
                 self._saved()
             self.latest, self._failure = step, None
         except BaseException as error:  # handed to the main thread by `wait`

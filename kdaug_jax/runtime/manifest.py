@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import functools
 import json
+import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,6 +18,7 @@ from kdaug_jax.runtime.digest import sha256_file
 from kdaug_jax.runtime.workdir import write_whole
 
 MANIFEST = "manifest.sha256.json"
+UNFINISHED_KIND = "unfinished"
 UNFINISHED = "it has no manifest: the run ended while it was written, or it was deleted"
 
 
@@ -124,9 +127,16 @@ def newest(directory: Path, say: Callable[[str], None], *, set_aside: bool) -> i
         )
     if set_aside:
         for step, wrong in bad.items():
-            kind = "unfinished" if wrong == UNFINISHED else "corrupt"
+            kind = UNFINISHED_KIND if wrong == UNFINISHED else "corrupt"
             set_aside_step(directory / str(step), kind)
     return whole
+
+
+def clear_unfinished(directory: Path) -> None:
+    """Removes steps that were set aside because runs ended while they were written."""
+    for path in directory.glob(f"*.{UNFINISHED_KIND}*"):
+        if re.fullmatch(rf"\d+\.{UNFINISHED_KIND}\d*", path.name):
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def set_aside_step(step_dir: Path, kind: str) -> None:

@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import socket
+import struct
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,6 +18,8 @@ import jax
 from kdaug_jax.runtime.workdir import require_in_place, run_id, write_whole
 
 METRICS = "metrics.jsonl"
+# The length of a record of TensorBoard's files.
+_HEADER = struct.Struct("<Q")
 
 
 def read_rows(workdir: Path) -> list[dict[str, Any]]:
@@ -86,9 +89,7 @@ class _Events:
         directory.mkdir(parents=True, exist_ok=True)
         held = _held(directory, event_pb2) if rows else set()
         name = f"events.out.tfevents.{time.time():.0f}.{socket.gethostname()}.{start}"
-        # Its own `flush` waits for the disk, which takes longer than many a step.
-        self._system = open(directory / name, "wb")
-        self._file = RecordWriter.__new__(RecordWriter)
+        self._file = RecordWriter(str(directory / name))
         self._event, self._scalar = event_pb2.Event, scalar
         self._write(0, file_version="brain.Event:2")
         if start:  # what a killed run wrote after that step does not count
@@ -103,7 +104,8 @@ class _Events:
     def add(self, step: int, values: Mapping[str, float]) -> None:
         for name, value in values.items():
             self._write(step, summary=self._scalar(name, value))
-        self._system.flush()
+        # Its own `flush` also waits for the disk, which may take longer than many steps.
+        self._file._writer.flush()
 
     def _write(self, step: int, **content: Any) -> None:
         event = self._event(wall_time=time.time(), step=step, **content)
@@ -111,6 +113,27 @@ class _Events:
 
     def close(self) -> None:
         self._file.close()
+
+
+def _held(directory: Path, event_pb2: Any) -> set[tuple[int, str]]:
+    """Returns steps and names of the points that TensorBoard shows of a folder's files."""
+    held: set[tuple[int, str]] = set()
+    for path in sorted(directory.glob("events.out.tfevents.*")):
+        content, place = path.read_bytes(), 0
+        while place + _HEADER.size <= len(content):
+            (length,) = _HEADER.unpack_from(content, place)
+            start = place + _HEADER.size + 4  # checksums follow length and content
+            place = start + length + 4
+            if place > len(content):
+                break  # a run that was killed leaves half a record
+            try:
+                event = event_pb2.Event.FromString(content[start : start + length])
+            except Exception:  # DecodeError of protobuf, which is not imported here
+                break
+            if event.session_log.status == event_pb2.SessionLog.START:
+                held = {point for point in held if point[0] < event.step}
+            held |= {(event.step, value.tag) for value in event.summary.value}
+    return held
 
 
 class Writer:

@@ -57,9 +57,9 @@ def train(
       Preempted: a signal came; the run is saved.
     """
     time = Goodput()
-    directory = mark.make(directory)
     console = Console(stream)
     with contextlib.ExitStack() as stack:
+        directory = stack.enter_context(mark.made(directory))
         stack.enter_context(workdir.locked(directory))
         preemption, run = stack.enter_context(signals.Preemption()), None
         try:

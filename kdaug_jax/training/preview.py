@@ -48,8 +48,11 @@ def preview(
       UserError: the config or the data do not fit.
     """
     console = Console(stream)
-    directory = mark.make(directory)
-    full = configs.validate(config)
+    with mark.made(directory) as directory:
+        return _drawn(configs.validate(config), directory, console)
+
+
+def _drawn(full: dict[str, Any], directory: Path, console: Console) -> Path:
     for name, section in full["networks"].items():
         if not section["trainable"] and not section["checkpoint"]:
             if manifest.steps(directory / name / "checkpoints"):
