@@ -1,5 +1,10 @@
 """Runs one experiment: `python main.py --config=configs/digits_kd.py --workdir=runs/digits_kd`."""
 
+if __name__ == "__main__":
+    from kdaug_jax.runtime import streams
+
+    streams.prepare()
+
 import json
 import sys
 
@@ -9,7 +14,7 @@ from ml_collections import config_flags
 from kdaug_jax import files, registry
 from kdaug_jax.compile.run import compile_with_flags
 from kdaug_jax.deploy import export
-from kdaug_jax.errors import ConfigError, UserError
+from kdaug_jax.errors import UserError
 from kdaug_jax.evaluation.evaluate_run import as_recorded, evaluate_run
 from kdaug_jax.experiment import command_line
 from kdaug_jax.experiment import config as configs
@@ -31,20 +36,17 @@ def parse() -> flags.FlagValues:
         raise command_line.explain(error, argv) from error
     if given is None:
         raise command_line.no_config(argv)
-    if len(rest) > 1:
-        raise ConfigError("command line", f"does not know '{rest[1]}'", "options start with --")
-    command_line.check_flags(values, values.mode or given.get("mode", "train"))
+    command_line.check_flags(values, values.mode or given.get("mode", "train"), rest[1:])
     return values
 
 
-@signals.nothing_to_save()
 def main() -> int:
     """Runs what the command line asks for and returns the exit status."""
     try:
-        # Modules beside the config file may be named.
-        with files.refusals(), registry.importable(command_line.config_file(sys.argv)):
+        beside = registry.importable(command_line.config_file(sys.argv))  # modules may be named
+        with files.refusals(), signals.handled("nothing was being trained"), beside:
             given = parse()
-            mode = {"mode": given.mode} if given.mode else {}
+            directory, mode = given.workdir, {"mode": given.mode} if given.mode else {}
             full = configs.validate({**configs.plain(given.config), **mode})
             if given.print_config:
                 print(json.dumps(full, indent=1))
@@ -52,10 +54,9 @@ def main() -> int:
             compile_cache.use()
             full = as_recorded(full, given.workdir) if full["mode"] == "evaluate" else full
             batch = full["data"]["batch_size"] // processes.start(given.distributed)
-            train, group = full["train"], full["mesh"]["model"]
+            allow, train, group = given.allow_config_change, full["train"], full["mesh"]["model"]
             sharding.use_host_cores(batch, train["replica_batch_size"], train["accumulate"], group)
-            directory, allow = given.workdir, given.allow_config_change
-            checks = {"allow_config_change": allow, "verify_data": given.verify_data}
+            checks = dict(allow_config_change=allow, verify_data=given.verify_data)
             if full["mode"] == "evaluate":
                 evaluate_run(full, directory, **checks, eval_data=given.eval_data)
             elif full["mode"] == "preview":

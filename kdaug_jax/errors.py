@@ -76,9 +76,15 @@ class NonFiniteError(UserError):
 
 
 class Preempted(UserError):
-    """The run received SIGTERM, has saved, and can be resumed."""
+    """The run received SIGTERM or SIGHUP, has saved, and can be resumed."""
 
     exit_code = 75
+
+
+class Interrupted(Preempted):
+    """The same by Ctrl-C."""
+
+    exit_code = 130
 
 
 def printable(text: str) -> str:

@@ -4,8 +4,8 @@
 
 For trying a run over several hosts without a cluster. Each process gets
 `--distributed=NUMBER/COUNT@127.0.0.1:PORT` appended to the command. When a process fails the others
-are killed and its exit status is returned; 75, preempted and saved, is not a failure. SIGTERM,
-SIGHUP and Ctrl-C are passed on, a second signal kills.
+are killed and its exit status is returned; 75 and 130, preempted or interrupted and saved, are no
+failures. SIGTERM, SIGHUP and Ctrl-C are passed on, a second signal kills.
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ import time
 
 # Seconds that the other processes have to save and end once one was preempted.
 SAVING = 120.0
+# Exit status of a process that was preempted, or interrupted by Ctrl-C, and saves like the others.
+SAVED = (75, 130)
 
 
 def free_port() -> int:
@@ -80,7 +82,7 @@ def wait(started: list[subprocess.Popen], grace: float) -> int:
         if not status:
             status = next((state for state in states if state), 0)
             if status:
-                ends = time.monotonic() + (SAVING if status == 75 else grace)
+                ends = time.monotonic() + (SAVING if status in SAVED else grace)
         if time.monotonic() > ends:
             os.killpg(started[0].pid, signal.SIGKILL)
             break

@@ -19,10 +19,11 @@ import numpy as np
 from scipy import stats
 
 from kdaug_jax.data.recorded import data_changes
-from kdaug_jax.errors import ConfigError, UserError, suggest
+from kdaug_jax.errors import ConfigError, UserError, printable, suggest
 from kdaug_jax.experiment.config import FREE, flatten
 from kdaug_jax.experiment.frozen.places import WORKDIR
 from kdaug_jax.experiment.members import members as members_of
+from kdaug_jax.runtime import commands
 from kdaug_jax.runtime.console import table, write_lines
 from kdaug_jax.runtime.workdir import read_fields, read_results
 
@@ -266,7 +267,7 @@ def report(runs: Sequence[Run], vary: str, metrics: Sequence[str]) -> str:
     lines = [table(rows)]
     base, *others = groups
     for value in others:
-        pair = f"{vary} {shown[value]} against {shown[base]}"
+        pair = printable(f"{vary} {shown[value]} against {shown[base]}")
         shared = [rest for rest in groups[base] if rest in groups[value]]
         if not shared:
             lines.append(f"{pair}: no two runs agree in their seeds")
@@ -314,7 +315,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if more:
             raise ConfigError("--vary", f"is given twice ({vary}, {more[0]})",
                               "compare runs in one setting, and the others equal")
-        runs = read_runs(options.workdir, vary)
+        runs = read_runs(options.workdir, vary, lambda line: print(printable(line)))
         metrics = options.metric or default_metrics(runs)
         text = report(runs, vary, metrics)
         if not options.metric and not metrics[0].startswith("eval/test/"):
@@ -327,4 +328,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    commands.run(main)

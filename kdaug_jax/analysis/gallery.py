@@ -19,10 +19,11 @@ from kdaug_jax.analysis.pictures import image_grid
 from kdaug_jax.augment import Colours, apply_ops
 from kdaug_jax.augment.engine import build_table
 from kdaug_jax.augment.policies import SPACES
-from kdaug_jax.errors import ConfigError, UserError, suggest
+from kdaug_jax.errors import ConfigError, UserError, printable, suggest
 from kdaug_jax.experiment import views
 from kdaug_jax.experiment.binding import colour as fill_colour
 from kdaug_jax.files import open_file
+from kdaug_jax.runtime import commands
 from kdaug_jax.runtime.console import write_lines
 from kdaug_jax.types import Info
 
@@ -169,11 +170,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
     except OSError as error:
-        print(f"error: {options.out}: cannot be written ({error.strerror})", file=sys.stderr)
+        print(printable(f"error: {options.out}: cannot be written ({error.strerror})"),
+              file=sys.stderr)
         return 2
     write_lines(str(options.out))
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    commands.run(main)

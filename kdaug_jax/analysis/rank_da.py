@@ -28,7 +28,7 @@ from kdaug_jax.experiment import config as configs
 from kdaug_jax.experiment import networks, views
 from kdaug_jax.experiment.fields import defaults
 from kdaug_jax.experiment.frozen.stored import load
-from kdaug_jax.runtime import compile_cache, sharding, workdir
+from kdaug_jax.runtime import commands, compile_cache, sharding, workdir
 from kdaug_jax.runtime.console import table, write_lines
 from kdaug_jax.types import Clock, Info
 
@@ -262,4 +262,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    commands.run(main)

@@ -22,6 +22,7 @@ from kdaug_jax.augment.engine import Colours, apply_ops, build_table
 from kdaug_jax.augment.engine.apply import IMPLEMENTATIONS, resolved, slow_rows
 from kdaug_jax.augment.ops.table import OPS, VARIANTS, Op
 from kdaug_jax.errors import ArgumentError, ConfigError, UserError, suggest
+from kdaug_jax.runtime import commands
 from kdaug_jax.runtime.console import table as text_table
 from kdaug_jax.runtime.platform import target_platform
 
@@ -253,4 +254,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    commands.run(main)

@@ -22,7 +22,7 @@ from kdaug_jax.errors import ConfigError, DataError, NonFiniteError, UserError
 from kdaug_jax.experiment import views
 from kdaug_jax.files import read_bytes
 from kdaug_jax.images.decode import DecodeOptions, open_image, read_header
-from kdaug_jax.runtime import workdir
+from kdaug_jax.runtime import commands, workdir
 from kdaug_jax.runtime.console import write_lines
 from kdaug_jax.runtime.model_card import ModelCard
 
@@ -144,4 +144,4 @@ def _told(error: UserError) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    commands.run(main)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TextIO
@@ -44,12 +45,16 @@ from kdaug_jax.experiment.frozen.stored import build_recorded, load
 from kdaug_jax.experiment.members import hparams, members
 from kdaug_jax.experiment.named_files import named_files
 from kdaug_jax.experiment.phases import resolve_phases
-from kdaug_jax.runtime import checkpoint, sharding, weight_cuts, workdir
+from kdaug_jax.runtime import checkpoint, sharding, signals, weight_cuts, workdir
 from kdaug_jax.runtime.console import Console
 from kdaug_jax.types import Info
 
 # What `--eval_data` evaluated, by its text.
 EVALUATIONS = "evaluations.json"
+# Where everything that is evaluated goes, as `<step>-<split or set>.json` and `.npz`.
+FOLDER = "evaluations"
+# Longer names of sets are cut, and told apart by their digest.
+LONGEST = 120
 
 
 def evaluate_run(
@@ -63,7 +68,8 @@ def evaluate_run(
 ) -> Results:
     """Evaluates the newest whole checkpoint on validation and test, or on another split.
 
-    Nothing changes but `evaluations.json`, which keeps the results on other splits.
+    Nothing changes but what is added: `evaluations/<step>-<split or set>.json` and `.npz`, and
+    `evaluations.json`, which keeps the results on other splits.
 
     Args:
       config: a ConfigDict or nested dicts, of which `data`, `eval`, `mesh` and `precision` are
@@ -124,7 +130,7 @@ def evaluate_run(
     elif not allow_config_change:
         _refuse_changes(stored, full, dataset, info, set_data, verify_data, console)
     sets = build_sets(config, evaluator, set_data)
-    results: Results = {}
+    results, arrays = {}, {}
     kept_results = workdir.read_results(directory) or {}
     held = {**stored, "frozen": {}} if allow_config_change else stored
     for number, member in enumerate(_stored_order(stored, directory)):
@@ -139,20 +145,27 @@ def evaluate_run(
         ] + [(item.evaluator, {item.data.name: item.data.split}, item.data.name) for item in sets]
         numbers = {}
         for evaluated_by, splits, use in passes:
-            numbers |= evaluate_split(
-                evaluated_by, variables, params, splits, use, moment=moments[member]
-            ).numbers
+            evaluated = evaluate_split(
+                evaluated_by, variables, params, splits, use, signals.check, moments[member]
+            )
+            numbers |= evaluated.numbers
+            arrays |= {f"{number}/{name}": array for name, array in evaluated.arrays.items()}
         errors = corruption_errors(sets, numbers)
         results[member] = {**with_selected(numbers, evaluator.selections), **errors}
     for table in results_tables(evaluator, results, {}):
         console.say(*table.split("\n"))
-    if eval_data and jax.process_index() == 0:
-        file = directory / EVALUATIONS
-        kept = {"data": {"source": eval_data, "examples": len(dataset.splits["test"]),
-                         "digest": split_digest(dataset.splits["test"])},
-                "step": _step(directory), "results": results}
-        workdir.write_json(file, {**(workdir.read_json(file) or {}), eval_data: kept})
-        console.say(f"kept in {file} as '{eval_data}'")
+    if jax.process_index() == 0:
+        source = full["data"]["source"]
+        data_of = {
+            use: _facts(source, split) for use, split in dataset.splits.items() if use != "train"
+        } | {item.data.name: _facts(item.data.source, item.data.split) for item in sets}
+        _keep(directory, stored["members"], data_of, results, arrays, console)
+        if eval_data:
+            file = directory / EVALUATIONS
+            kept = {"data": _facts(eval_data, dataset.splits["test"]), "results": results}
+            with workdir.writing(directory):
+                workdir.write_json(file, {**(workdir.read_json(file) or {}), eval_data: kept})
+            console.say(f"kept in {file} as '{eval_data}'")
     return results
 
 
@@ -171,6 +184,38 @@ def as_recorded(full: Mapping[str, Any], directory: str | Path) -> dict[str, Any
     return {
         **full, "data": {**full["data"], **batch}, "train": {**full["train"], **then["train"]},
     }
+
+
+def _facts(source: str, split: data.Split) -> dict[str, Any]:
+    return {"source": source, "examples": len(split), "digest": split_digest(split)}
+
+
+def _keep(
+    directory: Path, members: Sequence[str], data_of: Mapping[str, Any], results: Results,
+    arrays: Mapping[str, np.ndarray], console: Console,
+) -> None:
+    """Writes `evaluations/<step>-<split or set>.json`, and `.npz` where there are arrays."""
+    step, folder = _step(directory), directory / FOLDER
+    uses = dict.fromkeys(name.split("/")[1] for values in results.values() for name in values)
+    with workdir.writing(directory):
+        folder.mkdir(exist_ok=True)
+        for use in uses:
+            front = f"eval/{use}/"
+            of_use = {
+                member: {name: value for name, value in values.items() if name.startswith(front)}
+                for member, values in results.items()
+            }
+            short = use if len(use) <= LONGEST else (
+                f"{use[:LONGEST]}-{hashlib.sha256(use.encode()).hexdigest()[:8]}"
+            )
+            workdir.write_json(folder / f"{step}-{short}.json", {
+                "step": step, "name": use, "data": data_of.get(use), "results": of_use,
+            })
+            workdir.write_arrays(folder / f"{step}-{short}.npz", {
+                name: array for name, array in arrays.items()
+                if name.partition("/")[2].startswith(front)
+            }, members)
+    console.say(f"kept in {folder} as {', '.join(f'{step}-{use}' for use in uses)}")
 
 
 def _described(stored: Mapping[str, Any], dataset: data.Dataset) -> Info:

@@ -36,12 +36,19 @@ def define_flags(values: flags.FlagValues) -> None:
     flags.DEFINE_bool("verify_data", False, "Compare what all images hold.", flag_values=values)
 
 
-def check_flags(values: flags.FlagValues, mode: str) -> None:
+def check_flags(values: flags.FlagValues, mode: str, rest: Sequence[str]) -> None:
     """Validates that flags fit the mode.
 
+    Args:
+      values: the flags.
+      mode: of the run.
+      rest: words that are no flags.
+
     Raises:
-      ConfigError: a flag is missing, or is of another mode.
+      ConfigError: a flag is missing, or is of another mode; or there are other words.
     """
+    if rest:
+        raise ConfigError("command line", f"does not know '{rest[0]}'", "options start with --")
     if not values.workdir and not (values.print_config or mode == "compile"):
         raise ConfigError("--workdir", "is missing", "--workdir=runs/NAME")
     if values.eval_data and mode != "evaluate":

@@ -38,7 +38,8 @@ MODES = FIELDS["mode"].legal
 # A run may be resumed with other values of these; `*` stands for a name.
 FREE = (
     "mode", "data.workers", "data.device_gb", "data.stage_gb", "data.crop", "mesh.data",
-    "mesh.model", "networks.*.shard", "views.*.place",
+    "mesh.model", "networks.*.shard", "views.*.place", "log.*", "checkpoint.keep",
+    "checkpoint.retry_minutes",
 )
 # What a value of each type may be in Python; a field of another type is checked by who reads it.
 TYPES = {"float": (int, float), "int": int, "bool": bool, "str": str, "tuple": (tuple, list),

@@ -271,12 +271,22 @@ FIELDS: dict[str, Field] = {
     "checkpoint.every_minutes": Field(
         0.0, "Interval of checkpoints in minutes; 0: none.", INTERVAL
     ),
-    "checkpoint.keep": Field(2, "How many of the last checkpoints are kept.", Range(np.int64, 2)),
+    "checkpoint.keep": Field(
+        2, "How many of the last checkpoints are kept. A resumed run may change it.",
+        Range(np.int64, 2),
+    ),
+    "checkpoint.retry_minutes": Field(
+        10.0, "How long a run goes on while saving fails, as on a disk without rights or room for "
+        "files; it is tried again with each row of the log. A resumed run may change it.", INTERVAL,
+    ),
     "checkpoint.best": Field(
         "eval/validation/accuracy", "Metric whose best checkpoint is kept too, of a population by "
         "its mean over the members; empty: none."
     ),
-    "log.every_steps": Field(20, "Interval of the metrics of training in steps.", POSITIVE_COUNT),
+    "log.every_steps": Field(
+        20, "Interval of the metrics of training in steps. A resumed run may change it.",
+        POSITIVE_COUNT,
+    ),
     "precision": Field(
         "float32", "Type of the computation; parameters, statistics and losses stay float32.",
         ("float32", "bfloat16"),

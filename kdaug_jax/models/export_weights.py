@@ -24,7 +24,7 @@ from kdaug_jax.models.foreign.layouts import layout_of, unlike_original, variant
 from kdaug_jax.models.layers import FULL
 from kdaug_jax.models.variables import flatten, unflatten
 from kdaug_jax.models.weights import to_torch
-from kdaug_jax.runtime import workdir
+from kdaug_jax.runtime import commands, workdir
 from kdaug_jax.runtime.console import write_lines
 
 
@@ -112,4 +112,4 @@ def _plain(loaded: Loaded, latent: bool, rounded: bool) -> tuple[Loaded, list[st
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    commands.run(main)

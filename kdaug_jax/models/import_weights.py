@@ -22,7 +22,7 @@ import jax
 import numpy as np
 
 from kdaug_jax import models
-from kdaug_jax.errors import CheckpointError, ConfigError, UserError, suggest
+from kdaug_jax.errors import CheckpointError, ConfigError, UserError, printable, suggest
 from kdaug_jax.files import parse_json, read_npz
 from kdaug_jax.models.foreign import opened
 from kdaug_jax.models.foreign.carded import read_card
@@ -39,7 +39,7 @@ from kdaug_jax.models.foreign.names_file import read_names
 from kdaug_jax.models.foreign.safetensors_file import shown
 from kdaug_jax.models.foreign.timm_config import CONFIG, conflicts, is_unread, read_config
 from kdaug_jax.models.variables import flatten, unflatten
-from kdaug_jax.runtime import model_card, workdir
+from kdaug_jax.runtime import commands, model_card, workdir
 from kdaug_jax.runtime.console import write_lines
 from kdaug_jax.runtime.digest import require_sha256, sha256_file
 from kdaug_jax.runtime.model_card import ModelCard
@@ -410,7 +410,7 @@ def describe(imported: Imported) -> str:
     card, variables = imported
     count = sum(leaf.size for leaf in jax.tree.leaves(variables["params"]))
     named = "known" if card.class_names else "not known, so their order cannot be checked"
-    return "\n".join((
+    return "\n".join(map(printable, (
         f"{card.arch}: {count:,} parameters, {card.num_classes} classes, names as in {card.layout}"
         + variant_named(card.arch, card.options),
         f"images {card.size[1]}×{card.size[0]}, mean {card.mean}, std {card.std} of pixels 0..255",
@@ -419,8 +419,8 @@ def describe(imported: Imported) -> str:
         *([card.describe()] if card.step >= 0 else []),
         *([card.compared] if card.compared else []),
         *card.notes,
-    ))
+    )))
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    commands.run(main)

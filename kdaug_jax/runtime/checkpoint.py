@@ -5,11 +5,15 @@ The only file that imports Orbax.
 
 from __future__ import annotations
 
+import contextlib
+import json
 import math
 import os
+import shutil
 import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from time import monotonic
 from typing import Any
 
 import jax
@@ -21,7 +25,7 @@ from kdaug_jax.files import read_json
 from kdaug_jax.runtime import manifest, processes
 from kdaug_jax.runtime.orbax_logging import silence_orbax
 from kdaug_jax.runtime.platform import platform_of
-from kdaug_jax.runtime.workdir import DISK, require_in_place, writing
+from kdaug_jax.runtime.workdir import DISK, FULL, require_in_place, write_whole, writing
 
 STATE = "state"
 # Where Orbax keeps the metrics of a step, below its directory.
@@ -50,9 +54,9 @@ class Checkpoints:
 
     def __init__(
         self, directory: Path, *, keep: int, say: Callable[[str], None], best: str = "",
-        lowest: bool = False, saved: Callable[[], None] = lambda: None,
+        lowest: bool = False, saved: Callable[[], None] = lambda: None, retry_minutes: float = 0.0,
     ):
-        """Opens a directory, which is made where it is absent.
+        """Opens a directory, which is made where it is absent; nobody else has it open.
 
         Args:
           directory: absolute path.
@@ -63,23 +67,35 @@ class Checkpoints:
             empty for none.
           lowest: whether its lowest value is the best.
           saved: called in process 0, in a thread, once a checkpoint is on disk and verified.
+          retry_minutes: how long saves may fail before one raises. Several processes, which would
+            have to agree on it, do not wait.
         """
         if directory.exists() and not directory.is_dir():
             raise CheckpointError(str(directory), "is not a directory", "move it away")
         self.directory = directory
         self._say, self._saved = say, saved
-        self._failure: BaseException | None = None
+        self._failure: CheckpointError | None = None
+        self._failing_since: float | None = None
+        self._retry_seconds = 60.0 * retry_minutes if jax.process_count() == 1 else 0.0
         self._broken = False
         self._thread: threading.Thread | None = None
+        processes.on_first(lambda: manifest.clear_unfinished(directory))
         # Steps that cannot be restored must not count among those that are kept.
         self.latest = processes.on_first(lambda: manifest.newest(directory, say, set_aside=True))
+        self._keep, self._best, self._lowest = keep, best, lowest
+        with writing(directory):
+            directory.mkdir(parents=True, exist_ok=True)
+        self._status = os.stat(directory)
+        self._checkpointer = self._opened()
+
+    def _opened(self) -> ocp.training.Checkpointer:
         policies = ocp.training.preservation_policies
-        kept = [policies.LatestN(keep), policies.BestN(
+        kept = [policies.LatestN(self._keep), policies.BestN(
             get_metric_fn=lambda metrics: metrics.get(FINITE, -math.inf), n=1,
             keep_checkpoints_without_metrics=False,
         )]
-        if best:
-            sign = -1.0 if lowest else 1.0
+        if best := self._best:
+            sign = -1.0 if self._lowest else 1.0
             kept.append(
                 policies.BestN(
                     get_metric_fn=lambda metrics: sign * metrics.get(best, -sign * math.inf),
@@ -87,12 +103,12 @@ class Checkpoints:
                     keep_checkpoints_without_metrics=False,
                 )
             )
-        self._best, self._lowest = best, lowest
-        with writing(directory):
-            directory.mkdir(parents=True, exist_ok=True)
-        self._status = os.stat(directory)
-        self._checkpointer = ocp.training.Checkpointer(
-            directory,
+        context = ocp.Context()
+        # Otherwise who writes waits five minutes for directories that cannot be made.
+        context.asynchronous.create_directories_asynchronously = False
+        return ocp.training.Checkpointer(
+            self.directory,
+            context=context,
             preservation_policy=policies.AnyPreservationPolicy(kept),
             cleanup_tmp_directories=True,
         )
@@ -125,22 +141,46 @@ class Checkpoints:
           notes: JSON values stored beside it.
 
         Raises:
-          CheckpointError: the save before it failed, for example on a full disk, or this one; or
-            the directory was moved.
+          CheckpointError: saves have failed for too long, see `failing`, or the directory was
+            moved.
         """
-        self.wait()
+        self._join()
+        self.failing()
         if step == self.latest:
             return
         require_in_place(self.directory, self._status)
+        write = self._prepared(
+            step, state, metrics=self._chosen(metrics) or None, custom_metadata=dict(notes)
+        )
+        self._thread = threading.Thread(target=self._write, args=(step, write))
+        self._thread.start()
+
+    def _chosen(self, metrics: Mapping[str, float]) -> dict[str, float]:
         chosen = {
             name: float(metrics[name]) for name in (self._best, FINITE)
             if math.isfinite(metrics.get(name, math.nan))
         }
-        if self._best in chosen:
-            chosen[LOWEST] = float(self._lowest)
-        write = self._prepared(step, state, metrics=chosen or None, custom_metadata=dict(notes))
-        self._thread = threading.Thread(target=self._write, args=(step, write))
-        self._thread.start()
+        return {**chosen, LOWEST: float(self._lowest)} if self._best in chosen else chosen
+
+    def has_metrics(self, step: int) -> bool:
+        """Returns whether a step that is whole was saved after its evaluation, in process 0."""
+        return manifest.lists(self.directory / str(step), METRICS)
+
+    def add_metrics(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Adds metrics to a step that was saved before its evaluation; see `save`."""
+        self._join()
+        chosen, place = self._chosen(metrics), self.directory / str(step)
+
+        def add() -> None:
+            if chosen and not manifest.verify(place) and not self.has_metrics(step):
+                (place / METRICS).parent.mkdir(exist_ok=True)
+                # Until the manifest lists the file, the step is whole without it.
+                write_whole(place / METRICS, json.dumps(chosen))
+                manifest.write(place)
+
+        with writing(self.directory):
+            processes.on_first(add)
+        self._checkpointer.reload()
 
     def _prepared(self, step: int, state: Any, **options: Any) -> Callable[[], Any]:
         """Copies a state from the devices; returns the rest of the save, for a thread to run."""
@@ -151,6 +191,8 @@ class Checkpoints:
             copied = jax.tree.map(_copied, state)
 
             def write() -> None:
+                if self._broken:
+                    self._open_again(step)
                 host = jax.tree.map(np.asarray, jax.device_get(copied))
                 self._checkpointer.save(step, host, **options)
 
@@ -162,13 +204,23 @@ class Checkpoints:
         except Exception as error:
             raise self._error(step, error) from error
 
+    def _open_again(self, step: int) -> None:
+        """Removes what a failed save has left, in Orbax and on the disk."""
+        with contextlib.suppress(Exception):  # it raises once more what failed
+            self._checkpointer.close()
+        if (place := self.directory / str(step)).is_dir():  # it was not verified
+            shutil.rmtree(place)
+        self._checkpointer = self._opened()
+        self._broken = False
+
     def _write(self, step: int, write: Callable[[], Any]) -> None:
         try:
             write()
             if jax.process_index() == 0:
                 manifest.write(self.directory / str(step))
+                manifest.clear_unfinished(self.directory)  # the run is beyond them
                 self._saved()
-            self.latest = step
+            self.latest, self._failure = step, None
         except BaseException as error:  # handed to the main thread by `wait`
             self._failure = self._error(step, error)
 
@@ -177,10 +229,42 @@ class Checkpoints:
         whole = "none is whole yet" if self.latest is None else (
             f"step {self.latest} is the newest that is whole"
         )
+        reason = _reason(error)
+        mend = "make room" if reason in map(os.strerror, FULL) else "mend that"
         return CheckpointError(
-            str(self.directory), f"step {step} could not be saved ({_reason(error)})",
-            f"make room and run again; {whole}",
+            str(self.directory), f"step {step} could not be saved ({reason})",
+            f"{mend} and run again; {whole}",
         )
+
+    def _join(self) -> None:
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
+
+    def failing(self) -> bool:
+        """Returns whether the last save failed; tells so once, and when saves work again.
+
+        Does not wait for a save that is under way.
+
+        Raises:
+          CheckpointError: saves have failed for longer than they may.
+        """
+        if self._thread is None or not self._thread.is_alive():
+            self._join()
+            if self._failure is None and self._failing_since is not None:
+                self._failing_since = None
+                self._say(f"step {self.latest} is saved: saving works again")
+            elif self._failure is not None and self._failing_since is None:
+                self._failing_since = monotonic()
+                if self._retry_seconds:
+                    self._say(
+                        f"warning: {self._failure.where}: {self._failure.what}; the run goes on, "
+                        "and saving is tried again with each row of the log, for "
+                        f"{self._retry_seconds / 60:g} minutes at most"
+                    )
+            if self._failure and monotonic() - self._failing_since >= self._retry_seconds:
+                self.wait()
+        return self._failing_since is not None
 
     def wait(self, quiet: bool = False) -> None:
         """Waits until the last save is on disk and verified.
@@ -191,10 +275,8 @@ class Checkpoints:
         Raises:
           CheckpointError: the save failed.
         """
-        if self._thread is not None:
-            self._thread.join()
-            self._thread = None
-        failure, self._failure = self._failure, None
+        self._join()
+        failure, self._failure, self._failing_since = self._failure, None, None
         if failure is not None and quiet:
             self._say(f"error: {failure}")
         elif failure is not None:
@@ -202,12 +284,12 @@ class Checkpoints:
 
     def last(self) -> int | None:
         """Waits for the save under way; returns the newest step that is whole."""
-        self.wait(quiet=True)
+        self._join()
         return self.latest
 
     def set_aside(self, step: int, kind: str) -> None:
         """Renames a step to `<step>.<kind>`, so that the one before it is the newest."""
-        self.wait()
+        self._join()
         processes.on_first(lambda: manifest.set_aside_step(self.directory / str(step), kind))
         self.latest = processes.on_first(
             lambda: manifest.newest(self.directory, self._say, set_aside=False)
@@ -215,7 +297,7 @@ class Checkpoints:
 
     def notes(self) -> dict[str, Any]:
         """Returns the notes beside the newest step that verifies, `{}` when there is none."""
-        self.wait()
+        self._join()
         return {} if self.latest is None else read_notes(self.directory / str(self.latest))
 
     def restore(self, like: Any) -> tuple[Any, dict[str, Any]] | None:
@@ -231,7 +313,7 @@ class Checkpoints:
         Raises:
           CheckpointError: the stored tree does not fit `like`.
         """
-        self.wait()
+        self._join()
         return None if self.latest is None else load(self.directory / str(self.latest), like)
 
 

@@ -1,4 +1,8 @@
-"""The console: lines, one progress bar and tables, printed from process 0 only."""
+"""The console: lines, one progress bar and tables, printed from process 0 only.
+
+Names, as of classes, files and members, may hold line ends and escape codes; a terminal would obey
+them. What a stream does not take is dropped: no reader, no room, no such letter.
+"""
 
 from __future__ import annotations
 
@@ -14,15 +18,14 @@ BAR_CELLS = 20
 
 
 def write_lines(*lines: str, stream: TextIO | None = None) -> None:
-    """Prints lines that may hold names of users: of classes, files, members.
+    """Prints lines that may hold names of users.
 
     Args:
       lines: each stays one line: line ends, control characters and escape codes within are shown
-        as Python writes them, so that no terminal obeys them.
+        as Python writes them.
       stream: where to print, by default standard output.
     """
-    for line in lines:
-        print(printable(line), file=stream or sys.stdout, flush=True)
+    _write(stream or sys.stdout, "".join(printable(line) + "\n" for line in lines))
 
 
 class Console:
@@ -52,20 +55,36 @@ class Console:
         """
         if jax.process_index() != 0:
             return
-        if not self._stream.isatty():
+        if not self._is_terminal():
             write_lines(text, stream=self._stream)
             return
         filled = round(BAR_CELLS * done)
         bar = "█" * filled + "·" * (BAR_CELLS - filled)
-        self._stream.write(f"\r\x1b[K{bar} {printable(text)}")
-        self._stream.flush()
+        _write(self._stream, f"\r\x1b[K{bar} {printable(text)}")
         self._bar_open = True
 
     def end_bar(self) -> None:
         """Ends the line of an open progress bar, so that whatever follows starts a new line."""
         if self._bar_open:
-            self._stream.write("\n")
+            _write(self._stream, "\n")
             self._bar_open = False
+
+    def _is_terminal(self) -> bool:
+        try:
+            return self._stream is not None and self._stream.isatty()
+        except ValueError:  # it is closed
+            return False
+
+
+def _write(stream: TextIO | None, text: str) -> None:
+    if stream is None:  # as Python has it where a descriptor is closed
+        return
+    encoding = getattr(stream, "encoding", None) or "utf-8"
+    try:
+        stream.write(text.encode(encoding, "replace").decode(encoding))
+        stream.flush()
+    except (OSError, ValueError):
+        pass
 
 
 def table(rows: Sequence[Sequence[str]]) -> str:
@@ -73,7 +92,7 @@ def table(rows: Sequence[Sequence[str]]) -> str:
 
     Args:
       rows: cells of text, equally many in each row; the first column is aligned left, the others
-        right. Line ends and control characters in them are escaped.
+        right.
     """
     rows = [[printable(cell) for cell in row] for row in rows]
     widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import functools
 import json
+import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,6 +19,7 @@ from kdaug_jax.runtime.digest import sha256_file
 from kdaug_jax.runtime.workdir import write_whole
 
 MANIFEST = "manifest.sha256.json"
+UNFINISHED_KIND = "unfinished"
 UNFINISHED = "it has no manifest: the run ended while it was written, or it was deleted"
 
 
@@ -29,6 +32,14 @@ def write(step_dir: Path) -> None:
     """Writes the manifest of a committed step, all at once."""
     sums = {name: sha256_file(step_dir / name) for name in _files(step_dir)}
     write_whole(step_dir / MANIFEST, json.dumps(sums, indent=1))
+
+
+def lists(step_dir: Path, name: str) -> bool:
+    """Returns whether the manifest of a step holds the sum of a file."""
+    try:
+        return name in json.loads((step_dir / MANIFEST).read_text())
+    except (OSError, ValueError, TypeError):
+        return False
 
 
 def verify(step_dir: Path) -> str:
@@ -132,9 +143,16 @@ def newest(directory: Path, say: Callable[[str], None], *, set_aside: bool) -> i
         )
     if set_aside:
         for step, wrong in bad.items():
-            kind = "unfinished" if wrong == UNFINISHED else "corrupt"
+            kind = UNFINISHED_KIND if wrong == UNFINISHED else "corrupt"
             set_aside_step(directory / str(step), kind)
     return whole
+
+
+def clear_unfinished(directory: Path) -> None:
+    """Removes steps that were set aside because runs ended while they were written."""
+    for path in directory.glob(f"*.{UNFINISHED_KIND}*"):
+        if re.fullmatch(rf"\d+\.{UNFINISHED_KIND}\d*", path.name):
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def set_aside_step(step_dir: Path, kind: str) -> None:

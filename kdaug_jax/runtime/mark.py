@@ -7,8 +7,9 @@ the digests.
 
 from __future__ import annotations
 
+import contextlib
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,8 @@ from kdaug_jax.runtime.writer import (
 
 # What runs write into their directory; other files in it are left alone.
 NAMES = (
-    "checkpoints", "classes.json", "config.json", "environment.json", "evaluations.json", "export",
+    "checkpoints", "classes.json", "config.json", "environment.json", "evaluations",
+    "evaluations.json", "export",
     METRICS, "preview.png", *RESULTS, "tensorboard",
 )
 
@@ -45,6 +47,17 @@ def make(directory: str | Path) -> Path:
     path = workdir.place("--workdir", directory)
     check(path)
     return workdir.make(path)
+
+
+@contextlib.contextmanager
+def made(directory: str | Path) -> Iterator[Path]:
+    """Makes a working directory for the block, see `make`; one that is refused leaves no folder.
+
+    Yields:
+      Its absolute path.
+    """
+    with workdir.unless_refused(workdir.place("--workdir", directory)):
+        yield make(directory)
 
 
 @refusals()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import glob
 import json
 import os
 import shutil
@@ -20,6 +21,8 @@ from kdaug_jax.errors import CheckpointError, ConfigError
 from kdaug_jax.runtime import checkpoint, digest, workdir
 
 CARD = "card.json"
+# Ends of the names of what a directory is made from, and of what it replaces meanwhile.
+PARTIAL, OLD = ".partial", ".old"
 # Arguments of every network, so not options of an architecture.
 ARGUMENTS = ("name", "num_classes", "normalize", "num_branches", "replica_batch_size", "dtype")
 
@@ -103,19 +106,40 @@ def made_whole(directory: Path, *, replace: str = "") -> Iterator[Path]:
       CheckpointError: the disk is full or refuses.
     """
     refuse_existing(directory, replace)
-    partial = directory.with_name(f".{directory.name}.{os.getpid()}.partial")
+    partial = directory.with_name(f".{directory.name}.{os.getpid()}{PARTIAL}")
     with workdir.writing(directory):
         try:
-            shutil.rmtree(partial, ignore_errors=True)
+            _mend(directory)
             partial.mkdir(parents=True)
             yield partial
-            old = directory.with_name(f".{directory.name}.{os.getpid()}.old")
+            old = directory.with_name(f".{directory.name}.{os.getpid()}{OLD}")
             if directory.exists():
                 directory.rename(old)
             partial.rename(directory)
-            shutil.rmtree(old, ignore_errors=True)
         finally:
-            shutil.rmtree(partial, ignore_errors=True)
+            _mend(directory)
+
+
+def _mend(directory: Path) -> None:
+    """Brings back a directory that a kill took while it was replaced, and removes parts of it."""
+    for path in directory.parent.glob(f".{glob.escape(directory.name)}.*"):
+        owner, kind = path.name.removeprefix(f".{directory.name}.").rpartition(".")[::2]
+        if f".{kind}" not in (OLD, PARTIAL) or not owner.isdecimal() or _is_another(int(owner)):
+            continue
+        if f".{kind}" == OLD and not directory.exists():
+            path.rename(directory)
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def _is_another(process: int) -> bool:
+    """Returns whether a process that is not this one runs."""
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    return process != os.getpid()
 
 
 def refuse_existing(directory: Path, replace: str = "") -> None:

@@ -30,6 +30,8 @@ from kdaug_jax.runtime import sharding
 FORM = "--distributed=auto, or NUMBER/COUNT@HOST:PORT"
 # How long a process that fails waits for the others to fail too, in seconds.
 PARTING = 5.0
+# All processes end with these together.
+SAVED = (0, errors.Preempted.exit_code, errors.Interrupted.exit_code)
 
 
 def start(text: str) -> int:
@@ -112,18 +114,18 @@ def _ballot() -> tuple[NamedSharding, Callable[[jax.Array], jax.Array]]:
     return NamedSharding(mesh, PartitionSpec("all")), count
 
 
-def vote(flag: bool) -> jax.Array:
-    """Computes whether the flag of any process is set, without waiting for the result.
+def vote(number: int) -> jax.Array:
+    """Computes the largest number that any process gives, without waiting for the result.
 
     Args:
-      flag: of this process.
+      number: of this process, 0 or more.
 
     Returns:
-      `i32[]`, 1 if any flag is set; reading it waits for all earlier work of the devices.
+      `i32[]`; reading it waits for all earlier work of the devices.
     """
     where, count = _ballot()
     shape = (jax.device_count(),)
-    votes = jax.make_array_from_callback(shape, where, lambda _: np.full(1, flag, np.int32))
+    votes = jax.make_array_from_callback(shape, where, lambda _: np.full(1, number, np.int32))
     return sharding.settle(count(votes))
 
 
@@ -139,13 +141,14 @@ def end(main: Callable[[], int]) -> NoReturn:
     """
     try:
         status = main()
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the work is done
+        for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
+            signal.signal(number, signal.SIG_IGN)  # the work is done
     except BaseException:
         if not jax.distributed.is_initialized():
             raise
         traceback.print_exc()
         status = 1
-    if status in (0, errors.Preempted.exit_code) or not jax.distributed.is_initialized():
+    if status in SAVED or not jax.distributed.is_initialized():
         sys.exit(status)
     parting = threading.Thread(target=jax.distributed.shutdown, daemon=True)
     parting.start()

@@ -15,12 +15,13 @@ import importlib.metadata
 import json
 import os
 import platform
+import re
 import shutil
 import socket
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import jax
 import numpy as np
@@ -42,6 +43,16 @@ OTHER = "name another --workdir, or move it away"
 FIELDS = ("config", "networks", "members", "data")
 # The version that wrote files without one.
 FIRST_VERSION = "0.1"
+# File systems whose locks may hold among the processes of one host alone.
+NETWORK = (
+    "9p", "afs", "beegfs", "ceph", "cifs", "fuse", "gfs2", "glusterfs", "gpfs", "lustre", "nfs",
+    "nfs4", "ocfs2", "orangefs", "smb3", "smbfs", "virtiofs", "wekafs",
+)
+# Folders and files that a run writes into its directory.
+FOLDERS = ("checkpoints", "tensorboard")
+WRITTEN = ("classes.json", "config.json", "environment.json", "metrics.jsonl", "results.json",
+           "results.npz", MARK)
+PARTIAL = ".partial"
 FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -56,7 +67,7 @@ def place(where: str, path: str | Path) -> Path:
 
 def write_whole(path: Path, text: str) -> None:
     """Writes a file all at once: no reader sees half of it, and a full disk leaves the old one."""
-    partial = path.with_name(path.name + ".partial")
+    partial = path.with_name(path.name + PARTIAL)
     try:
         partial.write_text(text, encoding="utf-8")
         os.replace(partial, path)
@@ -75,7 +86,7 @@ def write_arrays(path: Path, arrays: Mapping[str, np.ndarray], members: Sequence
     if not arrays:
         path.unlink(missing_ok=True)
         return
-    partial = path.with_name(path.name + ".partial")
+    partial = path.with_name(path.name + PARTIAL)
     try:
         with partial.open("wb") as file:
             np.savez(file, **arrays, members=np.array(members))
@@ -139,8 +150,10 @@ def require_in_place(path: Path, status: os.stat_result) -> None:
     try:
         if os.path.samestat(os.stat(path), status):
             return
-    except OSError:
+    except (FileNotFoundError, NotADirectoryError):
         pass
+    except OSError:
+        return  # it is not known; what is written next will tell
     raise CheckpointError(
         str(path.parent), f"was moved or removed while the run wrote to it ({path.name})",
         "move it back, or run again with its new place as --workdir, to go on from the last "
@@ -208,8 +221,9 @@ def require_room(directory: Path, state: Any) -> None:
 def locked(path: Path) -> Iterator[None]:
     """Locks a working directory against a second run; within the block, see `writing` too.
 
-    The kernel's lock on the file `lock` ends with the process that holds it. The file names host
-    and process for messages, and for hosts that share the directory but not its locks.
+    The kernel's lock on the file `lock` ends with the process that holds it, and decides. The file
+    names host and process for messages, and for hosts that share the directory over a network,
+    where the kernel's lock may be of one host alone.
 
     Args:
       path: the working directory.
@@ -226,20 +240,17 @@ def locked(path: Path) -> Iterator[None]:
 @contextlib.contextmanager
 def _lock(path: Path) -> Iterator[None]:
     this = {"host": socket.gethostname(), "pid": os.getpid()}
-    with writing(path), open(path / "lock", "a+", errors="replace") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            free = True
-        except BlockingIOError:
-            free = False
-        except OSError as error:
-            raise ConfigError(
-                "--workdir", f"{path} cannot be locked ({error.strerror})", "name another folder"
-            ) from None
+    with writing(path), contextlib.ExitStack() as stack:
+        while True:
+            file = stack.enter_context(open(path / "lock", "a+", errors="replace"))
+            free = _flock(path, file)
+            with contextlib.suppress(FileNotFoundError):
+                if os.path.samestat(os.fstat(file.fileno()), os.stat(path / "lock")):
+                    break  # and not the one that a run removed as it was refused
         file.seek(0)
         holder = _holder(file.read())
         elsewhere = holder.get("host", this["host"]) != this["host"]
-        if not free or elsewhere:
+        if not free or elsewhere and file_system(path) in NETWORK:
             raise ConfigError(
                 "--workdir",
                 f"{path} is in use by process {holder.get('pid', '(unknown)')} "
@@ -250,10 +261,69 @@ def _lock(path: Path) -> Iterator[None]:
         file.truncate(0)
         file.write(json.dumps(this))
         file.flush()
+        for name in WRITTEN:  # a run that was killed may have left them
+            path.joinpath(name + PARTIAL).unlink(missing_ok=True)
         try:
             yield
         finally:
             file.truncate(0)
+            _leave_no_trace(path)
+
+
+def _flock(path: Path, file: TextIO) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        raise ConfigError(
+            "--workdir", f"{path} cannot be locked ({error.strerror})", "name another folder"
+        ) from None
+    return True
+
+
+def file_system(path: Path) -> str:
+    """Returns the type of the file system that a path lies on, such as "ext4"; "" if unknown."""
+    best, kind = -1, ""
+    try:
+        lines = Path("/proc/self/mountinfo").read_text(errors="surrogateescape").splitlines()
+    except OSError:
+        return ""
+    resolved = path.resolve()
+    for line in lines:
+        fields, _, more = line.partition(" - ")
+        place = Path(re.sub(r"\\(\d{3})", lambda code: chr(int(code[1], 8)), fields.split()[4]))
+        # Of two mounts at one place the later covers the other.
+        if resolved.is_relative_to(place) and len(place.parts) >= best:
+            best, kind = len(place.parts), more.split()[0]
+    return "fuse" if kind.startswith("fuse.") else kind
+
+
+def _leave_no_trace(path: Path) -> None:
+    """Removes what a run left that was refused: empty folders, and the lock if it is alone."""
+    for folder in (*path.glob("tensorboard/*"), *(path / name for name in FOLDERS)):
+        with contextlib.suppress(OSError):
+            folder.rmdir()  # only if it is empty
+    with contextlib.suppress(OSError):
+        if [file.name for file in path.iterdir()] == ["lock"]:
+            (path / "lock").unlink()
+
+
+@contextlib.contextmanager
+def unless_refused(path: Path) -> Iterator[None]:
+    """Removes the folders on the way to a working directory that are new and stay empty.
+
+    Args:
+      path: the working directory, absolute; it is made within the block.
+    """
+    new = [folder for folder in (path, *path.parents) if not folder.exists()]
+    try:
+        yield
+    except BaseException:
+        with contextlib.suppress(OSError):
+            for folder in new:
+                folder.rmdir()
+        raise
 
 
 def _holder(held: str) -> dict[str, Any]:

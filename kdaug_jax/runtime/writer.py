@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import socket
+import struct
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -28,8 +29,8 @@ from kdaug_jax.runtime.workdir import (
 )
 
 METRICS = "metrics.jsonl"
-# Seconds between two times that TensorBoard's file is brought to the disk.
-FLUSH_SECONDS = 30.0
+# The length of a record of TensorBoard's files.
+_HEADER = struct.Struct("<Q")
 
 
 def read_rows(workdir: Path) -> list[dict[str, Any]]:
@@ -101,10 +102,18 @@ class _Events:
     """TensorBoard's file of one run.
 
     Written by the thread that calls: tensorboardX's own writer has a thread that dies on a full
-    disk, and a queue that then blocks the run for ever.
+    disk, and a queue that then blocks the run for ever. What is written reaches the system at once,
+    so that a killed run loses none.
     """
 
-    def __init__(self, directory: Path, start: int):
+    def __init__(self, directory: Path, start: int, rows: Sequence[Mapping[str, Any]]):
+        """Opens a new file, and writes into it what those before lack.
+
+        Args:
+          directory: of the files of this member.
+          start: the step the run resumes from, 0 for a new one.
+          rows: that the files are to hold up to that step.
+        """
         # Where PyTorch is installed, tensorboardX imports it to recognise its tensors, which takes
         # a second and is not needed here.
         with _absent("torch"):
@@ -113,21 +122,25 @@ class _Events:
             from tensorboardX.summary import scalar
 
         directory.mkdir(parents=True, exist_ok=True)
+        held = _held(directory, event_pb2) if rows else set()
         name = f"events.out.tfevents.{time.time():.0f}.{socket.gethostname()}.{start}"
         self._file = RecordWriter(str(directory / name))
         self._event, self._scalar = event_pb2.Event, scalar
-        self._flushed = 0.0
         self._write(0, file_version="brain.Event:2")
         if start:  # what a killed run wrote after that step does not count
             begin = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
             self._write(start + 1, session_log=begin)
+        for row in rows:
+            self.add(row["step"], {
+                name: value for name, value in row.items()
+                if name not in ("step", "member") and (row["step"], name) not in held
+            })
 
     def add(self, step: int, values: Mapping[str, float]) -> None:
         for name, value in values.items():
             self._write(step, summary=self._scalar(name, value))
-        if time.monotonic() - self._flushed > FLUSH_SECONDS:
-            self._flushed = time.monotonic()
-            self._file.flush()
+        # Its own `flush` also waits for the disk, which may take longer than many steps.
+        self._file._writer.flush()
 
     def _write(self, step: int, **content: Any) -> None:
         event = self._event(wall_time=time.time(), step=step, **content)
@@ -135,6 +148,27 @@ class _Events:
 
     def close(self) -> None:
         self._file.close()
+
+
+def _held(directory: Path, event_pb2: Any) -> set[tuple[int, str]]:
+    """Returns steps and names of the points that TensorBoard shows of a folder's files."""
+    held: set[tuple[int, str]] = set()
+    for path in sorted(directory.glob("events.out.tfevents.*")):
+        content, place = path.read_bytes(), 0
+        while place + _HEADER.size <= len(content):
+            (length,) = _HEADER.unpack_from(content, place)
+            start = place + _HEADER.size + 4  # checksums follow length and content
+            place = start + length + 4
+            if place > len(content):
+                break  # a run that was killed leaves half a record
+            try:
+                event = event_pb2.Event.FromString(content[start : start + length])
+            except Exception:  # DecodeError of protobuf, which is not imported here
+                break
+            if event.session_log.status == event_pb2.SessionLog.START:
+                held = {point for point in held if point[0] < event.step}
+            held |= {(event.step, value.tag) for value in event.summary.value}
+    return held
 
 
 class Writer:
@@ -149,17 +183,16 @@ class Writer:
           start: the step a run resumes from, 0 for a new one.
         """
         self._main = jax.process_index() == 0
-        self._written: set[tuple[int, str, str]] = set()
+        self._written: set[tuple[int, str, frozenset[str]]] = set()
         if not self._main:
             return
         path = Path(workdir) / METRICS
         kept = [row for row in read_rows(workdir) if row["step"] <= start] if start else []
         # A run that was stopped after its last checkpoint writes the rows of that step again.
         self._written = {
-            (row["step"], row.get("member", ""), name)
+            (start, row.get("member", ""), frozenset(row) - {"step", "member"})
             for row in kept
             if row["step"] == start
-            for name in row
         }
         run = run_id(Path(workdir))
         header = [{"run": run}] if run else []
@@ -167,7 +200,10 @@ class Writer:
         self._path, self._rows = path, open(path, "a", encoding="utf-8")
         board = Path(workdir) / "tensorboard"
         self._events = {
-            member: _Events(board / name_of(member), start)
+            member: _Events(
+                board / name_of(member), start,
+                [row for row in kept if row.get("member", "") == member],
+            )
             for member in members
         }
 
@@ -183,9 +219,13 @@ class Writer:
             for file in (self._rows, *self._events.values()):
                 files.callback(file.close)
 
-    def wrote(self, step: int, prefix: str) -> bool:
-        """Returns whether the resumed run wrote such a metric at the step it resumes from."""
-        return any(row == step and name.startswith(prefix) for row, _, name in self._written)
+    def wrote(self, step: int, members: Sequence[str], prefix: str) -> bool:
+        """Returns whether all members wrote such a metric at the step the run resumes from."""
+        wrote = {
+            member for row, member, names in self._written
+            if row == step and any(name.startswith(prefix) for name in names)
+        }
+        return wrote >= set(members)
 
     def row(self, step: int, member: str, values: Mapping[str, float]) -> None:
         """Writes the metrics of a step; flushed, so that a killed run keeps them.
@@ -198,7 +238,7 @@ class Writer:
         Raises:
           CheckpointError: the working directory was moved or removed meanwhile.
         """
-        if not self._main or all((step, member, name) in self._written for name in values):
+        if not self._main or (step, member, frozenset(values)) in self._written:
             return
         require_in_place(self._path, os.fstat(self._rows.fileno()))
         named = {"member": member} if member else {}

@@ -63,7 +63,6 @@ def checked(
     replaced = [number for number in window.failed if not all_finite(states[number])]
     if not replaced:
         return list(states)
-    checkpoints.wait()
     stored = checkpoints.restore(as_tree(list(states)))
     good = initial_states(setup) if stored is None else from_tree(stored[0])
     return [good[number] if number in replaced else state for number, state in enumerate(states)]

@@ -6,28 +6,27 @@ import contextlib
 from collections import ChainMap
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from time import monotonic
 from typing import Any, TextIO
 
 import jax
 import numpy as np
 
-from kdaug_jax.errors import CheckpointError, Preempted
+from kdaug_jax.errors import Preempted
 from kdaug_jax.evaluation.run import Results
 from kdaug_jax.evaluation.sets import SETS, evaluate_use
-from kdaug_jax.runtime import mark, sharding, workdir
+from kdaug_jax.runtime import manifest, mark, sharding, signals, workdir
 from kdaug_jax.runtime.checkpoint import Checkpoints
 from kdaug_jax.runtime.console import Console
 from kdaug_jax.runtime.goodput import Goodput
 from kdaug_jax.runtime.processes import on_first
-from kdaug_jax.runtime.signals import Interrupted, Preemption
 from kdaug_jax.runtime.writer import Writer
 from kdaug_jax.training import failures, population
 from kdaug_jax.training.intervals import due
 from kdaug_jax.training.progress import Progress
+from kdaug_jax.training.saving import Saving, open_checkpoints
 from kdaug_jax.training.setup import Setup, check_teachers, prepare
 from kdaug_jax.training.staging import Staging
-from kdaug_jax.training.state import as_tree, restore_states, step_of
+from kdaug_jax.training.state import restore_states, step_of
 from kdaug_jax.training.window import Window
 from kdaug_jax.types import TrainState
 
@@ -55,41 +54,49 @@ def train(
 
     Raises:
       UserError: an error that a user can mend; nothing is left half-written.
-      Preempted: SIGTERM came; the run is saved.
+      Preempted: a signal came; the run is saved.
     """
     time = Goodput()
-    directory = mark.make(directory)
     console = Console(stream)
     with contextlib.ExitStack() as stack:
+        directory = stack.enter_context(mark.made(directory))
         stack.enter_context(workdir.locked(directory))
-        check = stack.enter_context(Preemption()).check
-        with time("compile"):
-            setup = prepare(
-                config, directory, console.say, allow_config_change=allow_config_change,
-                verify_data=verify_data, progress=console.progress,
-            )
-        stack.callback(setup.feed.close)
-        settings = setup.first.config["checkpoint"]
-        checkpoints = stack.enter_context(Checkpoints(
-            directory / "checkpoints", keep=settings["keep"], say=console.say,
-            saved=lambda: mark.note_saved(directory), **setup.criterion,
-        ))
-        states, notes = restore_states(setup, checkpoints, time)
-        mark.claim(directory, console.say)
-        writer = stack.enter_context(Writer(directory, setup.names, step_of(states)))
-        stack.callback(console.end_bar)
-        run = _Run(setup, states, notes, checkpoints, writer, console, time, check)
+        preemption, run = stack.enter_context(signals.Preemption()), None
         try:
+            preemption.check()
+            with time("compile"):
+                setup = prepare(
+                    config, directory, console.say, allow_config_change=allow_config_change,
+                    verify_data=verify_data, progress=console.progress,
+                )
+            stack.callback(setup.feed.close)
+            checkpoints = stack.enter_context(open_checkpoints(setup, console.say))
+            states, notes = restore_states(setup, checkpoints, time)
+            mark.claim(directory, console.say)
+            writer = stack.enter_context(Writer(directory, setup.names, step_of(states)))
+            stack.callback(console.end_bar)
+            preemption.defer()
+            run = _Run(setup, states, notes, checkpoints, writer, console, time, preemption.check)
             run.go()
             stored = workdir.read_results(directory)
             results = stored if run.resumed_finished and stored else run.finish()
-        except Interrupted:
-            raise run.leave() from None
+        except signals.Stop:
+            raise _left(directory, run) from None
         if results is not stored:
             mark.write_results(directory, results, run.arrays, setup.names)
         run.progress.results(setup, failures.healthy(results), run.teachers)
         failures.raise_failed(results)
         return results
+
+
+def _left(directory: Path, run: _Run | None) -> Preempted:
+    """Saves the current step of a run, if it has begun; returns the error to end with."""
+    if run is not None and run.step:
+        run.save_last()
+    saved = manifest.steps(directory / "checkpoints")
+    if not saved:
+        return signals.preempted("nothing was trained yet", "run again to start")
+    return signals.preempted(f"step {saved[0]} is saved", "run again to go on")
 
 
 class _Run:
@@ -99,13 +106,14 @@ class _Run:
         self, setup: Setup, states: list[TrainState], notes: Any, checkpoints: Checkpoints,
         writer: Writer, console: Console, time: Goodput, check: Callable[[], None],
     ):
-        self.setup, self.states, self.checkpoints = setup, states, checkpoints
+        self.setup, self.states = setup, states
         self.writer, self.time, self.check = writer, time, check
         self.progress = Progress(console)
         self.window = Window(
             setup.names, setup.first.term_names, notes, console.say,
             lambda step: failures.remedy(setup, self.states, self.window.last, checkpoints, step),
         )
+        self.saving = Saving(setup, checkpoints, self.window, time)
         self.calls: dict[tuple[int, int], Any] = {}
         self.intervals = setup.intervals
         self.staging = Staging(setup.feed, setup.mesh, len(setup.members))
@@ -114,7 +122,6 @@ class _Run:
         self.resumed_finished = self.step == self.intervals.total
         self.scores: tuple[int, list[dict[str, float]]] = (-1, [])
         self.arrays: dict[str, np.ndarray] = {}
-        self.saved_at = monotonic()
 
     def go(self) -> None:
         """Runs the remaining steps."""
@@ -125,9 +132,8 @@ class _Run:
             self.writer.row(0, member.name, dict(ChainMap(*self.teachers.values())))
         self.setup.write_record()
         self.progress.start_clock(self.step, self.time.seconds["step"])
-        if self.step and due(self.step - 1, self.step, self.intervals.evaluate):
-            if not on_first(lambda: self.writer.wrote(self.step, "eval/")):
-                self._evaluate("validation")  # it was stopped in between
+        if due(self.step - 1, self.step, self.intervals.evaluate) and self._unevaluated():
+            self._score_again()
         with self.time("step"):
             while self.step < self.intervals.total:
                 before = self.step
@@ -141,14 +147,21 @@ class _Run:
                 self.check()
                 if finished or due(before, self.step, self.intervals.evaluate):
                     self.scores = self.step, self._evaluate("validation")
-                if finished or self._save_due(before):
+                if finished or self.saving.due(before, self.step):
                     self._save()
 
-    def _save_due(self, before: int) -> bool:
-        minutes, overdue = self.intervals.save_minutes, False
-        if minutes > 0 and due(before, self.step, self.intervals.log):
-            overdue = on_first(lambda: monotonic() - self.saved_at > 60 * minutes)
-        return overdue or any(due(before, self.step, every) for every in self.intervals.save)
+    def _unevaluated(self) -> bool:
+        """Returns whether the run was stopped in the evaluation of the step it resumes from."""
+        names = [self.setup.names[number] for number in self.window.alive]
+        return 0 < self.step < self.intervals.total and on_first(lambda: not (
+            self.writer.wrote(self.step, names, "eval/validation/")
+            and self.saving.has_metrics(self.step)
+        ))
+
+    def _score_again(self) -> None:
+        """Evaluates what a stop cut short; the checkpoint of the step gets the metrics."""
+        self.scores = self.step, self._evaluate("validation")
+        self.saving.add_metrics(self.scores)
 
     def _advance(self) -> None:
         """Starts the next call, then stages the batches of the one after it."""
@@ -206,42 +219,25 @@ class _Run:
         return metrics
 
     def _save(self) -> None:
-        """Saves in the background what is known to be finite: all losses up to here, all states."""
-        self.window.fetch()
-        with self.time("checkpoint"):
-            self.states = failures.checked(
-                self.setup, self.states, self.window, self.checkpoints, self.step
-            )
-            metrics = failures.checkpoint_metrics(self.setup, *self.scores, self.step)
-            notes = {**self.window.notes(), "run": workdir.run_id(self.setup.directory),
-                     "members": self.setup.names}
-            self.checkpoints.save(self.step, as_tree(self.states), metrics, notes)
-            self.saved_at = monotonic()
+        self.states = self.saving.save(self.step, self.states, self.scores)
 
-    def leave(self) -> Preempted:
-        """Saves the current step and returns the error to end the run with."""
-        if self.step == 0:
-            return Preempted("SIGTERM", "nothing was trained yet", "run again to start")
+    def save_last(self) -> None:
+        """Saves the current step and waits for it."""
         self._save()
-        self.checkpoints.wait()
-        return Preempted("SIGTERM", f"step {self.step} is saved", "run again to go on")
+        self.saving.wait()
 
     def finish(self) -> Results:
         """Evaluates the last state on validation and test and waits for its checkpoint."""
-        step, validation = self.scores
-        if step != self.step:
-            validation = self._evaluate("validation")
-        final = validation
+        if self.scores[0] != self.step:
+            self._score_again()
+        final = validation = self.scores[1]
         uses = ["test"] if "test" in self.setup.dataset.splits else []
         for use in [*uses, SETS] if self.setup.sets else uses:
             evaluated = self._evaluate(use, validation)
             final = [{**values, **more} for values, more in zip(final, evaluated, strict=True)]
-        with self.time("checkpoint"):
-            self.checkpoints.wait()
+        if self.saving.failed():
+            self._save()
+        self.saving.wait()
         for number in self.window.alive:
             self.writer.row(self.step, self.setup.members[number].name, self.time.report())
-        if self.checkpoints.latest != self.step:
-            raise CheckpointError(
-                str(self.checkpoints.directory), f"step {self.step} is not saved", "run again"
-            )
         return failures.marked(self.setup.members, final, self.window.failed)

@@ -13,6 +13,7 @@ import numpy as np
 
 from kdaug_jax import rng
 from kdaug_jax.analysis.pictures import image_grid
+from kdaug_jax.errors import printable
 from kdaug_jax.experiment import config as configs
 from kdaug_jax.experiment import networks
 from kdaug_jax.experiment import views as view_room
@@ -47,8 +48,11 @@ def preview(
       UserError: the config or the data do not fit.
     """
     console = Console(stream)
-    directory = mark.make(directory)
-    full = configs.validate(config)
+    with mark.made(directory) as directory:
+        return _drawn(configs.validate(config), directory, console)
+
+
+def _drawn(full: dict[str, Any], directory: Path, console: Console) -> Path:
     for name, section in full["networks"].items():
         if not section["trainable"] and not section["checkpoint"]:
             if manifest.steps(directory / name / "checkpoints"):
@@ -180,6 +184,6 @@ def first_batch(
 
 def _likeliest(probabilities: np.ndarray, names: Sequence[str]) -> str:
     order = np.argsort(-probabilities, kind="stable")[:2]
-    shown = [f"{names[number]} {probabilities[number]:.2f}" for number in order
+    shown = [f"{printable(names[number])} {probabilities[number]:.2f}" for number in order
              if probabilities[number] >= 0.005]
-    return ", ".join(shown) if probabilities[order[0]] < 1.0 else names[order[0]]
+    return ", ".join(shown) if probabilities[order[0]] < 1.0 else printable(names[order[0]])

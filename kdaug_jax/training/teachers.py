@@ -45,10 +45,10 @@ def ensure(
     full = configs.validate(config)
     if not _missing(full):
         return full
-    root = mark.make(directory)
-    _check(full, root, allow_config_change, progress=Console(stream).progress)
     checks = {"allow_config_change": allow_config_change, "verify_data": verify_data}
-    return _ensure(full, root, checks, stream)
+    with mark.made(directory) as root:
+        _check(full, root, allow_config_change, progress=Console(stream).progress)
+        return _ensure(full, root, checks, stream)
 
 
 def _ensure(

@@ -109,11 +109,12 @@ def test_a_disk_that_fills_up(small_disk, tmp_path, straight):
     assert again == results(straight)
 
 
-def test_a_second_run(told, finished):
+def test_a_second_run(told, finished, monkeypatch):
     holder = f"process {os.getpid()} on {socket.gethostname()}"
     with workdir.locked(finished):
         assert f"{finished} is in use by {holder}; use another --workdir" in told(2, TWICE)
     (finished / "lock").write_text(json.dumps({"host": "elsewhere", "pid": 7}))
+    monkeypatch.setattr(workdir, "file_system", lambda path: "nfs")
     line = told(2, TWICE)
     assert "is in use by process 7 on elsewhere; if that run is gone, delete " in line
     assert line.endswith(f"{finished / 'lock'}\n")

@@ -14,7 +14,7 @@ import kdaug_jax
 from kdaug_jax.errors import CheckpointError, ConfigError, UserError, suggest
 from kdaug_jax.runtime import checkpoint, manifest, model_card, sharding, workdir
 from kdaug_jax.runtime.goodput import Goodput
-from kdaug_jax.runtime.writer import Writer, read_rows
+from kdaug_jax.runtime.writer import Writer, _held, read_rows
 
 
 def arrays(value):
@@ -247,6 +247,50 @@ def test_tensorboard_gets_the_rows_and_where_a_run_was_taken_up(tmp_path):
     ]
     rows = [(step, [("train/loss", 7.0)], 0) for step in (1, 2, 3)]
     assert of_member == [(0, [], 0), *rows, (0, [], 0), (3, [], 1), rows[2]]
+
+
+def points(folder):
+    """What TensorBoard shows: after a restart what was written beyond its step is dropped."""
+    shown = {}
+    for event in events(folder):
+        if event.session_log.status == event.session_log.START:
+            shown = {point: value for point, value in shown.items() if point[0] < event.step}
+        shown |= {(event.step, value.tag): value.simple_value for value in event.summary.value}
+    return shown
+
+
+def test_tensorboard_loses_no_point_of_a_run_that_is_killed(tmp_path):
+    board = tmp_path / "tensorboard"
+    with Writer(tmp_path, ("",), 0) as writer:
+        for step in (1, 2, 3):
+            writer.row(step, "", {"train/loss": float(step), "optim/lr": 0.5})
+            # Read at once, as if the run were killed here.
+            assert points(board)[step, "train/loss"] == step
+    (file,) = board.iterdir()
+    content = file.read_bytes()
+    file.write_bytes(content[: len(content) * 2 // 3])  # as an older version, or a crash, left it
+    before = points_of_whole(board)
+    assert 0 < len(before) < 6
+    with Writer(tmp_path, ("",), 3) as writer:
+        writer.row(4, "", {"train/loss": 4.0})
+    # The half record ends what can be read of a file, not of the folder.
+    wanted = {(step, "train/loss"): float(step) for step in (1, 2, 3, 4)}
+    assert {**before, **points_of_whole(board)} == {
+        **wanted, **{(step, "optim/lr"): 0.5 for step in (1, 2, 3)}
+    }
+    written = [path.stat().st_size for path in board.iterdir()]
+    with Writer(tmp_path, ("",), 4):
+        pass
+    assert len(list(board.iterdir())) in (2, 3)  # named by the second
+    assert max(path.stat().st_size for path in board.iterdir()) <= max(written)
+
+
+def points_of_whole(folder):
+    """Like `points`, of files that may end in half a record."""
+    from tensorboardX.proto import event_pb2
+
+    held = _held(folder, event_pb2)
+    return {(step, tag): 0.5 if tag == "optim/lr" else float(step) for step, tag in held}
 
 
 def test_a_failing_write_leaves_no_part(tmp_path, monkeypatch):

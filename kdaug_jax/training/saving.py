@@ -1,0 +1,109 @@
+"""What a run saves and when, and what it makes up for after a stop."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from time import monotonic
+
+from kdaug_jax.runtime import mark, workdir
+from kdaug_jax.runtime.checkpoint import Checkpoints
+from kdaug_jax.runtime.goodput import Goodput
+from kdaug_jax.runtime.processes import on_first
+from kdaug_jax.training import failures
+from kdaug_jax.training.intervals import due
+from kdaug_jax.training.setup import Setup
+from kdaug_jax.training.state import as_tree
+from kdaug_jax.training.window import Window
+from kdaug_jax.types import TrainState
+
+# Step and metrics of the members of an evaluation.
+Scores = tuple[int, Sequence[Mapping[str, float]]]
+
+
+def open_checkpoints(setup: Setup, say: Callable[[str], None]) -> Checkpoints:
+    """Opens the checkpoints of a run.
+
+    Args:
+      setup: the run.
+      say: prints a line.
+    """
+    section = setup.first.config["checkpoint"]
+    return Checkpoints(
+        setup.directory / "checkpoints", keep=section["keep"], say=say,
+        saved=lambda: mark.note_saved(setup.directory), retry_minutes=section["retry_minutes"],
+        **setup.criterion,
+    )
+
+
+class Saving:
+    """Saves the states of a run."""
+
+    def __init__(self, setup: Setup, checkpoints: Checkpoints, window: Window, time: Goodput):
+        self._setup, self._checkpoints, self._window = setup, checkpoints, window
+        self._time, self._saved_at = time, monotonic()
+
+    def due(self, before: int, step: int) -> bool:
+        """Returns whether a step is saved.
+
+        Args:
+          before: step of the call before.
+          step: taken since.
+
+        Raises:
+          CheckpointError: saves have failed for too long.
+        """
+        intervals = self._setup.intervals
+        minutes, overdue = intervals.save_minutes, self._checkpoints.failing()
+        logged = due(before, step, intervals.log)
+        if minutes > 0 and logged and not overdue:
+            overdue = on_first(lambda: monotonic() - self._saved_at > 60 * minutes)
+        return overdue and logged or any(due(before, step, every) for every in intervals.save)
+
+    def save(self, step: int, states: Sequence[TrainState], scores: Scores) -> list[TrainState]:
+        """Saves in the background what is known to be finite: all losses up to here, all states.
+
+        Args:
+          step: of the states.
+          states: one a member.
+          scores: the last evaluation.
+
+        Returns:
+          The states, those that are not finite replaced.
+
+        Raises:
+          CheckpointError: saves have failed for too long.
+          NonFiniteError: no member is left.
+        """
+        self._window.fetch()
+        with self._time("checkpoint"):
+            states = failures.checked(self._setup, states, self._window, self._checkpoints, step)
+            metrics = failures.checkpoint_metrics(self._setup, *scores, step)
+            notes = {**self._window.notes(), "run": workdir.run_id(self._setup.directory),
+                     "members": self._setup.names}
+            self._checkpoints.save(step, as_tree(states), metrics, notes)
+            self._saved_at = monotonic()
+        return states
+
+    def failed(self) -> bool:
+        """Waits for the save under way; returns whether it failed and may be tried again."""
+        with self._time("checkpoint"):
+            self._checkpoints.last()
+        return self._checkpoints.failing()
+
+    def wait(self) -> None:
+        """Waits for the save under way.
+
+        Raises:
+          CheckpointError: it failed.
+        """
+        with self._time("checkpoint"):
+            self._checkpoints.wait()
+
+    def has_metrics(self, step: int) -> bool:
+        """Returns whether a step was saved after its evaluation, in process 0."""
+        return self._checkpoints.has_metrics(step)
+
+    def add_metrics(self, scores: Scores) -> None:
+        """Adds the metrics of an evaluation to the checkpoint of its step, if that is saved."""
+        metrics = failures.checkpoint_metrics(self._setup, *scores, scores[0])
+        self._checkpoints.add_metrics(scores[0], metrics)
