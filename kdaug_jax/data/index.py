@@ -26,7 +26,7 @@ from kdaug_jax.images.decode import Header, open_image, read_header
 from kdaug_jax.images.readers import Names, read_file
 
 # Of the kept files; another one is built anew.
-VERSION = 1
+VERSION = 2
 # What is known of an image: nothing, its header, that it decodes, that it does not.
 UNKNOWN, HEADER, DECODED, BAD = range(4)
 MAX_THREADS = 16
