@@ -96,7 +96,7 @@ def evaluate_run(
             "order its classes as classes.json has them",
         )
     info = views.with_crops(info, configs.view_texts(stored["config"]), full["data"]["crop"])
-    human = load_human(full["eval"]["human"], dataset)
+    human = load_human(full["eval"]["human"], dataset, console.say)
     mesh = sharding.make_mesh(
         full["mesh"]["data"], full["data"]["batch_size"], group=full["mesh"]["model"]
     )

@@ -119,6 +119,7 @@ def test_other_data_are_evaluated_by_name(run):
     assert results[""]["eval/arrays_other_test/accuracy"] == before[""]["eval/test/accuracy"]
     kept = json.loads((run / "evaluations.json").read_text())["arrays:other,test"]
     assert kept["results"] == results and kept["data"]["examples"] == 40
+    assert [kept["step"]] == manifest.steps(run / "checkpoints")[-1:]
     assert json.loads((run / "results.json").read_text()) == before
     half = evaluate_run(made, run, eval_data="arrays:other,test[:50%]", stream=console)
     assert set(half[""]) == {"eval/arrays_other_test_50/accuracy", "eval/arrays_other_test_50/nll"}
