@@ -64,7 +64,7 @@ EXPORTS = {
         reliability t_stddev top_k_accuracy unanswered unit_sums
     """,
     "kdaug_jax.models": """
-        Model check create fold_batchnorm names register take_branch
+        Model check create fold_batchnorm is_foreign names register take_branch
     """,
     "kdaug_jax.runtime": """
         checkpoint compile_cache console sharding workdir writer

@@ -34,6 +34,7 @@ SEEDS = ("seed", "data.seed")
 # Settings that change no final metric.
 WITHOUT_EFFECT = re.compile(r"(log|checkpoint)\..*|mode|eval\.every_epochs|population(\..*)?")
 FAILED = "failed"
+CHOSEN = "chosen/"
 
 
 class Run(NamedTuple):
@@ -218,6 +219,8 @@ def _key(value: Any) -> Any:
 def default_metrics(runs: Sequence[Run]) -> tuple[str, ...]:
     """Returns accuracy and NLL on the test split, on validation where no run has a test split.
 
+    Those of the chosen BatchNorm branch where all runs have several: the others are of branch 0.
+
     Args:
       runs: finished runs.
 
@@ -231,7 +234,8 @@ def default_metrics(runs: Sequence[Run]) -> tuple[str, ...]:
             "compare them by --metric=eval/validation/accuracy",
         )
     split = "test" if all(tested) else "validation"
-    return tuple(f"eval/{split}/{name}" for name in DEFAULT_METRICS)
+    chosen = all(f"eval/{split}/{CHOSEN}accuracy" in run.metrics for run in runs)
+    return tuple(f"eval/{split}/{CHOSEN if chosen else ''}{name}" for name in DEFAULT_METRICS)
 
 
 def report(runs: Sequence[Run], vary: str, metrics: Sequence[str]) -> str:

@@ -22,6 +22,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from kdaug_jax import data, metrics
+from kdaug_jax.data.contents import split_digest
+from kdaug_jax.data.recorded import data_changes, refuse_changes
 from kdaug_jax.errors import ConfigError, UserError, suggest
 from kdaug_jax.evaluation.data_sets import read_options
 from kdaug_jax.experiment import config as configs
@@ -181,6 +183,11 @@ def rank(options: argparse.Namespace, say: Callable[[str], None]) -> list[Ranked
     section = stored["config"]["data"]
     reading = read_options({**defaults("data"), **section}, say)
     dataset = data.load(section["source"], {"train": section["train"]}, reading)
+    split = dataset.splits["train"]
+    recognised = {"examples": len(split), "digest": split_digest(split)}
+    now = {"class_names": list(dataset.class_names), "splits": {"train": recognised}, "sets": {},
+           "files": {}}
+    refuse_changes(section["source"], data_changes(stored, now), "or train again")
     info = views.with_crops(
         data.describe(dataset), {text: text for text in options.view}, "auto"
     )
@@ -190,7 +197,6 @@ def rank(options: argparse.Namespace, say: Callable[[str], None]) -> list[Ranked
     teacher = networks.build_network(TEACHER, configs.network(**frozen), info, 1, 0, "float32")
     variables = load("WORKDIR", teacher, info, say)
     variables = sharding.put_whole(sharding.make_mesh(1, options.batch), variables)
-    split = dataset.splits["train"]
     for text in options.view:
         _view_spec(text, info, 1)  # refuse a view before the first is measured
     if len(split) < 4 * options.group:

@@ -103,7 +103,7 @@ def evaluate_run(
             "order its classes as classes.json has them",
         )
     info = views.with_crops(info, configs.view_texts(stored["config"]), full["data"]["crop"])
-    human = load_human(full["eval"]["human"], dataset)
+    human = load_human(full["eval"]["human"], dataset, console.say)
     # The last batch is filled up, so any number of devices shares any batch.
     mesh = sharding.make_mesh(full["mesh"]["data"], 0, group=full["mesh"]["model"])
     # Teachers and ensembles follow from the terms, which are those of the run.

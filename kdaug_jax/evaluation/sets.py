@@ -236,7 +236,7 @@ def _classes(
     number = {key: position for position, key in enumerate(keys)}
     if set(given) <= set(number) and len(number) == len(keys):
         return tuple(number[key] for key in given)
-    if len(keys) == IMAGENET_CLASSES and _in_standard_order(keys):
+    if len(keys) == IMAGENET_CLASSES and _in_standard_order(keys, trained):
         wnids = all(is_wordnet_id(key) for key in keys)
         if kind in PARTS and not wnids:
             return PARTS[kind]
@@ -250,15 +250,22 @@ def _classes(
     )
 
 
-def _in_standard_order(names: Sequence[str]) -> bool:
+def _in_standard_order(names: Sequence[str], full: Sequence[str]) -> bool:
     """Returns whether ImageNet's classes are in the order of their WordNet ids.
 
-    Numbers and ids show it; classes under other names are taken to have that order.
+    Numbers and ids show it; classes under other names are taken to have that order, unless they are
+    sorted, as folders are: "abacus" is not the first of them.
+
+    Args:
+      names: see `class_key`.
+      full: the whole names.
     """
     if all(is_wordnet_id(name) for name in names):
         return list(names) == sorted(names)
     digits = all(name.isdigit() for name in names)
-    return not digits or list(names) == list(data.numbered(len(names)))
+    if digits:
+        return list(names) == list(data.numbered(len(names)))
+    return list(full) != sorted(full)
 
 
 def _set_view(text: str, split: data.Split, info: Info) -> views.ViewSpec:

@@ -54,6 +54,8 @@ def _results_table(
         for predictor in evaluator.spec.predictors:
             network, branch = predictor.members[0]
             label = f"{network} ({architectures[network]})"
+            if networks[network].model.num_branches > 1:
+                label += f", branch {branch}"
             if predictor.term:
                 count = len(predictor.members)
                 weights = [

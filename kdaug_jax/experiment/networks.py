@@ -8,6 +8,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from einops import rearrange
 
 from kdaug_jax import rng
@@ -16,6 +17,7 @@ from kdaug_jax.experiment.context import StepContext
 from kdaug_jax.experiment.frozen import stored, tables
 from kdaug_jax.experiment.network import Network, create
 from kdaug_jax.models.batchnorm import Recorded
+from kdaug_jax.models.foreign.layouts import variants_of
 from kdaug_jax.models.variables import flatten, mismatches
 from kdaug_jax.runtime import weight_cuts
 from kdaug_jax.runtime.ordering import Ordering
@@ -112,7 +114,9 @@ def check_init(networks: Mapping[str, Network], size: tuple[int, int]) -> None:
       size: height and width of the stored images in pixels.
 
     Raises:
-      ConfigError: their variables have other names or shapes.
+      ConfigError: their variables have other names or shapes, or would answer otherwise in the
+        other network: for pixels that are normalised otherwise, in another variant of the
+        architecture, or for classes in another order.
     """
     for name, network in networks.items():
         if not network.init:
@@ -123,6 +127,38 @@ def check_init(networks: Mapping[str, Network], size: tuple[int, int]) -> None:
                 f"networks.{name}.init", f"the variables of '{network.init}' do not fit: {wrong}",
                 "use networks of the same architecture and as many BatchNorm branches",
             )
+        _check_same_arithmetic(f"networks.{name}", network, networks[network.init])
+
+
+def _check_same_arithmetic(where: str, network: Network, origin: Network) -> None:
+    """Raises ConfigError if equal variables answer otherwise in two networks of equal shapes."""
+    facts, start = network.facts, origin.facts
+    for field in ("mean", "std"):
+        if not np.allclose(facts[field], start[field], atol=0.01):
+            shown = ",".join(f"{value:g}" for value in start[field])
+            raise ConfigError(
+                f"{where}.init", f"'{network.init}' normalises with the {field} "
+                f"{_rounded(start[field])}, this network with {_rounded(facts[field])}",
+                f"set {where}.{field} to ({shown},)",
+            )
+    variants = [
+        (of["options"] or {}).get("variant", next(iter(variants_of(of["name"])), ""))
+        for of in (facts, start)
+    ]
+    if variants[0] != variants[1]:
+        raise ConfigError(
+            f"{where}.init", f"'{network.init}' is of variant '{variants[1]}', this network of "
+            f"'{variants[0]}'", f"set {where}.options.variant to '{variants[1]}'",
+        )
+    if start.get("class_order"):
+        raise ConfigError(
+            f"{where}.init", f"the classes of '{network.init}' are in another order, and its "
+            "weights would name the wrong ones", "leave init out, or start from another network",
+        )
+
+
+def _rounded(values: Sequence[float]) -> str:
+    return "(" + ", ".join(f"{value:.2f}" for value in values) + ")"
 
 
 def start(

@@ -103,7 +103,7 @@ def plan_run(
     programs = build_programs(_locate(full, directory), info)
     first = programs[0]
     check_evaluation(full, programs, info, first.networks)
-    human = load_human(full["eval"]["human"], dataset)
+    human = load_human(full["eval"]["human"], dataset, say)
     compares = [
         name for name in full["eval"]["metrics"] if resolve_metric(name).needs == "teacher"
     ]

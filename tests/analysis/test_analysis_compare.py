@@ -256,3 +256,14 @@ def test_members_that_failed_are_left_out(tmp_path, capsys):
     run = write_run(tmp_path / "a", results, {"seed": 0})
     status, text = compared(capsys, run, "--vary=seed")
     assert status == 0 and f"{run}: seed=2 was not finite at step 7 (terms.kd): left out" in text
+
+
+def test_the_chosen_branch_is_compared(tmp_path, capsys):
+    results = {
+        f"seed={seed}": {**row(0.1, 2.0), "eval/test/chosen/accuracy": 0.7 + seed / 10,
+                         "eval/test/chosen/nll": 0.5}
+        for seed in (0, 1)
+    }
+    run = write_run(tmp_path / "a", results, {"seed": 0})
+    status, text = compared(capsys, run, "--vary=seed")
+    assert status == 0 and "eval/test/chosen/accuracy, seed 1 against 0: +10.00 points" in text

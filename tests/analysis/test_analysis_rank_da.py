@@ -1,4 +1,6 @@
 import io
+import json
+import shutil
 
 import numpy as np
 import pytest
@@ -106,3 +108,13 @@ def test_policies_go_through_the_epochs_of_the_run(teacher, capsys, monkeypatch)
     )
     assert ranked(capsys, teacher, "cutout(8)", "--epochs=2", "--group=40")[0] == 0
     assert epochs == [0] * 5 + [3] * 5
+
+
+def test_data_that_changed_since_the_teacher_was_trained(teacher, tmp_path, capsys):
+    run = shutil.copytree(teacher, tmp_path / "run")
+    stored = json.loads((run / "config.json").read_text())
+    stored["data"]["splits"]["train"]["digest"] = "other"
+    (run / "config.json").write_text(json.dumps(stored))
+    status, out, err = ranked(capsys, run, "flip")
+    assert status == 3 and out == ""
+    assert "changed since the run was started (train: names, labels, sizes or bytes of its" in err

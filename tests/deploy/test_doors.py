@@ -96,6 +96,7 @@ def test_steps_and_the_kept_best(sweep):
         loaded = load_one(f"{sweep}@{first}@{step}", say=print)
         assert loaded.card.step == step
     kept = load_one(f"{sweep}@{first}@best", say=print)
+    assert "best by the mean of all members" in kept.state  # not that of this member alone
     assert kept.card.step == best and alike(leaves(kept), leaves(
         load_one(f"{sweep}@{first}@step={best}", say=print)
     ))

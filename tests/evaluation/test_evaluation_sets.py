@@ -339,6 +339,10 @@ def test_classes_of_sets_of_imagenet(place, tmp_path):
         for names in (WNIDS, words, numbers, plain):
             assert classes_of(place, source, names) == ()
     assert classes_of(place, f"imagenetsketch:{sketch}", WNIDS[::-1]) == tuple(range(999, -1, -1))
+    # Folders of words are sorted by them, which is not the order of the 1,000.
+    for source in (f"imagenetv2:{second}", f"imagenetsketch:{sketch}", f"imagenetr:{root}"):
+        with pytest.raises(ConfigError, match="'s' has a class '(0|n\\d+)', which the training"):
+            classes_of(place, source, tuple(sorted(plain)))
     with pytest.raises(ConfigError, match="'s' has a class '0', which the training data have not"):
         classes_of(place, f"imagenetv2:{second}", WNIDS[::-1])
 

@@ -5,6 +5,7 @@ import json
 import re
 import shutil
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -15,7 +16,7 @@ from kdaug_jax.errors import CheckpointError, ConfigError, DataError, NonFiniteE
 from kdaug_jax.evaluation.evaluate_run import evaluate_run
 from kdaug_jax.experiment import config as configs
 from kdaug_jax.runtime import manifest, workdir
-from kdaug_jax.training import loop
+from kdaug_jax.training import failures, loop
 from tests.conftest import tiny_config
 
 # Fixed, so that changed pixels do not show in the config.
@@ -119,6 +120,7 @@ def test_other_data_are_evaluated_by_name(run):
     assert results[""]["eval/arrays_other_test/accuracy"] == before[""]["eval/test/accuracy"]
     kept = json.loads((run / "evaluations.json").read_text())["arrays:other,test"]
     assert kept["results"] == results and kept["data"]["examples"] == 40
+    assert [kept["step"]] == manifest.steps(run / "checkpoints")[-1:]
     assert json.loads((run / "results.json").read_text()) == before
     half = evaluate_run(made, run, eval_data="arrays:other,test[:50%]", stream=console)
     assert set(half[""]) == {"eval/arrays_other_test_50/accuracy", "eval/arrays_other_test_50/nll"}
@@ -302,3 +304,16 @@ def test_a_directory_that_is_moved_while_the_run_writes(tmp_path, monkeypatch):
     assert not (tmp_path / "run").exists()
     monkeypatch.undo()
     train(config(), tmp_path / "moved")
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_a_state_that_is_not_finite_anywhere_is_known(value):
+    state = {
+        "a": np.full((3, 5, 7), 3e38, np.float32), "none": np.zeros(0, np.float32),
+        "count": np.arange(4), "half": np.ones(1000, jnp.bfloat16),
+    }
+    assert failures.all_finite(state)
+    for name, place in (("a", 0), ("a", 50), ("a", 104), ("half", 0), ("half", 999)):
+        damaged = {key: array.copy() for key, array in state.items()}
+        damaged[name].reshape(-1)[place] = value
+        assert not failures.all_finite(damaged)

@@ -103,6 +103,7 @@ def test_the_console_shows_branches_ensemble_and_weights(finished):
     text = finished[2]
     for part in ("student, BatchNorm branch 2", "joint of 3 (0.", "chosen on validation: branch_"):
         assert part in text
+    assert "student (tiny), branch 0 " in text
     rows = [line for line in text.splitlines() if line.startswith("joint of 3")]
     weights = [float(word) for word in rows[-1].split("(")[1].split(")")[0].split()]
     assert len(weights) == 3 and sum(weights) == pytest.approx(1, abs=0.02)

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
-from kdaug_jax import metrics
+from kdaug_jax import data, metrics
 from kdaug_jax.errors import ConfigError, DataError
 from kdaug_jax.evaluation.build import lowest_is_best
+from kdaug_jax.evaluation.data_sets import load_human
 from kdaug_jax.evaluation.evaluate_run import evaluate_run
 from kdaug_jax.evaluation.metric_table import METRICS
 from kdaug_jax.evaluation.run import evaluate_state, variables_of
@@ -296,6 +297,19 @@ def test_a_file_of_peoples_answers_that_does_not_fit(distilled, tmp_path, array,
     section = dict(metrics=(*BASE, "human"), human=str(path), views=())
     with pytest.raises(DataError, match=message):
         plan_run(distilled(eval=section), tmp_path, print)
+
+
+def test_peoples_answers_in_another_order_are_told(tmp_path):
+    label = np.arange(60, dtype=np.int32) % 6
+    pair = np.zeros((60, 4, 4, 3), np.uint8), label
+    dataset = data.from_arrays({"test": pair}, tuple("abcdef"))
+    counts = 45 * np.eye(6, dtype=np.int64)[label] + 1
+    line = "eval.human: people's likeliest class is the label of {} % of the test images"
+    for columns, share, warned in ((range(6), 100.0, False), ((1, 2, 3, 4, 5, 0), 0.0, True)):
+        np.save(tmp_path / "human.npy", counts[:, list(columns)])
+        said = []
+        load_human(str(tmp_path / "human.npy"), dataset, said.append)
+        assert line.format(share) in said[0] and said[0].startswith("warning: ") == warned
 
 
 USER = "tests.training.metrics_of_a_user"

@@ -1,6 +1,8 @@
 """What a run starts from: networks that it trains first, and weights that it takes over."""
 
+import ast
 import io
+from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -8,6 +10,7 @@ import pytest
 
 from kdaug_jax.errors import ConfigError
 from kdaug_jax.experiment import config as configs
+from kdaug_jax.experiment.networks import Network, check_init
 from kdaug_jax.experiment.phases import build_programs
 from kdaug_jax.runtime import checkpoint
 from kdaug_jax.training import loop, teachers
@@ -82,6 +85,37 @@ def test_another_architecture_is_refused_by_path(frozen_teacher):
     networks = {**SAME, "teacher": configs.network("tiny_wide")}
     with pytest.raises(ConfigError, match=r"networks.student.init: the variables of 'teacher' do"):
         build_programs(distilled(networks=networks), INFO)
+
+
+def test_weights_that_would_answer_otherwise_are_refused(frozen_teacher):
+    """Equal shapes, but pixels are normalised otherwise."""
+    mean, std = (99.0, 98.0, 97.5), (50.0, 51.0, 52.0)
+    networks = {**SAME, "teacher": configs.network("tiny", mean=mean, std=std)}
+    for field, values in (("mean", mean), ("std", std)):
+        with pytest.raises(ConfigError, match=f"networks.student.init: 'teacher' normalises with "
+                           f"the {field} ") as caught:
+            build_programs(distilled(networks=networks), INFO)
+        advised = str(caught.value).rpartition(" to ")[2]  # as it is printed
+        networks["student"] = {**networks["student"], field: ast.literal_eval(advised)}
+        assert networks["student"][field] == values
+    build_programs(distilled(networks=networks), INFO)
+
+
+@pytest.mark.parametrize("start, message", [
+    (dict(options={"variant": "timm"}), "'teacher' is of variant 'timm', this network of 'tf'; set "
+     "networks.student.options.variant to 'timm'"),
+    (dict(class_order=[1, 0]), "the classes of 'teacher' are in another order"),
+])
+def test_networks_of_another_variant_or_order_of_classes_give_no_weights(start, message):
+    facts = {"name": "efficientnet_b0", "mean": (1.0,), "std": (1.0,), "options": {}}
+    shapes = {"params": {}, "batch_stats": {}}
+    model = SimpleNamespace(init=lambda key, size: shapes)
+    networks = {
+        "student": Network(model, True, "", facts, "teacher"),
+        "teacher": Network(model, False, "", {**facts, **start}),
+    }
+    with pytest.raises(ConfigError, match=message):
+        check_init(networks, (8, 8))
 
 
 def chain():
