@@ -46,6 +46,8 @@ _OTHERS: tuple[tuple[Callable[[int], bool], str], ...] = (
 _PATHS = (errno.EACCES, errno.EPERM, errno.ELOOP, errno.ENAMETOOLONG)
 # Bytes of a file's name: most file systems have 255, and suffixes must find room.
 LONGEST_NAME = 200
+# Bytes in which the record at the end of an archive lies, with the longest comment.
+_END_BYTES = 22 + (1 << 16)
 
 
 def open_file(path: str | os.PathLike[str], kind: str) -> BinaryIO:
@@ -265,6 +267,7 @@ def read_npz(path: str | os.PathLike[str], names: Sequence[str] | None = None) -
     """
     arrays = {}
     with open_file(path, "array") as file, zipfile.ZipFile(file) as archive:
+        _require_all(file, archive)
         for entry in archive.namelist():
             name = entry.removesuffix(".npy")
             with archive.open(entry) as member:  # which compares the two places of the name
@@ -276,9 +279,20 @@ def read_npz(path: str | os.PathLike[str], names: Sequence[str] | None = None) -
     return arrays
 
 
+def _require_all(file: BinaryIO, archive: zipfile.ZipFile) -> None:
+    """Validates that an archive names as many files as its end says; zipfile compares them not."""
+    file.seek(max(os.fstat(file.fileno()).st_size - _END_BYTES, 0))
+    end = file.read()
+    place = end.rfind(b"PK\5\6") + 10
+    count = int.from_bytes(end[place : place + 2], "little")
+    if count not in (len(archive.infolist()), 0xFFFF):
+        raise zipfile.BadZipFile(f"it names {len(archive.infolist())} of {count} files")
+
+
 def npz_names(path: str | os.PathLike[str]) -> list[str]:
     """Returns the names of the arrays of an .npz file; raises as `read_npz` does."""
     with open_file(path, "array") as file, zipfile.ZipFile(file) as archive:
+        _require_all(file, archive)
         for entry in archive.namelist():
             archive.open(entry).close()
         return [entry.removesuffix(".npy") for entry in archive.namelist()]

@@ -14,6 +14,7 @@ import numpy as np
 
 from kdaug_jax.data.dataset import Split
 from kdaug_jax.data.index import index_threads, kept_path, read_kept, write_kept
+from kdaug_jax.errors import DataError
 from kdaug_jax.images.decode import image_size
 from kdaug_jax.images.readers import FileReader
 
@@ -89,13 +90,16 @@ def _turned(reader: Any, row: int) -> str:
     if not hasattr(reader, "options"):
         return ""
     position = int(reader.rows[row])
-    file = (
-        os.path.join(reader.directory, reader.names[position]) if isinstance(reader, FileReader)
-        else io.BytesIO(reader.content(position))
-    )
     apply = reader.options.exif == "apply"
     other = reader.options._replace(exif="ignore" if apply else "apply")
-    if image_size(file, other) == tuple(reader.sizes[row]):
+    try:
+        file = (
+            os.path.join(reader.directory, reader.names[position])
+            if isinstance(reader, FileReader) else io.BytesIO(reader.content(position))
+        )
+        if image_size(file, other) == tuple(reader.sizes[row]):
+            return ""
+    except DataError:  # which is told when the image is needed
         return ""
     if apply:
         return " as its EXIF turns it, which data.exif='ignore' does not apply"

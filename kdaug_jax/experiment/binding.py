@@ -22,6 +22,9 @@ from kdaug_jax.errors import ArgumentError, ConfigError, suggest
 from kdaug_jax.registry import short_name
 from kdaug_jax.types import Info, Range
 
+# Letters of an expression that a message shows.
+LONGEST_SHOWN = 400
+
 
 def read_calls(where: str, text: str) -> list[tuple[str, list[Any], dict[str, Any]]]:
     """Reads `name(arguments)|name|...` as Python syntax, without running anything.
@@ -41,7 +44,8 @@ def read_calls(where: str, text: str) -> list[tuple[str, list[Any], dict[str, An
     _check_comments(where, text)
     try:
         return [_call(where, stage) for stage in _stages(text)]
-    except (SyntaxError, ValueError) as error:
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        text = text if len(text) <= LONGEST_SHOWN else text[:LONGEST_SHOWN] + "…"
         if "\n" in text.strip():
             raise ConfigError(
                 where, f"cannot read {text!r}, which has a line break outside of brackets",

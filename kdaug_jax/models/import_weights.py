@@ -275,10 +275,12 @@ def _compare(file: Path, card: ModelCard, variables: Mapping[str, Any]) -> str:
 
     form = "save image u8[N,H,W,3] (RGB) and logits f32[N,C] with np.savez"
     try:
-        stored = read_npz(path)
-        image, expected = stored["image"], stored["logits"]
+        stored = read_npz(path, ("image", "logits"))
     except Exception as error:  # zip and NumPy raise any exception at damaged bytes
         raise refuse(f"cannot be read ({shown(str(error))})", form) from None
+    if missing := [name for name in ("image", "logits") if name not in stored]:
+        raise refuse(f"has no {missing[0]}", form)
+    image, expected = stored["image"], stored["logits"]
     if image.ndim != 4 or image.shape[3] != 3 or image.dtype not in (np.uint8, np.float32):
         raise refuse(f"has images {image.dtype}{list(image.shape)}", form)
     if expected.shape != (len(image), card.num_classes) or expected.dtype.kind != "f":

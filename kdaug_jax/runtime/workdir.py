@@ -510,7 +510,7 @@ def read_fields(path: Path, *, require: bool = False) -> dict[str, Any] | None:
 
     Args:
       path: the working directory.
-      require: whether it must be of this minor version.
+      require: whether it must be complete and of this minor version.
 
     Raises:
       ConfigError: it is not of this package, or is damaged.
@@ -524,7 +524,8 @@ def read_fields(path: Path, *, require: bool = False) -> dict[str, Any] | None:
         if require and "config" in stored:
             require_version(file, version, "train again in a new --workdir")
     fields = _fields(file, stored)
-    if wrong := next((name for name, fits in _RECORD.items() if not fits(fields.get(name))), ""):
+    needed = [name for name in _RECORD if require or name == "config" or name in fields]
+    if wrong := next((name for name in needed if not _RECORD[name](fields.get(name))), ""):
         raise ConfigError(
             str(file), f"is not of this package (it has no '{wrong}' of a run)",
             "name the directory of a run",

@@ -12,7 +12,7 @@ from PIL import Image
 
 from kdaug_jax import data
 from kdaug_jax.data.recorded import class_changes
-from kdaug_jax.data.sources import idx
+from kdaug_jax.data.sources.idx import read as read_idx
 from kdaug_jax.deploy import artifact, predict
 from kdaug_jax.errors import ConfigError, DataError, distinct
 from kdaug_jax.evaluation.evaluate_run import evaluate_run
@@ -140,7 +140,7 @@ def test_bombs_are_told_by_their_size(tmp_path, monkeypatch):
     path = tmp_path / "train-images-idx3-ubyte.gz"
     path.write_bytes(gzip.compress(content, 1))
     with pytest.raises(DataError, match="holds 25 bytes; its header says 24: fetch it again"):
-        idx.read(path, 3)
+        read_idx(path, 3)
     monkeypatch.setattr("kdaug_jax.images.decode.MAX_PIXELS", 40)
     save(tmp_path / "a.png", (6, 8))
     card = ModelCard("tiny", 2, (8, 6), (0.0,) * 3, (1.0,) * 3)

@@ -274,7 +274,7 @@ def test_files_to_compare_with(tmp_path):
         return str(caught.value)
 
     for arrays, message in (
-        (dict(image=images()), "cannot be read ('logits is not a file in the archive')"),
+        (dict(image=images()), "has no logits; save image"),
         (dict(image=images()[..., :1], logits=np.zeros((3, 5))), "has images uint8[3, 33, 33, 1]"),
         (dict(image=images(), logits=np.zeros((2, 5))), "has logits float64[2, 5]"),
         (dict(image=images(), logits=np.ones((3, 5))), "logits differ by at most"),

@@ -170,7 +170,8 @@ def _columns(path: Path, options: ReadOptions) -> Columns:
         raise DataError(
             str(path), f"column '{label}' is {types[label]}", "integers or texts are wanted"
         )
-    names = tuple(map(str, features.get(label, {}).get("names", ())))
+    names = features.get(label, {}).get("names", ())
+    names = tuple(map(str, names)) if isinstance(names, list) else ()
     if _is_text(types[label]) and kinds[label] == "ClassLabel":
         raise DataError(
             str(path), f"column '{label}' is {types[label]}, and the schema says ClassLabel",
@@ -279,12 +280,14 @@ def _described_in_readme(file: Path, label: str) -> Iterator[tuple[str, tuple[st
         features = info.get("features") if isinstance(info, dict) else None
         for feature in features if isinstance(features, list) else ():
             kind = feature.get("dtype") if isinstance(feature, dict) else None
-            names = kind.get("class_label", {}).get("names") if isinstance(kind, dict) else None
-            if feature.get("name") != label or not names:
+            classes = kind.get("class_label") if isinstance(kind, dict) else None
+            names = classes.get("names") if isinstance(classes, dict) else None
+            if not names or feature.get("name") != label:
                 continue
-            if isinstance(names, dict):
+            if isinstance(names, dict) and all(str(number).isdecimal() for number in names):
                 names = [names[number] for number in sorted(names, key=int)]
-            yield str(info.get("config_name", "")), tuple(map(str, names))
+            if isinstance(names, list):
+                yield str(info.get("config_name", "")), tuple(map(str, names))
 
 
 def _labels(paths: list[Path], columns: Columns) -> np.ndarray:

@@ -12,7 +12,7 @@ import numpy as np
 from kdaug_jax import models
 from kdaug_jax.errors import CheckpointError, ConfigError
 from kdaug_jax.models.foreign import opened, safetensors_file, torch_file
-from kdaug_jax.models.foreign.layouts import blocks_by_stage, layout_of, plain_names, prefix_of
+from kdaug_jax.models.foreign.layouts import blocks_by_stage, layout_of, plain_names, unknown_prefix
 from kdaug_jax.models.foreign.safetensors_file import State, below, shown
 from kdaug_jax.models.variables import flatten, mismatches, unflatten
 from kdaug_jax.models.weights import rename, same_name, to_torch
@@ -103,7 +103,7 @@ def convert(
     roots = {name.partition(".")[0] for name in expected} | {"_conv_stem", "_blocks", "_fc"}
     counts = blocks_by_stage(narrow)
     named = plain_names(dict(state), counts, roots)
-    if prefix := prefix_of(state, named):
+    if prefix := unknown_prefix(state, roots):
         say(f"{where}: all names begin with '{shown(prefix)}', which is left out")
     sets = _sets(named, counts, roots, expected)
     if len(sets) > 1:

@@ -182,15 +182,10 @@ def plain_names(
     Returns:
       The same arrays without names of wrappers and without their counters or BatchNorm's.
     """
+    prefix = _prefix(state, roots)
     named = {
-        name: array for name, array in state.items()
-        if name.rpartition(".")[2] not in _COUNTERS
+        name.removeprefix(prefix): array for name, array in state.items() if not _is_counter(name)
     }
-    while len(first := {name.partition(".")[0] for name in named}) == 1 and (
-        all("." in name for name in named) and not first & set(roots)
-        and (roots or first & set(_WRAPPERS))
-    ):
-        named = {name.partition(".")[2]: array for name, array in named.items()}
     without = {_unwrapped(name): array for name, array in named.items()}
     named = without if len(without) == len(named) else named
     if counts and is_torchvision_efficientnet(named):
@@ -200,17 +195,31 @@ def plain_names(
     return named
 
 
-def prefix_of(state: State, named: State) -> str:
-    """Returns the prefix of all names in a file that `plain_names` left out, but for wrappers'.
+def unknown_prefix(state: State, roots: Collection[str]) -> str:
+    """Returns the prefix of all names that `plain_names` leaves out; "" for that of a wrapper.
 
     Args:
-      state: arrays by the names of the file.
-      named: what `plain_names` made of them, in the same order.
+      state: arrays by the names of a file.
+      roots: see `plain_names`.
     """
-    kept = [name for name in state if name.rpartition(".")[2] not in _COUNTERS]
-    first, plain = next(iter(kept), ""), next(iter(named), "")
-    prefix = first.removesuffix(plain) if first.endswith("." + plain) else ""
+    prefix = _prefix(state, roots)
     return "" if set(prefix.split(".")) <= {*_WRAPPERS, ""} else prefix
+
+
+def _prefix(state: State, roots: Collection[str]) -> str:
+    """Returns what all names but counters' begin with, up to the first of `roots`."""
+    names, prefix = [name for name in state if not _is_counter(name)], ""
+    while len(first := {name.partition(".")[0] for name in names}) == 1 and (
+        all("." in name for name in names) and not first & set(roots)
+        and (roots or first & set(_WRAPPERS))
+    ):
+        prefix += first.pop() + "."
+        names = [name.partition(".")[2] for name in names]
+    return prefix
+
+
+def _is_counter(name: str) -> bool:
+    return name.rpartition(".")[2] in _COUNTERS
 
 
 def is_torchvision_efficientnet(names: Collection[str]) -> bool:

@@ -49,9 +49,11 @@ def read_names(where: str, path: Path) -> tuple[str, ...]:
             listed = parse_json(text)
         except ValueError as error:
             raise refuse(f"begins like JSON, but cannot be read ({error})") from None
-        names = _of_json(listed)
-    else:
-        names = _of_lines(text.rstrip().split("\n"))
+    try:
+        is_json = start in ("[", "{")
+        names = _of_json(listed) if is_json else _of_lines(text.rstrip().split("\n"))
+    except ValueError as error:  # of a number of thousands of digits
+        raise refuse(f"cannot be read ({error})") from None
     if isinstance(names, str):
         raise refuse(names)
     names = [name.strip() for name in names]

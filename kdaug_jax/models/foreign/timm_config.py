@@ -76,8 +76,7 @@ def read_config(weights: Path) -> TimmConfig | None:
         )
 
     architecture = stored["architecture"].partition(".")[0]
-    nested = stored.get("pretrained_cfg")
-    facts = {**stored, **(nested if isinstance(nested, dict) else {})}
+    facts = {**stored, **_table(stored.get("pretrained_cfg"))}
     known = next(
         (match.expand(ours), variant) if match else None for match, ours, variant in _matches(
             architecture
@@ -86,7 +85,7 @@ def read_config(weights: Path) -> TimmConfig | None:
     if known is None:
         raise refuse(f"'{shown(architecture)}', which is no network here")
     changed = {
-        name: value for name, value in dict(stored.get("model_args") or {}).items()
+        name: value for name, value in _table(stored.get("model_args")).items()
         if name not in _HARMLESS and (name, value) != ("in_chans", 3)
     }
     if stored.get("global_pool", "avg") not in ("avg", ""):
@@ -108,6 +107,10 @@ def is_unread(weights: Path) -> bool:
     return (weights.parent / CONFIG).is_file() and read_config(weights) is None
 
 
+def _table(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
 def _matches(architecture: str) -> Any:
     """Yields (match, our name, variant) of the first pattern that fits, or (None, "", "")."""
     for pattern, ours, variant in _NAMES:
@@ -119,13 +122,13 @@ def _matches(architecture: str) -> Any:
 def _numbers(values: Any) -> tuple[float, ...]:
     is_list = isinstance(values, list) and len(values) == 3
     return tuple(map(float, values)) if is_list and all(
-        type(value) in (int, float) for value in values
+        type(value) in (int, float) and abs(value) < 1e9 for value in values
     ) else ()
 
 
 def _is_size(size: Any) -> bool:
     return isinstance(size, list) and len(size) == 3 and all(
-        type(side) is int and side > 0 for side in size
+        type(side) is int and 0 < side < 1 << 16 for side in size
     )
 
 
