@@ -49,7 +49,6 @@ def attacked(words, number=None, after=0.0):
     with subprocess.Popen(
         words, cwd=ROOT, text=True, env=environment,
         stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     ) as process:
         if number is not None:
             try:
