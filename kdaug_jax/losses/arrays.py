@@ -119,6 +119,21 @@ def pooled_alike(a: jax.Array, b: jax.Array) -> tuple[jax.Array, jax.Array]:
     return tuple(pool_to(x.astype(jnp.float32), side) for x in (a, b))
 
 
+def need_same_examples(*features: jax.Array) -> None:
+    """Validates that features are of as many examples: one would be compared with all others.
+
+    Args:
+      *features: `[B,...]`.
+
+    Raises:
+      ArgumentError: they are not.
+    """
+    counts = {feature.shape[0] for feature in features}
+    if len(counts) > 1:
+        shapes = " and ".join(str(list(feature.shape)) for feature in features)
+        raise ArgumentError(f"got features {shapes}", "they must be of the same examples")
+
+
 def need_maps(*features: jax.Array) -> None:
     """Validates that features are batches of maps.
 
@@ -126,8 +141,9 @@ def need_maps(*features: jax.Array) -> None:
       *features: `[B,H,W,C]`.
 
     Raises:
-      ArgumentError: a feature has another number of axes.
+      ArgumentError: a feature has another number of axes, or other examples.
     """
+    need_same_examples(*features)
     for feature in features:
         if feature.ndim != 4:
             raise ArgumentError(

@@ -13,6 +13,7 @@ from kdaug_jax.losses.arrays import (
     matmul,
     need_equal,
     need_maps,
+    need_same_examples,
     normalized,
     pooled_alike,
 )
@@ -70,6 +71,7 @@ def at(student: jax.Array, teacher: jax.Array, *, p: int = 2) -> jax.Array:
 
     Source: Zagoruyko and Komodakis 2017, "Paying More Attention to Attention", eq. 2.
     """
+    need_same_examples(student, teacher)
     if p < 1:
         raise ArgumentError(f"got p={p}", "must be at least 1")
     s, t = (attention(maps, p) for maps in pooled_alike(student, teacher))
@@ -93,6 +95,7 @@ def nst(student: jax.Array, teacher: jax.Array) -> jax.Array:
 
     Source: Huang and Wang 2017, "Like What You Like", with the polynomial kernel.
     """
+    need_same_examples(student, teacher)
     s, t = (_channels(maps) for maps in pooled_alike(student, teacher))
 
     def kernel(a, b):
@@ -200,6 +203,7 @@ def factor_distance(student: jax.Array, teacher: jax.Array) -> jax.Array:
 
     Source: Kim et al. 2018, "Paraphrasing Complex Network", as in RepDistiller.
     """
+    need_same_examples(student, teacher)
     s, t = (attention(maps, 2) for maps in pooled_alike(student, teacher))
     return jnp.mean(jnp.abs(s - t), axis=-1)
 

@@ -11,7 +11,14 @@ import jax
 import jax.numpy as jnp
 
 from kdaug_jax.errors import ArgumentError
-from kdaug_jax.losses.arrays import flat, huber, matmul, need_equal, normalized
+from kdaug_jax.losses.arrays import (
+    flat,
+    huber,
+    matmul,
+    need_equal,
+    need_same_examples,
+    normalized,
+)
 from kdaug_jax.types import NonNegative
 
 
@@ -60,6 +67,7 @@ def rkd_distance(student: jax.Array, teacher: jax.Array) -> jax.Array:
 
     Source: Park et al. 2019, "Relational Knowledge Distillation", section 3.2.1.
     """
+    need_same_examples(student, teacher)
     _need(2, student)
     other = ~jnp.eye(student.shape[0], dtype=bool)
 
@@ -85,6 +93,7 @@ def rkd_angle(student: jax.Array, teacher: jax.Array) -> jax.Array:
 
     Source: Park et al. 2019, "Relational Knowledge Distillation", section 3.2.2.
     """
+    need_same_examples(student, teacher)
     _need(3, student)
     return jnp.mean(huber(_cosines(student) - _cosines(teacher)))
 
@@ -132,6 +141,7 @@ def rkd_role_parts(student: jax.Array, teacher: jax.Array) -> tuple[jax.Array, j
     Returns:
       Two `f32[]`.
     """
+    need_same_examples(student, teacher)
     _need(3, student)
     rows = [_unit(features) for features in (student, teacher)]
 
@@ -184,6 +194,7 @@ def sp(student: jax.Array, teacher: jax.Array) -> jax.Array:
 
     Source: Tung and Mori 2019, "Similarity-Preserving Knowledge Distillation", eq. 2-4.
     """
+    need_same_examples(student, teacher)
     _need(2, student)
     return jnp.mean(jnp.square(_gram(student) - _gram(teacher)))
 
@@ -210,6 +221,7 @@ def pkt(student: jax.Array, teacher: jax.Array, *, eps: float = 1e-7) -> jax.Arr
     Source: Passalis and Tefas 2018, "Learning Deep Representations with Probabilistic Knowledge
     Transfer".
     """
+    need_same_examples(student, teacher)
     _need(2, student)
     q, p = (_neighbours(features, eps) for features in (student, teacher))
     return jnp.mean(p * jnp.log((p + eps) / (q + eps)))

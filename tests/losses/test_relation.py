@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from jax.test_util import check_grads
 
-from kdaug_jax.losses import relation
+from kdaug_jax.errors import ArgumentError
+from kdaug_jax.losses import feature, relation
 
 RNG = np.random.default_rng(0)
 STUDENT, TEACHER = (jnp.asarray(RNG.normal(0, 1, (6, d)), jnp.float32) for d in (5, 7))
@@ -99,3 +100,13 @@ def test_cc_needs_equal_widths():
     with pytest.raises(ValueError) as caught:
         relation.cc(STUDENT, TEACHER)
     assert "the student has [5] and the teacher [7]" in caught.value.args[0]
+
+
+@pytest.mark.parametrize("loss", [
+    relation.rkd_distance, relation.rkd_angle, relation.rkd, relation.rkd_role, relation.sp,
+    relation.pkt, relation.cc, feature.at, feature.nst, feature.factor_distance,
+])
+def test_one_example_is_not_compared_with_all(loss):
+    student = jnp.ones((4, 3, 3, 2)) if loss.__module__.endswith("feature") else jnp.ones((4, 5))
+    with pytest.raises(ArgumentError, match=r"same examples|needs equal"):
+        loss(student, student[:1])
