@@ -110,4 +110,4 @@ def test_step_and_loop_stay_short_and_name_no_method(file, most):
 
 
 def test_main_stays_short():
-    assert len((ROOT / "main.py").read_text().splitlines()) < 80
+    assert len((ROOT / "main.py").read_text().splitlines()) <= 80

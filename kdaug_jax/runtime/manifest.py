@@ -37,7 +37,7 @@ def write(step_dir: Path) -> None:
 def lists(step_dir: Path, name: str) -> bool:
     """Returns whether the manifest of a step holds the sum of a file."""
     try:
-        return name in json.loads((step_dir / MANIFEST).read_text())
+        return name in read_json(step_dir / MANIFEST)
     except (OSError, ValueError, TypeError):
         return False
 
