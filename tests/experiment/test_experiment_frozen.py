@@ -222,11 +222,11 @@ def test_damaged_tables(tmp_path):
     content = path.read_bytes()
     for cut in (0, 10, 100, len(content) - 30):
         path.write_bytes(content[:cut])
-        with pytest.raises(CheckpointError, match="cannot be read as .npz"):
+        with pytest.raises(CheckpointError, match="cannot be read as .npz" if cut else "is empty"):
             tables.read(path)
     with open(path, "wb") as file:
         np.save(file, np.zeros((40, 4)))
-    with pytest.raises(CheckpointError, match="it is one array without a name"):
+    with pytest.raises(CheckpointError, match="is one array without a name"):
         tables.read(path)
 
 

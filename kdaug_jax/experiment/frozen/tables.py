@@ -67,8 +67,8 @@ def _unchanged(path: Path) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
 
 @functools.lru_cache(maxsize=8)
 def _read(path: Path, *when: int) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
+    opened.kind_of(path)
     if path.suffix != ".npz":
-        opened.kind_of(path)
         arrays, metadata = safetensors_file.read(path)
         names = _listed(path, metadata.get("class_names"))
     else:
