@@ -45,7 +45,7 @@ _DAMAGE = (
 )
 _ORIENTATION = 0x0112
 # Tags of a TIFF that say what its levels mean.
-_BITS, _PHOTOMETRIC, _SAMPLE_FORMAT = 258, 262, 339
+_BITS, _PHOTOMETRIC, _COLOURS, _SAMPLE_FORMAT = 258, 262, 320, 339
 _WHITE_IS_ZERO, _SIGNED = 0, 2
 # EXIF's eight orientations; 1 is upright. From 5 on, width and height change places.
 _TURNS = {
@@ -297,6 +297,10 @@ def _eight_bits(image: Image.Image, where: str, index: int) -> Image.Image:
             where, f"image {index} has signed levels, whose range is not known",
             "store it with 8 bits, unsigned",
         )
+    # Colours of a palette have 16 bits. Those of some programs have 8, which Pillow makes black.
+    colours = np.asarray(tags.get(_COLOURS, (0,)))
+    if image.mode == "P" and 0 < colours.max() < 256:
+        image.putpalette(colours.reshape(3, -1).T.astype(np.uint8).tobytes())
     # 16-bit grey, whatever Pillow calls it: its own conversion clips at 255.
     if image.mode != "I" and not image.mode.startswith("I;16"):
         return image

@@ -355,6 +355,21 @@ def test_levels_of_a_tiff_mean_what_its_tags_say(bits):
         assert white[0, :, 0].tolist() == (255 - wanted).tolist()
 
 
+@pytest.mark.parametrize("factor", [1, 257])
+def test_a_palette_of_a_tiff_has_16_bits_or_8(factor):
+    """Pillow divides by 256 in any case, so that a palette of 8 bits is black."""
+    colours = np.random.RandomState(1).randint(0, 256, (256, 3))
+    image = Image.fromarray(RGB[..., 0]).convert("P")
+    image.putpalette(colours.astype(np.uint8).tobytes())
+    stored, ours = (
+        np.asarray(by * colours.T.ravel(), "<u2").tobytes() for by in (256, factor)
+    )
+    content = encoded(image, "TIFF")
+    assert content.count(stored) == 1
+    pixels = decode(content.replace(stored, ours), "a.tif", 0)
+    np.testing.assert_array_equal(pixels, colours[RGB[..., 0]])
+
+
 def test_signed_levels_of_a_tiff_are_refused():
     """As unsigned ones -1 would be white."""
     with pytest.raises(DataError, match="a.tif: image 3 has signed levels, whose range is not"):
