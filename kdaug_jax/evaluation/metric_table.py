@@ -16,6 +16,8 @@ from kdaug_jax import metrics, registry
 from kdaug_jax.errors import ArgumentError, ConfigError
 
 HIGHER, LOWER, NEITHER = "higher", "lower", ""
+# Types in which sums of batches add up.
+_SUMMED = (np.float32, np.int32, np.uint32)
 # Always measured, and reported where it is not 0.
 UNANSWERED = "unanswered"
 
@@ -60,7 +62,8 @@ class Metric(NamedTuple):
     """A metric: one row of the table, or a user's.
 
     Attributes:
-      sums: `sums(inputs, settings, before)`: a tree of sums that add up over batches.
+      sums: `sums(inputs, settings, before)`: a tree of sums that add up over batches, `f32`, `i32`
+        or `u32`.
       finish: `finish(sums, settings) -> {name: value}` on the host; numbers, and arrays for plots.
       better: of each number by name, whether `HIGHER` or `LOWER` values are better, or `NEITHER`;
         only numbers with a direction can be a criterion such as `checkpoint.best`.
@@ -297,7 +300,7 @@ def check_sums(name: str, metric: Metric, inputs: MetricInputs, settings: Settin
       settings: of the metrics.
 
     Raises:
-      ConfigError: the shapes of the sums are not those of a sum.
+      ConfigError: the shapes of the sums are not those of a sum, or their types hold no sum.
     """
 
     def traced(inputs: MetricInputs):
@@ -321,6 +324,13 @@ def check_sums(name: str, metric: Metric, inputs: MetricInputs, settings: Settin
             "eval.metrics", f"the sums of '{name}' have a shape that depends on the batch size",
             "sum over the rows where inputs.mask is True",
         )
+    # bfloat16 counts up to 256, float16 to 2,048, bytes wrap, and of truth values the sum is 1.
+    for leaf in jax.tree.leaves(few):
+        if leaf.dtype not in _SUMMED:
+            raise ConfigError(
+                "eval.metrics", f"the sums of '{name}' are {leaf.dtype}, which stops short in the "
+                "sum over batches", "sum in float32, as by jnp.sum(..., dtype=jnp.float32)",
+            )
 
 
 def numbers(values: Mapping[str, Any]) -> dict[str, float]:

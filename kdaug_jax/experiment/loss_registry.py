@@ -92,6 +92,7 @@ def _mean(
             f"{list(mask.shape)}",
             "return an array of one value an example, or of one value",
         )
+    value = value.astype(jnp.float32)  # a mean of bfloat16 has 8 bits
     return masked_mean(value, mask) if value.shape == mask.shape else jnp.mean(value)
 
 

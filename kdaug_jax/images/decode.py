@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from typing import BinaryIO, NamedTuple
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageFile, UnidentifiedImageError
 
 from kdaug_jax.errors import DataError
 from kdaug_jax.files import open_file
@@ -44,6 +44,9 @@ _DAMAGE = (
     struct.error, zlib.error,
 )
 _ORIENTATION = 0x0112
+# Tags of a TIFF that say what its levels mean.
+_BITS, _PHOTOMETRIC, _COLOURS, _SAMPLE_FORMAT = 258, 262, 320, 339
+_WHITE_IS_ZERO, _SIGNED = 0, 2
 # EXIF's eight orientations; 1 is upright. From 5 on, width and height change places.
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -107,7 +110,7 @@ def open_image(
     """Decodes one image of a format in `FORMATS`, whatever its suffix says.
 
     Grey images become three equal channels, palettes and CMYK are resolved as Pillow does, and
-    16-bit values keep their upper 8 bits. Colour profiles are not applied.
+    values of 12 or 16 bits keep their upper 8 bits. Colour profiles are not applied.
 
     Args:
       content: the file.
@@ -190,7 +193,7 @@ def _open(
     file: str | os.PathLike[str] | BinaryIO, where: str, index: int
 ) -> Iterator[Image.Image]:
     """Opens an image without decoding it, and closes it after the block."""
-    _ignore_warnings_of_pillow()
+    _set_up_pillow()
     with contextlib.ExitStack() as stack:
         if isinstance(file, str | os.PathLike):
             # Pillow leaves open what it refuses.
@@ -256,12 +259,15 @@ def _damaged(where: str, index: int, error: Exception) -> DataError:
     return DataError(where, f"image {index} is damaged ({what})", MEND)
 
 
-def _ignore_warnings_of_pillow() -> None:
-    """Silences warnings such as that of a broken EXIF block, which concern no pixel.
+def _set_up_pillow() -> None:
+    """Lets Pillow refuse what is cut off, and silences warnings that concern no pixel.
 
-    They would be errors where a user makes errors of warnings. `warnings.catch_warnings` is not
-    for threads, so the filter stays.
+    Libraries that a user imports switch `LOAD_TRUNCATED_IMAGES` on for the process: the rest of a
+    cut image would be grey without a word, though not in worker processes. Warnings, such as that
+    of a broken EXIF block, would be errors where a user makes errors of warnings.
+    `warnings.catch_warnings` is not for threads, so both settings stay.
     """
+    ImageFile.LOAD_TRUNCATED_IMAGES = False
     first = warnings.filters[0] if warnings.filters else ()
     if not first or getattr(first[3], "pattern", "") != _PILLOW:
         warnings.filterwarnings("ignore", module=_PILLOW)
@@ -285,11 +291,25 @@ def _eight_bits(image: Image.Image, where: str, index: int) -> Image.Image:
             where, f"image {index} has 32 bits a channel, whose range is not known",
             "store it with 8 bits",
         )
+    tags = image.tag_v2 if image.format == "TIFF" else {}
+    if _SIGNED in np.atleast_1d(tags.get(_SAMPLE_FORMAT, 1)):  # which Pillow reads as unsigned
+        raise DataError(
+            where, f"image {index} has signed levels, whose range is not known",
+            "store it with 8 bits, unsigned",
+        )
+    # Colours of a palette have 16 bits. Those of some programs have 8, which Pillow makes black.
+    colours = np.asarray(tags.get(_COLOURS, (0,)))
+    if image.mode == "P" and 0 < colours.max() < 256:
+        image.putpalette(colours.reshape(3, -1).T.astype(np.uint8).tobytes())
     # 16-bit grey, whatever Pillow calls it: its own conversion clips at 255.
     if image.mode != "I" and not image.mode.startswith("I;16"):
         return image
     levels = np.asarray(image)
-    grey = Image.fromarray((levels >> 8).astype(np.uint8))
+    # Pillow leaves 12-bit levels small, and turns levels that count from white only up to 8 bits.
+    bits = int(tags.get(_BITS, (16,))[0])
+    if tags.get(_PHOTOMETRIC) == _WHITE_IS_ZERO:
+        levels = (1 << bits) - 1 - levels
+    grey = Image.fromarray((levels >> (bits - 8)).astype(np.uint8))
     if "transparency" in image.info:
         clear = levels == image.info["transparency"]
         grey.putalpha(Image.fromarray(np.where(clear, 0, 255).astype(np.uint8)))

@@ -9,7 +9,7 @@ import zlib
 
 import numpy as np
 import pytest
-from PIL import Image, PngImagePlugin
+from PIL import Image, ImageFile, PngImagePlugin
 
 from kdaug_jax.errors import DataError
 from kdaug_jax.images.decode import (
@@ -49,6 +49,22 @@ def png(levels, depth, colour, transparent=b""):
         + (chunk(b"tRNS", transparent) if transparent else b"")
         + chunk(b"IDAT", zlib.compress(raw)) + chunk(b"IEND", b"")
     )  # fmt: skip
+
+
+def tiff(levels, bits, photometric=1, sample_format=1):
+    """A grey TIFF of one row, written by hand: Pillow cannot write all kinds."""
+    values = [int(level) & ((1 << bits) - 1) for level in levels]
+    if bits == 12:
+        pairs = zip(values[::2], values[1::2], strict=True)
+        body = b"".join((a << 12 | b).to_bytes(3, "big") for a, b in pairs)
+    else:
+        body = b"".join(value.to_bytes(bits // 8, "little") for value in values)
+    tags = {
+        256: len(values), 257: 1, 258: bits, 259: 1, 262: photometric, 273: 134, 277: 1, 278: 1,
+        279: len(body), 339: sample_format,
+    }  # fmt: skip
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags.items())
+    return b"II*\0" + struct.pack("<IH", 8, len(tags)) + entries + bytes(4) + body
 
 
 def oriented(number):
@@ -326,3 +342,43 @@ def test_text_chunks_of_a_png_do_no_harm():
     info = PngImagePlugin.PngInfo()
     info.add_text("Comment", "x" * 10_000, zip=True)
     np.testing.assert_array_equal(decode(encoded(Image.fromarray(RGB), pnginfo=info), "a", 0), RGB)
+
+
+@pytest.mark.parametrize("bits", [8, 12, 16])
+def test_levels_of_a_tiff_mean_what_its_tags_say(bits):
+    """Pillow leaves 12 bits at a sixteenth, and 16 bits that count from white inverted."""
+    levels = np.arange(0, 256, 17) << (bits - 8)
+    wanted = np.arange(0, 256, 17)
+    assert decode(tiff(levels, bits), "a.tif", 0)[0, :, 0].tolist() == wanted.tolist()
+    if bits != 12:  # which Pillow does not read
+        white = decode(tiff(levels, bits, photometric=0), "a.tif", 0)
+        assert white[0, :, 0].tolist() == (255 - wanted).tolist()
+
+
+@pytest.mark.parametrize("factor", [1, 257])
+def test_a_palette_of_a_tiff_has_16_bits_or_8(factor):
+    """Pillow divides by 256 in any case, so that a palette of 8 bits is black."""
+    colours = np.random.RandomState(1).randint(0, 256, (256, 3))
+    image = Image.fromarray(RGB[..., 0]).convert("P")
+    image.putpalette(colours.astype(np.uint8).tobytes())
+    stored, ours = (
+        np.asarray(by * colours.T.ravel(), "<u2").tobytes() for by in (256, factor)
+    )
+    content = encoded(image, "TIFF")
+    assert content.count(stored) == 1
+    pixels = decode(content.replace(stored, ours), "a.tif", 0)
+    np.testing.assert_array_equal(pixels, colours[RGB[..., 0]])
+
+
+def test_signed_levels_of_a_tiff_are_refused():
+    """As unsigned ones -1 would be white."""
+    with pytest.raises(DataError, match="a.tif: image 3 has signed levels, whose range is not"):
+        decode(tiff([-2, -1, 0, 1], 8, sample_format=2), "a.tif", 3)
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG"])
+def test_a_cut_image_is_refused_although_a_library_lets_pillow_load_it(kind, monkeypatch):
+    content = encoded(Image.fromarray(np.tile(RGB, (16, 16, 1))), kind)
+    monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True)
+    with pytest.raises(DataError, match="image 2 is damaged .*truncated"):
+        decode(content[: len(content) // 2], "cut", 2)

@@ -12,9 +12,9 @@ import pytest
 from kdaug_jax import data, registry
 from kdaug_jax.errors import ArgumentError, ConfigError
 from kdaug_jax.experiment import config as configs
-from kdaug_jax.experiment.loss_registry import resolve
+from kdaug_jax.experiment.loss_registry import as_term, resolve
 from kdaug_jax.experiment.phases import build_programs
-from kdaug_jax.losses import Term
+from kdaug_jax.losses import Loss, Term
 from kdaug_jax.losses.term import Context, TermInput
 from kdaug_jax.training.step import make_train_step
 from kdaug_jax.types import Outputs, View
@@ -123,3 +123,14 @@ def test_argument_names_are_roles_in_any_order(name_as):
     context = Context(None, None, INFO, 1)
     value, _, _ = term.apply({}, {}, (TermInput(*outputs, view),), context, scale=2.0)
     assert value == 6.0
+
+
+def test_values_of_low_precision_are_averaged_in_float32():
+    """A sum of 300 values in bfloat16 has 8 bits: off by up to 0.4 %."""
+    values = jnp.linspace(1.0, 7.0, 300, dtype=jnp.bfloat16)
+    term = as_term(Loss(lambda student: student[:, 0]))
+    rows = jnp.arange(300)
+    view = View(None, None, rows, rows, jnp.ones(300, bool))
+    item = TermInput(Outputs(values[:, None], {}), None, view, (), ())
+    value, _, _ = term.apply({}, {}, (item,), Context(None, None, INFO, 1))
+    np.testing.assert_allclose(value, np.asarray(values, np.float64).mean(), rtol=1e-6)

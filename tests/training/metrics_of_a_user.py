@@ -35,6 +35,15 @@ def per_example(inputs):
     return inputs.logits[:, 0], inputs.mask
 
 
+def half(inputs):
+    total, count = second_guess(inputs)
+    return total.astype(jnp.bfloat16), count
+
+
+def truths(inputs):
+    return jnp.any(inputs.mask), jnp.sum(inputs.mask, dtype=jnp.float32)
+
+
 def no_pair(inputs):
     return jnp.sum(inputs.logits)
 

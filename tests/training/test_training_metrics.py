@@ -339,6 +339,8 @@ def test_metrics_of_a_user_are_measured(evaluated):
     "name, message",
     [
         ("per_example", "eval.metrics: 'per_example' returned (float32[2], bool[2]); return (sum"),
+        ("half", "metrics_of_a_user:half' are bfloat16, which stops short in the sum over batches"),
+        ("truths", "truths' are bool, which stops short in the sum over batches; sum in float32"),
         ("no_pair", "eval.metrics: 'no_pair' returned float32[]; return (sum, count)"),
         ("two_arguments", "two_arguments' is no function of one argument; name a Metric, or a"),
         ("number", "number' is no function of one argument; name a Metric, or a function f(inputs"),
