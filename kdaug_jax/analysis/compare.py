@@ -79,7 +79,8 @@ def read_runs(
     Args:
       directories: working directories.
       vary: a config path that each run must have.
-      say: prints a line about each member that failed, which is left out.
+      say: prints a line about each member that failed, which is left out, and about each run that
+        was changed on its way.
 
     Returns:
       The runs, with their values at `vary` and their seeds.
@@ -96,6 +97,13 @@ def read_runs(
         if results is None or stored is None:
             raise ConfigError(str(directory), "holds no finished run", "train it to its end first")
         records[str(directory)] = stored
+        for change in stored.get("changes") or ():
+            changed = [str(line) for line in change["changed"]
+                       if not _ignored(str(line).partition(":")[0])]
+            if changed:
+                say(f"warning: {directory}: went on from step {change['step']:,} with other "
+                    f"settings ({'; '.join(changed)}), so its results are not those of its last "
+                    "ones alone")
         for member, metrics in results.items():
             if fault := metrics.get(FAILED):
                 say(f"{directory}: {member} was not finite at step {fault['step']} "

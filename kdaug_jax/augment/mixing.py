@@ -23,7 +23,7 @@ from kdaug_jax import rng
 from kdaug_jax.augment.partners import PARTNERS
 from kdaug_jax.augment.policies.policy import below
 from kdaug_jax.errors import ArgumentError, suggest
-from kdaug_jax.types import Fraction, Range, View
+from kdaug_jax.types import Fraction, Range, View, is_known
 
 ONE = 1 << 16  # a coefficient of 1
 PER = ("group", "example")
@@ -50,8 +50,15 @@ def mixup(
     Returns:
       `f32[B,H,W,C]`, pixel units, not rounded, and `f32[B,C]`.
 
+    Raises:
+      ArgumentError: the arrays are of other examples, the targets no rows, or `lam` is known not
+        to be 0..1.
+
     Source: Zhang et al. 2018 (mixup).
     """
+    _need_rows(image, target, partner)
+    if is_known(lam) and not ((np.asarray(lam) >= 0.0) & (np.asarray(lam) <= 1.0)).all():
+        raise ArgumentError(f"lam = {lam}", "must be 0..1, the share of the example itself")
     lam = jnp.broadcast_to(jnp.asarray(lam, jnp.float32), partner.shape)
     pixels = image.astype(jnp.float32)
     share = lam[:, None, None, None]
@@ -75,9 +82,15 @@ def cutmix(
       `[B,H,W,C]` of the image's dtype, and `f32[B,C]`; an example keeps the share
       1 - area / (H W) of its target.
 
+    Raises:
+      ArgumentError: the arrays are of other examples, the targets no rows, or the box is known not
+        to lie inside the image.
+
     Source: Yun et al. 2019 (CutMix).
     """
+    _need_rows(image, target, partner)
     height, width = image.shape[1:3]
+    _need_box(box, height, width)
     top, bottom, left, right = jnp.broadcast_to(box, (*partner.shape, 4)).T[:, :, None]
     rows, columns = jnp.arange(height)[None, :], jnp.arange(width)[None, :]
     across, down = (columns >= left) & (columns < right), (rows >= top) & (rows < bottom)
@@ -87,6 +100,37 @@ def cutmix(
     # In steps of 2^-23 the share and 1 less the share are exact, however a compiler fuses them.
     lam = jnp.rint(kept * np.float32(2.0**23 / (height * width))) * np.float32(2.0**-23)
     return mixed, _mix_target(target, partner, lam)
+
+
+def _need_rows(image: jax.Array, target: jax.Array, partner: jax.Array) -> None:
+    rows = image.shape[0]
+    if image.ndim != 4 or target.shape[:1] != (rows,) or partner.shape != (rows,):
+        raise ArgumentError(
+            f"got images {list(image.shape)}, targets {list(target.shape)} and partners "
+            f"{list(partner.shape)}", "must be [B,H,W,C], [B,C] and [B]",
+        )
+    if target.ndim != 2:
+        raise ArgumentError(
+            f"got targets {list(target.shape)}",
+            "must be class probabilities [B,C], as jax.nn.one_hot makes of class numbers",
+        )
+    if is_known(partner) and ((np.asarray(partner) < 0) | (np.asarray(partner) >= rows)).any():
+        raise ArgumentError("got a partner that is no row", f"must be 0..{rows - 1}")
+
+
+def _need_box(box: ArrayLike, height: int, width: int) -> None:
+    if not jnp.issubdtype(jnp.result_type(box), jnp.integer):
+        raise ArgumentError(f"got a box of {jnp.result_type(box)}", "must be whole pixels")
+    if not is_known(box):
+        return
+    top, bottom, left, right = np.moveaxis(np.asarray(box), -1, 0)
+    inside = (0 <= top) & (top <= bottom) & (bottom <= height)
+    inside &= (0 <= left) & (left <= right) & (right <= width)
+    if not inside.all():
+        raise ArgumentError(
+            f"got a box that does not lie in images of {width}×{height}",
+            "must be first row, row after the last, first column, column after the last",
+        )
 
 
 def _mix_target(target: jax.Array, partner: jax.Array, lam: jax.Array) -> jax.Array:

@@ -33,6 +33,8 @@ class Stage(NamedTuple):
       host: its row in `kdaug_jax.images.crops.CROPS`, which does the same on the host, bit for
         bit; "" if it runs on the device only. `check` and `size` of such a stage take a size of
         None, where images differ in size, and `size` returns None where they still do after it.
+      draws: whether it draws at random, so that images cannot be evaluated through it; policies
+        and stages that mix always do.
     """
 
     apply: Callable[..., Any]
@@ -41,3 +43,4 @@ class Stage(NamedTuple):
     size: Callable[[Mapping[str, Any], Size | None], Size | None] | None = None
     floats: bool = False
     host: str = ""
+    draws: bool = False

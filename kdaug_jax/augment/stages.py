@@ -144,27 +144,32 @@ def crop_center_stage(key: jax.Array, image: jax.Array, size: int) -> jax.Array:
     return plain_crop.crop_center(image, size)
 
 
-def _host_stage(kind: str, apply: Callable[..., jax.Array], floats: bool = False) -> Stage:
+def _host_stage(
+    kind: str, apply: Callable[..., jax.Array], floats: bool = False, draws: bool = False
+) -> Stage:
     """Returns the row of a stage that the host can carry out too, as `CROPS[kind]` says."""
 
     def check(arguments: Mapping[str, Any], size: Size | None) -> None:
         crops.check(crops.Crop(kind, arguments), size)
 
-    return Stage(apply, check=check, size=crops.CROPS[kind].size, floats=floats, host=kind)
+    size = crops.CROPS[kind].size
+    return Stage(apply, check=check, size=size, floats=floats, host=kind, draws=draws)
 
 
 STAGES: dict[str, Stage] = {
-    "pad_crop": Stage(crop.random_pad_crop, check=crop.check_pad_crop),
-    "flip": Stage(crop.random_flip),
-    "cutout": Stage(masks.random_cutout, check=masks.check_cutout),
-    "random_resized_crop": _host_stage("random_resized_crop", resized_crop.random_resized_crop),
-    "inception_crop": _host_stage("inception_crop", resized_crop.inception_crop),
+    "pad_crop": Stage(crop.random_pad_crop, check=crop.check_pad_crop, draws=True),
+    "flip": Stage(crop.random_flip, draws=True),
+    "cutout": Stage(masks.random_cutout, check=masks.check_cutout, draws=True),
+    "random_resized_crop": _host_stage(
+        "random_resized_crop", resized_crop.random_resized_crop, draws=True
+    ),
+    "inception_crop": _host_stage("inception_crop", resized_crop.inception_crop, draws=True),
     "center_crop": _host_stage("center_crop", center_crop_stage),
     "efficientnet_crop": _host_stage("efficientnet_crop", efficientnet_crop_stage, floats=True),
     "resize": _host_stage("resize", resize_stage),
     "resize_shorter": _host_stage("resize_shorter", resize_shorter_stage),
     "crop_center": _host_stage("crop_center", crop_center_stage),
-    "crop_random": _host_stage("crop_random", plain_crop.crop_random),
+    "crop_random": _host_stage("crop_random", plain_crop.crop_random, draws=True),
     "mixup": Stage(mixing.random_mixup, form="group", check=mixing.check_mixing, floats=True),
     "cutmix": Stage(mixing.random_cutmix, form="group", check=mixing.check_mixing),
     "mixup_or_cutmix": Stage(

@@ -299,12 +299,14 @@ def split_of_arrays(image: Any, label: Any, classes: int, where: str) -> Split:
       A `Split`.
 
     Raises:
-      DataError: another dtype or shape, unequal lengths, or labels as in `make_split`.
+      DataError: another dtype, unit or shape, unequal lengths, or labels as in `make_split`.
     """
     image = np.asarray(image)
     if image.dtype != np.uint8:
         values = f" from {image.min()} to {image.max()}" if image.size else ""
         raise DataError(where, f"images are {image.dtype}{values}", "uint8 0..255 is wanted")
+    if image.size and image.max() == 1:
+        raise DataError(where, "images hold 0 and 1 alone", "multiply them by 255")
     if image.ndim == 4 and image.shape[3] == 1:
         image = image[..., 0]
     if image.ndim == 3:

@@ -212,6 +212,11 @@ def check_input_view(inputs: views.ViewSpec) -> None:
                 f"eval.view.{call.role}", "depends on the epoch, and images are evaluated alike in "
                 "all of them", "leave it out; name a view of training in eval.views",
             )
+        if call.stage.draws or call.stage.form == "policy":
+            raise ConfigError(
+                f"eval.view.{call.role}", "draws at random, and an image has one answer",
+                "leave it out; name a view of training in eval.views",
+            )
 
 
 def _check_training_view(chain: Sequence[views.ViewSpec]) -> None:

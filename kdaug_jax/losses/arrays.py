@@ -11,10 +11,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from kdaug_jax.errors import ArgumentError
-from kdaug_jax.types import need_class_numbers
+from kdaug_jax.metrics.arguments import are_probabilities
+from kdaug_jax.types import is_known, need_class_numbers
 
 # Values that differ by less than this share of the largest may differ by rounding alone.
 ROUNDING = 16 * float(np.finfo(np.float32).eps)
+# How far shares of half precision may lie outside of 0..1.
+_TOLERANCE = 4e-3
 
 
 def matmul(a: jax.Array, b: jax.Array) -> jax.Array:
@@ -176,8 +179,10 @@ def need_logits(
 ) -> None:
     """Validates that logits and labels have the same classes and the same examples.
 
-    The values of class numbers are checked where they are known, outside of traced code. Traced
-    class numbers outside of 0..C-1 count as a label without any class: a one-hot row of zeros.
+    Values are checked where they are known, outside of traced code: of class numbers, of labels,
+    and whether logits are probabilities, whose softmax would be a distribution near the uniform.
+    Traced class numbers outside of 0..C-1 count as a label without any class: a one-hot row of
+    zeros.
 
     Args:
       student: `[...,C]`, logits.
@@ -185,16 +190,19 @@ def need_logits(
       labels: `f32[...,C]`, class probabilities, or `i32[...]`, class numbers.
 
     Raises:
-      ArgumentError: the numbers of classes or of examples differ, or a class number is out of
-        range.
+      ArgumentError: the numbers of classes or of examples differ, a class number or a label is
+        out of range, or probabilities are given in place of logits.
     """
     *batch, classes = student.shape
     if teacher is not None:
         _need_shape("the student has", "the teacher", student.shape, teacher.shape)
+        need_no_probabilities("the teacher", teacher)
+    need_no_probabilities("the student", student)
     if labels is None:
         return
     if not jnp.issubdtype(labels.dtype, jnp.integer):
         _need_shape("the logits have", "the labels", student.shape, labels.shape)
+        _need_shares(labels)
         return
     if list(labels.shape) != batch:
         raise ArgumentError(
@@ -215,6 +223,67 @@ def _need_shape(has: str, other: str, shape: tuple[int, ...], given: tuple[int, 
         f"{has} the shape {list(shape)} and {other} {list(given)}",
         "both must be of the same examples and classes",
     )
+
+
+def need_no_probabilities(whose: str, logits: jax.Array) -> None:
+    """Validates that known values are logits, and not what a softmax makes of them.
+
+    Args:
+      whose: for the message.
+      logits: `[...,C]`.
+
+    Raises:
+      ArgumentError: no value is negative and all rows sum to 1. Multiples of probabilities pass:
+        losses are tried on logits such as 10 times a one-hot row.
+    """
+    if not is_known(logits):
+        return
+    rows = np.asarray(logits).reshape(-1, logits.shape[-1])
+    if are_probabilities(rows) and abs(rows.sum(axis=1, dtype=np.float64).max() - 1.0) < _TOLERANCE:
+        raise ArgumentError(
+            f"{whose} has rows that are positive and sum to 1, so these are probabilities",
+            "give logits, or the logarithm of probabilities",
+        )
+
+
+def _need_shares(labels: jax.Array) -> None:
+    if not is_known(labels):
+        return
+    values = np.asarray(labels, np.float64)
+    wrong = ~((values >= -_TOLERANCE) & (values <= 1.0 + _TOLERANCE))
+    if wrong.any():
+        raise ArgumentError(
+            f"got a label that gives a class {values[wrong][0]:g}",
+            "must be class probabilities, 0..1, or class numbers",
+        )
+
+
+def need_number(
+    name: str, number: Any, low: float, high: float = np.inf, *, over: bool = False,
+    whole: bool = False,
+) -> None:
+    """Validates an option where its value is known, outside of traced code.
+
+    Args:
+      name: of the option.
+      number: what was given.
+      low: smallest legal value.
+      high: largest legal value.
+      over: whether `low` itself is not legal.
+      whole: whether fractions are not legal.
+
+    Raises:
+      ArgumentError: it is out of range.
+    """
+    if not is_known(number):
+        return
+    value = np.asarray(number)
+    fits = (value > low if over else value >= low) & (value <= high) & np.isfinite(value)
+    if fits.all() and not (whole and (value % 1).any()):
+        return
+    reach = f"more than {low:g}" if over else f"{low:g}..{high:g}"
+    kind = "a whole number " if whole else ""
+    raise ArgumentError(f"{name} = {number}", f"must be {kind}{reach}")
 
 
 def masked_mean(value: jax.Array, mask: jax.Array) -> jax.Array:

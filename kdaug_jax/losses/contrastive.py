@@ -7,10 +7,19 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from kdaug_jax.errors import ArgumentError
 from kdaug_jax.losses import adapters
-from kdaug_jax.losses.arrays import flat, masked_mean, matmul, normalized, over_groups
+from kdaug_jax.losses.arrays import (
+    flat,
+    masked_mean,
+    matmul,
+    need_number,
+    need_same_examples,
+    normalized,
+    over_groups,
+)
 from kdaug_jax.losses.lanes import take_along_rows
 from kdaug_jax.losses.sampling import (
     Strata,
@@ -21,7 +30,7 @@ from kdaug_jax.losses.sampling import (
     stratum_of,
 )
 from kdaug_jax.losses.term import Context, RowUpdate, Term, TermInput, merged, written
-from kdaug_jax.types import Fraction, Info, Positive
+from kdaug_jax.types import Fraction, Info, Positive, is_known
 
 Params = dict[str, Any]
 Inputs = tuple[TermInput, ...]
@@ -325,9 +334,21 @@ def info_nce(
     Returns:
       `f32[B]`.
 
+    Raises:
+      ArgumentError: the embeddings are of other examples, or known not to have the length 1, or the
+        labels are no class numbers.
+
     Source: van den Oord et al. 2018, "Representation Learning with Contrastive Predictive Coding",
     eq. 4.
     """
+    need_same_examples(student, teacher)
+    need_number("temperature", temperature, 0.0, over=True)
+    for whose, rows in (("student", student), ("teacher", teacher)):
+        _need_unit(whose, rows)
+    if ignore_same_class and labels.shape != student.shape[:1]:
+        raise ArgumentError(
+            f"got labels {list(labels.shape)}", f"must be class numbers {[len(student)]}"
+        )
     score = matmul(student, teacher.T) / jnp.asarray(temperature, jnp.float32)
     if ignore_same_class:
         same = (labels[:, None] == labels[None, :]) & ~jnp.eye(labels.shape[0], dtype=bool)
@@ -336,6 +357,17 @@ def info_nce(
     if not symmetric:
         return forward
     return 0.5 * (forward - jnp.diagonal(jax.nn.log_softmax(score, axis=0)))
+
+
+def _need_unit(whose: str, rows: jax.Array) -> None:
+    if not is_known(rows):
+        return
+    length = np.linalg.norm(np.asarray(rows, np.float64), axis=-1)
+    if ((np.abs(length - 1.0) > 1e-2) & (length > 0.0)).any():
+        raise ArgumentError(
+            f"the {whose}'s embeddings have lengths {length.min():.3g} to {length.max():.3g}",
+            "divide them by their lengths",
+        )
 
 
 def _info_nce_init(key, inputs: Inputs, info, *, dim, **options):

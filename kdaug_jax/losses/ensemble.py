@@ -50,8 +50,16 @@ def ensemble_logits(logits: jax.Array, mu: jax.Array) -> jax.Array:
     Returns:
       `f32[B,C]`.
 
+    Raises:
+      ArgumentError: there is not one weight for each view.
+
     Source: Li et al. 2021 (A2-Aug), eq. 7.
     """
+    if logits.ndim != 3 or mu.shape != logits.shape[:1]:
+        raise ArgumentError(
+            f"got logits {list(logits.shape)} and weights {list(mu.shape)}",
+            "must be [N,B,C] and [N], a weight for each view",
+        )
     detached = jax.lax.stop_gradient(logits).astype(jnp.float32)
     return jnp.sum(jax.nn.softmax(mu)[:, None, None] * detached, axis=0)
 

@@ -38,6 +38,7 @@ def entropy(logits: jax.Array) -> jax.Array:
     Returns:
       `f32[B]`.
     """
+    need_logits(logits)
     log_p = soften(logits, 1.0)
     p = jnp.exp(log_p)
     return -jnp.sum(p * jnp.where(p > 0, log_p, 0.0), axis=-1)

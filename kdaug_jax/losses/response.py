@@ -3,7 +3,8 @@
 Everything is computed in float32 whatever the logits' dtype. The caller detaches the teacher,
 averages over the batch and weighs the terms. Student, teacher and labels of different classes or
 examples are refused with an ArgumentError, see `arrays.need_logits`, which also says what becomes
-of class numbers that are out of range.
+of class numbers that are out of range. So are, where their values are known (outside of traced
+code), probabilities in place of logits, labels that are no distribution, and options out of range.
 """
 
 from __future__ import annotations
@@ -12,9 +13,11 @@ from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from kdaug_jax.losses.arrays import centred, need_logits
-from kdaug_jax.types import ClassCount, Fraction, Positive
+from kdaug_jax.errors import ArgumentError
+from kdaug_jax.losses.arrays import centred, need_logits, need_no_probabilities, need_number
+from kdaug_jax.types import ClassCount, Fraction, Positive, is_known
 
 
 def _log_softmax(logits: jax.Array) -> jax.Array:
@@ -47,6 +50,7 @@ def cross_entropy(
     Source: Szegedy et al. 2016, section 7, for the smoothing.
     """
     need_logits(student, labels=labels)
+    _need_distribution(labels)
     target = _smoothed(labels, student.shape[-1], label_smoothing)
     return -jnp.sum(target * _log_softmax(student), axis=-1)
 
@@ -75,7 +79,19 @@ def binary_cross_entropy(
     return -jnp.mean(target * positive + (1.0 - target) * negative, axis=-1)
 
 
+def _need_distribution(labels: jax.Array) -> None:
+    if not is_known(labels) or jnp.issubdtype(labels.dtype, jnp.integer):
+        return
+    largest = np.asarray(labels, np.float64).sum(axis=-1).max(initial=0.0)
+    if largest > 1.01:  # of half precision; less than 1 in rows that do not count
+        raise ArgumentError(
+            f"got a label whose probabilities sum to {largest:.4g}",
+            "must be at most 1; binary_cross_entropy takes several classes an example",
+        )
+
+
 def _smoothed(labels: jax.Array, classes: int, label_smoothing: Fraction) -> jax.Array:
+    need_number("label_smoothing", label_smoothing, 0.0, 1.0)
     if jnp.issubdtype(labels.dtype, jnp.integer):
         labels = jax.nn.one_hot(labels, classes, dtype=jnp.float32)
     smoothing = jnp.asarray(label_smoothing, jnp.float32)
@@ -114,6 +130,7 @@ def soften(logits: jax.Array, temperature: Positive, standardized: bool = False)
     Returns:
       `f32[B,C]`.
     """
+    need_number("temperature", temperature, 0.0, over=True)
     logits = standardize(logits) if standardized else logits.astype(jnp.float32)
     return _log_softmax(logits / jnp.asarray(temperature, jnp.float32))
 
@@ -265,6 +282,7 @@ def top_classes(logits: jax.Array, k: ClassCount) -> jax.Array:
     Returns:
       `bool[B,C]`, True k times a row; no gradient flows through it.
     """
+    need_number("k", k, 1, logits.shape[-1], whole=True)
     logits = jax.lax.stop_gradient(logits)
     k = jnp.asarray(k, jnp.int32)
     smallest_kept = jax.lax.dynamic_index_in_dim(jnp.sort(logits, descending=True), k - 1, axis=-1)
@@ -315,8 +333,15 @@ def average_teachers(logits: Sequence[jax.Array], temperature: Positive = 1.0) -
       `f32[B,C]`, T times logarithms of probabilities.
 
     Raises:
-      ArgumentError: the teachers have different classes or examples.
+      ArgumentError: the teachers have different classes or examples, or the logits are those of
+        one teacher, whose examples would be averaged.
     """
+    if getattr(logits, "ndim", 3) < 3:
+        raise ArgumentError(
+            f"got logits {list(logits.shape)} of one teacher", "give a list of teachers' logits"
+        )
+    for other in logits:
+        need_no_probabilities("a teacher", other)
     for others in logits[1:]:
         need_logits(logits[0], others)
     temperature = jnp.asarray(temperature, jnp.float32)

@@ -75,6 +75,49 @@ def need_logits(logits: jax.Array, mask: jax.Array) -> None:
         )
 
 
+def need_shares(human: jax.Array, logits: jax.Array, mask: jax.Array) -> None:
+    """Validates shares of human labels, where counts would be a multiple of them.
+
+    Args:
+      human: `f32[B,C]`.
+      logits: `[B,C]`.
+      mask: `bool[B]`, False on rows that do not count.
+
+    Raises:
+      ArgumentError: the shapes differ, or rows that count are known not to be shares.
+    """
+    if human.shape != logits.shape:
+        raise ArgumentError(
+            f"got human labels {list(human.shape)} with logits {list(logits.shape)}",
+            "must be of the same examples and classes",
+        )
+    if is_known(human) and is_known(mask):
+        need_distributions(np.asarray(human)[np.asarray(mask)], "divide counts by their sum")
+
+
+def need_distributions(rows: np.ndarray, remedy: str) -> None:
+    """Validates that rows are probabilities; rows that hold a NaN are passed over.
+
+    Args:
+      rows: `f[N,C]`.
+      remedy: for the message.
+
+    Raises:
+      ArgumentError: a value is negative, or a sum is not 1.
+    """
+    values = np.asarray(rows, np.float64)
+    values = values[~np.isnan(values).any(axis=1)]
+    if not values.size:
+        return
+    sums = values.sum(axis=1)
+    sum_of_worst = sums[np.argmax(np.abs(sums - 1.0))]
+    if values.min() < 0.0 or abs(sum_of_worst - 1.0) > _TOLERANCE:
+        raise ArgumentError(
+            f"got rows that are no probabilities: the smallest value is {values.min():.4g}, a sum "
+            f"is {sum_of_worst:.4g}", remedy,
+        )
+
+
 def are_probabilities(outputs: np.ndarray) -> bool:
     """Returns whether rows look like probabilities, or a multiple of them, rather than logits.
 

@@ -14,9 +14,12 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.typing import ArrayLike
 
+from kdaug_jax.errors import ArgumentError
 from kdaug_jax.metrics.arguments import need_labels, need_logits, need_rows
+from kdaug_jax.types import is_known
 
 Pair = tuple[jax.Array, jax.Array]
 
@@ -77,6 +80,8 @@ def top_k_accuracy(logits: jax.Array, label: jax.Array, mask: jax.Array, k: Arra
       (number right `f32[]`, number counted `f32[]`). Logits that hold a NaN are never right.
     """
     need_rows(mask, logits)
+    if is_known(k) and not (np.asarray(k) >= 1 and np.asarray(k) % 1 == 0):
+        raise ArgumentError(f"k = {k}", "must be a whole number of at least 1")
     knows = answered(logits)
     label = class_numbers(label, mask, logits.shape[-1])
     logits = clean(logits, mask)
@@ -119,7 +124,16 @@ def nll(logits: jax.Array, label: jax.Array, mask: jax.Array) -> Pair:
 
 
 def merge(a: Any, b: Any) -> Any:
-    """Adds the sums of two sets of examples for the same metric, pairs or other trees."""
+    """Adds the sums of two sets of examples for the same metric, pairs or other trees.
+
+    Raises:
+      ArgumentError: they are sums of different metrics or settings: their shapes differ.
+    """
+    shapes = [[jnp.shape(leaf) for leaf in jax.tree.leaves(sums)] for sums in (a, b)]
+    if shapes[0] != shapes[1]:
+        raise ArgumentError(
+            f"got sums of shapes {shapes[0]} and {shapes[1]}", "merge sums of the same settings"
+        )
     return jax.tree.map(jnp.add, a, b)
 
 

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
+from kdaug_jax.errors import ArgumentError
 from kdaug_jax.metrics.arguments import need_rows
 from kdaug_jax.metrics.classification import answered, class_numbers, clean
 
@@ -67,8 +68,16 @@ def precision_recall_f1(
 
     Returns:
       "precision", "recall" and "f1"; NaN where nothing was counted.
+
+    Raises:
+      ArgumentError: the matrix holds no counts, such as one that was divided by sums of its rows.
     """
     counts = np.asarray(counts, np.float64)
+    if (counts < 0).any() or (counts % 1).any():
+        raise ArgumentError(
+            f"got a matrix of sum {counts.sum():.4g} that holds no whole numbers",
+            "must be counts, as `confusion` returns",
+        )
     right, predicted, labels = np.diag(counts), counts.sum(axis=0), counts.sum(axis=1)
     labels = labels + np.asarray(unanswered, np.float64)
     occurs = predicted + labels > 0

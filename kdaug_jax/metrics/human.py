@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from kdaug_jax.metrics.arguments import need_logits
+from kdaug_jax.metrics.arguments import need_distributions, need_logits, need_shares
 from kdaug_jax.metrics.classification import Pair, class_numbers, clean, log_probabilities, total
 
 # Lower bound of probabilities in a logarithm, where float32 has underflowed.
@@ -29,8 +29,18 @@ def human_kl(logits: jax.Array, human: jax.Array) -> jax.Array:
     Returns:
       `f32[B]`.
 
+    Raises:
+      ArgumentError: the shapes differ, or known values are no logits or no shares.
+
     Source: Das et al. 2020, section 4; Peterson et al. 2019 (CIFAR-10H).
     """
+    every = np.ones(logits.shape[0], bool)
+    need_logits(logits, every)
+    need_shares(human, logits, every)
+    return _human_kl(logits, human)
+
+
+def _human_kl(logits: jax.Array, human: jax.Array) -> jax.Array:
     log_p = jax.nn.log_softmax(logits.astype(jnp.float32), axis=-1)
     chosen = human > 0
     log_h = jnp.log(jnp.where(chosen, human, 1.0))
@@ -40,7 +50,8 @@ def human_kl(logits: jax.Array, human: jax.Array) -> jax.Array:
 def human_kl_total(logits: jax.Array, human: jax.Array, mask: jax.Array) -> Pair:
     """Sums `human_kl` over the rows that count: (sum `f32[]`, number counted `f32[]`)."""
     need_logits(logits, mask)
-    return total(human_kl(clean(logits, mask), human), mask)
+    need_shares(human, logits, mask)
+    return total(_human_kl(clean(logits, mask), human), mask)
 
 
 def human_cross_entropy(logits: jax.Array, human: jax.Array, mask: jax.Array) -> Pair:
@@ -54,6 +65,7 @@ def human_cross_entropy(logits: jax.Array, human: jax.Array, mask: jax.Array) ->
     Returns:
       (sum `f32[]`, number counted `f32[]`).
     """
+    need_shares(human, logits, mask)
     log_p = log_probabilities(logits, mask)
     return total(-jnp.sum(human * jnp.where(human > 0, log_p, 0.0), axis=-1), mask)
 
@@ -107,8 +119,13 @@ def kl_matrix(p: np.ndarray, q: np.ndarray) -> np.ndarray:
       `f64[K,L]`; for class means of humans and network this is Figure 6 of paper 004, and the mean
       of its diagonal is the class-level KL.
 
+    Raises:
+      ArgumentError: rows are no probabilities.
+
     Source: Das et al. 2020, Figure 6.
     """
+    for rows in (p, q):
+        need_distributions(rows, "give probabilities: the softmax of logits, shares for counts")
     entropy = np.sum(p * np.log(np.maximum(p, TINY)), axis=1)
     return entropy[:, None] - p @ np.log(np.maximum(q, TINY)).T
 

@@ -10,6 +10,8 @@ from kdaug_jax.errors import ArgumentError
 
 # Rows of a sample; 10 batches of 64 in the public code.
 GROUP = 640
+# How far the sum of a group's mean probabilities may lie from 1: rounding, of half precision too.
+_TOLERANCE = 4e-3
 
 
 def group_sums(
@@ -47,7 +49,7 @@ def t_stddev(sums: np.ndarray, group: int = GROUP) -> float:
       The mean over classes of the standard deviation with divisor G - 1, as PyTorch's.
 
     Raises:
-      ArgumentError: less than 2 groups.
+      ArgumentError: less than 2 groups, or sums that are not those of `group` probabilities.
 
     Source: Wang et al. 2022, "What Makes a 'Good' Data Augmentation in Knowledge Distillation",
     section 3, and its public code, which also includes the views before augmentation.
@@ -55,4 +57,10 @@ def t_stddev(sums: np.ndarray, group: int = GROUP) -> float:
     means = np.asarray(sums, np.float64) / group
     if len(means) < 2:
         raise ArgumentError(f"got {len(means)} groups of {group} views", "needs at least 2")
+    largest = float(np.max(np.abs(means.sum(axis=1) - 1.0)))
+    if largest > _TOLERANCE:
+        raise ArgumentError(
+            f"sums over {group} views are {1 + largest:.3g} or {1 - largest:.3g} times {group}",
+            "give the number of views of a group, full groups, and probabilities",
+        )
     return float(np.mean(np.std(means, axis=0, ddof=1)))

@@ -236,8 +236,8 @@ def create(
           `record` a `batchnorm.Recorded`.
 
         Raises:
-          ConfigError: the arguments do not fit the network, or float pixels lie within 0..1
-            although the network normalises pixels 0..255.
+          ConfigError: the arguments do not fit the network, or pixels, where they are known, lie
+            within 0..1 or beyond 0..255 although the network normalises pixels 0..255.
         """
         _check_channels(name, image.shape, len(mean))
         _check_size(name, image.shape[1:3], backbone.min_size)
@@ -374,9 +374,14 @@ def _check_range(image: Any, mean: tuple[float, ...]) -> None:
     visible = not isinstance(image, jax.core.Tracer) and getattr(
         image, "is_fully_addressable", True
     )
-    if max(mean) <= 1.0 or not visible or not jnp.issubdtype(image.dtype, jnp.floating):
+    if max(mean) <= 1.0 or not visible or image.dtype == jnp.uint8:
         return
     pixels = np.asarray(image)  # not JAX's operations, which a surrounding jit would trace
+    if image.dtype == jnp.bool_ or (pixels < 0).any() or (pixels > 255).any():
+        raise ConfigError(
+            "image", f"is {image.dtype} with pixels {pixels.min()}..{pixels.max()}",
+            "give pixels 0..255, which the network normalises itself",
+        )
     if pixels.size and 0.0 <= pixels.min() < pixels.max() <= 1.0:
         raise ConfigError(
             "image", f"has float pixels within 0..1, but the mean is {mean} of pixels 0..255",

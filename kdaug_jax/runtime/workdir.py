@@ -342,7 +342,8 @@ def record(path: Path, made_with: Mapping[str, Any], class_names: Sequence[str])
       path: the working directory.
       made_with: `{"config", "networks", "members", "data"}`: the complete plain config, the facts
         from which each network is built again, the names of the runs of the population, and what
-        the data set is recognised by; perhaps "contents" of its images and "frozen" inputs.
+        the data set is recognised by; perhaps "contents" of its images, "frozen" inputs, and
+        "changes" of the run on its way.
       class_names: in the order of their numbers.
     """
     if jax.process_index() != 0:
@@ -501,7 +502,7 @@ def read_record(path: Path) -> dict[str, Any] | None:
     stored = read_fields(path, require=True)
     if stored is None:
         return None
-    more = {name: stored[name] for name in ("contents", "frozen") if name in stored}
+    more = {name: stored[name] for name in ("contents", "frozen", "changes") if name in stored}
     return {**{name: stored[name] for name in FIELDS[:3]}, "data": stored.get("data", {}), **more}
 
 
@@ -543,6 +544,13 @@ def _is_table(value: Any) -> bool:
     return isinstance(value, dict) and all(isinstance(part, dict) for part in value.values())
 
 
+def _is_changes(changes: Any) -> bool:
+    return isinstance(changes, list) and all(
+        isinstance(change, dict) and isinstance(change.get("step"), int)
+        and isinstance(change.get("changed"), list) for change in changes
+    )
+
+
 def _is_network(facts: Mapping[str, Any]) -> bool:
     """Returns whether a table describes a network, as far as any kind of them is described."""
     kinds = {"name": str, "num_classes": int, "options": dict, "trainable": bool}
@@ -581,6 +589,7 @@ _RECORD: dict[str, Callable[[Any], bool]] = {
     "data": _is_data,
     "contents": lambda digests: digests is None or isinstance(digests, dict),
     "frozen": lambda inputs: inputs is None or _is_table(inputs),
+    "changes": lambda changes: changes is None or _is_changes(changes),
 }
 
 

@@ -142,6 +142,7 @@ def plan_run(
         "data": data_record(dataset, described, named_files(full), sets),
         "contents": {},
         "frozen": {},
+        "changes": [],
     }
     if record:
         options = read_options(section, say, progress)
@@ -155,7 +156,10 @@ def plan_run(
         if verify_data and stored and set(contents) - set(known):
             say("data: the contents of the images were not recorded when the run was started: "
                 "they are from now on")
-        written_record |= {"contents": {**known, **contents}, "frozen": stored.get("frozen", {})}
+        written_record |= {
+            "contents": {**known, **contents}, "frozen": stored.get("frozen", {}),
+            "changes": stored.get("changes", []),
+        }
     for line in ended(programs, members):
         say(line)
     return RunPlan(
@@ -189,7 +193,12 @@ def _compare(
         )
     for line in [*changed, *_epochs_moved(stored, now, steps)]:
         say(f"config changed: {line}")
+    # A run that went on with something else is not one of its last settings alone.
+    changes = list(stored.get("changes", []))
+    if changed and steps:
+        changes.append({"step": steps[0], "changed": changed})
     return {
+        "changes": changes,
         "contents": {} if altered else stored.get("contents", {}),
         "frozen": stored.get("frozen", {}),
         "members": stored["members"] if steps else None,

@@ -267,3 +267,19 @@ def test_the_chosen_branch_is_compared(tmp_path, capsys):
     run = write_run(tmp_path / "a", results, {"seed": 0})
     status, text = compared(capsys, run, "--vary=seed")
     assert status == 0 and "eval/test/chosen/accuracy, seed 1 against 0: +10.00 points" in text
+
+
+def test_runs_that_were_changed_on_their_way_are_told(tmp_path, capsys):
+    directories = []
+    for number, rate in enumerate((0.1, 0.2)):
+        config = {"optim": {"schedule": {"base": rate}}, "seed": 0}
+        directories.append(write_run(tmp_path / str(number), {"": row(0.8, 0.4)}, config))
+    file = directories[1] / "config.json"
+    changed = ["checkpoint.every_epochs: 1.0 -> 2.0", "optim.schedule.base: 0.4 -> 0.2"]
+    stored = json.loads(file.read_text()) | {"changes": [{"step": 1200, "changed": changed}]}
+    file.write_text(json.dumps(stored))
+    assert compare.main([*map(str, directories), "--vary=optim.schedule.base"]) == 0
+    assert (
+        f"warning: {directories[1]}: went on from step 1,200 with other settings "
+        "(optim.schedule.base: 0.4 -> 0.2), so its results are not those of its last ones alone"
+    ) in capsys.readouterr().out

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from kdaug_jax import augment
+from kdaug_jax.errors import ArgumentError
 from tests.augment.images import augment_cases
 
 BLACK = np.zeros(3, np.uint8)
@@ -70,3 +71,13 @@ def test_check_refuses_what_does_not_fit_the_image(arguments):
     with pytest.raises(ValueError) as error:
         check(arguments, (40, 24))
     assert len(error.value.args) == 2
+
+
+def test_paint_refuses_batches_and_masks_of_other_sizes():
+    mask = np.zeros((8, 6), bool)
+    mask[2, 3] = True
+    painted = augment.paint(WHITE, mask, BLACK)
+    assert (np.asarray(painted) == 0).all(axis=2).sum() == 1 and (painted[2, 3] == 0).all()
+    for image, other in ((WHITE[None], mask), (WHITE, mask[:1]), (WHITE, mask.astype(np.float32))):
+        with pytest.raises(ArgumentError, match=r"must be \[H,W,C\] and bool\[H,W\], map over a"):
+            augment.paint(image, other, BLACK)

@@ -9,6 +9,7 @@ import pytest
 from kdaug_jax import augment
 from kdaug_jax.augment.mixing import ONE, boxes
 from kdaug_jax.augment.partners import PARTNERS
+from kdaug_jax.errors import ArgumentError
 from kdaug_jax.runtime import sharding
 from kdaug_jax.types import View
 from tests.augment.drawn import chi_square
@@ -297,3 +298,23 @@ def test_partners_are_drawn_without_asking_other_devices():
     asked = re.findall(r" = (\w+)\[[^ ]* (all-\w+)\(", spread.as_text())
     assert ("u8", "all-gather") in asked and ("pred", "all-reduce") not in asked
     assert len(asked) <= 3
+
+
+def test_mixing_by_hand_refuses_what_would_mix_something_else():
+    view, partner = view_of(4), np.array([1, 0, 3, 2])
+    box = np.array([0, 5, 2, 7])
+    for mix, how in ((augment.mixup, 0.5), (augment.cutmix, box)):
+        with pytest.raises(ArgumentError, match=r"\[B,C\], as jax.nn.one_hot makes of class num"):
+            mix(view.image, view.label, partner, how)
+        with pytest.raises(ArgumentError, match=r"targets \[4, 8\] and partners \[3\]; must be"):
+            mix(view.image, view.target, partner[:3], how)
+        with pytest.raises(ArgumentError, match="got a partner that is no row; must be 0..3"):
+            mix(view.image, view.target, partner - 1, how)
+    for share in (1.5, -0.1):
+        with pytest.raises(ArgumentError, match=f"lam = {share}; must be 0..1"):
+            augment.mixup(view.image, view.target, partner, share)
+    for outside in ([0, 99, 0, 4], [4, 0, 0, 4], [-1, 3, 0, 4]):
+        with pytest.raises(ArgumentError, match="got a box that does not lie in images of 9×12"):
+            augment.cutmix(view.image, view.target, partner, np.array(outside))
+    with pytest.raises(ArgumentError, match="got a box of float.*; must be whole pixels"):
+        augment.cutmix(view.image, view.target, partner, np.array([0, 0.5, 0, 0.5], np.float32))

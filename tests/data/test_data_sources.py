@@ -243,3 +243,27 @@ def test_statistics_of_a_large_split_are_those_of_evenly_spaced_images(monkeypat
     info = data.describe(dataset)
     np.testing.assert_allclose(info.mean, image[::2].mean((0, 1, 2)), atol=1e-4)
     np.testing.assert_allclose(info.std, image[::2].std((0, 1, 2)), atol=1e-4)
+
+
+@pytest.mark.parametrize("names, message", [
+    ({"cat": 1, "dog": 0}, "arrays: class_names are a dict; give a list, in the order of the "),
+    ({"cat", "dog"}, "arrays: class_names are a set; give a list, in the order of the class"),
+    ("ab", "arrays: class_names are a str; give a list"),
+    (("cat", "cat"), "arrays: two classes are called 'cat'; give each its own name"),
+])
+def test_class_names_have_an_order_and_are_distinct(names, message, tmp_path):
+    image = np.full((2, 4, 4, 3), 9, np.uint8)
+    with pytest.raises(DataError, match=message):
+        data.from_arrays({"train": (image, np.arange(2))}, names)
+    if isinstance(names, tuple):
+        np.savez(tmp_path / "x.npz", train_image=image, train_label=[0, 1], class_names=names)
+        with pytest.raises(DataError, match="x.npz: two classes are called 'cat'"):
+            data.load(f"arrays:{tmp_path}/x.npz", {"train": "train"})
+
+
+def test_images_of_0_and_1_are_refused():
+    image = (np.arange(96).reshape(2, 4, 4, 3) % 2).astype(np.uint8)
+    with pytest.raises(DataError, match="images hold 0 and 1 alone; multiply them by 255"):
+        data.from_arrays({"train": (image, np.arange(2))})
+    data.from_arrays({"train": (255 * image, np.arange(2))})
+    data.from_arrays({"train": (0 * image, np.arange(2))})

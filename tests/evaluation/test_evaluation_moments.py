@@ -256,6 +256,10 @@ def test_other_training_data_hide_the_epoch(swept, tmp_path):
     [
         (dict(eval=dict(MEASURED, view="cutmix(1.0)")),
          "eval.view.cutmix: mixes examples, which then have several labels; leave it out"),
+        (dict(eval=dict(MEASURED, view="flip")),
+         "eval.view.flip: draws at random, and an image has one answer; leave it out; name a view"),
+        (dict(eval=dict(MEASURED, view="wei2020(1, 2)")),
+         "eval.view.wei2020: draws at random, and an image has one answer; leave it out"),
         (dict(view="mixup(1.0)|cutmix(1.0)"),
          "eval.views: 'x' mixes examples 2 times (views.x.mixup and views.x.cutmix); name views"),
         (dict(view=f"{USER}.swap"),

@@ -97,7 +97,9 @@ RELATIONAL = ("dist", "dist_T20", "mlkd", "mlkd_masked")
 
 
 def arguments(name, student, other):
-    return (student, other, other) if name.startswith("dkd") else (student, other)
+    if not name.startswith("dkd"):
+        return student, other
+    return student, other, jax.nn.softmax(other.astype(jnp.float32))
 
 
 def logits(seed, shape=(4, 6)):

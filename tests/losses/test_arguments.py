@@ -89,3 +89,79 @@ def test_features_are_chosen_by_name():
         with pytest.raises(ArgumentError) as caught:
             select_features(outputs, ("f0", "f9"), networks)
         assert str(caught.value) == message
+
+
+LOGITS = np.random.RandomState(0).normal(0, 3, (6, 5)).astype(np.float32)
+UNUSED = np.zeros(6, np.int32)
+PROBABILITIES = np.exp(LOGITS) / np.exp(LOGITS).sum(axis=1, keepdims=True)
+
+
+@pytest.mark.parametrize("name", OF_TEACHERS)
+def test_probabilities_in_place_of_logits_are_refused(name):
+    labels = (np.arange(6) % 5,) if name.startswith("dkd") else ()
+    message = "the teacher has rows that are positive and sum to 1, so these are prob"
+    with pytest.raises(ArgumentError, match=message):
+        OF_TEACHERS[name](LOGITS, PROBABILITIES, *labels)
+    with pytest.raises(ArgumentError, match="the student has rows .*give logits, or the logarithm"):
+        OF_TEACHERS[name](PROBABILITIES, LOGITS, *labels)
+
+
+def test_logarithms_of_probabilities_are_logits():
+    value = losses.kl(LOGITS, np.log(PROBABILITIES[::-1]))
+    expected = (PROBABILITIES[::-1] * np.log(PROBABILITIES[::-1] / PROBABILITIES)).sum(axis=1)
+    np.testing.assert_allclose(value, expected, rtol=1e-4)
+    with pytest.raises(ArgumentError, match="a teacher has rows that are positive"):
+        losses.average_teachers([PROBABILITIES])
+    with pytest.raises(ArgumentError, match="these are probabilities"):
+        losses.entropy(PROBABILITIES)
+
+
+def test_labels_that_are_no_distribution_are_refused():
+    for loss in (losses.cross_entropy, losses.binary_cross_entropy):
+        with pytest.raises(ArgumentError, match="got a label that gives a class 100; must be class "
+                           r"probabilities, 0\.\.1, or class numbers"):
+            loss(LOGITS, 100.0 * np.eye(6, 5, dtype=np.float32))
+        with pytest.raises(ArgumentError, match="got a label that gives a class -"):
+            loss(LOGITS, LOGITS[::-1])
+    several = np.ones((6, 5), np.float32)
+    with pytest.raises(ArgumentError, match="sum to 5; must be at most 1; binary_cross_entropy"):
+        losses.cross_entropy(LOGITS, several)
+    expected = np.log1p(np.exp(-LOGITS.astype(np.float64))).mean(axis=1)
+    np.testing.assert_allclose(
+        losses.binary_cross_entropy(LOGITS, several), expected, rtol=1e-5
+    )
+
+
+@pytest.mark.parametrize("call, message", [
+    (lambda z: losses.kl(z, z, temperature=-1.0), "temperature = -1.0; must be more than 0"),
+    (lambda z: losses.kl(z, z, temperature=0), "temperature = 0; must be more than 0"),
+    (lambda z: losses.average_teachers([z, z], 0.0), "temperature = 0.0; must be more than 0"),
+    (lambda z: losses.info_nce(z, z, UNUSED, temperature=0.0),
+     "temperature = 0.0; must be more than 0"),
+    (lambda z: losses.cross_entropy(z, np.zeros(6, int), label_smoothing=1.5),
+     "label_smoothing = 1.5; must be 0..1"),
+    (lambda z: losses.topk_kl(z, z, k=0), "k = 0; must be a whole number 1..5"),
+    (lambda z: losses.topk_kl(z, z, k=6), "k = 6; must be a whole number 1..5"),
+    (lambda z: losses.topk_kl(z, z, k=2.5), "k = 2.5; must be a whole number 1..5"),
+    (lambda z: losses.average_teachers(z),
+     "got logits [6, 5] of one teacher; give a list of teachers' logits"),
+    (lambda z: losses.ensemble_logits(np.stack([z, z]), np.zeros(1)),
+     "got logits [2, 6, 5] and weights [1]; must be [N,B,C] and [N], a weight for each view"),
+])
+def test_options_out_of_range_are_refused(call, message):
+    with pytest.raises(ArgumentError) as caught:
+        call(LOGITS)
+    assert str(caught.value) == message
+
+
+def test_embeddings_of_other_lengths_or_examples_are_refused():
+    unit = LOGITS / np.linalg.norm(LOGITS, axis=1, keepdims=True)
+    score = unit.astype(np.float64) @ unit[::-1].T / 0.07
+    expected = np.log(np.exp(score).sum(axis=1)) - np.diag(score)
+    np.testing.assert_allclose(losses.info_nce(unit, unit[::-1], UNUSED), expected, rtol=1e-4)
+    with pytest.raises(ArgumentError, match="the teacher's embeddings have lengths 2 to 2; divide"):
+        losses.info_nce(unit, 2 * unit, UNUSED)
+    with pytest.raises(ArgumentError, match=r"got features \[6, 5\] and \[5, 5\]"):
+        losses.info_nce(unit, unit[:5], UNUSED)
+    with pytest.raises(ArgumentError, match=r"got labels \[6, 1\]; must be class numbers \[6\]"):
+        losses.info_nce(unit, unit, UNUSED[:, None], ignore_same_class=True)

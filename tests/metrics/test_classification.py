@@ -182,3 +182,50 @@ def test_two_networks_of_other_classes():
 def test_no_examples_are_not_well_calibrated():
     sums = metrics.reliability(LOGITS, LABEL, np.zeros(12, bool))
     assert np.isnan(metrics.ece(sums)) and np.isnan(metrics.mce(sums))
+
+
+HUMAN = np.asarray(jax.nn.softmax(np.random.RandomState(1).normal(0, 1, (6, 4))), np.float32)
+ANSWERS = np.random.RandomState(2).normal(0, 2, (6, 4)).astype(np.float32)
+ALL = np.ones(6, bool)
+
+
+@pytest.mark.parametrize("metric", [
+    metrics.human_kl_total, metrics.human_cross_entropy,
+    lambda logits, human, mask: metrics.human_kl(logits, human),
+])
+def test_shares_of_human_labels_are_no_counts_and_of_the_same_examples(metric):
+    metric(ANSWERS, HUMAN, ALL)
+    with pytest.raises(ArgumentError, match="a sum is 50; divide counts by their sum"):
+        metric(ANSWERS, 50 * HUMAN, ALL)
+    for other in (HUMAN[:, :1], HUMAN[0]):
+        with pytest.raises(ArgumentError, match=r"got human labels .* with logits \[6, 4\]"):
+            jax.jit(metric)(ANSWERS, other, ALL)
+    with pytest.raises(ArgumentError, match="these are probabilities"):
+        metric(HUMAN, HUMAN, ALL)
+
+
+def test_divergences_of_classes_are_of_probabilities():
+    label = np.arange(6, dtype=np.int32) % 4
+    sums = metrics.class_sums(HUMAN, label, ALL, 4)
+    means = np.stack([HUMAN[label == number].astype(np.float64).mean(0) for number in range(4)])
+    logs = np.log(means)
+    expected = np.mean((means * logs).sum(1)[:, None] - means @ logs.T)
+    assert metrics.class_separability(sums) == pytest.approx(expected, rel=1e-5)
+    message = "got rows that are no probabilities: the smallest value is -.* give probabilities"
+    with pytest.raises(ArgumentError, match=message):
+        metrics.class_separability(metrics.class_sums(ANSWERS, label, ALL, 4))
+    with pytest.raises(ArgumentError, match="a sum is 3; give probabilities: the softmax"):
+        metrics.kl_matrix(means, 3 * means)
+
+
+def test_numbers_that_mean_nothing_are_refused():
+    label = np.arange(6, dtype=np.int32) % 4
+    for k in (0, 2.5, -1):
+        with pytest.raises(ArgumentError, match=f"k = {k}; must be a whole number of at least 1"):
+            metrics.top_k_accuracy(ANSWERS, label, ALL, k)
+    counts = metrics.confusion(ANSWERS, label, ALL)
+    with pytest.raises(ArgumentError, match="got a matrix of sum 1 that holds no whole numbers"):
+        metrics.precision_recall_f1(np.asarray(counts) / 6)
+    few, many = (metrics.reliability(ANSWERS, label, ALL, bins=bins) for bins in (1, 15))
+    with pytest.raises(ArgumentError, match="merge sums of the same settings"):
+        metrics.merge(few, many)

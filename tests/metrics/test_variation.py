@@ -35,3 +35,14 @@ def test_a_teacher_that_always_says_the_same_has_none_and_one_group_is_refused()
     with pytest.raises(ValueError) as caught:
         metrics.t_stddev(same[:1], 4)
     assert caught.value.args == ("got 1 groups of 4 views", "needs at least 2")
+
+
+def test_sums_of_another_number_of_views_are_refused():
+    sums = metrics.group_sums(P, np.int32(0), np.ones(23, bool), 4, 5)
+    with pytest.raises(ValueError, match="sums over 640 views are .* give the number of views"):
+        metrics.t_stddev(sums)
+    part = metrics.group_sums(P, np.int32(0), np.ones(23, bool), 5, 5)  # of the last only 3 rows
+    with pytest.raises(ValueError, match="full groups, and probabilities"):
+        metrics.t_stddev(part, 5)
+    with pytest.raises(ValueError, match="full groups, and probabilities"):
+        metrics.t_stddev(metrics.group_sums(np.log(P), np.int32(0), np.ones(23, bool), 4, 5), 5)

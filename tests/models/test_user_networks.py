@@ -254,8 +254,12 @@ def test_pixels_of_another_unit_are_refused_where_they_can_be_seen():
         apply(image, "cifar100")
     with pytest.raises(ConfigError, match="within 0..1"):
         apply(jnp.asarray(image), "imagenet")
-    for accepted in (black, black + 1, 255 * image, (255 * image).astype(np.uint8), -image):
+    whole = (255 * image).astype(np.uint8)
+    for accepted in (black, black + 1, 255 * image, whole, whole.astype(np.int32)):
         apply(accepted, "cifar10")
+    for other in (2 * image - 1, 257 * whole.astype(np.uint16), whole > 9, whole.astype(np.int8)):
+        with pytest.raises(ConfigError, match=r"give pixels 0\.\.255, which the network"):
+            apply(other, "cifar10")
     apply(image, ((0.5,) * 3, (2.0,) * 3))
     with pytest.raises(ConfigError, match="of pixels 0..1; multiply both by 255"):
         apply(black, ((0.5,) * 3, (0.25,) * 3))

@@ -257,6 +257,10 @@ def test_a_changed_config_may_be_allowed(with_teacher, tmp_path):
     loop.train(config, tmp_path, allow_config_change=True, stream=console)
     assert "config changed: train.epochs: 1.0 -> 2.0" in console.getvalue()
     assert stored_state(tmp_path, 10)
+    # The record tells later readers, such as `compare`, that the run is not of one config.
+    loop.train(config, tmp_path, stream=io.StringIO())
+    stored = json.loads((tmp_path / "config.json").read_text())
+    assert stored["changes"] == [{"step": 5, "changed": ["train.epochs: 1.0 -> 2.0"]}]
 
 
 def test_a_run_that_is_past_its_end_is_refused(with_teacher, straight, tmp_path):

@@ -30,8 +30,14 @@ def paint(image: jax.Array, mask: jax.Array, fill: ArrayLike) -> jax.Array:
 
     Raises:
       TypeError: `fill` is a name; names are turned into colours by the view language.
-      ArgumentError: `fill` is not a colour of the image's channels.
+      ArgumentError: `fill` is not a colour of the image's channels, the image is none, or the
+        mask is of another size or type.
     """
+    if image.ndim != 3 or mask.shape != image.shape[:2] or mask.dtype != jnp.bool_:
+        raise ArgumentError(
+            f"got an image {list(image.shape)} and a mask {mask.dtype}{list(mask.shape)}",
+            "must be [H,W,C] and bool[H,W], map over a batch with jax.vmap",
+        )
     check_fill(fill, image.shape[2])
     colour = jnp.broadcast_to(jnp.asarray(fill, image.dtype), image.shape)
     return jnp.where(mask[:, :, None], colour, image)

@@ -48,7 +48,8 @@ def from_arrays(
       A `Dataset` in memory; the arrays are not copied unless they are grey.
 
     Raises:
-      DataError: images that are not uint8, shapes or lengths that do not fit, labels out of range.
+      DataError: images that are not uint8, shapes or lengths that do not fit, labels out of range,
+        or class names without an order or twice the same.
     """
     if not splits:
         raise DataError("arrays", "no split is given", 'give {"train": (images, labels), ...}')
@@ -57,7 +58,7 @@ def from_arrays(
             kind = type(pair).__name__
             raise DataError(f"arrays ({name})", f"is {kind}, not a pair", "give (images, labels)")
     labels = {name: label for name, (_, label) in splits.items()}
-    names = tuple(map(str, class_names)) or _numbers(labels, "arrays")
+    names = _class_names(class_names, "arrays") or _numbers(labels, "arrays")
     return Dataset(
         {
             name: split_of_arrays(image, label, len(names), f"arrays ({name})")
@@ -65,6 +66,19 @@ def from_arrays(
         },
         names,
     )
+
+
+def _class_names(class_names: Any, where: str) -> tuple[str, ...]:
+    if not isinstance(class_names, list | tuple | np.ndarray):  # a set has no order, a dict another
+        raise DataError(
+            where, f"class_names are a {type(class_names).__name__}",
+            "give a list, in the order of the class numbers",
+        )
+    names = tuple(map(str, class_names))
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise DataError(where, f"two classes are called '{twice}'", "give each its own name")
+    return names
 
 
 def register(name: str, dataset: Dataset) -> str:
@@ -115,7 +129,8 @@ def arrays(argument: str, options: ReadOptions = DEFAULTS) -> Dataset:
         )
     labels = {name: _load(path, f"{name}_label") for name in names}
     class_names = (
-        tuple(map(str, np.atleast_1d(_load(path, "class_names")))) if "class_names" in keys
+        _class_names(np.atleast_1d(_load(path, "class_names")), str(path))
+        if "class_names" in keys
         else _numbers(labels, str(path))
     )
     readers = {
