@@ -10,6 +10,7 @@ import errno
 import hashlib
 import json
 import os
+import re
 import stat
 import unicodedata
 import zipfile
@@ -44,6 +45,8 @@ _OTHERS: tuple[tuple[Callable[[int], bool], str], ...] = (
 )
 # Errors of paths, which name what the user can mend.
 _PATHS = (errno.EACCES, errno.EPERM, errno.ELOOP, errno.ENAMETOOLONG)
+# `gs://bucket/x`; also as `Path` writes it, with a single slash.
+_ADDRESS = re.compile(r"(gs|s3|az|hdfs|https?|ftp|file):/")
 # Bytes of a file's name: most file systems have 255, and suffixes must find room.
 LONGEST_NAME = 200
 # Bytes in which the record at the end of an archive lies, with the longest comment.
@@ -108,11 +111,13 @@ def read_bytes(path: str | os.PathLike[str], kind: str) -> bytes:
     """Returns the content of a file; see `open_file`."""
     with open_file(path, kind) as file:
         content = file.read(os.fstat(file.fileno()).st_size + 1)
+        parts, count = [content], len(content)
         # Files of /proc have no size and may have no end.
         while more := file.read(1 << 20):
-            content += more
-            _require_bound(len(content), path, kind)
-    return content or b""
+            parts.append(more)
+            count += len(more)
+            _require_bound(count, path, kind)
+    return content if len(parts) == 1 else b"".join(parts)
 
 
 def read_text(
@@ -166,6 +171,11 @@ def explained(error: OSError, path: str | os.PathLike[str] | None = None) -> OSE
     return OSError(error.errno, what, path)
 
 
+def reason(error: BaseException) -> str:
+    """Returns what an error says, without the number and the path that those of the system add."""
+    return getattr(error, "strerror", None) or str(error)
+
+
 def _missing_right(path: str) -> str:
     """Returns which right is missing on which part of a path; "" if none is."""
     path = os.path.abspath(path)
@@ -213,10 +223,13 @@ def expanded(
       kind: of the error.
 
     Raises:
-      UserError: of that kind; no home folder is known, the text cannot be a path, its links lead
-        back to themselves, a folder on the way may not be entered, or a name on the way is there in
-        another Unicode form only.
+      UserError: of that kind; no home folder is known, the text cannot be a path or is the address
+        of another machine (`gs://`), its links lead back to themselves, a folder on the way may not
+        be entered, or a name on the way is there in another Unicode form only.
     """
+    if _ADDRESS.match(str(text)):
+        what = f"'{text}' is an address, not a path"
+        raise kind(where, what, "name a folder, such as one where it is mounted")
     try:
         path = Path(text).expanduser()
         path.stat()

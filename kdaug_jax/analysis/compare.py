@@ -6,7 +6,6 @@ cancels. Runs that differ elsewhere, in their data or in their teachers are refu
 
 from __future__ import annotations
 
-import argparse
 import ast
 import fnmatch
 import re
@@ -23,7 +22,7 @@ from kdaug_jax.errors import ConfigError, UserError, printable, suggest
 from kdaug_jax.experiment.config import FREE, flatten
 from kdaug_jax.experiment.frozen.places import WORKDIR
 from kdaug_jax.experiment.members import members as members_of
-from kdaug_jax.runtime import commands
+from kdaug_jax.runtime import commands, workdir
 from kdaug_jax.runtime.console import table, write_lines
 from kdaug_jax.runtime.workdir import read_fields, read_results
 
@@ -315,7 +314,7 @@ def _text(metric: str, difference: Difference) -> str:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command line and returns the exit status."""
-    parser = argparse.ArgumentParser(prog="compare", description=__doc__.splitlines()[0])
+    parser = commands.Parser(prog="compare", description=__doc__.splitlines()[0])
     parser.add_argument("workdir", nargs="+", type=Path)
     parser.add_argument("--vary", required=True, action="append",
                         help="config path, such as terms.kd.weight; one")
@@ -327,7 +326,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         if more:
             raise ConfigError("--vary", f"is given twice ({vary}, {more[0]})",
                               "compare runs in one setting, and the others equal")
-        runs = read_runs(options.workdir, vary, lambda line: print(printable(line)))
+        directories = [workdir.place("workdir", path) for path in options.workdir]
+        runs = read_runs(directories, vary, lambda line: print(printable(line)))
         metrics = options.metric or default_metrics(runs)
         text = report(runs, vary, metrics)
         if not options.metric and not metrics[0].startswith("eval/test/"):

@@ -22,8 +22,8 @@ from kdaug_jax.augment.policies import SPACES
 from kdaug_jax.errors import ConfigError, UserError, printable, suggest
 from kdaug_jax.experiment import views
 from kdaug_jax.experiment.binding import colour as fill_colour
-from kdaug_jax.files import open_file
-from kdaug_jax.runtime import commands
+from kdaug_jax.files import open_file, reason
+from kdaug_jax.runtime import commands, workdir
 from kdaug_jax.runtime.console import write_lines
 from kdaug_jax.types import Info
 
@@ -50,7 +50,7 @@ def read_pictures(files: Sequence[Path]) -> list[Image.Image]:
                 pictures.append(picture.convert("RGB"))
         except (OSError, ValueError) as error:
             raise ConfigError(
-                "--image", f"{file} cannot be read ({error})", "name a PNG or JPEG"
+                "--image", f"{file} cannot be read ({reason(error)})", "name a PNG or JPEG"
             ) from None
     return pictures
 
@@ -143,7 +143,7 @@ def _info(images: np.ndarray) -> Info:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command line and returns the exit status."""
-    parser = argparse.ArgumentParser(
+    parser = commands.Parser(
         prog="gallery", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("out", type=Path, help="the PNG file to write")
@@ -155,23 +155,27 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--samples", type=int, default=8, help="pictures a view and image")
     parser.add_argument("--seed", type=int, default=0, help="of the samples")
     options = parser.parse_args(argv)
-    if options.size < 1 or options.samples < 1 or options.seed < 0:
-        parser.error("size and samples are at least 1, seed at least 0")
+    if not (1 <= options.size <= 4096 and 1 <= options.samples <= 100
+            and 0 <= options.seed < 2**31):
+        parser.error("size is 1..4096, samples is 1..100, seed is at least 0 and below 2^31")
     try:
+        out = workdir.place("out", options.out)
+        if out.exists() and not out.is_file() or not out.parent.is_dir():
+            what = "is there and is no file" if out.exists() else "lies in no folder"
+            raise ConfigError("out", f"{out} {what}", "name another file")
         pictures = read_pictures(options.image)
         if options.ops:
             images = np.stack([square(picture, options.size) for picture in pictures])
-            draw_ops(options.out, options.ops, images)
+            draw_ops(out, options.ops, images)
         else:
             draw_views(
-                options.out, options.view, pictures, options.size, options.samples, options.seed
+                out, options.view, pictures, options.size, options.samples, options.seed
             )
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
     except OSError as error:
-        print(printable(f"error: {options.out}: cannot be written ({error.strerror})"),
-              file=sys.stderr)
+        print(printable(f"error: {out}: cannot be written ({error.strerror})"), file=sys.stderr)
         return 2
     write_lines(str(options.out))
     return 0

@@ -39,7 +39,7 @@ def image_grid(
             axis.set_xticks([])
             axis.set_yticks([])
             axis.set_xlabel(_readable(text), fontsize=7)
-    figure.savefig(path)
+    figure.savefig(path, format="png")  # whatever its name ends in
 
 
 def _readable(text: str) -> str:

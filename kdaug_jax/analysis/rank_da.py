@@ -34,6 +34,8 @@ from kdaug_jax.runtime import commands, compile_cache, sharding, workdir
 from kdaug_jax.runtime.console import table, write_lines
 from kdaug_jax.types import Clock, Info
 
+# Numbers above are slips of the pen.
+MOST = 1_000_000
 TEACHER = "teacher"
 
 
@@ -242,7 +244,7 @@ def report(ranked: Sequence[Ranked]) -> str:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command line and returns the exit status."""
-    parser = argparse.ArgumentParser(
+    parser = commands.Parser(
         prog="rank_da", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("workdir", type=Path, metavar="WORKDIR", help="of the teacher's run")
@@ -255,8 +257,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=0, help="seed of views and order")
     options = parser.parse_args(argv)
     small = min(options.epochs, options.batch, options.group) <= 0 or options.seed < 0
-    if small or not np.isfinite(options.epochs):
-        parser.error("--epochs, --batch and --group must be more than 0, --seed at least 0")
+    large = options.epochs > MOST or max(options.batch, options.group) > MOST
+    if small or large or not np.isfinite(options.epochs) or options.seed >= 2**32:
+        parser.error(f"--epochs, --batch and --group must be more than 0 and at most {MOST:,}, "
+                     "--seed at least 0 and below 2^32")
     compile_cache.use()
     try:
         ranked = rank(options, lambda line: write_lines(line, stream=sys.stderr))

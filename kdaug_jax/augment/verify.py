@@ -241,7 +241,7 @@ def _run(options: argparse.Namespace) -> int:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command line and returns the exit status: 1 where anything differs."""
-    parser = argparse.ArgumentParser(prog="verify", description=__doc__.splitlines()[0])
+    parser = commands.Parser(prog="verify", description=__doc__.splitlines()[0])
     sizes = ",".join(f"{width}x{height}" for height, width in SIZES)
     parser.add_argument("--size", default=sizes, help="sizes of images, such as 32x32,224x224")
     parser.add_argument("--variant", default="all", help=f"of {', '.join(VARIANTS)}, or all")

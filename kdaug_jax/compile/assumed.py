@@ -69,7 +69,7 @@ def parse(text: str) -> Assumption:
 
 
 def _number(name: str, text: str) -> int:
-    if not text.isdecimal() or not 0 < int(text) < 2**31:
+    if not text.isdecimal() or len(text) > 10 or not 0 < int(text) < 2**31:
         raise ConfigError("--assume", f"cannot read {name} '{text}'", FORM)
     return int(text)
 

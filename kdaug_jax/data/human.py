@@ -9,7 +9,7 @@ import numpy as np
 
 from kdaug_jax.data.sources.arrays import UNREADABLE
 from kdaug_jax.errors import DataError
-from kdaug_jax.files import expanded, open_file, read_npz
+from kdaug_jax.files import expanded, open_file, read_npz, reason
 
 
 def read_human(file: str | Path, classes: int, rows: int) -> np.ndarray:
@@ -38,7 +38,7 @@ def read_human(file: str | Path, classes: int, rows: int) -> np.ndarray:
                 loaded = arrays[0] if len(arrays) == 1 else np.zeros(0)
     except (*UNREADABLE, MemoryError) as error:
         raise DataError(
-            "eval.human", f"{path} cannot be read ({error})", "give a .npy file of numbers"
+            "eval.human", f"{path} cannot be read ({reason(error)})", "give a .npy file of numbers"
         ) from None
     if loaded.ndim != 2 or loaded.shape[1] != classes or loaded.dtype.kind not in "iuf":
         raise DataError(

@@ -31,11 +31,11 @@ from kdaug_jax.errors import ConfigError, DataError
 from kdaug_jax.images.encoded import EncodedReader
 from kdaug_jax.images.readers import FileReader
 
-_BOUND = r"\s*(-?\d+(?:\.\d+)?%|-?\d+)?\s*"
+_BOUND = r"\s*(-?\d{1,18}(?:\.\d{1,18})?%|-?\d{1,18})?\s*"
 _SLICE = re.compile(rf"([^\[\](),:%]+?)\s*(?:\[{_BOUND}:{_BOUND}\])?")
 _STRATIFIED = re.compile(r"stratified\((.*?)(?:,\s*shuffle\s*=\s*(\d{1,9})\s*)?\)")
-_HOLDOUT = re.compile(r"holdout\(\s*(\d{1,2}(?:\.\d+)?)\s*%\s*\)")
-_PBA = re.compile(r"pba_reduced\(\s*(\d+)\s*,\s*(\d+)\s*\)")
+_HOLDOUT = re.compile(r"holdout\(\s*(\d{1,2}(?:\.\d{1,18})?)\s*%\s*\)")
+_PBA = re.compile(r"pba_reduced\(\s*(\d{1,18})\s*,\s*(\d{1,18})\s*\)")
 PARTED = ("train", "validation")  # what `holdout` and `pba_reduced` part "train" into
 SYNONYMS = {"val": "validation", "valid": "validation"}
 # Seed of the order of examples that a stratified order puts at one place.

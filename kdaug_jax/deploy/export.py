@@ -11,6 +11,7 @@ import numpy as np
 
 from kdaug_jax.data.recorded import require_recorded
 from kdaug_jax.deploy import artifact
+from kdaug_jax.errors import ConfigError, suggest
 from kdaug_jax.experiment import views
 from kdaug_jax.experiment.frozen.places import CHOICE, place_of
 from kdaug_jax.experiment.frozen.standalone import load_one
@@ -53,6 +54,11 @@ def export_run(
         leading, crop, view = views.split_leading(view, "eval.view")
         size, dtype = leading.plan.size, leading.plan.dtype
     sizes = {}
+    named = {*stored["members"], *map(str, range(len(stored["members"])))}
+    if place.member and place.member not in named:
+        raise ConfigError("--workdir", f"{directory} holds no member '{place.member}'",
+                          suggest(place.member, stored["members"]) if len(named) > 2
+                          else "it is a single run, no sweep")
     for number, name in enumerate(stored["members"]):
         if fault := results.get(name, {}).get("failed"):
             console.say(f"{name} was not finite at step {fault['step']}: left out")

@@ -7,7 +7,6 @@ the others are answered all the same; the exit status is then that of the error.
 
 from __future__ import annotations
 
-import argparse
 import io
 import sys
 from collections.abc import Sequence
@@ -97,7 +96,7 @@ def likeliest(probabilities: np.ndarray, card: ModelCard, count: int) -> list[tu
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command line and returns the exit status."""
-    parser = argparse.ArgumentParser(prog="predict", description=__doc__.splitlines()[0])
+    parser = commands.Parser(prog="predict", description=__doc__.splitlines()[0])
     parser.add_argument("image", nargs="+", type=Path, help="image files")
     parser.add_argument("--model", required=True, type=Path, help="what --mode=export made")
     parser.add_argument("--top", type=int, default=5, help="how many classes to print")

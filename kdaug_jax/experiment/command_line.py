@@ -11,7 +11,7 @@ from absl import flags
 
 from kdaug_jax.errors import ConfigError, UserError
 from kdaug_jax.experiment.config import MODES, plain, set_path
-from kdaug_jax.files import require_file
+from kdaug_jax.files import reason, require_file
 from kdaug_jax.runtime import processes
 
 REMEDY = "see --print_config for the fields"
@@ -89,7 +89,8 @@ def explain(error: Exception, argv: Sequence[str]) -> UserError:
     if not os.path.isfile(file):
         return ConfigError("--config", f"there is no file '{file}'", "see the folder configs/")
     if isinstance(error, SyntaxError):
-        return ConfigError(f"{error.filename}:{error.lineno}", _summary(error), "mend the file")
+        line = f"{error.filename}:{error.lineno}" if error.filename else file  # a byte 0 has none
+        return ConfigError(line, _summary(error), "mend the file")
     return _override(argv, file, arg) or ConfigError("command line", _summary(error), REMEDY)
 
 
@@ -138,6 +139,8 @@ def _override(argv: Sequence[str], file: str, arg: str) -> ConfigError | None:
     """Returns the error of the first override of a field that the config does not have."""
     try:
         config = plain(runpy.run_path(file)["get_config"](*[arg] if arg else ()))
+    except OSError as error:
+        return ConfigError(file, f"cannot be read ({reason(error)})", "name a config file")
     except (TypeError, KeyError, AttributeError, ValueError):
         return ConfigError(file, "has no get_config() that returns a ConfigDict", "mend the file")
     for word in argv:

@@ -9,7 +9,6 @@ Its metadata hold the card that `import_weights` reads.
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import sys
 from collections.abc import Sequence
@@ -30,7 +29,7 @@ from kdaug_jax.runtime.console import write_lines
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command line and returns the exit status."""
-    parser = argparse.ArgumentParser(prog="export_weights", description=__doc__.splitlines()[0])
+    parser = commands.Parser(prog="export_weights", description=__doc__.splitlines()[0])
     parser.add_argument("--from", dest="source", required=True,
                         help="working or teacher directory; DIR@best, DIR@STEP, DIR@MEMBER")
     parser.add_argument("--to", required=True, type=Path, help="safetensors file to write")

@@ -351,7 +351,7 @@ def _deviations(text: str) -> tuple[float, ...]:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="import_weights", description=__doc__.splitlines()[0])
+    parser = commands.Parser(prog="import_weights", description=__doc__.splitlines()[0])
     parser.add_argument("--arch", required=True, help="network, such as tv_resnet34")
     parser.add_argument("--from", dest="source", required=True, type=Path, help="file of weights")
     parser.add_argument("--to", required=True, type=Path, help="teacher directory to make")
@@ -383,8 +383,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             architecture = parse_json(options.options)
         except ValueError as error:
             raise ConfigError("--options", f"is no JSON ({error})", '{"dropout": 0.3}') from None
-        if options.classes < 0 or options.size < 0:
-            raise ConfigError("--classes and --size", "are negative", "leave them out")
+        if not (0 <= options.classes < 2**31 and 0 <= options.size <= 2**15):
+            what = f"are {options.classes} and {options.size}"
+            raise ConfigError("--classes and --size", what, "leave them out")
         imported = import_file(
             options.source, options.arch, num_classes=options.classes,
             class_names=(

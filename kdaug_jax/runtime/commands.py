@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import argparse
 import sys
 from collections.abc import Callable
 from typing import NoReturn
 
-from kdaug_jax.errors import UserError
+from kdaug_jax import files
+from kdaug_jax.errors import UserError, printable
 from kdaug_jax.runtime import signals, streams
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser of words whose errors show no codes of a terminal, as names of files may hold."""
+
+    def error(self, message: str) -> NoReturn:
+        """Ends the command with the usage and what is wrong."""
+        super().error(printable(message))
 
 
 def run(main: Callable[[], int]) -> NoReturn:
@@ -20,7 +30,7 @@ def run(main: Callable[[], int]) -> NoReturn:
     """
     streams.prepare()
     try:
-        with signals.handled():
+        with files.refusals(), signals.handled():
             status = main()
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)

@@ -18,6 +18,7 @@ from typing import Any
 
 import kdaug_jax
 from kdaug_jax.errors import CheckpointError, ConfigError
+from kdaug_jax.files import explained
 from kdaug_jax.runtime import checkpoint, digest, workdir
 
 CARD = "card.json"
@@ -110,7 +111,7 @@ def made_whole(directory: Path, *, replace: str = "") -> Iterator[Path]:
     with workdir.writing(directory):
         try:
             _mend(directory)
-            partial.mkdir(parents=True)
+            _make(partial, directory)
             yield partial
             old = directory.with_name(f".{directory.name}.{os.getpid()}{OLD}")
             if directory.exists():
@@ -118,6 +119,15 @@ def made_whole(directory: Path, *, replace: str = "") -> Iterator[Path]:
             partial.rename(directory)
         finally:
             _mend(directory)
+
+
+def _make(partial: Path, directory: Path) -> None:
+    try:
+        partial.mkdir(parents=True)
+    except OSError as error:
+        kind = CheckpointError if error.errno in workdir.FULL else ConfigError
+        what = f"cannot be made ({explained(error, directory.parent).strerror})"
+        raise kind(str(directory), what, "make room or name another folder") from None
 
 
 def _mend(directory: Path) -> None:

@@ -52,8 +52,8 @@ def start(text: str) -> int:
         return 1
     named: dict[str, Any] = {}
     if text != "auto":
-        match = re.fullmatch(r"(\d+)/(\d+)@(.+:\d+)", text)
-        if match is None or int(match[1]) >= int(match[2]):
+        match = re.fullmatch(r"(\d{1,9})/(\d{1,9})@(.+:(\d{1,5}))", text)
+        if match is None or int(match[1]) >= int(match[2]) or not 0 < int(match[4]) < 65536:
             raise ConfigError("--distributed", f"cannot read '{text}'", FORM)
         named = dict(
             process_id=int(match[1]), num_processes=int(match[2]), coordinator_address=match[3]

@@ -122,6 +122,7 @@ def make(workdir: str | os.PathLike[str]) -> Path:
       ConfigError: it cannot be made or written.
     """
     path = place("--workdir", workdir)
+    _require_utf8(path)
     try:
         path.mkdir(parents=True, exist_ok=True)
         probe = path / f".write-test-{socket.gethostname()}-{os.getpid()}"
@@ -135,6 +136,18 @@ def make(workdir: str | os.PathLike[str]) -> Path:
             raise CheckpointError("--workdir", what, "make room or name another folder") from None
         raise ConfigError("--workdir", what, "name another folder") from None
     return path
+
+
+def _require_utf8(path: Path) -> None:
+    """Validates that the library that writes arrays can be given a path."""
+    if sys.getfilesystemencoding() != "utf-8" and not str(path).isascii():
+        what = "is not ASCII, and this locale knows no other letters"
+        raise ConfigError("--workdir", f"{path} {what}", "set PYTHONUTF8=1, or name another folder")
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        what = f"{path} has bytes that are not UTF-8, where no arrays can be written"
+        raise ConfigError("--workdir", what, "name another folder") from None
 
 
 def require_in_place(path: Path, status: os.stat_result) -> None:

@@ -102,6 +102,9 @@ def _check(
             checkpoint = full["networks"][name]["checkpoint"]
             load_input(f"networks.{name}", network, checkpoint, root, first.info, quiet)
     for name in _missing(full):
+        if full["networks"][name]["sha256"]:
+            raise ConfigError(f"networks.{name}.sha256", "is of a file, and no checkpoint is named",
+                              f"name the file as networks.{name}.checkpoint, or leave it empty")
         try:
             _check(teacher_config(full, name), root / name, allow_config_change, planned)
         except ConfigError as error:

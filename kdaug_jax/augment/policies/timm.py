@@ -75,7 +75,7 @@ def parse(text: str) -> Config:
         raise ArgumentError(f"{text!r} starts with {start!r}", "write rand-m9-mstd0.5-inc1")
     numbers: dict[str, float] = {}
     for part in parts:
-        match = re.fullmatch(r"([a-z]*)(\d+(?:\.\d*)?|\.\d+)", part)
+        match = re.fullmatch(r"([a-z]*)(\d{1,18}(?:\.\d{0,18})?|\.\d{1,18})", part)
         name = match[1] if match else re.match(r"[a-zA-Z]*", part)[0]
         if name not in PARTS:
             raise ArgumentError(f"{text!r}: unknown part {part!r}", suggest(name, PARTS))

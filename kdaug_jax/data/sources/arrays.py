@@ -22,7 +22,7 @@ from kdaug_jax.data.dataset import (
 )
 from kdaug_jax.data.options import DEFAULTS, ReadOptions
 from kdaug_jax.errors import DataError, suggest
-from kdaug_jax.files import expanded, npz_names, open_file, read_npz
+from kdaug_jax.files import expanded, npz_names, open_file, read_npz, reason
 
 # What NumPy raises on damaged .npy and .npz files.
 UNREADABLE = (
@@ -149,7 +149,8 @@ def _load(path: Path, key: str | None) -> Any:
         if is_archive:
             return npz_names(path) if key is None else read_npz(path, (key,))[key]
     except UNREADABLE as error:
-        raise DataError(str(path), f"{key or 'it'} cannot be read ({error})", remedy) from None
+        what = f"{key or 'it'} cannot be read ({reason(error)})"
+        raise DataError(str(path), what, remedy) from None
     raise DataError(str(path), "it cannot be read (not an .npz file, or cut short)", remedy)
 
 

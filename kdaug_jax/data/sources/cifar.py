@@ -13,7 +13,7 @@ from kdaug_jax.data.dataset import Dataset, Deferred, Split, directory, split_of
 from kdaug_jax.data.options import DEFAULTS, ReadOptions
 from kdaug_jax.data.sources.pickles import read_pickle
 from kdaug_jax.errors import DataError
-from kdaug_jax.files import read_bytes, read_text
+from kdaug_jax.files import read_bytes, read_text, reason
 
 SIDE = 32
 PIXELS = 3 * SIDE * SIDE
@@ -211,7 +211,7 @@ def _read_records(path: Path, layout: Layout) -> tuple[np.ndarray, np.ndarray]:
     try:
         content = np.frombuffer(read_bytes(path, "array"), np.uint8)
     except OSError as error:
-        raise DataError(str(path), f"cannot be read ({error})", "unpack it again") from None
+        raise DataError(str(path), f"cannot be read ({reason(error)})", "unpack it again") from None
     if len(content) % record or not len(content):
         raise DataError(
             str(path), f"holds {len(content)} bytes, not a multiple of {record}", "unpack it again"

@@ -14,7 +14,7 @@ from kdaug_jax.data.sources.argument import split_argument
 from kdaug_jax.data.sources.arrays import UNREADABLE
 from kdaug_jax.data.sources.cifar import FINE_NAMES, NAMES, SIDE
 from kdaug_jax.errors import DataError
-from kdaug_jax.files import require_file
+from kdaug_jax.files import reason, require_file
 
 
 def cifar10c(argument: str, options: ReadOptions = DEFAULTS) -> Dataset:
@@ -104,7 +104,7 @@ def _mapped(file: Path) -> np.ndarray:
         array = np.load(file, mmap_mode="r", allow_pickle=False)
     except UNREADABLE as error:
         raise DataError(
-            str(file), f"cannot be read ({error})", "unpack it again"
+            str(file), f"cannot be read ({reason(error)})", "unpack it again"
         ) from None
     if not isinstance(array, np.ndarray) or not array.ndim:
         raise DataError(str(file), "is not an array of NumPy", "unpack it again")

@@ -23,7 +23,7 @@ from kdaug_jax.data.tree import (
     split_of_files,
 )
 from kdaug_jax.errors import ConfigError, DataError, distinct, printable
-from kdaug_jax.files import expanded, read_text
+from kdaug_jax.files import expanded, read_text, reason
 
 SPLITS = ("train", "validation", "test", *SYNONYMS)
 LAYOUT = "the layout is DIR/SPLIT/CLASS/IMAGE.jpg, such as DIR/train/cat/1.jpg"
@@ -253,7 +253,8 @@ def read_labels(
     try:
         lines = read_text(path, "text", "utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise DataError(str(path), f"cannot be read ({error})", "write it as UTF-8 text") from None
+        what = f"cannot be read ({reason(error)})"
+        raise DataError(str(path), what, "write it as UTF-8 text") from None
     remedy = "a file name and a class are wanted in each line, such as 1.jpg,cat"
     known: dict[str, int] = {}
     absent = []

@@ -16,7 +16,7 @@ import numpy as np
 from kdaug_jax.data.dataset import Dataset, Deferred, Split, directory, numbered, split_of_arrays
 from kdaug_jax.data.options import DEFAULTS, ReadOptions
 from kdaug_jax.errors import DataError
-from kdaug_jax.files import read_bytes
+from kdaug_jax.files import read_bytes, reason
 
 # In front of the names of the two files of each split.
 PREFIXES = {"train": "train", "test": "t10k"}
@@ -91,7 +91,7 @@ def read(path: Path, dimensions: int) -> np.ndarray:
         if content[:2] == b"\x1f\x8b":
             content = _unpacked(content, dimensions)
     except (OSError, EOFError, zlib.error) as error:
-        raise DataError(str(path), f"cannot be read ({error})", "fetch it again") from None
+        raise DataError(str(path), f"cannot be read ({reason(error)})", "fetch it again") from None
     if content[:4] != bytes((0, 0, 8, dimensions)):
         raise DataError(
             str(path), f"starts with the bytes {content[:4].hex()}",

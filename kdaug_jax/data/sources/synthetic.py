@@ -25,7 +25,7 @@ def synthetic(argument: str, options: ReadOptions = DEFAULTS) -> Dataset:
     Raises:
       ConfigError: `argument` is not of that form.
     """
-    match = re.fullmatch(r"(\d+)x(\d+),(\d+),(\d+)", argument.replace(" ", ""))
+    match = re.fullmatch(r"(\d{1,18})x(\d{1,18}),(\d{1,18}),(\d{1,18})", argument.replace(" ", ""))
     if not match or min(map(int, match.groups())) < 1 or int(match[4]) < int(match[3]):
         raise ConfigError(
             "data.source",

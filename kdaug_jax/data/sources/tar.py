@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import functools
 import glob
 import itertools
@@ -36,7 +37,7 @@ from kdaug_jax.data.sources.shards import (
     split_of_word,
 )  # fmt: skip
 from kdaug_jax.errors import ConfigError, DataError
-from kdaug_jax.files import expanded, open_file, read_text
+from kdaug_jax.files import expanded, open_file, read_text, reason
 from kdaug_jax.images.decode import SUFFIXES
 from kdaug_jax.images.encoded import stamp_of
 from kdaug_jax.images.readers import Names
@@ -54,6 +55,8 @@ COMPRESSED = {
 BLOCK = 512
 # Two blocks of zeros end an archive.
 END = 2 * BLOCK
+# More archives are a slip of the pen.
+MANY = 1_000_000
 _PRIVATE = re.compile(r"(^|/)(__[^/]*__|__MACOSX)(/|$)")
 
 
@@ -165,11 +168,13 @@ def _braces(text: str) -> Iterator[str]:
     parts = re.split(r"\{([^{}]*)\}", text)
     choices = []
     for number, part in enumerate(parts):
-        span = re.fullmatch(r"(\d+)\.\.(\d+)", part)
+        span = re.fullmatch(r"(\d{1,9})\.\.(\d{1,9})", part)
         if number % 2 == 0:
             choices.append([part])
         elif span:
             first, last = int(span[1]), int(span[2])
+            if last - first >= MANY:
+                raise DataError(text, f"names {last - first + 1:,} archives", "check the pattern")
             choices.append([f"{value:0{len(span[1])}}" for value in range(first, last + 1)])
         elif "," in part:
             choices.append(part.split(","))
@@ -182,7 +187,7 @@ def _class_names(path: Path) -> tuple[str, ...]:
     try:
         lines = read_text(path, "text").split("\n")
     except (OSError, UnicodeDecodeError) as error:
-        raise DataError(str(path), f"cannot be read ({error})", "name a text file") from None
+        raise DataError(str(path), f"cannot be read ({reason(error)})", "name a file") from None
     names = [line.strip() for line in lines]
     while names and not names[-1]:
         names.pop()
@@ -369,6 +374,16 @@ def _members(path: str, file: BinaryIO) -> Iterator[tarfile.TarInfo]:
         ) from None
 
 
+def _skip_hole(file: BinaryIO) -> int:
+    """Moves a file from a hole, which reads as zeros, to the next data; returns where it is."""
+    try:
+        return file.seek(file.tell(), os.SEEK_DATA)
+    except OSError as error:
+        if error.errno == errno.ENXIO:  # a hole to the end of the file
+            return file.seek(0, os.SEEK_END)
+        return file.tell()  # a file system that knows no holes
+
+
 def _check_end(path: str, file: BinaryIO, end: int) -> None:
     """Validates that zeros follow the last member to the end of the file.
 
@@ -377,7 +392,7 @@ def _check_end(path: str, file: BinaryIO, end: int) -> None:
     """
     length = os.fstat(file.fileno()).st_size
     file.seek(end)
-    position = end
+    position = _skip_hole(file)
     while chunk := file.read(1 << 20):
         if chunk.count(0) != len(chunk):
             position += next(number for number, byte in enumerate(chunk) if byte)
@@ -390,7 +405,7 @@ def _check_end(path: str, file: BinaryIO, end: int) -> None:
                 path, f"has a damaged member header at byte {position // BLOCK * BLOCK}",
                 "fetch the archive again",
             )
-        position += len(chunk)
+        position = _skip_hole(file)
     if length - end < END:
         raise DataError(
             path, f"is cut short: it has no two blocks of zeros at its end, byte {end}",

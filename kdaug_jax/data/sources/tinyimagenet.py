@@ -11,7 +11,7 @@ from kdaug_jax.data.sources.argument import split_argument
 from kdaug_jax.data.sources.folder import read_classes, read_labels
 from kdaug_jax.data.tree import Passed, class_order, folders, images, list_classes, split_of_files
 from kdaug_jax.errors import DataError
-from kdaug_jax.files import read_text
+from kdaug_jax.files import read_text, reason
 
 INNER = "tiny-imagenet-200"
 ANNOTATIONS = "val_annotations.txt"
@@ -61,7 +61,7 @@ def _text(path: Path) -> str:
     try:
         return read_text(path, "text")
     except (OSError, UnicodeDecodeError) as error:
-        raise DataError(str(path), f"cannot be read ({error})", REMEDY) from None
+        raise DataError(str(path), f"cannot be read ({reason(error)})", REMEDY) from None
 
 
 def _names(path: Path, classes: tuple[str, ...]) -> tuple[str, ...]:

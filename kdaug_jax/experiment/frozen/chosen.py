@@ -164,7 +164,7 @@ def _member(where: str, place: Place, members: Sequence[str]) -> int:
         )
     if place.member in members:
         return members.index(place.member)
-    if place.member.isdecimal() and int(place.member) < len(members):
+    if place.member in map(str, range(len(members))):
         return int(place.member)
     raise ConfigError(
         where, f"{place.path} holds no member '{place.member}'",

@@ -42,6 +42,10 @@ class Place(NamedTuple):
         return self._replace(path="") != Place("")
 
 
+def _is_number(text: str) -> bool:
+    return text.isdecimal() and len(text) < 19  # Python reads no number of thousands of digits
+
+
 def _exists(path: str) -> bool:
     try:
         return workdir.place("checkpoint", path).exists()
@@ -73,9 +77,9 @@ def place_of(
     for choice in choices:
         if choice == _BEST:
             fields = {"best": True}
-        elif choice.removeprefix(_STEP).isdecimal():
+        elif _is_number(choice.removeprefix(_STEP)):
             fields = {"step": int(choice.removeprefix(_STEP)), "bare": choice.isdecimal()}
-        elif choice.startswith(_BRANCH) and choice.removeprefix(_BRANCH).isdecimal():
+        elif choice.startswith(_BRANCH) and _is_number(choice.removeprefix(_BRANCH)):
             fields = {"branch": int(choice.removeprefix(_BRANCH))}
         else:
             fields = {"member": choice.removeprefix(_MEMBER)}

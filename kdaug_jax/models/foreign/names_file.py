@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from kdaug_jax.errors import ConfigError
-from kdaug_jax.files import parse_json, read_text
+from kdaug_jax.files import parse_json, read_text, reason
 from kdaug_jax.models.foreign.safetensors_file import shown
 from kdaug_jax.runtime import workdir
 
@@ -42,7 +42,7 @@ def read_names(where: str, path: Path) -> tuple[str, ...]:
     try:
         text = read_text(file, "text", "utf-8-sig")
     except (OSError, ValueError) as error:
-        raise refuse(f"cannot be read ({error})") from None
+        raise refuse(f"cannot be read ({reason(error)})") from None
     start = text.lstrip()[:1]
     if start in ("[", "{"):
         try:
