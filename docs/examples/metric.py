@@ -6,8 +6,9 @@ With this file beside the config file, or in the current directory, the config n
     config.eval.metrics = ("accuracy", "nll", "metric:margin", "metric:worse_than_teacher")
 
 A function `f(inputs) -> (sum, count)` is reported as its mean over a split, under its own name.
-Rows where `inputs.mask` is False only fill a batch up: they must not count. This file is a config
-too, of two tiny runs on a CPU:
+Rows where `inputs.mask` is False only fill a batch up: they must not count. Sums are f32, i32 or
+u32: others stop short when batches are added up, and are refused. This file is a config too, of two
+tiny runs on a CPU:
 
     python main.py --config=docs/examples/metric.py --workdir=/tmp/metric
 """
