@@ -18,7 +18,7 @@ import numpy as np
 from scipy import stats
 
 from kdaug_jax.data.recorded import data_changes
-from kdaug_jax.errors import ConfigError, UserError, printable, suggest
+from kdaug_jax.errors import ArgumentError, ConfigError, UserError, printable, suggest
 from kdaug_jax.experiment.config import FREE, flatten
 from kdaug_jax.experiment.frozen.places import WORKDIR
 from kdaug_jax.experiment.members import members as members_of
@@ -62,6 +62,10 @@ def paired(first: Sequence[float], second: Sequence[float]) -> Difference:
     Returns:
       The difference second − first.
     """
+    if np.shape(first) != np.shape(second):
+        raise ArgumentError(
+            f"got {len(first)} and {len(second)} values", "give two values for each pair"
+        )
     differences = np.asarray(second, np.float64) - np.asarray(first, np.float64)
     mean, count = float(differences.mean()), len(differences)
     if count < 2:

@@ -20,6 +20,7 @@ from jax.sharding import PartitionSpec
 from jax.typing import ArrayLike
 
 from kdaug_jax import rng
+from kdaug_jax.augment.ops.checks import check_number
 from kdaug_jax.augment.partners import PARTNERS
 from kdaug_jax.augment.policies.policy import below
 from kdaug_jax.errors import ArgumentError, suggest
@@ -234,6 +235,7 @@ def random_mixup_or_cutmix(
     Source: `Mixup` of timm, modes "batch" and "elem" with `correct_lam`.
     """
     shape = _shape(per, view)
+    check_number("switch", switch, 0, 1)
     cut = jax.random.bernoulli(rng.fold(key, "switch"), switch, shape)
     share = _share(key, jnp.where(cut, cutmix_alpha, mixup_alpha), probability, shape)
     chosen = _partners(key, view.mask, partner)
@@ -280,6 +282,9 @@ def _partners(key: jax.Array, mask: jax.Array, partner: str) -> jax.Array:
 
 def _share(key: jax.Array, alpha, probability, shape: tuple[int, ...]) -> jax.Array:
     """Draws shares of the examples themselves in 1/65536, `i32[shape]`; 65536 is unmixed."""
+    check_number("probability", probability, 0, 1)
+    if is_known(alpha) and not (np.asarray(alpha) > 0).all():
+        raise ArgumentError(f"alpha = {alpha}", "must be more than 0")
     applied = jax.random.bernoulli(rng.fold(key, "apply"), probability, shape)
     lam = symmetric_beta(rng.fold(key, "lam"), alpha, shape)
     return jnp.where(applied, jnp.rint(lam * ONE).astype(jnp.int32), ONE)

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from kdaug_jax.errors import ArgumentError
-from kdaug_jax.losses.arrays import masked_mean, need_logits
+from kdaug_jax.losses.arrays import masked_mean, need_logits, need_number
 from kdaug_jax.losses.response import cross_entropy, kl
 from kdaug_jax.losses.term import Context, Term, TermInput
 
@@ -33,6 +33,7 @@ def l2_normalized(logits: jax.Array, scale: Any = 1.0) -> jax.Array:
 
     Source: Li et al. 2021 (A2-Aug), eq. 8.
     """
+    need_number("scale", scale, 0.0, over=True)
     logits = logits.astype(jnp.float32)
     square = jnp.sum(logits * logits, axis=-1, keepdims=True)
     return jnp.asarray(scale, jnp.float32) * logits * jax.lax.rsqrt(square + 1e-12)
@@ -83,6 +84,8 @@ def ensemble_distance(
     Source: Li et al. 2021 (A2-Aug), eq. 5 and 8.
     """
     need_logits(student, teacher)
+    if form not in FORMS[1:]:
+        raise ArgumentError(f"got form={form!r}", "must be one of " + ", ".join(FORMS[1:]))
     teacher = jax.lax.stop_gradient(teacher)
     if form == "kl":
         return kl(student, teacher)

@@ -67,6 +67,8 @@ def hardest(score: jax.Array, keep: int) -> jax.Array:
 
     Source: Wang et al. 2020 (arXiv:2012.02909), section 3.2: sort, and keep the last half.
     """
+    if score.ndim != 1:
+        raise ArgumentError(f"got scores {list(score.shape)}", "must be one an example, [B]")
     if not 1 <= keep <= score.shape[0]:
         raise ArgumentError(f"keeps {keep} of {score.shape[0]}", f"must be 1..{score.shape[0]}")
     order = jnp.argsort(score, stable=True)

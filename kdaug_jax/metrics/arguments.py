@@ -32,7 +32,19 @@ def need_rows(mask: jax.Array, *logits: jax.Array) -> None:
                 "got logits " + " and ".join(str(list(each.shape)) for each in logits),
                 "must be [B,C], of the same examples and classes",
             )
-    rows = logits[0].shape[0]
+    need_mask(mask, logits[0].shape[0])
+
+
+def need_mask(mask: jax.Array, rows: int) -> None:
+    """Validates a mask.
+
+    Args:
+      mask: `bool[B]`, False on rows that do not count.
+      rows: B.
+
+    Raises:
+      ArgumentError: shape or type are others.
+    """
     if mask.shape != (rows,) or mask.dtype != jnp.bool_:
         raise ArgumentError(f"got a mask {mask.dtype}{list(mask.shape)}", f"must be bool[{rows}]")
 

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from kdaug_jax.metrics.arguments import need_mask
 from kdaug_jax.metrics.human import ClassSums, class_sums
 
 # Values that differ by less than this share of the largest may differ by rounding alone: a network
@@ -46,7 +47,8 @@ def moments(embedding: jax.Array, mask: jax.Array) -> Moments:
     Returns:
       Mean, squared deviations and range by dimension.
     """
-    rows, counts = _rows(embedding, mask), mask[:, None]
+    rows = _rows(embedding, mask)
+    counts = mask[:, None]
     count = jnp.sum(mask, dtype=jnp.float32)
     mean = jnp.sum(rows, axis=0) / jnp.maximum(count, 1.0)
     deviation = jnp.where(counts, rows - mean[None, :], 0.0)
@@ -56,6 +58,7 @@ def moments(embedding: jax.Array, mask: jax.Array) -> Moments:
 
 
 def _rows(embedding: jax.Array, mask: jax.Array) -> jax.Array:
+    need_mask(mask, embedding.shape[0])
     rows = embedding.reshape(embedding.shape[0], -1).astype(jnp.float32)
     return jnp.where(mask[:, None], rows, 0.0)
 

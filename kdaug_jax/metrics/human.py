@@ -8,7 +8,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from kdaug_jax.metrics.arguments import need_distributions, need_logits, need_shares
+from kdaug_jax.metrics.arguments import (
+    need_distributions,
+    need_logits,
+    need_mask,
+    need_shares,
+)
 from kdaug_jax.metrics.classification import Pair, class_numbers, clean, log_probabilities, total
 
 # Lower bound of probabilities in a logarithm, where float32 has underflowed.
@@ -94,6 +99,7 @@ def class_sums(vector: jax.Array, label: jax.Array, mask: jax.Array, classes: in
     Returns:
       Sums by class.
     """
+    need_mask(mask, vector.shape[0])
     cell = jnp.where(mask, class_numbers(label, mask, classes), classes)
     vector = jnp.where(mask[:, None], vector.astype(jnp.float32), 0.0)
     summed = jnp.zeros((classes, vector.shape[1]), jnp.float32).at[cell].add(vector, mode="drop")

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from kdaug_jax.errors import ArgumentError
+from kdaug_jax.metrics.arguments import need_mask
 
 # Rows of a sample; 10 batches of 64 in the public code.
 GROUP = 640
@@ -29,6 +30,7 @@ def group_sums(
     Returns:
       `f32[G,C]`.
     """
+    need_mask(mask, probabilities.shape[0])
     number = (first + jnp.arange(probabilities.shape[0])) // group
     cell = jnp.where(mask, number, groups)
     rows = jnp.where(mask[:, None], probabilities.astype(jnp.float32), 0.0)

@@ -377,7 +377,7 @@ def _check_range(image: Any, mean: tuple[float, ...]) -> None:
     if max(mean) <= 1.0 or not visible or image.dtype == jnp.uint8:
         return
     pixels = np.asarray(image)  # not JAX's operations, which a surrounding jit would trace
-    if image.dtype == jnp.bool_ or (pixels < 0).any() or (pixels > 255).any():
+    if pixels.size and not _are_pixels(pixels.min(), pixels.max(), image.dtype):
         raise ConfigError(
             "image", f"is {image.dtype} with pixels {pixels.min()}..{pixels.max()}",
             "give pixels 0..255, which the network normalises itself",
@@ -387,6 +387,14 @@ def _check_range(image: Any, mean: tuple[float, ...]) -> None:
             "image", f"has float pixels within 0..1, but the mean is {mean} of pixels 0..255",
             "multiply it by 255",
         )
+
+
+def _are_pixels(low: Any, high: Any, dtype: Any) -> bool:
+    """Returns whether a range can be that of pixels 0..255, not of bits or normalised ones."""
+    if not jnp.issubdtype(dtype, jnp.floating):
+        return dtype != jnp.bool_ and low >= 0 and high <= 255
+    # Bicubic crops in floats go beyond at edges, by less than half of the range.
+    return -128 <= low and high <= 383 and not (low < 0 and high <= 16)
 
 
 def _check_branches(branches: tuple[int, ...], num_branches: int) -> None:

@@ -81,3 +81,19 @@ def test_paint_refuses_batches_and_masks_of_other_sizes():
     for image, other in ((WHITE[None], mask), (WHITE, mask[:1]), (WHITE, mask.astype(np.float32))):
         with pytest.raises(ArgumentError, match=r"must be \[H,W,C\] and bool\[H,W\], map over a"):
             augment.paint(image, other, BLACK)
+
+
+@pytest.mark.parametrize("call, message", [
+    (lambda: augment.cutout(WHITE, 0.5, 2, 2, BLACK), "cy=0.5; must be a whole number"),
+    (lambda: augment.erase_square(WHITE, 2, 0.5, 2, BLACK), "left=0.5; must be a whole number"),
+    (lambda: augment.pad_crop(WHITE, 5, 0, 2, BLACK), "top=5; must be a whole number 0..4"),
+    (lambda: augment.pad_crop(WHITE, 1, 0.5, 2, BLACK), "left=0.5; must be a whole number 0..4"),
+    (lambda: augment.apply_lut(WHITE, np.linspace(0, 1, 256)), "levels from 0 to 1; must be whole"),
+    (lambda: augment.apply_lut(WHITE, 2 * np.arange(256)), "levels from 0 to 510; must be whole"),
+    (lambda: augment.posterize(WHITE, jax.numpy.float32(4.5)), "bits=4.5; must be a whole number"),
+    (lambda: augment.cutout(WHITE, 2, 2, 2, jax.numpy.array([300, 0, 0])), "fill=.*; must be 3 w"),
+    (lambda: augment.random_flip(jax.random.key(0), WHITE, 50.0), "probability=50.0; must be a n"),
+])
+def test_places_levels_and_probabilities_of_other_units_are_refused(call, message):
+    with pytest.raises(ArgumentError, match=message):
+        call()

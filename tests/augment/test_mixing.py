@@ -318,3 +318,13 @@ def test_mixing_by_hand_refuses_what_would_mix_something_else():
             augment.cutmix(view.image, view.target, partner, np.array(outside))
     with pytest.raises(ArgumentError, match="got a box of float.*; must be whole pixels"):
         augment.cutmix(view.image, view.target, partner, np.array([0, 0.5, 0, 0.5], np.float32))
+
+
+@pytest.mark.parametrize("options, message", [
+    (dict(probability=50.0), "probability=50.0; must be a number 0..1"),
+    (dict(alpha=-1.0), "alpha = -1.0; must be more than 0"),
+])
+def test_drawn_mixing_refuses_numbers_out_of_range(options, message):
+    for mix in (augment.random_mixup, augment.random_cutmix):
+        with pytest.raises(ArgumentError, match=message):
+            mix(jax.random.key(0), view_of(4), **options)

@@ -229,3 +229,15 @@ def test_numbers_that_mean_nothing_are_refused():
     few, many = (metrics.reliability(ANSWERS, label, ALL, bins=bins) for bins in (1, 15))
     with pytest.raises(ArgumentError, match="merge sums of the same settings"):
         metrics.merge(few, many)
+
+
+@pytest.mark.parametrize("metric", [
+    lambda mask: metrics.moments(ANSWERS, mask),
+    lambda mask: metrics.group_sums(HUMAN, np.int32(0), mask, 2, 3),
+    lambda mask: metrics.class_sums(HUMAN, np.zeros(len(mask), np.int32), mask, 4),
+])
+def test_masks_of_sums_are_of_the_same_rows(metric):
+    metric(ALL)
+    for mask in (ALL[:1], 1.0 * ALL, ALL[:, None]):
+        with pytest.raises(ArgumentError, match=r"got a mask .*; must be bool\[6\]"):
+            metric(mask)

@@ -255,7 +255,8 @@ def test_pixels_of_another_unit_are_refused_where_they_can_be_seen():
     with pytest.raises(ConfigError, match="within 0..1"):
         apply(jnp.asarray(image), "imagenet")
     whole = (255 * image).astype(np.uint8)
-    for accepted in (black, black + 1, 255 * image, whole, whole.astype(np.int32)):
+    overshot = 300 * image - 20  # as bicubic crops in floats
+    for accepted in (black, black + 1, 255 * image, whole, whole.astype(np.int32), overshot):
         apply(accepted, "cifar10")
     for other in (2 * image - 1, 257 * whole.astype(np.uint16), whole > 9, whole.astype(np.int8)):
         with pytest.raises(ConfigError, match=r"give pixels 0\.\.255, which the network"):

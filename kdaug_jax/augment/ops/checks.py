@@ -6,10 +6,12 @@ import math
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from kdaug_jax.errors import ArgumentError
 from kdaug_jax.images.boxes import check_pixels
+from kdaug_jax.types import is_known
 
 
 def check_image(image: Any, channels: tuple[int, ...] | None = None) -> tuple[int, int, int]:
@@ -98,7 +100,7 @@ def is_host(number: Any) -> bool:
 
 
 def check_number(name: str, number: Any, low: float, high: float, whole: bool = False) -> None:
-    """Validates the range of a magnitude; traced values cannot be seen and pass.
+    """Validates the range of a magnitude; traced values cannot be seen and pass, as do arrays.
 
     Args:
       name: of the argument.
@@ -111,13 +113,15 @@ def check_number(name: str, number: Any, low: float, high: float, whole: bool = 
       TypeError: not a number.
       ArgumentError: out of range, or a fraction where a whole number is due.
     """
-    if not is_host(number):
+    if isinstance(number, jax.Array) and (number.ndim or not is_known(number)):
         return
     kind = "a whole number" if whole else "a number"
     reach = f"{low:g}..{high:g}" if math.isfinite(high) else f"of {low:g} or more"
     if not math.isfinite(low):
         reach = "that is finite"
     value = np.asarray(number)
+    if isinstance(number, jax.Array) and jnp.issubdtype(number.dtype, jnp.floating):
+        value = value.astype(np.float32)  # NumPy does not know bfloat16
     if value.dtype.kind not in "iuf" or value.ndim:
         raise TypeError(f"{name} is {number!r}; must be {kind} {reach}")
     if not (low <= value <= high and np.isfinite(value) and (not whole or value == int(value))):
@@ -164,7 +168,7 @@ def check_fill(fill: Any, channels: int) -> None:
     right = f"must be {channels} whole numbers 0..255, one for each channel"
     if np.shape(fill) not in ((), (channels,)):
         raise ArgumentError(f"fill has shape {np.shape(fill)}", right)
-    if is_host(fill) and not all(
+    if is_known(fill) and not all(
         0 <= level <= 255 and level == int(level) for level in np.ravel(fill)
     ):
         raise ArgumentError(f"fill={fill}", right)

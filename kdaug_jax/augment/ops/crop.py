@@ -7,14 +7,15 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.typing import ArrayLike
 
 from kdaug_jax.augment.arithmetic import one_hot
-from kdaug_jax.augment.ops.checks import check_fill, check_image
+from kdaug_jax.augment.ops.checks import check_fill, check_image, check_number
 from kdaug_jax.augment.ops.geometry import affine_nearest
 from kdaug_jax.errors import ArgumentError
 from kdaug_jax.runtime.platform import target_platform
-from kdaug_jax.types import Fill, Fraction
+from kdaug_jax.types import Fill, Fraction, is_known
 
 
 def flip(image: jax.Array) -> jax.Array:
@@ -34,6 +35,7 @@ def random_flip(key: jax.Array, image: jax.Array, probability: Fraction = 0.5) -
     Returns:
       `u8[H,W,C]`.
     """
+    check_number("probability", probability, 0, 1)
     return jnp.where(jax.random.bernoulli(key, probability), flip(image), image)
 
 
@@ -51,7 +53,14 @@ def pad_crop(
 
     Returns:
       `u8[H,W,C]`.
+
+    Raises:
+      ArgumentError: a place is known not to be a whole number 0..2*padding.
     """
+    check_number("padding", padding, 0, np.inf, whole=True)
+    if is_known(padding) and not np.ndim(padding):
+        for name, place in (("top", top), ("left", left)):
+            check_number(name, place, 0, 2 * float(padding), whole=True)
     if target_platform() == "tpu":
         return _pad_crop_by_products(image, top - padding, left - padding, fill)
     # A move by whole pixels: the padded image is never made.

@@ -16,6 +16,7 @@ from kdaug_jax.augment.ops.blending import RGB, arrays_of, blend_lut, split_alph
 from kdaug_jax.augment.ops.checks import check_image, check_number
 from kdaug_jax.augment.ops.kernel import Context, Row
 from kdaug_jax.errors import ArgumentError
+from kdaug_jax.types import is_known
 
 _VALUES = np.arange(256, dtype=np.int32)
 
@@ -132,13 +133,21 @@ def apply_lut(image: jax.Array, lut: ArrayLike) -> jax.Array:
 
     Raises:
       TypeError: the image is not uint8.
-      ArgumentError: the image is not `[H,W,C]`, or the table is of another shape.
+      ArgumentError: the image is not `[H,W,C]`, or the table is of another shape or known not to
+        hold bytes.
     """
     channels = check_image(image)[2]
     if np.shape(lut) not in ((256,), (channels, 256)):
         raise ArgumentError(
             f"lut has shape {np.shape(lut)}", f"must be (256,) or ({channels}, 256)"
         )
+    if is_known(lut):
+        levels = np.asarray(lut)
+        if ((levels < 0) | (levels > 255) | (levels % 1 != 0)).any():
+            raise ArgumentError(
+                f"lut has levels from {levels.min():g} to {levels.max():g}",
+                "must be whole numbers 0..255",
+            )
     index = jnp.asarray(image).astype(jnp.int32)
     if np.ndim(lut) == 2:
         index = index + 256 * np.arange(channels, dtype=np.int32)[None, None]

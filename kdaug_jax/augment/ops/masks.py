@@ -70,6 +70,8 @@ def cutout(
     """
     check_image(image)
     check_number("size", size, 0, np.inf, whole=True)
+    for name, place in (("cy", cy), ("cx", cx)):
+        check_number(name, place, -np.inf, np.inf, whole=True)
     half = jnp.asarray(size, jnp.int32) // 2
     return paint(image, in_box(*image.shape[:2], cy - half, cy + half, cx - half, cx + half), fill)
 
@@ -91,6 +93,8 @@ def erase_square(
     """
     check_image(image)
     check_number("size", size, 0, np.inf, whole=True)
+    for name, place in (("top", top), ("left", left)):
+        check_number(name, place, -np.inf, np.inf, whole=True)
     return paint(image, in_box(*image.shape[:2], top, top + size, left, left + size), fill)
 
 
