@@ -67,7 +67,8 @@ def test_unknown_words_reach_no_terminal_as_codes(capsys, command, words):
 
 
 @pytest.mark.parametrize("command, words", [
-    (rank_da.main, ["x", "flip", "--epochs=1e30"]), (rank_da.main, ["x", "flip", f"--seed={10**30}"]),
+    (rank_da.main, ["x", "flip", "--epochs=1e30"]),
+    (rank_da.main, ["x", "flip", f"--seed={10**30}"]),
     (rank_da.main, ["x", "flip", f"--batch={10**30}"]),
     (gallery.main, ["x.png", "--view=flip", f"--size={10**30}"]),
     (gallery.main, ["x.png", "--view=flip", f"--seed={10**30}"]),
@@ -102,7 +103,8 @@ def test_the_gallery_writes_files_alone(tmp_path, capsys, make, said):
 
 
 @pytest.mark.parametrize("path, said", [
-    ("\0", "is no path"), ("~no such user/run", "home folder"), ("gs://bucket/run", "is an address"),
+    ("\0", "is no path"), ("~no such user/run", "home folder"),
+    ("gs://bucket/run", "is an address"),
 ])
 def test_directories_that_are_compared(capsys, path, said):
     assert compare.main([path, "--vary=seed"]) == 2
