@@ -115,7 +115,7 @@ def check_link(path: str | os.PathLike[str]) -> None:
         what = f"is a link to {printable(os.readlink(path))}, which does not exist"
         if error.errno != errno.ENOENT:
             what = f"is a link that cannot be followed ({explained(error, path).strerror})"
-        raise DataError(printable(path), what, "mend or remove it") from None
+        raise DataError(printable(str(path)), what, "mend or remove it") from None
 
 
 def folders(place: str | os.PathLike[str], passed: Passed) -> tuple[str, ...]:
