@@ -44,13 +44,17 @@ _OTHERS: tuple[tuple[Callable[[int], bool], str], ...] = (
     (stat.S_ISBLK, "is a device, not a file"),
 )
 # Errors of paths, which name what the user can mend.
-_PATHS = (errno.EACCES, errno.EPERM, errno.ELOOP, errno.ENAMETOOLONG)
+_PATHS = (errno.EACCES, errno.EPERM, errno.ELOOP, errno.ENAMETOOLONG, errno.EISDIR)
 # `gs://bucket/x`; also as `Path` writes it, with a single slash.
 _ADDRESS = re.compile(r"(gs|s3|az|hdfs|https?|ftp|file):/")
 # Bytes of a file's name: most file systems have 255, and suffixes must find room.
 LONGEST_NAME = 200
 # Bytes in which the record at the end of an archive lies, with the longest comment.
 _END_BYTES = 22 + (1 << 16)
+
+
+class NotAFileError(OSError):
+    """A pipe, a socket or a device, or more bytes than files of a kind have."""
 
 
 def open_file(path: str | os.PathLike[str], kind: str) -> BinaryIO:
@@ -86,8 +90,9 @@ def open_file(path: str | os.PathLike[str], kind: str) -> BinaryIO:
 def _require_file(status: os.stat_result, path: str | os.PathLike[str], kind: str) -> None:
     for holds, what in _OTHERS:
         if holds(status.st_mode):
-            number = errno.EISDIR if what == "is a directory" else errno.EINVAL
-            raise OSError(number, what, os.fspath(path))
+            if stat.S_ISDIR(status.st_mode):
+                raise IsADirectoryError(errno.EISDIR, what, os.fspath(path))
+            raise NotAFileError(errno.EINVAL, what, os.fspath(path))
     _require_bound(status.st_size, path, kind)
 
 
@@ -95,7 +100,7 @@ def _require_bound(size: int, path: str | os.PathLike[str], kind: str) -> None:
     bound = BOUNDS[kind]
     if bound is not None and size > bound:
         what = f"has more than {bound:,} bytes, which no file of its kind has"
-        raise OSError(errno.EINVAL, what, os.fspath(path))
+        raise NotAFileError(errno.EINVAL, what, os.fspath(path))
 
 
 def require_file(path: str | os.PathLike[str], kind: str) -> None:
@@ -159,7 +164,7 @@ def explained(error: OSError, path: str | os.PathLike[str] | None = None) -> OSE
       path: that was used; by default the one that the error names.
     """
     path = error.filename if path is None else path
-    if not isinstance(path, str | bytes | os.PathLike):
+    if isinstance(error, NotAFileError) or not isinstance(path, str | bytes | os.PathLike):
         return error
     what = error.strerror
     if error.errno == errno.EACCES:
@@ -193,7 +198,7 @@ def _missing_right(path: str) -> str:
 
 @contextlib.contextmanager
 def refusals(kind: type[UserError] = ConfigError) -> Iterator[None]:
-    """Turns errors of rights, names and links of paths within the block into one line.
+    """Turns errors of rights, names, links and kinds of paths within the block into one line.
 
     Args:
       kind: of the error.
@@ -204,7 +209,8 @@ def refusals(kind: type[UserError] = ConfigError) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno not in _PATHS or error.filename is None:
+        mendable = isinstance(error, NotAFileError) or error.errno in _PATHS
+        if not mendable or error.filename is None:
             raise
         place = os.fsdecode(error.filename)
         place = place if len(place) <= LONGEST_NAME else f"{place[:40]}…"

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
+from kdaug_jax.errors import ConfigError
+
 
 def image_grid(
     path: Path,
@@ -21,6 +23,9 @@ def image_grid(
       titles: of each row.
       images: for each row `[N,H,W,3]` in pixel units 0..255, uint8 or float.
       captions: for each row N texts, lines separated by newlines.
+
+    Raises:
+      ConfigError: a pipe, a device or a folder lies there.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -39,6 +44,8 @@ def image_grid(
             axis.set_xticks([])
             axis.set_yticks([])
             axis.set_xlabel(_readable(text), fontsize=7)
+    if path.exists() and not path.is_file():  # opening a pipe waits for its reader
+        raise ConfigError(str(path), "is there and is no file", "delete it")
     figure.savefig(path, format="png")  # whatever its name ends in
 
 

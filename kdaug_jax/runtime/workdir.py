@@ -53,6 +53,8 @@ FOLDERS = ("checkpoints", "tensorboard")
 WRITTEN = ("classes.json", "config.json", "environment.json", "metrics.jsonl", "results.json",
            "results.npz", MARK)
 PARTIAL = ".partial"
+# Of a lock's content that are read; it holds a host and a process.
+LOCK_BYTES = 4096
 FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -255,13 +257,15 @@ def _lock(path: Path) -> Iterator[None]:
     this = {"host": socket.gethostname(), "pid": os.getpid()}
     with writing(path), contextlib.ExitStack() as stack:
         while True:
+            if (path / "lock").exists() and not (path / "lock").is_file():
+                raise ConfigError(str(path / "lock"), "is no file", "delete it")
             file = stack.enter_context(open(path / "lock", "a+", errors="replace"))
             free = _flock(path, file)
             with contextlib.suppress(FileNotFoundError):
                 if os.path.samestat(os.fstat(file.fileno()), os.stat(path / "lock")):
                     break  # and not the one that a run removed as it was refused
         file.seek(0)
-        holder = _holder(file.read())
+        holder = _holder(file.read(LOCK_BYTES))
         elsewhere = holder.get("host", this["host"]) != this["host"]
         if not free or elsewhere and file_system(path) in NETWORK:
             raise ConfigError(

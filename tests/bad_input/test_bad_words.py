@@ -5,10 +5,12 @@ import os
 import re
 import sys
 
+import numpy as np
 import pytest
 
 from kdaug_jax import files
 from kdaug_jax.analysis import compare, gallery, rank_da
+from kdaug_jax.analysis.pictures import image_grid
 from kdaug_jax.data.sources.tar import scan_shard, tar
 from kdaug_jax.deploy import predict
 from kdaug_jax.deploy.export import export_run
@@ -67,7 +69,8 @@ def test_unknown_words_reach_no_terminal_as_codes(capsys, command, words):
 
 
 @pytest.mark.parametrize("command, words", [
-    (rank_da.main, ["x", "flip", "--epochs=1e30"]), (rank_da.main, ["x", "flip", f"--seed={10**30}"]),
+    (rank_da.main, ["x", "flip", "--epochs=1e30"]),
+    (rank_da.main, ["x", "flip", f"--seed={10**30}"]),
     (rank_da.main, ["x", "flip", f"--batch={10**30}"]),
     (gallery.main, ["x.png", "--view=flip", f"--size={10**30}"]),
     (gallery.main, ["x.png", "--view=flip", f"--seed={10**30}"]),
@@ -102,7 +105,8 @@ def test_the_gallery_writes_files_alone(tmp_path, capsys, make, said):
 
 
 @pytest.mark.parametrize("path, said", [
-    ("\0", "is no path"), ("~no such user/run", "home folder"), ("gs://bucket/run", "is an address"),
+    ("\0", "is no path"), ("~no such user/run", "home folder"),
+    ("gs://bucket/run", "is an address"),
 ])
 def test_directories_that_are_compared(capsys, path, said):
     assert compare.main([path, "--vary=seed"]) == 2
@@ -186,3 +190,10 @@ def test_rights_end_any_command_in_one_line(monkeypatch, capsys):
         commands.run(main)
     assert end.value.code == 2
     assert "/no/right: cannot be used" in one_line(capsys.readouterr().err)
+
+
+def test_pictures_are_drawn_into_files_alone(tmp_path):
+    """As `preview.png` of a run."""
+    os.mkfifo(tmp_path / "preview.png")
+    with pytest.raises(ConfigError, match="is there and is no file"):
+        image_grid(tmp_path / "preview.png", ["x"], [np.zeros((1, 2, 2, 3))], [["0"]])

@@ -63,6 +63,17 @@ def test_parts_of_killed_runs_go_once_the_lock_is_held(tiny, finished):
     assert [path.name for path in finished.glob("*.partial")] == ["mine.partial"]
 
 
+@pytest.mark.parametrize("name", ["lock", "metrics.jsonl", "config.json", "results.json"])
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir, lambda path: os.symlink("/dev/zero", path)])
+def test_what_is_no_file_among_those_of_a_run(tiny, finished, capsys, name, make):
+    """It is named in one line, and neither waited for nor read without end."""
+    (finished / name).unlink()
+    make(finished / name)
+    assert tiny(TWICE, directory=finished) in (2, 4)
+    said = capsys.readouterr().err
+    assert said.startswith("error: ") and said.count("\n") == 1 and name in said
+
+
 def test_fields_that_change_no_result_may_change(tiny, finished, capsys):
     before = results(finished)
     words = ["--config.log.every_steps=1", "--config.checkpoint.keep=3",
