@@ -162,7 +162,8 @@ def evaluate_run(
         _keep(directory, stored["members"], data_of, results, arrays, console)
         if eval_data:
             file = directory / EVALUATIONS
-            kept = {"data": _facts(eval_data, dataset.splits["test"]), "results": results}
+            facts = _facts(eval_data, dataset.splits["test"])
+            kept = {"data": facts, "step": _step(directory), "results": results}
             with workdir.writing(directory):
                 workdir.write_json(file, {**(workdir.read_json(file) or {}), eval_data: kept})
             console.say(f"kept in {file} as '{eval_data}'")
