@@ -33,8 +33,9 @@ class Stage(NamedTuple):
       host: its row in `kdaug_jax.images.crops.CROPS`, which does the same on the host, bit for
         bit; "" if it runs on the device only. `check` and `size` of such a stage take a size of
         None, where images differ in size, and `size` returns None where they still do after it.
-      draws: whether it draws at random, so that images cannot be evaluated through it; policies
-        and stages that mix always do.
+      draws: whether it draws at random, so that images cannot be evaluated through it; or the
+        name of its probability, where it draws unless that is 0 or 1. Policies and stages that
+        mix always do.
     """
 
     apply: Callable[..., Any]
@@ -43,4 +44,4 @@ class Stage(NamedTuple):
     size: Callable[[Mapping[str, Any], Size | None], Size | None] | None = None
     floats: bool = False
     host: str = ""
-    draws: bool = False
+    draws: bool | str = False

@@ -158,7 +158,7 @@ def _host_stage(
 
 STAGES: dict[str, Stage] = {
     "pad_crop": Stage(crop.random_pad_crop, check=crop.check_pad_crop, draws=True),
-    "flip": Stage(crop.random_flip, draws=True),
+    "flip": Stage(crop.random_flip, draws="probability"),
     "cutout": Stage(masks.random_cutout, check=masks.check_cutout, draws=True),
     "random_resized_crop": _host_stage(
         "random_resized_crop", resized_crop.random_resized_crop, draws=True

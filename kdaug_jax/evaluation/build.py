@@ -212,11 +212,19 @@ def check_input_view(inputs: views.ViewSpec) -> None:
                 f"eval.view.{call.role}", "depends on the epoch, and images are evaluated alike in "
                 "all of them", "leave it out; name a view of training in eval.views",
             )
-        if call.stage.draws or call.stage.form == "policy":
+        if _draws(call) or call.stage.form == "policy":
             raise ConfigError(
                 f"eval.view.{call.role}", "draws at random, and an image has one answer",
                 "leave it out; name a view of training in eval.views",
             )
+
+
+def _draws(call: views.Call) -> bool:
+    """Returns whether a stage draws at random with the arguments that it has."""
+    draws = call.stage.draws
+    if isinstance(draws, str):
+        return float({**call.bound.static, **call.bound.traced}[draws]) not in (0.0, 1.0)
+    return draws
 
 
 def _check_training_view(chain: Sequence[views.ViewSpec]) -> None:

@@ -22,7 +22,7 @@ def split(image, label, names=("a", "b")):
 
 
 def test_arrays_are_recognised_by_pixels_labels_and_positions():
-    image, label = np.zeros((6, 4, 4, 3), np.uint8), np.array([0, 1, 0, 1, 0, 1])
+    image, label = np.full((6, 4, 4, 3), 9, np.uint8), np.array([0, 1, 0, 1, 0, 1])
     first = contents.split_digest(split(image, label))
     assert contents.split_digest(split(image.copy(), label.astype(np.int64))) == first
     other = image.copy()
