@@ -350,8 +350,9 @@ def test_raw_and_averaged_weights_side_by_side(tmp_path, capsys):
         raw_first = first != "ema_model.module."
         taken, other = (raw, averaged) if raw_first else (averaged, raw)
         np.testing.assert_array_equal(biases(), taken["fc.bias"])
-        line = capsys.readouterr().out
-        assert "holds the network 2 times; the weights " in line and line.count("\n") == 1
+        *before, line = capsys.readouterr().out.splitlines()
+        assert "holds the network 2 times; the weights " in line
+        assert len(before) == bool(front) and all("'state_dict.', which is" in b for b in before)
         advised = line.strip().rpartition("--entry=")[2]  # works as it is printed
         assert advised == (entry if raw_first else "ema_model")
         np.testing.assert_array_equal(biases(advised), other["fc.bias"])

@@ -238,7 +238,14 @@ def test_names_that_do_not_fit_are_shown_beside_the_wanted(weights, call, tmp_pa
         f"{part}.{name}": array for part in ("student", "teacher") for name, array in plain.items()
     }, {})
     line = call(path, *STATISTICS)[1]
-    assert "bn.bias is missing" in line and "student.bn.bias is extra" in line
+    assert "holds the network 2 times, under 'student' and 'teacher'; say which one: " in line
+    assert line.strip().endswith("--entry=teacher")
+    del plain["bn.bias"]
+    safetensors_file.write(path, {
+        f"{part}.{name}": array for part in ("student", "teacher") for name, array in plain.items()
+    }, {})
+    line = call(path, *STATISTICS)[1]
+    assert "bn.bias is missing" in line and "student.bn.weight" in line
 
 
 def test_branches_and_folded_weights_do_not_go_out(initialised):

@@ -95,7 +95,8 @@ def convert(
 
     Raises:
       ConfigError: there is no such network.
-      CheckpointError: names, shapes or types are not the network's, listed by name; or a value is
+      CheckpointError: names, shapes or types are not the network's, listed by name, or hold it
+        several times, of which none is told to be an average of another; or a value is
         not finite, or a variance negative.
     """
     narrow, wide = (_shapes(arch, count, size, options or {}) for count in (1, 2))
@@ -107,7 +108,13 @@ def convert(
         say(f"{where}: all names begin with '{shown(prefix)}', which is left out")
     sets = _sets(named, counts, roots, expected)
     if len(sets) > 1:
-        taken, *others = sorted(sets, key=lambda name: "ema" in name or "aver" in name)
+        taken, *others = sorted(sets, key=_is_averaged)
+        if not all(map(_is_averaged, others)):
+            raise CheckpointError(
+                where, f"holds the network {len(sets)} times, under "
+                + " and ".join(f"'{shown(name)}'" for name in sets if name),
+                f"say which one: --entry={shown(others[0])}",
+            )
         say(f"{where}: holds the network {len(sets)} times; the weights "
             + (f"of '{shown(taken)}'" if taken else "without a prefix") + " are taken, and not "
             + " nor ".join(f"those of --entry={shown(other)}" for other in others))
@@ -139,6 +146,10 @@ def convert(
         )
     converted = {name: _float32(where, name, array, cast) for name, array in arrays.items()}
     return unflatten(rename(converted, narrow)), width
+
+
+def _is_averaged(name: str) -> bool:
+    return "ema" in name or "aver" in name
 
 
 def _sets(
