@@ -370,8 +370,9 @@ def test_sigterm_saves_and_the_run_goes_on_bitwise(
     owner, name, when = {
         "step": (loop.population, "advance", 3),
         "compile": (loop.population, "make_call", 1),
-        "evaluation": (evaluation_run, "eval_batches", 2),
-        "last": (evaluation_run, "eval_batches", 4),
+        # The first two are of the teacher: it is tried on some images, then evaluated.
+        "evaluation": (evaluation_run, "eval_batches", 3),
+        "last": (evaluation_run, "eval_batches", 5),
     }[moment]
     called, original = [], getattr(owner, name)
 
