@@ -95,7 +95,7 @@ def step_of_experiment(size: Size, module: Any, remat: str = "") -> common.Ours:
     # Stored larger than the crop, as photographs are.
     side = size.side * 8 // 7
     with config.unlocked():
-        config.data.source = synthetic(side, 8 if size.smoke else 1000, size.batch)
+        config.data.source = synthetic(side, 60 if size.smoke else 1000, size.batch)
         config.data.test = "test"
         config.data.crop = "device"
         config.data.batch_size, config.data.device_gb = size.batch, 64.0
