@@ -57,6 +57,16 @@ class ConfigError(UserError):
     exit_code = 2
 
 
+class InUse(ConfigError):
+    """Another run holds the working directory."""
+
+
+class TeacherInUse(UserError):
+    """Another run trains a teacher that this one needs and shares with it."""
+
+    exit_code = 6
+
+
 class DataError(UserError):
     """A data set is absent, damaged or does not fit together."""
 

@@ -51,6 +51,11 @@ FIELDS: dict[str, Field] = {
         ("train", "evaluate", "preview", "export", "compile"),
     ),
     "seed": Field(0, "Seed of initial weights, augmentation and dropout.", SEED),
+    "teachers": Field(
+        "", "Directory in which several runs share the frozen networks that they train first: one "
+        "of equal recipe, data, class names, seeds, precision and ops is trained once; empty: each "
+        "run trains its teachers below its own working directory."
+    ),
     "data.source": Field(
         "digits", "Data set: `NAME`, `NAME:ARGUMENT` or `package.module:function:ARGUMENT`."
     ),

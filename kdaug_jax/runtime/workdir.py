@@ -28,7 +28,7 @@ import numpy as np
 
 import kdaug_jax
 from kdaug_jax import files
-from kdaug_jax.errors import CheckpointError, ConfigError, suggest
+from kdaug_jax.errors import CheckpointError, ConfigError, InUse, suggest
 from kdaug_jax.runtime import processes
 from kdaug_jax.runtime.digest import sealed, sha256_file, unsealed
 
@@ -244,7 +244,8 @@ def locked(path: Path) -> Iterator[None]:
       path: the working directory.
 
     Raises:
-      ConfigError: another run holds it, or the file system has no locks.
+      InUse: another run holds it.
+      ConfigError: the file system has no locks.
       CheckpointError: within the block the disk was full or failed.
     """
     with contextlib.ExitStack() as stack:
@@ -268,7 +269,7 @@ def _lock(path: Path) -> Iterator[None]:
         holder = _holder(file.read(LOCK_BYTES))
         elsewhere = holder.get("host", this["host"]) != this["host"]
         if not free or elsewhere and file_system(path) in NETWORK:
-            raise ConfigError(
+            raise InUse(
                 "--workdir",
                 f"{path} is in use by process {holder.get('pid', '(unknown)')} "
                 f"on {holder.get('host', this['host'])}",

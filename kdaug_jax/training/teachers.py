@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, NamedTuple, TextIO
 
 from kdaug_jax.data.options import no_bar
-from kdaug_jax.errors import ConfigError
+from kdaug_jax.data.recorded import data_contents
+from kdaug_jax.errors import ConfigError, InUse
+from kdaug_jax.evaluation.data_sets import read_options
 from kdaug_jax.experiment import config as configs
 from kdaug_jax.experiment.frozen.inputs import load_input
 from kdaug_jax.runtime import mark, processes, sharding, workdir
 from kdaug_jax.runtime.console import Console
+from kdaug_jax.training import shared_teachers
 from kdaug_jax.training.loop import train
 from kdaug_jax.training.plan import WORKDIR, RunPlan, plan_run, teacher_config, teacher_label
 
@@ -28,6 +31,7 @@ def ensure(
 
     A network that was trained there before is used again; training that was interrupted is
     resumed. Teachers of a teacher are trained first, into `<workdir>/<its name>/<their name>`.
+    With `teachers=DIR` all of them lie in DIR, see `training.shared_teachers`.
 
     Args:
       config: a ConfigDict or nested dicts.
@@ -40,31 +44,73 @@ def ensure(
       The complete config with all checkpoints filled in.
 
     Raises:
-      UserError: whatever a user can mend.
+      TeacherInUse: another run trains a shared teacher.
+      UserError: whatever else a user can mend.
     """
     full = configs.validate(config)
     if not _missing(full):
         return full
     checks = {"allow_config_change": allow_config_change, "verify_data": verify_data}
     with mark.made(directory) as root:
-        _check(full, root, allow_config_change, progress=Console(stream).progress)
-        return _ensure(full, root, checks, stream)
+        checked = _check(full, root, allow_config_change, progress=Console(stream).progress)
+        return _ensure(full, root, checked, checks, stream)
+
+
+class _Checked(NamedTuple):
+    """What is known of a config once it and the teachers that it trains are checked.
+
+    Attributes:
+      fingerprint: of a teacher that is shared, "" of any other run.
+      teachers: those that are trained first, by name.
+    """
+
+    fingerprint: str
+    teachers: dict[str, _Checked]
 
 
 def _ensure(
-    full: dict[str, Any], root: Path, checks: Mapping[str, bool], stream: TextIO | None
+    full: dict[str, Any], root: Path, checked: _Checked, checks: Mapping[str, bool],
+    stream: TextIO | None,
 ) -> dict[str, Any]:
-    missing = _missing(full)
-    for name in missing:
-        Console(stream).say(f"--- training {teacher_label(name)} into {root / name}")
-        derived = teacher_config(full, name)
-        train(
-            _ensure(derived, root / name, checks, stream), root / name, **checks, stream=stream,
-        )
-        full["networks"][name]["checkpoint"] = WORKDIR + name
-    if missing:
-        Console(stream).say(f"--- training {', '.join(_trained(full))} into {root}")
+    say = Console(stream).say
+    for name, teacher in checked.teachers.items():
+        derived = _derived(full, name)
+        if not full["teachers"]:
+            say(f"--- training {teacher_label(name)} into {root / name}")
+            train(_ensure(derived, root / name, teacher, checks, stream), root / name, **checks,
+                  stream=stream)
+            full["networks"][name]["checkpoint"] = WORKDIR + name
+            continue
+        place = str(Path(full["teachers"]) / f"{name}-{teacher.fingerprint}")
+        directory = workdir.place("teachers", place)
+        step = shared_teachers.finished_step(directory)
+        if step is None:
+            say(f"--- training {teacher_label(name)}, which other runs may share, into {directory}")
+            _train_shared(name, derived, directory, teacher, checks, stream)
+        else:
+            say(f"{teacher_label(name)}: trained before by the same recipe, data and seeds: step "
+                f"{step:,} of {directory}")
+        full["networks"][name]["checkpoint"] = place
+    if checked.teachers:
+        say(f"--- training {', '.join(_trained(full))} into {root}")
     return full
+
+
+def _train_shared(
+    name: str, derived: dict[str, Any], directory: Path, checked: _Checked,
+    checks: Mapping[str, bool], stream: TextIO | None,
+) -> None:
+    derived = shared_teachers.resumable(derived, directory)
+    complete = _ensure(derived, directory, checked, checks, stream)
+    try:
+        train(complete, directory, **checks, stream=stream)
+    except InUse as error:
+        raise shared_teachers.in_use(name, error) from None
+
+
+def _derived(full: Mapping[str, Any], name: str) -> dict[str, Any]:
+    derived = teacher_config(full, name)
+    return shared_teachers.shared_form(derived) if full["teachers"] else derived
 
 
 def _missing(full: Mapping[str, Any]) -> list[str]:
@@ -77,8 +123,8 @@ def _missing(full: Mapping[str, Any]) -> list[str]:
 
 def _check(
     full: Mapping[str, Any], root: Path, allow_config_change: bool, beside: RunPlan | None = None,
-    progress: Callable[[float, str], None] = no_bar,
-) -> None:
+    progress: Callable[[float, str], None] = no_bar, *, shared: bool = False,
+) -> _Checked:
     """Validates the experiment and all of its teachers before any of them is trained.
 
     Lines such as changes of the config are printed later, when each of them is trained.
@@ -93,20 +139,28 @@ def _check(
 
     planned = plan_run(
         full, root, quiet, allow_config_change=allow_config_change, beside=beside,
-        progress=progress,
+        progress=progress, record=not shared,
     )
     first = planned.programs[0]
     share_devices(full)
+    digests = {}
     for name, network in first.networks.items():
         if not network.trainable and network.checkpoint:
             checkpoint = full["networks"][name]["checkpoint"]
-            load_input(f"networks.{name}", network, checkpoint, root, first.info, quiet)
+            _, loaded = load_input(
+                f"networks.{name}", network, checkpoint, root, first.info, quiet
+            )
+            digests[name] = loaded["digest"]
+    teachers = {}
     for name in _missing(full):
         if full["networks"][name]["sha256"]:
             raise ConfigError(f"networks.{name}.sha256", "is of a file, and no checkpoint is named",
                               f"name the file as networks.{name}.checkpoint, or leave it empty")
         try:
-            _check(teacher_config(full, name), root / name, allow_config_change, planned)
+            teachers[name] = _check(
+                _derived(full, name), root / name, allow_config_change, planned,
+                shared=bool(full["teachers"]),
+            )
         except ConfigError as error:
             if error.where.startswith(str(root)):
                 raise
@@ -114,6 +168,12 @@ def _check(
             raise ConfigError(where, error.what, error.remedy) from None
     if beside is None and processes.on_first(lambda: workdir.read_results(root)) is None:
         workdir.require_room(root / "checkpoints", [first.state_shapes()] * len(planned.members))
+    if not shared:
+        return _Checked("", teachers)
+    contents = data_contents(planned.dataset, False, read_options(full["data"], quiet))
+    return _Checked(
+        shared_teachers.teacher_fingerprint(planned.record, contents, digests), teachers
+    )
 
 
 def _trained(full: Mapping[str, Any]) -> list[str]:
