@@ -1,97 +1,85 @@
 """Compares finished runs: `python -m kdaug_jax.analysis.compare WORKDIR... --vary=PATH`.
 
 Runs that differ in `--vary` alone are paired by their seeds, so that the variance that they share
-cancels. Runs that differ elsewhere, in their data or in their teachers are refused.
+cancels. Of several `--vary` the values of the first are compared, in each combination of the
+others. Runs that differ elsewhere are never pooled: they stand in rows of their own. Runs whose
+data or teachers hold something else under the same name are refused.
 """
 
 from __future__ import annotations
 
-import ast
-import fnmatch
-import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
-from scipy import stats
-
-from kdaug_jax.data.recorded import data_changes
-from kdaug_jax.errors import ArgumentError, ConfigError, UserError, printable, suggest
-from kdaug_jax.experiment.config import FREE, flatten
-from kdaug_jax.experiment.frozen.places import WORKDIR
-from kdaug_jax.experiment.members import members as members_of
+from kdaug_jax.analysis.grid import (
+    LEGEND,
+    Difference,
+    GridCell,
+    base_of,
+    describe,
+    difference,
+    grid_csv,
+    grid_table,
+    paired,
+    spread,
+)
+from kdaug_jax.errors import ConfigError, UserError, printable, suggest
+from kdaug_jax.evaluation.finished import (
+    SEEDS,
+    comparable,
+    input_changes,
+    is_without_effect,
+    settings_of,
+)
 from kdaug_jax.runtime import commands, workdir
 from kdaug_jax.runtime.console import table, write_lines
-from kdaug_jax.runtime.workdir import read_fields, read_results
+from kdaug_jax.runtime.workdir import read_fields, read_results, write_whole
+
+__all__ = ["Difference", "Run", "default_metrics", "grid", "main", "paired", "read_runs", "report"]
 
 # Of the last split that all runs have.
 DEFAULT_METRICS = ("accuracy", "nll")
-# Settings in which runs of one value may differ: they are repetitions.
-SEEDS = ("seed", "data.seed")
-# Settings that change no final metric.
-WITHOUT_EFFECT = re.compile(r"(log|checkpoint)\..*|mode|eval\.every_epochs|population(\..*)?")
 FAILED = "failed"
 CHOSEN = "chosen/"
+ELSEWHERE = "elsewhere"
 
 
 class Run(NamedTuple):
-    """A finished run: the settings in which runs differ, by path, and its final metrics."""
+    """A finished run.
+
+    Attributes:
+      settings: its varied settings and its seeds, by path.
+      metrics: its final metrics.
+      elsewhere: in what else it differs from the first run, "" for nothing.
+    """
 
     settings: dict[str, Any]
     metrics: dict[str, float]
-
-
-class Difference(NamedTuple):
-    """The mean of paired differences with its 95 % t-interval; NaN bounds for a single pair."""
-
-    mean: float
-    low: float
-    high: float
-    pairs: int
-
-
-def paired(first: Sequence[float], second: Sequence[float]) -> Difference:
-    """Compares paired samples.
-
-    Args:
-      first: first value of each pair.
-      second: second value of each pair.
-
-    Returns:
-      The difference second − first.
-    """
-    if np.shape(first) != np.shape(second):
-        raise ArgumentError(
-            f"got {len(first)} and {len(second)} values", "give two values for each pair"
-        )
-    differences = np.asarray(second, np.float64) - np.asarray(first, np.float64)
-    mean, count = float(differences.mean()), len(differences)
-    if count < 2:
-        return Difference(mean, float("nan"), float("nan"), count)
-    half = stats.t.ppf(0.975, count - 1) * differences.std(ddof=1) / np.sqrt(count)
-    return Difference(mean, mean - float(half), mean + float(half), count)
+    elsewhere: str = ""
 
 
 def read_runs(
-    directories: Sequence[Path], vary: str, say: Callable[[str], None] = write_lines
+    directories: Sequence[Path], vary: str | Sequence[str],
+    say: Callable[[str], None] = write_lines,
 ) -> list[Run]:
     """Reads finished runs: one for each working directory, or for each member of a population.
 
     Args:
       directories: working directories.
-      vary: a config path that each run must have.
-      say: prints a line about each member that failed, which is left out, and about each run that
-        was changed on its way.
+      vary: a config path that each run must have, or several.
+      say: prints a line about each member that failed, which is left out, about each run that was
+        changed on its way, and about each that differs elsewhere.
 
     Returns:
       The runs, with their values at `vary` and their seeds.
 
     Raises:
       ConfigError: a run is not finished, has no setting `vary`, is given twice, or differs from
-        the others in more than `vary` and seeds, or in what data and teachers hold.
+        the others in what its data or teachers hold.
     """
+    varied = (vary,) if isinstance(vary, str) else tuple(vary)
     configs = []
     records: dict[str, Mapping[str, Any]] = {}
     for directory in directories:
@@ -102,7 +90,7 @@ def read_runs(
         records[str(directory)] = stored
         for change in stored.get("changes") or ():
             changed = [str(line) for line in change["changed"]
-                       if not _ignored(str(line).partition(":")[0])]
+                       if not is_without_effect(str(line).partition(":")[0])]
             if changed:
                 say(f"warning: {directory}: went on from step {change['step']:,} with other "
                     f"settings ({'; '.join(changed)}), so its results are not those of its last "
@@ -112,119 +100,73 @@ def read_runs(
                 say(f"{directory}: {member} was not finite at step {fault['step']} "
                     f"({fault['where']}): left out")
                 continue
-            config = {**flatten(stored["config"]), **_overrides(stored, member)}
-            if f"{vary}.base" in config:  # of a schedule
-                config[vary] = config.pop(f"{vary}.base")
-            if vary not in config:
-                raise ConfigError(vary, f"is not in {directory}", suggest(vary, config))
-            config = {
-                name: value for name, value in config.items() if name == vary or not _ignored(name)
-            }
+            config = _varied(settings_of(stored, member), varied, directory)
             configs.append((f"{directory} {member}".strip(), config, metrics))
     if not configs:
         raise ConfigError("workdir", "no run is left to compare", "name runs that are finished")
-    _same_elsewhere(configs, vary)
     _same_inputs(records)
-    names = [vary, *(name for name in SEEDS if name != vary)]
+    others = _elsewhere(configs, varied, say)
+    names = [*varied, *(name for name in SEEDS if name not in varied)]
     runs = [
-        Run({name: config[name] for name in names if name in config}, metrics)
-        for _, config, metrics in configs
+        Run({name: config[name] for name in names if name in config}, metrics, elsewhere)
+        for (_, config, metrics), elsewhere in zip(configs, others, strict=True)
     ]
-    keys = [_key(run.settings) for run in runs]
+    keys = [(run.elsewhere, comparable(run.settings)) for run in runs]
     for run, key in zip(runs, keys, strict=True):
         if keys.count(key) > 1:
             raise ConfigError("workdir", f"two runs have {run.settings}", "name each run once")
     return runs
 
 
-def _ignored(path: str) -> bool:
-    free = any(fnmatch.fnmatchcase(path, pattern) for pattern in FREE)
-    return free or WITHOUT_EFFECT.fullmatch(path) is not None
+def _varied(
+    config: dict[str, Any], varied: Sequence[str], directory: Path
+) -> dict[str, Any]:
+    """Returns the settings that matter, with the varied ones at their own paths."""
+    for path in varied:
+        if f"{path}.base" in config:  # of a schedule
+            config[path] = config.pop(f"{path}.base")
+        if path not in config:
+            raise ConfigError(path, f"is not in {directory}", suggest(path, config))
+    return {
+        name: value for name, value in config.items()
+        if name in varied or not is_without_effect(name)
+    }
 
 
-def _same_elsewhere(
-    configs: Sequence[tuple[str, Mapping[str, Any], Any]], vary: str
-) -> None:
-    """Raises ConfigError for the first run that differs from the first in more than it may."""
+def _elsewhere(
+    configs: Sequence[tuple[str, Mapping[str, Any], Any]], varied: Sequence[str],
+    say: Callable[[str], None],
+) -> list[str]:
+    """Returns for each run in what else than seeds and varied settings it differs from the first.
+
+    Of a schedule whose base is varied nothing else is left out: its other times must agree.
+    """
     first_name, first, _ = configs[0]
-    for name, config, _ in configs[1:]:
-        for path in sorted({*first, *config} - {vary, *SEEDS}):
-            if _key(first.get(path)) != _key(config.get(path)):
-                raise ConfigError(
-                    name, f"has {path}={config.get(path)!r}, and {first_name} has "
-                    f"{first.get(path)!r}", f"compare runs that differ in {vary} and seeds alone",
-                )
+    texts, told = [], set()
+    for name, config, _ in configs:
+        paths = [
+            path for path in sorted({*first, *config} - {*varied, *SEEDS})
+            if comparable(first.get(path)) != comparable(config.get(path))
+        ]
+        text = ", ".join(f"{path}={config.get(path)!r}" for path in paths)
+        if text and text not in told:
+            told.add(text)
+            instead = ", ".join(f"{path}={first.get(path)!r}" for path in paths)
+            say(f"warning: {name} has {text}, and {first_name} has {instead}: runs that differ "
+                f"there stand in rows of their own; --vary={paths[0]} compares them")
+        texts.append(text)
+    return texts
 
 
 def _same_inputs(records: Mapping[str, Mapping[str, Any]]) -> None:
     """Raises ConfigError for the first run whose data or teachers are not those of the first."""
     (first_name, first), *others = records.items()
     for name, stored in others:
-        if changed := _changed_data(first, stored) + _changed_teachers(first, stored):
+        if changed := input_changes(first, stored):
             raise ConfigError(
                 name, f"was trained with other inputs than {first_name} ({'; '.join(changed)})",
                 "compare runs of the same data and teachers",
             )
-
-
-def _changed_data(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[str]:
-    """Returns a line for each part of the data that differs though its name is the same."""
-    sections = [
-        {path: value for path, value in flatten(run["config"].get("data", {})).items()
-         if f"data.{path}" not in SEEDS and not _ignored(f"data.{path}")}
-        for run in (first, second)
-    ]
-    if _key(sections[0]) != _key(sections[1]) or not (first.get("data") and second.get("data")):
-        return []
-    return data_changes(first, second["data"], second.get("contents", {}))
-
-
-def _changed_teachers(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[str]:
-    """Returns a line for each frozen network that differs though its checkpoint is the same."""
-    lines = []
-    for name, record in first.get("frozen", {}).items():
-        places = [run["config"]["networks"].get(name, {}).get("checkpoint")
-                  for run in (first, second)]
-        other = second.get("frozen", {}).get(name)
-        trained = str(places[0]).startswith(WORKDIR)  # by each run for itself
-        if trained or not other or _key(places[0]) != _key(places[1]):
-            continue
-        if other.get("digest") != record.get("digest"):
-            lines.append(f"networks.{name}: steps {record.get('steps')} -> {other.get('steps')}, "
-                         f"other weights in {places[0]}")
-    return lines
-
-
-def _overrides(stored: Mapping[str, Any], member: str) -> dict[str, Any]:
-    """Returns what sets a member of a population apart, by config path."""
-    grid = stored["config"].get("population") or ()
-    # By name: a resumed run may list the values in another order than the one they are stored in.
-    by_name = {known.name: known.overrides for known in members_of(grid)}
-    overrides = by_name.get(member)
-    if overrides is None:
-        parts = (part.split("=", 1) for part in re.split(r",(?=[\w.]+=)", member) if part)
-        overrides = {path: _value(text) for path, text in parts}
-    config = flatten(stored["config"])
-    return {
-        path if path in config or f"{path}.base" not in config else f"{path}.base": value
-        for path, value in overrides.items()
-    }
-
-
-def _value(text: str) -> Any:
-    try:
-        return ast.literal_eval(text)
-    except (ValueError, SyntaxError, RecursionError, MemoryError):
-        return text
-
-
-def _key(value: Any) -> Any:
-    """Returns what two settings share if they are of one value: 1 and 1.0, (1, 2) and [1, 2]."""
-    if isinstance(value, Mapping):
-        return tuple(sorted((name, _key(inner)) for name, inner in value.items()))
-    if isinstance(value, list | tuple):
-        return tuple(map(_key, value))
-    return (isinstance(value, bool), value)
 
 
 def default_metrics(runs: Sequence[Run]) -> tuple[str, ...]:
@@ -249,16 +191,13 @@ def default_metrics(runs: Sequence[Run]) -> tuple[str, ...]:
     return tuple(f"eval/{split}/{CHOSEN if chosen else ''}{name}" for name in DEFAULT_METRICS)
 
 
-def report(runs: Sequence[Run], vary: str, metrics: Sequence[str]) -> str:
-    """Returns the comparison as text.
+def grid(runs: Sequence[Run], vary: Sequence[str], metrics: Sequence[str]) -> list[GridCell]:
+    """Returns the runs as cells of a grid, each of repetitions.
 
     Args:
       runs: finished runs.
-      vary: the config path whose values are compared, the first value with each of the others.
-      metrics: names of the metrics to compare.
-
-    Returns:
-      A table with mean ± standard deviation for each value, then a line for each paired difference.
+      vary: config paths; the values of the first are compared, in each combination of the others.
+      metrics: names of the metrics.
 
     Raises:
       ConfigError: a metric that not all runs have.
@@ -267,53 +206,78 @@ def report(runs: Sequence[Run], vary: str, metrics: Sequence[str]) -> str:
         if any(metric not in run.metrics for run in runs):
             known = set.union(*(set(run.metrics) for run in runs))
             raise ConfigError("--metric", f"'{metric}' is not in all runs", suggest(metric, known))
-    groups: dict[Any, dict[Any, Run]] = {}
-    shown: dict[Any, str] = {}
+    first, *others = vary
+    cells: dict[Any, GridCell] = {}
     for run in runs:
-        rest = _key({path: value for path, value in run.settings.items() if path != vary})
-        value = _key(run.settings[vary])
-        groups.setdefault(value, {})[rest] = run
-        shown.setdefault(value, str(run.settings[vary]))
-    rows = [(vary, "runs", *metrics)]
-    for value, members in groups.items():
-        cells = [_spread(metric, [run.metrics[metric] for run in members.values()])
-                 for metric in metrics]
-        rows.append((shown[value], str(len(members)), *cells))
-    lines = [table(rows)]
-    base, *others = groups
-    for value in others:
-        pair = printable(f"{vary} {shown[value]} against {shown[base]}")
-        shared = [rest for rest in groups[base] if rest in groups[value]]
-        if not shared:
-            lines.append(f"{pair}: no two runs agree in their seeds")
-            continue
+        seeds = comparable({
+            path: value for path, value in run.settings.items() if path not in vary
+        })
+        row = (run.elsewhere, *(str(run.settings[path]) for path in others))
+        values = comparable([run.settings[path] for path in vary])
+        cell = cells.setdefault(
+            (run.elsewhere, values),
+            GridCell(row, str(run.settings[first]), {metric: {} for metric in metrics}),
+        )
         for metric in metrics:
-            difference = paired(*([groups[which][rest].metrics[metric] for rest in shared]
-                                  for which in (base, value)))
-            lines.append(f"{metric}, {pair}: {_text(metric, difference)}")
-    return "\n".join(lines)
+            cell.metrics[metric][seeds] = run.metrics[metric]
+    return list(cells.values())
 
 
-def _unit(metric: str) -> tuple[float, int, str]:
-    return (100.0, 2, " %") if metric.endswith("accuracy") else (1.0, 4, "")
+def report(
+    runs: Sequence[Run], vary: str | Sequence[str], metrics: Sequence[str]
+) -> str:
+    """Returns the comparison as text.
+
+    Args:
+      runs: finished runs.
+      vary: the config path whose values are compared, the first value with each of the others; of
+        several paths those of the first, in each combination of the others.
+      metrics: names of the metrics to compare.
+
+    Returns:
+      For one path a table with mean ± standard deviation for each value, then a line for each
+      paired difference; for several a grid for each metric.
+
+    Raises:
+      ConfigError: a metric that not all runs have.
+    """
+    varied = (vary,) if isinstance(vary, str) else tuple(vary)
+    cells = grid(runs, varied, metrics)
+    apart = any(cell.row[0] for cell in cells)  # whether some differ elsewhere
+    if not apart:
+        cells = [cell._replace(row=cell.row[1:]) for cell in cells]
+    headings = (*((ELSEWHERE,) if apart else ()), *varied[1:])
+    if len(varied) > 1:
+        parts = [
+            f"{metric} by {varied[0]}, in brackets the difference from the first of the row\n"
+            + table(grid_table(cells, headings, metric)) for metric in metrics
+        ]
+        return "\n".join([*parts, LEGEND])
+    rows = [(*headings, varied[0], "runs", *metrics)]
+    for cell in cells:
+        texts = [spread(metric, list(cell.metrics[metric].values())) for metric in metrics]
+        rows.append((*cell.row, cell.value, str(len(cell.metrics[metrics[0]])), *texts))
+    return "\n".join([table(rows), *_differences(cells, varied[0], metrics), LEGEND])
 
 
-def _spread(metric: str, values: Sequence[float]) -> str:
-    scale, digits, unit = _unit(metric)
-    mean = f"{scale * np.mean(values):.{digits}f}"
-    if len(values) < 2:
-        return mean + unit
-    return f"{mean} ± {scale * np.std(values, ddof=1):.{digits}f}{unit}"
-
-
-def _text(metric: str, difference: Difference) -> str:
-    scale, digits, unit = _unit(metric)
-    unit = " points" if unit else ""  # a difference of percentages
-    mean, low, high = (f"{scale * value:+.{digits}f}" for value in difference[:3])
-    if difference.pairs < 2:
-        return f"{mean}{unit} (one pair, no interval)"
-    resolved = "" if difference.low * difference.high > 0 else "; includes 0, so not resolved"
-    return f"{mean}{unit}, 95 % interval {low} to {high} over {difference.pairs} pairs{resolved}"
+def _differences(
+    cells: Sequence[GridCell], vary: str, metrics: Sequence[str]
+) -> list[str]:
+    """Returns a line for each metric of each cell that is not the first of its row."""
+    lines = []
+    for cell in cells:
+        base = base_of(cells, cell)
+        if base is cell:
+            continue
+        where = "".join(f" ({text})" for text in cell.row if text)
+        pair = printable(f"{vary} {cell.value} against {base.value}{where}")
+        for metric in metrics:
+            change = difference(base, cell, metric)
+            if change is None:
+                lines.append(f"{pair}: no two runs agree in their seeds")
+                break
+            lines.append(f"{metric}, {pair}: {describe(metric, change)}")
+    return lines
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -321,26 +285,41 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = commands.Parser(prog="compare", description=__doc__.splitlines()[0])
     parser.add_argument("workdir", nargs="+", type=Path)
     parser.add_argument("--vary", required=True, action="append",
-                        help="config path, such as terms.kd.weight; one")
+                        help="config path, such as terms.kd.weight; repeated for a grid")
     parser.add_argument("--metric", action="append", help="metric; by default accuracy and NLL on "
                         "the test split, or on validation where there is none; may be repeated")
+    parser.add_argument("--to", help="CSV file to write as well, a line for each cell and metric")
     options = parser.parse_args(argv)
     try:
-        vary, *more = options.vary
-        if more:
-            raise ConfigError("--vary", f"is given twice ({vary}, {more[0]})",
-                              "compare runs in one setting, and the others equal")
+        varied = tuple(options.vary)
+        if len(set(varied)) < len(varied):
+            raise ConfigError("--vary", "names a path twice", "name each once")
         directories = [workdir.place("workdir", path) for path in options.workdir]
-        runs = read_runs(directories, vary, lambda line: print(printable(line)))
+        runs = read_runs(directories, varied, lambda line: print(printable(line)))
         metrics = options.metric or default_metrics(runs)
-        text = report(runs, vary, metrics)
+        text = report(runs, varied, metrics)
         if not options.metric and not metrics[0].startswith("eval/test/"):
             print("these runs have no test split: compared on validation, where choices are made")
         write_lines(*text.split("\n"))
+        if options.to:
+            _write_csv(options.to, runs, varied, metrics)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
     return 0
+
+
+def _write_csv(
+    to: str, runs: Sequence[Run], vary: Sequence[str], metrics: Sequence[str]
+) -> None:
+    file = workdir.place("--to", to)
+    headings = (ELSEWHERE, *vary[1:])
+    try:
+        write_whole(file, grid_csv(grid(runs, vary, metrics), headings, vary[0], metrics))
+    except OSError as error:
+        raise ConfigError("--to", f"{file} cannot be written ({error.strerror})",
+                          "name a file in a folder that exists") from None
+    write_lines(f"wrote {file}")
 
 
 if __name__ == "__main__":

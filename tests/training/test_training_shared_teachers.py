@@ -99,7 +99,7 @@ def test_a_teacher_that_another_run_trains_is_waited_for(tmp_path):
     # A run with other intervals goes on with one that was interrupted.
     other = experiment(shared, eval=dict(every_epochs=0.5), checkpoint=dict(every_epochs=0.5))
     again, text = place_of(other, tmp_path / "b")
-    assert again == first and "finished  before" in text
+    assert again == first and "before, at step" in text
 
 
 def test_teachers_of_teachers_are_shared_too(tmp_path):
