@@ -9,7 +9,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 FLOORS = (
     ("main",),
-    ("search", "compile"),
+    ("search", "compile", "catalog"),
     ("training", "evaluation", "deploy"),
     ("experiment", "data"),
     ("models", "augment", "runtime"),

@@ -30,6 +30,7 @@ import kdaug_jax
 from kdaug_jax import files
 from kdaug_jax.errors import CheckpointError, ConfigError, InUse, suggest
 from kdaug_jax.runtime import processes
+from kdaug_jax.runtime.commit import commit
 from kdaug_jax.runtime.digest import sealed, sha256_file, unsealed
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
@@ -390,6 +391,7 @@ def environment() -> dict[str, Any]:
     """Returns versions, devices and the command of this process."""
     return {
         "version": kdaug_jax.__version__,
+        "commit": commit(),
         "python": platform.python_version(),
         "packages": {name: importlib.metadata.version(name) for name in PACKAGES},
         "platform": platform.platform(),

@@ -1,0 +1,235 @@
+"""Tables of what papers print beside what was measured here, for the console and as Markdown."""
+
+from __future__ import annotations
+
+import itertools
+import statistics
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from kdaug_jax.catalog.experiments import Entry, Experiment, Several, entries_of
+from kdaug_jax.catalog.records import (
+    ROW,
+    SMOKE,
+    STAND_IN,
+    make_cell_record,
+    read_records,
+)
+from kdaug_jax.catalog.running import state_of
+
+HEADINGS = ("row", "measure", "paper", "ours", "difference", "runs", "best epoch", "device-hours",
+            "note")
+LEGEND = (
+    "paper ± printed deviation; ours: mean ± standard deviation over runs (n − 1) of the row's own "
+    "config, last epoch; best epoch: best evaluation during a run and its epoch; device-hours: "
+    "median step time × steps × devices of a run, without teachers, compilation and evaluation"
+)
+# Measures in percent.
+PERCENT = ("accuracy", "error", "top5", "top5_error")
+QUOTED = "quoted, not runnable"
+INTRODUCTION = """\
+# Results
+
+Made by `python -m kdaug_jax.catalog results` from the records in `results/`; edit neither by hand.
+A row stands here once a run of it is recorded. Runs on another data set (stand-ins), scaled down or
+of the smoke form say nothing about a paper's figure: they stand in the last column, never under
+"ours".
+"""
+
+
+def rows_table(entries: Sequence[Entry], results: Path) -> list[tuple[str, ...]]:
+    """Returns the lines of a table of rows, the headings first; empty where nothing was run.
+
+    Args:
+      entries: rows.
+      results: folder of the records.
+    """
+    lines = [HEADINGS]
+    for entry in entries:
+        lines += row_lines(entry, read_records(results, entry))
+    return lines
+
+
+def row_lines(entry: Entry, records: Sequence[Mapping[str, Any]]) -> list[tuple[str, ...]]:
+    """Returns the lines of one row: one for each measure, then one for each other run.
+
+    Args:
+      entry: the row.
+      records: of its runs.
+    """
+    row = entry.row
+    counted = [record for record in records if record["kind"] == ROW]
+    teachers = sorted({teacher for record in counted for teacher in record["teachers"]})
+    notes = [row.note, *(f"teacher: {teacher}" for teacher in teachers)]
+    lines = []
+    for measure in row.figures or {"accuracy": None}:
+        name = entry.address if not lines else ""
+        note = "; ".join(filter(None, notes)) if not lines else ""
+        note = f"{QUOTED}: {note}" if row.options is None and not lines else note
+        lines.append((
+            name, measure, _printed(measure, row.figures.get(measure), row.spread.get(measure)),
+            *_ours(measure, row.figures.get(measure), counted), note,
+        ))
+    for record in records:
+        if record["kind"] != ROW:
+            lines.append(("", "", "", "", "", "", "", "", other_run(record)))
+    return lines
+
+
+def _ours(
+    measure: str, figure: float | None, records: Sequence[Mapping[str, Any]]
+) -> tuple[str, str, str, str, str]:
+    """Returns ours, difference, runs, best epoch and cost of a measure as texts."""
+    runs = [run for record in records for run in record["runs"]]
+    values = [run["last"][measure] for run in runs if measure in run["last"]]
+    if not values:
+        return "", "", "", "", ""
+    mean = statistics.fmean(values)
+    deviation = statistics.stdev(values) if len(values) > 1 else None
+    difference = "" if figure is None else _number(measure, mean - figure, sign=True)
+    hours = [record["cost"]["device_hours"] for record in records if record["cost"]]
+    return (
+        _printed(measure, mean, deviation, exact=True), difference, str(len(values)),
+        _best([run.get("best", {}) for run in runs]),
+        f"{statistics.fmean(hours):.3g}" if hours else "",
+    )
+
+
+def _best(bests: Sequence[Mapping[str, Any]]) -> str:
+    """Returns the mean of the best evaluations as "76.10 (238), test"."""
+    bests = [best for best in bests if best]
+    if not bests:
+        return ""
+    accuracy = statistics.fmean(best["accuracy"] for best in bests)
+    epochs = "/".join(f"{best['epoch']:g}" for best in bests)
+    return f"{accuracy:.2f} ({epochs}), {bests[0]['split']}"
+
+
+def other_run(record: Mapping[str, Any]) -> str:
+    """Returns in one text what a run measured that is not of the row's own config, and why."""
+    values = ", ".join(
+        f"{measure} " + _printed(measure, statistics.fmean(known), (
+            statistics.stdev(known) if len(known) > 1 else None), exact=True)
+        for measure, known in _by_measure(record["runs"]).items()
+    )
+    kinds = {STAND_IN: f"stand-in: {record['data']}", SMOKE: "smoke form"}
+    kind = kinds.get(record["kind"], record["kind"])
+    epochs = record["runs"][0].get("epochs")
+    length = f", {epochs:g} epochs" if epochs else ""
+    count = f", {len(record['runs'])} runs" if len(record["runs"]) > 1 else ""
+    return f"[{kind}{length}{count}] {values}"
+
+
+def _by_measure(runs: Iterable[Mapping[str, Any]]) -> dict[str, list[float]]:
+    values: dict[str, list[float]] = {}
+    for run in runs:
+        for measure, value in run["last"].items():
+            values.setdefault(measure, []).append(value)
+    return values
+
+
+def _printed(
+    measure: str, value: float | None, deviation: float | None, exact: bool = False
+) -> str:
+    """Returns a value with its deviation: as it is, or with the digits of its measure."""
+    if value is None:
+        return ""
+    number: Callable[[float], str] = (
+        (lambda each: _number(measure, each)) if exact else (lambda each: f"{each:g}")
+    )
+    text = number(value) if deviation is None else f"{number(value)} ± {number(deviation)}"
+    return f"{text} %" if measure in PERCENT and exact else text
+
+
+def _number(measure: str, value: float, sign: bool = False) -> str:
+    digits = 2 if measure in PERCENT else 4
+    return f"{value:{'+' if sign else ''}.{digits}f}"
+
+
+def list_table(entries: Sequence[Entry], results: Path) -> list[tuple[str, ...]]:
+    """Returns the lines of a list of rows: name, config, figures, and what was run."""
+    lines = [("row", "table", "--config", "paper", "state")]
+    for entry in entries:
+        row, experiment = entry.row, entry.experiment
+        figures = ", ".join(f"{name} {_printed(name, value, row.spread.get(name))}"
+                            for name, value in row.figures.items())
+        if row.options is None:
+            config, state = "-", f"{QUOTED}: {row.note}"
+        else:
+            config = f"{experiment.file}:{row.options}".removesuffix(":")
+            kinds = [record["kind"] for record in read_records(results, entry)]
+            count = kinds.count(ROW)
+            others = sorted({kind for kind in kinds if kind != ROW})
+            state = f"{count} run{'s' * (count > 1)}" if count else "not run"
+            state += f" ({', '.join(others)})" if others else ""
+        lines.append((entry.address, row.table, config, figures, state))
+    return lines
+
+
+def cells_table(
+    several: Several, jobs: Sequence[Any], wanted: Callable[[Any], Mapping[str, Any]]
+) -> list[tuple[str, ...]]:
+    """Returns the lines of a table of an experiment of several runs, from their directories.
+
+    Args:
+      several: the experiment.
+      jobs: of its cells, see `jobs.jobs_of_cells`.
+      wanted: gives the complete config of a job.
+    """
+    rows = {row.options: row for row in several.experiment.rows if row.options is not None}
+    options = {cell.name: cell.options for cell in several.cells if not cell.overrides}
+    lines = [HEADINGS]
+    for job in jobs:
+        row = rows.get(options.get(job.name))
+        figures = row.figures if row else {}
+        state = state_of(job.directory)
+        record = None
+        if state == "finished":
+            record = make_cell_record(several.experiment, job, wanted(job), figures)
+        counted = [record] if record and record["kind"] == ROW else []
+        for number, measure in enumerate(figures or {"accuracy": None}):
+            note = "" if number or state == "finished" else state
+            note = other_run(record) if record and not counted and not number else note
+            spread = row.spread.get(measure) if row else None
+            lines.append((
+                "" if number else str(job.directory), measure,
+                _printed(measure, figures.get(measure), spread),
+                *_ours(measure, figures.get(measure), counted), note,
+            ))
+    return lines
+
+
+def results_document(experiments: Sequence[Experiment], results: Path) -> str:
+    """Returns the text of docs/results.md: the rows that have records, by paper and table."""
+    parts = [INTRODUCTION]
+    recorded = [(entry, records) for entry in entries_of(experiments)
+                if (records := read_records(results, entry))]
+    if not recorded:
+        parts.append("No run is recorded yet.\n")
+    for paper, group in itertools.groupby(recorded, lambda pair: pair[0].experiment.paper):
+        parts.append(f"## {paper}\n")
+        known = list(group)
+        rows = [line for entry, records in known for line in row_lines(entry, records)]
+        lines = [HEADINGS, *rows]
+        parts.append(_markdown(lines))
+        parts.append("Runs:\n")
+        parts += [_provenance(entry, record) for entry, records in known for record in records]
+        parts.append("")
+    return "\n".join([*parts, f"{LEGEND[0].upper()}{LEGEND[1:]}.\n"])
+
+
+def _provenance(entry: Entry, record: Mapping[str, Any]) -> str:
+    hardware = record["hardware"]
+    changed = "; ".join(record["changed"])
+    return (
+        f"- {entry.address}, {record['kind']}: `{record['command']}`; commit "
+        f"{record['commit'] or 'not recorded'}; {hardware.get('devices')} × "
+        f"{hardware.get('device')}" + (f"; changed: `{changed}`" if changed else "")
+    )
+
+
+def _markdown(lines: Sequence[Sequence[str]]) -> str:
+    rows = [[text.replace("|", "\\|") for text in line] for line in lines]
+    rows.insert(1, ["---"] * len(rows[0]))
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows) + "\n"
