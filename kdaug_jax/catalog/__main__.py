@@ -20,6 +20,7 @@ from kdaug_jax.catalog.experiments import (
     find_rows,
     find_several,
     load_experiments,
+    same_run,
     unknown,
 )
 from kdaug_jax.catalog.jobs import Job
@@ -186,7 +187,8 @@ def run_command(options: argparse.Namespace, passed: Sequence[str]) -> int:
         if job.entry is None or options.smoke:
             return
         try:
-            _record(job.directory, job.entry, options, variation=False)
+            for entry in same_run(job.entry):
+                _record(job.directory, entry, options, variation=False)
         except ConfigError as error:
             write_lines(f"not recorded: {error}")
 

@@ -154,6 +154,26 @@ def find_rows(experiments: Sequence[Experiment], name: str) -> list[Entry]:
     return [entry for entry in entries_of(experiments) if not name or wanted in _names(entry)]
 
 
+def option_set(options: str) -> frozenset[str]:
+    """Returns the options of a config file in no order: "a" is "a=True"."""
+    parts = (part.strip() for part in options.split(","))
+    return frozenset(part.removesuffix("=True") for part in parts if part)
+
+
+def same_run(entry: Entry) -> list[Entry]:
+    """Returns the rows of a config file that one run makes, as tables that repeat each other have.
+
+    Args:
+      entry: a row; of those that are only quoted there is itself alone.
+    """
+    experiment, row = entry
+    if row.options is None:
+        return [entry]
+    wanted = option_set(row.options)
+    return [Entry(experiment, other) for other in experiment.rows
+            if other.options is not None and option_set(other.options) == wanted]
+
+
 def find_several(experiments: Sequence[Experiment], name: str) -> Several | None:
     """Returns the experiment of several runs of a name, None if there is none."""
     for experiment in experiments:

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from kdaug_jax.catalog.experiments import Entry, Several
+from kdaug_jax.catalog.experiments import Entry, Several, same_run
 from kdaug_jax.errors import ConfigError
 from kdaug_jax.experiment.rows import CELL
 
@@ -40,6 +40,8 @@ def jobs_of_rows(
 ) -> list[Job]:
     """Returns the runs of rows; those that are only quoted are left out.
 
+    Rows of equal options have one run, whose directory has the name of the first of them.
+
     Args:
       entries: rows.
       directory: in which each row gets a directory; "" for `runs/<experiment>`.
@@ -48,18 +50,19 @@ def jobs_of_rows(
       passed: further words for main.py.
     """
     several = len({entry.experiment.name for entry in entries}) > 1
-    jobs = []
+    jobs: dict[Path, Job] = {}
     for seed in seeds or (None,):
         for entry in entries:
-            name = entry.experiment.name
             if entry.row.options is None:
                 continue
-            root = Path(directory or f"runs/{name}")
-            place = _seeded(root / name if several and directory else root, seed) / entry.row.name
-            words = _words(entry.experiment.file, entry.row.options, place, root, {}, smoke, seed,
-                           passed)
-            jobs.append(Job(entry.row.name, words, place, entry))
-    return jobs
+            first = same_run(entry)[0]
+            experiment, row = first
+            root = Path(directory or f"runs/{experiment.name}")
+            place = _seeded(root / experiment.name if several and directory else root, seed)
+            place /= row.name
+            words = _words(experiment.file, row.options, place, root, {}, smoke, seed, passed)
+            jobs.setdefault(place, Job(row.name, words, place, first))
+    return list(jobs.values())
 
 
 def jobs_of_cells(

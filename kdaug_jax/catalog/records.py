@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from kdaug_jax.catalog.experiments import Entry, Experiment, entries_of
+from kdaug_jax.catalog.experiments import Entry, Experiment, entries_of, option_set
 from kdaug_jax.catalog.jobs import Job, with_options
 from kdaug_jax.errors import ConfigError
 from kdaug_jax.evaluation.finished import (
@@ -136,20 +136,16 @@ def rows_of_run(experiments: Sequence[Experiment], directory: Path) -> list[Entr
     given = next((str(word).partition("=")[2] for word in command
                   if str(word).lstrip("-").startswith("config=")), "")
     file, _, options = given.partition(":")
-    wanted = _options(options) - {"smoke"}
+    wanted = option_set(options) - {"smoke"}
     entries = [
         entry for entry in entries_of(experiments)
         if entry.experiment.name == Path(file).stem and entry.row.options is not None
-        and _options(entry.row.options) == wanted
+        and option_set(entry.row.options) == wanted
     ]
     if not entries:
         raise ConfigError(str(directory), f"is a run of '{given}', which is no row",
                           "name the row that it is meant for by --row")
     return entries
-
-
-def _options(text: str) -> set[str]:
-    return {part.strip().removesuffix("=True") for part in text.split(",") if part.strip()}
 
 
 def _environment(directory: Path) -> dict[str, Any]:
@@ -228,7 +224,7 @@ def make_cell_record(
     finished = [name for name, metrics in results.items() if "failed" not in metrics]
     differing = changes(stored, "", wanted)
     options = next(word for word in job.words if word.startswith("--config="))
-    smoke = "smoke" in _options(options.partition(":")[2])
+    smoke = "smoke" in option_set(options.partition(":")[2])
     return {
         **_measured(job.directory, stored, results, finished, figures),
         "experiment": experiment.name, "row": job.name, "figures": dict(figures),

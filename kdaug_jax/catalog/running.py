@@ -31,7 +31,7 @@ def run_jobs(
       main: path of main.py.
       say: prints a line.
       dry_run: whether only the commands are printed.
-      finished: called after each job that was run to its end.
+      finished: called with each job that has come to its end, now or before.
 
     Returns:
       0, or the exit status of the first job that did not come to its end; those after it are not
@@ -48,8 +48,7 @@ def run_jobs(
             continue
         if state == "finished":
             require_same_config(job, main)
-            continue
-        if status := _run(job, main):
+        elif status := _run(job, main):
             if status == DataError.exit_code:
                 source = wanted_config(job, main)["data"]["source"]
                 if files := origin(source):

@@ -18,6 +18,7 @@ ROWS = (
     Row("Table 1", "plain", "", {"error": 22.4}),
     Row("Table 1", "kd", "weight=1.0", {"error": 19.9}, {"error": 0.2}, "last epoch"),
     Row("Table 3", "advprop", None, {"accuracy": 85.2, "top5": 97.2}, note="AdvProp is not here"),
+    Row("Table 4", "kd-again", "weight=1.0", {"accuracy": 80.1}),
     Row("Figure 2", "curve", "weight=2.0", {}),
 )
 CELLS = {"pair": (

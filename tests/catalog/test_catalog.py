@@ -17,6 +17,9 @@ from kdaug_jax.experiment import config as configs
 from tests.catalog import made
 
 
+ALL = ["plain", "kd", "advprop", "kd-again", "curve"]
+
+
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
     """A folder with configs/ and a stand-in for main.py, which is the current directory."""
@@ -53,11 +56,11 @@ def cells_of(text):
 
 
 @pytest.mark.parametrize("name, rows", [
-    ("", ["plain", "kd", "advprop", "curve"]), ("900", ["plain", "kd", "advprop", "curve"]),
+    ("", ALL), ("900", ALL),
     ("900.1", ["plain", "kd"]), ("900.table1", ["plain", "kd"]), ("900.fig2", ["curve"]),
     ("900.FIGURE2", ["curve"]), ("900.1.kd", ["kd"]), ("kd", ["kd"]),
     ("small_table.3", ["advprop"]), ("small_table.kd", ["kd"]),
-    ("small_table", ["plain", "kd", "advprop", "curve"]),
+    ("small_table", ALL),
 ])
 def test_rows_are_listed_by_paper_table_figure_and_name(folder, capsys, name, rows):
     status, text = called(capsys, "list", *[name] * bool(name))
@@ -208,7 +211,7 @@ def test_a_row_is_run_recorded_and_shown(folder, capsys):
         "900.1.kd", "error", "19.9 ± 0.2", "21.00 %", "+1.10", "1", "81.00 (1), validation",
         f"{0.05 * 10 * 2 / 3600:.3g}", "last epoch",
     ]
-    (file,) = (folder / "results").rglob("*.json")
+    (file,) = (folder / "results" / "small_table" / "kd").glob("*.json")
     record = json.loads(file.read_text())
     assert record["kind"] == "row" and record["changed"] == [] and record["commit"] == "c0ffee"
     assert record["hardware"] == {"device": "TPU v5e", "devices": 2, "processes": 1}
@@ -217,12 +220,23 @@ def test_a_row_is_run_recorded_and_shown(folder, capsys):
     assert record["command"].startswith("main.py --config=configs/small_table.py:weight=1.0")
 
 
+def test_rows_of_equal_options_share_a_run(folder, capsys):
+    assert called(capsys, "run", "900.1.kd")[0] == 0
+    status, text = called(capsys, "run", "900.4")
+    assert status == 0 and "--- 1/1 kd: finished" in text
+    assert [cells[:5] for cells in cells_of(text) if cells[0] == "900.4.kd-again"] == [
+        ["900.4.kd-again", "accuracy", "80.1", "79.00 %", "-1.10"]
+    ]
+    assert len((folder / "calls").read_text().splitlines()) == 1
+
+
 def test_seeds_are_pooled_with_their_deviation(folder, capsys):
     for seed, accuracy in ((0, 0.79), (1, 0.81)):
         config = known_config(folder, "weight=1.0", seed=seed)
         made.write_run(folder / f"run{seed}", made.run_files(config, accuracy))
     status, text = called(capsys, "record", "run0", "run1")
     assert status == 0 and text.count("recorded 900.1.kd: ") == 2
+    assert text.count("recorded 900.4.kd-again: ") == 2
     _, text = called(capsys, "table", "900.1.kd")
     (line,) = [cells for cells in cells_of(text) if cells[0] == "900.1.kd"]
     assert line[3:6] == ["20.00 ± 1.41 %", "+0.10", "2"]
@@ -310,7 +324,7 @@ def test_a_teacher_from_elsewhere_is_named(folder, capsys):
 def test_damaged_records_are_refused(folder, capsys, damage, message):
     made.write_run(folder / "run", made.run_files(known_config(folder, "weight=1.0")))
     called(capsys, "record", "run")
-    (file,) = (folder / "results").rglob("*.json")
+    (file,) = (folder / "results" / "small_table" / "kd").glob("*.json")
     file.write_text(damage(file.read_text()))
     status, text = called(capsys, "table", "900.1.kd")
     assert status == 2 and str(file.relative_to(folder)) in text and message in text
