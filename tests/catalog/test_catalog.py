@@ -16,7 +16,6 @@ from kdaug_jax.catalog import experiments, jobs
 from kdaug_jax.experiment import config as configs
 from tests.catalog import made
 
-
 ALL = ["plain", "kd", "advprop", "kd-again", "curve"]
 
 
