@@ -14,6 +14,7 @@ from kdaug_jax.training.plan import teacher_config
 from kdaug_jax.types import Info
 
 CHOICES = {
+    "wei2020_fig2": ("", "magnitude=0", "magnitude=36,ops=wei2020,space=tpu"),
     "efficientnet_b0_kd": (
         "", "kd=False", "kd=False,magnitude=36", "sweep=weight", "sweep=k", "space=tpu",
         "teacher_policy=same", "teacher_policy=none", "holdout", "epochs=350",
