@@ -14,6 +14,17 @@ from kdaug_jax.training.plan import teacher_config
 from kdaug_jax.types import Info
 
 CHOICES = {
+    "a2aug_imagenet": (
+        "", "n_views=1", "n_views=6", "form=joint_ce", "form=l2_norm", "form=kl",
+        "logit_scale=1.0", "ensemble=average", "bn=shared", "networks=independent",
+        "only=baseline", "scales=multi", "schedule=cosine", "network=resnet200", "runs=3",
+        "draw=1", "replica_batch=128",
+    ),
+    "wang2020_imagenet": (
+        "", "stage=teacher", "method=ce", "method=at", "method=sp", "method=crd",
+        "method=crd,kd=False", "da=cutmix", "da=cutmix-pick,epoch_factor=2",
+        "da=cutmix-pick,pool=1", "runs=3,replica_batch=32,holdout",
+    ),
     "wei2020_fig2": ("", "magnitude=0", "magnitude=36,ops=wei2020,space=tpu"),
     "efficientnet_b0_kd": (
         "", "kd=False", "kd=False,magnitude=36", "sweep=weight", "sweep=k", "space=tpu",
