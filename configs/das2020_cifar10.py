@@ -92,8 +92,9 @@ there. `mixup+augment` is there for comparison. Never average the two forms.
 
 In Table 6 the F1 of "augment, lenet" and in Table 9 precision and F1 of mixup and cutmix, which
 stand in each other's rows, are misprints; the CINIC accuracies of Table 9 are not those of Table 2.
-Table 7 has the plain teacher, Table 8 `teacher_aug=A,student_aug=A`. In Tables 7 and 8 both networks see the student's images, and cross
-entropy their mixed labels; the code has no such students.
+Table 7 has the plain teacher, Table 8 `teacher_aug=A,student_aug=A`. In Tables 7 and 8 both
+networks see the student's images, and cross entropy their mixed labels; the code has no such
+students.
 
 Options: `dataset`, `student`; `stage`, `student`, or `teacher` to train the teacher by itself;
 `teacher_aug`, `student_aug` (both networks then see those images, and cross entropy their mixed

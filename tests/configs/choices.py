@@ -73,7 +73,8 @@ CHOICES = {
     "das2020_cifar10": (
         "", "student=alexnet", "stage=teacher", "stage=teacher,dataset=mnist",
         "cinic=data/CINIC-10", "human=data/cifar10h-counts.npy", "select=best_test_loss",
-        "dataset=mnist,size=32", "teacher_aug=cutout,holes=16,length=8", "teacher_aug=augment", "teacher_aug=cutout",
+        "dataset=mnist,size=32", "teacher_aug=cutout,holes=16,length=8",
+        "teacher_aug=augment", "teacher_aug=cutout",
         "teacher_aug=cutout,holes=16", "teacher_aug=mixup", "teacher_aug=cutmix",
         "teacher_aug=cutmix,cutmix_prob=1.0", "teacher_aug=cutmix+augment",
         "teacher_aug=mixup+augment,student_aug=mixup+augment", "student_aug=cutmix",
