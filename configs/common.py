@@ -8,8 +8,11 @@ from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
 
+from kdaug_jax.augment.policies import WEI2020
 from kdaug_jax.errors import ConfigError, suggest
+from kdaug_jax.experiment import config as configs
 from kdaug_jax.experiment.sections import default, network, optimizer, term
+from kdaug_jax.training.plan import teacher_config
 
 IMAGENET_MEAN = (123.675, 116.28, 103.53)
 IMAGENET_STD = (58.395, 57.12, 57.375)
@@ -96,6 +99,30 @@ def refuse_idle(options: ConfigDict, when: bool, names: tuple[str, ...], because
     for name in names:
         check(not (when and name in options.given), f"option {name} changes nothing {because}",
               "drop one of them")
+
+
+def check_runs(options: ConfigDict) -> None:
+    """Raises ConfigError unless there is a run for each of a number of seeds, at least one."""
+    check(options.runs >= 1, f"option runs={options.runs}", "at least 1")
+
+
+def repeat(config: ConfigDict, runs: int) -> None:
+    """Makes a config that of several runs, with seeds 0 to runs - 1, through one compiled step.
+
+    They share the order of the examples (`data.seed`) and what a config has drawn; a run of a
+    single seed has its own.
+    """
+    if runs > 1:
+        config.population = (("seed", tuple(range(runs))),)
+
+
+def teacher_alone(config: ConfigDict) -> ConfigDict:
+    """Returns the config that trains the teacher of an experiment by itself, as its run would.
+
+    Args:
+      config: an experiment with a frozen network "teacher", which has a recipe.
+    """
+    return ConfigDict(teacher_config(configs.validate(config), "teacher")).lock()
 
 
 def read_splits(config: ConfigDict, source: str, test: str, holdout: bool) -> None:
@@ -188,9 +215,13 @@ SMALL_EFFICIENTNETS = {
 }
 SMOKE_SIDE, SMOKE_CLASSES = 32, 60  # more classes than the K = 50 of the large networks
 EFFICIENTNET_OPTIONS = dict(
-    kd=True, epochs=500.0, holdout=False, space=one_of("tpu_clean", "tpu"),
+    kd=True, epochs=500.0, holdout=False, policy=one_of("randaugment", "autoaugment"),
+    space=one_of("tpu_clean", "tpu"), ops=one_of("tpu", "wei2020"), replica_batch=0,
     teacher_policy=one_of("autoaugment", "same", "none"),
 )
+# Policies that an EfficientNet may be trained on, beside RandAugment.
+IMAGENET_POLICIES = {"autoaugment": 'autoaugment("imagenet_v0")', "none": ""}
+RECIPE_BATCH = 4096
 
 
 def efficientnet(
@@ -203,19 +234,23 @@ def efficientnet(
       options: of `parse_arg`: `EFFICIENTNET_OPTIONS`, magnitude, k, weight and smoke.
       teacher: complete section of the teacher.
       devices: number of devices in the paper; with the batch of 4,096 they set the groups of
-        BatchNorm by the cited code's rule.
+        BatchNorm by the cited code's rule, unless option replica_batch gives their size.
     """
     refuse_idle(options, not options.kd, ("k", "weight", "teacher_policy"), "with kd=False")
+    draws = options.policy == "randaugment" or (options.kd and options.teacher_policy == "same")
+    refuse_idle(options, not draws, ("magnitude", "space", "ops"), f"with policy={options.policy}")
+    refuse_idle(options, options.magnitude == 0, ("space", "ops"), "with magnitude=0, no policy")
+    _check_replicas(options)
     check(options.k >= 1, f"option k={options.k}", "at least 1")
     check(options.weight >= 0.0, f"option weight={options.weight}", "0 or more")
     check(options.magnitude >= 0, f"option magnitude={options.magnitude}", "0 or more")
     check(options.epochs > 0.0, f"option epochs={options.epochs}", "more than 0")
     side = efficientnet_side(variant, options)
-    batch = SMOKE_BATCH if options.smoke else 4096
+    batch = SMOKE_BATCH if options.smoke else RECIPE_BATCH
     config = default()
     read_splits(config, "folder:data/imagenet", "validation", options.holdout)
-    config.data.batch_size = 4096
-    config.views.x = imagenet_view(side, randaugment(options, side))
+    config.data.batch_size = RECIPE_BATCH
+    config.views.x = imagenet_view(side, imagenet_policy(options.policy, options, side))
     config.eval.view = f"efficientnet_crop({side})"
     config.networks.student = imagenet_network(
         f"efficientnet_{variant}", trainable=True, options=dict(remat=REMAT[variant])
@@ -237,12 +272,20 @@ def efficientnet(
     config.train.epochs = options.epochs
     # BatchNorm of one replica up to 8 devices, else over groups of max(8, devices / 8).
     shards = max(8, devices // 8) if devices > 8 else 1
-    config.train.replica_batch_size = 4096 // devices * shards
+    recipe = RECIPE_BATCH // devices * shards
+    config.train.replica_batch_size = options.replica_batch or recipe
     config.eval.every_epochs = config.checkpoint.every_epochs = 5.0
     if options.smoke:
         shrink(config, SMALL_EFFICIENTNETS, f"synthetic:40x40,{SMOKE_CLASSES},64")
         config.data.test = "validation"  # so that ImageNet's own folders may replace the source
     return config
+
+
+def _check_replicas(options: ConfigDict) -> None:
+    size = options.replica_batch
+    check(size >= 0, f"option replica_batch={size}", "0 for the recipe's, or more")
+    check(not size or RECIPE_BATCH % size == 0, f"option replica_batch={size}",
+          f"must divide the batch of {RECIPE_BATCH:,}")
 
 
 def efficientnet_side(variant: str, options: ConfigDict) -> int:
@@ -261,11 +304,7 @@ def efficientnet_teacher(variant: str, options: ConfigDict) -> dict[str, Any]:
       A complete section.
     """
     side = efficientnet_side(variant, options)
-    policy = {
-        "autoaugment": 'autoaugment("imagenet_v0")',
-        "same": randaugment(options, side),
-        "none": "",
-    }[options.teacher_policy]
+    policy = imagenet_policy(options.teacher_policy, options, side)
     return imagenet_network(
         f"efficientnet_{variant}",
         options=dict(remat=REMAT[variant]),
@@ -286,10 +325,23 @@ def imagenet_view(side: int, policy: str) -> str:
     return "|".join(filter(None, (f"inception_crop({side})", "flip", policy)))
 
 
-def randaugment(options: ConfigDict, side: int) -> str:
-    """Returns EfficientNet's RandAugment, its distances in proportion for small images."""
+def imagenet_policy(name: str, options: ConfigDict, side: int) -> str:
+    """Returns the stage of a policy, "" for none.
+
+    Args:
+      name: in `IMAGENET_POLICIES`; any other is EfficientNet's RandAugment, its distances in
+        proportion for small images. At magnitude 0 that is no policy: level 0 of the code's
+        tables inverts and darkens images, while the paper has "no augmentation".
+      options: see `efficientnet`.
+      side: of the images in pixels.
+    """
+    if name in IMAGENET_POLICIES:
+        return IMAGENET_POLICIES[name]
+    if options.magnitude == 0:
+        return ""
+    chosen = f", ops={WEI2020}" if options.ops == "wei2020" else ""
     pixels = "" if side >= 224 else f", translate_const={side // 2}.0, cutout_const={side // 6}.0"
-    return f'randaugment(2, {options.magnitude}, "{options.space}"{pixels})'
+    return f'randaugment(2, {options.magnitude}, "{options.space}"{chosen}{pixels})'
 
 
 def finish_cifar(

@@ -1,7 +1,7 @@
 """EfficientNet-B0 on ImageNet with RandAugment and top-K distillation (paper 000).
 
-Wei et al. 2020, "Circumventing Outliers of AutoAugment with Knowledge Distillation", Table 3 and
-Figure 4; recipe of section 4.2 and of the code it follows (Tan and Le 2019, TPU).
+Wei et al. 2020, "Circumventing Outliers of AutoAugment with Knowledge Distillation", Tables 3
+and 4, Figure 4; recipe of section 4.2 and of the code it follows (Tan and Le 2019, TPU).
 
     python main.py --config=configs/efficientnet_b0_kd.py --workdir=runs/b0_kd \
       --config.data.source=folder:data/imagenet --config.precision=bfloat16
@@ -10,16 +10,22 @@ Figure 4; recipe of section 4.2 and of the code it follows (Tan and Le 2019, TPU
 |---|---|---|
 | Table 3, ours | (none) | 78.0 |
 | Table 3, RA by the authors | `kd=False` | 77.4 |
+| Table 3, AA, quoted | `kd=False,policy=autoaugment` | 77.3 |
+| Table 3, AdvProp, quoted | not here | 77.6 |
 | Figure 4, left | `sweep=weight`: λ of 0.1, 0.2, 0.5, 1, 2 at K = 10 | best near 0.5 |
 | Figure 4, right | `sweep=k`: K of 2, 5, 10, 25, 50 at λ = 0.5 | best at 5 |
-| Figure 2, right | `kd=False,magnitude=0` ... `36` | curves only |
 
-The paper gives one run each, no spread. AA (77.3) and AdvProp (77.6) in the table are quoted there.
+The paper gives one run each, no spread. Figure 2 is in wei2020_fig2.py.
 
-Options: `kd`; `k` and `weight` (λ); `magnitude` 0..60 on the code's scale; `sweep`; `epochs`;
-`space`, `tpu_clean` or `tpu` with what wraps beyond magnitude 10 (not said which the authors had);
-`teacher_policy`, `autoaugment`, `same` or `none`: what the teacher is trained on, not said either;
-`holdout`, to keep 2 % of the training split for choices; `smoke`.
+Options: `kd`; `k` and `weight` (λ); `magnitude` 0..60 on the code's scale, 0 for no policy;
+`sweep`; `epochs`; `policy`, `randaugment` or `autoaugment`, which is the teacher's training by
+default; `space`, `tpu_clean` or `tpu` with what wraps beyond magnitude 10 (not said which the
+authors had); `ops`, `tpu`, the 16 of the code that section 4.2 follows, or `wei2020`, the 14 that
+section 3.1 lists, without Cutout and SolarizeAdd; `teacher_policy`, `autoaugment`, `same` or
+`none`: what the teacher is trained on, not said either; `replica_batch`, images whose statistics
+BatchNorm takes together, 0 for the recipe's: smaller groups let --config.train.accumulate be
+larger, and are no longer the recipe; `holdout`, to keep 2 % of the training split for choices;
+`smoke`.
 
 The teacher is another EfficientNet-B0 of the same recipe without distillation; the run trains it
 first unless --config.networks.teacher.checkpoint names its directory.
@@ -48,10 +54,24 @@ from configs.common import (
     parse_arg,
     refuse_idle,
 )
+from kdaug_jax.experiment.rows import Row
 from kdaug_jax.experiment.sections import ConfigDict
 
 WEIGHTS, AT_K = (0.1, 0.2, 0.5, 1.0, 2.0), 10
 KS, AT_WEIGHT = (2, 5, 10, 25, 50), 0.5
+
+PAPER = "000"
+ROWS = (
+    Row("Table 3", "table3-b0-ours", "", {"accuracy": 78.0}),
+    Row("Table 3", "table3-b0-ra-by-the-authors", "kd=False", {"accuracy": 77.4}),
+    Row("Table 3", "table3-b0-aa", "kd=False,policy=autoaugment", {"accuracy": 77.3},
+        note="quoted from AutoAugment's successors; also how the default teacher is trained"),
+    Row("Table 3", "table3-b0-advprop", None, {"accuracy": 77.6},
+        note="quoted; adversarial examples are not here"),
+    Row("Figure 4", "figure4-weight", "sweep=weight", {}, note="left; the paper prints a curve"),
+    Row("Figure 4", "figure4-k", "sweep=k", {}, note="right; the paper prints a curve"),
+)
+CELLS: dict = {}
 
 
 def get_config(arg: str = "") -> ConfigDict:

@@ -2,6 +2,11 @@
 
 python -m kdaug_jax.analysis.gallery ops.png --ops=paper
 python -m kdaug_jax.analysis.gallery views.png --view="autoaugment('cifar10')" --view="flip"
+python -m kdaug_jax.analysis.gallery figure3.png --figure=3
+
+Figures 1 to 3 are those of Wei et al. 2020: copies that AutoAugment makes of an image, what rising
+magnitudes of RandAugment make of it, and the five ops of the paper's own space at magnitudes 0 to
+10, with two of them in turn in the last row.
 """
 
 from __future__ import annotations
@@ -18,7 +23,8 @@ from PIL import Image
 from kdaug_jax.analysis.pictures import image_grid
 from kdaug_jax.augment import Colours, apply_ops
 from kdaug_jax.augment.engine import build_table
-from kdaug_jax.augment.policies import SPACES
+from kdaug_jax.augment.policies import SPACES, wei2020_levels
+from kdaug_jax.augment.policies.policy import Levels
 from kdaug_jax.errors import ConfigError, UserError, printable, suggest
 from kdaug_jax.experiment import views
 from kdaug_jax.experiment.binding import colour as fill_colour
@@ -28,6 +34,10 @@ from kdaug_jax.runtime.console import write_lines
 from kdaug_jax.types import Info
 
 LEVELS = 7
+OWN_LEVELS = range(11)  # of the space of Wei et al. 2020
+COPIES = "autoaugment('imagenet_v0')"
+RISING = (9, 18, 27, 36)
+TWO_IN_TURN = ("ShearX", "TranslateY")
 
 
 def read_pictures(files: Sequence[Path]) -> list[Image.Image]:
@@ -76,25 +86,76 @@ def draw_ops(path: Path, space: str, images: np.ndarray) -> None:
     """
     if space not in SPACES:
         raise ConfigError("--ops", f"unknown space '{space}'", suggest(space, SPACES))
-    size = images.shape[1:3]
-    op_space = SPACES[space](size, None, None)
+    op_space = SPACES[space](images.shape[1:3], None, None)
     levels = np.linspace(0, op_space.highest, LEVELS).round().astype(int).tolist()
+    image_grid(path, *op_rows(
+        op_space.levels, [(name,) for name in op_space.levels], levels, op_space.variant,
+        op_space.fill, images,
+    ))
+
+
+def draw_own_space(path: Path, images: np.ndarray) -> None:
+    """Draws Figure 3 of Wei et al. 2020: the five ops at each magnitude, and two in turn.
+
+    Args:
+      path: the PNG file to write.
+      images: `u8[N,H,W,3]`, taken in turn from row to row.
+    """
+    space = wei2020_levels()
+    sequences = [*((name,) for name in space), TWO_IN_TURN]
+    image_grid(path, *op_rows(space, sequences, OWN_LEVELS, "pillow", "mean", images))
+
+
+def op_rows(
+    space: Levels, sequences: Sequence[Sequence[str]], levels: Sequence[int], variant: str,
+    fill: str | int, images: np.ndarray,
+) -> tuple[list[str], list[np.ndarray], list[list[str]]]:
+    """Applies ops in turn, with a positive sign, at rising levels.
+
+    Args:
+      space: ops by name.
+      sequences: for each row the names of the ops that are applied in turn.
+      levels: of the columns.
+      variant: of the arithmetic, see `Policy`.
+      fill: of what an op uncovers.
+      images: `u8[N,H,W,3]`, taken in turn from row to row.
+
+    Returns:
+      Title, `u8[columns,H,W,3]` and captions of each row.
+    """
+    size, count = images.shape[1:3], len(levels)
+    colour = fill_colour("fill", fill, _info(images))
     titles, rows, captions = [], [], []
-    for number, (name, pair) in enumerate(op_space.levels.items()):
-        ops = [pair(level, size)[0] for level in levels]
-        image = np.repeat(images[number % len(images)][None], LEVELS, axis=0)
-        fill = fill_colour("fill", op_space.fill, _info(images))
+    for number, names in enumerate(sequences):
+        ops = [space[name](level, size)[0] for level in levels for name in names]
+        image = np.repeat(images[number % len(images)][None], count, axis=0)
         rows.append(np.asarray(apply_ops(
-            image, np.arange(LEVELS, dtype=np.int32)[:, None],
-            np.full((LEVELS, 1, 2), 1 << 31, np.uint32), build_table(ops, size, op_space.variant),
-            Colours(fill, fill), implementation="loop",
+            image, np.arange(len(ops), dtype=np.int32).reshape(count, len(names)),
+            np.full((count, len(names), 2), 1 << 31, np.uint32), build_table(ops, size, variant),
+            Colours(colour, colour), implementation="loop",
         )))
-        titles.append(name)
+        titles.append(", ".join(names))
         captions.append([
-            f"m={level}" + ("" if op.value is None else f": {op.value:.4g}")
-            for level, op in zip(levels, ops, strict=True)
+            ": ".join([f"m={level}", *(
+                f"{op.value:.4g}" for op in ops[column * len(names):(column + 1) * len(names)]
+                if op.value is not None
+            )])
+            for column, level in enumerate(levels)
         ])
-    image_grid(path, titles, rows, captions)
+    return titles, rows, captions
+
+
+def figure_views(number: int, size: int) -> list[str]:
+    """Returns the view expressions of Figure 1 or 2 of Wei et al. 2020.
+
+    Args:
+      number: 1 or 2.
+      size: side of the images in pixels, to which distances are in proportion.
+    """
+    if number == 1:
+        return [COPIES]
+    pixels = f"translate_const={100 * size / 224:.1f}, cutout_const={40 * size / 224:.1f}"
+    return [COPIES, *(f"randaugment(2, {m}, 'tpu_clean', {pixels})" for m in RISING)]
 
 
 def draw_views(
@@ -150,6 +211,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--ops", help=f"a space of ops: {', '.join(SPACES)}")
     what.add_argument("--view", action="append", help="a view expression, may be repeated")
+    what.add_argument("--figure", type=int, choices=(1, 2, 3), help="of Wei et al. 2020")
     parser.add_argument("--image", action="append", type=Path, default=[], help="your own images")
     parser.add_argument("--size", type=int, default=96, help="side of the images in pixels")
     parser.add_argument("--samples", type=int, default=8, help="pictures a view and image")
@@ -164,13 +226,14 @@ def main(argv: Sequence[str] | None = None) -> int:
             what = "is there and is no file" if out.exists() else "lies in no folder"
             raise ConfigError("out", f"{out} {what}", "name another file")
         pictures = read_pictures(options.image)
+        images = np.stack([square(picture, options.size) for picture in pictures])
         if options.ops:
-            images = np.stack([square(picture, options.size) for picture in pictures])
             draw_ops(out, options.ops, images)
+        elif options.figure == 3:
+            draw_own_space(out, images)
         else:
-            draw_views(
-                out, options.view, pictures, options.size, options.samples, options.seed
-            )
+            texts = options.view or figure_views(options.figure, options.size)
+            draw_views(out, texts, pictures, options.size, options.samples, options.seed)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code

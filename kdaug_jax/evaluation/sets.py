@@ -50,6 +50,8 @@ PARTS = {"imageneta": IMAGENET_A, "imagenetr": IMAGENET_R}
 # Sources whose folders are ImageNet's classes, by WordNet id or by number.
 WHOLE = ("imagenetc", "imagenetv2", "imagenetsketch")
 IMAGENET_CLASSES = 1000
+# SOURCE,PART: a part of a base split, such as cinic10:DIR,stratified(test[20000:]).
+_PART = re.compile(r"(.*?),\s*((?:\w+\()?\w+\[[^\[\]]*\].*)")
 
 
 class SetData(NamedTuple):
@@ -107,7 +109,7 @@ def load_sets(
             if any(name == other.name for other in sets):
                 raise ConfigError("eval.sets", f"'{name}' stands for two sets", "rename one")
             with _of_set(group):
-                dataset = data.load_test(source, options)
+                dataset = _load(source, options)
             split = dataset.splits["test"]
             classes = _classes(group, source, dataset.class_names, class_names)
             if 0 < len(classes) < len(class_names) and all(group != other.group for other in sets):
@@ -120,6 +122,13 @@ def load_sets(
             normalized = imagenetc and len(dataset.class_names) == IMAGENET_CLASSES
             sets.append(SetData(name, group, corruption, normalized, source, split, classes))
     return tuple(sets)
+
+
+def _load(source: str, options: data.ReadOptions) -> data.Dataset:
+    """Returns a data set with the split "test": a source's own, or the part that `,PART` names."""
+    if match := _PART.fullmatch(source):
+        return data.load(match[1], {"test": match[2]}, options)
+    return data.load_test(source, options)
 
 
 def load_other(

@@ -269,7 +269,8 @@ FIELDS: dict[str, Field] = {
     "eval.human": Field("", "File of people's answers to the test images, for the metric `human`."),
     "eval.sets": Field(
         (), "Further data sets, evaluated at the end and by `--mode=evaluate`, never used for a "
-        'choice: `(("fog_3", "cifar10c:DIR?corruption=fog&severity=3"),)`.', type="tuple of pairs",
+        'choice: `(("fog_3", "cifar10c:DIR?corruption=fog&severity=3"),)`; `SOURCE,PART` takes a '
+        "part of a split, such as `cinic10:DIR,stratified(test[20000:])`.", type="tuple of pairs",
     ),
     "checkpoint.every_epochs": Field(1.0, "Interval of checkpoints in epochs; 0: none.", INTERVAL),
     "checkpoint.every_steps": Field(0, "Interval of checkpoints in steps; 0: none.", COUNT),

@@ -14,6 +14,18 @@ from kdaug_jax.training.plan import teacher_config
 from kdaug_jax.types import Info
 
 CHOICES = {
+    "a2aug_imagenet": (
+        "", "n_views=1", "n_views=6", "form=joint_ce", "form=l2_norm", "form=kl",
+        "logit_scale=1.0", "ensemble=average", "bn=shared", "networks=independent",
+        "only=baseline", "scales=multi", "schedule=cosine", "network=resnet200", "runs=3",
+        "draw=1", "replica_batch=128",
+    ),
+    "wang2020_imagenet": (
+        "", "stage=teacher", "method=ce", "method=at", "method=sp", "method=crd",
+        "method=crd,kd=False", "da=cutmix", "da=cutmix-pick,epoch_factor=2",
+        "da=cutmix-pick,pool=1", "runs=3,replica_batch=32,holdout",
+    ),
+    "wei2020_fig2": ("", "magnitude=0", "magnitude=36,ops=wei2020,space=tpu"),
     "efficientnet_b0_kd": (
         "", "kd=False", "kd=False,magnitude=36", "sweep=weight", "sweep=k", "space=tpu",
         "teacher_policy=same", "teacher_policy=none", "holdout", "epochs=350",
@@ -46,16 +58,23 @@ CHOICES = {
         "network=shake26_2x96d",
         "dataset=cifar10,network=pyramidnet272", "runs=10", "draw=1",
     ),
-    "rolewise_student": (
-        "", "bits=2", "method=none,bits=32", "method=none", "method=soft", "method=dml",
+    "rolewise": (
+        "", "bits=2", "stage=teacher", "stage=teacher,network=alexnet,dataset=cifar10",
+        "stage=teacher,mode=official_code", "stage=teacher,pair=pyramidnet200-wrn_16_2",
+        "method=none", "method=soft", "method=dml",
         "method=rkd", "method=mhgd", "method=kd_svd", "network=alexnet", "dataset=cifar10",
-        "pair=wrn_28_10-wrn_16_2", "pair=preresnet164-preresnet32",
-        "pair=pyramidnet200-preresnet44", "mode=official_code", "mode=official_code,method=soft",
+        "cutout=0", "cutout=16,holdout", "pair=wrn_28_10-wrn_16_2",
+        "pair=wrn_28_10-wrn_16_4,method=none", "pair=wrn_28_10-preresnet56",
+        "pair=preresnet164-preresnet32", "pair=pyramidnet200-preresnet44",
+        "pair=pyramidnet200-wrn_16_2", "mode=official_code", "mode=official_code,method=soft",
         "mode=official_code,method=dml", "mode=official_code,method=rkd",
         "mode=official_code,method=mhgd", "mode=official_code,method=kd_svd",
     ),
     "das2020_cifar10": (
-        "", "student=alexnet", "teacher_aug=augment", "teacher_aug=cutout",
+        "", "student=alexnet", "stage=teacher", "stage=teacher,dataset=mnist",
+        "cinic=data/CINIC-10", "human=data/cifar10h-counts.npy", "select=best_test_loss",
+        "dataset=mnist,size=32", "teacher_aug=cutout,holes=16,length=8",
+        "teacher_aug=augment", "teacher_aug=cutout",
         "teacher_aug=cutout,holes=16", "teacher_aug=mixup", "teacher_aug=cutmix",
         "teacher_aug=cutmix,cutmix_prob=1.0", "teacher_aug=cutmix+augment",
         "teacher_aug=mixup+augment,student_aug=mixup+augment", "student_aug=cutmix",
@@ -71,10 +90,12 @@ SLOW = {name: () for name in CHOICES} | {
         "network=wrn_28_10", "network=shake26_2x96d", "dataset=cifar10,network=pyramidnet272",
         "runs=10", "draw=1",
     ),
-    "rolewise_student": (
-        "bits=2", "method=kd_svd", "network=alexnet", "dataset=cifar10",
-        "pair=wrn_28_10-wrn_16_2", "pair=preresnet164-preresnet32",
-        "pair=pyramidnet200-preresnet44", "mode=official_code",
+    "rolewise": (
+        "bits=2", "method=kd_svd", "network=alexnet", "dataset=cifar10", "cutout=0",
+        "cutout=16,holdout", "stage=teacher,pair=pyramidnet200-wrn_16_2",
+        "pair=wrn_28_10-wrn_16_2", "pair=wrn_28_10-wrn_16_4,method=none",
+        "pair=wrn_28_10-preresnet56", "pair=preresnet164-preresnet32",
+        "pair=pyramidnet200-preresnet44", "pair=pyramidnet200-wrn_16_2", "mode=official_code",
         "mode=official_code,method=mhgd", "mode=official_code,method=kd_svd",
     ),
     "wang2020_cifar100": ("loss=crd,da=standard", "pair=resnet50-vgg8"),

@@ -268,7 +268,7 @@ LATE, EARLY = (60.0, 120.0, 180.0), (60.0, 120.0, 160.0)
 
 
 def test_paper_003():
-    config = load("rolewise_student")
+    config = load("rolewise")
     student = config["networks"]["student"]
     assert (student["name"], student["options"], student["init"]) == (
         "rolekd_resnet18", dict(bits=(4, 4)), "teacher"
@@ -292,7 +292,7 @@ def test_paper_003():
      ("mhgd", "mhgd", True), ("kd_svd", "kd_svd", True)],
 )
 def test_baselines_of_paper_003(method, loss, clip):
-    config = load("rolewise_student", f"method={method},bits=2")
+    config = load("rolewise", f"method={method},bits=2")
     assert kd_of(config) == (loss, decaying(1.0))
     assert config["optim"]["combine"] == ("clip_per_variable()" if clip else "sum()")
     assert config["optim"]["name"] == "sgd" and config["networks"]["teacher"]["trainable"] is False
@@ -304,7 +304,7 @@ def test_baselines_of_paper_003(method, loss, clip):
      ("rkd", "sgd", milestones(1.0, EARLY, 0.6)), ("dml", "adam", milestones(1.0, EARLY, 0.6))],
 )
 def test_paper_003_as_its_code_ran(method, optimizer, weight):
-    config = load("rolewise_student", f"method={method},mode=official_code")
+    config = load("rolewise", f"method={method},mode=official_code")
     optim, schedule = optim_of(config)
     assert schedule == milestones(1e-3, EARLY)
     if optimizer == "adam":
@@ -323,10 +323,10 @@ def test_paper_003_as_its_code_ran(method, optimizer, weight):
 
 
 def test_full_precision_rows_of_paper_003():
-    vanilla = load("rolewise_student", "method=none,bits=32")
+    vanilla = load("rolewise", "method=none,bits=32")
     assert optim_of(vanilla) == (sgd(0.9, 5e-4, nesterov=True), milestones(0.1, LATE))
     assert list(vanilla["networks"]) == ["student"]
-    pair = load("rolewise_student", "pair=wrn_28_10-preresnet56,schedule=s.json")
+    pair = load("rolewise", "pair=wrn_28_10-preresnet56,schedule=s.json")
     assert pair["views"]["x"]["ops"] == 'schedule("s.json")|pad_crop(4, "mean", False)|flip'
     assert pair["terms"]["kd"]["features"] == ("layer1:f1", "layer2:f2", "layer3:f3")
     assert pair["networks"]["student"]["init"] == ""

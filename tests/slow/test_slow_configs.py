@@ -28,7 +28,7 @@ CHOSEN = {
         "pair=resnet32x4-shufflev2", "pair=resnet50-vgg8", "loss=ce,da=none",
     ),
     "a2aug_cifar": ("networks=independent,n_views=2", "bn=shared", "form=l2_norm,logit_scale=1.0"),
-    "rolewise_student": (
+    "rolewise": (
         "mode=official_code,method=dml", "network=alexnet,method=mhgd",
         "pair=wrn_28_10-preresnet56", "pair=pyramidnet200-preresnet44,method=kd_svd",
         "method=none,bits=2", "mode=official_code,method=soft",

@@ -14,7 +14,7 @@ from kdaug_jax.augment.policies.policy import HparamSpec, Policy
 from kdaug_jax.augment.policies.randaugment import SPACES, WEI2020, randaugment
 from kdaug_jax.augment.policies.timm import timm
 from kdaug_jax.augment.policies.trivial import trivialaugment_wide
-from kdaug_jax.augment.policies.wei2020 import wei2020
+from kdaug_jax.augment.policies.wei2020 import wei2020, wei2020_levels
 
 __all__ = [
     "IDENTITY",
@@ -38,4 +38,5 @@ __all__ = [
     "timm",
     "trivialaugment_wide",
     "wei2020",
+    "wei2020_levels",
 ]

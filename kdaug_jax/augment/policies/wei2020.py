@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 
 from kdaug_jax.augment.policies.policy import (
+    Levels,
     Pair,
     Policy,
     Rows,
@@ -85,6 +86,22 @@ def _square(level: int, size: tuple[int, int], reading: str) -> Pair:
     return plain("erase_square", pixels(level, length))
 
 
+def wei2020_levels(shear: str = "visible", cutout: str = "side") -> Levels:
+    """Returns the five ops as functions of a level 0..10 and an image size.
+
+    Args:
+      shear: see `wei2020`.
+      cutout: see `wei2020`.
+    """
+    return {
+        "ShearX": lambda level, size: _shear(1, level, size, shear),
+        "ShearY": lambda level, size: _shear(0, level, size, shear),
+        "TranslateX": lambda level, size: _move(1, level, size),
+        "TranslateY": lambda level, size: _move(0, level, size),
+        "Cutout": lambda level, size: _square(level, size, cutout),
+    }
+
+
 def wei2020(
     n: int,
     m: int,
@@ -122,11 +139,7 @@ def wei2020(
         named(option, value, dict.fromkeys(OPTIONS[option]))
     rows, levels = Rows(), range(HIGHEST + 1)
     index = rows([
-        [_shear(1, level, size, shear) for level in levels],
-        [_shear(0, level, size, shear) for level in levels],
-        [_move(1, level, size) for level in levels],
-        [_move(0, level, size) for level in levels],
-        [_square(level, size, cutout) for level in levels],
+        [op(level, size) for level in levels] for op in wei2020_levels(shear, cutout).values()
     ])
     moves = None
     if translate == "uniform":
