@@ -118,7 +118,9 @@ def other_run(record: Mapping[str, Any]) -> str:
     epochs = record["runs"][0].get("epochs")
     length = f", {epochs:g} epochs" if epochs else ""
     count = f", {len(record['runs'])} runs" if len(record["runs"]) > 1 else ""
-    return f"[{kind}{length}{count}] {values}"
+    hours = record["cost"].get("device_hours")
+    cost = f"; {hours:.3g} device-hours" if hours else ""
+    return f"[{kind}{length}{count}] {values}{cost}"
 
 
 def _by_measure(runs: Iterable[Mapping[str, Any]]) -> dict[str, list[float]]:

@@ -345,3 +345,14 @@ def test_the_rows_of_the_config_files_can_be_listed(monkeypatch, capsys):
         assert entry in experiments.find_rows(known, entry.address)
         full_name = f"{entry.experiment.name}.{entry.row.name}"
         assert experiments.find_rows(known, full_name) == [entry]
+
+
+@pytest.mark.slow
+def test_a_row_runs_in_its_smoke_form(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(Path(__file__).parents[2])
+    words = ["000.1.table1-ra-kd-m3", "--smoke", f"--dir={tmp_path}"]
+    assert catalog.main(["run", *words]) == 0
+    assert (tmp_path / "table1-ra-kd-m3" / "results.json").exists()
+    assert len(list((tmp_path / "teachers").iterdir())) == 1
+    status, text = called(capsys, "run", *words)
+    assert status == 0 and "table1-ra-kd-m3: finished" in text and "recorded" not in text
