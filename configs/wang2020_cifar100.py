@@ -305,6 +305,8 @@ def get_config(arg: str = "") -> ConfigDict:
         epoch_factor=1.0, runs=1, holdout=False,
     )
     _check(options)
+    if options.stage == "teacher":
+        options.da = "standard"
     side = 16 if options.smoke else SIDES[options.dataset]
     teacher, student = PAIRS[options.pair]
     normal = NORMAL[options.dataset]
