@@ -37,8 +37,8 @@ __all__ = [
 MODES = FIELDS["mode"].legal
 # A run may be resumed with other values of these; `*` stands for a name.
 FREE = (
-    "mode", "data.workers", "data.device_gb", "data.stage_gb", "data.crop", "mesh.data",
-    "mesh.model", "networks.*.shard", "views.*.place", "log.*", "checkpoint.keep",
+    "mode", "data.workers", "data.device_gb", "data.stage_gb", "data.crop", "data.classes",
+    "mesh.data", "mesh.model", "networks.*.shard", "views.*.place", "log.*", "checkpoint.keep",
     "checkpoint.retry_minutes",
 )
 # What a value of each type may be in Python; a field of another type is checked by who reads it.

@@ -92,6 +92,10 @@ FIELDS: dict[str, Field] = {
     ),
     "data.image": Field("", "Column of the images in a table; empty: the only one."),
     "data.label": Field("", "Column of the labels in a table; empty: the only one."),
+    "data.classes": Field(
+        0, "Classes that the data set must have, for which a recipe is meant; 0: any. A resumed "
+        "run may change it.", COUNT,
+    ),
     "data.train": Field(
         "train", "Split that is trained on, such as `stratified(train[:98%])` or `holdout(2%)`."
     ),

@@ -1,13 +1,17 @@
 """Every experiment with every choice resolves, and what does not fit is told in one line."""
 
+import functools
 import importlib
 import inspect
 from pathlib import Path
 
+import jax
 import pytest
 
 from kdaug_jax.errors import ConfigError
-from tests.configs.choices import CHOICES, SLOW, load, programs_of, teachers_of
+from kdaug_jax.experiment.networks import build_network
+from kdaug_jax.experiment.phases import resolve_phases
+from tests.configs.choices import CHOICES, SLOW, describe, info_of, load, programs_of, teachers_of
 
 FOLDER = Path(__file__).parents[2] / "configs"
 EACH = [
@@ -167,3 +171,86 @@ def test_choices_that_do_not_fit_are_told_in_one_line(name, arg, message):
         load(name, arg)
     text = str(caught.value)
     assert text.startswith("--config: ") and message in text and "\n" not in text
+
+
+@pytest.mark.parametrize(
+    "name, arg, expected",
+    [("wei2020_table1", "", 100), ("wei2020_table2", "dataset=cifar10", 10),
+     ("wang2020_cifar100", "dataset=tiny", 200), ("wang2020_imagenet", "", 1000),
+     ("a2aug_cifar", "", 100), ("rolewise", "", 100), ("das2020_cifar10", "dataset=mnist", 10)],
+)
+def test_data_of_another_number_of_classes_are_refused(name, arg, expected):
+    config, others = load(name, arg), describe(32, 7, 5000)
+    with pytest.raises(ConfigError) as caught:
+        resolve_phases(config, others)
+    assert str(caught.value) == (
+        f"data.classes: the experiment is of {expected:,} classes, '{config['data']['source']}' "
+        "has 7; take its options for these data, or --config.data.classes=0 to keep its recipe"
+    )
+
+
+def test_a_recipe_may_be_kept_for_other_data():
+    config = load("wei2020_table1")
+    config = {**config, "data": {**config["data"], "classes": 0}}
+    assert resolve_phases(config, describe(32, 7, 5000))
+
+
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        ("{", "schedule.json"),
+        ('{"segments": []}', "has no segments; must hold at least one [epochs, policy]"),
+        ('{"segments": [[9, [1, 2]]]}', "segment 1"),
+        ('{"segments": [[0, ' + str([0] * 60) + "]]}", "must last at least 1"),
+    ],
+)
+def test_schedules_of_wrong_form_are_told_in_one_line(tmp_path, text, message):
+    file = tmp_path / "schedule.json"
+    file.write_text(text)
+    config = load("rolewise", f"stage=teacher,schedule={file}")
+    with pytest.raises(ConfigError) as caught:
+        resolve_phases(config, info_of(config))
+    told = str(caught.value)
+    assert told.startswith("views.x") and message in told and "\n" not in told
+
+
+@pytest.mark.parametrize("arg, expected", [("", 44_726), (",size=32", 62_006)])
+def test_lenet_has_the_parameters_of_paper_004_at_32_pixels(arg, expected):
+    (program,) = programs_of(load("das2020_cifar10", f"dataset=mnist{arg}"))
+    network, size = program.networks["student"], program.view_specs[0].size
+    assert parameters(network, size) == expected
+
+
+def parameters(network, size):
+    """Counts the parameters of a network without computing any."""
+    shapes = jax.eval_shape(lambda key: network.model.init(key, size), jax.random.key(0))
+    return sum(leaf.size for leaf in jax.tree.leaves(shapes["params"]))
+
+
+@pytest.mark.slow
+def test_each_network_of_the_configs_has_outputs_of_the_data_set():
+    """Shapes of logits, of each architecture with each number of classes and side once."""
+    seen = set()
+    for name, args in CHOICES.items():
+        for arg in args:
+            config = load(name, arg)
+            info = info_of(config)
+            for key, section in config["networks"].items():
+                side = 224 if info.size is None else info.size[0]
+                spec = (section["name"], str(sorted(section["options"].items())), side,
+                        info.num_classes)
+                if spec in seen:
+                    continue
+                seen.add(spec)
+                network = build_network(
+                    key, section, info._replace(size=(side, side)), 1, 0, "float32"
+                )
+                images = jax.ShapeDtypeStruct((2, side, side, 3), "uint8")
+                logits = jax.eval_shape(functools.partial(answer, network, (side, side)), images)
+                assert logits.shape == (2, info.num_classes), spec
+    assert len(seen) >= 40
+
+
+def answer(network, size, images):
+    variables = network.model.init(jax.random.key(0), size)
+    return network.model.apply(variables, images, train=False)[0].logits
