@@ -224,6 +224,10 @@ FIELDS: dict[str, Field] = {
     "optim.ema_ramp": Field(
         True, "Whether that decay is at most (1 + step) / (10 + step), so that it starts small."
     ),
+    "optim.restart": Field(
+        False, "Whether each phase that has it begins with a new state of the optimiser, such as "
+        "momenta of 0; a phase keeps what the one before set."
+    ),
     "train.epochs": Field(
         1.0, "Length of the run in passes over the training split.",
         Range(np.float64, 0.0, LONGEST, open=True),
