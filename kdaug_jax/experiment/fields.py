@@ -54,7 +54,10 @@ FIELDS: dict[str, Field] = {
     "data.source": Field(
         "digits", "Data set: `NAME`, `NAME:ARGUMENT` or `package.module:function:ARGUMENT`."
     ),
-    "data.seed": Field(0, "Seed of the order of examples, apart from `seed`.", SEED),
+    "data.seed": Field(
+        -1, "Seed of the order of examples; -1: that of `seed`. The members of a sweep have one "
+        "order, also of a sweep of `seed`.", Range(np.int64, -1, 2**32 - 1),
+    ),
     "data.batch_size": Field(
         64, "Examples of a step over all devices; at most the training split.", POSITIVE_COUNT
     ),
