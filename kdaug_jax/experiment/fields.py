@@ -54,7 +54,10 @@ FIELDS: dict[str, Field] = {
     "data.source": Field(
         "digits", "Data set: `NAME`, `NAME:ARGUMENT` or `package.module:function:ARGUMENT`."
     ),
-    "data.seed": Field(0, "Seed of the order of examples, apart from `seed`.", SEED),
+    "data.seed": Field(
+        -1, "Seed of the order of examples; -1: that of `seed`. The members of a sweep have one "
+        "order, also of a sweep of `seed`.", Range(np.int64, -1, 2**32 - 1),
+    ),
     "data.batch_size": Field(
         64, "Examples of a step over all devices; at most the training split.", POSITIVE_COUNT
     ),
@@ -227,6 +230,10 @@ FIELDS: dict[str, Field] = {
     ),
     "optim.ema_ramp": Field(
         True, "Whether that decay is at most (1 + step) / (10 + step), so that it starts small."
+    ),
+    "optim.restart": Field(
+        False, "Whether each phase that has it begins with a new state of the optimiser, such as "
+        "momenta of 0; a phase keeps what the one before set."
     ),
     "train.epochs": Field(
         1.0, "Length of the run in passes over the training split.",
