@@ -158,10 +158,9 @@ def get_config(arg: str = "") -> ConfigDict:
     side = 16 if options.smoke else 32
     config = default()
     with config.unlocked():
-        read_splits(config, f"{options.dataset}:data", "test", holdout=True)
-        config.update_from_flattened_dict(
-            autoaugment_recipe(NETWORKS[options.network], CLASSES[options.dataset])
-        )
+        classes = CLASSES[options.dataset]
+        read_splits(config, f"{options.dataset}:data", "test", True, classes)
+        config.update_from_flattened_dict(autoaugment_recipe(NETWORKS[options.network], classes))
         _put_views(config, options, side)
         put_networks(
             config, options, lambda: network(NETWORKS[options.network], trainable=True)

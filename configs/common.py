@@ -125,7 +125,9 @@ def teacher_alone(config: ConfigDict) -> ConfigDict:
     return ConfigDict(teacher_config(configs.validate(config), "teacher")).lock()
 
 
-def read_splits(config: ConfigDict, source: str, test: str, holdout: bool) -> None:
+def read_splits(
+    config: ConfigDict, source: str, test: str, holdout: bool, classes: int = 1000
+) -> None:
     """Sets data source and splits: all of the training split, as in the papers, or 98 % of it.
 
     Args:
@@ -135,8 +137,9 @@ def read_splits(config: ConfigDict, source: str, test: str, holdout: bool) -> No
       holdout: whether 2 % of each class are kept for validation, where choices may be made.
         Otherwise the test split is evaluated during training, as in the papers, and no checkpoint
         is chosen by it.
+      classes: of the data that the experiment is of.
     """
-    config.data.source, config.data.test = source, test
+    config.data.source, config.data.test, config.data.classes = source, test, classes
     if holdout:
         config.data.train = "stratified(train[:98%])"
         config.data.validation = "stratified(train[98%:])"
@@ -377,7 +380,7 @@ def shrink(config: ConfigDict, networks: Mapping[str, Any], source: str) -> None
     """
     factor = SMOKE_EPOCHS / config.train.epochs
     splits = {"train": "train", "validation": "validation", "test": "test"}
-    config.data.update({"source": source, "batch_size": SMOKE_BATCH, **splits})
+    config.data.update({"source": source, "batch_size": SMOKE_BATCH, "classes": 0, **splits})
     config.train.epochs = SMOKE_EPOCHS
     config.train.allow_weak_teacher = True
     if config.train.replica_batch_size:

@@ -287,9 +287,8 @@ def get_config(arg: str = "") -> ConfigDict:
     normal = dict(mean=MEAN, std=STD)
     config = default()
     with config.unlocked():
-        read_splits(
-            config, "idx:data/mnist" if mnist else "cifar10:data", "test", options.holdout
-        )
+        source = "idx:data/mnist" if mnist else "cifar10:data"
+        read_splits(config, source, "test", options.holdout, classes=10)
         config.data.batch_size = 16 if mnist else 128
         config.views.x = view(options.student_aug, options, side)
         config.networks.student = network(STUDENTS[options.student], trainable=True, **normal)

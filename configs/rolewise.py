@@ -269,7 +269,9 @@ def get_config(arg: str = "") -> ConfigDict:
     side = 16 if options.smoke else 32
     config = default()
     with config.unlocked():
-        read_splits(config, f"{options.dataset}:data", "test", options.holdout)
+        read_splits(
+            config, f"{options.dataset}:data", "test", options.holdout, CLASSES[options.dataset]
+        )
         config.data.batch_size = 128
         config.views.x = view(options.schedule, options, side)
         _put_networks(config, options, side)

@@ -155,8 +155,8 @@ NORMAL = {
     "tiny": dict(mean=IMAGENET_MEAN, std=IMAGENET_STD),
 }
 SOURCES = {
-    "cifar100": ("cifar100:data", "test"),
-    "tiny": ("tinyimagenet:data/tiny-imagenet-200", "validation"),
+    "cifar100": ("cifar100:data", "test", 100),
+    "tiny": ("tinyimagenet:data/tiny-imagenet-200", "validation", 200),
 }
 SIDES = {"cifar100": 32, "tiny": 64}
 SMALL = {
@@ -305,13 +305,16 @@ def get_config(arg: str = "") -> ConfigDict:
         epoch_factor=1.0, runs=1, holdout=False,
     )
     _check(options)
+    if options.stage == "teacher":
+        options.da = "standard"
     side = 16 if options.smoke else SIDES[options.dataset]
     teacher, student = PAIRS[options.pair]
     normal = NORMAL[options.dataset]
     plain = f"pad_crop({side // 8})|flip"
     config = default()
     with config.unlocked():
-        read_splits(config, *SOURCES[options.dataset], options.holdout)
+        source, test, classes = SOURCES[options.dataset]
+        read_splits(config, source, test, options.holdout, classes)
         config.data.batch_size = 64
         config.views.x = "" if options.da == "none" else plain
         config.networks.student = network(student, trainable=True, **normal)

@@ -103,7 +103,7 @@ def get_config(arg: str = "") -> ConfigDict:
     }
     config = default()
     with config.unlocked():
-        read_splits(config, "cifar100:data", "test", options.holdout)
+        read_splits(config, "cifar100:data", "test", options.holdout, 100)
         config.update_from_flattened_dict(autoaugment_recipe("wrn_28_10", 100))
         config.views.x = autoaugment_view(policies["same"], side, options.base_cutout)
         config.networks.student = network(name, trainable=True)

@@ -148,7 +148,7 @@ def get_config(arg: str = "") -> ConfigDict:
     recipe = autoaugment_recipe(student, classes, extra)
     config = default()
     with config.unlocked():
-        read_splits(config, f"{options.dataset}:data", "test", options.holdout)
+        read_splits(config, f"{options.dataset}:data", "test", options.holdout, classes)
         config.update_from_flattened_dict(recipe)
         config.views.x = autoaugment_view(_policy(options), side, cutout)
         config.networks.student = network(student, trainable=True)

@@ -15,7 +15,7 @@ OPTIONS = {
     "vid": dict(features=MAPS),
     "fsp": dict(features=MAPS),
     "ab": dict(features=("f0",)),
-    "ft": dict(features=("f1",), init_epochs=1),
+    "ft": dict(features=("f1",)),
     "sp": dict(features=("f1",)),
     "pkt": dict(features=VECTOR),
     "cc": dict(features=VECTOR, dim=16),

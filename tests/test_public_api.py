@@ -29,8 +29,8 @@ EXPORTS = {
     """,
     "kdaug_jax.augment.policies": """
         HparamSpec IDENTITY Op Policy SOURCES SPACES TABLES VARIANTS WEI2020 autoaugment box
-        check_policy pba randaugment randaugment_candidates read_schedule schedule square_offsets
-        timm trivialaugment_wide wei2020 wei2020_levels
+        check_policy fixmatch pba randaugment randaugment_candidates read_schedule schedule
+        square_offsets timm trivialaugment_wide wei2020 wei2020_levels
     """,
     "kdaug_jax.data": """
         ArrayReader Dataset Feed HostCrops ImageReader ReadOptions Reader SOURCES Split

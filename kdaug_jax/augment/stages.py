@@ -177,6 +177,7 @@ STAGES: dict[str, Stage] = {
     ),
     "autoaugment": Stage(policies.autoaugment, form="policy"),
     "randaugment": Stage(randaugment, form="policy"),
+    "fixmatch": Stage(policies.fixmatch, form="policy"),
     "trivialaugment_wide": Stage(policies.trivialaugment_wide, form="policy"),
     "wei2020": Stage(policies.wei2020, form="policy"),
     "pba": Stage(policies.pba, form="policy"),

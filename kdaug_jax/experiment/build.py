@@ -32,6 +32,7 @@ class Phase(NamedTuple):
       term_specs: the terms in order.
       optimizer: the resolved optimiser.
       hparams, ranges: every traced number and its legal values, by config path.
+      left_out: names of the terms that are not computed, see `terms.left_out`.
       overridden: config paths that this phase or an earlier one has set.
     """
 
@@ -46,6 +47,7 @@ class Phase(NamedTuple):
     optimizer: optim.Optimizer
     hparams: dict[str, np.ndarray]
     ranges: dict[str, Range]
+    left_out: frozenset[str] = frozenset()
     overridden: frozenset[str] = frozenset()
 
 
@@ -80,6 +82,7 @@ def resolve_phase(full: dict[str, Any], info: Info, start_step: int) -> Phase:
         )
         for name in natural_sort(full["terms"])
     )
+    left_out = terms.left_out(full["terms"], full["population"])
     made = views.views_to_make(view_specs, terms.pairs(term_specs))
     check_picks(made, network_names)
     check_pools(made, full)
@@ -90,7 +93,7 @@ def resolve_phase(full: dict[str, Any], info: Info, start_step: int) -> Phase:
     )
     return Phase(
         full, info, steps_per_epoch, total_steps, start_step, view_specs, branches, term_specs,
-        optimizer, hparams, ranges,
+        optimizer, hparams, ranges, left_out,
     )
 
 

@@ -38,6 +38,7 @@ MODES = FIELDS["mode"].legal
 # A run may be resumed with other values of these; `*` stands for a name.
 FREE = (
     "mode", "teachers", "data.workers", "data.device_gb", "data.stage_gb", "data.crop",
+    "data.classes",
     "mesh.data", "mesh.model", "networks.*.shard", "views.*.place", "log.*", "checkpoint.keep",
     "checkpoint.retry_minutes",
 )

@@ -59,7 +59,10 @@ FIELDS: dict[str, Field] = {
     "data.source": Field(
         "digits", "Data set: `NAME`, `NAME:ARGUMENT` or `package.module:function:ARGUMENT`."
     ),
-    "data.seed": Field(0, "Seed of the order of examples, apart from `seed`.", SEED),
+    "data.seed": Field(
+        -1, "Seed of the order of examples; -1: that of `seed`. The members of a sweep have one "
+        "order, also of a sweep of `seed`.", Range(np.int64, -1, 2**32 - 1),
+    ),
     "data.batch_size": Field(
         64, "Examples of a step over all devices; at most the training split.", POSITIVE_COUNT
     ),
@@ -97,6 +100,10 @@ FIELDS: dict[str, Field] = {
     ),
     "data.image": Field("", "Column of the images in a table; empty: the only one."),
     "data.label": Field("", "Column of the labels in a table; empty: the only one."),
+    "data.classes": Field(
+        0, "Classes that the data set must have, for which a recipe is meant; 0: any. A resumed "
+        "run may change it.", COUNT,
+    ),
     "data.train": Field(
         "train", "Split that is trained on, such as `stratified(train[:98%])` or `holdout(2%)`."
     ),
@@ -228,6 +235,10 @@ FIELDS: dict[str, Field] = {
     ),
     "optim.ema_ramp": Field(
         True, "Whether that decay is at most (1 + step) / (10 + step), so that it starts small."
+    ),
+    "optim.restart": Field(
+        False, "Whether each phase that has it begins with a new state of the optimiser, such as "
+        "momenta of 0; a phase keeps what the one before set."
     ),
     "train.epochs": Field(
         1.0, "Length of the run in passes over the training split.",

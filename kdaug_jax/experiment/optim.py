@@ -32,6 +32,7 @@ from kdaug_jax.experiment.binding import (
 )
 from kdaug_jax.experiment.combine import COMBINE, Combine
 from kdaug_jax.experiment.fields import FIELDS
+from kdaug_jax.experiment.reached import held
 from kdaug_jax.experiment.terms import GROUPS
 from kdaug_jax.registry import is_import, resolve, short_name
 from kdaug_jax.types import Fraction, Hparams, Info, Positive, Range, TrainState
@@ -121,6 +122,7 @@ class Optimizer(NamedTuple):
       clips: whether gradients are clipped.
       averages: whether averaged weights are kept.
       ramp: whether their decay starts small.
+      restarts: whether a phase begins with a new state of the optimiser.
       hparams, ranges: traced numbers by path.
     """
 
@@ -133,6 +135,7 @@ class Optimizer(NamedTuple):
     clips: bool
     averages: bool
     ramp: bool
+    restarts: bool
     hparams: dict[str, np.ndarray]
     ranges: dict[str, Range]
 
@@ -216,6 +219,7 @@ def build_optimizer(
         clips="optim.clip_norm" in hparams,
         averages="optim.ema" in hparams,
         ramp=config["ema_ramp"],
+        restarts=config["restart"],
         hparams=hparams,
         ranges=ranges,
     )
@@ -302,6 +306,8 @@ def transformation(
     step: jax.Array,
     epoch: jax.Array,
     no_decay: Mapping[str, tuple[str, ...]],
+    moving: Any = None,
+    start_step: int = 0,
 ) -> optax.GradientTransformation:
     """Makes the optax chain of a step.
 
@@ -311,6 +317,9 @@ def transformation(
       step: `i32[]`, optimiser steps so far.
       epoch: `i32[]`, whole epochs so far.
       no_decay: `{term: top-level names}` of term parameters that must not decay.
+      moving: tree like the parameters of whether each moves; None if all do. The others keep their
+        values and their momenta, see `experiment.reached`.
+      start_step: step at which the phase begins, where `optim.restart` renews the state.
 
     Returns:
       A chain whose `update` takes `{gradient group: tree}`.
@@ -323,7 +332,8 @@ def transformation(
     combine_options = _combine_options(spec, hparams)
     options = {name: hparams[f"optim.{name}"] for name in method_bound.traced}
     decay = optax.add_decayed_weights(
-        hparams["optim.weight_decay"], lambda params: _decay_mask(params, spec.decay, no_decay)
+        hparams["optim.weight_decay"],
+        lambda params: _decay_mask(params, spec.decay, no_decay, moving),
     )
     with located("optim.combine"):
         if combine.momentum:
@@ -342,7 +352,22 @@ def transformation(
     rate = learning_rate(spec, hparams, step)
     with located("optim"):
         update = method.make(rate, decay, **method_bound.static, **options)
-    return optax.chain(*links, _transform("optim.name", update))
+    chain = optax.chain(*links, _transform("optim.name", update))
+    chain = chain if moving is None else held(chain, moving)
+    return _restarted(chain, step == start_step) if spec.restarts and start_step else chain
+
+
+def _restarted(
+    chain: optax.GradientTransformation, now: jax.Array
+) -> optax.GradientTransformation:
+    """Returns a chain that forgets its state before an update if `now`, a `bool[]`, is True."""
+
+    def update(grads: Any, state: Any, params: Any) -> tuple[Any, Any]:
+        fresh = chain.init(params)
+        state = jax.tree.map(lambda new, old: jnp.where(now, new, old), fresh, state)
+        return chain.update(grads, state, params)
+
+    return optax.GradientTransformation(chain.init, update)
 
 
 def _transform(where: str, value: Any) -> optax.GradientTransformation:
@@ -353,7 +378,7 @@ def _transform(where: str, value: Any) -> optax.GradientTransformation:
     return value
 
 
-def _decay_mask(params, scope: Callable[[str, Any], bool], no_decay):
+def _decay_mask(params, scope: Callable[[str, Any], bool], no_decay, moving):
     def mask(tree, name, parent):
         if isinstance(tree, Mapping):
             return {key: mask(value, key, tree) for key, value in tree.items()}
@@ -364,6 +389,8 @@ def _decay_mask(params, scope: Callable[[str, Any], bool], no_decay):
         for name in names:
             mask_of_term = masks["terms"][term]
             mask_of_term[name] = jax.tree.map(lambda _: False, mask_of_term[name])
+    if moving is not None:
+        masks = jax.tree.map(lambda decays, moves: decays and moves, masks, moving)
     return masks
 
 

@@ -36,6 +36,7 @@ def resolve_phases(config: Mapping[str, Any], info: Info) -> tuple[Phase, ...]:
       ConfigError: the first thing that does not fit, named by its config path.
     """
     full = validate(config)
+    _check_classes(full, info)
     phases = [resolve_phase(full, info, 0)]
     current, traced = full, {}
     for number, (epoch, overrides) in enumerate(full["phases"]):
@@ -72,6 +73,16 @@ def build_programs(config: Mapping[str, Any], info: Info) -> tuple[Program, ...]
             programs.append(build_phase(phase))
         _same_state(f"phases.{number}", programs[0], programs[-1])
     return tuple(programs)
+
+
+def _check_classes(full: Mapping[str, Any], info: Info) -> None:
+    expected = full["data"]["classes"]
+    if expected not in (0, info.num_classes):
+        raise ConfigError(
+            "data.classes", f"the experiment is of {expected:,} classes, "
+            f"'{full['data']['source']}' has {info.num_classes:,}",
+            "take its options for these data, or --config.data.classes=0 to keep its recipe",
+        )
 
 
 @contextlib.contextmanager

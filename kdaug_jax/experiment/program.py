@@ -37,6 +37,7 @@ class Program:
       term_specs: the terms in order.
       optimizer: the resolved optimiser.
       hparams, ranges: every traced number and its legal values, by config path.
+      left_out: names of the terms that are not computed, see `terms.left_out`.
       overridden: config paths that this phase or an earlier one has set.
     """
 
@@ -54,6 +55,7 @@ class Program:
     optimizer: optim.Optimizer
     hparams: dict[str, np.ndarray]
     ranges: dict[str, Range]
+    left_out: frozenset[str] = frozenset()
     overridden: frozenset[str] = frozenset()
 
     @property
@@ -63,13 +65,23 @@ class Program:
 
     @property
     def term_names(self) -> tuple[str, ...]:
-        """Names of the terms, in the order of the step's raw values."""
+        """Names of the terms, in order."""
         return tuple(spec.name for spec in self.term_specs)
 
     @property
+    def active_names(self) -> tuple[str, ...]:
+        """Names of the terms that are computed, in the order of the step's raw values."""
+        return tuple(spec.name for spec in self.active)
+
+    @property
+    def active(self) -> tuple[terms.TermSpec, ...]:
+        """The terms that are computed."""
+        return tuple(spec for spec in self.term_specs if spec.name not in self.left_out)
+
+    @property
     def pairs(self) -> tuple[tuple[str, str], ...]:
-        """The (network, view) pairs that the terms need."""
-        return terms.pairs(self.term_specs)
+        """The (network, view) pairs that the computed terms need."""
+        return terms.pairs(self.active)
 
     @property
     def made(self) -> tuple[views.ViewSpec, ...]:
@@ -147,9 +159,9 @@ class Program:
             return networks.run(self.networks, self.pairs, variables, given, context)
 
     def compute_terms(self, params, state, outputs, context: StepContext):
-        """Computes all terms, see `experiment.terms.apply`; sums are by the optimiser's groups."""
-        sums, raw, state, metrics = terms.apply(self.term_specs, params, state, outputs, context)
-        metrics |= disagreement(self.view_specs, self.term_specs, outputs, context.views)
+        """Computes the terms, see `experiment.terms.apply`; sums are by the optimiser's groups."""
+        sums, raw, state, metrics = terms.apply(self.active, params, state, outputs, context)
+        metrics |= disagreement(self.view_specs, self.active, outputs, context.views)
         grouped: dict[str, jax.Array] = {
             group: jnp.zeros((), jnp.float32) for group in self.optimizer.groups.values()
         }
@@ -173,10 +185,14 @@ class Program:
 
         return jax.tree.map(split_array, tree)
 
-    def transformation(self, hparams: Hparams, clock: Clock) -> optax.GradientTransformation:
-        """Returns the optax chain of a step."""
+    def transformation(
+        self, hparams: Hparams, clock: Clock, moving: Any = None
+    ) -> optax.GradientTransformation:
+        """Returns the optax chain of a step; `moving` is what `reached.completed` returned."""
         no_decay = {spec.name: spec.term.no_decay for spec in self.term_specs}
-        return optim.transformation(self.optimizer, hparams, clock.step, clock.epoch, no_decay)
+        return optim.transformation(
+            self.optimizer, hparams, clock.step, clock.epoch, no_decay, moving, self.start_step
+        )
 
     def gradient_norms(
         self, hparams: Hparams, clock: Clock, grads: Mapping[str, Any]
@@ -209,7 +225,7 @@ class Program:
         }
         params = {name: parts["params"] for name, parts in variables.items()}
         network_state = {name: parts["batch_stats"] for name, parts in variables.items()}
-        outputs, views_made = self._shapes(params, network_state, frozen, hparams)
+        outputs, views_made = self._complete()._shapes(params, network_state, frozen, hparams)
         params["terms"], term_state = terms.init(
             self.term_specs, seed, outputs, views_made, hparams, self.info
         )
@@ -253,14 +269,21 @@ class Program:
           ConfigError: an unknown feature, or shapes that a term refuses.
         """
         state, frozen = self.state_shapes(), self._frozen_shapes()
-        outputs, views_made = self._shapes(state.params, state.network_state, frozen, self.hparams)
+        complete = self._complete()
+        outputs, views_made = complete._shapes(
+            state.params, state.network_state, frozen, self.hparams
+        )
         jax.eval_shape(
-            lambda state, outputs, views_made, hparams: self.compute_terms(
+            lambda state, outputs, views_made, hparams: complete.compute_terms(
                 state.params["terms"], state.term_state, outputs,
                 self.context(views_made, self.clock(state.step, hparams), hparams),
             ),
             state, outputs, views_made, self.hparams,
         )
+
+    def _complete(self) -> Program:
+        """Returns this program with all terms, which decide the state of every phase."""
+        return dataclasses.replace(self, left_out=frozenset())
 
     def _shapes(self, params, network_state, frozen, hparams):
         batch = views.batch_shapes(self.made, self.config["data"]["batch_size"], self.info)

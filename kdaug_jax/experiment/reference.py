@@ -21,7 +21,7 @@ from kdaug_jax.experiment.combine import COMBINE
 from kdaug_jax.experiment.fields import FIELDS, REQUIRED, Field
 from kdaug_jax.experiment.loss_registry import resolve
 from kdaug_jax.experiment.optim import OPTIMIZERS
-from kdaug_jax.experiment.schedules import COMMON, SCHEDULES
+from kdaug_jax.experiment.schedules import COMMON, OFFSET, SCHEDULES, STAIRS
 from kdaug_jax.experiment.views.pools import POOLS
 from kdaug_jax.losses import LOSSES
 from kdaug_jax.types import Range
@@ -39,6 +39,14 @@ SCHEDULE_OPTIONS = {
     "base": Field(REQUIRED, "The value that the schedule multiplies.", type="float"),
     "unit": Field(COMMON["unit"], "Unit of all times.", ("epoch", "step")),
     "warmup": Field(COMMON["warmup"], "Time of a linear rise from 0.", Range(np.float32, 0.0)),
+    "stairs": Field(
+        COMMON["stairs"], "`epoch`: it stands still within an epoch; empty: it moves by steps.",
+        STAIRS,
+    ),
+    "offset": Field(
+        COMMON["offset"], "Epochs that a warm-up with stairs counts ahead: with 1 it is at "
+        "1 / warmup in the first epoch, with 0 at 0.", OFFSET,
+    ),
 }
 # Arguments of a policy that a view supplies.
 FROM_THE_VIEW = ("size", "epochs")

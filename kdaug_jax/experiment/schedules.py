@@ -156,7 +156,9 @@ SCHEDULES: dict[str, Callable[..., Multiplier]] = {
     "exponential": exponential,
 }
 
-COMMON = {"name": "constant", "unit": "epoch", "warmup": 0.0}
+COMMON = {"name": "constant", "unit": "epoch", "warmup": 0.0, "stairs": "", "offset": 1.0}
+# What `stairs` may be, and what `offset`.
+STAIRS, OFFSET = ("", "epoch"), Range(np.float32, 0.0, 1.0)
 
 
 class Schedule(NamedTuple):
@@ -183,7 +185,9 @@ def build_schedule(
 
     Returns:
       The schedule. A warm-up rises linearly from 0 and then hands over to the main schedule,
-      whose own time starts at step 0, as in EfficientNet's code.
+      whose own time starts at step 0, as in EfficientNet's code. With `stairs="epoch"` time stands
+      still within an epoch, and the warm-up counts `offset` epochs ahead: in epoch e from 0 it is
+      at (e + 1) / warmup, as in mdistiller, or with offset=0 at e / warmup, as in ReviewKD's code.
 
     Raises:
       ConfigError: unknown schedule or option, or a value out of range.
@@ -193,6 +197,7 @@ def build_schedule(
         return Schedule(where, base, legal, constant(Span(1, total_steps)))
     spec = {**COMMON, **spec}
     name, unit, warmup = spec.pop("name"), spec.pop("unit"), spec.pop("warmup")
+    stairs, offset = spec.pop("stairs"), spec.pop("offset")
     if "base" not in spec:
         raise ConfigError(where, "has no base value", "give base=...")
     base = cast(f"{where}.base", spec.pop("base"), legal)
@@ -211,7 +216,13 @@ def build_schedule(
         raise ConfigError(
             f"{where}.warmup", f"lasts {warmup_steps} steps of {total_steps}", "make it shorter"
         )
-    return Schedule(f"{where}.base", base, legal, _after_warmup(main, warmup_steps))
+    if stairs not in STAIRS:
+        raise ConfigError(f"{where}.stairs", f"got {stairs!r}", "must be 'epoch' or empty")
+    ahead = whole_steps(float(cast(f"{where}.offset", offset, OFFSET)), steps_per_epoch)
+    multiplier = _after_warmup(main, warmup_steps, ahead if stairs else 0)
+    if stairs:
+        multiplier = _standing(multiplier, steps_per_epoch)
+    return Schedule(f"{where}.base", base, legal, multiplier)
 
 
 def _check_multiplier(where: str, multiplier: Any) -> None:
@@ -223,7 +234,18 @@ def _check_multiplier(where: str, multiplier: Any) -> None:
         raise ConfigError(where, f"its multiplier returned {returned}", "return float32[]")
 
 
-def _after_warmup(main: Multiplier, steps: int) -> Multiplier:
+def _after_warmup(main: Multiplier, steps: int, ahead: int) -> Multiplier:
     if steps == 0:
         return main
-    return lambda step: jnp.where(step < steps, step.astype(jnp.float32) / steps, main(step))
+
+    def multiplier(step):
+        rise = (step + ahead if ahead else step).astype(jnp.float32) / steps
+        rise = jnp.minimum(rise, 1.0) if ahead else rise
+        return jnp.where(step < steps, rise, main(step))
+
+    return multiplier
+
+
+def _standing(multiplier: Multiplier, steps_per_epoch: int) -> Multiplier:
+    """Returns a schedule that has in each epoch the value of its first step."""
+    return lambda step: multiplier(step - step % steps_per_epoch)

@@ -148,6 +148,26 @@ def pairs(specs: Sequence[TermSpec]) -> tuple[tuple[str, str], ...]:
     return tuple(tuple(name.split("@")) for name in names)
 
 
+def left_out(
+    config: Mapping[str, Any], population: Sequence[tuple[str, Any]]
+) -> frozenset[str]:
+    """Returns the names of the terms that a program need not compute: their weight is always 0.
+
+    It is, where `weight` is the number 0 and is not swept. If all terms are such, none is left out.
+
+    Args:
+      config: the complete section `terms`.
+      population: the swept paths and their values.
+    """
+    swept = {str(path).removesuffix(".base") for path, _ in population}
+    zero = frozenset(
+        name for name, section in config.items()
+        if not isinstance(section["weight"], Mapping) and section["weight"] == 0
+        and f"terms.{name}.weight" not in swept
+    )
+    return zero if len(zero) < len(config) else frozenset()
+
+
 def hparams(specs: Sequence[TermSpec]) -> tuple[dict[str, np.ndarray], dict[str, Range]]:
     """Returns the traced numbers of terms and their ranges, both by path."""
     values, ranges = {}, {}

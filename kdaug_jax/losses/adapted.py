@@ -21,7 +21,7 @@ from kdaug_jax.losses.arrays import (
     pooled_alike,
 )
 from kdaug_jax.losses.term import Context, Term, TermInput
-from kdaug_jax.types import Level, NonNegative
+from kdaug_jax.types import NonNegative
 
 Inputs = tuple[TermInput, ...]
 
@@ -195,39 +195,42 @@ def _convolve(params: adapters.Params, maps: jax.Array, groups: int) -> jax.Arra
 
 def _ft(
     params, state, inputs: Inputs, context: Context, *,
-    share: float = 0.5, init_epochs: Level = 30,
+    share: float = 0.5, part: str = "translator",
 ):
     """Factor transfer: a translator of the student's map matches a paraphraser of the teacher's.
 
-    In the first epochs only the paraphraser is trained, to reconstruct the teacher's map; then it
-    is fixed. RepDistiller has the last map, and weight 200.
+    First only the paraphraser is trained, to reconstruct the teacher's map; then, from a later
+    phase on, it is fixed. RepDistiller has the last map, 30 epochs of `part="paraphraser"` with
+    weight 1, then `part="translator"` with weight 200.
 
     Args:
       params: paraphraser ("encoder", "decoder") and "translator" of each feature.
       state: empty.
       inputs: one for each view.
-      context: its epoch decides which part is trained.
+      context: its groups are those of BatchNorm.
       share: channels of the factors as a share of the teacher's.
-      init_epochs: `i32[]`, epochs in which the paraphraser is trained.
+      part: "paraphraser" or "translator", which is trained.
 
     Returns:
       Value, state, no metrics.
 
+    Raises:
+      ArgumentError: another part.
+
     Source: Kim et al. 2018, "Paraphrasing Complex Network", as in RepDistiller.
     """
+    if part not in ("paraphraser", "translator"):
+        raise ArgumentError(f"got part={part!r}", "must be 'paraphraser' or 'translator'")
     value = jnp.zeros((), jnp.float32)
-    begun = context.clock.epoch >= init_epochs
     for item in inputs:
         for name, student, teacher in _features(item):
             layers, groups = params[name], context.groups
             factor = _convolve(layers["encoder"], teacher, groups)
-            reconstructed = _convolve(layers["decoder"], factor, groups)
-            translated = _convolve(layers["translator"], student, groups)
-            distance = jnp.where(
-                begun,
-                feature.factor_distance(translated, jax.lax.stop_gradient(factor)),
-                feature.hint(reconstructed, teacher),
-            )
+            if part == "paraphraser":
+                distance = feature.hint(_convolve(layers["decoder"], factor, groups), teacher)
+            else:
+                translated = _convolve(layers["translator"], student, groups)
+                distance = feature.factor_distance(translated, jax.lax.stop_gradient(factor))
             value += masked_mean(distance, item.view.mask)
     return value, state, {}
 

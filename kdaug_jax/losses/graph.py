@@ -17,9 +17,9 @@ import jax.numpy as jnp
 
 from kdaug_jax.errors import ArgumentError
 from kdaug_jax.losses import adapters
-from kdaug_jax.losses.arrays import masked_mean, matmul, normalized, over_groups, split_groups
+from kdaug_jax.losses.arrays import matmul, normalized, over_groups, split_groups
 from kdaug_jax.losses.relation import rkd_role
-from kdaug_jax.losses.svd import adapt, adapters_init, aligned_vectors, kd_svd_parts
+from kdaug_jax.losses.svd import adapt, adapters_init, aligned_vectors, kd_svd_parts, reduced
 from kdaug_jax.losses.term import Context, Term, TermInput
 from kdaug_jax.types import Level, NonNegative
 
@@ -106,24 +106,46 @@ def _estimate(
     return normalized(adapters.linear(params["out"], rows))
 
 
-def attention_init(key: jax.Array, width: int, before: int, heads: int) -> tuple[Params, Params]:
+def _glorot(key: jax.Array, inputs: int, outputs: int) -> jax.Array:
+    return adapters.uniform(key, (inputs, outputs), math.sqrt(6.0 / (inputs + outputs)))
+
+
+def _fan_in(key: jax.Array, inputs: int, outputs: int) -> jax.Array:
+    """TF's variance scaling: normal, cut at two deviations, of a variance of about 2 / inputs."""
+    normal = jax.random.truncated_normal(key, -2.0, 2.0, (inputs, outputs), jnp.float32)
+    return math.sqrt(1.3 * 2.0 / inputs) * normal
+
+
+KERNELS = {"glorot": _glorot, "fan_in": _fan_in}
+
+
+def attention_init(
+    key: jax.Array, width: int, before: int, heads: int, kernels: str = "glorot"
+) -> tuple[Params, Params]:
     """Initialises the attention between two features and the moments of its BatchNorm.
 
     Args:
-      key: for the dense layers (Glorot uniform).
+      key: for the dense layers.
       width: D, the feature's channels.
       before: D', those of the feature before.
       heads: H.
+      kernels: "glorot", uniform, or "fan_in", a normal of variance 2 / inputs.
 
     Returns:
       Parameters and state.
+
+    Raises:
+      ArgumentError: unknown kernels.
     """
+    if kernels not in KERNELS:
+        raise ArgumentError(f"got kernels={kernels!r}", "must be " + " or ".join(
+            map(repr, KERNELS)
+        ))
     middle = (width + before) // 2
     units, keys = middle * heads, jax.random.split(key, 4)
 
     def dense(key, inputs, outputs):
-        bound = math.sqrt(6.0 / (inputs + outputs))
-        return {"kernel": adapters.uniform(key, (inputs, outputs), bound)}
+        return {"kernel": KERNELS[kernels](key, inputs, outputs)}
 
     params = {
         "sender": dense(keys[0], width, units),
@@ -185,7 +207,7 @@ def _graph_loss(params, state, student, teacher, heads: int, groups: int) -> jax
     return total
 
 
-def _init(key, inputs: Inputs, info, *, heads, adapter, **options):
+def _init(key, inputs: Inputs, info, *, heads, adapter, kernels, **options):
     if heads < 1:
         raise ArgumentError(f"got heads={heads}", "must be at least 1")
     widths = [maps.shape[-1] for maps in inputs[0].chosen_teacher]
@@ -194,7 +216,9 @@ def _init(key, inputs: Inputs, info, *, heads, adapter, **options):
             f"compares neighbouring features and got {len(widths)}", "name at least 2"
         )
     attention = {
-        str(i): attention_init(jax.random.fold_in(key, i), widths[i], widths[i - 1], heads)
+        str(i): attention_init(
+            jax.random.fold_in(key, i), widths[i], widths[i - 1], heads, kernels
+        )
         for i in range(1, len(widths))
     }
     params = {"attention": {name: layers for name, (layers, _) in attention.items()}}
@@ -206,6 +230,7 @@ def _init(key, inputs: Inputs, info, *, heads, adapter, **options):
 def _apply(
     params, state, inputs: Inputs, context: Context, *,
     heads: int = 4, init_epochs: Level = 0, train_attention: bool = True, adapter: bool = True,
+    kernels: str = "glorot",
 ):
     """Multi-head graph distillation over the chosen features.
 
@@ -215,7 +240,7 @@ def _apply(
     original trains the attention for 40 epochs first and then fixes it, with 8 heads
     (`heads=8, init_epochs=40, train_attention=False`). Paper 003's code never trains it
     (`train_attention=False`): its graphs are random projections. The loss is a sum over heads and
-    rows of each group, not a mean.
+    rows of each group, not a mean; so does that of KD-SVD with `reduction="sum"`.
 
     Args:
       params: "attention" and perhaps "adapters".
@@ -226,6 +251,7 @@ def _apply(
       init_epochs: `i32[]`, first epochs, in which only the attention is trained.
       train_attention: whether the attention is trained after them.
       adapter: map features of other widths to the teacher's by a 1×1 convolution and BatchNorm.
+      kernels: initial kernels of the attention, "glorot" or, as in paper 003's code, "fan_in".
 
     Returns:
       Value, state, and both losses as metrics.
@@ -259,6 +285,7 @@ mhgd = Term(_init, _apply, no_decay=("attention",), features=True, min_group=2)
 def _ii_kd(
     params, state, inputs: Inputs, context: Context, *,
     heads: int = 4, init_epochs: Level = 0, train_attention: bool = True, adapter: bool = True,
+    kernels: str = "glorot",
     distance: NonNegative = 50.0, angle: NonNegative = 100.0,
     rkd: NonNegative = 1.0, graphs: NonNegative = 1.0, vectors: NonNegative = 1.0,
 ):
@@ -278,6 +305,7 @@ def _ii_kd(
       init_epochs: see `mhgd`; RKD and KD-SVD are applied from the start.
       train_attention: see `mhgd`.
       adapter: see `mhgd`.
+      kernels: see `mhgd`.
       distance: weight of RKD's distances.
       angle: weight of RKD's angles.
       rkd: weight of RKD.
@@ -291,7 +319,7 @@ def _ii_kd(
     """
     value, state, metrics = _apply(
         params, state, inputs, context, heads=heads, init_epochs=init_epochs,
-        train_attention=train_attention, adapter=adapter,
+        train_attention=train_attention, adapter=adapter, kernels=kernels,
     )
     value, count = graphs * value, jnp.float32(1)
     relation = flow = jnp.zeros((), jnp.float32)
@@ -302,7 +330,7 @@ def _ii_kd(
         )
         maps = adapt(params.get("adapters", {}), item.chosen_student, context.groups)
         parts = sum(kd_svd_parts(maps, item.chosen_teacher))
-        flow += masked_mean(parts, item.view.mask) * (parts.shape[0] // context.groups)
+        flow += reduced(parts, item.view.mask, context.groups, "sum")
     value += rkd * relation + vectors * flow
     return value, state, {**metrics, "relation": (relation, count), "flow": (flow, count)}
 

@@ -279,19 +279,42 @@ def adapt(params: adapters.Params, maps: Sequence[jax.Array], groups: int) -> li
     ]
 
 
+def reduced(
+    values: jax.Array, mask: jax.Array, groups: int, reduction: str
+) -> jax.Array:
+    """Averages values over examples, or sums them within groups and averages over groups.
+
+    Args:
+      values: `f32[B]`.
+      mask: `bool[B]`.
+      groups: number of groups in the batch.
+      reduction: "mean" or "sum".
+
+    Returns:
+      `f32[]`.
+
+    Raises:
+      ArgumentError: another reduction.
+    """
+    if reduction not in ("mean", "sum"):
+        raise ArgumentError(f"got reduction={reduction!r}", "must be 'mean' or 'sum'")
+    mean = masked_mean(values, mask)
+    return mean * (values.shape[0] // groups) if reduction == "sum" else mean
+
+
 def _init(key, inputs: tuple[TermInput, ...], info, *, adapter, **options):
     return adapters_init(key, inputs[0], adapter), {}
 
 
 def _apply(
     params, state, inputs: tuple[TermInput, ...], context: Context, *,
-    k: int = 1, mode: str = "svd", adapter: bool = True,
+    k: int = 1, mode: str = "svd", adapter: bool = True, reduction: str = "mean",
 ):
-    """KD-SVD over the chosen features: sum of `kd_svd_parts`, averaged over examples.
+    """KD-SVD over the chosen features: sum of `kd_svd_parts` over features.
 
     RepDistiller averages over examples; the original and paper 003's code sum over the batch, so
-    that their weight is effectively larger by the batch size. Paper 003 has K = 1; with mode
-    "project" the author's later code has K = 4.
+    that the clipped gradient of the latter is not negligible beside the task's. Paper 003 has
+    K = 1; with mode "project" the author's later code has K = 4.
 
     Args:
       params: adapters.
@@ -301,9 +324,13 @@ def _apply(
       k: number of singular vectors of the teacher.
       mode: "svd" or "project", see `aligned_vectors`.
       adapter: map features of other widths to the teacher's by a 1×1 convolution and BatchNorm.
+      reduction: "mean" or "sum" over the examples of a group.
 
     Returns:
       Value, state, no metrics.
+
+    Raises:
+      ArgumentError: another reduction.
 
     Source: Lee et al. 2018, "Self-supervised Knowledge Distillation Using Singular Value
     Decomposition"; Fu et al. 2020 (role-wise augmentation).
@@ -311,8 +338,8 @@ def _apply(
     value = jnp.zeros((), jnp.float32)
     for item in inputs:
         maps = adapt(params, item.chosen_student, context.groups)
-        parts = kd_svd_parts(maps, item.chosen_teacher, k, mode)
-        value += masked_mean(sum(parts), item.view.mask)
+        parts = sum(kd_svd_parts(maps, item.chosen_teacher, k, mode))
+        value += reduced(parts, item.view.mask, context.groups, reduction)
     return value, state, {}
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import collections
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
@@ -59,6 +59,19 @@ def _wanted(program: Program) -> dict[str, str]:
     return {name: section["place"] for name, section in program.config["views"].items()}
 
 
+def order_seed(config: Mapping[str, Any]) -> int:
+    """Returns the seed of the order of examples.
+
+    The members of a sweep share their batches, so that one order serves all of them: `seed` here is
+    that of the config, not a swept one.
+
+    Args:
+      config: the complete config.
+    """
+    seed = config["data"]["seed"]
+    return config["seed"] if seed < 0 else seed
+
+
 def make_feed(
     programs: Sequence[Program], hparams: Numbers, split: Split, rows: slice | np.ndarray,
     platform: str,
@@ -81,7 +94,7 @@ def make_feed(
     section = programs[0].config["data"]
     cut = cropping.host_crops(programs, hparams, split)
     crops, crop_owners = cut or (None, {})
-    order = split, section["seed"], section["batch_size"]
+    order = split, order_seed(programs[0].config), section["batch_size"]
     if not any(spec.hosted for program in programs for spec in program.made):
         return data.make_feed(
             *order, device_bytes=round(1e9 * section["device_gb"]), workers=section["workers"],

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from kdaug_jax.experiment import reached
 from kdaug_jax.experiment.parts import Changes, changed, changes
 from kdaug_jax.experiment.program import Program
 from kdaug_jax.losses.term import is_update, written
@@ -68,20 +69,18 @@ def make_train_step(program: Program) -> Step:
 
             # One forward pass; one backward pass for each group of terms that is kept apart.
             sums, pullback, (raw, *states, metrics) = jax.vjp(losses, state.params, has_aux=True)
-            grads = {
-                group: pullback({other: jnp.float32(other == group) for other in sums})[0]
-                for group in sums
-            }
+            grads = reached.gradients(pullback, sums)
             return (grads, sums, raw, metrics), *states
 
         (grads, sums, raw, metrics), network_state, term_state = _over_parts(
             program, gradients, state, views, given
         )
-        chain = program.transformation(hparams, clock)
+        grads, moving = reached.completed(grads, state.params)
+        chain = program.transformation(hparams, clock, moving)
         updates, opt_state = chain.update(grads, state.opt_state, state.params)
         updated = state.replace(
             params=optax.apply_updates(state.params, updates),
-            network_state=network_state,
+            network_state=reached.statistics(moving, state.network_state, network_state),
             term_state=term_state,
             opt_state=opt_state,
         )
@@ -89,12 +88,12 @@ def make_train_step(program: Program) -> Step:
 
         norms = program.gradient_norms(hparams, clock, grads)
         norms["update_norm"] = optax.tree.norm(updates)
-        fault = _fault(raw, sum(norms.values()))
+        fault = _fault(program, raw, sum(norms.values()))
         kept = _keep(updated, state, fault == 0)
         loss = sum(sums.values())
         metrics = {
             "train/loss": _single(loss),
-            **{f"train/{name}": _single(raw[i]) for i, name in enumerate(program.term_names)},
+            **{f"train/{name}": _single(raw[i]) for i, name in enumerate(program.active_names)},
             **{f"train/{name}": pair for name, pair in {**view_metrics, **metrics}.items()},
             "optim/lr": _single(program.learning_rate(hparams, state.step)),
             **{f"optim/{name}": _single(norm) for name, norm in norms.items()},
@@ -147,9 +146,13 @@ def _keep(updated: TrainState, state: TrainState, keep: jax.Array) -> TrainState
     return jax.tree.map(choose, updated, state, is_leaf=is_update)
 
 
-def _fault(raw: jax.Array, norm: jax.Array) -> jax.Array:
+def _fault(program: Program, raw: jax.Array, norm: jax.Array) -> jax.Array:
     finite = jnp.isfinite(jnp.append(raw, norm))
-    return jnp.where(jnp.all(finite), 0, 1 + jnp.argmin(finite)).astype(jnp.int32)
+    good, number = jnp.all(finite), jnp.argmin(finite)
+    if program.left_out:
+        names = program.term_names
+        number = jnp.asarray([*map(names.index, program.active_names), len(names)])[number]
+    return jnp.where(good, 0, 1 + number).astype(jnp.int32)
 
 
 def _single(value: jax.Array) -> tuple[jax.Array, jax.Array]:

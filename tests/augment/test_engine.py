@@ -308,8 +308,9 @@ def test_a_transparent_channel_tells_what_came_in():
         lambda size: policies.autoaugment("cifar10", size=size),
         lambda size: policies.trivialaugment_wide(size=size),
         lambda size: policies.wei2020(2, 3, size=size),
+        lambda size: policies.fixmatch(size=size),
     ],
-    ids=["randaugment", "autoaugment", "trivialaugment", "wei2020"],
+    ids=["randaugment", "autoaugment", "trivialaugment", "wei2020", "fixmatch"],
 )
 def test_policies_apply_to_batches(make):
     size = (20, 20)

@@ -25,6 +25,7 @@ BUILDERS = {
     "timm": lambda: policies.timm("rand-m9-mstd0.5-inc1", size=SIZE),
     "timm_uniform": lambda: policies.timm("rand-m9-mstd101", size=SIZE),
     "trivial": lambda: policies.trivialaugment_wide(size=SIZE),
+    "fixmatch": lambda: policies.fixmatch(size=SIZE),
     "wei2020": lambda: policies.wei2020(2, 3, size=SIZE),
     "wei2020_uniform": lambda: policies.wei2020(2, 3, size=SIZE, translate="uniform"),
     "pba": lambda: policies.pba([7, 4] * SLOTS, size=SIZE),
@@ -164,6 +165,25 @@ def test_trivialaugment_is_uniform_over_ops_and_bins():
     angles = tally(policy, rows, of("rotate"))
     assert len(angles) == 61
     assert chi_square(list(angles.values()), [1 if angle == 0 else 0.5 for angle in angles]) < 5
+
+
+def test_fixmatch_draws_each_strength_in_the_range_of_its_op():
+    policy = BUILDERS["fixmatch"]()
+    rows = draw_many(policy, 40_000)
+    assert policy.stages == 3 and policy.cutout_fill == (125, 123, 114)
+    ops, squares = rows[:, :2], rows[:, 2:]
+    assert chi_square(list(tally(policy, ops, lambda op: op.name).values()), np.ones(14)) < 5
+    ends = {"rotate": (-30, 30), "shear_x": (-0.3, 0.3), "translate_y": (-9.6, 9.6),
+            "brightness": (0.05, 0.95), "solarize": (0, 256), "posterize": (4, 7)}
+    for name, (low, high) in ends.items():
+        counts = tally(policy, ops, of(name))
+        values = np.repeat(list(counts), list(counts.values()))
+        assert low <= values.min() <= low + (high - low) / 50
+        assert high - (high - low) / 50 <= values.max() <= high
+        assert abs(values.mean() - (low + high) / 2) < (high - low) / 50
+    sides = np.array([policy.ops[row].value for row in squares.ravel()])
+    assert {policy.ops[row].name for row in squares.ravel()} == {"cutout_fast"}
+    assert 0 < sides.min() < 0.3 and 15.7 < sides.max() < 16 and abs(sides.mean() - 8) < 0.1
 
 
 def test_timm_draws_probability_filter_and_noise():

@@ -1,13 +1,17 @@
 """Every experiment with every choice resolves, and what does not fit is told in one line."""
 
+import functools
 import importlib
 import inspect
 from pathlib import Path
 
+import jax
 import pytest
 
 from kdaug_jax.errors import ConfigError
-from tests.configs.choices import CHOICES, SLOW, load, programs_of, teachers_of
+from kdaug_jax.experiment.networks import build_network
+from kdaug_jax.experiment.phases import resolve_phases
+from tests.configs.choices import CHOICES, SLOW, describe, info_of, load, programs_of, teachers_of
 
 FOLDER = Path(__file__).parents[2] / "configs"
 EACH = [
@@ -82,7 +86,57 @@ def test_the_docstring_is_a_notebook(name):
         ),
         ("a2aug_cifar", "logit_scale=nan", "must be a number above 0"),
         ("a2aug_cifar", "network=shake26_2x32d", "cifar100 has no row of shake26_2x32d"),
-        ("rolewise", "bits=3", "option bits=3; must be one of 4, 2, 32"),
+        ("rolewise", "bits=3", "option bits=3; must be one of 4, 2"),
+        ("rolewise", "stage=teacher,bits=2", "option bits changes nothing with stage=teacher"),
+        ("rolewise", "stage=teacher,teacher_schedule=a.json", "give it as schedule"),
+        ("rolewise", "pair=wrn_28_10-wrn_16_2,network=alexnet", "option pair names the networks"),
+        ("rolewise", "pair=wrn_28_10-wrn_16_2,method=dml", "Table 4 has no row of method=dml"),
+        ("rolewise", "cutout=64", "option cutout=64; 0..32"),
+        ("rolewise", "stge=teacher", "has no option 'stge'; did you mean stage?"),
+        ("efficientnet_b0_kd", "replica_batch=100", "must divide the batch of 4,096"),
+        ("efficientnet_b0_kd", "replica_batch=-1", "option replica_batch=-1; 0 for the recipe's"),
+        ("efficientnet_b0_kd", "magnitude=0,ops=wei2020", "ops changes nothing with magnitude=0"),
+        (
+            "efficientnet_b0_kd", "kd=False,policy=autoaugment,magnitude=3",
+            "magnitude changes nothing with policy=autoaugment",
+        ),
+        ("wei2020_fig2", "magnitude=8", "option magnitude=8; must be one of 9, 0, 18, 27, 36"),
+        ("wei2020_fig2", "kd=True", "has no option 'kd'"),
+        (
+            "wei2020_table1", "table,teacher_policy=same",
+            "run the experiment table1-same-teacher, or a magnitude at a time",
+        ),
+        ("wei2020_table1", "table,magnitude=3", "option magnitude changes nothing with table"),
+        (
+            "wei2020_table2", "network=shake26_2x96d,policy=randaugment,kd=False",
+            "RandAugment's n for shake26_2x96d on cifar100 is not published; give n=...",
+        ),
+        ("wei2020_table2", "policy=randaugment,n=-2,kd=False", "option n=-2; 0 or more"),
+        ("wang2020_cifar100", "kd=False", "loss=crd,kd=False is CRD alone"),
+        ("wang2020_cifar100", "loss=crd,kd=False", "makes images for the KL"),
+        ("wang2020_cifar100", "stage=teacher,loss=crd", "option loss changes nothing with stage="),
+        ("wang2020_cifar100", "runs=0", "option runs=0; at least 1"),
+        ("wang2020_imagenet", "kd=False", "method=crd,kd=False is CRD alone"),
+        ("wang2020_imagenet", "method=at,da=cutmix", "makes images for a KL"),
+        ("wang2020_imagenet", "pool=1", "option pool changes nothing without da=cutmix-pick"),
+        ("wang2020_imagenet", "method=spp", "option method='spp'; did you mean sp"),
+        ("wang2020_imagenet", "replica_batch=100", "0, or a divisor of the batch of 256"),
+        ("wang2020_imagenet", "epoch_factor=0", "option epoch_factor=0.0; more than 0"),
+        ("a2aug_cifar", "draw=x", "option draw='x'; must be seed or a number of at least 0"),
+        ("a2aug_imagenet", "only=baseline,scales=multi", "option scales changes nothing with only"),
+        ("a2aug_imagenet", "scales=multi,n_views=2", "n_views changes nothing with scales=multi"),
+        ("a2aug_imagenet", "replica_batch=100", "0, or a divisor of the batch of 1,024"),
+        ("a2aug_imagenet", "form=klnorm", "option form='klnorm'; did you mean kl_norm"),
+        ("das2020_cifar10", "size=32", "option size is of MNIST; drop it"),
+        ("das2020_cifar10", "dataset=mnist,cinic=DIR", "option cinic is of CIFAR-10; drop it"),
+        ("das2020_cifar10", "dataset=mnist,human=F", "option human is of CIFAR-10; drop it"),
+        ("das2020_cifar10", "length=8", "option length changes nothing without cutout"),
+        ("das2020_cifar10", "student_aug=cutout,length=64", "option length=64; 1 to 32"),
+        (
+            "das2020_cifar10", "select=best_test_loss,holdout",
+            "chooses on the test split, which holdout keeps out",
+        ),
+        ("das2020_cifar10", "stage=teacher,student=alexnet", "student changes nothing with stage"),
         ("rolewise", "method=iikd", "option method='iikd'; did you mean ii_kd"),
         ("rolewise", "pair=wrn_28_10-wrn_16_2,dataset=cifar10", "option pair is of"),
         ("rolewise", "method=none,teacher_schedule=a.json", "there is no teacher"),
@@ -117,3 +171,86 @@ def test_choices_that_do_not_fit_are_told_in_one_line(name, arg, message):
         load(name, arg)
     text = str(caught.value)
     assert text.startswith("--config: ") and message in text and "\n" not in text
+
+
+@pytest.mark.parametrize(
+    "name, arg, expected",
+    [("wei2020_table1", "", 100), ("wei2020_table2", "dataset=cifar10", 10),
+     ("wang2020_cifar100", "dataset=tiny", 200), ("wang2020_imagenet", "", 1000),
+     ("a2aug_cifar", "", 100), ("rolewise", "", 100), ("das2020_cifar10", "dataset=mnist", 10)],
+)
+def test_data_of_another_number_of_classes_are_refused(name, arg, expected):
+    config, others = load(name, arg), describe(32, 7, 5000)
+    with pytest.raises(ConfigError) as caught:
+        resolve_phases(config, others)
+    assert str(caught.value) == (
+        f"data.classes: the experiment is of {expected:,} classes, '{config['data']['source']}' "
+        "has 7; take its options for these data, or --config.data.classes=0 to keep its recipe"
+    )
+
+
+def test_a_recipe_may_be_kept_for_other_data():
+    config = load("wei2020_table1")
+    config = {**config, "data": {**config["data"], "classes": 0}}
+    assert resolve_phases(config, describe(32, 7, 5000))
+
+
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        ("{", "schedule.json"),
+        ('{"segments": []}', "has no segments; must hold at least one [epochs, policy]"),
+        ('{"segments": [[9, [1, 2]]]}', "segment 1"),
+        ('{"segments": [[0, ' + str([0] * 60) + "]]}", "must last at least 1"),
+    ],
+)
+def test_schedules_of_wrong_form_are_told_in_one_line(tmp_path, text, message):
+    file = tmp_path / "schedule.json"
+    file.write_text(text)
+    config = load("rolewise", f"stage=teacher,schedule={file}")
+    with pytest.raises(ConfigError) as caught:
+        resolve_phases(config, info_of(config))
+    told = str(caught.value)
+    assert told.startswith("views.x") and message in told and "\n" not in told
+
+
+@pytest.mark.parametrize("arg, expected", [("", 44_726), (",size=32", 62_006)])
+def test_lenet_has_the_parameters_of_paper_004_at_32_pixels(arg, expected):
+    (program,) = programs_of(load("das2020_cifar10", f"dataset=mnist{arg}"))
+    network, size = program.networks["student"], program.view_specs[0].size
+    assert parameters(network, size) == expected
+
+
+def parameters(network, size):
+    """Counts the parameters of a network without computing any."""
+    shapes = jax.eval_shape(lambda key: network.model.init(key, size), jax.random.key(0))
+    return sum(leaf.size for leaf in jax.tree.leaves(shapes["params"]))
+
+
+@pytest.mark.slow
+def test_each_network_of_the_configs_has_outputs_of_the_data_set():
+    """Shapes of logits, of each architecture with each number of classes and side once."""
+    seen = set()
+    for name, args in CHOICES.items():
+        for arg in args:
+            config = load(name, arg)
+            info = info_of(config)
+            for key, section in config["networks"].items():
+                side = 224 if info.size is None else info.size[0]
+                spec = (section["name"], str(sorted(section["options"].items())), side,
+                        info.num_classes)
+                if spec in seen:
+                    continue
+                seen.add(spec)
+                network = build_network(
+                    key, section, info._replace(size=(side, side)), 1, 0, "float32"
+                )
+                images = jax.ShapeDtypeStruct((2, side, side, 3), "uint8")
+                logits = jax.eval_shape(functools.partial(answer, network, (side, side)), images)
+                assert logits.shape == (2, info.num_classes), spec
+    assert len(seen) >= 40
+
+
+def answer(network, size, images):
+    variables = network.model.init(jax.random.key(0), size)
+    return network.model.apply(variables, images, train=False)[0].logits

@@ -1,8 +1,12 @@
 """The numbers of each paper's main rows, written down a second time."""
 
+import ast
+import importlib
+
 import numpy as np
 import pytest
 
+from kdaug_jax.experiment import config as configs
 from kdaug_jax.experiment.phases import build_programs
 from kdaug_jax.training.plan import teacher_config
 from tests.configs.choices import info_of, load, teachers_of
@@ -89,7 +93,8 @@ PIPELINE = 'pad_crop(4, "mean", False)|flip|cutout(16)'
 @pytest.mark.parametrize("magnitude", range(8))
 def test_table_1_of_paper_000(magnitude):
     config = load("wei2020_table1", f"magnitude={magnitude}")
-    assert config["views"]["x"]["ops"] == f"wei2020(2, {magnitude})|{PIPELINE}"
+    stage = f"wei2020(2, {magnitude})|" if magnitude else ""
+    assert config["views"]["x"]["ops"] == stage + PIPELINE
     assert config["networks"]["student"]["name"] == "wrn_28_10"
     assert kd_of(config) == ("topk_kl", 1.0) and config["terms"]["kd"]["k"] == 5
     assert config["terms"]["ce"]["weight"] == 1.0
@@ -214,7 +219,15 @@ def test_crd_with_picked_views():
     assert (crd["weight"], crd["negatives"], crd["dim"]) == (0.8, 16384, 128)
     assert (crd["temperature"], crd["momentum"], crd["on"]) == (0.07, 0.5, ("x",))
     assert (config["terms"]["ce"]["weight"], config["terms"]["kd"]["weight"]) == (1.0, 1.0)
-    alone = load("wang2020_cifar100", "loss=crd,da=standard")
+
+
+def test_the_row_crd_has_kl_too_and_crd_alone_has_not():
+    """75.64 of WRN-16-2 is CRD+KD; CRD alone is 75.48 in public tables."""
+    row = load("wang2020_cifar100", "loss=crd,da=standard")
+    weights = {name: term["weight"] for name, term in row["terms"].items()}
+    assert weights == {"ce": 1.0, "crd": 0.8, "kd": 1.0}
+    assert (row["terms"]["kd"]["on"], row["terms"]["kd"]["temperature"]) == (("x",), 4.0)
+    alone = load("wang2020_cifar100", "loss=crd,da=standard,kd=False")
     assert sorted(alone["terms"]) == ["ce", "crd"]
 
 
@@ -251,9 +264,16 @@ def test_paper_002(data, network, epochs, batch, rate, decay):
     assert config["data"]["validation"] == "stratified(train[98%:])"
 
 
-def test_views_of_paper_002_are_drawn_once():
+def test_views_of_paper_002_follow_the_seed_unless_their_draw_is_given():
     views, same, other = (load("a2aug_cifar", arg)["views"] for arg in ("", "runs=2", "draw=1"))
     assert views == same != other
+    for name in ("a2aug_cifar", "a2aug_imagenet"):
+        drawn = []
+        for arg, seed in (("", 0), ("", 1), ("draw=1", 0), ("draw=1", 7)):
+            config = importlib.import_module(f"configs.{name}").get_config(arg)
+            config.seed = seed  # as --config.seed does
+            drawn.append(configs.validate(config)["views"])
+        assert drawn[0] != drawn[1] == drawn[2] == drawn[3]
     independent = load("a2aug_cifar", "networks=independent")
     assert independent["terms"]["ensemble"]["student"] == ("n0", "n1", "n2", "n3")
     assert {view["branch"] for view in independent["views"].values()} == {0}
@@ -323,14 +343,124 @@ def test_paper_003_as_its_code_ran(method, optimizer, weight):
 
 
 def test_full_precision_rows_of_paper_003():
-    vanilla = load("rolewise", "method=none,bits=32")
+    vanilla = load("rolewise", "stage=teacher")
     assert optim_of(vanilla) == (sgd(0.9, 5e-4, nesterov=True), milestones(0.1, LATE))
     assert list(vanilla["networks"]) == ["student"]
     pair = load("rolewise", "pair=wrn_28_10-preresnet56,schedule=s.json")
-    assert pair["views"]["x"]["ops"] == 'schedule("s.json")|pad_crop(4, "mean", False)|flip'
+    assert pair["views"]["x"]["ops"] == (
+        'schedule("s.json")|pad_crop(4, "mean", False)|flip|cutout(8)'
+    )
     assert pair["terms"]["kd"]["features"] == ("layer1:f1", "layer2:f2", "layer3:f3")
     assert pair["networks"]["student"]["init"] == ""
     assert optim_of(pair)[1] == milestones(0.1, LATE)
+
+
+@pytest.mark.parametrize("mode", ["paper", "official_code"])
+@pytest.mark.parametrize("dataset, side", [("cifar10", 16), ("cifar100", 8)])
+def test_cutout_of_paper_003(mode, dataset, side):
+    arg = f"dataset={dataset},mode={mode}"
+    for config in (load("rolewise", arg), *teachers_of(load("rolewise", arg))):
+        assert config["views"]["x"]["ops"].endswith(f"|flip|cutout({side})")
+    assert load("rolewise", f"{arg},cutout=0")["views"]["x"]["ops"].endswith("|flip")
+
+
+def test_the_peer_of_the_released_mutual_learning_starts_at_random():
+    config = load("rolewise", "mode=official_code,method=dml")
+    assert config["networks"]["teacher"]["init"] == ""
+    assert config["networks"]["student"]["init"] == "pretrained"
+
+
+@pytest.mark.parametrize(
+    "name, arg",
+    [("wang2020_cifar100", "pair=vgg13-vgg8"), ("wang2020_imagenet", ""), ("rolewise", ""),
+     ("rolewise", "pair=preresnet164-preresnet32"), ("das2020_cifar10", "teacher_aug=mixup"),
+     ("das2020_cifar10", "dataset=mnist")],
+)
+def test_a_stage_trains_the_teacher_that_a_run_would(name, arg):
+    student = load(name, arg)
+    alone = load(name, ",".join(filter(None, ("stage=teacher", arg))))
+    (teacher,) = teachers_of(student)
+    for section in ("networks", "terms", "optim", "train", "data", "phases", "population"):
+        assert alone[section] == teacher[section], section
+    assert alone["views"]["x"] == teacher["views"]["x"]
+
+
+def test_magnitude_0_is_no_policy():
+    """Level 0 of the TPU tables inverts, and of the paper's space darkens, whole images."""
+    for name, arg in (
+        ("efficientnet_b0_kd", "magnitude=0"), ("wei2020_fig2", "magnitude=0"),
+        ("efficientnet_b0_kd", "magnitude=0,teacher_policy=same"),
+        ("wei2020_table2", "policy=randaugment,magnitude=0,kd=False"),
+        ("wei2020_table1", "magnitude=0"),
+    ):
+        config = load(name, arg)
+        assert "randaugment" not in config["views"]["x"]["ops"]
+        assert "wei2020" not in config["views"]["x"]["ops"]
+        if "same" in arg:
+            (teacher,) = teachers_of(config)
+            assert teacher["views"]["x"]["ops"] == "inception_crop(224)|flip"
+
+
+def test_the_ops_of_section_3_1_of_paper_000():
+    config = load("efficientnet_b0_kd", "ops=wei2020")
+    _, names = config["views"]["x"]["ops"].split("ops=")
+    assert ast.literal_eval(names.removesuffix(")")) == (
+        "Invert", "AutoContrast", "Equalize", "Rotate", "Solarize", "Color", "Posterize",
+        "Contrast", "Brightness", "Sharpness", "ShearX", "ShearY", "TranslateX", "TranslateY",
+    )
+
+
+def test_a_teacher_for_each_magnitude():
+    cells = importlib.import_module("configs.wei2020_table1").CELLS["table1-same-teacher"]
+    assert len(cells) == 16
+    for m in range(8):
+        alone, taught = cells[2 * m:2 * m + 2]
+        config = load("wei2020_table1", taught.options)
+        assert taught.overrides == {"networks.teacher.checkpoint": f"cell:{alone.name}"}
+        (teacher,) = teachers_of(config)
+        without = load("wei2020_table1", alone.options)
+        assert teacher["views"] == without["views"] == config["views"]
+        assert teacher["optim"] == without["optim"]
+
+
+def test_smaller_groups_of_batchnorm():
+    config = load("efficientnet_b7_kd", "replica_batch=128")
+    (teacher,) = teachers_of(config)
+    assert config["train"]["replica_batch_size"] == teacher["train"]["replica_batch_size"] == 128
+    for each in teachers_of(load("efficientnet_b8_kd", "replica_batch=128")):
+        assert each["train"]["replica_batch_size"] == 128
+
+
+def test_randaugments_published_strengths():
+    for arg, stage in (("", "(2, 14)"), ("dataset=cifar10", "(3, 5)"), ("n=1", "(1, 14)"),
+                       ("dataset=cifar10,network=shake26_2x96d", "(3, 9)"),
+                       ("network=wrn_40_2,n=2,magnitude=9", "(2, 9)")):
+        config = load("wei2020_table2", f"policy=randaugment,kd=False,{arg}")
+        assert config["views"]["x"]["ops"].startswith(f"randaugment{stage}|")
+
+
+def test_holes_of_cutout_of_paper_004():
+    for arg, stage in (("", "cutout(16, n_holes=1)"), ("holes=16", "cutout(4, n_holes=16)"),
+                       ("holes=16,length=8", "cutout(8, n_holes=16)")):
+        config = load("das2020_cifar10", f"student_aug=cutout,teacher_aug=cutout,{arg}")
+        assert config["views"]["x"]["ops"] == stage
+
+
+def test_mnist_at_the_size_of_the_papers_lenet():
+    config = load("das2020_cifar10", "dataset=mnist,size=32,teacher_aug=mixup")
+    (teacher,) = teachers_of(config)
+    assert config["views"]["x"]["ops"] == config["eval"]["view"] == "resize(32, 32)"
+    assert teacher["views"]["x"]["ops"] == "resize(32, 32)|mixup(1.0)"
+
+
+def test_what_is_chosen_and_evaluated_in_paper_004():
+    last, code = load("das2020_cifar10"), load("das2020_cifar10", "select=best_test_loss")
+    assert (last["checkpoint"]["best"], code["checkpoint"]["best"]) == ("", "eval/validation/nll")
+    cinic = load("das2020_cifar10", "cinic=data/CINIC-10")
+    assert cinic["eval"]["sets"] == (
+        ("cinic", "cinic10:data/CINIC-10,stratified(test[20000:])"),
+    )
+    assert "reliability" in last["eval"]["metrics"]
 
 
 def test_paper_004():

@@ -363,6 +363,19 @@ def test_what_is_refused(place, tmp_path):
     refused(place, two, "eval.sets: 'a_1' stands for two sets; rename one")
 
 
+def test_a_set_may_be_a_part_of_a_split(place, trained, tmp_path):
+    """The last four images of each class, as CINIC-10's come after those of CIFAR-10."""
+    images(tmp_path / "cut" / "test", CLASSES, 6, seed=2)
+    for name in CLASSES:
+        for number in (0, 1):
+            (tmp_path / "cut" / "test" / name / f"{number}.png").unlink()
+    sets = (("part", f"folder:{place / 'base'},stratified(test[10:])"),
+            ("cut", f"folder:{tmp_path / 'cut'}"), ("all", f"folder:{place / 'base'}"))
+    results, _ = evaluate(place, trained, sets)
+    assert results["eval/part/nll"] == results["eval/cut/nll"] != results["eval/all/nll"]
+    refused(place, (("s", f"folder:{place / 'base'},stratified(tst[10:])"),), "tst")
+
+
 def test_a_set_without_a_test_split_is_told_where_its_splits_are(place, trained, tmp_path):
     for split in ("train", "validation"):
         images(tmp_path / "set" / split, CLASSES, 2, seed=5)

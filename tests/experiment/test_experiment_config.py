@@ -10,6 +10,7 @@ from kdaug_jax.experiment import config as configs
 from kdaug_jax.experiment import reference
 from kdaug_jax.experiment.fields import FIELDS
 from kdaug_jax.experiment.phases import build_programs
+from kdaug_jax.training.hosting import order_seed
 from kdaug_jax.types import Info
 from tests.conftest import tiny_config
 
@@ -166,3 +167,10 @@ def test_a_default_config_has_the_fields_of_the_table():
     paths = set(configs.flatten(config))
     assert fields - paths == {"optim.schedule"}
     assert paths - fields == {"optim.momentum", "optim.nesterov", "views", "networks", "terms"}
+
+
+def test_the_order_of_examples_follows_the_seed_unless_it_has_its_own():
+    for given, expected in ((dict(seed=3), 3), (dict(seed=3, data=dict(seed=0)), 0)):
+        assert order_seed(configs.validate(tiny_config(**given))) == expected
+    with pytest.raises(ConfigError, match="data.seed: got -2; must be at least -1"):
+        configs.validate(tiny_config(data=dict(seed=-2)))

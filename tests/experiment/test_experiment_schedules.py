@@ -26,6 +26,21 @@ def test_milestones_count_epochs_from_zero():
     np.testing.assert_allclose(got[[7, 8, 19, 20]], [0.1, 0.01, 0.01, 0.001], rtol=1e-6)
 
 
+def test_a_warm_up_with_stairs_counts_epochs():
+    """mdistiller has e / warmup in epoch e from 1, the code of ReviewKD (e - 1) / warmup."""
+    spec = dict(base=2.0, warmup=5.0, stairs="epoch")
+    epochs = np.arange(10).repeat(4)
+    np.testing.assert_allclose(values(spec), 2 * np.minimum((epochs + 1) / 5, 1), rtol=1e-6)
+    behind = values({**spec, "offset": 0.0})
+    np.testing.assert_allclose(behind, 2 * np.minimum(epochs / 5, 1), rtol=1e-6)
+    falling = values(dict(name="linear", base=1.0, stairs="epoch"))
+    np.testing.assert_allclose(falling, 1 - epochs / 10, rtol=1e-6)
+    with pytest.raises(ConfigError, match="w.stairs: got 'step'; must be 'epoch' or empty"):
+        values({**spec, "stairs": "step"})
+    with pytest.raises(ConfigError, match="w.offset: got 2.0; must be at least 0 and at most 1"):
+        values({**spec, "offset": 2.0})
+
+
 def test_step_decay():
     got = values(dict(name="step_decay", base=0.4, every=3, factor=0.5))
     np.testing.assert_allclose(got[[0, 11, 12, 24, 36]], [0.4, 0.4, 0.2, 0.1, 0.05], rtol=1e-6)

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from jax.test_util import check_grads
 
+from kdaug_jax.errors import ArgumentError
 from kdaug_jax.losses import LOSSES, adapters, feature
 from kdaug_jax.losses.arrays import normalized, pool_to
 from kdaug_jax.losses.term import Context, TermInput
@@ -130,14 +131,20 @@ def run(name, student, teacher, epoch=0, **options):
 
 
 def test_the_paraphraser_learns_first_and_is_then_held_fixed():
-    for epoch, moved in ((0, {"encoder", "decoder"}), (2, {"translator"})):
-        params, value = run("ft", STUDENT, maps(4, 6, seed=1), epoch, init_epochs=2)
+    for part, moved in (("paraphraser", {"encoder", "decoder"}), ("translator", {"translator"})):
+        params, value = run("ft", STUDENT, maps(4, 6, seed=1), part=part)
         by_params, by_student = jax.jit(jax.grad(value, (0, 1)))(params, STUDENT)
         changed = {
             part for part, tree in by_params["0"].items()
             if any(leaf.any() for leaf in jax.tree.leaves(tree))
         }
-        assert changed == moved and bool(by_student.any()) == (epoch == 2)
+        assert changed == moved and bool(by_student.any()) == (part == "translator")
+
+
+def test_a_part_of_factor_transfer_that_is_none_is_named():
+    _, value = run("ft", STUDENT, maps(4, 6, seed=1), part="decoder")
+    with pytest.raises(ArgumentError, match="must be 'paraphraser' or 'translator'"):
+        jax.eval_shape(value, run("ft", STUDENT, maps(4, 6, seed=1))[0], STUDENT)
 
 
 def test_connectors_stand_only_where_shapes_differ():

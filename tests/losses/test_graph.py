@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from kdaug_jax.errors import ArgumentError
 from kdaug_jax.losses import graph, ii_kd, mhgd
 from kdaug_jax.losses.term import Context, TermInput
 from kdaug_jax.types import Clock, Outputs, View
@@ -75,6 +76,15 @@ def test_who_learns_when(epoch, train_attention, graphs, attention):
     same = [bool((a == b).all()) for a, b in zip(
         jax.tree.leaves(state), jax.tree.leaves(after), strict=True)]
     assert not any(same) if attention else all(same)
+
+
+def test_initial_kernels_of_the_attention():
+    """TF's variance scaling of paper 003's code has a variance of 2 / inputs."""
+    layers, _ = graph.attention_init(jax.random.key(0), 64, 32, 8, "fan_in")
+    for name, inputs in (("sender", 64), ("receiver", 32), ("out", 48 * 8)):
+        np.testing.assert_allclose(layers[name]["kernel"].var(), 2 / inputs, rtol=0.1)
+    with pytest.raises(ArgumentError, match="must be 'glorot' or 'fan_in'"):
+        graph.attention_init(jax.random.key(0), 64, 32, 8, "he")
 
 
 def test_the_attention_learns_the_teacher():

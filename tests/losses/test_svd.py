@@ -9,6 +9,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 from jax.test_util import check_grads
 
 from kdaug_jax.compile import hlo
+from kdaug_jax.errors import ArgumentError
 from kdaug_jax.losses import svd
 from kdaug_jax.runtime import sharding
 
@@ -124,6 +125,15 @@ def test_what_does_not_fit(student, options, message):
     with pytest.raises(ValueError) as caught:
         total(student, **options)
     assert message in caught.value.args[0]
+
+
+def test_a_sum_is_the_mean_times_the_examples_of_a_group():
+    values, mask = jnp.arange(8.0), jnp.ones(8, bool)
+    assert svd.reduced(values, mask, 1, "mean") == 3.5
+    assert svd.reduced(values, mask, 1, "sum") == 28.0
+    assert svd.reduced(values, mask, 2, "sum") == 14.0
+    with pytest.raises(ArgumentError, match="must be 'mean' or 'sum'"):
+        svd.reduced(values, mask, 1, "max")
 
 
 def test_matrices_are_decomposed_one_by_one_on_a_cpu():

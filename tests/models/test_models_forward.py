@@ -85,6 +85,33 @@ def test_smallest_images_leave_a_pixel(name, size):
     assert all(0 not in feature.shape for feature in outputs.features.values())
 
 
+@pytest.mark.parametrize(
+    "name, stage, stages",
+    [("wrn_10_1", "f", 3), ("preresnet20", "layer", 3), ("pyramidnet29_a48_shakedrop_tiny",
+     "layer", 3), ("preact_resnet18_cifar", "layer", 3)],
+)
+def test_ends_of_stages_after_the_activation_that_follows(name, stage, stages):
+    model = models.create(name, 10, normalize=RAW)
+    image = jax.ShapeDtypeStruct((2, 16, 16, 3), jnp.uint8)
+    outputs, _ = jax.eval_shape(
+        lambda v, x: model.apply(v, x, train=False), shapes(model, 16), image
+    )
+    for number in range(1, stages + 1):
+        raw, active = (outputs.features[f"{stage}{number}{end}"] for end in ("", "_post"))
+        assert raw.shape == active.shape
+    assert f"{stage}{stages + 1}_post" not in outputs.features
+
+
+def test_the_last_activation_of_wrn_is_what_is_averaged(initialised):
+    model, variables = initialised("wrn_10_1", size=16)
+    features = jax.jit(lambda v: model.apply(v, images(2, 16), train=False))(variables)[0].features
+    for stage in ("f1", "f2", "f3"):
+        expected = np.maximum(features[f"{stage}_pre"], 0)
+        np.testing.assert_array_equal(features[f"{stage}_post"], expected)
+    averaged = np.asarray(features["f3_post"]).mean((1, 2))
+    np.testing.assert_allclose(averaged, features["pooled"], rtol=1e-5, atol=1e-6)
+
+
 @pytest.mark.parametrize("name", ["resnet8", "wrn_10_1"])
 def test_joint_pass_equals_separate_passes(initialised, name):
     model, variables = initialised(name, size=16, num_branches=2)

@@ -18,22 +18,29 @@ CHOSEN = {
     "efficientnet_b0_kd": ("", "kd=False", "sweep=k", "space=tpu,teacher_policy=same"),
     "efficientnet_b4_kd": ("",),
     "efficientnet_b8_kd": ("",),
+    "wei2020_fig2": ("magnitude=0", "magnitude=36,ops=wei2020"),
+    "wang2020_imagenet": ("", "method=crd,da=cutmix-pick", "method=at", "stage=teacher"),
+    "a2aug_imagenet": ("", "scales=multi", "network=resnet200,n_views=2", "networks=independent"),
     "wei2020_table1": ("table", "variant=aa,magnitude=7", "variant=faa,teacher_policy=same"),
     "wei2020_table2": (
         "", "clean=kd", "network=shake26_2x96d,variant=aa", "network=pyramidnet272",
-        "policy=randaugment,kd=False",
+        "policy=randaugment,kd=False", "network=wrn_40_2",
     ),
     "wang2020_cifar100": (
         "loss=crd", "da=mixup,runs=2", "pool=1,by=student_entropy", "pair=vgg13-mobilenetv2",
-        "pair=resnet32x4-shufflev2", "pair=resnet50-vgg8", "loss=ce,da=none",
+        "pair=resnet32x4-shufflev2", "pair=resnet50-vgg8", "loss=ce,da=none", "stage=teacher",
+        "loss=crd,da=standard,kd=False",
     ),
     "a2aug_cifar": ("networks=independent,n_views=2", "bn=shared", "form=l2_norm,logit_scale=1.0"),
     "rolewise": (
         "mode=official_code,method=dml", "network=alexnet,method=mhgd",
         "pair=wrn_28_10-preresnet56", "pair=pyramidnet200-preresnet44,method=kd_svd",
-        "method=none,bits=2", "mode=official_code,method=soft",
+        "method=none,bits=2", "mode=official_code,method=soft", "stage=teacher",
+        "pair=wrn_28_10-wrn_16_4,method=none",
     ),
-    "das2020_cifar10": ("student=alexnet,student_aug=mixup", "dataset=mnist,teacher_aug=cutmix"),
+    "das2020_cifar10": ("student=alexnet,student_aug=mixup", "dataset=mnist,size=32",
+                        "stage=teacher,teacher_aug=cutout,holes=16", "select=best_test_loss",
+                        "dataset=mnist,teacher_aug=cutmix"),
 }
 
 

@@ -8,6 +8,7 @@ from kdaug_jax.augment.ops.squares import box, square_offsets
 from kdaug_jax.augment.ops.table import IDENTITY, VARIANTS, Op
 from kdaug_jax.augment.policies.autoaugment import TABLES, autoaugment
 from kdaug_jax.augment.policies.candidates import randaugment_candidates
+from kdaug_jax.augment.policies.fixmatch import fixmatch
 from kdaug_jax.augment.policies.levels import SOURCES
 from kdaug_jax.augment.policies.pba import check_policy, pba, read_schedule, schedule
 from kdaug_jax.augment.policies.policy import HparamSpec, Policy
@@ -29,6 +30,7 @@ __all__ = [
     "autoaugment",
     "box",
     "check_policy",
+    "fixmatch",
     "pba",
     "randaugment",
     "randaugment_candidates",

@@ -14,8 +14,8 @@ import numpy as np
 
 from kdaug_jax import rng
 from kdaug_jax.augment.ops.table import IDENTITY
-from kdaug_jax.augment.policies import tables
-from kdaug_jax.augment.policies.files import check_keys, read_json, with_line
+from kdaug_jax.augment.policies import files, published, tables
+from kdaug_jax.augment.policies.files import check_keys, with_line
 from kdaug_jax.augment.policies.levels import FIXED, SOURCES, Source, op_levels
 from kdaug_jax.augment.policies.policy import (
     Policy,
@@ -30,12 +30,13 @@ from kdaug_jax.errors import ArgumentError
 class Table(NamedTuple):
     """Sub-policies and the source that reads their levels, a name in `levels.SOURCES`.
 
-    `way` is where the sub-policies are in the file that they come from, see `files.with_line`.
+    `way` is where the sub-policies are in the JSON that they come from, see `files.with_line`; None
+    for another form.
     """
 
     levels: str
     sub_policies: Sequence[Sequence[tuple[str, float, float | None]]]
-    way: tuple[str, ...] = ()
+    way: tuple[str, ...] | None = ()
 
 
 TABLES = {
@@ -48,15 +49,17 @@ TABLES = {
 
 
 def autoaugment(
-    policy: str = "cifar10", *, size: tuple[int, int], levels: str | None = None
+    policy: str = "cifar10", *, size: tuple[int, int], levels: str | None = None,
+    table: str = "",
 ) -> Policy:
     """Draws one sub-policy uniformly and applies each of its ops with the op's probability.
 
     Args:
-      policy: name in `TABLES`, or the path of a file that ends in `.json`, see `read`.
+      policy: name in `TABLES`, or the path of a file that ends in `.json` or `.py`, see `read`.
       size: height and width of the images in pixels.
       levels: name in `levels.SOURCES`, how levels become strengths; None for the policy's own:
         the released code's for CIFAR and SVHN, the paper's for ImageNet, the TPU code's for v0.
+      table: of a file of Python, the function that returns the sub-policies.
 
     Returns:
       A policy without traced hyper-parameters.
@@ -67,20 +70,23 @@ def autoaugment(
     Source: Cubuk et al. 2019 (AutoAugment); Lim et al. 2019 (Fast AutoAugment) for files.
     """
     add_line = _nowhere
-    if isinstance(policy, str) and policy.endswith(".json"):
-        table = read(policy, levels)
-        add_line = functools.partial(with_line, policy, *table.way)
+    if isinstance(policy, str) and policy.endswith((".json", ".py")):
+        chosen = read(policy, levels, table)
+        if chosen.way is not None:
+            add_line = functools.partial(with_line, policy, *chosen.way)
+    elif table:
+        raise ArgumentError(f"table '{table}' of policy '{policy}'", "give the path of a .py file")
     else:
-        table = named("policy", policy, TABLES)
-    source = named("levels", table.levels if levels is None else levels, SOURCES, policy)
-    return _build(policy, table.sub_policies, source, size, add_line)
+        chosen = named("policy", policy, TABLES)
+    source = named("levels", chosen.levels if levels is None else levels, SOURCES, policy)
+    return _build(policy, chosen.sub_policies, source, size, add_line)
 
 
 def _nowhere(*steps: int) -> contextlib.AbstractContextManager[None]:
     return contextlib.nullcontext()
 
 
-def read(path: str, levels: str | None = None) -> Table:
+def read(path: str, levels: str | None = None, table: str = "") -> Table:
     """Reads the policy file of a user.
 
     The file is JSON: `{"levels": NAME, "sub_policies": [SUB_POLICY, ...]}`, and `"source"`, any
@@ -88,11 +94,14 @@ def read(path: str, levels: str | None = None) -> Table:
     is drawn as often as any other. Probabilities are 0..1. `levels` names how levels are read:
     `released`, `paper`, `tpu` and `tpu_clean` take whole levels 0..10, `torchvision` 0..9,
     `fast` 0..1 as Fast AutoAugment publishes them; ops without strength take any level or null.
-    A bare list of sub-policies, as Fast AutoAugment's archive has it, needs the argument.
+    A bare list of sub-policies needs the argument. So may the file be Fast AutoAugment's
+    `archive.py`, which is not executed: `table` names its function, such as `fa_reduced_cifar10`,
+    and levels are `fast` unless given.
 
     Args:
       path: of the file.
       levels: used in place of the file's own.
+      table: of a file of Python, the function that returns the sub-policies.
 
     Returns:
       Its table; entries are checked by `autoaugment`.
@@ -100,7 +109,12 @@ def read(path: str, levels: str | None = None) -> Table:
     Raises:
       ArgumentError: what is wrong, and what to write.
     """
-    content, way = read_json(path), ("sub_policies",)
+    text, way = files.read(path), ("sub_policies",)
+    if not text.lstrip().startswith(("{", "[")) and path.endswith(".py"):
+        return Table(levels or "fast", published.archive(path, text, table), None)
+    if table:
+        raise ArgumentError(f"{path}: table '{table}' of JSON", "leave table out")
+    content = files.parse(path, text)
     if isinstance(content, list):
         content, way = {"sub_policies": content}, ()
     if levels is not None:

@@ -13,14 +13,14 @@ from kdaug_jax.files import parse_json, read_text
 _SPACE = " \t\r\n"
 
 
-def read_json(path: str) -> Any:
-    """Reads a JSON file.
+def read(path: str) -> str:
+    """Reads a text file.
 
     Raises:
-      ArgumentError: what is wrong, with the line, and what to write.
+      ArgumentError: what is wrong, and what to write.
     """
     try:
-        text = read_text(path, "policy")
+        return read_text(path, "policy")
     except FileNotFoundError:
         raise ArgumentError(f"no file {path}", "give the path of a JSON file") from None
     except OSError as error:
@@ -29,6 +29,18 @@ def read_json(path: str) -> Any:
         ) from None
     except UnicodeDecodeError:
         raise ArgumentError(f"{path} is not text", "must be a JSON file") from None
+
+
+def parse(path: str, text: str) -> Any:
+    """Returns the value of JSON.
+
+    Args:
+      path: of the file, for messages.
+      text: its content.
+
+    Raises:
+      ArgumentError: what is wrong, with the line, and what to write.
+    """
     try:
         return parse_json(text, object_pairs_hook=_unrepeated)
     except ArgumentError as error:

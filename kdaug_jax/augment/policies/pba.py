@@ -16,7 +16,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from kdaug_jax import rng
-from kdaug_jax.augment.policies.files import check_keys, read_json, with_line
+from kdaug_jax.augment.policies import published
+from kdaug_jax.augment.policies.files import check_keys, parse, read, with_line
 from kdaug_jax.augment.policies.levels import SOURCES, Source
 from kdaug_jax.augment.policies.policy import (
     HparamSpec,
@@ -81,6 +82,7 @@ def schedule(
     size: tuple[int, int],
     levels: str = "released",
     flatten: bool = False,
+    searched: int = published.SEARCHED,
 ) -> Policy:
     """Applies the PBA policy of the epoch.
 
@@ -90,6 +92,7 @@ def schedule(
       size: height and width of the images in pixels.
       levels: see `pba`.
       flatten: draw the policy of a random epoch for each image instead.
+      searched: of a log, the epochs of its search.
 
     Returns:
       A policy with the traced hyper-parameter `epoch`, `i32[]`, which is ignored with `flatten`;
@@ -98,7 +101,7 @@ def schedule(
     Raises:
       ArgumentError: what is wrong, and what to write.
     """
-    table, lost = _read_schedule(path, epochs)
+    table, lost = _read_schedule(path, epochs, searched)
     draw, source, rows = _parts(size, levels)
 
     def scheduled(key: jax.Array, hparams: Mapping[str, jax.Array]) -> jax.Array:
@@ -113,17 +116,21 @@ def schedule(
     return _policy(rows, scheduled, source, epoch=hparam)._replace(note=note)
 
 
-def read_schedule(path: str, epochs: int | None = None) -> np.ndarray:
+def read_schedule(
+    path: str, epochs: int | None = None, searched: int = published.SEARCHED
+) -> np.ndarray:
     """Reads a schedule file and gives the policy of each epoch of a run.
 
     The file is JSON: `{"segments": [[epochs, [60 whole numbers]], ...]}`, and `"source"`, any
     text, if you like. A segment is a policy as `pba` takes it and for how many epochs it holds;
     0 is allowed. In a run of E' epochs instead of the file's E, a segment of n epochs lasts the
-    whole part of n E' / E, and what remains at the end repeats the last policy.
+    whole part of n E' / E, and what remains at the end repeats the last policy. The file may also
+    be a log of a search, as PBA and role-kd publish it, see `published.segments`.
 
     Args:
       path: of the file.
       epochs: E', of the run; None for E.
+      searched: of a log, the epochs of its search.
 
     Returns:
       `i32[epochs,60]`.
@@ -133,16 +140,37 @@ def read_schedule(path: str, epochs: int | None = None) -> np.ndarray:
 
     Source: Ho et al. 2019 (PBA); `parse_log_schedule` of pba/utils.py.
     """
-    return _read_schedule(path, epochs)[0]
+    return _read_schedule(path, epochs, searched)[0]
 
 
 def _read_schedule(
-    path: str, epochs: int | None
+    path: str, epochs: int | None, searched: int
 ) -> tuple[np.ndarray, tuple[int, int] | None]:
     """Returns the policy of each epoch, and how many of all segments have no epoch, if any."""
     if epochs is not None:
         whole("epochs", epochs, 1, 1_000_000)
-    content = read_json(path)
+    text = read(path)
+    if published.is_log(text):
+        whole("searched", searched, 1, 1_000_000)
+        lengths, policies = [], []
+        for length, policy, line in published.segments(path, text, searched):
+            lengths.append(length)
+            policies.append(check_policy(f"{path}, line {line}", policy))
+    else:
+        lengths, policies = _segments(path, parse(path, text))
+    total = sum(lengths)
+    if total == 0:
+        raise ArgumentError(f"{path}: all segments last 0 epochs", "must last at least 1 together")
+    epochs = total if epochs is None else epochs
+    repeats = [length * epochs // total for length in lengths]
+    repeats[-1] += epochs - sum(repeats)
+    used = [length for length in lengths if length]
+    lost = sum(1 for length, count in zip(lengths, repeats, strict=True) if length and not count)
+    return np.repeat(np.stack(policies), repeats, axis=0), (lost, len(used)) if lost else None
+
+
+def _segments(path: str, content: Any) -> tuple[list[int], list[np.ndarray]]:
+    """Returns the epochs and the policy of each segment of a schedule in JSON."""
     check_keys(path, content, ("segments",))
     segments = content["segments"]
     if not isinstance(segments, list) or not segments:
@@ -157,15 +185,7 @@ def _read_schedule(
             policies.append(
                 check_policy(where, segment[1], functools.partial(with_line, *steps, 1))
             )
-    total = sum(lengths)
-    if total == 0:
-        raise ArgumentError(f"{path}: all segments last 0 epochs", "must last at least 1 together")
-    epochs = total if epochs is None else epochs
-    repeats = [length * epochs // total for length in lengths]
-    repeats[-1] += epochs - sum(repeats)
-    used = [length for length in lengths if length]
-    lost = sum(1 for length, count in zip(lengths, repeats, strict=True) if length and not count)
-    return np.repeat(np.stack(policies), repeats, axis=0), (lost, len(used)) if lost else None
+    return lengths, policies
 
 
 def check_policy(

@@ -113,7 +113,8 @@ class PreResNet(nn.Module):
     """Bare stem, stages of pre-activation blocks, BatchNorm, average, classifier.
 
     Features: conv1 (bare stem), layer1, layer2, … (raw sums at the end of the stages, which no
-    activation has passed yet), pooled.
+    activation has passed yet), layer1_post, layer2_post, … (the same after the BatchNorm and the
+    ReLU that follow; not of the last stage where nothing follows), pooled.
 
     Attributes:
       form: what distinguishes the network.
@@ -134,12 +135,14 @@ class PreResNet(nn.Module):
         for stage, (width, count) in enumerate(zip(form.widths, form.blocks, strict=True), start=1):
             for block in range(count):
                 stride = 2 if stage > 1 and block == 0 else 1
-                x = PreactivationBlock(form, width, stride, kit, name=f"layer{stage}_{block}")(
-                    x, mode
-                )
+                x, active = PreactivationBlock(
+                    form, width, stride, kit, name=f"layer{stage}_{block}"
+                )(x, mode)
+                if stage > 1 and block == 0:
+                    features[f"layer{stage - 1}_post"] = active
             features[f"layer{stage}"] = x
         if form.final_norm:
-            x = nn.relu(kit.norm("bn")(x, *mode))
+            x = features[f"layer{stage}_post"] = nn.relu(kit.norm("bn")(x, *mode))
         features["pooled"] = global_average(x)
         classify = Linear(self.num_classes, name=form.classifier)
         return Outputs(classify(features["pooled"]), features)
@@ -161,19 +164,20 @@ class PreactivationBlock(nn.Module):
     kit: Kit
 
     @nn.compact
-    def __call__(self, x: jax.Array, mode: Mode) -> jax.Array:
-        """Maps `x[B*V,H,W,C_in]` to `[B*V,H/stride,W/stride,C_out]`."""
+    def __call__(self, x: jax.Array, mode: Mode) -> tuple[jax.Array, jax.Array]:
+        """Returns `[B*V,H/stride,W/stride,C_out]`, and `x[B*V,H,W,C_in]` normalised and active."""
         kit, width = self.kit, self.width
         convolutions = [(width, 3, self.stride), (width, 3, 1)]
         if self.form.bottleneck:
             convolutions = [(width, 1, 1), (width, 3, self.stride), (4 * width, 1, 1)]
         y, features = x, convolutions[-1][0]
         for number, (channels, size, stride) in enumerate(convolutions, start=1):
-            active = kit.quantize(nn.relu(kit.norm(f"bn{number}")(y, *mode)))
+            rectified = nn.relu(kit.norm(f"bn{number}")(y, *mode))
+            active = kit.quantize(rectified)
             y = kit.conv(f"conv{number}", channels, size, stride)(active)
             if number == 1:
-                first = active
+                first, entered = active, rectified
         if self.stride != 1 or x.shape[-1] != features:
             source = first if self.form.of_active else x
             x = kit.conv(self.form.shortcut, features, 1, self.stride)(source)
-        return x + y
+        return x + y, entered

@@ -91,7 +91,9 @@ def build_module(
 class PyramidNet(nn.Module):
     """Stem, three stages of ever wider bottlenecks, BatchNorm, average, classifier.
 
-    Features: bn1 (stem, no ReLU), layer1, layer2, layer3 (raw sums at the ends of stages), pooled.
+    Features: bn1 (stem, no ReLU), layer1, layer2, layer3 (raw sums at the ends of stages),
+    layer1_post, layer2_post, layer3_post (the same after the BatchNorm that follows and a ReLU,
+    which the network has after the last alone), pooled.
 
     Attributes:
       blocks: bottlenecks in each stage.
@@ -115,16 +117,18 @@ class PyramidNet(nn.Module):
         features = {"bn1": x}
         for number in range(1, count + 1):
             stage, block = divmod(number - 1, self.blocks)
-            x = PyramidBlock(
+            x, normalised = PyramidBlock(
                 round(16 + number * self.widening / count),
                 2 if stage > 0 and block == 0 else 1,
                 self.drop * number / count,
                 kit,
                 name=f"layer{stage + 1}_{block}",
             )(x, mode)
+            if stage > 0 and block == 0:
+                features[f"layer{stage}_post"] = nn.relu(normalised)
             if block == self.blocks - 1:
                 features[f"layer{stage + 1}"] = x
-        x = nn.relu(kit.norm("bn_final")(x, *mode))
+        x = features["layer3_post"] = nn.relu(kit.norm("bn_final")(x, *mode))
         features["pooled"] = global_average(x)
         return Outputs(Linear(self.num_classes, name="fc")(features["pooled"]), features)
 
@@ -145,10 +149,11 @@ class PyramidBlock(nn.Module):
     kit: Kit
 
     @nn.compact
-    def __call__(self, x: jax.Array, mode: Mode) -> jax.Array:
-        """Maps `x[B*V,H,W,C_in]` to `[B*V,H/stride,W/stride,4*width]`."""
+    def __call__(self, x: jax.Array, mode: Mode) -> tuple[jax.Array, jax.Array]:
+        """Returns `[B*V,H/stride,W/stride,4*width]`, and `x[B*V,H,W,C_in]` normalised."""
         kit = self.kit
-        y = kit.quantize(kit.norm("bn1")(x, *mode))
+        normalised = kit.norm("bn1")(x, *mode)
+        y = kit.quantize(normalised)
         y = kit.norm("bn2")(kit.conv("conv1", self.width, 1)(y), *mode)
         y = kit.conv("conv2", self.width, 3, self.stride)(kit.quantize(nn.relu(y)))
         y = kit.quantize(nn.relu(kit.norm("bn3")(y, *mode)))
@@ -156,7 +161,7 @@ class PyramidBlock(nn.Module):
         if self.drop > 0.0:
             key = self.make_rng("dropout") if mode.train else None
             y = shake_drop(key, y, self.drop)
-        return y + pad_channels(shrink(x, self.stride), 4 * self.width)
+        return y + pad_channels(shrink(x, self.stride), 4 * self.width), normalised
 
 
 def shake_drop(key: jax.Array | None, x: jax.Array, drop: float) -> jax.Array:

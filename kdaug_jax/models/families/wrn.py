@@ -95,7 +95,7 @@ class WideResNet(nn.Module):
 
     Features: f0 (bare stem), f1, f2, f3 (sums at the end of the groups), f4 (average, also called
     pooled); f1_pre, f2_pre, f3_pre are f1, f2, f3 after the BatchNorm that follows them, before
-    its ReLU.
+    its ReLU, and f1_post, f2_post, f3_post after it.
 
     Attributes:
       blocks: residual blocks per group.
@@ -128,9 +128,11 @@ class WideResNet(nn.Module):
             # The BatchNorm after f(k) is the first one of group k+1.
             if group > 1:
                 features[f"f{group - 1}_pre"] = normalised
+                features[f"f{group - 1}_post"] = nn.relu(normalised)
             features[f"f{group}"] = x
         x = features["f3_pre"] = self.kit.norm("bn1")(x, *mode)
-        features["f4"] = features["pooled"] = global_average(nn.relu(x))
+        x = features["f3_post"] = nn.relu(x)
+        features["f4"] = features["pooled"] = global_average(x)
         classify = Linear(self.num_classes, bias_init=zeros, name="fc")
         return Outputs(classify(features["pooled"]), features)
 
