@@ -52,7 +52,7 @@ def convolve(
         return _in_forms(x, kernel, settings, choice.check(forms, image, kernel.shape, settings))
     chosen = {
         platform: choice.choose(image, kernel.shape, settings, x.dtype, platform)
-        for platform in (target_platforms() if _asked() == AUTO else ())
+        for platform in platforms()
     }
     if all(forms == Forms() for forms in chosen.values()):
         return plain.convolve(x, kernel, settings)
@@ -65,11 +65,16 @@ def convolve(
     )
 
 
-def _asked() -> str:
+def platforms() -> tuple[str, ...]:
+    """Returns the platforms whose forms are chosen: those traced for, none where all is plain.
+
+    Raises:
+      ConfigError: the environment variable has an unknown value.
+    """
     value = os.environ.get(VARIABLE) or AUTO
     if value not in (AUTO, PLAIN):
         raise ConfigError(f"${VARIABLE}", f"unknown value '{value}'", suggest(value, (AUTO, PLAIN)))
-    return value
+    return target_platforms() if value == AUTO else ()
 
 
 def _in_forms(
@@ -81,8 +86,7 @@ def _in_forms(
 
 
 def _alike(x: jax.Array, kernel: jax.Array) -> list[jax.Array]:
-    """Makes both vary over the same axes of a `jax.shard_map`, as functions of JAX do themselves.
-    """
+    """Makes both vary over the same axes of a `jax.shard_map`, as JAX's functions do."""
     varying = [jax.typeof(array).manual_axis_type.varying for array in (x, kernel)]
     missing = [tuple((varying[0] | varying[1]) - axes) for axes in varying]
     return [

@@ -27,8 +27,7 @@ def result(x: jax.Array, kernel: jax.Array, settings: Convolution) -> jax.Array:
 def by_image(
     cotangent: jax.Array, kernel: jax.Array, shape: tuple[int, ...], settings: Convolution
 ) -> jax.Array:
-    """Returns the gradient by the input, of that shape: each phase of the stride meets its places.
-    """
+    """Returns the gradient by the input, of that shape, one phase of the stride after another."""
     stride, (_, height, width, _) = settings.stride, shape
     results = cotangent.shape[1:3]
     axes = [

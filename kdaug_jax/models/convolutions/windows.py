@@ -41,8 +41,7 @@ def reaching(side: int, stride: int, before: int, length: int, results: int) -> 
 def shifted(
     x: jax.Array, row: int, column: int, stride: int, height: int, width: int
 ) -> jax.Array:
-    """Returns every stride-th pixel of `x[B,H,W,C]` from (row, column) on, height × width of them.
-    """
+    """Returns height × width pixels of `x[B,H,W,C]`: each stride-th from (row, column) on."""
     last = row + stride * (height - 1) + 1, column + stride * (width - 1) + 1
     return x[:, row : last[0] : stride, column : last[1] : stride]
 
