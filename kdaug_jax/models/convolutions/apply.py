@@ -77,6 +77,13 @@ def platforms() -> tuple[str, ...]:
     return target_platforms() if value == AUTO else ()
 
 
+# For `jax.checkpoint`: keeps the results of convolutions and computes the rest again.
+keep_results = jax.checkpoint_policies.save_from_both_policies(
+    lambda primitive, *_, **__: primitive is lax.conv_general_dilated_p,
+    jax.checkpoint_policies.save_only_these_names(NAME),
+)
+
+
 def _in_forms(
     x: jax.Array, kernel: jax.Array, settings: Convolution, forms: Forms
 ) -> jax.Array:
