@@ -57,14 +57,38 @@ class Shuffle(nn.Module):
 
     def __init__(self, left: nn.Module | None, right: nn.Module):
         super().__init__()
-        self.left, self.right = left, right
+        self.left, self.right, self.deal = left, right, Deal(2)
 
     def forward(self, x):
         first, second = (x, x) if self.left else x.chunk(2, dim=1)
-        y = torch.cat([self.left(first) if self.left else first, self.right(second)], dim=1)
-        batch, channels, height, width = y.shape
-        y = y.view(batch, 2, channels // 2, height, width).transpose(1, 2)
+        return self.deal(
+            torch.cat([self.left(first) if self.left else first, self.right(second)], dim=1)
+        )
+
+
+class Deal(nn.Module):
+    """Deals out the channels of groups."""
+
+    def __init__(self, groups: int):
+        super().__init__()
+        self.groups = groups
+
+    def forward(self, x):
+        batch, channels, height, width = x.shape
+        y = x.view(batch, self.groups, channels // self.groups, height, width).transpose(1, 2)
         return y.reshape(batch, channels, height, width)
+
+
+class Beside(nn.Module):
+    """ShuffleNet's unit of stride 2: the averaged input beside the result, then ReLU."""
+
+    def __init__(self, body: nn.Module):
+        super().__init__()
+        self.body = body
+
+    def forward(self, x):
+        averaged = nn.functional.avg_pool2d(x, 3, 2, 1)
+        return torch.relu_(torch.cat([self.body(x), averaged], dim=1))
 
 
 def unit(inputs, outputs, size=3, stride=1, groups=1, act=nn.ReLU, bias=False, eps=1e-5):
@@ -163,6 +187,23 @@ def mobilenetv2(classes):
     return nn.Sequential(*layers, unit(160, 1280, 1), *end(1280, classes))
 
 
+def shufflev1(classes):
+    layers, inputs = [unit(3, 24, 1)], 24
+    for outputs, count in ((240, 4), (480, 8), (960, 4)):
+        for block in range(count):
+            width = outputs if block else outputs - inputs
+            inside, groups = width // 4, 1 if inputs == 24 else 3
+            body = nn.Sequential(
+                unit(inputs, inside, 1, groups=groups), Deal(groups),
+                unit(inside, inside, 3, 1 if block else 2, groups=inside),
+                unit(inside, width, 1, groups=3, act=None),
+            )
+            plain = Sum(body, nn.Identity(), after=nn.ReLU(inplace=True)) if block else None
+            layers.append(plain or Beside(body))
+            inputs = outputs
+    return nn.Sequential(*layers, *end(960, classes))
+
+
 def shufflev2(classes):
     layers, inputs = [unit(3, 24, 1)], 24
     for width, count in ((116, 4), (232, 8), (464, 4)):
@@ -235,6 +276,7 @@ NETWORKS: dict[str, Callable[[int], nn.Module]] = {
     "preresnet20": lambda classes: preresnet(3, classes),
     "vgg8": vgg8,
     "mobilenetv2": mobilenetv2,
+    "shufflev1": shufflev1,
     "shufflev2": shufflev2,
     "pyramidnet29_a48": lambda classes: pyramidnet(3, 48, classes),
     "efficientnet_b0": efficientnet_b0,

@@ -38,7 +38,7 @@ from kdaug_jax.models.layers import FULL
 from kdaug_jax.models.model import Model
 from kdaug_jax.models.variables import flatten, unflatten
 from kdaug_jax.models.weights import to_torch
-from kdaug_jax.runtime import model_card, workdir
+from kdaug_jax.runtime import model_card, platform, workdir
 from kdaug_jax.runtime.console import table as aligned
 from kdaug_jax.runtime.digest import sha256_file
 
@@ -137,7 +137,8 @@ def _serialise(function: Callable[..., Any], size: tuple[int, int], dtype: Any) 
     limit = jax.config.jax_traceback_in_locations_limit
     jax.config.update("jax_traceback_in_locations_limit", 0)
     try:
-        return export.export(jax.jit(function), platforms=PLATFORMS)(image).serialize()
+        with platform.several(PLATFORMS):
+            return export.export(jax.jit(function), platforms=PLATFORMS)(image).serialize()
     except jax.errors.InconclusiveDimensionOperation as error:
         raise ConfigError(
             "eval.view", f"needs to know how many images there are ({str(error).splitlines()[0]})",

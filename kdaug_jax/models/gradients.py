@@ -11,31 +11,18 @@ import contextlib
 import contextvars
 from collections.abc import Iterator
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax import lax
 
 from kdaug_jax.models.batchnorm import over_last_axis
+from kdaug_jax.models.convolutions import apply, plain
+from kdaug_jax.models.convolutions.choice import Convolution
+from kdaug_jax.models.convolutions.plain import narrowed
 from kdaug_jax.runtime.platform import target_platform
 
 _TYPE: contextvars.ContextVar[str] = contextvars.ContextVar("reduced_in", default="")
-_DIMENSIONS = ("NHWC", "HWIO", "NHWC")
-
-
-class Convolution(NamedTuple):
-    """Settings of a convolution.
-
-    Attributes:
-      stride: step in both directions.
-      padding: pixels before and after, of rows and of columns.
-      groups: number of groups of channels.
-    """
-
-    stride: int
-    padding: tuple[tuple[int, int], tuple[int, int]]
-    groups: int
 
 
 @contextlib.contextmanager
@@ -77,7 +64,7 @@ def convolve(x: jax.Array, kernel: jax.Array, settings: Convolution) -> jax.Arra
     """
     made_in = gradient_type(x.dtype)
     if made_in == x.dtype:
-        return _convolve(x, kernel.astype(x.dtype), settings)
+        return apply.convolve(x, kernel.astype(x.dtype), settings)
     return _convolve_apart(x, kernel, settings, made_in)
 
 
@@ -97,16 +84,9 @@ def add_bias(y: jax.Array, bias: jax.Array) -> jax.Array:
     return _add_apart(y, bias, made_in)
 
 
-def _convolve(x: jax.Array, kernel: jax.Array, settings: Convolution) -> jax.Array:
-    return lax.conv_general_dilated(
-        x, kernel, window_strides=(settings.stride,) * 2, padding=settings.padding,
-        dimension_numbers=_DIMENSIONS, feature_group_count=settings.groups,
-    )
-
-
 @partial(jax.custom_vjp, nondiff_argnums=(2, 3))
 def _convolve_apart(x, kernel, settings: Convolution, made_in):
-    return _convolve(x, kernel.astype(x.dtype), settings)
+    return plain.convolve(x, kernel.astype(x.dtype), settings)
 
 
 def _convolve_forward(x, kernel, settings, made_in):
@@ -116,43 +96,12 @@ def _convolve_forward(x, kernel, settings, made_in):
 def _convolve_backward(settings, made_in, saved, cotangent):
     x, kernel = saved
     half = kernel.astype(x.dtype)
-    (by_x,) = jax.vjp(lambda x: _convolve(x, half, settings), x)[1](cotangent)
-    by_kernel = kernel_gradient(x, cotangent, kernel.shape[:2], settings, made_in)
+    by_x = plain.image_gradient(cotangent, half, x.shape, settings)
+    by_kernel = plain.kernel_gradient(x, cotangent, kernel.shape[:2], settings, made_in)
     return by_x, by_kernel.astype(kernel.dtype)
 
 
 _convolve_apart.defvjp(_convolve_forward, _convolve_backward)
-
-
-def kernel_gradient(
-    x: jax.Array, cotangent: jax.Array, sides: tuple[int, int], settings: Convolution, made_in: Any
-) -> jax.Array:
-    """Returns the gradient of a convolution by its kernel: a convolution that sums over examples.
-
-    Args:
-      x: `[B,H,W,C_in]`.
-      cotangent: `[B,H',W',C_out]`, of its result.
-      sides: height and width of the kernel.
-      settings: of the convolution.
-      made_in: dtype of the result; factors of more bits are rounded to it.
-
-    Returns:
-      `made_in[k,k,C_in/groups,C_out]`.
-    """
-    padding = []
-    for axis, (before, _) in enumerate(settings.padding):
-        reached = (cotangent.shape[1 + axis] - 1) * settings.stride + sides[axis]
-        padding.append((before, reached - x.shape[1 + axis] - before))
-    return lax.conv_general_dilated(
-        _narrowed(x, made_in), _narrowed(cotangent, made_in), window_strides=(1, 1),
-        padding=padding, rhs_dilation=(settings.stride,) * 2,
-        dimension_numbers=("CHWN", "IHWO", "HWNC"), batch_group_count=settings.groups,
-        preferred_element_type=made_in,
-    )
-
-
-def _narrowed(array: jax.Array, dtype: Any) -> jax.Array:
-    return array.astype(dtype) if array.dtype.itemsize > jnp.dtype(dtype).itemsize else array
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2,))
@@ -167,7 +116,7 @@ def _multiply_forward(x, kernel, made_in):
 def _multiply_backward(made_in, saved, cotangent):
     x, kernel = saved
     by_kernel = jnp.matmul(
-        _narrowed(x, made_in).T, _narrowed(cotangent, made_in), preferred_element_type=made_in
+        narrowed(x, made_in).T, narrowed(cotangent, made_in), preferred_element_type=made_in
     )
     return cotangent @ kernel.astype(x.dtype).T, by_kernel.astype(kernel.dtype)
 

@@ -16,7 +16,8 @@ from jax import lax
 
 from kdaug_jax.errors import ConfigError
 from kdaug_jax.models.batchnorm import BatchNorm, Initializer
-from kdaug_jax.models.gradients import Convolution, add_bias, convolve, multiply
+from kdaug_jax.models.convolutions.choice import Convolution
+from kdaug_jax.models.gradients import add_bias, convolve, multiply
 from kdaug_jax.models.quantize import quantize_activation, quantize_weight
 
 # Bits that mean full precision.

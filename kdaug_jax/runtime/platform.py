@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import contextvars
+from collections.abc import Iterator
+
 import jax
+
+_SEVERAL: contextvars.ContextVar[tuple[str, ...]] = contextvars.ContextVar("several", default=())
 
 
 def platform_of(array: jax.Array) -> str:
@@ -19,6 +25,25 @@ def target_platform() -> str:
     device = jax.sharding.get_abstract_mesh().abstract_device
     platform = jax.default_backend() if device is None else device.platform
     return _common(platform)
+
+
+@contextlib.contextmanager
+def several(platforms: tuple[str, ...]) -> Iterator[None]:
+    """Says that what is traced inside is one program for several platforms, as `jax.export` makes.
+
+    Args:
+      platforms: as JAX calls them, such as "cpu", "cuda" and "tpu".
+    """
+    token = _SEVERAL.set(tuple(dict.fromkeys(map(_common, platforms))))
+    try:
+        yield
+    finally:
+        _SEVERAL.reset(token)
+
+
+def target_platforms() -> tuple[str, ...]:
+    """Returns the platforms of the program that is traced: those of `several`, else of its mesh."""
+    return _SEVERAL.get() or (target_platform(),)
 
 
 def requested_platforms() -> str:

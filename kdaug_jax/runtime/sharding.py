@@ -19,6 +19,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from kdaug_jax.errors import ConfigError
 from kdaug_jax.per_device import DATA, MODEL, shared_axes
+from kdaug_jax.runtime.memory import pool_memory
 
 HOST = "host"  # the axis of programs that run on the hosts, see `host_mesh`
 # As many independent collectives may wait at once.
@@ -28,18 +29,23 @@ THREADS_A_DEVICE = 8
 def use_host_cores(
     batch_size: int, replica_batch_size: int = 0, parts: int = 1, group: int = 1
 ) -> None:
-    """Makes JAX see one CPU device a core, before it has started its backend.
+    """Makes JAX see one CPU device a core, before it has started its backend, and keep memory.
 
     XLA runs narrow convolutions on one thread, so sharding the batch over virtual devices is
     faster on a CPU, and exercises the path that accelerators take. No effect on accelerators, if
-    `XLA_FLAGS` sets the number already, or once JAX has started.
+    `XLA_FLAGS` sets the number already, or once JAX has started. What is kept is memory that XLA
+    has freed, see `memory.pool_memory`.
 
     Args:
       batch_size: the number of devices is the largest up to the number of cores that divides it.
       replica_batch_size: see `train.replica_batch_size`; groups do not straddle devices.
       parts: micro-batches a step, each shared by all devices.
       group: `mesh.model`, which divides the number of devices where that is possible.
+
+    Raises:
+      ConfigError: `KDAUG_POOL_MEMORY` has an unknown value.
     """
+    pool_memory()
     given = re.search(
         r"xla_force_host_platform_device_count=(\d+)", os.environ.get("XLA_FLAGS", "")
     )

@@ -9,8 +9,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from kdaug_jax import models
+from kdaug_jax.models.convolutions.apply import VARIABLE
 from kdaug_jax.models.variables import flatten, mismatches
 from kdaug_jax.models.weights import rename
 from kdaug_jax.types import Outputs
@@ -47,9 +49,11 @@ def trace(name: str, num_classes: int = 10, size: int = 0, **options: Any) -> Tr
     side = size or model.native_size
     variables = shapes(model, side)
     image = jax.ShapeDtypeStruct((1, side, side, 3), jnp.uint8)
-    jaxpr, (outputs, _) = jax.make_jaxpr(
-        lambda v, x: model.apply(v, x, train=False), return_shape=True
-    )(variables, image)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(VARIABLE, "plain")  # the forms of a CPU multiply in other places
+        jaxpr, (outputs, _) = jax.make_jaxpr(
+            lambda v, x: model.apply(v, x, train=False), return_shape=True
+        )(variables, image)
     return Traced(model, variables, jaxpr.jaxpr, outputs)
 
 

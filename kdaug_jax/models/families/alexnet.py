@@ -24,6 +24,7 @@ from kdaug_jax.models.layers import (
     scaled,
     torch_uniform,
 )
+from kdaug_jax.models.pooling import max_pool
 from kdaug_jax.types import Outputs
 
 
@@ -144,8 +145,8 @@ class AlexNet(nn.Module):
             )
             x = nn.relu(convolve(x))
             if place < 2:
-                x = nn.max_pool(x, (form.pool, form.pool), (2, 2))
-        x = nn.max_pool(x, (3, 3), (2, 2))
+                x = max_pool(x, form.pool, 2)
+        x = max_pool(x, 3, 2)
         features = {form.feature: x}
         if form.feature == "features":
             x = average_to(x, _ADAPTED)

@@ -13,9 +13,9 @@ from typing import Any, NamedTuple
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jax import lax
 
 from kdaug_jax.errors import ConfigError, suggest
+from kdaug_jax.models.convolutions.apply import keep_results
 from kdaug_jax.models.layers import (
     Initializer,
     Kit,
@@ -78,7 +78,7 @@ _EPSILON = {"tf": 1e-3, "timm": 1e-5, "torchvision": 1e-3}
 # What a block keeps for the backward pass; everything else in it is computed again.
 _REMAT = {
     "none": None,
-    "convolutions": lambda primitive, *_, **__: primitive is lax.conv_general_dilated_p,
+    "convolutions": keep_results,
     "blocks": lambda *_, **__: False,
 }
 

@@ -29,6 +29,7 @@ from kdaug_jax.models.layers import (
     scaled,
     torch_uniform,
 )
+from kdaug_jax.models.pooling import max_pool
 from kdaug_jax.types import Outputs
 
 _WIDTHS = (64, 128, 256, 512)
@@ -162,7 +163,7 @@ class FourStageResNet(nn.Module):
         x = nn.relu(kit.norm("bn1")(x, *mode))
         features = {"stem": x} if form.large_stem else {}
         if form.large_stem:
-            x = nn.max_pool(x, (3, 3), (2, 2), ((1, 1), (1, 1)))
+            x = max_pool(x, 3, 2, padding=1)
         features[form.features[0]] = x
         block_of = BasicBlock
         if self.bottleneck:

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from kdaug_jax.models.layers import Conv, Linear, Mode, channels_first, torch_uniform
+from kdaug_jax.models.pooling import max_pool
 from kdaug_jax.types import Outputs
 
 NAMES = ("lenet_vrm",)
@@ -69,7 +70,7 @@ class LeNet(nn.Module):
                 name=name,
             )
             features[name] = convolve(x)
-            x = nn.max_pool(nn.relu(features[name]), (2, 2), (2, 2))
+            x = max_pool(nn.relu(features[name]), 2, 2)
         x = channels_first(x)
         x = nn.relu(Linear(120, self.dtype, name="fc1")(x))
         x = nn.relu(Linear(84, self.dtype, name="fc2")(x))

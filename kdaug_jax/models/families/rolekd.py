@@ -26,6 +26,7 @@ from kdaug_jax.models.layers import (
     scaled,
     zeros,
 )
+from kdaug_jax.models.pooling import max_pool
 from kdaug_jax.types import Outputs
 
 NAMES = ("rolekd_resnet18", "rolekd_alexnet")
@@ -193,7 +194,7 @@ class QuantAlexNet(nn.Module):
             return kit.quantize(activate(f"bn{number}", x))
 
         def pool(x):
-            return nn.max_pool(x, (2, 2), (2, 2))
+            return max_pool(x, 2, 2)
 
         x = pool(convolve(0, x, 64, 11, padding=5, bits=FULL))
         x = features["feat0"] = pool(convolve(1, x, 192, 5))

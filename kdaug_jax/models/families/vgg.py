@@ -13,6 +13,7 @@ import flax.linen as nn
 import jax
 
 from kdaug_jax.models.layers import Kit, Linear, Mode, global_average, make_kit, zeros
+from kdaug_jax.models.pooling import max_pool
 from kdaug_jax.types import Outputs
 
 _WIDTHS = (64, 128, 256, 512, 512)
@@ -78,7 +79,7 @@ class VGG(nn.Module):
         pooled_before = (1, 2, 3, 4) if x.shape[1] == 64 else (1, 2, 3)
         for block, (width, count) in enumerate(zip(_WIDTHS, self.blocks, strict=True)):
             if block in pooled_before:
-                x = nn.max_pool(x, (2, 2), (2, 2))
+                x = max_pool(x, 2, 2)
             for number in range(count):
                 # Convolution, BatchNorm and ReLU count as three layers in PyTorch's names.
                 layer = kit.conv(
