@@ -12,7 +12,7 @@ import pytest
 
 import main
 from kdaug_jax.errors import CheckpointError
-from kdaug_jax.runtime import checkpoint, manifest, workdir
+from kdaug_jax.runtime import checkpoint, events, manifest, workdir
 from kdaug_jax.training import loop
 from tests.bad_input.helpers import TEACHER, TWICE, fresh, one_line, results
 from tests.conftest import tiny_config
@@ -54,16 +54,17 @@ def full_at(call, function):
         (checkpoint.ocp.training.Checkpointer, "save", 2, [5], "step 10 could not be saved"),
         (workdir, "write_json", 1, [], "cannot be written (No space left on device); make room"),
         (loop.Writer, "row", 5, [5], "cannot be written (No space left on device); make room"),
-        ("tensorboardX.record_writer", "open_file", 0, [], "cannot be written (No space left on"),
+        (events, "Appended", 0, [], "cannot be written (No space left on device); make room"),
     ],
 )
 def test_a_full_disk(tiny, tmp_path, capsys, monkeypatch, owner, name, call, whole, message):
-    if owner == "tensorboardX.record_writer":
+    if owner is events:
         # A device that really is full: the system's own error, as late as it comes.
-        monkeypatch.setattr(f"{owner}.{name}", lambda path: open("/dev/full", "wb"))
+        opened = events.Appended
+        monkeypatch.setattr(events, name, lambda path: opened("/dev/full"))
     else:
         monkeypatch.setattr(owner, name, full_at(call, getattr(owner, name)))
-    assert tiny(TWICE) == 4
+    assert tiny({"checkpoint": {**TWICE["checkpoint"], "retry_minutes": 0.0}}) == 4
     assert message in one_line(capsys.readouterr().err)
     saved = tmp_path / "w" / "checkpoints"
     steps = manifest.steps(saved)

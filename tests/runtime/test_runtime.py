@@ -13,8 +13,9 @@ import pytest
 import kdaug_jax
 from kdaug_jax.errors import CheckpointError, ConfigError, UserError, suggest
 from kdaug_jax.runtime import checkpoint, manifest, model_card, sharding, workdir
+from kdaug_jax.runtime.events import held
 from kdaug_jax.runtime.goodput import Goodput
-from kdaug_jax.runtime.writer import Writer, _held, read_rows
+from kdaug_jax.runtime.writer import Writer, read_rows
 
 
 def arrays(value):
@@ -289,8 +290,8 @@ def points_of_whole(folder):
     """Like `points`, of files that may end in half a record."""
     from tensorboardX.proto import event_pb2
 
-    held = _held(folder, event_pb2)
-    return {(step, tag): 0.5 if tag == "optim/lr" else float(step) for step, tag in held}
+    whole = held(folder, event_pb2)
+    return {(step, tag): 0.5 if tag == "optim/lr" else float(step) for step, tag in whole}
 
 
 def test_a_failing_write_leaves_no_part(tmp_path, monkeypatch):
