@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import kdaug_jax
-from kdaug_jax.errors import CheckpointError, ConfigError
+from kdaug_jax.errors import CheckpointError, ConfigError, UserError
 from kdaug_jax.files import explained
 from kdaug_jax.runtime import checkpoint, digest, workdir
 
@@ -117,6 +117,15 @@ def made_whole(directory: Path, *, replace: str = "") -> Iterator[Path]:
             if directory.exists():
                 directory.rename(old)
             partial.rename(directory)
+        except UserError as error:
+            raise type(error)(*(
+                text.replace(str(partial), str(directory))
+                for text in (error.where, error.what, error.remedy)
+            )) from None
+        except OSError as error:
+            if error.filename is not None:
+                error.filename = os.fsdecode(error.filename).replace(str(partial), str(directory))
+            raise
         finally:
             _mend(directory)
 

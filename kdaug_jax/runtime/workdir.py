@@ -49,10 +49,12 @@ NETWORK = (
     "nfs4", "ocfs2", "orangefs", "smb3", "smbfs", "virtiofs", "wekafs",
 )
 # Folders and files that a run writes into its directory.
-FOLDERS = ("checkpoints", "tensorboard")
+FOLDERS = ("checkpoints", "tensorboard", "evaluations", "export")
 WRITTEN = ("classes.json", "config.json", "environment.json", "metrics.jsonl", "results.json",
            "results.npz", MARK)
 PARTIAL = ".partial"
+# Separates a directory from the state of its run that is meant, see `experiment.frozen.places`.
+CHOICE = "@"
 # Of a lock's content that are read; it holds a host and a process.
 LOCK_BYTES = 4096
 FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -112,6 +114,18 @@ def read_json(path: Path) -> Any:
         reason = error.strerror if isinstance(error, OSError) else error
         what = f"cannot be read as JSON ({reason})"
         raise ConfigError(str(path), what, "restore it from a copy, or delete it") from None
+
+
+def require_folder(path: Path) -> None:
+    """Validates that a folder lies at a path, or that one can be made there.
+
+    Raises:
+      ConfigError: it is something else, or lies below something else.
+    """
+    there = next(part for part in (path, *path.parents) if os.path.lexists(part))
+    if not there.is_dir():
+        what = "is a link that leads nowhere" if not there.exists() else "is no folder"
+        raise ConfigError(str(there), what, "move it away, or name another folder")
 
 
 def make(workdir: str | os.PathLike[str]) -> Path:
@@ -636,9 +650,16 @@ def read_run(directory: str | Path) -> tuple[Path, dict[str, Any]]:
       ConfigError: there is no run.
     """
     path = place("--workdir", directory)
+    if os.path.lexists(path):
+        require_folder(path)
     stored = read_record(path)
     if stored is None:
-        raise ConfigError("--workdir", f"{path} holds no run", "train it first")
+        alone = path.with_name(path.name.partition(CHOICE)[0])
+        raise ConfigError(
+            "--workdir", f"{path} holds no run",
+            f"name its folder alone, {alone}, whose newest checkpoint is taken"
+            if CHOICE in path.name else "train it first",
+        )
     return path, stored
 
 
