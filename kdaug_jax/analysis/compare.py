@@ -24,7 +24,7 @@ from kdaug_jax.experiment.frozen.places import WORKDIR
 from kdaug_jax.experiment.members import members as members_of
 from kdaug_jax.runtime import commands, workdir
 from kdaug_jax.runtime.console import table, write_lines
-from kdaug_jax.runtime.workdir import read_fields, read_results
+from kdaug_jax.runtime.records import read_fields, read_results
 
 # Of the last split that all runs have.
 DEFAULT_METRICS = ("accuracy", "nll")

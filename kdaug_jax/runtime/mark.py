@@ -19,7 +19,7 @@ import numpy as np
 
 from kdaug_jax.errors import CheckpointError, ConfigError
 from kdaug_jax.files import open_file, parse_json, refusals, unlike_file
-from kdaug_jax.runtime import workdir
+from kdaug_jax.runtime import records, workdir
 from kdaug_jax.runtime.digest import sealed, sha256_file, unsealed
 from kdaug_jax.runtime.processes import on_first
 from kdaug_jax.runtime.workdir import CHOICE, MARK, OTHER, RESULTS, read_json, write_json
@@ -193,14 +193,14 @@ def _holds(path: Path) -> bool:
 
 def _of_older_version(path: Path) -> bool:
     """Returns whether the directory has the record of a run that was not marked."""
-    return workdir.read_record(path) is not None and "id" not in read_json(path / "config.json")
+    return records.read_record(path) is not None and "id" not in read_json(path / "config.json")
 
 
 def _check_id(file: Path, mark: dict[str, Any]) -> None:
     if file.name in RESULTS:
         if file.name == RESULTS[0]:
-            workdir.read_results(file.parent)  # one that is damaged is told as such
-        workdir.require_written(file.parent, file.name)
+            records.read_results(file.parent)  # one that is damaged is told as such
+        records.require_written(file.parent, file.name)
         return
     if file.name == METRICS:
         require_rows(file.parent)

@@ -19,7 +19,7 @@ from typing import Any
 import kdaug_jax
 from kdaug_jax.errors import CheckpointError, ConfigError, UserError
 from kdaug_jax.files import explained
-from kdaug_jax.runtime import checkpoint, digest, workdir
+from kdaug_jax.runtime import checkpoint, digest, records, workdir
 
 CARD = "card.json"
 # Ends of the names of what a directory is made from, and of what it replaces meanwhile.
@@ -210,7 +210,7 @@ def read(path: Path) -> ModelCard | None:
         return None
     if isinstance(stored, dict):
         again = "import the weights again" if path.name == CARD else "export it again"
-        workdir.require_version(path, stored.pop("version", workdir.FIRST_VERSION), again)
+        records.require_version(path, stored.pop("version", records.FIRST_VERSION), again)
     return ModelCard(**checked(str(path), stored))
 
 

@@ -14,7 +14,7 @@ import numpy as np
 from kdaug_jax.errors import Preempted
 from kdaug_jax.evaluation.run import Results
 from kdaug_jax.evaluation.sets import SETS, evaluate_use
-from kdaug_jax.runtime import manifest, mark, sharding, signals, workdir
+from kdaug_jax.runtime import lock, manifest, mark, records, sharding, signals
 from kdaug_jax.runtime.checkpoint import Checkpoints
 from kdaug_jax.runtime.console import Console
 from kdaug_jax.runtime.goodput import Goodput
@@ -60,7 +60,7 @@ def train(
     console = Console(stream)
     with contextlib.ExitStack() as stack:
         directory = stack.enter_context(mark.made(directory))
-        stack.enter_context(workdir.locked(directory))
+        stack.enter_context(lock.locked(directory))
         preemption, run = stack.enter_context(signals.Preemption()), None
         try:
             preemption.check()
@@ -78,7 +78,7 @@ def train(
             preemption.defer()
             run = _Run(setup, states, notes, checkpoints, writer, console, time, preemption.check)
             run.go()
-            stored = workdir.read_results(directory)
+            stored = records.read_results(directory)
             results = stored if run.resumed_finished and stored else run.finish()
         except signals.Stop:
             raise _left(directory, run) from None

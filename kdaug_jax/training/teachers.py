@@ -10,7 +10,7 @@ from kdaug_jax.data.options import no_bar
 from kdaug_jax.errors import ConfigError
 from kdaug_jax.experiment import config as configs
 from kdaug_jax.experiment.frozen.inputs import load_input
-from kdaug_jax.runtime import mark, processes, sharding, workdir
+from kdaug_jax.runtime import mark, processes, records, sharding, workdir
 from kdaug_jax.runtime.console import Console
 from kdaug_jax.training.loop import train
 from kdaug_jax.training.plan import WORKDIR, RunPlan, plan_run, teacher_config, teacher_label
@@ -112,7 +112,7 @@ def _check(
                 raise
             where = f"networks.{name}.recipe ({error.where})"
             raise ConfigError(where, error.what, error.remedy) from None
-    if beside is None and processes.on_first(lambda: workdir.read_results(root)) is None:
+    if beside is None and processes.on_first(lambda: records.read_results(root)) is None:
         workdir.require_room(root / "checkpoints", [first.state_shapes()] * len(planned.members))
 
 

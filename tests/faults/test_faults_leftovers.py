@@ -14,7 +14,7 @@ import pytest
 from jax.experimental.compilation_cache import compilation_cache
 
 from kdaug_jax.errors import ConfigError
-from kdaug_jax.runtime import compile_cache, manifest, model_card, workdir
+from kdaug_jax.runtime import compile_cache, lock, manifest, model_card
 from tests.bad_input.helpers import TWICE, one_line, results
 
 
@@ -37,13 +37,13 @@ def test_a_refused_run_leaves_no_folder(tiny, tmp_path, capsys, sections, words,
 
 def test_two_runs_never_hold_one_lock(tmp_path):
     """Although a run that is refused takes the file of the lock away with it."""
-    with pytest.raises(ConfigError, match="in use"), workdir.locked(tmp_path):
+    with pytest.raises(ConfigError, match="in use"), lock.locked(tmp_path):
         stale = open(tmp_path / "lock", "a+")  # as another process has it open
-        with workdir.locked(tmp_path):
+        with lock.locked(tmp_path):
             pass
     with stale:
         assert not (tmp_path / "lock").exists()
-        with workdir.locked(tmp_path):
+        with lock.locked(tmp_path):
             assert not os.path.samestat(os.fstat(stale.fileno()), os.stat(tmp_path / "lock"))
 
 
