@@ -32,7 +32,7 @@ def parse() -> flags.FlagValues:
     try:
         rest = values(argv)  # config_flags looks for overrides in sys.argv and nowhere else
         given = values.config and values.config.copy_and_resolve_references()
-    except Exception as error:
+    except BaseException as error:  # a config file may raise anything
         raise command_line.explain(error, argv) from error
     if given is None:
         raise command_line.no_config(argv)

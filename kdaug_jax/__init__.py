@@ -3,7 +3,14 @@
 Sub-packages are imported when they are first used: `import kdaug_jax as kd; kd.losses.kl`.
 """
 
+import sys
+
 from kdaug_jax.lazy import submodules
+
+if sys.argv[:1] == ["-m"]:  # `python -m kdaug_jax...`, before the modules of the command
+    from kdaug_jax.runtime import streams
+
+    streams.prepare()
 
 __version__ = "0.2.0"
 

@@ -96,6 +96,15 @@ def _require_file(status: os.stat_result, path: str | os.PathLike[str], kind: st
     _require_bound(status.st_size, path, kind)
 
 
+def unlike_file(path: str | os.PathLike[str]) -> str:
+    """Returns what lies at a path where something does that is no regular file; "" for a file."""
+    try:
+        mode = os.stat(path).st_mode
+    except FileNotFoundError:
+        return "is a link that leads nowhere"
+    return next((what for holds, what in _OTHERS if holds(mode)), "")
+
+
 def _require_bound(size: int, path: str | os.PathLike[str], kind: str) -> None:
     bound = BOUNDS[kind]
     if bound is not None and size > bound:

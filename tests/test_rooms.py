@@ -17,7 +17,7 @@ FLOORS = (
      "images", "per_device", "files"),
 )
 # What one room alone may import.
-OWNED = {"flax.linen": "models", "orbax": "runtime/checkpoint.py", "tensorboardX": "runtime/writer"}
+OWNED = {"flax.linen": "models", "orbax": "runtime/checkpoint.py", "tensorboardX": "runtime/events"}
 FILES = sorted((ROOT / "kdaug_jax").rglob("*.py"))
 
 

@@ -35,7 +35,8 @@ from kdaug_jax.evaluation.finished import (
 )
 from kdaug_jax.runtime import commands, workdir
 from kdaug_jax.runtime.console import table, write_lines
-from kdaug_jax.runtime.workdir import read_fields, read_results, write_whole
+from kdaug_jax.runtime.records import read_fields, read_results
+from kdaug_jax.runtime.workdir import write_whole
 
 __all__ = ["Difference", "Run", "default_metrics", "grid", "main", "paired", "read_runs", "report"]
 

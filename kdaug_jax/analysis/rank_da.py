@@ -30,7 +30,7 @@ from kdaug_jax.experiment import config as configs
 from kdaug_jax.experiment import networks, views
 from kdaug_jax.experiment.fields import defaults
 from kdaug_jax.experiment.frozen.stored import load
-from kdaug_jax.runtime import commands, compile_cache, sharding, workdir
+from kdaug_jax.runtime import commands, compile_cache, records, sharding, workdir
 from kdaug_jax.runtime.console import table, write_lines
 from kdaug_jax.types import Clock, Info
 
@@ -179,7 +179,7 @@ def _make_sums(
 def rank(options: argparse.Namespace, say: Callable[[str], None]) -> list[Ranked]:
     """Measures all views of a command line, best first."""
     directory = workdir.place("WORKDIR", options.workdir)
-    stored = workdir.read_record(directory)
+    stored = records.read_record(directory)
     if stored is None:
         raise ConfigError("WORKDIR", f"{options.workdir} holds no run", "name a trained run")
     section = stored["config"]["data"]

@@ -28,6 +28,7 @@ from kdaug_jax.experiment import config as configs
 from kdaug_jax.experiment.frozen.places import WORKDIR
 from kdaug_jax.runtime import workdir
 from kdaug_jax.runtime.digest import sealed, unsealed
+from kdaug_jax.runtime.records import read_fields, read_results
 from kdaug_jax.runtime.writer import read_rows
 
 ROW, SMOKE, STAND_IN, SCALED, VARIATION = "row", "smoke", "stand-in", "scaled", "variation"
@@ -54,7 +55,7 @@ def changes(
     """Returns where a run differs from a config in what may change its results.
 
     Args:
-      stored: the record of the run, see `runtime.workdir.read_fields`.
+      stored: the record of the run, see `runtime.records.read_fields`.
       member: of its population, "" for a plain run.
       wanted: a complete config.
 
@@ -115,11 +116,11 @@ def read_finished(directory: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     Raises:
       ConfigError: the directory holds no run, or one that has not come to its end.
     """
-    stored = workdir.read_fields(directory)
+    stored = read_fields(directory)
     if stored is None:
         raise ConfigError(str(directory), "is not the working directory of a run",
                           "name what --workdir was")
-    results = workdir.read_results(directory)
+    results = read_results(directory)
     if results is None:
         raise ConfigError(str(directory), "holds a run that has not come to its end",
                           "run its command again to go on with it")

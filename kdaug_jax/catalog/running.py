@@ -16,7 +16,7 @@ from kdaug_jax.catalog.origins import origin
 from kdaug_jax.catalog.records import changes, lines_of
 from kdaug_jax.errors import ConfigError, DataError
 from kdaug_jax.evaluation.finished import comparable
-from kdaug_jax.runtime import manifest, workdir
+from kdaug_jax.runtime import manifest, records
 from kdaug_jax.runtime.signals import ENDING
 
 
@@ -61,7 +61,7 @@ def run_jobs(
 
 def state_of(directory: Path) -> str:
     """Returns "finished", "stopped at step N" or "not run" of a working directory."""
-    if workdir.read_results(directory) is not None:
+    if records.read_results(directory) is not None:
         return "finished"
     steps = manifest.steps(directory / "checkpoints")
     return f"stopped at step {steps[0]:,}" if steps else "not run"
@@ -73,7 +73,7 @@ def require_same_config(job: Job, main: Path) -> None:
     Raises:
       ConfigError: it is of another one, which is told by its differences.
     """
-    stored = workdir.read_fields(job.directory)
+    stored = records.read_fields(job.directory)
     if stored is None:
         return
     wanted = wanted_config(job, main)

@@ -16,7 +16,7 @@ from kdaug_jax.experiment import views
 from kdaug_jax.experiment.frozen.places import CHOICE, place_of
 from kdaug_jax.experiment.frozen.standalone import load_one
 from kdaug_jax.experiment.named_files import named_files
-from kdaug_jax.runtime import workdir
+from kdaug_jax.runtime import records
 from kdaug_jax.runtime.console import Console
 
 EXPORT = "export"
@@ -44,11 +44,11 @@ def export_run(
     """
     console = Console(stream)
     place = place_of(str(directory), where="--workdir")
-    directory, stored = workdir.read_run(place.path)
-    names = workdir.class_names(directory, stored)
+    directory, stored = records.read_run(place.path)
+    names = records.class_names(directory, stored)
     files = named_files(stored["config"])
     require_recorded(stored, names, files, verify_data, console.say, console.progress)
-    results = workdir.read_results(directory) or {}
+    results = records.read_results(directory) or {}
     view, crop, size, dtype = stored["config"]["eval"]["view"], "", None, np.uint8
     if stored["data"].get("mixed"):  # files of any size are then cropped before the function
         leading, crop, view = views.split_leading(view, "eval.view")

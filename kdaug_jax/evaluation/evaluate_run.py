@@ -45,7 +45,7 @@ from kdaug_jax.experiment.frozen.stored import build_recorded, load
 from kdaug_jax.experiment.members import hparams, members
 from kdaug_jax.experiment.named_files import named_files
 from kdaug_jax.experiment.phases import resolve_phases
-from kdaug_jax.runtime import checkpoint, sharding, signals, weight_cuts, workdir
+from kdaug_jax.runtime import checkpoint, records, sharding, signals, weight_cuts, workdir
 from kdaug_jax.runtime.console import Console
 from kdaug_jax.types import Info
 
@@ -88,9 +88,9 @@ def evaluate_run(
       UserError: there is no such run, no checkpoint that is whole, or data that changed.
     """
     console = Console(stream)
-    directory, stored = workdir.read_run(directory)
+    directory, stored = records.read_run(directory)
     full = as_recorded(configs.validate(config), directory)
-    names = workdir.class_names(directory, stored)
+    names = records.class_names(directory, stored)
     if eval_data:
         name, dataset = load_other(eval_data, full["data"], names, console.say, console.progress)
         full["eval"] = {**full["eval"], "sets": (), "human": "", "views": ()}
@@ -131,7 +131,7 @@ def evaluate_run(
         _refuse_changes(stored, full, dataset, info, set_data, verify_data, console)
     sets = build_sets(config, evaluator, set_data)
     results, arrays = {}, {}
-    kept_results = workdir.read_results(directory) or {}
+    kept_results = records.read_results(directory) or {}
     held = {**stored, "frozen": {}} if allow_config_change else stored
     for number, member in enumerate(_stored_order(stored, directory)):
         if fault := kept_results.get(member, {}).get("failed"):
@@ -180,7 +180,7 @@ def as_recorded(full: Mapping[str, Any], directory: str | Path) -> dict[str, Any
     Raises:
       ConfigError: there is no such run.
     """
-    then = workdir.read_run(directory)[1]["config"]
+    then = records.read_run(directory)[1]["config"]
     batch = {name: then["data"][name] for name in ("batch_size", "seed")}
     return {
         **full, "data": {**full["data"], **batch}, "train": {**full["train"], **then["train"]},

@@ -30,7 +30,7 @@ def settings_of(stored: Mapping[str, Any], member: str) -> dict[str, Any]:
     """Returns the flat config of a member of a run: that of the run, with the member's numbers.
 
     Args:
-      stored: the record of the run, see `runtime.workdir.read_fields`.
+      stored: the record of the run, see `runtime.records.read_fields`.
       member: its name, "" for a plain run.
     """
     config = flatten(_with_automatic_teachers(stored["config"]))

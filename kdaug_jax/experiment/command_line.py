@@ -12,7 +12,7 @@ from absl import flags
 from kdaug_jax.errors import ConfigError, UserError
 from kdaug_jax.experiment.config import MODES, plain, set_path
 from kdaug_jax.files import reason, require_file
-from kdaug_jax.runtime import processes
+from kdaug_jax.runtime import processes, signals
 
 REMEDY = "see --print_config for the fields"
 
@@ -63,11 +63,11 @@ def no_config(argv: Sequence[str]) -> ConfigError:
     return ConfigError(str(file), "get_config() returned None", "return the ConfigDict")
 
 
-def explain(error: Exception, argv: Sequence[str]) -> UserError:
+def explain(error: BaseException, argv: Sequence[str]) -> BaseException:
     """Returns the error to show for one that was raised while the command line was read.
 
     A config file is a program of the user's and may fail in any way. A `ConfigError`, such as that
-    of a name which cannot be resolved, is returned as it is.
+    of a name which cannot be resolved, is returned as it is, and so is what ends a process.
 
     Args:
       error: the exception.
@@ -76,7 +76,7 @@ def explain(error: Exception, argv: Sequence[str]) -> UserError:
     Returns:
       An error that names the file and line, the override or the flag.
     """
-    if isinstance(error, UserError):
+    if isinstance(error, UserError | KeyboardInterrupt | SystemExit | signals.Stop):
         return error
     file, _, arg = _config_word(argv).partition(":")
     within: BaseException | None = error

@@ -13,7 +13,6 @@ import shutil
 import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from time import monotonic
 from typing import Any
 
 import jax
@@ -25,6 +24,7 @@ from kdaug_jax.files import read_json
 from kdaug_jax.runtime import manifest, processes
 from kdaug_jax.runtime.orbax_logging import silence_orbax
 from kdaug_jax.runtime.platform import platform_of
+from kdaug_jax.runtime.retries import Retries
 from kdaug_jax.runtime.workdir import DISK, FULL, require_in_place, write_whole, writing
 
 STATE = "state"
@@ -75,8 +75,10 @@ class Checkpoints:
         self.directory = directory
         self._say, self._saved = say, saved
         self._failure: CheckpointError | None = None
-        self._failing_since: float | None = None
-        self._retry_seconds = 60.0 * retry_minutes if jax.process_count() == 1 else 0.0
+        self._retries = Retries(
+            say, retry_minutes if jax.process_count() == 1 else 0.0,
+            "saving is tried again with each row of the log",
+        )
         self._broken = False
         self._thread: threading.Thread | None = None
         processes.on_first(lambda: manifest.clear_unfinished(directory))
@@ -129,7 +131,8 @@ class Checkpoints:
                     raise
 
     def save(
-        self, step: int, state: Any, metrics: Mapping[str, float], notes: Mapping[str, Any]
+        self, step: int, state: Any, metrics: Mapping[str, float], notes: Mapping[str, Any],
+        before: Callable[[], None] = lambda: None,
     ) -> None:
         """Saves a state; returns as soon as it is copied from the devices.
 
@@ -139,6 +142,7 @@ class Checkpoints:
           metrics: values by name, for choosing the best checkpoint and the last that evaluated to
             finite numbers, see `FINITE`; both are kept.
           notes: JSON values stored beside it.
+          before: called ahead of the write, in its thread.
 
         Raises:
           CheckpointError: saves have failed for too long, see `failing`, or the directory was
@@ -152,7 +156,7 @@ class Checkpoints:
         write = self._prepared(
             step, state, metrics=self._chosen(metrics) or None, custom_metadata=dict(notes)
         )
-        self._thread = threading.Thread(target=self._write, args=(step, write))
+        self._thread = threading.Thread(target=self._write, args=(step, before, write))
         self._thread.start()
 
     def _chosen(self, metrics: Mapping[str, float]) -> dict[str, float]:
@@ -213,8 +217,11 @@ class Checkpoints:
         self._checkpointer = self._opened()
         self._broken = False
 
-    def _write(self, step: int, write: Callable[[], Any]) -> None:
+    def _write(
+        self, step: int, before: Callable[[], None], write: Callable[[], Any]
+    ) -> None:
         try:
+            before()
             write()
             if jax.process_index() == 0:
                 manifest.write(self.directory / str(step))
@@ -251,20 +258,11 @@ class Checkpoints:
         """
         if self._thread is None or not self._thread.is_alive():
             self._join()
-            if self._failure is None and self._failing_since is not None:
-                self._failing_since = None
-                self._say(f"step {self.latest} is saved: saving works again")
-            elif self._failure is not None and self._failing_since is None:
-                self._failing_since = monotonic()
-                if self._retry_seconds:
-                    self._say(
-                        f"warning: {self._failure.where}: {self._failure.what}; the run goes on, "
-                        "and saving is tried again with each row of the log, for "
-                        f"{self._retry_seconds / 60:g} minutes at most"
-                    )
-            if self._failure and monotonic() - self._failing_since >= self._retry_seconds:
+            if self._failure is None:
+                self._retries.worked(f"step {self.latest} is saved: saving works again")
+            elif self._retries.failed(self._failure):
                 self.wait()
-        return self._failing_since is not None
+        return self._retries.failing
 
     def wait(self, quiet: bool = False) -> None:
         """Waits until the last save is on disk and verified.
@@ -276,7 +274,7 @@ class Checkpoints:
           CheckpointError: the save failed.
         """
         self._join()
-        failure, self._failure, self._failing_since = self._failure, None, None
+        failure, self._failure = self._failure, None
         if failure is not None and quiet:
             self._say(f"error: {failure}")
         elif failure is not None:

@@ -32,6 +32,7 @@ def run(main: Callable[[], int]) -> NoReturn:
     try:
         with files.refusals(), signals.handled():
             status = main()
+        streams.ignore_signals()
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         status = error.exit_code

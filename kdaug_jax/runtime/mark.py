@@ -8,6 +8,7 @@ the digests.
 from __future__ import annotations
 
 import contextlib
+import os
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -17,11 +18,11 @@ import jax
 import numpy as np
 
 from kdaug_jax.errors import CheckpointError, ConfigError
-from kdaug_jax.files import open_file, parse_json, refusals
-from kdaug_jax.runtime import workdir
+from kdaug_jax.files import open_file, parse_json, refusals, unlike_file
+from kdaug_jax.runtime import records, workdir
 from kdaug_jax.runtime.digest import sealed, sha256_file, unsealed
 from kdaug_jax.runtime.processes import on_first
-from kdaug_jax.runtime.workdir import MARK, OTHER, RESULTS, read_json, write_json
+from kdaug_jax.runtime.workdir import CHOICE, MARK, OTHER, RESULTS, read_json, write_json
 from kdaug_jax.runtime.writer import (
     METRICS,
     read_rows,
@@ -45,8 +46,21 @@ def make(directory: str | Path) -> Path:
       Its absolute path.
     """
     path = workdir.place("--workdir", directory)
+    _require_name(path)
     check(path)
     return workdir.make(path)
+
+
+def _require_name(path: Path) -> None:
+    """Validates that a directory which is to be made is not named like a state of a run."""
+    for part in (path, *path.parents):
+        if CHOICE in part.name and not part.exists():
+            alone = part.with_name(part.name.partition(CHOICE)[0])
+            raise ConfigError(
+                "--workdir", f"{part} names a state of a run, not a folder to write to",
+                f"name the folder alone, {alone}; a teacher is named "
+                f"networks.teacher.checkpoint={part}",
+            )
 
 
 @contextlib.contextmanager
@@ -72,8 +86,11 @@ def check(path: Path) -> None:
         older version, or they carry another id.
       CheckpointError: the checkpoints that the run had are gone.
     """
+    workdir.require_folder(path)
     mark = read(path)
     present = [name for name in NAMES if _holds(path / name)]
+    for name in present:
+        _require_kind(path / name)
     if mark is not None:
         for name in present:
             _check_id(path / name, mark)
@@ -159,21 +176,31 @@ def write_results(
             _write(path, {**mark, "files": digests})
 
 
+def _require_kind(path: Path) -> None:
+    """Validates that a name which a run writes is a file, or a folder."""
+    if path.name in workdir.FOLDERS:
+        workdir.require_folder(path)
+    elif what := unlike_file(path):
+        raise ConfigError(str(path), what, "delete it, or name another --workdir")
+
+
 def _holds(path: Path) -> bool:
     """Returns whether something lies at a path: a file, or a folder that is not empty."""
-    return any(path.iterdir()) if path.is_dir() else path.exists() or path.is_symlink()
+    if path.name in workdir.FOLDERS and path.is_dir():
+        return any(path.iterdir())
+    return os.path.lexists(path)
 
 
 def _of_older_version(path: Path) -> bool:
     """Returns whether the directory has the record of a run that was not marked."""
-    return workdir.read_record(path) is not None and "id" not in read_json(path / "config.json")
+    return records.read_record(path) is not None and "id" not in read_json(path / "config.json")
 
 
 def _check_id(file: Path, mark: dict[str, Any]) -> None:
     if file.name in RESULTS:
         if file.name == RESULTS[0]:
-            workdir.read_results(file.parent)  # one that is damaged is told as such
-        workdir.require_written(file.parent, file.name)
+            records.read_results(file.parent)  # one that is damaged is told as such
+        records.require_written(file.parent, file.name)
         return
     if file.name == METRICS:
         require_rows(file.parent)

@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Any
 
 import kdaug_jax
-from kdaug_jax.errors import CheckpointError, ConfigError
+from kdaug_jax.errors import CheckpointError, ConfigError, UserError
 from kdaug_jax.files import explained
-from kdaug_jax.runtime import checkpoint, digest, workdir
+from kdaug_jax.runtime import checkpoint, digest, records, workdir
 
 CARD = "card.json"
 # Ends of the names of what a directory is made from, and of what it replaces meanwhile.
@@ -117,6 +117,15 @@ def made_whole(directory: Path, *, replace: str = "") -> Iterator[Path]:
             if directory.exists():
                 directory.rename(old)
             partial.rename(directory)
+        except UserError as error:
+            raise type(error)(*(
+                text.replace(str(partial), str(directory))
+                for text in (error.where, error.what, error.remedy)
+            )) from None
+        except OSError as error:
+            if error.filename is not None:
+                error.filename = os.fsdecode(error.filename).replace(str(partial), str(directory))
+            raise
         finally:
             _mend(directory)
 
@@ -201,7 +210,7 @@ def read(path: Path) -> ModelCard | None:
         return None
     if isinstance(stored, dict):
         again = "import the weights again" if path.name == CARD else "export it again"
-        workdir.require_version(path, stored.pop("version", workdir.FIRST_VERSION), again)
+        records.require_version(path, stored.pop("version", records.FIRST_VERSION), again)
     return ModelCard(**checked(str(path), stored))
 
 

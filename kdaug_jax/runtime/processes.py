@@ -11,7 +11,6 @@ import functools
 import json
 import os
 import re
-import signal
 import sys
 import threading
 import traceback
@@ -25,7 +24,7 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from kdaug_jax import errors
 from kdaug_jax.errors import ConfigError, UserError
-from kdaug_jax.runtime import sharding
+from kdaug_jax.runtime import sharding, streams
 
 FORM = "--distributed=auto, or NUMBER/COUNT@HOST:PORT"
 # How long a process that fails waits for the others to fail too, in seconds.
@@ -141,8 +140,7 @@ def end(main: Callable[[], int]) -> NoReturn:
     """
     try:
         status = main()
-        for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
-            signal.signal(number, signal.SIG_IGN)  # the work is done
+        streams.ignore_signals()
     except BaseException:
         if not jax.distributed.is_initialized():
             raise

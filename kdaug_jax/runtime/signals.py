@@ -19,8 +19,8 @@ import jax
 
 from kdaug_jax.errors import Interrupted, Preempted
 from kdaug_jax.runtime import processes
+from kdaug_jax.runtime.streams import ENDING
 
-ENDING = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
 TWICE = "\ninterrupted twice: ended at once; the last checkpoint is whole\n"
 # What `_watch` reads beside the numbers of signals.
 _OBEYED, _END = b"\0", b"\xff"

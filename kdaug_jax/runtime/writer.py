@@ -5,20 +5,19 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import os
-import socket
-import struct
-import sys
-import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
 
-from kdaug_jax.errors import ConfigError
+from kdaug_jax.errors import CheckpointError, ConfigError
 from kdaug_jax.files import name_of, parse_json, read_text
+from kdaug_jax.runtime.appended import Appended
+from kdaug_jax.runtime.events import Events
+from kdaug_jax.runtime.retries import Retries
 from kdaug_jax.runtime.workdir import (
+    DISK,
     MARK,
     OTHER,
     RESULTS,
@@ -29,8 +28,8 @@ from kdaug_jax.runtime.workdir import (
 )
 
 METRICS = "metrics.jsonl"
-# The length of a record of TensorBoard's files.
-_HEADER = struct.Struct("<Q")
+# Between rows in the text of their digest.
+_SEPARATOR = "\n"
 
 
 def read_rows(workdir: Path) -> list[dict[str, Any]]:
@@ -51,8 +50,11 @@ def read_rows(workdir: Path) -> list[dict[str, Any]]:
 
 def rows_digest(rows: Sequence[Mapping[str, Any]]) -> str:
     """Returns the SHA-256 of rows, in any spelling of their JSON."""
-    text = "\n".join(json.dumps(row, sort_keys=True) for row in rows)
-    return hashlib.sha256(text.encode()).hexdigest()
+    return hashlib.sha256(_SEPARATOR.join(map(_spelled, rows)).encode()).hexdigest()
+
+
+def _spelled(row: Mapping[str, Any]) -> str:
+    return json.dumps(row, sort_keys=True)
 
 
 def require_rows(workdir: Path) -> None:
@@ -85,102 +87,30 @@ def read_run_id(workdir: Path) -> str | None:
     return None
 
 
-@contextlib.contextmanager
-def _absent(module: str) -> Iterator[None]:
-    """Makes the import of a module fail, as if it were not installed, unless it is imported."""
-    if module in sys.modules:
-        yield
-        return
-    sys.modules[module] = None
-    try:
-        yield
-    finally:
-        del sys.modules[module]
+class Writer:
+    """Writes rows of metrics; use it as a context manager.
 
-
-class _Events:
-    """TensorBoard's file of one run.
-
-    Written by the thread that calls: tensorboardX's own writer has a thread that dies on a full
-    disk, and a queue that then blocks the run for ever. What is written reaches the system at once,
-    so that a killed run loses none.
+    Rows that the disk does not take are kept and written with the next, for some minutes. What a
+    checkpoint needs of them goes beside it: those that the file lacks, and the digest of all.
     """
 
-    def __init__(self, directory: Path, start: int, rows: Sequence[Mapping[str, Any]]):
-        """Opens a new file, and writes into it what those before lack.
-
-        Args:
-          directory: of the files of this member.
-          start: the step the run resumes from, 0 for a new one.
-          rows: that the files are to hold up to that step.
-        """
-        # Where PyTorch is installed, tensorboardX imports it to recognise its tensors, which takes
-        # a second and is not needed here.
-        with _absent("torch"):
-            from tensorboardX.proto import event_pb2
-            from tensorboardX.record_writer import RecordWriter
-            from tensorboardX.summary import scalar
-
-        directory.mkdir(parents=True, exist_ok=True)
-        held = _held(directory, event_pb2) if rows else set()
-        name = f"events.out.tfevents.{time.time():.0f}.{socket.gethostname()}.{start}"
-        self._file = RecordWriter(str(directory / name))
-        self._event, self._scalar = event_pb2.Event, scalar
-        self._write(0, file_version="brain.Event:2")
-        if start:  # what a killed run wrote after that step does not count
-            begin = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
-            self._write(start + 1, session_log=begin)
-        for row in rows:
-            self.add(row["step"], {
-                name: value for name, value in row.items()
-                if name not in ("step", "member") and (row["step"], name) not in held
-            })
-
-    def add(self, step: int, values: Mapping[str, float]) -> None:
-        for name, value in values.items():
-            self._write(step, summary=self._scalar(name, value))
-        # Its own `flush` also waits for the disk, which may take longer than many steps.
-        self._file._writer.flush()
-
-    def _write(self, step: int, **content: Any) -> None:
-        event = self._event(wall_time=time.time(), step=step, **content)
-        self._file.write(event.SerializeToString())
-
-    def close(self) -> None:
-        self._file.close()
-
-
-def _held(directory: Path, event_pb2: Any) -> set[tuple[int, str]]:
-    """Returns steps and names of the points that TensorBoard shows of a folder's files."""
-    held: set[tuple[int, str]] = set()
-    for path in sorted(directory.glob("events.out.tfevents.*")):
-        content, place = path.read_bytes(), 0
-        while place + _HEADER.size <= len(content):
-            (length,) = _HEADER.unpack_from(content, place)
-            start = place + _HEADER.size + 4  # checksums follow length and content
-            place = start + length + 4
-            if place > len(content):
-                break  # a run that was killed leaves half a record
-            try:
-                event = event_pb2.Event.FromString(content[start : start + length])
-            except Exception:  # DecodeError of protobuf, which is not imported here
-                break
-            if event.session_log.status == event_pb2.SessionLog.START:
-                held = {point for point in held if point[0] < event.step}
-            held |= {(event.step, value.tag) for value in event.summary.value}
-    return held
-
-
-class Writer:
-    """Writes rows of metrics; use it as a context manager."""
-
-    def __init__(self, workdir: Path, members: Sequence[str], start: int):
+    def __init__(
+        self, workdir: Path, members: Sequence[str], start: int, *,
+        noted: Mapping[str, Any] | None = None, say: Callable[[str], None] = print,
+        retry_minutes: float = 0.0,
+    ):
         """Opens the files; rows after step `start` are dropped, the run will write them again.
 
         Args:
           workdir: absolute path.
           members: names of the runs of a population, `("",)` for a plain run.
           start: the step a run resumes from, 0 for a new one.
+          noted: what `notes` returned for the checkpoint of that step, if it did.
+          say: prints a line.
+          retry_minutes: how long the disk may refuse rows before one raises.
+
+        Raises:
+          ConfigError: the file holds other rows than the run wrote up to `start`.
         """
         self._main = jax.process_index() == 0
         self._written: set[tuple[int, str, frozenset[str]]] = set()
@@ -188,6 +118,7 @@ class Writer:
             return
         path = Path(workdir) / METRICS
         kept = [row for row in read_rows(workdir) if row["step"] <= start] if start else []
+        kept = _completed(path, kept, noted or {}, say)
         # A run that was stopped after its last checkpoint writes the rows of that step again.
         self._written = {
             (start, row.get("member", ""), frozenset(row) - {"step", "member"})
@@ -197,10 +128,15 @@ class Writer:
         run = run_id(Path(workdir))
         header = [{"run": run}] if run else []
         write_whole(path, "".join(json.dumps(row) + "\n" for row in [*header, *kept]))
-        self._path, self._rows = path, open(path, "a", encoding="utf-8")
+        self._path, self._rows = path, Appended(path)
+        self._lacking: list[dict[str, Any]] = []
+        self._count, self._digest = 0, hashlib.sha256()
+        for row in kept:
+            self._count_in(row)
+        self._retries = Retries(say, retry_minutes, "its rows are kept and written with the next")
         board = Path(workdir) / "tensorboard"
         self._events = {
-            member: _Events(
+            member: Events(
                 board / name_of(member), start,
                 [row for row in kept if row.get("member", "") == member],
             )
@@ -215,9 +151,11 @@ class Writer:
             return
         # While another error propagates, a full disk must not replace it.
         suppressed = () if error[0] is None else (OSError,)
-        with contextlib.suppress(*suppressed), contextlib.ExitStack() as files:
+        with contextlib.ExitStack() as stack:
             for file in (self._rows, *self._events.values()):
-                files.callback(file.close)
+                stack.callback(file.close)
+                with contextlib.suppress(*suppressed):
+                    file.flush()
 
     def wrote(self, step: int, members: Sequence[str], prefix: str) -> bool:
         """Returns whether all members wrote such a metric at the step the run resumes from."""
@@ -236,12 +174,82 @@ class Writer:
           values: by metric name.
 
         Raises:
-          CheckpointError: the working directory was moved or removed meanwhile.
+          CheckpointError: the working directory was moved or removed meanwhile, or the disk has
+            refused rows for too long.
         """
         if not self._main or (step, member, frozenset(values)) in self._written:
             return
-        require_in_place(self._path, os.fstat(self._rows.fileno()))
-        named = {"member": member} if member else {}
-        self._rows.write(json.dumps({"step": step, **named, **values}) + "\n")
-        self._rows.flush()
+        require_in_place(self._path, self._rows.status())
+        row = {"step": step, **({"member": member} if member else {}), **values}
+        self._rows.add(json.dumps(row).encode() + b"\n")
         self._events[member].add(step, values)
+        self._lacking.append(row)
+        self._count_in(row)
+        if error := self._flush():
+            raise error
+
+    def _count_in(self, row: Mapping[str, Any]) -> None:
+        self._digest.update((_SEPARATOR if self._count else "").encode() + _spelled(row).encode())
+        self._count += 1
+
+    def _flush(self) -> CheckpointError | None:
+        """Writes what waits; returns an error where the disk has refused it for too long."""
+        try:
+            self._rows.flush()
+            self._lacking.clear()
+            for events in self._events.values():
+                events.flush()
+        except OSError as error:
+            if error.errno not in DISK:
+                raise
+            failure = CheckpointError(
+                str(self._path), f"cannot be written ({error.strerror})",
+                "make room or mend the disk, and run again to go on from the last checkpoint",
+            )
+            return failure if self._retries.failed(failure) else None
+        self._retries.worked(f"{self._path}: all rows are written: writing works again")
+        return None
+
+    def notes(self) -> dict[str, Any]:
+        """Returns what a checkpoint is to keep of the rows so far, JSON values."""
+        if not self._main:
+            return {}
+        return {
+            "count": self._count, "sha256": self._digest.hexdigest(),
+            "lacking": list(self._lacking),
+        }
+
+    def sync(self) -> None:
+        """Waits until the rows are on the disk itself, so that no checkpoint is there without."""
+        if self._main:
+            self._rows.sync()
+
+    def finish(self) -> None:
+        """Writes the rows that the disk has refused so far, once more.
+
+        Raises:
+          CheckpointError: it refuses them still.
+        """
+        if self._main and self._retries.failing:
+            self._retries.expire()
+            if error := self._flush():
+                raise error
+
+
+def _completed(
+    path: Path, rows: list[dict[str, Any]], noted: Mapping[str, Any], say: Callable[[str], None]
+) -> list[dict[str, Any]]:
+    """Returns the rows of a file with those that only a checkpoint holds; validates them."""
+    if not noted:  # at step 0, or of an older version
+        return rows
+    if not path.exists():
+        say(f"warning: {path} is gone: the rows up to here are lost")
+        return list(noted["lacking"])
+    present = set(map(_spelled, rows))
+    rows = [*rows, *(row for row in noted["lacking"] if _spelled(row) not in present)]
+    if rows_digest(rows[: noted["count"]]) != noted["sha256"]:
+        raise ConfigError(
+            str(path), "does not hold the rows that this run wrote up to its checkpoint",
+            "restore it from a copy, or move it away to go on without them",
+        )
+    return rows

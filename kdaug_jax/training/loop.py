@@ -14,7 +14,7 @@ import numpy as np
 from kdaug_jax.errors import Preempted
 from kdaug_jax.evaluation.run import Results
 from kdaug_jax.evaluation.sets import SETS, evaluate_use
-from kdaug_jax.runtime import manifest, mark, sharding, signals, workdir
+from kdaug_jax.runtime import lock, manifest, mark, records, sharding, signals
 from kdaug_jax.runtime.checkpoint import Checkpoints
 from kdaug_jax.runtime.console import Console
 from kdaug_jax.runtime.goodput import Goodput
@@ -23,7 +23,7 @@ from kdaug_jax.runtime.writer import Writer
 from kdaug_jax.training import failures, population
 from kdaug_jax.training.intervals import due
 from kdaug_jax.training.progress import Progress
-from kdaug_jax.training.saving import Saving, open_checkpoints
+from kdaug_jax.training.saving import Saving, open_checkpoints, open_writer
 from kdaug_jax.training.setup import Setup, check_teachers, prepare
 from kdaug_jax.training.staging import Staging
 from kdaug_jax.training.state import restore_states, step_of
@@ -60,7 +60,7 @@ def train(
     console = Console(stream)
     with contextlib.ExitStack() as stack:
         directory = stack.enter_context(mark.made(directory))
-        stack.enter_context(workdir.locked(directory))
+        stack.enter_context(lock.locked(directory))
         preemption, run = stack.enter_context(signals.Preemption()), None
         try:
             preemption.check()
@@ -73,12 +73,12 @@ def train(
             checkpoints = stack.enter_context(open_checkpoints(setup, console.say))
             states, notes = restore_states(setup, checkpoints, time)
             mark.claim(directory, console.say)
-            writer = stack.enter_context(Writer(directory, setup.names, step_of(states)))
+            writer = stack.enter_context(open_writer(setup, step_of(states), notes, console.say))
             stack.callback(console.end_bar)
             preemption.defer()
             run = _Run(setup, states, notes, checkpoints, writer, console, time, preemption.check)
             run.go()
-            stored = workdir.read_results(directory)
+            stored = records.read_results(directory)
             results = stored if run.resumed_finished and stored else run.finish()
         except signals.Stop:
             raise _left(directory, run) from None
@@ -113,7 +113,7 @@ class _Run:
             setup.names, setup.first.term_names, notes, console.say,
             lambda step: failures.remedy(setup, self.states, self.window.last, checkpoints, step),
         )
-        self.saving = Saving(setup, checkpoints, self.window, time)
+        self.saving = Saving(setup, checkpoints, self.window, writer, time)
         self.calls: dict[tuple[int, int], Any] = {}
         self.intervals = setup.intervals
         self.staging = Staging(setup.feed, setup.mesh, len(setup.members))
@@ -240,4 +240,5 @@ class _Run:
         self.saving.wait()
         for number in self.window.alive:
             self.writer.row(self.step, self.setup.members[number].name, self.time.report())
+        self.writer.finish()
         return failures.marked(self.setup.members, final, self.window.failed)

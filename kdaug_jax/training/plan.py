@@ -30,7 +30,7 @@ from kdaug_jax.experiment.members import ended, matched
 from kdaug_jax.experiment.named_files import named_files
 from kdaug_jax.experiment.phases import build_programs
 from kdaug_jax.experiment.program import Program
-from kdaug_jax.runtime import manifest, workdir
+from kdaug_jax.runtime import manifest, records, workdir
 from kdaug_jax.training import population
 from kdaug_jax.types import Info
 
@@ -172,7 +172,7 @@ def _compare(
     say: Callable[[str], None], allow_change: bool,
 ) -> dict[str, Any]:
     """Compares with the run that the directory holds; returns what else of it has to hold."""
-    stored = workdir.read_record(directory)
+    stored = records.read_record(directory)
     steps = manifest.steps(directory / "checkpoints")
     if not stored or not (steps or not workdir.run_id(directory)):
         return {}

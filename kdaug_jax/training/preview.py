@@ -17,7 +17,7 @@ from kdaug_jax.errors import printable
 from kdaug_jax.experiment import config as configs
 from kdaug_jax.experiment import networks
 from kdaug_jax.experiment import views as view_room
-from kdaug_jax.runtime import manifest, mark, sharding, workdir
+from kdaug_jax.runtime import manifest, mark, records, sharding, workdir
 from kdaug_jax.runtime.console import Console
 from kdaug_jax.training.plan import WORKDIR, teacher_label
 from kdaug_jax.training.setup import Setup, data_line, prepare
@@ -86,7 +86,7 @@ def _drawn(full: dict[str, Any], directory: Path, console: Console) -> Path:
                 images.append(made.image[: len(texts)])
                 captions.append(texts)
     path = directory / "preview.png"
-    if workdir.read_record(directory) is None:
+    if records.read_record(directory) is None:
         mark.claim(directory, console.say)
     if jax.process_index() == 0:
         with workdir.writing(directory):

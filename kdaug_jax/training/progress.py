@@ -12,7 +12,7 @@ from clu import parameter_overview
 from kdaug_jax.evaluation.run import Results
 from kdaug_jax.evaluation.tables import results_tables
 from kdaug_jax.experiment.program import Program
-from kdaug_jax.runtime import weight_cuts, workdir
+from kdaug_jax.runtime import records, weight_cuts
 from kdaug_jax.runtime.console import Console
 from kdaug_jax.training.estimate import Estimate, duration
 from kdaug_jax.training.setup import Setup, data_line
@@ -94,7 +94,7 @@ class Progress:
             rows.append(("finished", f"before, at step {step:,}"))
         elif step:
             rows.append(("resumed", f"at step {step:,}"))
-            if line := workdir.environment_change(setup.directory):
+            if line := records.environment_change(setup.directory):
                 self.say(line)
         width = max(len(name) for name, _ in rows)
         self.say(*(f"{name.ljust(width)}  {text}" for name, text in rows))

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from time import monotonic
+from typing import Any
 
 from kdaug_jax.runtime import mark, workdir
 from kdaug_jax.runtime.checkpoint import Checkpoints
 from kdaug_jax.runtime.goodput import Goodput
 from kdaug_jax.runtime.processes import on_first
+from kdaug_jax.runtime.writer import Writer
 from kdaug_jax.training import failures
 from kdaug_jax.training.intervals import due
 from kdaug_jax.training.setup import Setup
@@ -35,11 +37,31 @@ def open_checkpoints(setup: Setup, say: Callable[[str], None]) -> Checkpoints:
     )
 
 
+def open_writer(
+    setup: Setup, step: int, notes: Mapping[str, Any], say: Callable[[str], None]
+) -> Writer:
+    """Opens the files of metrics of a run.
+
+    Args:
+      setup: the run.
+      step: that it resumes from, 0 for a new one.
+      notes: beside the checkpoint of that step.
+      say: prints a line.
+    """
+    return Writer(
+        setup.directory, setup.names, step, noted=notes.get("rows"), say=say,
+        retry_minutes=setup.first.config["checkpoint"]["retry_minutes"],
+    )
+
+
 class Saving:
     """Saves the states of a run."""
 
-    def __init__(self, setup: Setup, checkpoints: Checkpoints, window: Window, time: Goodput):
+    def __init__(
+        self, setup: Setup, checkpoints: Checkpoints, window: Window, writer: Writer, time: Goodput
+    ):
         self._setup, self._checkpoints, self._window = setup, checkpoints, window
+        self._writer = writer
         self._time, self._saved_at = time, monotonic()
 
     def due(self, before: int, step: int) -> bool:
@@ -79,8 +101,10 @@ class Saving:
             states = failures.checked(self._setup, states, self._window, self._checkpoints, step)
             metrics = failures.checkpoint_metrics(self._setup, *scores, step)
             notes = {**self._window.notes(), "run": workdir.run_id(self._setup.directory),
-                     "members": self._setup.names}
-            self._checkpoints.save(step, as_tree(states), metrics, notes)
+                     "members": self._setup.names, "rows": on_first(self._writer.notes)}
+            self._checkpoints.save(
+                step, as_tree(states), metrics, notes, before=self._writer.sync
+            )
             self._saved_at = monotonic()
         return states
 

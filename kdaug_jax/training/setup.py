@@ -31,7 +31,7 @@ from kdaug_jax.experiment.frozen.probing import IMAGES, permuted_accuracy, probe
 from kdaug_jax.experiment.frozen.stored import table_of
 from kdaug_jax.experiment.network import Network
 from kdaug_jax.experiment.program import Program
-from kdaug_jax.runtime import sharding, weight_cuts, workdir
+from kdaug_jax.runtime import records, sharding, weight_cuts
 from kdaug_jax.training import hosting, population
 from kdaug_jax.training.intervals import Intervals, plan_intervals
 from kdaug_jax.training.plan import plan_run, teacher_label
@@ -76,7 +76,7 @@ class Setup(NamedTuple):
 
     def write_record(self) -> None:
         """Writes config.json, once nothing can refuse the run any more."""
-        workdir.record(self.directory, self.record, self.dataset.class_names)
+        records.record(self.directory, self.record, self.dataset.class_names)
 
     @property
     def criterion(self) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from kdaug_jax.errors import ConfigError, InUse, TeacherInUse
 from kdaug_jax.experiment import config as configs
 from kdaug_jax.experiment import views
 from kdaug_jax.experiment.sections import default
-from kdaug_jax.runtime import manifest, processes, workdir
+from kdaug_jax.runtime import manifest, processes, records
 
 # Settings that change no weight of the last checkpoint; `*` stands for names.
 WITHOUT_EFFECT = (*configs.FREE, "data.source", "data.validation", "data.test", "eval.*",
@@ -87,7 +87,7 @@ def finished_step(directory: Path) -> int | None:
       ConfigError: the directory holds a finished run without checkpoints.
     """
     def look() -> int | None:
-        if workdir.read_results(directory) is None:
+        if records.read_results(directory) is None:
             return None
         steps = manifest.steps(directory / "checkpoints")
         if not steps:
@@ -105,7 +105,7 @@ def resumable(config: Mapping[str, Any], directory: Path) -> dict[str, Any]:
       config: the teacher's config.
       directory: of the shared teacher, which another run may have begun.
     """
-    stored = processes.on_first(lambda: workdir.read_record(directory))
+    stored = processes.on_first(lambda: records.read_record(directory))
     if not stored:
         return dict(config)
     begun = stored["config"]

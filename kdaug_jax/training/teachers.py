@@ -12,7 +12,7 @@ from kdaug_jax.errors import ConfigError, InUse
 from kdaug_jax.evaluation.data_sets import read_options
 from kdaug_jax.experiment import config as configs
 from kdaug_jax.experiment.frozen.inputs import load_input
-from kdaug_jax.runtime import mark, processes, sharding, workdir
+from kdaug_jax.runtime import mark, processes, records, sharding, workdir
 from kdaug_jax.runtime.console import Console
 from kdaug_jax.training import shared_teachers
 from kdaug_jax.training.loop import train
@@ -166,7 +166,7 @@ def _check(
                 raise
             where = f"networks.{name}.recipe ({error.where})"
             raise ConfigError(where, error.what, error.remedy) from None
-    if beside is None and processes.on_first(lambda: workdir.read_results(root)) is None:
+    if beside is None and processes.on_first(lambda: records.read_results(root)) is None:
         workdir.require_room(root / "checkpoints", [first.state_shapes()] * len(planned.members))
     if not shared:
         return _Checked("", teachers)

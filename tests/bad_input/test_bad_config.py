@@ -120,6 +120,17 @@ def replaced(tree, path, value):
 NAN, INF = float("nan"), float("inf")
 
 
+@pytest.mark.parametrize("error, shown", [
+    ("GeneratorExit('x')", "GeneratorExit: x"),
+    ("BaseException", "BaseException: "),
+    ("BaseExceptionGroup('all', [GeneratorExit()])", "BaseExceptionGroup: all (1 sub-exception)"),
+])
+def test_a_config_file_may_raise_anything(run, tmp_path, capsys, error, shown):
+    (tmp_path / "c.py").write_text(f"def get_config():\n    raise {error}\n")
+    assert run(f"--config={tmp_path / 'c.py'}", f"--workdir={tmp_path / 'w'}") == 2
+    assert f"c.py:2: {shown}; mend the file" in one_line(capsys.readouterr().err)
+
+
 def test_every_number_must_be_finite_and_in_its_range(run, tmp_path, capsys):
     whole = configs.validate(tiny_config(**EVERYTHING))
     paths = [path for path in numbers(whole) if path != ("mesh", "data")]  # -1 is all devices

@@ -14,7 +14,7 @@ from kdaug_jax.analysis.pictures import image_grid
 from kdaug_jax.data.sources.tar import scan_shard, tar
 from kdaug_jax.deploy import predict
 from kdaug_jax.deploy.export import export_run
-from kdaug_jax.errors import ConfigError, DataError
+from kdaug_jax.errors import CheckpointError, ConfigError, DataError
 from kdaug_jax.experiment.frozen.places import place_of
 from kdaug_jax.models import import_weights
 from kdaug_jax.runtime import commands, model_card, processes, streams, workdir
@@ -111,6 +111,21 @@ def test_the_gallery_writes_files_alone(tmp_path, capsys, make, said):
 def test_directories_that_are_compared(capsys, path, said):
     assert compare.main([path, "--vary=seed"]) == 2
     assert said in one_line(capsys.readouterr().err)
+
+
+@pytest.mark.parametrize("error", [
+    CheckpointError("{}/checkpoints", "step 0 could not be saved", "make room"),
+    OSError(errno.ENOSPC, "No space left on device", "{}/card.json"),
+    OSError(errno.ENOSPC, "No space left on device"),
+])
+def test_a_directory_that_is_not_finished_is_named_as_it_was_to_be(tmp_path, error):
+    with pytest.raises(CheckpointError) as caught:
+        with model_card.made_whole(tmp_path / "r8") as partial:
+            if isinstance(error, CheckpointError):
+                raise CheckpointError(error.where.format(partial), error.what, error.remedy)
+            raise OSError(*error.args, *[error.filename.format(partial)] if error.filename else [])
+    assert caught.value.where.startswith(str(tmp_path / "r8"))
+    assert "partial" not in str(caught.value) and not list(tmp_path.iterdir())
 
 
 def test_directories_that_cannot_be_made(tmp_path):

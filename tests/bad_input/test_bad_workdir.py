@@ -12,7 +12,7 @@ import pytest
 
 import main
 from kdaug_jax.errors import CheckpointError
-from kdaug_jax.runtime import checkpoint, manifest, workdir
+from kdaug_jax.runtime import checkpoint, events, lock, manifest, records, workdir
 from kdaug_jax.training import loop
 from tests.bad_input.helpers import TEACHER, TWICE, fresh, one_line, results
 from tests.conftest import tiny_config
@@ -52,18 +52,19 @@ def full_at(call, function):
     [
         (manifest, "write", 2, [5], "step 10 could not be saved (No space left on"),
         (checkpoint.ocp.training.Checkpointer, "save", 2, [5], "step 10 could not be saved"),
-        (workdir, "write_json", 1, [], "cannot be written (No space left on device); make room"),
+        (records, "write_json", 1, [], "cannot be written (No space left on device); make room"),
         (loop.Writer, "row", 5, [5], "cannot be written (No space left on device); make room"),
-        ("tensorboardX.record_writer", "open_file", 0, [], "cannot be written (No space left on"),
+        (events, "Appended", 0, [], "cannot be written (No space left on device); make room"),
     ],
 )
 def test_a_full_disk(tiny, tmp_path, capsys, monkeypatch, owner, name, call, whole, message):
-    if owner == "tensorboardX.record_writer":
+    if owner is events:
         # A device that really is full: the system's own error, as late as it comes.
-        monkeypatch.setattr(f"{owner}.{name}", lambda path: open("/dev/full", "wb"))
+        opened = events.Appended
+        monkeypatch.setattr(events, name, lambda path: opened("/dev/full"))
     else:
         monkeypatch.setattr(owner, name, full_at(call, getattr(owner, name)))
-    assert tiny(TWICE) == 4
+    assert tiny({"checkpoint": {**TWICE["checkpoint"], "retry_minutes": 0.0}}) == 4
     assert message in one_line(capsys.readouterr().err)
     saved = tmp_path / "w" / "checkpoints"
     steps = manifest.steps(saved)
@@ -111,10 +112,10 @@ def test_a_disk_that_fills_up(small_disk, tmp_path, straight):
 
 def test_a_second_run(told, finished, monkeypatch):
     holder = f"process {os.getpid()} on {socket.gethostname()}"
-    with workdir.locked(finished):
+    with lock.locked(finished):
         assert f"{finished} is in use by {holder}; use another --workdir" in told(2, TWICE)
     (finished / "lock").write_text(json.dumps({"host": "elsewhere", "pid": 7}))
-    monkeypatch.setattr(workdir, "file_system", lambda path: "nfs")
+    monkeypatch.setattr(lock, "file_system", lambda path: "nfs")
     line = told(2, TWICE)
     assert "is in use by process 7 on elsewhere; if that run is gone, delete " in line
     assert line.endswith(f"{finished / 'lock'}\n")
@@ -131,7 +132,7 @@ def test_a_directory_without_locks(told, monkeypatch, tmp_path):
     def none(*args):
         raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
 
-    monkeypatch.setattr(workdir.fcntl, "flock", none)
+    monkeypatch.setattr(lock.fcntl, "flock", none)
     assert "--workdir: " in (line := told(2, {})) and "cannot be locked (No locks" in line
 
 

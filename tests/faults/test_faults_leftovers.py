@@ -14,7 +14,7 @@ import pytest
 from jax.experimental.compilation_cache import compilation_cache
 
 from kdaug_jax.errors import ConfigError
-from kdaug_jax.runtime import compile_cache, manifest, model_card, workdir
+from kdaug_jax.runtime import compile_cache, lock, manifest, model_card
 from tests.bad_input.helpers import TWICE, one_line, results
 
 
@@ -37,13 +37,13 @@ def test_a_refused_run_leaves_no_folder(tiny, tmp_path, capsys, sections, words,
 
 def test_two_runs_never_hold_one_lock(tmp_path):
     """Although a run that is refused takes the file of the lock away with it."""
-    with pytest.raises(ConfigError, match="in use"), workdir.locked(tmp_path):
+    with pytest.raises(ConfigError, match="in use"), lock.locked(tmp_path):
         stale = open(tmp_path / "lock", "a+")  # as another process has it open
-        with workdir.locked(tmp_path):
+        with lock.locked(tmp_path):
             pass
     with stale:
         assert not (tmp_path / "lock").exists()
-        with workdir.locked(tmp_path):
+        with lock.locked(tmp_path):
             assert not os.path.samestat(os.fstat(stale.fileno()), os.stat(tmp_path / "lock"))
 
 
@@ -63,15 +63,61 @@ def test_parts_of_killed_runs_go_once_the_lock_is_held(tiny, finished):
     assert [path.name for path in finished.glob("*.partial")] == ["mine.partial"]
 
 
-@pytest.mark.parametrize("name", ["lock", "metrics.jsonl", "config.json", "results.json"])
+@pytest.mark.parametrize("name", [
+    "lock", "metrics.jsonl", "config.json", "results.json", "classes.json", "evaluations.json",
+])
 @pytest.mark.parametrize("make", [os.mkfifo, os.mkdir, lambda path: os.symlink("/dev/zero", path)])
 def test_what_is_no_file_among_those_of_a_run(tiny, finished, capsys, name, make):
     """It is named in one line, and neither waited for nor read without end."""
-    (finished / name).unlink()
+    (finished / name).unlink(missing_ok=True)
     make(finished / name)
     assert tiny(TWICE, directory=finished) in (2, 4)
     said = capsys.readouterr().err
     assert said.startswith("error: ") and said.count("\n") == 1 and name in said
+
+
+@pytest.mark.parametrize("name", ["checkpoints", "tensorboard", "evaluations"])
+@pytest.mark.parametrize("make", [
+    os.mkfifo, lambda path: path.touch(), lambda path: path.symlink_to("nowhere"),
+])
+def test_what_is_no_folder_among_those_of_a_run(tiny, finished, capsys, name, make):
+    shutil.rmtree(finished / name, ignore_errors=True)
+    make(finished / name)
+    assert tiny(TWICE, directory=finished) == 2
+    said = one_line(capsys.readouterr().err)
+    assert f"{finished / name}: is " in said and "move it away, or name another folder" in said
+
+
+@pytest.mark.parametrize("mode", ["train", "preview", "evaluate", "export"])
+@pytest.mark.parametrize("place", ["file", "file/below", "link", "pipe"])
+def test_a_working_directory_that_is_no_folder(tiny, tmp_path, capsys, mode, place):
+    (tmp_path / "file").touch()
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere")
+    os.mkfifo(tmp_path / "pipe")
+    assert tiny({}, f"--mode={mode}", directory=tmp_path / place) == 2
+    said = one_line(capsys.readouterr().err)
+    first = place.split("/")[0]
+    if (mode, place) in (("evaluate", "file/below"), ("export", "file/below")):
+        assert "holds no run; train it first" in said
+    else:
+        assert f"{tmp_path / first}: is " in said and "or name another folder" in said
+
+
+@pytest.mark.parametrize("mode", ["train", "preview"])
+@pytest.mark.parametrize("place", ["w@best", "w@1200/below"])
+def test_states_of_runs_are_no_folders(tiny, tmp_path, capsys, mode, place):
+    assert tiny({}, f"--mode={mode}", directory=tmp_path / place) == 2
+    said = one_line(capsys.readouterr().err)
+    first = tmp_path / place.split("/")[0]
+    assert f"{first} names a state of a run, not a folder to write to; name the folder" in said
+    assert f"alone, {tmp_path / 'w'}; a teacher is named networks.teacher.check" in said
+    assert not any(path.name.startswith("w") for path in tmp_path.iterdir())
+
+
+def test_a_state_that_is_evaluated_is_that_of_its_folder(tiny, tmp_path, capsys):
+    assert tiny({}, "--mode=evaluate", directory=tmp_path / "w@best") == 2
+    said = one_line(capsys.readouterr().err)
+    assert f"name its folder alone, {tmp_path / 'w'}, whose newest checkpoint is taken" in said
 
 
 def test_fields_that_change_no_result_may_change(tiny, finished, capsys):

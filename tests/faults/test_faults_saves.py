@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from kdaug_jax.errors import CheckpointError
-from kdaug_jax.runtime import checkpoint, manifest
+from kdaug_jax.runtime import checkpoint, manifest, retries
 from kdaug_jax.runtime.writer import read_rows
 from kdaug_jax.training import saving
 from tests.bad_input.helpers import one_line, results
@@ -114,7 +114,7 @@ def test_saves_may_fail_for_so_long_only(tmp_path, monkeypatch):
         raise OSError(errno.EROFS, os.strerror(errno.EROFS))
 
     now = [0.0]
-    monkeypatch.setattr(checkpoint, "monotonic", lambda: now[0])
+    monkeypatch.setattr(retries, "monotonic", lambda: now[0])
     monkeypatch.setattr(manifest, "write", full)
     with checkpoint.Checkpoints(tmp_path, keep=2, say=print, retry_minutes=1.0) as checkpoints:
         for now[0] in (0.0, 59.0):

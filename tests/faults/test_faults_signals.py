@@ -8,10 +8,9 @@ import sys
 
 import pytest
 
-import main
 from kdaug_jax.errors import Interrupted, Preempted
 from kdaug_jax.evaluation import run as evaluation_run
-from kdaug_jax.runtime import checkpoint, manifest, mark, signals
+from kdaug_jax.runtime import checkpoint, manifest, mark, signals, streams
 from kdaug_jax.runtime.writer import read_rows
 from kdaug_jax.training import loop
 from tests.bad_input.helpers import ROOT, TEACHER, one_line
@@ -196,8 +195,30 @@ def test_a_second_ctrl_c_ends_at_once():
     )
 
 
-def test_ctrl_c_while_a_command_is_imported_leaves_no_traceback():
-    """Before anything that takes time is imported."""
-    text = (ROOT / "main.py").read_text()
-    assert text.index("streams.prepare()") < text.index("import json")
-    assert main.signals is signals
+COMMANDS = [
+    ["main.py"], ["-m", "kdaug_jax.deploy.predict"], ["-m", "kdaug_jax.models.import_weights"],
+    ["-m", "kdaug_jax.models.export_weights"], ["-m", "kdaug_jax.analysis.compare"],
+    ["-m", "kdaug_jax.analysis.gallery"], ["-m", "kdaug_jax.analysis.rank_da"],
+    ["-m", "kdaug_jax.augment.verify"], ["-m", "kdaug_jax.experiment.reference"],
+]
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command[-1])
+def test_a_signal_while_a_command_is_imported(tmp_path, command):
+    number = [*ENDS][COMMANDS.index(command) % len(ENDS)]
+    name, status = ENDS[number]
+    # Every command imports it before it does anything.
+    (tmp_path / "numpy.py").write_text(f"import os\nos.kill(os.getpid(), {int(number)})")
+    done = subprocess.run(
+        [sys.executable, *command], cwd=ROOT, capture_output=True, text=True,
+        env={**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"},
+    )
+    assert (done.returncode, done.stdout) == (status, "")
+    assert done.stderr == f"error: {name}: nothing was under way; run again\n"
+
+
+def test_statuses_of_early_signals_are_those_of_errors():
+    assert streams.ENDING == {
+        signal.SIGTERM: Preempted.exit_code, signal.SIGHUP: Preempted.exit_code,
+        signal.SIGINT: Interrupted.exit_code,
+    }

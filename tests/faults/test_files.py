@@ -24,7 +24,16 @@ from kdaug_jax.images.decode import image_size
 from kdaug_jax.images.readers import read_file
 from kdaug_jax.models import import_weights
 from kdaug_jax.models.foreign.names_file import read_names
-from kdaug_jax.runtime import compile_cache, digest, manifest, mark, model_card, workdir, writer
+from kdaug_jax.runtime import (
+    compile_cache,
+    digest,
+    manifest,
+    mark,
+    model_card,
+    records,
+    workdir,
+    writer,
+)
 
 ROOT = Path(__file__).parents[2]
 
@@ -176,7 +185,7 @@ def test_deep_json_among_the_files_of_a_run(tmp_path):
 # Tampered records of a run: a file, and its JSON.
 NETWORK = {"name": "tiny", "num_classes": 2, "trainable": True, "mean": [0.0], "std": [1.0],
            "options": {}}
-RECORD = {"version": workdir.kdaug_jax.__version__, "config": {"checkpoint": {"best": ""}},
+RECORD = {"version": records.kdaug_jax.__version__, "config": {"checkpoint": {"best": ""}},
           "networks": {"student": NETWORK}, "members": [""], "data": {}}
 
 
@@ -215,11 +224,11 @@ TAMPERED = [
 def readings(path):
     """Everything that is read of the records of a run before anything is computed."""
     mark.check(path)
-    _, record = workdir.read_run(path)
-    workdir.class_names(path, record)
-    workdir.read_results(path)
-    workdir.environment_change(path)
-    workdir.read_network("networks.teacher", str(path))
+    _, record = records.read_run(path)
+    records.class_names(path, record)
+    records.read_results(path)
+    records.environment_change(path)
+    records.read_network("networks.teacher", str(path))
 
 
 @pytest.mark.parametrize("name, value", TAMPERED)
@@ -238,15 +247,15 @@ def test_tampered_records_end_in_one_line(tmp_path, name, value):
 
 
 def test_a_change_on_purpose_needs_the_seal_removed(tmp_path):
-    workdir.record(tmp_path, {**RECORD, "config": {"seed": 1}}, ["ant"])
+    records.record(tmp_path, {**RECORD, "config": {"seed": 1}}, ["ant"])
     changed = json.loads((tmp_path / "config.json").read_text())
     changed["config"]["seed"] = 2
     (tmp_path / "config.json").write_text(json.dumps(changed))
     with pytest.raises(ConfigError, match="not as it was written; restore it .*its entry 'seal'"):
-        workdir.read_record(tmp_path)
+        records.read_record(tmp_path)
     del changed["seal"]
     (tmp_path / "config.json").write_text(json.dumps(changed))
-    assert workdir.read_record(tmp_path)["config"] == {"seed": 2}
+    assert records.read_record(tmp_path)["config"] == {"seed": 2}
 
 
 def test_names_of_members_of_any_length(tmp_path):
@@ -281,11 +290,11 @@ def test_folders_of_data_that_may_not_be_read(open_folder, locked, mode, right):
 def test_files_of_a_run_that_may_not_be_read(open_folder):
     run = open_folder / "run"
     mark.claim(mark.make(run), print)
-    workdir.record(run, {**RECORD, "config": {"seed": 1}}, ["ant"])
+    records.record(run, {**RECORD, "config": {"seed": 1}}, ["ant"])
     (run / "checkpoints" / "1").mkdir(parents=True)
     reads = {
         "checkpoints": lambda: manifest.steps(run / "checkpoints"),
-        "config.json": lambda: workdir.read_run(run), "": lambda: mark.check(run),
+        "config.json": lambda: records.read_run(run), "": lambda: mark.check(run),
     }
     for name, read in reads.items():
         (run / name).chmod(0)
@@ -338,8 +347,9 @@ def test_a_config_that_is_no_file_ends_the_command(run, tmp_path, capsys, make):
 
 def test_only_one_place_opens_files():
     """`files` opens whatever a user names; what writes, and the system's own files, are apart."""
-    own = {"files.py", "images/memory.py", "runtime/workdir.py", "runtime/writer.py",
-           "runtime/streams.py", "runtime/compile_cache.py", "compile/compilers.py"}
+    own = {"files.py", "images/memory.py", "runtime/workdir.py", "runtime/appended.py",
+           "runtime/lock.py", "runtime/streams.py", "runtime/compile_cache.py",
+           "compile/compilers.py"}
     allowed = own | {"data/index.py"}
     words = (" open(", "(open(", "=open(", ".read_text(", ".read_bytes(", "np.load(", "fromfile(")
     offenders = [

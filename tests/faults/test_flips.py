@@ -16,7 +16,7 @@ from kdaug_jax.errors import UserError
 from kdaug_jax.experiment.frozen import tables
 from kdaug_jax.experiment.frozen.chosen import choose
 from kdaug_jax.experiment.frozen.places import Place
-from kdaug_jax.runtime import checkpoint, manifest, mark, model_card, workdir, writer
+from kdaug_jax.runtime import checkpoint, manifest, mark, model_card, records, workdir, writer
 from kdaug_jax.runtime.digest import sha256_arrays
 from kdaug_jax.training import loop
 from tests.conftest import tiny_config
@@ -53,16 +53,16 @@ def outcome(run):
     """What is read of a run before it goes on, or by those who use it; and the lines said."""
     said = []
     mark.check(run)
-    _, record = workdir.read_run(run)
-    names = workdir.class_names(run, record)
-    facts = workdir.read_network("--from", str(run))
+    _, record = records.read_run(run)
+    names = records.class_names(run, record)
+    facts = records.read_network("--from", str(run))
     checkpoints = run / "checkpoints"
     newest = manifest.newest(checkpoints, said.append, set_aside=False)
     states = checkpoint.load_subtree(checkpoints, (), said.append, newest)
     # Which step is the best is advice, and left out where a step of it is damaged.
     chosen = choose("--from", run, Place(str(run), member="0"), facts)._replace(best=-1)
     kept = (
-        record, names, workdir.read_results(run), workdir.environment_change(run), facts, newest,
+        record, names, records.read_results(run), records.environment_change(run), facts, newest,
         sha256_arrays({str(n): np.asarray(leaf) for n, leaf in enumerate(jax.tree.leaves(states))}),
         checkpoint.read_notes(checkpoints / str(newest)), chosen, writer.read_rows(run),
     )
@@ -120,7 +120,7 @@ def test_many_flipped_bits_of_a_run(trained, tmp_path, seed):
 @pytest.mark.parametrize("seed", range(4))
 def test_a_run_with_a_flipped_bit_ends_as_without(trained, tmp_path, seed):
     """Whatever file is damaged, the run is refused or comes to the same end."""
-    wanted = workdir.read_results(trained)
+    wanted = records.read_results(trained)
     run = shutil.copytree(trained, tmp_path / "run")
     paths = [run / name for name in FILES] + [
         path for path in sorted((run / "checkpoints").rglob("*"))
@@ -147,7 +147,7 @@ def test_a_damaged_older_checkpoint_does_not_count_as_the_best(trained, tmp_path
 
 def test_the_best_is_not_named_where_a_step_is_damaged(trained, tmp_path):
     run = shutil.copytree(trained, tmp_path / "run")
-    facts = workdir.read_network("--from", str(run))
+    facts = records.read_network("--from", str(run))
     best = Place(str(run), member="0", best=True)
     assert choose("--from", run, best, facts).step in (5, 10)
     next(flipped(run / "checkpoints" / "5" / checkpoint.METRICS, 0))

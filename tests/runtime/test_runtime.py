@@ -12,9 +12,10 @@ import pytest
 
 import kdaug_jax
 from kdaug_jax.errors import CheckpointError, ConfigError, UserError, suggest
-from kdaug_jax.runtime import checkpoint, manifest, model_card, sharding, workdir
+from kdaug_jax.runtime import checkpoint, manifest, model_card, records, sharding, workdir
+from kdaug_jax.runtime.events import held
 from kdaug_jax.runtime.goodput import Goodput
-from kdaug_jax.runtime.writer import Writer, _held, read_rows
+from kdaug_jax.runtime.writer import Writer, read_rows
 
 
 def arrays(value):
@@ -289,8 +290,8 @@ def points_of_whole(folder):
     """Like `points`, of files that may end in half a record."""
     from tensorboardX.proto import event_pb2
 
-    held = _held(folder, event_pb2)
-    return {(step, tag): 0.5 if tag == "optim/lr" else float(step) for step, tag in held}
+    whole = held(folder, event_pb2)
+    return {(step, tag): 0.5 if tag == "optim/lr" else float(step) for step, tag in whole}
 
 
 def test_a_failing_write_leaves_no_part(tmp_path, monkeypatch):
@@ -365,31 +366,31 @@ def rewrite(file, **fields):
 
 
 def test_a_record_names_its_version(tmp_path):
-    workdir.record(tmp_path, RECORD, ["cat"])
+    records.record(tmp_path, RECORD, ["cat"])
     file = tmp_path / "config.json"
     stored = json.loads(file.read_text())
     assert len(stored.pop("seal")) == 64
     assert stored == {"version": kdaug_jax.__version__, **RECORD}
-    assert workdir.read_record(tmp_path) == RECORD
+    assert records.read_record(tmp_path) == RECORD
     # The same config of another patch level keeps its results.
     (tmp_path / "results.json").write_text("{}")
     rewrite(file, version="0.2.99")
-    workdir.record(tmp_path, RECORD, ["cat"])
+    records.record(tmp_path, RECORD, ["cat"])
     assert (tmp_path / "results.json").exists()
     assert json.loads(file.read_text())["version"] == kdaug_jax.__version__
-    workdir.record(tmp_path, {**RECORD, "config": {"seed": 1}}, ["cat"])
+    records.record(tmp_path, {**RECORD, "config": {"seed": 1}}, ["cat"])
     assert not (tmp_path / "results.json").exists()
 
 
 @pytest.mark.parametrize("version, name", [(None, "0.1"), ("0.1.3", "0.1.3"), ("0.3.0", "0.3.0")])
 def test_records_of_another_minor_version_are_refused(tmp_path, version, name):
-    workdir.record(tmp_path, RECORD, ["cat"])
+    records.record(tmp_path, RECORD, ["cat"])
     rewrite(tmp_path / "config.json", version=version)
     for read in (
-        workdir.read_record,
-        workdir.read_run,
-        lambda path: workdir.read_network("networks.teacher", str(path)),
-        lambda path: workdir.record(path, RECORD, ["cat"]),
+        records.read_record,
+        records.read_run,
+        lambda path: records.read_network("networks.teacher", str(path)),
+        lambda path: records.record(path, RECORD, ["cat"]),
     ):
         with pytest.raises(ConfigError) as caught:
             read(tmp_path)

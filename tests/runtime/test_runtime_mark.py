@@ -5,7 +5,7 @@ import json
 import pytest
 
 from kdaug_jax.errors import CheckpointError, ConfigError
-from kdaug_jax.runtime import mark, workdir
+from kdaug_jax.runtime import mark, records, workdir
 from kdaug_jax.runtime.writer import METRICS, Writer, read_run_id
 
 
@@ -45,7 +45,7 @@ def test_files_of_another_run_are_refused(tmp_path):
     for name in "ab":
         directory = mark.make(tmp_path / name)
         mark.claim(directory, print)
-        workdir.record(directory, {"config": {}, "networks": {}, "members": [""], "data": {}}, [])
+        records.record(directory, {"config": {}, "networks": {}, "members": [""], "data": {}}, [])
         with Writer(directory, ("",), 0) as writer:
             writer.row(1, "", {"train/loss": 1.0})
         mark.write_results(directory, {"": {"x": float(ord(name))}}, {}, [""])

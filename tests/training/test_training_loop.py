@@ -21,7 +21,7 @@ from kdaug_jax.evaluation import run as evaluation_run
 from kdaug_jax.evaluation.evaluate_run import evaluate_run
 from kdaug_jax.experiment import config as configs
 from kdaug_jax.losses.term import Term
-from kdaug_jax.runtime import checkpoint, manifest, sharding, workdir
+from kdaug_jax.runtime import checkpoint, lock, manifest, sharding, workdir
 from kdaug_jax.runtime.writer import read_rows
 from kdaug_jax.training import loop, population, setup, state, teachers
 from tests.conftest import tiny_config
@@ -409,20 +409,20 @@ def test_sigterm_before_the_first_step(with_teacher, tmp_path, monkeypatch):
 
 
 def test_a_second_run_on_one_directory_is_refused(with_teacher, tmp_path, monkeypatch):
-    with workdir.locked(tmp_path):
+    with lock.locked(tmp_path):
         with pytest.raises(ConfigError, match=f"in use by process {os.getpid()}"):
             loop.train(with_teacher(), tmp_path, stream=io.StringIO())
     assert not (tmp_path / "checkpoints").exists()
     # A lock whose process is gone is stale, also under another name of this host.
     for host in (socket.gethostname(), "elsewhere"):
         (tmp_path / "lock").write_text(json.dumps({"host": host, "pid": 1}))
-        with workdir.locked(tmp_path):
+        with lock.locked(tmp_path):
             pass
     # On a network's file system that of another host cannot be judged.
     (tmp_path / "lock").write_text(json.dumps({"host": "elsewhere", "pid": 1}))
-    monkeypatch.setattr(workdir, "file_system", lambda path: "nfs4")
+    monkeypatch.setattr(lock, "file_system", lambda path: "nfs4")
     with pytest.raises(ConfigError, match=r"on elsewhere; if that run is gone, delete"):
-        with workdir.locked(tmp_path):
+        with lock.locked(tmp_path):
             pass
 
 

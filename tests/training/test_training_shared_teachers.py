@@ -7,7 +7,7 @@ import pytest
 
 from kdaug_jax.errors import TeacherInUse
 from kdaug_jax.experiment import config as configs
-from kdaug_jax.runtime import manifest, workdir
+from kdaug_jax.runtime import lock, manifest, records
 from kdaug_jax.training import loop, shared_teachers, teachers
 from tests.conftest import tiny_config
 from tests.training.test_training_teachers import chain
@@ -52,7 +52,7 @@ def test_runs_share_a_teacher_of_equal_recipe_data_and_seeds(tmp_path):
             in text and "images/s" not in text)
     full = teachers.ensure(other, tmp_path / "b", stream=io.StringIO())
     loop.train(full, tmp_path / "b", stream=io.StringIO())
-    stored = workdir.read_record(tmp_path / "b")
+    stored = records.read_record(tmp_path / "b")
     assert stored["config"]["networks"]["teacher"]["checkpoint"] == first
     assert stored["frozen"]["teacher"]["steps"] == [step]
 
@@ -90,7 +90,7 @@ def test_a_teacher_that_another_run_trains_is_waited_for(tmp_path):
     shared = tmp_path / "teachers"
     first, _ = place_of(experiment(shared), tmp_path / "a")
     (shared / first / "results.json").unlink()  # it is under way
-    with workdir.locked(shared / first), pytest.raises(TeacherInUse) as caught:
+    with lock.locked(shared / first), pytest.raises(TeacherInUse) as caught:
         place_of(experiment(shared), tmp_path / "b")
     assert caught.value.exit_code == 6
     assert "networks.teacher: another run trains this teacher: " in str(caught.value)

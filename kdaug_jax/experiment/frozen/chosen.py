@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from kdaug_jax.errors import CheckpointError, ConfigError
 from kdaug_jax.experiment.frozen.places import CHOICE, Place
-from kdaug_jax.runtime import checkpoint, manifest, workdir, writer
+from kdaug_jax.runtime import checkpoint, manifest, records, writer
 
 
 class ChosenState(NamedTuple):
@@ -64,13 +64,13 @@ def choose(
       directory: the working directory, absolute.
       place: what is named there. Without a step the newest whole one is taken, without a branch
         the one that the run selected on its validation split.
-      facts: of the network, see `workdir.read_network`.
+      facts: of the network, see `records.read_network`.
 
     Raises:
       ConfigError: there is no such member, step or branch, or a choice is missing.
       CheckpointError: no checkpoint is whole, or the named one is damaged.
     """
-    record = workdir.read_record(directory) or {}
+    record = records.read_record(directory) or {}
     checkpoints = directory / "checkpoints"
     steps = manifest.steps(checkpoints)
     place = _step_or_member(where, place, steps, record["members"])
@@ -105,7 +105,7 @@ def choose(
             str(checkpoints / str(step)), wrong, f"name another step: {_listed(place.path, steps)}"
         )
     name = record["members"][member]
-    fault = (workdir.read_results(directory) or {}).get(name, {}).get("failed")
+    fault = (records.read_results(directory) or {}).get(name, {}).get("failed")
     if fault and place.step is None and not place.best:
         raise ConfigError(
             where, f"{name} of {place.path} was not finite at step {fault['step']} "
@@ -194,7 +194,7 @@ def _evaluated(directory: Path, step: int, member: str, last: bool) -> dict[str,
     """Returns the metrics of the validation split at a step, of one member."""
     values: dict[str, Any] = {}
     if last:
-        values |= (workdir.read_results(directory) or {}).get(member, {})
+        values |= (records.read_results(directory) or {}).get(member, {})
     writer.require_rows(directory)
     for row in writer.read_rows(directory):
         if row["step"] == step and row.get("member", "") == member:

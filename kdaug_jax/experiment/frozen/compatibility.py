@@ -11,7 +11,7 @@ from kdaug_jax.experiment.frozen import tables
 from kdaug_jax.experiment.frozen.class_names import difference, order_by_name
 from kdaug_jax.experiment.frozen.stored import class_names
 from kdaug_jax.experiment.network import Network
-from kdaug_jax.runtime import workdir
+from kdaug_jax.runtime import records, workdir
 from kdaug_jax.types import Info
 
 
@@ -94,7 +94,7 @@ def _made_for(network: Network, info: Info) -> tuple[int, int] | None:
         return None
     if kind == "card":
         return tuple(size)
-    stored = workdir.read_record(workdir.place("checkpoint", str(network.checkpoint)))
+    stored = records.read_record(workdir.place("checkpoint", str(network.checkpoint)))
     text = stored["config"].get("eval", {}).get("view", "") if stored else ""
     try:
         return tuple(views.parse("eval", text, info._replace(size=tuple(size))).size)

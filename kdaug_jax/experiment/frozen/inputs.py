@@ -15,7 +15,7 @@ from kdaug_jax.experiment.frozen.places import CHOICE, located, place_of
 from kdaug_jax.experiment.frozen.stored import load
 from kdaug_jax.experiment.network import Network
 from kdaug_jax.models.variables import flatten
-from kdaug_jax.runtime import manifest, workdir
+from kdaug_jax.runtime import manifest, records, workdir
 from kdaug_jax.runtime.digest import sha256_file
 from kdaug_jax.types import Info
 
@@ -81,7 +81,7 @@ def _part(
     path = workdir.place(f"{where}.checkpoint", place.path)
     if recorded is None:
         named = place.best or place.step is not None
-        if not (unfinished or named) and workdir.read_results(path) is None:
+        if not (unfinished or named) and records.read_results(path) is None:
             name = f"{text}{CHOICE}{step}" if step is not None else f"{text}{CHOICE}STEP"
             raise ConfigError(
                 f"{where}.checkpoint", f"{place.path} has not come to its end: it stands at step "

@@ -8,11 +8,10 @@ from typing import NamedTuple
 
 from kdaug_jax.errors import ConfigError
 from kdaug_jax.runtime import workdir
+from kdaug_jax.runtime.workdir import CHOICE
 
 # Stands for the run's own directory at the front of a checkpoint's path.
 WORKDIR = "workdir:"
-# Separates a path from the member, the step or "best" that is meant of it.
-CHOICE = "@"
 _BEST, _STEP, _MEMBER, _BRANCH = "best", "step=", "member=", "branch="
 
 

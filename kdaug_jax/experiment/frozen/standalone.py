@@ -16,7 +16,7 @@ from kdaug_jax.experiment.frozen.places import Place, place_of
 from kdaug_jax.experiment.network import Network
 from kdaug_jax.models.model import Model
 from kdaug_jax.models.variables import take_branch
-from kdaug_jax.runtime import model_card, workdir
+from kdaug_jax.runtime import model_card, records, workdir
 from kdaug_jax.runtime.model_card import ModelCard
 from kdaug_jax.types import Info
 
@@ -100,8 +100,8 @@ def _only(place: Place) -> None:
 
 
 def _card_of_run(path: Path, facts: Mapping[str, Any], choice: ChosenState) -> ModelCard:
-    _, record = workdir.read_run(path)
-    names, section = workdir.class_names(path, record), record["config"]
+    _, record = records.read_run(path)
+    names, section = records.class_names(path, record), record["config"]
     native = models.create(
         facts["name"], facts["num_classes"], normalize=(facts["mean"], facts["std"]),
         **facts["options"],
@@ -119,7 +119,7 @@ def _card_of_run(path: Path, facts: Mapping[str, Any], choice: ChosenState) -> M
 
 def _facts_of_run(path: Path, network: str) -> dict[str, Any]:
     try:
-        return workdir.read_network("", str(path), network)
+        return records.read_network("", str(path), network)
     except ConfigError as error:
         where = "--from" if error.where == ".checkpoint" else error.where
         remedy = "name a working directory or a teacher directory" if not network else error.remedy

@@ -31,7 +31,7 @@ from kdaug_jax.experiment.network import Network, create
 from kdaug_jax.files import refusals
 from kdaug_jax.models.foreign import opened, safetensors_file
 from kdaug_jax.models.variables import flatten, mismatches
-from kdaug_jax.runtime import checkpoint, model_card, workdir
+from kdaug_jax.runtime import checkpoint, model_card, records, workdir
 from kdaug_jax.runtime.digest import require_sha256
 from kdaug_jax.types import Info
 
@@ -108,7 +108,7 @@ def _stored_network(
         return _imported(where, config, place.path, card, info, dtype)
     if kind == "table":
         return _table(where, config, path, info)
-    facts = workdir.read_network(where, place.path, config["source"])
+    facts = records.read_network(where, place.path, config["source"])
     choice = choose(f"{where}.checkpoint", path, place, facts)
     facts |= {
         "kind": "run", "member": choice.member, "branch": choice.branch,
@@ -135,7 +135,7 @@ def build_recorded(
     Raises:
       ConfigError: there is no such network, or it was trained on other data.
     """
-    facts = {**workdir.read_network(where, str(directory), name), "kind": "run"}
+    facts = {**records.read_network(where, str(directory), name), "kind": "run"}
     section = {"name": "", "mean": (), "std": (), "options": {}, "trainable": False}
     return _of_run(where, section, str(directory), facts, info, dtype)
 
@@ -179,7 +179,7 @@ def class_names(network: Network) -> tuple[str, ...]:
     """
     path, kind = absolute(str(network.checkpoint)), network.facts.get("kind")
     if kind == "run":
-        names = workdir.class_names(path, workdir.read_run(path)[1])
+        names = records.class_names(path, records.read_run(path)[1])
         if not names:
             raise ConfigError(
                 str(path / "classes.json"), "is not there, so the order of the teacher's classes "
