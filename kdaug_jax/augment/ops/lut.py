@@ -198,7 +198,15 @@ def lut_kernel(packed: jax.Array, row: Row, context: Context) -> jax.Array:
 
 
 def resolve_lut(row: Row, context: Context) -> Row:
-    """Returns a row with its tables `u8[3,256]` in the place of where they begin."""
+    """Returns a row with its tables in the place of where they begin.
+
+    Args:
+      row: the row of an image.
+      context: its `luts` are all tables.
+
+    Returns:
+      The row, whose `lut` is `u8[3,256]`.
+    """
     starts = row.lut[0] + row.lut[1] * jnp.arange(3, dtype=jnp.int32)
     luts = jax.vmap(lambda start: jax.lax.dynamic_slice_in_dim(context.luts, start, 256))(starts)
     return row._replace(lut=luts)
