@@ -50,7 +50,7 @@ class Sides:
 
     def __init__(self, name: str, size: int, batch: int):
         self.policy = policy_of(name, (size, size))
-        self.images = np.stack(list(photographs(size, batch)))
+        self.images = np.stack(list(photographs(size, size, batch)))
         self.keys = jax.random.split(jax.random.key(0, impl="threefry2x32"), batch)
         self.batch = batch
         draw = jax.jit(jax.vmap(lambda key: self.policy.draw(

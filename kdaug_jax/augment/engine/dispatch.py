@@ -56,19 +56,32 @@ def _loop(
     batch, height, width = (out if packed is None else packed).shape
     few = max(1, min(CACHED // (height * width), batch // 16))
     owners, starts, turns = _rounds(kinds, tuple(kernels), few)
-    # Rows are fetched once for all: a round of few steps takes a CPU less time than one of many.
     image_ids = jnp.minimum(owners, batch - 1)
+    # Rows are fetched once for all: a round of few steps takes a CPU less time than one of many.
     rows = _fetch(row, image_ids)
+
+    def take(tree: Any, start: jax.Array, turn: jax.Array) -> Any:
+        return jax.tree.map(
+            lambda array: jax.lax.dynamic_slice_in_dim(array, start + turn * few, few), tree
+        )
+
     for kernel, start, count in zip(kernels.values(), starts, turns, strict=True):
 
-        def compute_few(turn: jax.Array, out: jax.Array, kernel=kernel, start=start) -> jax.Array:
-            def take(array: jax.Array) -> jax.Array:
-                return jax.lax.dynamic_slice_in_dim(array, start + turn * few, few)
+        def resolved(turn: jax.Array, kernel=kernel, start=start) -> Row:
+            return jax.vmap(kernel.resolve)(take(rows, start, turn))
 
-            images = _fetch(out if packed is None else packed, take(image_ids))
-            return _put(out, take(owners), jax.vmap(kernel)(images, jax.tree.map(take, rows)))
+        # The rows of a round are computed in the round before. In the same round XLA would fuse
+        # looking them up into the kernel, and do it again for every pixel.
+        def compute_few(
+            turn: jax.Array, state: tuple[jax.Array, Row], kernel=kernel, start=start,
+            resolved=resolved,
+        ) -> tuple[jax.Array, Row]:
+            out, resolved_rows = state
+            images = _fetch(out if packed is None else packed, take(image_ids, start, turn))
+            computed = jax.vmap(kernel.compute)(images, resolved_rows)
+            return _put(out, take(owners, start, turn), computed), resolved(turn + 1)
 
-        out = jax.lax.fori_loop(0, count, compute_few, out)
+        out, _ = jax.lax.fori_loop(0, count, compute_few, (out, resolved(0)))
     return out
 
 

@@ -10,10 +10,28 @@ import jax.numpy as jnp
 
 from kdaug_jax.augment.arithmetic.packed import pack
 from kdaug_jax.augment.engine.rows import Table
-from kdaug_jax.augment.ops.kernel import Context, Row
+from kdaug_jax.augment.ops.kernel import Context, Kernel, Row
+from kdaug_jax.augment.ops.lut import lut_kernel, resolve_lut
 from kdaug_jax.augment.ops.table import ARITHMETIC
 
-BoundKernel = Callable[[jax.Array, Row], jax.Array]
+# What a kernel wants in its row instead of where that lies.
+RESOLVERS = {lut_kernel: resolve_lut}
+
+
+class BoundKernel(NamedTuple):
+    """A kernel, bound to the rows and colours of one call.
+
+    Attributes:
+      resolve: `f(row) -> row`, fetches what lies elsewhere, such as lookup tables.
+      compute: `f(packed u32[H,W], row) -> u32[H,W]`, of a resolved row.
+    """
+
+    resolve: Callable[[Row], Row]
+    compute: Callable[[jax.Array, Row], jax.Array]
+
+    def __call__(self, packed: jax.Array, row: Row) -> jax.Array:
+        """Returns what the kernel makes of an image by a row that is not resolved."""
+        return self.compute(packed, self.resolve(row))
 
 
 class Colours(NamedTuple):
@@ -74,7 +92,7 @@ def bind_kernels(table: Table, colours: Colours) -> Kernels:
 
     def bind(kernels, column, context: Context) -> dict[int, BoundKernel]:
         return {
-            number: lambda packed, row, kernel=kernel: kernel(packed, row, context)
+            number: _bind(kernel, context)
             for number, kernel in enumerate(kernels) if kernel is not None and number in column
         }
 
@@ -82,4 +100,12 @@ def bind_kernels(table: Table, colours: Colours) -> Kernels:
         jnp.asarray(table.luts).reshape(-1),
         bind(table.lut_sources, table.source, context),
         lambda luts: bind(table.kernels, table.kind, context._replace(luts=luts)),
+    )
+
+
+def _bind(kernel: Kernel, context: Context) -> BoundKernel:
+    resolve = RESOLVERS.get(kernel)
+    return BoundKernel(
+        (lambda row: row) if resolve is None else lambda row: resolve(row, context),
+        lambda packed, row: kernel(packed, row, context),
     )

@@ -22,7 +22,8 @@ class Row(NamedTuple):
     Attributes:
       kind: `i32[]`, position in `Table.kernels`.
       source: `i32[]`, position in `Table.lut_sources`.
-      lut: `i32[2]`, where the table of red begins, and how far on the next colour's does.
+      lut: `i32[2]`, where the table of red begins, and how far on the next colour's does; of a
+        row that is resolved for `lut.lut_kernel` the tables themselves, `u8[3,256]`.
       matrix: `u32[12]`.
       alpha: `f32[4]`.
       squares: `i32[]` each.

@@ -154,24 +154,21 @@ def apply_lut(image: jax.Array, lut: ArrayLike) -> jax.Array:
     return jnp.asarray(lut, jnp.uint8).reshape(-1).at[index].get(mode="promise_in_bounds")
 
 
-def apply_lut_packed(
-    packed: jax.Array, luts: jax.Array, place: jax.Array, opaque: ArrayLike
-) -> jax.Array:
+def apply_lut_packed(packed: jax.Array, luts: jax.Array, opaque: ArrayLike) -> jax.Array:
     """Replaces each colour by what a table says, on packed pixels.
 
     Args:
       packed: `u32[...]`, see `packed.pack`.
-      luts: `u8[N]`, tables one after the other.
-      place: `i32[2]`, where the table of the first colour begins, and how far on the next one's
-        does, 0 for one table for all.
+      luts: `u8[3,256]`, the tables of the three colours.
       opaque: `bool[]`, True to make alpha 255, False to keep it; may be traced.
 
     Returns:
       `u32[...]`.
     """
     moved = (
-        luts.at[colour + place[0] + number * place[1]].get(mode="promise_in_bounds")
-        for number, colour in enumerate(planes(packed))
+        # Bytes into 256 entries need no bounds, which a CPU would check pixel for pixel.
+        lut.at[colour.astype(jnp.uint8)].get(mode="promise_in_bounds")
+        for lut, colour in zip(luts, planes(packed), strict=True)
     )
     return with_colours(packed, moved) | jnp.where(opaque, ALPHA, np.uint32(0))
 
@@ -196,5 +193,20 @@ def apply_rgb_lut(image: jax.Array, lut: ArrayLike, opaque: bool = True) -> jax.
 
 
 def lut_kernel(packed: jax.Array, row: Row, context: Context) -> jax.Array:
-    """Applies the lookup table of a row to packed pixels."""
-    return apply_lut_packed(packed, context.luts, row.lut, row.opaque)
+    """Applies the lookup tables of a resolved row to packed pixels."""
+    return apply_lut_packed(packed, row.lut, row.opaque)
+
+
+def resolve_lut(row: Row, context: Context) -> Row:
+    """Returns a row with its tables in the place of where they begin.
+
+    Args:
+      row: the row of an image.
+      context: its `luts` are all tables.
+
+    Returns:
+      The row, whose `lut` is `u8[3,256]`.
+    """
+    starts = row.lut[0] + row.lut[1] * jnp.arange(3, dtype=jnp.int32)
+    luts = jax.vmap(lambda start: jax.lax.dynamic_slice_in_dim(context.luts, start, 256))(starts)
+    return row._replace(lut=luts)
