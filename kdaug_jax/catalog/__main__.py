@@ -203,13 +203,10 @@ def table_command(options: argparse.Namespace, passed: Sequence[str]) -> int:
     """Prints the paper's figures beside ours."""
     entries, several = _named(options)
     if several is not None:
-        main_file = _main_file(options)
         runs = job_lists.jobs_of_cells(
             several, options.dir, smoke=options.smoke, seeds=options.seeds
         )
-        lines = tables.cells_table(
-            several, runs, lambda job: running.wanted_config(job, main_file)
-        )
+        lines = tables.cells_table(several, runs)
     else:
         lines = tables.rows_table(entries, Path(options.results))
     write_lines(*table(lines).split("\n"), tables.LEGEND)

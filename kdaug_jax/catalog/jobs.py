@@ -26,12 +26,16 @@ class Job(NamedTuple):
       words: of the command line, after `main.py`.
       directory: the working directory.
       entry: the row, None for a cell.
+      options: of the config file.
+      overrides: of a cell, with directories in place of "cell:NAME".
     """
 
     name: str
     words: tuple[str, ...]
     directory: Path
-    entry: Entry | None = None
+    entry: Entry | None
+    options: str
+    overrides: Mapping[str, Any] = {}
 
 
 def jobs_of_rows(
@@ -60,8 +64,9 @@ def jobs_of_rows(
             root = Path(directory or f"runs/{experiment.name}")
             place = _seeded(root / experiment.name if several and directory else root, seed)
             place /= row.name
-            words = _words(experiment.file, row.options, place, root, {}, smoke, seed, passed)
-            jobs.setdefault(place, Job(row.name, words, place, first))
+            options = with_options(row.options, smoke)
+            words = _words(experiment.file, options, place, root, {}, seed, passed)
+            jobs.setdefault(place, Job(row.name, words, place, first, options))
     return list(jobs.values())
 
 
@@ -84,9 +89,9 @@ def jobs_of_cells(
                 for path, value in cell.overrides.items()
             }
             place = places[cell.name] = _seeded(root, seed) / cell.name
-            words = _words(several.experiment.file, cell.options, place, root, overrides, smoke,
-                           seed, passed)
-            jobs.append(Job(cell.name, words, place))
+            options = with_options(cell.options, smoke)
+            words = _words(several.experiment.file, options, place, root, overrides, seed, passed)
+            jobs.append(Job(cell.name, words, place, None, options, overrides))
     return jobs
 
 
@@ -110,10 +115,9 @@ def _located(several: Several, name: str, value: Any, places: Mapping[str, Path]
 
 
 def _words(
-    file: str, options: str, place: Path, root: Path, overrides: Mapping[str, Any], smoke: bool,
+    file: str, options: str, place: Path, root: Path, overrides: Mapping[str, Any],
     seed: int | None, passed: Sequence[str],
 ) -> tuple[str, ...]:
-    options = ",".join(filter(None, (options, "smoke" if smoke else "")))
     words = [f"--config={file}:{options}" if options else f"--config={file}", f"--workdir={place}"]
     words += [f"--config.{path}={_text(path, value)}" for path, value in overrides.items()]
     if seed is not None:

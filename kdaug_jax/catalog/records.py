@@ -210,22 +210,28 @@ def _teachers(differing: Mapping[str, tuple[Any, Any]]) -> list[str]:
     return [str(after) for path, (_, after) in differing.items() if _TEACHER.fullmatch(path)]
 
 
+def config_of_cell(experiment: Experiment, job: Job) -> dict[str, Any]:
+    """Returns the complete config of a cell of an experiment of several runs."""
+    config = configs.plain(experiment.get_config(job.options))
+    for path, value in job.overrides.items():
+        config = configs.set_path(config, path, value)
+    return configs.validate(config)
+
+
 def make_cell_record(
-    experiment: Experiment, job: Job, wanted: Mapping[str, Any], figures: Mapping[str, float]
+    experiment: Experiment, job: Job, figures: Mapping[str, float]
 ) -> dict[str, Any]:
     """Returns the record of a finished run of an experiment of several, which is not written.
 
     Args:
       experiment: of the config file.
       job: the run.
-      wanted: the complete config of its command line.
       figures: what the paper prints of it; {} for nothing.
     """
     stored, results = read_finished(job.directory)
     finished = [name for name, metrics in results.items() if "failed" not in metrics]
-    differing = changes(stored, "", wanted)
-    options = next(word for word in job.words if word.startswith("--config="))
-    smoke = "smoke" in option_set(options.partition(":")[2])
+    differing = changes(stored, "", config_of_cell(experiment, job))
+    smoke = "smoke" in option_set(job.options)
     return {
         **_measured(job.directory, stored, results, finished, figures),
         "experiment": experiment.name, "row": job.name, "figures": dict(figures),

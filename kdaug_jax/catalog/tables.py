@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from kdaug_jax.catalog.experiments import Entry, Experiment, Several, entries_of
+from kdaug_jax.catalog.jobs import Job
 from kdaug_jax.catalog.records import (
     ROW,
     SMOKE,
@@ -169,15 +170,12 @@ def list_table(entries: Sequence[Entry], results: Path) -> list[tuple[str, ...]]
     return lines
 
 
-def cells_table(
-    several: Several, jobs: Sequence[Any], wanted: Callable[[Any], Mapping[str, Any]]
-) -> list[tuple[str, ...]]:
+def cells_table(several: Several, jobs: Sequence[Job]) -> list[tuple[str, ...]]:
     """Returns the lines of a table of an experiment of several runs, from their directories.
 
     Args:
       several: the experiment.
       jobs: of its cells, see `jobs.jobs_of_cells`.
-      wanted: gives the complete config of a job.
     """
     rows = {row.options: row for row in several.experiment.rows if row.options is not None}
     options = {cell.name: cell.options for cell in several.cells if not cell.overrides}
@@ -188,7 +186,7 @@ def cells_table(
         state = state_of(job.directory)
         record = None
         if state == "finished":
-            record = make_cell_record(several.experiment, job, wanted(job), figures)
+            record = make_cell_record(several.experiment, job, figures)
         counted = [record] if record and record["kind"] == ROW else []
         for number, measure in enumerate(figures or {"accuracy": None}):
             note = "" if number or state == "finished" else state
