@@ -84,8 +84,9 @@ class Progress:
             rows.append((f"network {name}", text))
         for spec in first.term_specs:
             weight = float(spec.weight.base)
+            left_out = ", left out" if spec.name in first.left_out else ""
             rows.append((f"term {spec.name}", f"{weight:g} × {config['terms'][spec.name]['loss']}"
-                         f" on {', '.join(spec.views)}"))
+                         f" on {', '.join(spec.views)}{left_out}"))
         if len(setup.members) > 1:
             rows.append(("population", f"{len(setup.members)} runs through one compiled step"))
         size = sum(leaf.nbytes for leaf in jax.tree.leaves(state)) * len(setup.members)
