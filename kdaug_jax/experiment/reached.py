@@ -29,18 +29,18 @@ def gradients(pullback: Callable[[Any], Any], sums: Mapping[str, jax.Array]) -> 
       `{group: tree}`. Parameters that no group reaches are `optax.MaskedNode()`, in each group.
     """
 
-    def pull(one: jax.Array) -> dict[str, Any]:
+    def pull(cotangent: jax.Array) -> dict[str, Any]:
         return {
             group: pullback({
-                other: one if other == group else jnp.float32(0) for other in sums
+                other: cotangent if other == group else jnp.float32(0) for other in sums
             })[0]
             for group in sums
         }
 
-    one = jnp.float32(1)
-    traced, shapes = jax.make_jaxpr(pull, return_shape=True)(one)
+    unit = jnp.float32(1)
+    traced, shapes = jax.make_jaxpr(pull, return_shape=True)(unit)
     structure = jax.tree.structure(shapes)
-    trees = structure.unflatten(core.jaxpr_as_fun(traced)(one))
+    trees = structure.unflatten(core.jaxpr_as_fun(traced)(unit))
     reached = structure.unflatten(_dependent(traced.jaxpr)).values()
     moving = jax.tree.map(lambda *groups: any(groups), *reached)
     return {

@@ -126,7 +126,8 @@ class Discrimination(NamedTuple):
 
     Attributes:
       cohesion: mean over classes of the mean cosine of pairs within a class.
-      adhesion: mean over pairs of classes of the mean cosine between them.
+      adhesion: mean over pairs of classes of the mean cosine between them, half of it as Table 5
+        prints it.
       discrimination: (cohesion - adhesion) / sqrt(d).
       cohesion_per_class: `f64[K]`, NaN for classes of less than 2 examples.
       adhesion_per_pair: `f64[K,K]`, NaN on the diagonal and for classes without examples.
@@ -151,11 +152,11 @@ def class_discrimination(
     Args:
       sums: see `unit_sums`.
       dim: d, by default the embedding's width.
-      table5: reproduce Table 5: (cohesion - adhesion / 2) / sqrt(K), of the last features
-        before the classifier.
+      table5: reproduce Table 5 of the last features before the classifier: adhesion is half the
+        mean, and discrimination (cohesion - adhesion) / sqrt(K).
 
     Returns:
-      The measures; "adhesion" is the mean, also with `table5`.
+      The measures.
 
     Source: Das et al. 2020, section 4 and Table 5.
     """
@@ -169,8 +170,9 @@ def class_discrimination(
     np.fill_diagonal(between, np.nan)
     between[~np.isfinite(between)] = np.nan
     cohesion, adhesion = _mean(within), _mean(between)
+    adhesion = adhesion / 2 if table5 else adhesion
     divisor = np.sqrt(len(count) if table5 else dim or total.shape[1])
-    value = (cohesion - (adhesion / 2 if table5 else adhesion)) / divisor
+    value = (cohesion - adhesion) / divisor
     return Discrimination(cohesion, adhesion, float(value), within, between)
 
 

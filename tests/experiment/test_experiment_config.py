@@ -58,7 +58,7 @@ def test_a_complete_config_survives_json():
         ("train.epochs", float("nan"), "train.epochs: got nan"),
         ("data.batch_size", 0, "at least 1"),
         ("data.batch_size", 2.5, "must be a int"),
-        ("data.seed", -1, "at least 0"),
+        ("data.seed", -2, "at least -1"),
         ("seed", 2**32, "at most"),
         ("train.replica_batch_size", 3, "3 does not divide data.batch_size 8"),
         ("mode", "evalute", "did you mean evaluate"),

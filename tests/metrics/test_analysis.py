@@ -247,9 +247,10 @@ def test_discrimination_is_that_of_all_pairs(embedding):
     )
     value = (np.mean(within) - np.mean(between)) / np.sqrt(7)
     np.testing.assert_allclose(result.discrimination, value, atol=tolerance)
-    table5 = metrics.class_discrimination(sums, table5=True).discrimination
+    table5 = metrics.class_discrimination(sums, table5=True)
     value = (np.mean(within) - np.mean(between) / 2) / np.sqrt(CLASSES)
-    np.testing.assert_allclose(table5, value, atol=tolerance)
+    np.testing.assert_allclose(table5.discrimination, value, atol=tolerance)
+    np.testing.assert_allclose(table5.adhesion, np.mean(between) / 2, atol=tolerance)
     other = metrics.class_discrimination(sums, dim=28).discrimination
     np.testing.assert_allclose(2 * other, result.discrimination, rtol=1e-9)
     assert same.any()

@@ -198,6 +198,7 @@ def test_every_network_has_names_that_lead_back():
         "resnet32x4": "RepDistiller", "wrn_40_2": "RepDistiller", "vgg13": "RepDistiller",
         "resnet50_cifar": "RepDistiller", "wrn_28_10_faa": "Fast AutoAugment",
         "pyramidnet272_a200_shakedrop": "Fast AutoAugment", "mobilenetv2": "RepDistiller",
+        "mobilenetv1": "overhaul-distillation",
         "shake26_2x96d": "Fast AutoAugment", "shake26_2x96d_aa": "kdaug_jax",
         "preact_resnet18_cifar": "pytorch-cifar", "efficientnet_b7": "timm",
         "preresnet164": "pytorch-classification", "rolekd_resnet18": "kdaug_jax",

@@ -41,6 +41,7 @@ KINDS = (
     "wrn_10_1_faa",
     "wrn_10_1_aa",
     "vgg8",
+    "mobilenetv1",
     "mobilenetv2",
     "shufflev1",
     "shufflev2",

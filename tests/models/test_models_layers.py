@@ -265,6 +265,7 @@ def test_initialisers_spread_as_they_should(init, shape, spread, reach):
         ("wrn_10_1_faa", layers.torch_uniform, layers.torch_uniform),
         ("wrn_10_1_aa", layers.kaiming_normal, None),
         ("vgg8", layers.kaiming_normal, None),
+        ("mobilenetv1", layers.torch_uniform, layers.torch_uniform),
         ("mobilenetv2", layers.kaiming_normal, None),
         ("shufflev1", layers.torch_uniform, layers.torch_uniform),
         ("shufflev2", layers.torch_uniform, layers.torch_uniform),

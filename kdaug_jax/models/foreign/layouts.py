@@ -40,6 +40,7 @@ _LAYOUTS: tuple[tuple[str, Layout], ...] = (
     (r"efficientnet_\w+", Layout("timm", *_IMAGENET)),
     (r"wrn_\d+_\d+_faa|shake26_2x\d+d|pyramidnet\w+", Layout("Fast AutoAugment", *_CIFAR)),
     (r"(preact_)?resnet(18|34)_cifar", Layout("pytorch-cifar", *_CIFAR)),
+    (r"mobilenetv1", Layout("overhaul-distillation", *_IMAGENET)),
     (r"preresnet\w+", Layout("pytorch-classification", *_CIFAR)),
     (
         r"resnet\d+(x4)?|resnet\d+_cifar(_rd)?|wrn_\d+_\d+|vgg\d+|mobilenetv2|shufflev[12]",
