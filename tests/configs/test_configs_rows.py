@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from configs.common import OneOf
 from configs.wei2020_table2 import FAA_FILE, FAA_TABLE, PBA_FILE
 from kdaug_jax.experiment import config as configs
-from tests.configs.choices import CHOICES, load, programs_of
+from tests.configs.choices import CHOICES, RESOLVED, load, programs_of
 
 FIGURE = re.compile(r"(-?\d+(?:\.\d+)?)(?: ± (\d+(?:\.\d+)?))?")
 NAME = re.compile(r"[\w.-]+")
@@ -71,6 +72,37 @@ def test_each_row_and_cell_resolves(name):
     for options in {row.options for row in module.ROWS} | {cell.options for cell in cells}:
         if options is not None:
             load(name, options)
+
+
+@pytest.mark.parametrize("name", CHOICES)
+def test_each_value_of_each_option_is_resolved(name, monkeypatch):
+    module, choices = module_of(name), {}
+    parse = module.parse_arg
+
+    def record(arg, **given):
+        choices.update(smoke=False, **given)
+        return parse(arg, **given)
+
+    monkeypatch.setattr(module, "parse_arg", record)
+    for arg in RESOLVED[name]:
+        load(name, arg)
+    args = [*CHOICES[name], *RESOLVED[name], *(row.options or "" for row in module.ROWS)]
+    tried = {
+        (option, value if equals else "True")
+        for arg in args for option, equals, value in (
+            word.strip().partition("=") for word in arg.split(",") if word.strip()
+        )
+    }
+    missing = []
+    for option, choice in choices.items():
+        if isinstance(choice, OneOf):
+            missing += [(option, str(value)) for value in choice.values[1:]
+                        if value != choice.values[0] and (option, str(value)) not in tried]
+        elif isinstance(choice, bool):
+            missing += [(option, str(not choice))] * ((option, str(not choice)) not in tried)
+        elif all(option != name for name, _ in tried):
+            missing.append((option, "any"))
+    assert missing == []
 
 
 @pytest.mark.parametrize("name", CHOICES)
