@@ -58,7 +58,7 @@ def main() -> int:
             sharding.use_host_cores(batch, train["replica_batch_size"], train["accumulate"], group)
             checks = dict(allow_config_change=allow, verify_data=given.verify_data)
             if full["mode"] == "evaluate":
-                evaluate_run(full, directory, **checks, eval_data=given.eval_data)
+                evaluate_run(full, directory, **checks, **command_line.evaluated(given))
             elif full["mode"] == "preview":
                 preview.preview(full, directory)
             elif full["mode"] == "export":

@@ -61,7 +61,7 @@ def build_evaluators(
             spec = EvalSpec(
                 networks, _with_options(predictors, phase), metrics, settings,
                 parse_view(section["view"], info), _training_views(phase, section["views"]), info,
-                mesh, human,
+                mesh, human, batch_statistics=section["batch_statistics"],
             )
             evaluator = make_evaluator(spec, selections, batch_size, config["data"]["workers"])
         evaluators.append((measured, evaluator))

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
+from kdaug_jax import rng
 from kdaug_jax.errors import ArgumentError, ConfigError
 from kdaug_jax.evaluation.metric_table import ON_VIEWS, Metric, MetricInputs, Settings
 from kdaug_jax.evaluation.predictors import Member, Predictor
@@ -55,7 +56,7 @@ class EvalSpec(NamedTuple):
     """What an evaluation computes.
 
     Attributes:
-      networks: by name; all run in inference mode.
+      networks: by name; they run in inference mode.
       predictors: what is evaluated.
       metrics: by the name in `eval.metrics`.
       settings: of the metrics.
@@ -65,6 +66,8 @@ class EvalSpec(NamedTuple):
       mesh: the devices.
       human: `f32[N,C]`, people's answers by position in the test split's base split, or None.
       classes: which classes of the networks the labels count, in their order; empty for all.
+      batch_statistics: whether networks that are no teachers run in training mode instead, with the
+        BatchNorm statistics of each batch; examples of a batch that is not full do not count then.
     """
 
     networks: Mapping[str, Network]
@@ -77,6 +80,7 @@ class EvalSpec(NamedTuple):
     mesh: Mesh
     human: np.ndarray | None = None
     classes: tuple[int, ...] = ()
+    batch_statistics: bool = False
 
     @property
     def chains(self) -> tuple[tuple[views.ViewSpec, ...], ...]:
@@ -290,13 +294,18 @@ def _run_networks(
 ) -> ViewOutputs:
     """Runs each network once on a view, all its branches side by side."""
     logits, embedding = {}, {}
-    image = view.image
+    image, mask = view.image, view.mask
+    trained = {name for predictor in spec.predictors for name, _ in predictor.members}
+    if spec.batch_statistics:  # rows that only fill a batch up would be part of its statistics
+        mask = mask & jnp.all(mask)
     for name in dict.fromkeys(network for network, _ in members):
         branches = tuple(dict.fromkeys(branch for network, branch in members if network == name))
         shape = (image.shape[0], len(branches), *image.shape[1:])
         rows = jnp.broadcast_to(image[:, None], shape).reshape(-1, *image.shape[1:])
+        train = spec.batch_statistics and name in trained
+        key = rng.init_key(np.uint32(SEED), "evaluation") if train else None
         outputs, _ = spec.networks[name].model.apply(
-            variables[name], rows, train=False, branches=branches
+            variables[name], rows, train=train, branches=branches, key=key
         )
         parts = [(logits, outputs.logits)]
         if spec.embeds:
@@ -306,7 +315,7 @@ def _run_networks(
                 array = array[:, np.asarray(spec.classes)]
             apart = array.reshape(-1, len(branches), *array.shape[1:])
             by_member |= {(name, branch): apart[:, i] for i, branch in enumerate(branches)}
-    return ViewOutputs(logits, embedding, view.label, view.mask, human)
+    return ViewOutputs(logits, embedding, view.label, mask, human)
 
 
 def embedding_of(network: str, outputs: Outputs, settings: Settings) -> jax.Array:

@@ -20,7 +20,7 @@ from kdaug_jax.data.recorded import (
     data_record,
     refuse_changes,
 )
-from kdaug_jax.errors import ConfigError
+from kdaug_jax.errors import CheckpointError, ConfigError
 from kdaug_jax.evaluation.build import build_evaluators, check_evaluation
 from kdaug_jax.evaluation.data_sets import load_data, load_human, read_options
 from kdaug_jax.evaluation.eval_step import EvalSpec, Moment
@@ -45,7 +45,7 @@ from kdaug_jax.experiment.frozen.stored import build_recorded, load
 from kdaug_jax.experiment.members import hparams, members
 from kdaug_jax.experiment.named_files import named_files
 from kdaug_jax.experiment.phases import resolve_phases
-from kdaug_jax.runtime import checkpoint, sharding, signals, weight_cuts, workdir
+from kdaug_jax.runtime import checkpoint, manifest, sharding, signals, weight_cuts, workdir
 from kdaug_jax.runtime.console import Console
 from kdaug_jax.types import Info
 
@@ -64,9 +64,10 @@ def evaluate_run(
     allow_config_change: bool = False,
     verify_data: bool = False,
     eval_data: str = "",
+    at: str = "",
     stream: TextIO | None = None,
 ) -> Results:
-    """Evaluates the newest whole checkpoint on validation and test, or on another split.
+    """Evaluates a checkpoint on validation and test, or on another split.
 
     Nothing changes but what is added: `evaluations/<step>-<split or set>.json` and `.npz`, and
     `evaluations.json`, which keeps the results on other splits.
@@ -79,6 +80,7 @@ def evaluate_run(
       allow_config_change: whether `data` may be other than what the run was trained on.
       verify_data: whether the contents of all images are read and compared.
       eval_data: SOURCE,SPLIT of other data with the same classes, which are evaluated instead.
+      at: "best", which `checkpoint.best` chose, or a step; empty for the newest whole one.
       stream: console, by default standard output.
 
     Returns:
@@ -89,6 +91,7 @@ def evaluate_run(
     """
     console = Console(stream)
     directory, stored = workdir.read_run(directory)
+    step = _chosen_step(directory, stored, at)
     full = as_recorded(configs.validate(config), directory)
     names = workdir.class_names(directory, stored)
     if eval_data:
@@ -118,7 +121,12 @@ def evaluate_run(
         name: _network(config, name, directory, info, full["precision"], name in trained)
         for name in configs.natural_sort(config["networks"]) if name in trained or compares
     }
-    phase, moments = _moments(stored, directory, info, full["eval"]["views"])
+    if step is not None:
+        built |= {
+            name: built[name]._replace(facts={**built[name].facts, "step": step})
+            for name in trained
+        }
+    phase, moments = _moments(stored, _step(directory, step), info, full["eval"]["views"])
     check_evaluation(config, (phase,), info, built)
     (evaluator,) = build_evaluators(config, (phase,), built, info, mesh, human)
     check_images(evaluator, {
@@ -133,12 +141,14 @@ def evaluate_run(
     results, arrays = {}, {}
     kept_results = workdir.read_results(directory) or {}
     held = {**stored, "frozen": {}} if allow_config_change else stored
-    for number, member in enumerate(_stored_order(stored, directory)):
+    for number, member in enumerate(_stored_order(stored, directory, step)):
         if fault := kept_results.get(member, {}).get("failed"):
             console.say(f"{member} was not finite at step {fault['step']} ({fault['where']}): left "
                         "out")
             continue
-        variables, params = _member(evaluator.spec, directory, held, number, trained, console.say)
+        variables, params = _member(
+            evaluator.spec, directory, held, number, trained, console.say, step
+        )
         passes = [
             (evaluator, dataset.splits, use) for use in ("validation", "test")
             if use in dataset.splits and not eval_data
@@ -159,11 +169,12 @@ def evaluate_run(
         data_of = {
             use: _facts(source, split) for use, split in dataset.splits.items() if use != "train"
         } | {item.data.name: _facts(item.data.source, item.data.split) for item in sets}
-        _keep(directory, stored["members"], data_of, results, arrays, console)
+        reached = _step(directory, step)
+        _keep(directory, reached, stored["members"], data_of, results, arrays, console)
         if eval_data:
             file = directory / EVALUATIONS
             facts = _facts(eval_data, dataset.splits["test"])
-            kept = {"data": facts, "step": _step(directory), "results": results}
+            kept = {"data": facts, "step": reached, "results": results}
             with workdir.writing(directory):
                 workdir.write_json(file, {**(workdir.read_json(file) or {}), eval_data: kept})
             console.say(f"kept in {file} as '{eval_data}'")
@@ -192,11 +203,11 @@ def _facts(source: str, split: data.Split) -> dict[str, Any]:
 
 
 def _keep(
-    directory: Path, members: Sequence[str], data_of: Mapping[str, Any], results: Results,
-    arrays: Mapping[str, np.ndarray], console: Console,
+    directory: Path, step: int, members: Sequence[str], data_of: Mapping[str, Any],
+    results: Results, arrays: Mapping[str, np.ndarray], console: Console,
 ) -> None:
     """Writes `evaluations/<step>-<split or set>.json`, and `.npz` where there are arrays."""
-    step, folder = _step(directory), directory / FOLDER
+    folder = directory / FOLDER
     uses = dict.fromkeys(name.split("/")[1] for values in results.values() for name in values)
     with workdir.writing(directory):
         folder.mkdir(exist_ok=True)
@@ -275,9 +286,9 @@ def _dataset(
 
 
 def _moments(
-    stored: Mapping[str, Any], directory: Path, info: Info, training_views: Sequence[str]
+    stored: Mapping[str, Any], step: int, info: Info, training_views: Sequence[str]
 ) -> tuple[Phase, dict[str, Moment]]:
-    """Returns the phase of the last step of a run, and what its members are evaluated with.
+    """Returns the phase of the last step before `step`, and what members are evaluated with.
 
     Raises:
       ConfigError: training views are evaluated, and other training data hide the run's epoch.
@@ -290,7 +301,7 @@ def _moments(
             "eval.views", f"data.train has {len(info.labels):,} examples, the run's had "
             f"{recorded:,}, so that nobody knows its epoch", "leave it empty",
         )
-    last = max(_step(directory) - 1, 0)
+    last = max(step - 1, 0)
     number = max(number for number, phase in enumerate(phases) if phase.start_step <= last)
     phase = phases[number]
     population = members(phase.config["population"])
@@ -301,21 +312,49 @@ def _moments(
     }
 
 
-def _step(directory: Path) -> int:
+def _chosen_step(directory: Path, stored: Mapping[str, Any], at: str) -> int | None:
+    """Returns the step of the checkpoint that is named, None where none is.
+
+    Raises:
+      ConfigError: the run keeps no such checkpoint.
+      CheckpointError: it is damaged.
+    """
+    if not at:
+        return None
+    checkpoints = directory / "checkpoints"
+    steps = manifest.steps(checkpoints)
+    step = checkpoint.best_step(checkpoints, stored["config"]["checkpoint"]["best"])
+    if at != "best":
+        step = next((step for step in steps if str(step) == at), None)
+    if step is None:
+        listed = ", ".join(map(str, steps))
+        raise ConfigError(
+            "--checkpoint", f"{directory} keeps no checkpoint '{at}'",
+            f"leave it out, or name one of {listed}" if steps else "train it first",
+        )
+    if wrong := manifest.verify(checkpoints / str(step)):
+        raise CheckpointError(str(checkpoints / str(step)), wrong, "name another --checkpoint")
+    return step
+
+
+def _step(directory: Path, step: int | None) -> int:
     """Returns the step of the checkpoint that is loaded, which `_member` speaks of."""
-    step = checkpoint.load_subtree(directory / "checkpoints", ("0", "step"), lambda line: None)
+    if step is None:
+        step = checkpoint.load_subtree(directory / "checkpoints", ("0", "step"), lambda line: None)
     return int(step)
 
 
-def _stored_order(stored: Mapping[str, Any], directory: Path) -> Sequence[str]:
+def _stored_order(
+    stored: Mapping[str, Any], directory: Path, step: int | None
+) -> Sequence[str]:
     """Returns the names of the members by their number in the checkpoint that is loaded."""
-    notes = checkpoint.read_notes(directory / "checkpoints" / str(_step(directory)))
+    notes = checkpoint.read_notes(directory / "checkpoints" / str(_step(directory, step)))
     return notes.get("members", stored["members"])
 
 
 def _member(
     spec: EvalSpec, directory: Path, stored: Mapping[str, Any], number: int,
-    trained: Sequence[str], say: Callable[[str], None],
+    trained: Sequence[str], say: Callable[[str], None], step: int | None,
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Loads the variables of the needed networks, and the parameters of terms with ensembles."""
     variables = {}
@@ -334,7 +373,7 @@ def _member(
     front = (str(number), *averaged, "params", "terms")
     params = {
         predictor.term: checkpoint.load_subtree(
-            directory / "checkpoints", (*front, predictor.term), say
+            directory / "checkpoints", (*front, predictor.term), say, step
         )
         for predictor in spec.predictors if predictor.term
     }

@@ -154,6 +154,7 @@ def _human_numbers(sums, settings: Settings) -> dict[str, Any]:
         "human_cross_entropy": float(cross_entropy[0]) / float(cross_entropy[1]),
         "human_kl_class": metrics.human_kl_class(human, network),
         "human_kl_matrix": matrix,
+        "human_class_means": metrics.class_means(human),
     }
 
 

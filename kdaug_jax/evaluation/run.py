@@ -13,6 +13,7 @@ import numpy as np
 
 from kdaug_jax import metrics
 from kdaug_jax.data import Split, check_eval_memory, eval_batches
+from kdaug_jax.errors import ConfigError
 from kdaug_jax.evaluation import metric_table
 from kdaug_jax.evaluation.eval_step import (
     EPOCH,
@@ -157,9 +158,18 @@ def evaluate_split(
 
     Returns:
       Values by full name, `eval/<use>/...`; numbers that are not finite are left out.
+
+    Raises:
+      ConfigError: batches have statistics of their own, and the split fills none.
     """
     spec, split = evaluator.spec, splits[use]
     mesh, human = spec.mesh, spec.human if use == "test" else None
+    rows = _batch_rows(evaluator, split)
+    if spec.batch_statistics and len(split) < rows:
+        raise ConfigError(
+            "eval.batch_statistics", f"the {len(split)} examples of {use} fill no batch of {rows}",
+            "use a smaller eval.batch_size, a multiple of the devices",
+        )
 
     traced = Moment(
         {path: moment.hparams[path] for path in spec.numbers}, np.int32(moment.epoch)
@@ -265,11 +275,17 @@ def check_images(evaluator: Evaluator, splits: Mapping[str, Split]) -> None:
         check_eval_memory(**_batches(evaluator, split))
 
 
+def _batch_rows(evaluator: Evaluator, split: Split) -> int:
+    """Returns the rows of a batch, which devices share evenly."""
+    devices = evaluator.spec.mesh.size
+    return -(-min(evaluator.batch_size, len(split)) // devices) * devices
+
+
 def _batches(evaluator: Evaluator, split: Split, moment: Moment | None = None) -> dict[str, Any]:
     """Returns what `eval_batches` and `check_eval_memory` are told of the batches of a split."""
     spec, mesh = evaluator.spec, evaluator.spec.mesh
     cutters = spec.cutters if moment is None else spec.cutters_at(moment)
-    batch_size = -(-min(evaluator.batch_size, len(split)) // mesh.size) * mesh.size
+    batch_size = _batch_rows(evaluator, split)
     crops = functools.partial(spec.crops, moment or _ANY, cutters)
     return {
         "split": split, "batch_size": batch_size, "rows": sharding.local_rows(mesh, batch_size),

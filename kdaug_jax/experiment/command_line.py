@@ -23,6 +23,7 @@ def define_flags(values: flags.FlagValues) -> None:
         "workdir": "Folder of this run's files.",
         "distributed": processes.FORM,
         "eval_data": "With --mode=evaluate: other data of the same classes, as SOURCE,SPLIT.",
+        "checkpoint": "With --mode=evaluate: best, or a step; the last where it is left out.",
         "topology": "With --mode=compile: devices to compile for, such as v5e:16x16 or h200:8.",
         "assume": "With --mode=compile: data that are not there, as "
         "examples=1281167,classes=1000,size=mixed or size=WxH.",
@@ -51,8 +52,14 @@ def check_flags(values: flags.FlagValues, mode: str, rest: Sequence[str]) -> Non
         raise ConfigError("command line", f"does not know '{rest[0]}'", "options start with --")
     if not values.workdir and not (values.print_config or mode == "compile"):
         raise ConfigError("--workdir", "is missing", "--workdir=runs/NAME")
-    if values.eval_data and mode != "evaluate":
-        raise ConfigError("--eval_data", f"is of no use with --mode={mode}", "--mode=evaluate")
+    for name in ("eval_data", "checkpoint"):
+        if values[name].value and mode != "evaluate":
+            raise ConfigError(f"--{name}", f"is of no use with --mode={mode}", "--mode=evaluate")
+
+
+def evaluated(values: flags.FlagValues) -> dict[str, str]:
+    """Returns what the flags say that is evaluated, as `evaluate_run` takes it."""
+    return {"eval_data": values.eval_data, "at": values.checkpoint}
 
 
 def no_config(argv: Sequence[str]) -> ConfigError:

@@ -244,6 +244,10 @@ FIELDS: dict[str, Field] = {
         "relational losses stay within so many; 0: the whole batch. Divides `data.batch_size`.",
         COUNT,
     ),
+    "train.recipe_replica_batch_size": Field(
+        0, "Examples that a replica of the recipe saw, where `replica_batch_size` is less to save "
+        "memory; the console says both. 0: the same.", COUNT,
+    ),
     "train.accumulate": Field(
         1, "Micro-batches of a step, whose gradients are averaged to save memory.", POSITIVE_COUNT
     ),
@@ -270,7 +274,12 @@ FIELDS: dict[str, Field] = {
     "eval.bins": Field(15, "Bins of confidence of `ece` and `mce`.", POSITIVE_COUNT),
     "eval.embedding": Field("pooled", "Feature that metrics of the embedding look at."),
     "eval.table5": Field(
-        False, "Whether `discrimination` is scaled as in Table 5 of Das et al. 2020."
+        False, "Whether `discrimination` is as in Table 5 of Das et al. 2020, of half the mean "
+        "adhesion."
+    ),
+    "eval.batch_statistics": Field(
+        False, "Whether trained networks are evaluated as in training, with the BatchNorm "
+        "statistics of each batch; a last batch that is not full is left out."
     ),
     "eval.human": Field("", "File of people's answers to the test images, for the metric `human`."),
     "eval.sets": Field(

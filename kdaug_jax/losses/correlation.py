@@ -27,7 +27,7 @@ def dist(
 
     Rows are an example's probabilities of all classes (inter-class), columns a class's
     probabilities over the examples of the group (intra-class); correlation is Pearson's. The paper
-    takes beta = gamma = 2 on CIFAR-100 with T = 4, and 1 and 1 with T = 1 on ImageNet.
+    takes beta = gamma = 2, with T = 4 on CIFAR-100 and T = 1 on ImageNet, as in its code.
 
     Args:
       student: `[B,C]`, logits.
@@ -112,6 +112,10 @@ def gram_of_classes(
     return jnp.sum(jnp.square(matmul(q.T, q) - matmul(p.T, p)), axis=-1)
 
 
+# What `mlkd` sums.
+PARTS = ("kl", "examples", "classes")
+
+
 def mlkd(
     student: jax.Array,
     teacher: jax.Array,
@@ -119,12 +123,15 @@ def mlkd(
     temperatures: tuple = (2.0, 3.0, 4.0, 5.0, 6.0),
     masked: bool = False,
     standardize: bool = False,
+    parts: tuple = PARTS,
 ) -> jax.Array:
     """Multi-level logit distillation: KL and both Grams, summed over temperatures.
 
     The paper puts it on a weak and on a strong view; `masked` is for the weak one and keeps the
     examples and classes with at most the teacher's median confidence. The public code masks after
-    averaging and uses the weak view twice; here is the formula of the paper.
+    averaging and uses the weak view twice; here is the formula of the paper. With standardised
+    logits (LSKD) that code leaves the Grams as they are, which takes two terms:
+    `parts=("kl",), standardize=True` and `parts=("examples", "classes")`.
 
     Args:
       student: `[B,C]`, logits.
@@ -132,25 +139,32 @@ def mlkd(
       temperatures: at which the three parts are computed and summed.
       masked: leave out examples and classes above the teacher's median confidence.
       standardize: standardise each row of logits first.
+      parts: which of "kl", "examples" and "classes" are summed.
 
     Returns:
       `f32[]`.
 
     Raises:
-      ArgumentError: `temperatures` holds something other than numbers more than 0.
+      ArgumentError: `temperatures` holds something other than numbers more than 0, or unknown
+        parts.
 
     Source: Jin et al. 2023, "Multi-Level Logit Distillation".
     """
     if not temperatures or any(isinstance(t, str) or not t > 0 for t in temperatures):
         raise ArgumentError(f"got temperatures={temperatures!r}", "must be numbers more than 0")
+    if not parts or not set(parts) <= set(PARTS):
+        raise ArgumentError(f"got parts={parts!r}", f"must be of {', '.join(PARTS)}")
     need_logits(student, teacher)
     rows, columns = _unsure(teacher) if masked else (jnp.float32(1), jnp.float32(1))
     total = jnp.zeros((), jnp.float32)
     for temperature in temperatures:
         options = {"temperature": temperature, "standardize": standardize}
-        total += jnp.mean(rows * kl(student, teacher, **options))
-        total += jnp.mean(rows * gram_of_examples(student, teacher, **options))
-        total += jnp.mean(columns * gram_of_classes(student, teacher, **options))
+        if "kl" in parts:
+            total += jnp.mean(rows * kl(student, teacher, **options))
+        if "examples" in parts:
+            total += jnp.mean(rows * gram_of_examples(student, teacher, **options))
+        if "classes" in parts:
+            total += jnp.mean(columns * gram_of_classes(student, teacher, **options))
     return total
 
 

@@ -23,7 +23,7 @@ from kdaug_jax.runtime.writer import Writer
 from kdaug_jax.training import failures, population
 from kdaug_jax.training.intervals import due
 from kdaug_jax.training.progress import Progress
-from kdaug_jax.training.saving import Saving, open_checkpoints
+from kdaug_jax.training.saving import Saving, best_metrics, open_checkpoints
 from kdaug_jax.training.setup import Setup, check_teachers, prepare
 from kdaug_jax.training.staging import Staging
 from kdaug_jax.training.state import restore_states, step_of
@@ -238,6 +238,8 @@ class _Run:
         if self.saving.failed():
             self._save()
         self.saving.wait()
+        best = best_metrics(self.setup)
         for number in self.window.alive:
-            self.writer.row(self.step, self.setup.members[number].name, self.time.report())
+            name = self.setup.members[number].name
+            self.writer.row(self.step, name, {**self.time.report(), **best[number]})
         return failures.marked(self.setup.members, final, self.window.failed)

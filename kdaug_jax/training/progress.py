@@ -70,6 +70,9 @@ class Progress:
             per_call = setup.intervals.per_call
             rows.append(("batches", f"{sent / 1e6:,.1f} MB a step sent to the devices, "
                          f"{per_call:,} step{'s' * (per_call > 1)} a call"))
+        if recipe := config["train"]["recipe_replica_batch_size"]:
+            images = config["train"]["replica_batch_size"] or config["data"]["batch_size"]
+            rows.append(("BatchNorm", f"over {images:,} images, recipe {recipe:,}"))
         rows += [(f"view {name}", section["ops"] or "(as stored)")
                  for name, section in config["views"].items()]
         rows += [(f"place {view}", text) for view, text in places(setup.programs)]
@@ -81,8 +84,9 @@ class Progress:
             rows.append((f"network {name}", text))
         for spec in first.term_specs:
             weight = float(spec.weight.base)
+            left_out = ", left out" if spec.name in first.left_out else ""
             rows.append((f"term {spec.name}", f"{weight:g} × {config['terms'][spec.name]['loss']}"
-                         f" on {', '.join(spec.views)}"))
+                         f" on {', '.join(spec.views)}{left_out}"))
         if len(setup.members) > 1:
             rows.append(("population", f"{len(setup.members)} runs through one compiled step"))
         size = sum(leaf.nbytes for leaf in jax.tree.leaves(state)) * len(setup.members)

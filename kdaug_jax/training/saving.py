@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from time import monotonic
+from typing import Any
 
 from kdaug_jax.runtime import mark, workdir
 from kdaug_jax.runtime.checkpoint import Checkpoints
 from kdaug_jax.runtime.goodput import Goodput
 from kdaug_jax.runtime.processes import on_first
+from kdaug_jax.runtime.writer import read_rows
 from kdaug_jax.training import failures
 from kdaug_jax.training.intervals import due
 from kdaug_jax.training.setup import Setup
@@ -16,8 +19,45 @@ from kdaug_jax.training.state import as_tree
 from kdaug_jax.training.window import Window
 from kdaug_jax.types import TrainState
 
+# What the metrics of the validation split begin with.
+FRONT = "eval/validation/"
 # Step and metrics of the members of an evaluation.
 Scores = tuple[int, Sequence[Mapping[str, float]]]
+
+
+def best_metrics(setup: Setup) -> list[dict[str, float]]:
+    """Returns what each member scored in the best evaluation of its validation split.
+
+    Args:
+      setup: the run, whose `checkpoint.best` is what the best is chosen by.
+
+    Returns:
+      For each member `best/step` and the metrics as `best/<metric>`; nothing where no best is
+      chosen.
+    """
+    chosen, lowest = setup.criterion["best"], setup.criterion["lowest"]
+
+    def read() -> list[dict[str, float]]:
+        best: dict[str, dict[str, Any]] = {}
+        for row in read_rows(setup.directory) if chosen else ():
+            member, value = row.get("member", ""), row.get(chosen)
+            if value is None or math.isnan(value):
+                continue
+            before = best.get(member, {}).get(chosen, math.inf if lowest else -math.inf)
+            # Of equally good ones the newest, as of checkpoints.
+            if value <= before if lowest else value >= before:
+                best[member] = row
+        return [_as_best(best.get(name, {})) for name in setup.names]
+
+    return on_first(read)
+
+
+def _as_best(row: Mapping[str, Any]) -> dict[str, float]:
+    metrics = {
+        f"best/{name.removeprefix(FRONT)}": value for name, value in row.items()
+        if name.startswith(FRONT)
+    }
+    return {"best/step": row["step"], **metrics} if metrics else {}
 
 
 def open_checkpoints(setup: Setup, say: Callable[[str], None]) -> Checkpoints:

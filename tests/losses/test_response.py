@@ -169,6 +169,22 @@ def test_a_masked_multi_level_loss_leaves_out_what_the_teacher_is_sure_of():
     assert before < unmasked - 0.9 * parts[2:].sum() / 4
 
 
+def test_parts_of_the_multi_level_loss_add_up():
+    """MLKD with standardised logits standardises the KL and not the Grams, as two terms."""
+    student, teacher, options = logits(0), logits(1), dict(temperatures=(2.0, 4.0))
+    total = losses.mlkd(student, teacher, **options)
+    parts = ("kl",), ("examples",), ("classes",)
+    values = [losses.mlkd(student, teacher, parts=part, **options) for part in parts]
+    np.testing.assert_allclose(sum(values), total, rtol=1e-6)
+    np.testing.assert_allclose(
+        values[0], sum(losses.kl(student, teacher, temperature=t).mean() for t in (2.0, 4.0)),
+        rtol=1e-6,
+    )
+    with pytest.raises(ValueError, match="got parts=") as caught:
+        losses.mlkd(student, teacher, parts=("kl", "grams"))
+    assert caught.value.args[1] == "must be of kl, examples, classes"
+
+
 @pytest.mark.parametrize("temperatures", [(), (0.0,), ("a",)])
 def test_temperatures_that_make_no_sense(temperatures):
     with pytest.raises(ValueError) as caught:

@@ -132,6 +132,12 @@ def test_a_run_writes_its_directory(straight):
     *_, test, perf = read_rows(directory)
     assert set(test) == {"step", "eval/test/accuracy", "eval/test/nll"} and test["step"] == 10
     assert "perf/wall_seconds" in perf
+    # Beside the last checkpoint's figures stand those of the one that validation chose.
+    evaluated = {row["step"]: row for row in read_rows(directory) if "eval/validation/nll" in row}
+    best = max(evaluated, key=lambda step: (evaluated[step]["eval/validation/accuracy"], step))
+    assert perf["best/step"] == best and len(evaluated) == 2
+    for name in ("accuracy", "nll"):
+        assert perf[f"best/{name}"] == evaluated[best][f"eval/validation/{name}"]
     expected = ("step 10/10", "images/s", "evaluation at step 5", "Total: ", "teacher: validation")
     for text in expected:
         assert text in console
@@ -305,6 +311,17 @@ def test_evaluating_a_run_changes_nothing(with_teacher, straight):
     results = evaluate_run(with_teacher(), straight[0], stream=io.StringIO())
     assert results == straight[1]
     assert read_rows(straight[0]) == rows
+    for at, step in (("best", rows[-1]["best/step"]), ("5", 5)):
+        results = evaluate_run(with_teacher(), straight[0], at=at, stream=io.StringIO())[""]
+        evaluated = next(
+            row for row in rows if row["step"] == step and "eval/validation/nll" in row
+        )
+        for name in ("accuracy", "nll"):
+            assert results[f"eval/validation/{name}"] == evaluated[f"eval/validation/{name}"]
+        assert (straight[0] / "evaluations" / f"{step}-test.json").is_file()
+    for at in ("7", "worst"):
+        with pytest.raises(ConfigError, match=f"keeps no checkpoint '{at}'; leave it out, or name"):
+            evaluate_run(with_teacher(), straight[0], at=at, stream=io.StringIO())
     with pytest.raises(ConfigError, match="holds no run"):
         evaluate_run(with_teacher(), straight[0] / "nothing", stream=io.StringIO())
 

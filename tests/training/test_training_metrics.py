@@ -142,6 +142,11 @@ def test_values_are_those_of_numpy_and_scikit_learn(tested, human):
     )
     np.testing.assert_array_equal(arrays["eval/test/reliability_count"], count)
     assert arrays["eval/test/human_kl_matrix"].shape == (6, 6)
+    present = np.unique(label)
+    np.testing.assert_allclose(
+        arrays["eval/test/human_class_means"][present],
+        [shares[label == number].mean(0) for number in present], rtol=1e-5,
+    )
     mask = np.ones(13, bool)
     sums = metrics.unit_sums(pooled, label, mask, metrics.moments(pooled, mask), 6)
     expected = metrics.class_discrimination(sums)
