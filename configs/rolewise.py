@@ -76,8 +76,9 @@ students with the quantised recipe, from scratch.
 `official_code`: rates fall at 30, 60 and 80 %; Adam (eps 1e-5) with decay on kernels only for
 II-KD, MHGD and DML students, Nesterov and decay on everything for the others; λ times 0.6 at 30, 60
 and 80 % for RKD and DML and without effect on clipped gradients; soft labels at T = 3, 0.7 and 0.3
-without T^2; attention is never trained, its kernels start by fan-in; DML trains the teacher too,
-from random weights (both at once here, in turns there).
+without T^2; attention is never trained, its kernels start by fan-in; networks are evaluated with
+the statistics of each batch of 128, 9,984 of the 10,000 images; DML trains the teacher too, from
+random weights (both at once here, in turns there).
 
 The losses of KD-SVD and MHGD are sums over the batch, as in the code: of their means so little
 would be left beside the cross entropy that the rows were almost without distillation. The
@@ -279,6 +280,7 @@ def get_config(arg: str = "") -> ConfigDict:
         _put_networks(config, options, side)
         _put_terms(config, options)
         config.optim = _optimizer(options)
+        config.eval.batch_statistics = options.mode == "official_code"
         config.train.epochs = 200.0
         finish_cifar(config, options, SMALL, side)
     return teacher_alone(config) if options.stage == "teacher" else config

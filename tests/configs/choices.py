@@ -110,6 +110,11 @@ RESOLVED = {name: ("smoke",) for name in CHOICES} | {
 
 # What takes seconds to be traced at its own size: a test of the slow suite.
 SLOW = {name: () for name in CHOICES} | {
+    "a2aug_imagenet": tuple(arg for arg in CHOICES["a2aug_imagenet"] if arg != "only=baseline"),
+    "wang2020_imagenet": tuple(
+        arg for arg in CHOICES["wang2020_imagenet"] if arg not in ("method=ce", "stage=teacher")
+    ),
+    "wei2020_fig2": tuple(arg for arg in CHOICES["wei2020_fig2"] if arg != "magnitude=0"),
     "a2aug_cifar": (
         "", "n_views=6", "form=joint_ce", "form=l2_norm", "form=kl", "logit_scale=1.0",
         "logit_scale=mean_norm", "ensemble=average", "bn=shared", "networks=independent",

@@ -370,6 +370,13 @@ def test_cutout_of_paper_003(mode, dataset, side):
     assert load("rolewise", f"{arg},cutout=0")["views"]["x"]["ops"].endswith("|flip")
 
 
+def test_the_code_of_paper_003_evaluates_with_the_statistics_of_batches():
+    config = load("rolewise", "mode=official_code")
+    for each in (config, *teachers_of(config)):
+        assert each["eval"]["batch_statistics"] is True and each["data"]["batch_size"] == 128
+    assert load("rolewise")["eval"]["batch_statistics"] is False
+
+
 def test_the_peer_of_the_released_mutual_learning_starts_at_random():
     config = load("rolewise", "mode=official_code,method=dml")
     assert config["networks"]["teacher"]["init"] == ""
