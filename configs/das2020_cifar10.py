@@ -105,10 +105,11 @@ several (of 16 holes of 16 pixels 3 % of an image would stay visible); `student_
 when CIFAR students were trained, or 0.1, its later default, which with momentum 0.99 may diverge;
 `epochs` (250; 150 to 250 in the code's versions; MNIST 150); `size=32`, MNIST at 32 pixels, where
 LeNet has the 62,006 parameters of the paper instead of 44,726; `select`, `last` checkpoint, or
-`best_test_loss`, which is chosen on the test split, as the code did;
-`human=cifar10h-counts.npy`, CIFAR-10H of its authors, for the KL to people's answers on the test
-split; `cinic=DIR`, CINIC-10, whose 70,000 test images of ImageNet are evaluated at the end as
-`cinic`; `holdout`, to keep 2 % of the training split for choices; `smoke`.
+`best_test_loss`, which is chosen on the test split, as the code did (`--mode=evaluate
+--checkpoint=best` evaluates it); `human=cifar10h-counts.npy`, CIFAR-10H of its authors, for the KL
+to people's answers on the test split; `cinic=DIR`, CINIC-10, whose 70,000 test images of ImageNet
+are evaluated at the end as `cinic`; `holdout`, to keep 2 % of the training split for choices;
+`smoke`.
 
 Teacher and student are measured alike: top-1, loss, precision, recall, F1, ECE and MCE in 10 bins
 as in the code, their reliability diagram, class separability, cohesion and discrimination of the

@@ -21,7 +21,9 @@ Columns: ours is the default; NA `policy=none,kd=False` (crop and flip, AutoAugm
 `kd=False`; FAA `policy=file,file=F,kd=False` with Fast AutoAugment's published policies; PBA
 `policy=schedule,file=F,kd=False` with PBA's published schedule; RA `policy=randaugment,kd=False`.
 All but ours are quoted in the paper. The files are not part of this repository: the rows
-look for FAA_FILE and PBA_FILE below. PBA found its schedule on CIFAR-10 and used it for CIFAR-100.
+look for FAA_FILE and PBA_FILE below, as they were published: of the first, whose functions are
+not executed, `subset` names the one that returns the policies (fa_reduced_cifar10). Schedules are
+stretched to the run. PBA found its schedule on CIFAR-10 and used it for CIFAR-100.
 
 | Section 3.4, WRN-28-10 on CIFAR-100 | options | error |
 |---|---|---|
@@ -95,6 +97,7 @@ RANDAUGMENT = {
 }
 UNSET = -1
 
+FAA_TABLE = "fa_reduced_cifar10"
 FAA_FILE, PBA_FILE = "data/policies/archive.py", "data/policies/rcifar10_16_wrn.txt"
 COLUMNS = {
     "na": "policy=none,kd=False",
@@ -132,8 +135,8 @@ def get_config(arg: str = "") -> ConfigDict:
     """Returns the config of this experiment."""
     options = parse_arg(
         arg, dataset=one_of("cifar100", "cifar10"), network=one_of(*NETWORKS),
-        policy=one_of("autoaugment", "none", "randaugment", "file", "schedule"), file="", n=UNSET,
-        magnitude=UNSET, kd=True, clean=one_of("no", "ce", "kd"),
+        policy=one_of("autoaugment", "none", "randaugment", "file", "schedule"), file="",
+        subset="", n=UNSET, magnitude=UNSET, kd=True, clean=one_of("no", "ce", "kd"),
         subpolicies=one_of("cifar10", "cifar10_released"), variant=one_of("plain", "aa"),
         holdout=False,
     )
@@ -174,6 +177,8 @@ def _check(options: ConfigDict) -> None:
     from_file = options.policy in ("file", "schedule")
     check(bool(options.file) == from_file, f"option file={options.file!r}",
           "policy=file and policy=schedule need one, the others none")
+    check(not options.subset or options.file.endswith(".py"), f"option subset={options.subset}",
+          "is of a file of Python, such as Fast AutoAugment's archive.py")
     check(options.clean != "kd" or options.kd, "option clean=kd distils", "drop kd=False")
     check(options.clean != "ce" or not options.kd, "option clean=ce does not distil",
           "add kd=False")
@@ -207,12 +212,14 @@ def _networks(options: ConfigDict) -> tuple[str, str]:
 
 def _policy(options: ConfigDict) -> str:
     levels = ', levels="released_scaled"' if options.smoke else ""
+    python = options.file.endswith(".py")
+    table = f', table="{options.subset or FAA_TABLE}"' if python else ""
     drawn = f"randaugment({options.n}, {options.magnitude})" if options.magnitude else ""
     return {
         "autoaugment": f'autoaugment("{options.subpolicies}")',
         "none": "",
         "randaugment": drawn,
-        "file": f'autoaugment("{options.file}")',
+        "file": f'autoaugment("{options.file}"{table})',
         "schedule": f'schedule("{options.file}"{levels})',
     }[options.policy]
 

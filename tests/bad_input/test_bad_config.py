@@ -25,7 +25,7 @@ def get_config():
         ([f"{DIGITS}:smoke", "--workdri=W"], "Did you mean: workdir"),
         (
             [f"{DIGITS}:smoke", "--workdir=W", "--config.optim.nestrov=true"],
-            "error: optim.nestrov: there is no such field; did you mean nesterov?",
+            "error: optim.nestrov: there is no such field; did you mean nesterov or restart?",
         ),
         ([f"{DIGITS}:smoke", "--workdir=W", "--config.train.epochs=many"], "train.epochs=many"),
         ([f"{DIGITS}:smoke", "--workdir=W", "--config.data.batch_size=1.5"], "batch_size=1.5"),

@@ -82,8 +82,39 @@ CHOICES = {
     ),
 }
 
+_EFFICIENTNET = (
+    "kd=False,policy=autoaugment", "space=tpu", "ops=wei2020", "replica_batch=256",
+    "teacher_policy=same", "teacher_policy=none", "holdout", "epochs=350", "k=10", "weight=1",
+    "magnitude=0", "smoke",
+)
+# What is resolved without tracing: with CHOICES and the rows, each value of each option.
+RESOLVED = {name: ("smoke",) for name in CHOICES} | {
+    "efficientnet_b0_kd": _EFFICIENTNET,
+    "efficientnet_b4_kd": _EFFICIENTNET,
+    "efficientnet_b7_kd": _EFFICIENTNET,
+    "efficientnet_b8_kd": _EFFICIENTNET,
+    "wei2020_fig2": ("smoke", "epochs=350", "holdout", "replica_batch=256"),
+    "wei2020_table2": (
+        "smoke", "holdout", "policy=file,file=a.py,subset=f", "policy=schedule,file=b.txt",
+        "policy=randaugment,n=1,magnitude=3", "network=wrn_40_2",
+    ),
+    "wang2020_cifar100": ("smoke", "holdout", "loss=crd,da=standard,kd=False", "stage=teacher"),
+    "a2aug_cifar": (
+        "smoke", "n_views=3", "n_views=5", "form=kl_norm", "network=shake26_2x32d,dataset=cifar10",
+    ),
+    "a2aug_imagenet": ("smoke", "n_views=2", "n_views=4", "n_views=5"),
+    "rolewise": ("smoke", "schedule=a.json,teacher_schedule=b.json", "holdout"),
+    "das2020_cifar10": ("smoke", "epochs=218", "holdout", "student_aug=augment",
+                        "student_aug=cutout", "student_aug=mixup", "student_aug=cutmix+augment"),
+}
+
 # What takes seconds to be traced at its own size: a test of the slow suite.
 SLOW = {name: () for name in CHOICES} | {
+    "a2aug_imagenet": tuple(arg for arg in CHOICES["a2aug_imagenet"] if arg != "only=baseline"),
+    "wang2020_imagenet": tuple(
+        arg for arg in CHOICES["wang2020_imagenet"] if arg not in ("method=ce", "stage=teacher")
+    ),
+    "wei2020_fig2": tuple(arg for arg in CHOICES["wei2020_fig2"] if arg != "magnitude=0"),
     "a2aug_cifar": (
         "", "n_views=6", "form=joint_ce", "form=l2_norm", "form=kl", "logit_scale=1.0",
         "logit_scale=mean_norm", "ensemble=average", "bn=shared", "networks=independent",

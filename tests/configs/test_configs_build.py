@@ -111,6 +111,7 @@ def test_the_docstring_is_a_notebook(name):
             "wei2020_table2", "network=shake26_2x96d,policy=randaugment,kd=False",
             "RandAugment's n for shake26_2x96d on cifar100 is not published; give n=...",
         ),
+        ("wei2020_table2", "policy=file,file=a.json,subset=f", "is of a file of Python"),
         ("wei2020_table2", "policy=randaugment,n=-2,kd=False", "option n=-2; 0 or more"),
         ("wang2020_cifar100", "kd=False", "loss=crd,kd=False is CRD alone"),
         ("wang2020_cifar100", "loss=crd,kd=False", "makes images for the KL"),

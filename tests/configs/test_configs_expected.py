@@ -106,7 +106,7 @@ def test_table_2_of_paper_000():
         column = row.name.rpartition("-")[2]
         stage = {
             "ours": 'autoaugment("cifar10")', "aa": 'autoaugment("cifar10")',
-            "faa": 'autoaugment("data/policies/archive.py',
+            "faa": 'autoaugment("data/policies/archive.py", table="fa_reduced_cifar10")',
             "pba": 'schedule("data/policies/rcifar10_16_wrn.txt")',
             "ra": f"randaugment{RANDAUGMENT.get(key)}",
         }.get(column, "")
@@ -231,6 +231,12 @@ def test_paper_003():
             continue
         kd = config["terms"]["kd"]
         assert kd["loss"] == {"soft": "cross_entropy_kd", "rkd": "rkd_role"}.get(method, method)
+        if method == "kd_svd":
+            assert kd["reduction"] == "sum"
+        if method in ("ii_kd", "mhgd"):
+            assert kd["kernels"] == "glorot" and kd["train_attention"] is True
+        if "pair" in given:
+            assert all(":" in name and name.count("_post") == 2 for name in kd["features"])
         weight = kd["weight"]
         assert (weight["base"], weight["every"], weight["factor"]) == (
             weights.get(method, 1.0), 60.0, 0.5

@@ -15,6 +15,7 @@ from tests.configs.choices import info_of, load, teachers_of
 def optim_of(config):
     optim = dict(config["optim"])
     schedule = optim.pop("schedule")
+    assert optim.pop("restart") is False
     return optim, schedule
 
 
@@ -155,6 +156,8 @@ def test_columns_of_table_2():
         ("policy=randaugment,n=2,magnitude=14", "randaugment(2, 14)"),
         ("policy=file,file=a.json", 'autoaugment("a.json")'),
         ("policy=schedule,file=b.json", 'schedule("b.json")'),
+        ("policy=file,file=archive.py", 'autoaugment("archive.py", table="fa_reduced_cifar10")'),
+        ("policy=file,file=archive.py,subset=f", 'autoaugment("archive.py", table="f")'),
     ):
         config = load("wei2020_table2", f"{arg},kd=False")
         assert config["views"]["x"]["ops"] == f"{stage}|{PIPELINE}"
@@ -338,6 +341,7 @@ def test_paper_003_as_its_code_ran(method, optimizer, weight):
         assert config["terms"]["ce"]["weight"] == 0.7
     if method in ("ii_kd", "mhgd"):
         assert config["terms"]["kd"]["train_attention"] is False
+        assert config["terms"]["kd"]["kernels"] == "fan_in"
     if method == "dml":
         assert config["networks"]["teacher"]["trainable"] and config["terms"]["kd_teacher"]
 
@@ -350,7 +354,9 @@ def test_full_precision_rows_of_paper_003():
     assert pair["views"]["x"]["ops"] == (
         'schedule("s.json")|pad_crop(4, "mean", False)|flip|cutout(8)'
     )
-    assert pair["terms"]["kd"]["features"] == ("layer1:f1", "layer2:f2", "layer3:f3")
+    assert pair["terms"]["kd"]["features"] == (
+        "layer1_post:f1_post", "layer2_post:f2_post", "layer3_post:f3_post"
+    )
     assert pair["networks"]["student"]["init"] == ""
     assert optim_of(pair)[1] == milestones(0.1, LATE)
 
@@ -362,6 +368,13 @@ def test_cutout_of_paper_003(mode, dataset, side):
     for config in (load("rolewise", arg), *teachers_of(load("rolewise", arg))):
         assert config["views"]["x"]["ops"].endswith(f"|flip|cutout({side})")
     assert load("rolewise", f"{arg},cutout=0")["views"]["x"]["ops"].endswith("|flip")
+
+
+def test_the_code_of_paper_003_evaluates_with_the_statistics_of_batches():
+    config = load("rolewise", "mode=official_code")
+    for each in (config, *teachers_of(config)):
+        assert each["eval"]["batch_statistics"] is True and each["data"]["batch_size"] == 128
+    assert load("rolewise")["eval"]["batch_statistics"] is False
 
 
 def test_the_peer_of_the_released_mutual_learning_starts_at_random():

@@ -63,7 +63,7 @@ def test_students_follow_a_schedule(run, tmp_path):
     file.write_text(json.dumps({"segments": [[100, [0] * 60], [100, policy]]}))
     arg = f"smoke,method=soft,schedule={file},teacher_schedule={file}"
     workdir = tmp_path / "run"
-    assert run(f"--config=configs/rolewise_student.py:{arg}", f"--workdir={workdir}") == 0
+    assert run(f"--config=configs/rolewise.py:{arg}", f"--workdir={workdir}") == 0
 
 
 def test_efficientnet_b7_is_tried_within_two_minutes(tmp_path):
