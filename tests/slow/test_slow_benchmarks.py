@@ -92,14 +92,15 @@ def test_input():
 
 @pytest.mark.parametrize("kind", ["forward", "train"])
 def test_the_benchmark_of_networks_prints_one_line_each(kind, torch):
-    words = [sys.executable, "benchmarks/models.py", "--rounds=1", "--steps=1", "--batch=8"]
+    words = [sys.executable, "benchmarks/cpu_networks.py", "--rounds=1", "--steps=1"]
+    words += ["--batch=8", "--before"]
     words += [f"--kind={kind}", "--network=lenet_vrm", "--network=resnet20"]
     done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     found = [json.loads(line) for line in done.stdout.splitlines()]
-    names = [f"models/{name}/{kind}" for name in ("lenet_vrm", "resnet20")]
+    names = [f"cpu_networks/{name}/{kind}" for name in ("lenet_vrm", "resnet20")]
     assert [one["benchmark"] for one in found] == names
-    assert all(one["ratio"] > 0 for one in found)
+    assert all(one["ratio"] > 0 and one["before"]["ratio"] > 0 for one in found)
 
 
 def test_losses_are_timed_beside_the_plain_step():
