@@ -303,7 +303,8 @@ FIELDS: dict[str, Field] = {
     ),
     "checkpoint.retry_minutes": Field(
         10.0, "How long a run goes on while saving fails, as on a disk without rights or room for "
-        "files; it is tried again with each row of the log. A resumed run may change it.", INTERVAL,
+        "files; it is tried again with each row of the log, as is a row that the disk refuses. A "
+        "resumed run may change it.", INTERVAL,
     ),
     "checkpoint.best": Field(
         "eval/validation/accuracy", "Metric whose best checkpoint is kept too, of a population by "

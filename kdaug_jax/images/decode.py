@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import logging
 import os
 import struct
 import warnings
@@ -265,9 +266,11 @@ def _set_up_pillow() -> None:
     Libraries that a user imports switch `LOAD_TRUNCATED_IMAGES` on for the process: the rest of a
     cut image would be grey without a word, though not in worker processes. Warnings, such as that
     of a broken EXIF block, would be errors where a user makes errors of warnings.
-    `warnings.catch_warnings` is not for threads, so both settings stay.
+    `warnings.catch_warnings` is not for threads, so both settings stay. What Pillow logs is in the
+    error that it raises as well.
     """
     ImageFile.LOAD_TRUNCATED_IMAGES = False
+    logging.getLogger("PIL").setLevel(logging.CRITICAL)
     first = warnings.filters[0] if warnings.filters else ()
     if not first or getattr(first[3], "pattern", "") != _PILLOW:
         warnings.filterwarnings("ignore", module=_PILLOW)

@@ -80,6 +80,7 @@ class Checkpoints:
             "saving is tried again with each row of the log",
         )
         self._broken = False
+        self._step: int | None = None  # that was saved last, or was to be
         self._thread: threading.Thread | None = None
         processes.on_first(lambda: manifest.clear_unfinished(directory))
         # Steps that cannot be restored must not count among those that are kept.
@@ -129,6 +130,22 @@ class Checkpoints:
                 # Orbax raises here again that a save failed.
                 if error[0] is None and not self._broken:
                     raise
+            finally:
+                with contextlib.suppress(OSError):
+                    self._leave_no_trace()
+
+    def _leave_no_trace(self) -> None:
+        """Removes what a save has made where its directory was, before somebody moved that.
+
+        Otherwise it could not be moved back. Only if nothing else lies there.
+        """
+        place = self.directory
+        if self._step is None or os.path.samestat(os.stat(place), self._status):
+            return
+        made = [path for path in place.iterdir() if path.name.split(".")[0] == str(self._step)]
+        if len(made) == len(list(place.iterdir())) and list(place.parent.iterdir()) == [place]:
+            shutil.rmtree(place)
+            place.parent.rmdir()
 
     def save(
         self, step: int, state: Any, metrics: Mapping[str, float], notes: Mapping[str, Any],
@@ -153,6 +170,7 @@ class Checkpoints:
         if step == self.latest:
             return
         require_in_place(self.directory, self._status)
+        self._step = step
         write = self._prepared(
             step, state, metrics=self._chosen(metrics) or None, custom_metadata=dict(notes)
         )

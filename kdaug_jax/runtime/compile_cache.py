@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import warnings
@@ -13,6 +14,9 @@ import jax
 
 # What JAX warns of an entry that it cannot read, compiles anew, and does not write again.
 UNREADABLE = re.compile(r"Error reading persistent compilation cache entry for '([^']*)'")
+
+# Ends the names of entries.
+_END = "-cache"
 
 
 def use(directory: str | os.PathLike[str] | None = None) -> Path | None:
@@ -30,6 +34,7 @@ def use(directory: str | os.PathLike[str] | None = None) -> Path | None:
         path = Path(chosen or "~/.cache/kdaug_jax/xla").expanduser().absolute()
     except RuntimeError:  # no home folder is known
         return None
+    _remove_others(path)
     jax.config.update("jax_compilation_cache_dir", str(path))
     # Small programs count too: a test or a short run compiles hundreds of them.
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
@@ -37,6 +42,30 @@ def use(directory: str | os.PathLike[str] | None = None) -> Path | None:
     if getattr(warnings.showwarning, "directory", None) != path:
         warnings.showwarning = _Mending(path, warnings.showwarning)
     return path
+
+
+def _remove_others(directory: Path) -> None:
+    """Removes what has the name of an entry and is no file: JAX would wait for it, or read on."""
+    with contextlib.suppress(OSError), os.scandir(directory) as entries:
+        for entry in entries:
+            if entry.name.endswith(_END) and not _is_file(entry):
+                _remove(Path(entry.path))
+
+
+def _is_file(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_file()
+    except OSError:  # its links lead back to themselves
+        return False
+
+
+def _remove(path: Path) -> None:
+    """Removes an entry, where that is allowed, and a folder only if it is empty."""
+    with contextlib.suppress(OSError):
+        if path.is_dir() and not path.is_symlink():
+            path.rmdir()
+        else:
+            path.unlink()
 
 
 class _Mending:
@@ -55,11 +84,11 @@ class _Mending:
             return
         entries = [
             path for path in self.directory.iterdir()
-            if path.name.startswith(f"{unreadable[1]}-") and path.name.endswith("-cache")
+            if path.name.startswith(f"{unreadable[1]}-") and path.name.endswith(_END)
         ]
         damaged = [path for path in entries if not _is_whole(path)]
         for path in damaged or entries:
-            path.unlink(missing_ok=True)
+            _remove(path)
 
 
 def _is_whole(path: Path) -> bool:

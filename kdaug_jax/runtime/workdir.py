@@ -92,7 +92,9 @@ def read_json(path: Path) -> Any:
     except (ValueError, OSError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
         what = f"cannot be read as JSON ({reason})"
-        raise ConfigError(str(path), what, "restore it from a copy, or delete it") from None
+        # Without its mark a directory is not known as that of a run.
+        delete = "" if path.name == MARK else ", or delete it"
+        raise ConfigError(str(path), what, f"restore it from a copy{delete}") from None
 
 
 def require_folder(path: Path) -> None:

@@ -1,5 +1,6 @@
 """What refused and killed runs leave behind, and what an evaluation keeps."""
 
+import errno
 import json
 import os
 import shutil
@@ -13,8 +14,8 @@ import numpy as np
 import pytest
 from jax.experimental.compilation_cache import compilation_cache
 
-from kdaug_jax.errors import ConfigError
-from kdaug_jax.runtime import compile_cache, lock, manifest, model_card
+from kdaug_jax.errors import CheckpointError, ConfigError
+from kdaug_jax.runtime import checkpoint, compile_cache, lock, manifest, model_card
 from tests.bad_input.helpers import TWICE, one_line, results
 
 
@@ -186,6 +187,70 @@ def test_a_damaged_entry_of_the_compile_cache_is_replaced(cache, damage, capsys)
         assert zlib.decompress(entry.read_bytes())
         entry.write_bytes(damage(entry.read_bytes()))
     assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("make", [
+    os.mkfifo, os.mkdir, lambda path: path.symlink_to("/dev/zero"),
+    lambda path: path.symlink_to(path), lambda path: path.symlink_to("nowhere"),
+])
+def test_what_is_no_file_in_the_compile_cache_is_removed(cache, make, capsys):
+    """JAX would wait for a pipe, and read a device without end."""
+    def tripled(x):
+        return x + x + x
+
+    jax.jit(tripled).lower(jnp.ones(3)).compile()
+    (entry,) = cache.glob("jit_tripled-*-cache")
+    entry.unlink()
+    make(entry)
+    other = cache / "mine"
+    os.mkfifo(other)
+    compile_cache.use(cache)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+    jax.clear_caches()
+    jax.jit(tripled).lower(jnp.ones(3)).compile()
+    assert zlib.decompress(entry.read_bytes()) and other.exists()
+    assert capsys.readouterr().err == ""
+
+
+def test_an_entry_that_cannot_be_removed_is_no_matter(cache, capsys):
+    (cache / "jit_x-1-cache").mkdir()
+    (cache / "jit_x-1-cache" / "mine").touch()
+    warnings.showwarning(
+        "Error reading persistent compilation cache entry for 'jit_x'", UserWarning, "x", 1
+    )
+    assert (cache / "jit_x-1-cache" / "mine").exists() and capsys.readouterr().err == ""
+
+
+def test_a_save_leaves_nothing_where_its_directory_was(tmp_path, monkeypatch):
+    """So that the directory can be moved back."""
+    def moving(*args, **kwargs):
+        (tmp_path / "w").rename(tmp_path / "moved")
+        (tmp_path / "w" / "checkpoints" / "2.orbax-checkpoint-tmp").mkdir(parents=True)
+        (tmp_path / "w" / "checkpoints" / "2.orbax-checkpoint-tmp" / "state").touch()
+        raise OSError(errno.ENOENT, os.strerror(errno.ENOENT))
+
+    (tmp_path / "w").mkdir()
+    with pytest.raises(CheckpointError, match="could not be saved"):
+        with checkpoint.Checkpoints(tmp_path / "w" / "checkpoints", keep=2, say=print) as saves:
+            saves.save(1, {"a": np.zeros(4)}, {}, {})
+            saves.wait()
+            monkeypatch.setattr(checkpoint.ocp.training.Checkpointer, "save", moving)
+            saves.save(2, {"a": np.zeros(4)}, {}, {})
+    assert [path.name for path in tmp_path.iterdir()] == ["moved"]
+    # Of others nothing is removed.
+    monkeypatch.undo()
+    (tmp_path / "moved").rename(tmp_path / "w")
+    with checkpoint.Checkpoints(tmp_path / "w" / "checkpoints", keep=2, say=print):
+        (tmp_path / "w").rename(tmp_path / "moved")
+        (tmp_path / "w" / "checkpoints" / "1").mkdir(parents=True)
+        (tmp_path / "w" / "mine").touch()
+    assert (tmp_path / "w" / "checkpoints" / "1").exists()
+
+
+def test_a_mark_is_not_to_be_deleted(tiny, finished, capsys):
+    (finished / "kdaug_jax.json").write_text("{")
+    assert tiny(TWICE, directory=finished) == 2
+    assert one_line(capsys.readouterr().err).endswith("; restore it from a copy\n")
 
 
 @pytest.mark.parametrize("moment", ["filled", "between"])

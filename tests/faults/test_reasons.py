@@ -3,6 +3,8 @@
 import gzip
 import io
 import struct
+import subprocess
+import sys
 import unicodedata
 
 import jax.numpy as jnp
@@ -22,6 +24,7 @@ from kdaug_jax.runtime import workdir
 from kdaug_jax.runtime.console import Console, table, write_lines
 from kdaug_jax.runtime.model_card import ModelCard
 from kdaug_jax.training import loop
+from tests.bad_input.helpers import ROOT
 from tests.conftest import tiny_config
 
 # Clears a screen, begins a line, turns the direction of writing round.
@@ -146,6 +149,25 @@ def test_bombs_are_told_by_their_size(tmp_path, monkeypatch):
     card = ModelCard("tiny", 2, (8, 6), (0.0,) * 3, (1.0,) * 3)
     with pytest.raises(DataError, match="has 8×6 pixels, and 40 is the limit; make it smaller"):
         predict.read_image(tmp_path / "a.png", 0, card, False)
+
+
+def test_what_pillow_logs_is_no_second_line(tmp_path):
+    """A TIFF of 14,595 samples a pixel."""
+    content = io.BytesIO()
+    Image.new("RGB", (4, 4)).save(content, "TIFF")
+    tag = struct.pack("<HHIH", 277, 3, 1, 3)
+    assert tag in content.getvalue()
+    file = tmp_path / "a.tif"
+    file.write_bytes(content.getvalue().replace(tag, struct.pack("<HHIH", 277, 3, 1, 14595)))
+    script = (
+        "import sys; from kdaug_jax.images.decode import *\n"
+        "try: open_image(open(sys.argv[1], 'rb').read(), 'here', 0)\n"
+        "except DataError as error: print(error)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(file)], cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.stdout.startswith("here: image 0 is not a PNG") and done.stderr == ""
 
 
 def test_names_in_two_unicode_forms(tmp_path):
