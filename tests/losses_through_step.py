@@ -28,7 +28,7 @@ OPTIONS = {
     "ii_kd": dict(features=MAPS, heads=2),
     "crd": dict(features=VECTOR, negatives=8, dim=16),
     "info_nce": dict(features=VECTOR, dim=16),
-    "ofd": dict(features=("f0",)),
+    "ofd": dict(features=("f0",), margin="moving"),
     "reviewkd": dict(features=("f0", "f1", "pooled")),
 }
 # Losses that need equal widths of student and teacher.

@@ -208,13 +208,22 @@ class Program:
         """Returns the averaged weights after an update, see `experiment.optim.average`."""
         return optim.average(self.optimizer, hparams, state)
 
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """Frozen networks whose values decide the initial state: others' origins, and teachers."""
+        origins = [network.init for network in self.networks.values() if network.init]
+        teachers = [
+            name for name in terms.teachers_read(self.term_specs)
+            if not self.networks[name].trainable
+        ]
+        return tuple(dict.fromkeys([*origins, *teachers]))
+
     def init(self, hparams: Hparams, frozen: Mapping[str, Any]) -> TrainState:
         """Returns the state of step 0; `training.state` jits it at top level.
 
         Args:
           hparams: traced numbers by path; the seed decides.
-          frozen: `{network: variables}`, arrays or shapes; values are used only of networks that
-            a trained one starts from (`init`).
+          frozen: `{network: variables}`, arrays or shapes; values are used only of `sources`.
         """
         seed = hparams["seed"]
         variables = {
@@ -227,7 +236,7 @@ class Program:
         network_state = {name: parts["batch_stats"] for name, parts in variables.items()}
         outputs, views_made = self._complete()._shapes(params, network_state, frozen, hparams)
         params["terms"], term_state = terms.init(
-            self.term_specs, seed, outputs, views_made, hparams, self.info
+            self.term_specs, seed, outputs, views_made, hparams, self.info, frozen
         )
         step = jnp.zeros((), jnp.int32)
         chain = self.transformation(hparams, self.clock(step, hparams))

@@ -20,6 +20,7 @@ from kdaug_jax.experiment.fields import FIELDS, check_known, section_fields
 from kdaug_jax.experiment.loss_registry import resolve
 from kdaug_jax.losses.response import average_teachers
 from kdaug_jax.losses.term import Context, Term, TermInput, is_update
+from kdaug_jax.models.norms import norm_before
 from kdaug_jax.types import Hparams, Info, Outputs, Range, View, select_features
 
 GROUPS = FIELDS["terms.*.gradient_group"].legal
@@ -215,7 +216,31 @@ def _options(spec: TermSpec, hparams: Hparams) -> dict[str, Any]:
     return {**spec.bound.static, **traced}
 
 
-def init(specs: Sequence[TermSpec], seed, outputs, views, hparams: Hparams, info: Info):
+def teachers_read(specs: Sequence[TermSpec]) -> tuple[str, ...]:
+    """Returns the networks of which terms need more than shapes in `init`."""
+    names = (
+        pair.partition("@")[0] for spec in specs if spec.term.reads_norms
+        for pairs in spec.teachers for pair in pairs
+    )
+    return tuple(dict.fromkeys(names))
+
+
+def _norms(spec: TermSpec, frozen: Mapping[str, Any]) -> tuple[dict[str, jax.Array] | None, ...]:
+    """Returns the teacher's BatchNorm before each feature of a term's first view."""
+    teacher = spec.teachers[0][0].partition("@")[0]
+    params = frozen.get(teacher, {}).get("params", {})
+    norms = [norm_before(params, name) for _, name in spec.features]
+    return tuple(
+        None if norm is None or "scale" not in norm
+        else {part: norm[part][0] for part in ("scale", "bias")}
+        for norm in norms
+    )
+
+
+def init(
+    specs: Sequence[TermSpec], seed, outputs, views, hparams: Hparams, info: Info,
+    frozen: Mapping[str, Any],
+):
     """Returns the initial parameters and state of all terms.
 
     Args:
@@ -225,6 +250,7 @@ def init(specs: Sequence[TermSpec], seed, outputs, views, hparams: Hparams, info
       views: by name; only their shapes are used.
       hparams: traced numbers by path.
       info: facts of the training split.
+      frozen: `{network: variables}`; values are used only of `teachers_read`.
 
     Returns:
       `(params, state)`, each by term name; terms without any are left out.
@@ -236,6 +262,9 @@ def init(specs: Sequence[TermSpec], seed, outputs, views, hparams: Hparams, info
         inputs = jax.eval_shape(
             functools.partial(_inputs, spec, settings=settings), outputs, views
         )
+        if spec.term.reads_norms:
+            norms = _norms(spec, frozen)
+            inputs = tuple(item._replace(teacher_norms=norms) for item in inputs)
         with located(f"terms.{spec.name}"):
             term_params, term_state = spec.term.init(key, inputs, info, **settings)
         if jax.tree.leaves(term_params):

@@ -5,8 +5,9 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
+from kdaug_jax.errors import ArgumentError
 from kdaug_jax.losses import adapters
-from kdaug_jax.losses.arrays import masked_mean, need_equal, need_maps
+from kdaug_jax.losses.arrays import masked_mean, need_equal, need_maps, pool_to
 from kdaug_jax.losses.term import Context, Term, TermInput
 from kdaug_jax.types import NonNegative
 
@@ -65,9 +66,36 @@ def moved_margin(state: dict[str, jax.Array], teacher: jax.Array) -> dict[str, j
     }
 
 
-def _init(key, inputs: Inputs, info, **options):
+def closed_margin(scale: jax.Array, bias: jax.Array) -> jax.Array:
+    """Mean negative response of a BatchNorm whose input is normal: E[x | x < 0].
+
+    Args:
+      scale: `f32[C]`, of either sign.
+      bias: `f32[C]`.
+
+    Returns:
+      `f32[C]`; three deviations below 0 where at most one response in a thousand is negative.
+
+    Source: Heo et al. 2019, "A Comprehensive Overhaul of Feature Distillation", section 3.2, and
+    its public code.
+    """
+    deviation = jnp.maximum(jnp.abs(scale), 1e-12)
+    share = jax.scipy.special.ndtr(-bias / deviation)
+    density = jnp.exp(-0.5 * jnp.square(bias / deviation)) / jnp.sqrt(2.0 * jnp.pi)
+    mean = bias - deviation * density / jnp.maximum(share, 1e-12)
+    return jnp.where(share > 0.001, mean, -3.0 * deviation)
+
+
+def _init(key, inputs: Inputs, info, *, margin, **options):
     item = inputs[0]
     need_maps(*item.chosen_student, *item.chosen_teacher)
+    if margin not in ("batchnorm", "moving"):
+        raise ArgumentError(f"got margin={margin!r}", "must be 'batchnorm' or 'moving'")
+    if margin == "batchnorm" and None in (item.teacher_norms or (None,)):
+        raise ArgumentError(
+            "margin='batchnorm' finds no BatchNorm before a feature of a frozen teacher",
+            "choose f1_pre, f2_pre, ... of a ResNet, WRN or VGG, or margin='moving'",
+        )
     params, state = {}, {}
     for i, (s, t) in enumerate(zip(item.chosen_student, item.chosen_teacher, strict=True)):
         params[str(i)] = adapters.widen_init(
@@ -75,23 +103,29 @@ def _init(key, inputs: Inputs, info, **options):
         )
         zeros = jnp.zeros(t.shape[-1], jnp.float32)
         state[str(i)] = {"margin": zeros, "seen": zeros}
+        if margin == "batchnorm":
+            state[str(i)] = {"margin": closed_margin(**item.teacher_norms[i])}
     return params, state
 
 
 def _apply(
-    params, state, inputs: Inputs, context: Context, *, scale: NonNegative = 0.001
+    params, state, inputs: Inputs, context: Context, *,
+    scale: NonNegative = 0.001, margin: str = "batchnorm",
 ):
     """Overhauled feature distillation before the ReLU, each feature weighted twice the one before.
 
-    Connectors are 1×1 convolutions with BatchNorm; the maps of student and teacher need equal
-    sizes.
+    Connectors are 1×1 convolutions with BatchNorm; a larger map of the teacher is averaged down to
+    the student's size. The authors run the teacher with the statistics of each batch, here it is in
+    inference mode.
 
     Args:
       params: a connector for each feature.
       state: margins of each feature.
       inputs: one for each view.
       context: its groups are those of BatchNorm.
-      scale: factor of the loss; 1/1000 in the public code.
+      scale: factor of the loss; 1/1000 in the public code, 1/10000 on ImageNet.
+      margin: lower bound of the target: "batchnorm", constant, from the frozen teacher's BatchNorm,
+        see `closed_margin`; or "moving", see `moved_margin`.
 
     Returns:
       Value, state, no metrics.
@@ -104,11 +138,14 @@ def _apply(
         pairs = zip(item.chosen_student, item.chosen_teacher, strict=True)
         for i, (student, teacher) in enumerate(pairs):
             name = str(i)
-            state = {**state, name: moved_margin(state[name], teacher)}
+            if student.shape[1] < teacher.shape[1]:
+                teacher = pool_to(teacher, student.shape[1])
+            if margin == "moving":
+                state = {**state, name: moved_margin(state[name], teacher)}
             connected = adapters.widen(params[name], student, context.groups)
             squares = partial_square(connected, teacher, state[name]["margin"])
             value += masked_mean(squares, item.view.mask) / 2.0 ** (count - 1 - i)
     return jnp.asarray(scale, jnp.float32) * value, state, {}
 
 
-ofd = Term(_init, _apply, features=True)
+ofd = Term(_init, _apply, features=True, reads_norms=True)

@@ -48,6 +48,8 @@ class TermInput(NamedTuple):
       teacher: outputs of the teacher on its view, or None; constants unless `detach=False`.
       view: the view itself, with its labels and indices.
       chosen_student, chosen_teacher: the activations that the config chose, in its order.
+      teacher_norms: for a term that reads them, in `init`: the frozen teacher's BatchNorm before
+        each of them, `{"scale", "bias"}` of `f32[C]`, or None where it is not known.
     """
 
     student: Outputs
@@ -55,6 +57,7 @@ class TermInput(NamedTuple):
     view: View
     chosen_student: tuple[jax.Array, ...] = ()
     chosen_teacher: tuple[jax.Array, ...] = ()
+    teacher_norms: tuple[dict[str, jax.Array] | None, ...] = ()
 
 
 class Context(NamedTuple):
@@ -161,6 +164,7 @@ class Term(NamedTuple):
       plain: whether it is a function of logits and labels that fits any experiment.
       joint: whether it looks at its views together, so that they must hold the same examples.
       unique_examples: requires unique examples (indexes a memory bank).
+      reads_norms: whether `init` is given values of the teacher's BatchNorm, see `TermInput`.
       predict_ensemble: `predict_ensemble(params, logits f32[N,B,C], **options) -> (f32[B,C],
         {name: f32[]})`, the ensemble's logits on a view, from those of the members of a joint term,
         and metrics; evaluated beside the networks. None for a term that is no ensemble.
@@ -175,4 +179,5 @@ class Term(NamedTuple):
     plain: bool = False
     joint: bool = False
     unique_examples: bool = False
+    reads_norms: bool = False
     predict_ensemble: Callable[..., tuple[jax.Array, dict[str, jax.Array]]] | None = None

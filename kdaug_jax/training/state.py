@@ -24,17 +24,15 @@ def make_init(
 
     Args:
       program: the first phase of an experiment.
-      frozen: variables of its frozen networks; only their shapes are used, except of those that
-        a trained network starts from.
+      frozen: variables of its frozen networks; only their shapes are used, except of
+        `Program.sources`.
       shardings: how the state is to lie, see `Program.state_shardings`; by default on the default
         device.
 
     Returns:
       `init(hparams) -> TrainState`, jitted once for all seeds.
     """
-    sources = {
-        network.init: frozen[network.init] for network in program.networks.values() if network.init
-    }
+    sources = {name: frozen[name] for name in program.sources}
     shapes = jax.tree.map(lambda array: jax.ShapeDtypeStruct(array.shape, array.dtype), frozen)
 
     def make(hparams: Hparams, sources: Mapping[str, Any]) -> TrainState:

@@ -5,6 +5,8 @@ import numpy as np
 import pytest
 
 from kdaug_jax.experiment import config as configs
+from kdaug_jax.losses import overhaul
+from kdaug_jax.training.state import make_init
 from kdaug_jax.training.step import make_train_step
 from tests.training.bench import Bench, distilled
 
@@ -122,3 +124,21 @@ def test_a_teacher_of_weight_zero_is_not_run(frozen_teacher):
     scheduled = bench(dict(name="linear", base=0.0, end=1.0))
     for other in (taught, swept, scheduled):
         assert other.program.pairs == (("student", "x"), ("teacher", "x"))
+
+
+def test_margins_of_ofd_are_those_of_the_frozen_teacher(frozen_teacher):
+    names = {"student": configs.network("resnet8", trainable=True),
+             "teacher": configs.network("resnet8")}
+    terms = {
+        "ce": configs.term("cross_entropy", ("x",)),
+        "ofd": configs.term("ofd", ("x",), teacher="teacher", features=("f1_pre", "f3_pre")),
+    }
+    bench = Bench(distilled(views={"x": ""}, networks=names, terms=terms))
+    bench.frozen = jax.tree.map(lambda leaf: leaf + 0.25, bench.frozen)
+    init = make_init(bench.programs[0], bench.frozen)
+    margins = init(bench.program.hparams).term_state["ofd"]
+    for number, block in (("0", "layer1_0"), ("1", "layer3_0")):
+        norm = bench.frozen["teacher"]["params"][block]["bn2"]
+        expected = overhaul.closed_margin(norm["scale"][0], norm["bias"][0])
+        np.testing.assert_allclose(margins[number]["margin"], expected, rtol=1e-6)
+        assert (expected < -0.5).all()

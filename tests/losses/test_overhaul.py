@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 from jax.test_util import check_grads
 
+from kdaug_jax import models
 from kdaug_jax.losses import LOSSES, overhaul, review
-from kdaug_jax.losses.term import TermInput
+from kdaug_jax.losses.term import Context, TermInput
+from kdaug_jax.models.norms import norm_before
 from kdaug_jax.types import View
 
 
@@ -101,4 +103,51 @@ def test_overhaul_refuses_maps_of_other_sizes():
     with pytest.raises(ValueError, match="needs equal shapes"):
         overhaul.partial_square(maps(4, 3), maps(2, 3), jnp.zeros(3))
     with pytest.raises(ValueError, match="works on maps"):
-        LOSSES["ofd"].init(jax.random.key(0), item([jnp.ones((3, 6))], [jnp.ones((3, 6))]), None)
+        vectors = [jnp.ones((3, 6))]
+        LOSSES["ofd"].init(jax.random.key(0), item(vectors, vectors), None, margin="moving")
+    for margin, what in (("batchnorm", "finds no BatchNorm"), ("mean", "got margin='mean'")):
+        with pytest.raises(ValueError, match=what):
+            pair = item([maps(4, 3)], [maps(4, 3)])
+            LOSSES["ofd"].init(jax.random.key(0), pair, None, margin=margin)
+
+
+def test_margins_of_a_batchnorm_are_its_mean_negative_response():
+    draw = np.random.default_rng(0).normal(size=2_000_000)
+    scale, bias = np.array([1.0, -0.5, 2.0, 0.1]), np.array([0.0, 0.5, -3.0, 0.5])
+    made = overhaul.closed_margin(jnp.asarray(scale), jnp.asarray(bias))
+    for channel in range(3):
+        responses = bias[channel] + scale[channel] * draw
+        np.testing.assert_allclose(made[channel], responses[responses < 0].mean(), rtol=0.01)
+    np.testing.assert_allclose(made[3], -0.3, rtol=1e-6)  # five deviations above 0
+
+
+@pytest.mark.parametrize(
+    "name, norms",
+    [("resnet8", {"f1_pre": "layer1_0/bn2", "f3_pre": "layer3_0/bn2"}),
+     ("resnet50_cifar", {"f2_pre": "layer2_3/bn3"}), ("vgg8", {"f1_pre": "block1_1"}),
+     ("vgg13", {"f4_pre": "block4_4"}),
+     ("wrn_10_1", {"f1_pre": "block2/layer_0/bn1", "f3_pre": "bn1"})],
+)
+def test_the_batchnorm_of_a_feature(name, norms):
+    model = models.create(name, 10, normalize=((0.0,) * 3, (1.0,) * 3))
+    shapes = jax.eval_shape(lambda key: model.init(key, (32, 32)), jax.random.key(0))["params"]
+    for feature, path in norms.items():
+        expected = shapes
+        for part in path.split("/"):
+            expected = expected[part]
+        assert norm_before(shapes, feature) is expected and "scale" in expected
+    assert norm_before(shapes, "pooled") is None
+
+
+def test_a_larger_map_of_the_teacher_is_averaged_down():
+    student, teacher = [maps(4, 3)], [maps(8, 5, 1)]
+    norm = {"scale": jnp.ones(5), "bias": jnp.zeros(5)}
+    given = item(student, teacher)[0]._replace(teacher_norms=(norm,))
+    params, state = LOSSES["ofd"].init(jax.random.key(0), (given,), None, margin="batchnorm")
+    context = Context(None, None, None, 1)
+    pooled = teacher[0].reshape(3, 4, 2, 4, 2, 5).mean((2, 4))
+    values = [
+        LOSSES["ofd"].apply(params, state, item(student, [target]), context)[0]
+        for target in (teacher[0], pooled)
+    ]
+    np.testing.assert_allclose(*values, rtol=1e-6)
