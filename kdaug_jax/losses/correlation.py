@@ -119,6 +119,7 @@ def mlkd(
     temperatures: tuple = (2.0, 3.0, 4.0, 5.0, 6.0),
     masked: bool = False,
     standardize: bool = False,
+    divergence: bool = True,
 ) -> jax.Array:
     """Multi-level logit distillation: KL and both Grams, summed over temperatures.
 
@@ -132,6 +133,8 @@ def mlkd(
       temperatures: at which the three parts are computed and summed.
       masked: leave out examples and classes above the teacher's median confidence.
       standardize: standardise each row of logits first.
+      divergence: whether KL is a part; else both Grams alone, beside `kl` terms of other weights,
+        as the public code of multi-level distillation and of logit standardisation sums them.
 
     Returns:
       `f32[]`.
@@ -148,7 +151,8 @@ def mlkd(
     total = jnp.zeros((), jnp.float32)
     for temperature in temperatures:
         options = {"temperature": temperature, "standardize": standardize}
-        total += jnp.mean(rows * kl(student, teacher, **options))
+        if divergence:
+            total += jnp.mean(rows * kl(student, teacher, **options))
         total += jnp.mean(rows * gram_of_examples(student, teacher, **options))
         total += jnp.mean(columns * gram_of_classes(student, teacher, **options))
     return total
