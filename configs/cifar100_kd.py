@@ -152,6 +152,8 @@ from configs.common import (
     finish_cifar,
     one_of,
     parse_arg,
+    put_cross_entropy,
+    put_distillation,
     read_splits,
     refuse_idle,
     repeat,
@@ -159,7 +161,7 @@ from configs.common import (
 )
 from configs.wang2020_cifar100 import MOBILE, NORMAL
 from kdaug_jax.experiment.rows import Cell, Row
-from kdaug_jax.experiment.sections import ConfigDict, default, network, optimizer, term
+from kdaug_jax.experiment.sections import ConfigDict, default, network, optimizer
 
 SAME_FAMILY = (
     "wrn_40_2-wrn_16_2", "wrn_40_2-wrn_40_1", "resnet56-resnet20", "resnet110-resnet20",
@@ -511,57 +513,35 @@ def _put_method(config: ConfigDict, options: ConfigDict, student: str) -> None:
     """Puts the terms of a method, and what it changes in the recipe."""
     method = options.method
     kind, _, addition = method.partition("_") if method != "kd_svd" else (method, "", "")
-    put_ce(config, {"kd": 0.1, "mlkd": 0.1}.get(kind, 1.0))
+    put_cross_entropy(config, {"kd": 0.1, "mlkd": 0.1}.get(kind, 1.0))
     if kind in ON_FEATURES:
         where, weight, fields = ON_FEATURES[kind]
-        put(config, kind, kind, weight, features=_features(student, where), **fields)
+        put_distillation(config, kind, kind, weight, features=_features(student, where), **fields)
     if kind in MAIN_STAGE:
         _put_initial_stage(config, kind, student)
     if kind == "reviewkd":
         weight = _published(options, REVIEW_WEIGHTS, "the weight of ReviewKD")
-        put(config, kind, kind, _warm(weight, 0.0), features=_features(student, "review"),
-            middle=512)
+        put_distillation(
+            config, kind, kind, _warm(weight, 0.0), features=_features(student, "review"),
+            middle=512,
+        )
         config.data.batch_size = 128
         # Its code lowers the rate after the epochs 150, 180, 210, counted from 0.
         later = tuple(epoch + 1 for epoch in MILESTONES)
         config.optim = _sgd(_milestones(_rate(student, 0.1), later), nesterov=True)
     if kind == "kd" and addition == "ls":
         temperature, weight = _standardised(method, options.pair)
-        put(config, "kd", "kl", weight, temperature=temperature, standardize=True)
+        put_distillation(config, "kd", "kl", weight, temperature=temperature, standardize=True)
     elif kind == "kd" or addition == "kd":
-        put(config, "kd", "kl", 0.9 if kind == "kd" else 1.0, temperature=4.0)
+        put_distillation(config, "kd", "kl", 0.9 if kind == "kd" else 1.0, temperature=4.0)
     if kind == "dkd":
-        put(config, "dkd", "dkd", _warm(1.0, 1.0), **_dkd(options))
+        put_distillation(config, "dkd", "dkd", _warm(1.0, 1.0), **_dkd(options))
     if kind == "dist":
-        put(config, "dist", "dist", 2.0, beta=1.0, gamma=1.0, temperature=4.0)
+        put_distillation(config, "dist", "dist", 2.0, beta=1.0, gamma=1.0, temperature=4.0)
     if kind == "mlkd":
         _put_levels(config, options, student)
     if addition == "dot":
         config.optim.combine = "dot(0.075)"
-
-
-def put_ce(config: ConfigDict, weight: float) -> None:
-    """Puts the term of cross entropy on the labels."""
-    config.terms.ce = term("cross_entropy", on=("x",), weight=weight, gradient_group="task")
-
-
-def put(
-    config: ConfigDict, name: str, loss: str, weight: Any, on: tuple[str, ...] = ("x",),
-    **fields: Any,
-) -> None:
-    """Puts a term that compares the student with the teacher.
-
-    Args:
-      config: changed in place.
-      name: of the term.
-      loss: in `kdaug_jax.losses.LOSSES`.
-      weight: a number or a schedule.
-      on: its views.
-      **fields: of the term, and options of the loss.
-    """
-    config.terms[name] = term(
-        loss, on=on, teacher="teacher", weight=weight, gradient_group="distill", **fields
-    )
 
 
 def _standardised(method: str, pair: str) -> tuple[float, ...]:
@@ -605,7 +585,9 @@ def _put_levels(config: ConfigDict, options: ConfigDict, student: str) -> None:
     temperatures = (first, 3.0, 5.0, 2.0, 6.0)
     config.views.x_strong = f"{config.views.x}|fixmatch(2)"
     config.terms.ce.on = ("x", "x_strong")
-    put(config, "grams", "mlkd", 0.5 * weight, temperatures=temperatures, divergence=False)
+    put_distillation(
+        config, "grams", "mlkd", 0.5 * weight, temperatures=temperatures, divergence=False
+    )
     weights: dict[tuple[str, float], float] = {}
     parts = (("x", temperatures, 0.5 * weight), ("x", (2.0, 6.0), weight),
              ("x_strong", (first, 3.0, 5.0), weight))
@@ -613,8 +595,10 @@ def _put_levels(config: ConfigDict, options: ConfigDict, student: str) -> None:
         for temperature in among:
             weights[view, temperature] = weights.get((view, temperature), 0.0) + part
     for (view, temperature), total in weights.items():
-        put(config, f"kl_{view}_{temperature:g}", "kl", total, on=(view,),
-            temperature=temperature, standardize=standardize)
+        put_distillation(
+            config, f"kl_{view}_{temperature:g}", "kl", total, on=(view,),
+            temperature=temperature, standardize=standardize,
+        )
     to_shuffle = options.pair in ("resnet32x4-shufflev1", "resnet32x4-shufflev2")
     config.train.epochs = 960.0 if to_shuffle else 480.0
     slow = student in MOBILE or standardize and options.pair == "vgg13-vgg8"
