@@ -148,6 +148,30 @@ def read_splits(
         config.checkpoint.best = ""
 
 
+def put_cross_entropy(config: ConfigDict, weight: float) -> None:
+    """Puts the term of cross entropy on the labels of view x, in the gradient group of the task."""
+    config.terms.ce = term("cross_entropy", on=("x",), weight=weight, gradient_group="task")
+
+
+def put_distillation(
+    config: ConfigDict, name: str, loss: str, weight: Any, on: tuple[str, ...] = ("x",),
+    **fields: Any,
+) -> None:
+    """Puts a term that compares the student with the teacher.
+
+    Args:
+      config: changed in place.
+      name: of the term.
+      loss: in `kdaug_jax.losses.LOSSES`.
+      weight: a number or a schedule.
+      on: its views.
+      **fields: of the term, and options of the loss.
+    """
+    config.terms[name] = term(
+        loss, on=on, weight=weight, **{"teacher": "teacher", "gradient_group": "distill", **fields}
+    )
+
+
 # Epochs, batch size, learning rate and weight decay of AutoAugment's code and its successors, by
 # the beginning of the network's name and the number of classes (0: any).
 AUTOAUGMENT_RECIPES = {
