@@ -586,7 +586,8 @@ def _put_levels(config: ConfigDict, options: ConfigDict, student: str) -> None:
     config.views.x_strong = f"{config.views.x}|fixmatch(2)"
     config.terms.ce.on = ("x", "x_strong")
     put_distillation(
-        config, "grams", "mlkd", 0.5 * weight, temperatures=temperatures, parts=("examples", "classes")
+        config, "grams", "mlkd", 0.5 * weight, temperatures=temperatures,
+        parts=("examples", "classes"),
     )
     weights: dict[tuple[str, float], float] = {}
     parts = (("x", temperatures, 0.5 * weight), ("x", (2.0, 6.0), weight),
