@@ -168,7 +168,9 @@ DIST = {"dist": ("dist", 2.0, dict(beta=1.0, gamma=1.0, temperature=1.0))}
 OFD = {"ofd": ("ofd", 1.0, dict(features=BEFORE_RELU, scale=1e-4, margin="batchnorm"))}
 # As the code computes multi-level distillation, see cifar100_kd.py, at T = 1, 2, 3, 5, 6.
 LEVELS = {
-    "grams": ("mlkd", 0.25, dict(temperatures=(1.0, 3.0, 5.0, 2.0, 6.0), parts=("examples", "classes"))),
+    "grams": ("mlkd", 0.25, dict(
+        temperatures=(1.0, 3.0, 5.0, 2.0, 6.0), parts=("examples", "classes"),
+    )),
     **{f"kl_x_{t:g}": ("kl", weight, dict(temperature=t))
        for t, weight in ((1.0, 0.25), (3.0, 0.25), (5.0, 0.25), (2.0, 0.75), (6.0, 0.75))},
     **{f"kl_x_strong_{t:g}": ("kl", 0.5, dict(temperature=t, on=("x_strong",)))
