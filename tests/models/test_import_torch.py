@@ -113,6 +113,17 @@ def test_an_entry_may_be_named(torch, layouts, tmp_path):
         import_weights.import_file(path, "resnet8", key="swa")
 
 
+def test_a_network_beside_other_weights_is_named(torch, layouts, tmp_path):
+    state = layouts.randomise(layouts.NETWORKS["resnet8"][0](100), 1).state_dict()
+    named = {f"model.{name}": tensor for name, tensor in state.items()}
+    path = tmp_path / "lightning.ckpt"
+    torch.save({"state_dict": {**named, "criterion.weight": torch.ones(3)}}, path)
+    with pytest.raises(CheckpointError, match="--entry=model, below which all of resnet8 lies"):
+        import_weights.import_file(path, "resnet8")
+    variables = import_weights.import_file(path, "resnet8", key="model").variables
+    np.testing.assert_array_equal(variables["params"]["fc"]["bias"], state["fc.bias"])
+
+
 def test_the_other_spelling_of_efficientnet(torch, layouts, tmp_path):
     """Blocks that are counted through, as Fast AutoAugment's checkpoints have them."""
     from safetensors.torch import save_file

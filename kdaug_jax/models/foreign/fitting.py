@@ -135,6 +135,12 @@ def convert(
         for name, array in expected.items()
     }
     wrong = mismatches(arrays, expected)
+    if wrong and len(sets) == 1 and "" not in sets:
+        (part,) = sets
+        raise CheckpointError(
+            where, f"does not fit {arch}: {wrong}", f"--entry={shown(part)}, below which all of "
+            f"{arch} lies, leaves the others out",
+        )
     if wrong:
         layout = layout_of(arch).name
         extra = [name for name in arrays if name not in expected]
