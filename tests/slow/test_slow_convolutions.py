@@ -56,7 +56,7 @@ def distinct():
 def test_every_convolution_of_every_network():
     failures = []
     shapes_seen = distinct()
-    assert len(shapes_seen) > 300
+    assert {fast_forms(*shape).result for shape in shapes_seen} >= {"depthwise", "pointwise"}
     for shape in shapes_seen:
         try:
             assert_equal_passes(*shape)
