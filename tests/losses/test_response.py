@@ -169,6 +169,16 @@ def test_a_masked_multi_level_loss_leaves_out_what_the_teacher_is_sure_of():
     assert before < unmasked - 0.9 * parts[2:].sum() / 4
 
 
+def test_grams_alone_leave_out_the_divergence():
+    student, teacher = logits(0), logits(1)
+    options = dict(temperatures=(1.0, 4.0))
+    divergence = sum(losses.kl(student, teacher, temperature=t).mean() for t in (1.0, 4.0))
+    np.testing.assert_allclose(
+        losses.mlkd(student, teacher, divergence=False, **options) + divergence,
+        losses.mlkd(student, teacher, **options), rtol=1e-6,
+    )
+
+
 @pytest.mark.parametrize("temperatures", [(), (0.0,), ("a",)])
 def test_temperatures_that_make_no_sense(temperatures):
     with pytest.raises(ValueError) as caught:
@@ -209,6 +219,18 @@ def test_binary_cross_entropy_follows_torch(torch):
     )
     np.testing.assert_allclose(value, loss.detach().numpy(), rtol=1e-5)
     np.testing.assert_allclose(gradient, theirs.grad.numpy(), atol=1e-6)
+
+
+def test_binary_cross_entropy_takes_classes_above_a_threshold_as_present():
+    student = logits(3)
+    mixed = np.asarray([[0.85, 0.15, 0, 0, 0, 0], [0.7, 0.3, 0, 0, 0, 0]] * 2, np.float32)
+    present = np.asarray([[1, 0, 0, 0, 0, 0], [1, 1, 0, 0, 0, 0]] * 2, np.float32)
+    np.testing.assert_array_equal(
+        losses.binary_cross_entropy(student, mixed, threshold=0.2),
+        losses.binary_cross_entropy(student, present),
+    )
+    with pytest.raises(ValueError, match="threshold"):
+        losses.binary_cross_entropy(student, mixed, threshold=1.5)
 
 
 def test_binary_cross_entropy_of_sure_logits_is_finite():
