@@ -274,8 +274,12 @@ IMAGENET = {
     "source=repdistiller": (256, 0.1, 0.5, {"kl": 0.9}, dict(temperature=4)),
     "source=mmrazor": (256, 0.1, 1, {"kl": 3}, dict(temperature=1)),
     "method=none": (512, 0.2, 1, {}, {}),
-    "method=at": (512, 0.2, 1, {"at": 1000}, dict(features=("f1", "f2", "f3", "f4"))),
-    "method=at,source=torchdistill": (256, 0.1, 1, {"at": 1000}, dict(features=("f3", "f4"))),
+    "method=at": (512, 0.2, 1, {"at": 1000}, dict(features=tuple(
+        f"layer{i}:layer{i}" for i in (1, 2, 3, 4)
+    ))),
+    "method=at,source=torchdistill": (
+        256, 0.1, 1, {"at": 1000}, dict(features=("layer3:layer3", "layer4:layer4"))
+    ),
     "method=crd": (256, 0.1, 1, {"crd": 0.8}, dict(negatives=16384, dim=128)),
     "method=crd,source=torchdistill": (255, 0.1, 1, {"crd": 0.8}, dict(temperature=0.07)),
     "method=ofd": (256, 0.1, 1, {"ofd": 1}, dict(scale=1e-4)),
@@ -317,6 +321,12 @@ def test_methods_on_imagenet(arg):
 
 def test_resnet_50_to_mobilenet_on_imagenet():
     names = {"student": "mobilenetv1", "teacher": "tv_resnet50"}
+    for method, after, before in (
+        ("at", "", ""), ("ofd", "_pre", "_pre"), ("reviewkd", "", "_pre")
+    ):
+        config = load("imagenet_kd", f"pair=resnet50-mobilenetv1,method={method}")
+        features = tuple(f"f{i}{after}:layer{i}{before}" for i in (1, 2, 3, 4))
+        assert config["terms"][method]["features"][:4] == features
     for method, field, value in (
         ("dkd", "beta", 2), ("reviewkd", "weight", 8), ("reviewkd", "middle", 256),
         ("kd", "weight", 0.5), ("dist", "weight", 2),
@@ -380,7 +390,7 @@ def test_function_matching():
     assert schedule["base"] * optim["weight_decay"] == pytest.approx(3e-4)
     assert schedule["warmup"] * 1_281_167 / 4096 == pytest.approx(5000)
     apart = load("function_matching", "consistent=False")
-    assert apart["terms"]["kd"]["teacher"] == "teacher@x_whole"
+    assert apart["terms"]["kd"]["teacher"] == "teacher@x_uncropped"
     assert "mixup" not in str(apart["views"])
 
 
