@@ -118,7 +118,9 @@ def get_config(arg: str = "") -> ConfigDict:
     check(options.temperature > 0, f"option temperature={options.temperature}", "more than 0")
     refuse_idle(options, not options.consistent, ("mix",), "with consistent=False")
     side = SMOKE_SIDE if options.smoke else setting.side
-    uncropped = f"center_crop({side})" if options.dataset == "imagenet" else f"resize({side}, {side})"
+    uncropped = (
+        f"center_crop({side})" if options.dataset == "imagenet" else f"resize({side}, {side})"
+    )
     crop = f"inception_crop({side})|flip"
     config = default()
     with config.unlocked():
