@@ -118,7 +118,9 @@ def get_config(arg: str = "") -> ConfigDict:
     check(options.temperature > 0, f"option temperature={options.temperature}", "more than 0")
     refuse_idle(options, not options.consistent, ("mix",), "with consistent=False")
     side = SMOKE_SIDE if options.smoke else setting.side
-    whole = f"center_crop({side})" if options.dataset == "imagenet" else f"resize({side})"
+    uncropped = (
+        f"center_crop({side})" if options.dataset == "imagenet" else f"resize({side}, {side})"
+    )
     crop = f"inception_crop({side})|flip"
     config = default()
     with config.unlocked():
@@ -129,8 +131,8 @@ def get_config(arg: str = "") -> ConfigDict:
         mixes = options.mix and options.consistent
         config.views.x = f"{crop}|mixup(1.0)" if mixes else crop
         if not options.consistent:
-            config.views.x_whole = whole
-        config.eval.view = whole
+            config.views.x_uncropped = uncropped
+        config.eval.view = uncropped
         config.networks.student = network(setting.student, trainable=True, **setting.normal)
         config.networks.teacher = network(setting.teacher, **setting.normal, recipe=(
             ("views", {"x": crop}), ("data.batch_size", 256),
@@ -142,7 +144,7 @@ def get_config(arg: str = "") -> ConfigDict:
         ))
         put_distillation(
             config, "kd", "kl", 1.0, temperature=options.temperature,
-            teacher="teacher" if options.consistent else "teacher@x_whole",
+            teacher="teacher" if options.consistent else "teacher@x_uncropped",
         )
         config.optim = optimizer(
             "adamw",

@@ -120,9 +120,6 @@ SMALL = {
     name: (name, dict(width=0.125)) for name in ("tv_resnet18", "tv_resnet34", "tv_resnet50")
 }
 EPOCHS, MILESTONES = 100.0, (30.0, 60.0, 90.0)
-MAPS = ("f1", "f2", "f3", "f4")
-BEFORE_RELU = tuple(f"{name}_pre" for name in MAPS)
-MIXED_PRE = tuple(f"{name}:{name}_pre" for name in MAPS)
 
 
 class Recipe(NamedTuple):
@@ -151,21 +148,26 @@ def _kl(weight: float, temperature: float, standardize: bool = False) -> dict[st
     return {"kd": ("kl", weight, dict(temperature=temperature, standardize=standardize))}
 
 
-def _crd(name: str = "crd") -> dict[str, tuple]:
-    fields = dict(features=("pooled",), dim=128, negatives=16384, temperature=0.07, momentum=0.5)
-    return {name: ("crd", 0.8, fields)}
-
-
 def _review(weight: float, features: tuple[str, ...], middle: int) -> dict[str, tuple]:
     return {"reviewkd": ("reviewkd", weight, dict(features=(*features, "pooled"), middle=middle))}
+
+
+def _ofd(features: tuple[str, ...]) -> dict[str, tuple]:
+    return {"ofd": ("ofd", 1.0, dict(features=features, scale=1e-4, margin="batchnorm"))}
+
+
+def _at(features: tuple[str, ...]) -> dict[str, tuple]:
+    return {"at": ("at", 1000.0, dict(features=features, p=2))}
 
 
 def _dkd(beta: float) -> dict[str, tuple]:
     return {"dkd": ("dkd", 1.0, dict(alpha=1.0, beta=beta, temperature=1.0))}
 
 
+CRD = {"crd": ("crd", 0.8, dict(
+    features=("pooled",), dim=128, negatives=16384, temperature=0.07, momentum=0.5
+))}
 DIST = {"dist": ("dist", 2.0, dict(beta=1.0, gamma=1.0, temperature=1.0))}
-OFD = {"ofd": ("ofd", 1.0, dict(features=BEFORE_RELU, scale=1e-4, margin="batchnorm"))}
 # As the code computes multi-level distillation, see cifar100_kd.py, at T = 1, 2, 3, 5, 6.
 LEVELS = {
     "grams": ("mlkd", 0.25, dict(
@@ -182,7 +184,11 @@ def recipes(pair: str) -> dict[tuple[str, str], Recipe]:
     """Returns the recipes of a pair by method and repository; a method's first is its default."""
     mobile = pair == "resnet50-mobilenetv1"
     beta, review = (2.0, 8.0) if mobile else (0.5, 1.0)
-    at = dict(features=MAPS, p=2)
+    maps, before_relu, teacher_before_relu = (
+        tuple(f"{'f' if mobile else 'layer'}{i}{of_student}:layer{i}{of_teacher}"
+              for i in range(1, 5))
+        for of_student, of_teacher in (("", ""), ("_pre", "_pre"), ("", "_pre"))
+    )
     return {
         ("kd", "mdistiller"): Recipe(512, 0.2, 0.5, _kl(0.5, 1.0)),
         ("kd", "torchdistill"): Recipe(256, 0.1, 0.5, _kl(0.5, 1.0)),
@@ -191,18 +197,16 @@ def recipes(pair: str) -> dict[tuple[str, str], Recipe]:
         ("kd", "ctkd"): Recipe(256, 0.1, 1.0, _kl(1.0, 4.0), epochs=120.0),
         ("kd", "mmrazor"): Recipe(256, 0.1, 1.0, _kl(3.0, 1.0)),
         ("none", "mdistiller"): Recipe(512, 0.2, 1.0, {}),
-        ("at", "mdistiller"): Recipe(512, 0.2, 1.0, {"at": ("at", 1000.0, at)}),
-        ("at", "torchdistill"): Recipe(
-            256, 0.1, 1.0, {"at": ("at", 1000.0, {**at, "features": MAPS[2:]})}
-        ),
-        ("crd", "mdistiller"): Recipe(256, 0.1, 1.0, _crd()),
-        ("crd", "torchdistill"): Recipe(255, 0.1, 1.0, _crd()),
-        ("ofd", "overhaul"): Recipe(256, 0.1, 1.0, OFD, nesterov=True),
-        ("ofd", "mdistiller"): Recipe(128, 0.05, 1.0, OFD),
+        ("at", "mdistiller"): Recipe(512, 0.2, 1.0, _at(maps)),
+        ("at", "torchdistill"): Recipe(256, 0.1, 1.0, _at(maps[2:])),
+        ("crd", "mdistiller"): Recipe(256, 0.1, 1.0, CRD),
+        ("crd", "torchdistill"): Recipe(255, 0.1, 1.0, CRD),
+        ("ofd", "overhaul"): Recipe(256, 0.1, 1.0, _ofd(before_relu), nesterov=True),
+        ("ofd", "mdistiller"): Recipe(128, 0.05, 1.0, _ofd(before_relu)),
         ("reviewkd", "reviewkd"): Recipe(
-            256, 0.1, 1.0, _review(review, MIXED_PRE, 256 if mobile else 512)
+            256, 0.1, 1.0, _review(review, teacher_before_relu, 256 if mobile else 512)
         ),
-        ("reviewkd", "mdistiller"): Recipe(256, 0.1, 1.0, _review(review, BEFORE_RELU, 512)),
+        ("reviewkd", "mdistiller"): Recipe(256, 0.1, 1.0, _review(review, before_relu, 512)),
         ("dkd", "mdistiller"): Recipe(512, 0.2, 1.0, _dkd(beta)),
         ("dkd", "mmrazor"): Recipe(256, 0.1, 1.0, _dkd(0.5)),
         ("dist", "dist"): Recipe(256, 0.1, 1.0, DIST, nesterov=True, decay="kernels"),

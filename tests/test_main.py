@@ -17,7 +17,7 @@ CONFIG = "--config=configs/digits_kd.py:smoke"
 # One of each paper; tests/slow has the others.
 EXPERIMENTS = (
     "digits_kd", "wei2020_table1", "wang2020_cifar100", "a2aug_cifar", "rolewise",
-    "das2020_cifar10",
+    "das2020_cifar10", "cifar100_kd",
 )
 
 

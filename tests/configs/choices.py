@@ -14,6 +14,43 @@ from kdaug_jax.training.plan import teacher_config
 from kdaug_jax.types import Info
 
 CHOICES = {
+    "cifar100_kd": (
+        "", "stage=teacher", "method=none", "method=fitnet", "method=at", "method=sp", "method=cc",
+        "method=vid", "method=rkd", "method=pkt", "method=ab", "method=ft", "method=fsp",
+        "method=nst", "method=kd_svd", "method=crd", "method=crd_kd", "method=ofd",
+        "method=reviewkd", "method=dkd", "method=dist", "method=mlkd", "method=kd_ls",
+        "method=dkd_ls", "method=mlkd_ls", "method=kd_dot", "method=crd_dot", "runs=3,holdout",
+        "pair=wrn_40_2-wrn_40_1,method=ft", "pair=resnet56-resnet20,method=ofd",
+        "pair=resnet110-resnet20,method=dkd,weight=2", "pair=resnet110-resnet32,method=reviewkd",
+        "pair=resnet32x4-resnet8x4,method=mlkd_ls", "pair=vgg13-vgg8,method=fsp",
+        "pair=vgg13-mobilenetv2,method=ofd", "pair=vgg13-mobilenetv2,method=ab",
+        "pair=resnet50_cifar-mobilenetv2,method=reviewkd,weight=8",
+        "pair=resnet50_cifar-mobilenetv2,method=ofd", "pair=resnet50_cifar-vgg8,method=ab",
+        "pair=resnet50_cifar-vgg8,method=ofd", "pair=resnet32x4-shufflev1,method=ab",
+        "pair=resnet32x4-shufflev1,method=ofd", "pair=resnet32x4-shufflev2,method=reviewkd",
+        "pair=wrn_40_2-shufflev1,method=fitnet",
+    ),
+    "imagenet_kd": (
+        "", "stage=teacher", "method=none", "source=torchdistill", "source=repdistiller",
+        "source=dist", "source=ctkd", "source=mmrazor", "method=at", "method=crd", "method=ofd",
+        "method=reviewkd", "method=dkd", "method=dist", "method=mlkd", "method=kd_ls",
+        "method=kd_dot", "pair=resnet50-mobilenetv1", "pair=resnet50-mobilenetv1,method=reviewkd",
+        "pair=resnet50-mobilenetv1,method=ofd", "pair=resnet50-mobilenetv1,method=at",
+        "method=ofd,source=mdistiller", "method=reviewkd,source=mdistiller",
+        "runs=3,replica_batch=32,holdout",
+    ),
+    "function_matching": (
+        "", "dataset=cifar100", "epochs=300,temperature=2.0", "mix=False", "consistent=False",
+        "dataset=cifar100,consistent=False,holdout",
+    ),
+    "resnet_strikes_back": (
+        "", "repeats=1", "network=tv_resnet18,epochs=100", "network=tv_resnet34,repeats=1",
+        "network=tv_resnet101", "network=tv_resnet152", "replica_batch=171,holdout",
+    ),
+    "teacher_clean_student_strong": (
+        "", "teacher_sees=strong", "strong=trivialaugment", "strong=autoaugment,cutout=0",
+        "dataset=cifar10", "kd=False,magnitude=9", "temperature=2.0,weight=0.5,runs=3,holdout",
+    ),
     "a2aug_imagenet": (
         "", "n_views=1", "n_views=6", "form=joint_ce", "form=l2_norm", "form=kl",
         "logit_scale=1.0", "ensemble=average", "bn=shared", "networks=independent",
@@ -115,6 +152,10 @@ SLOW = {name: () for name in CHOICES} | {
         arg for arg in CHOICES["wang2020_imagenet"] if arg not in ("method=ce", "stage=teacher")
     ),
     "wei2020_fig2": tuple(arg for arg in CHOICES["wei2020_fig2"] if arg != "magnitude=0"),
+    "cifar100_kd": CHOICES["cifar100_kd"][1:], "imagenet_kd": CHOICES["imagenet_kd"][1:],
+    "function_matching": CHOICES["function_matching"],
+    "resnet_strikes_back": CHOICES["resnet_strikes_back"],
+    "teacher_clean_student_strong": CHOICES["teacher_clean_student_strong"][1:],
     "a2aug_cifar": (
         "", "n_views=6", "form=joint_ce", "form=l2_norm", "form=kl", "logit_scale=1.0",
         "logit_scale=mean_norm", "ensemble=average", "bn=shared", "networks=independent",

@@ -21,7 +21,7 @@ EACH = [
 
 
 def test_every_experiment_is_here():
-    others = {"__init__", "common", "digits_kd", "images_kd"}
+    others = {"__init__", "common", "digits_kd", "images_kd", "image_folder_kd"}
     assert {path.stem for path in FOLDER.glob("*.py")} - others == set(CHOICES)
 
 
@@ -33,6 +33,24 @@ def test_a_folder_of_images_resolves_with_its_teacher(arg):
         for each in (config, *teachers_of(config)):
             (program,) = programs_of(each)
             assert program.view_specs[0].leading is not None
+
+
+@pytest.mark.parametrize(
+    "arg", ["", "side=64,epochs=2,student=tv_resnet34", "holdout=0,test", "smoke"]
+)
+def test_photographs_resolve_with_a_teacher_of_their_own(arg):
+    config = load("image_folder_kd", arg)
+    assert config["terms"]["kd"]["teacher"] == "teacher"
+    if arg != "smoke":
+        assert config["data"]["source"].startswith("folder:")
+        phases = resolve_phases(config, info_of(config))
+        assert len(phases) == 1
+
+
+def test_a_teacher_may_be_named():
+    config = load("image_folder_kd", "teacher=runs/mine")
+    teacher = config["networks"]["teacher"]
+    assert (teacher["name"], teacher["checkpoint"], teacher["recipe"]) == ("", "runs/mine", ())
 
 
 @pytest.mark.parametrize("name, arg", EACH)
@@ -123,6 +141,43 @@ def test_the_docstring_is_a_notebook(name):
         ("wang2020_imagenet", "method=spp", "option method='spp'; did you mean sp"),
         ("wang2020_imagenet", "replica_batch=100", "0, or a divisor of the batch of 256"),
         ("wang2020_imagenet", "epoch_factor=0", "option epoch_factor=0.0; more than 0"),
+        ("cifar100_kd", "method=fsp,pair=vgg13-mobilenetv2", "method=fsp needs equal widths"),
+        ("cifar100_kd", "method=fsp,pair=wrn_40_2-wrn_40_1", "use wrn_40_2-wrn_16_2, resnet56"),
+        (
+            "cifar100_kd", "method=reviewkd,pair=vgg13-vgg8",
+            "the weight of ReviewKD for vgg13-vgg8 is not published; give weight=...",
+        ),
+        (
+            "cifar100_kd", "method=dkd,pair=resnet110-resnet20",
+            "β of DKD for resnet110-resnet20 is not published; give weight=...",
+        ),
+        ("cifar100_kd", "method=dkd,weight=-1", "option weight=-1.0; 0 or more"),
+        ("cifar100_kd", "weight=2.0", "option weight changes nothing with method=kd"),
+        ("cifar100_kd", "stage=teacher,method=at", "method changes nothing with stage=teacher"),
+        ("cifar100_kd", "method=reviewd", "option method='reviewd'; did you mean reviewkd"),
+        ("cifar100_kd", "runs=0", "option runs=0; at least 1"),
+        ("imagenet_kd", "method=at,source=dist", "use source=mdistiller or torchdistill"),
+        ("imagenet_kd", "stage=teacher,source=dist", "source changes nothing with stage=teacher"),
+        ("imagenet_kd", "replica_batch=100", "0, or a divisor of the batch of 512"),
+        ("function_matching", "epochs=3", "option epochs=3.0; more than the warm-up of 16.0"),
+        ("function_matching", "temperature=0", "option temperature=0.0; more than 0"),
+        ("function_matching", "consistent=False,mix=True", "mix changes nothing with consistent="),
+        ("resnet_strikes_back", "epochs=5", "option epochs=5.0; more than the warm-up of 5"),
+        ("resnet_strikes_back", "repeats=2", "option repeats=2; must be one of 3, 1"),
+        ("resnet_strikes_back", "replica_batch=5", "0, or a divisor of the batch of 684"),
+        ("teacher_clean_student_strong", "weight=0", "weight=0.0; more than 0, at most 1"),
+        ("teacher_clean_student_strong", "temperature=0", "temperature=0.0; more than 0"),
+        ("teacher_clean_student_strong", "magnitude=31", "option magnitude=31; 0..30"),
+        ("teacher_clean_student_strong", "cutout=33", "option cutout=33; 0..32"),
+        ("teacher_clean_student_strong", "kd=False,weight=0.5", "changes nothing with kd=False"),
+        (
+            "teacher_clean_student_strong", "strong=autoaugment,magnitude=3",
+            "magnitude changes nothing with strong=autoaugment",
+        ),
+        ("image_folder_kd", "side=16", "option side=16; at least 32"),
+        ("image_folder_kd", "holdout=1", "option holdout=1.0; 0 or more, less than 1"),
+        ("image_folder_kd", "epochs=0", "option epochs=0.0; more than 0"),
+        ("image_folder_kd", "smoke,teacher=DIR", "option teacher of the smoke form"),
         ("a2aug_cifar", "draw=x", "option draw='x'; must be seed or a number of at least 0"),
         ("a2aug_imagenet", "only=baseline,scales=multi", "option scales changes nothing with only"),
         ("a2aug_imagenet", "scales=multi,n_views=2", "n_views changes nothing with scales=multi"),

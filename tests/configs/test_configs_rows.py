@@ -21,6 +21,9 @@ def module_of(name):
     return importlib.import_module(f"configs.{name}")
 
 
+WITH_ROWS = [name for name in CHOICES if hasattr(module_of(name), "ROWS")]
+
+
 def printed(text):
     """Numbers that fill a cell of a table, and their deviations; heads of tables do not count."""
     lines = text.splitlines()
@@ -42,7 +45,7 @@ def test_numbers_are_read_from_tables():
     assert printed(text) == {(18.4, None): 1, (96.7, 0.2): 1, (-0.041, None): 1}
 
 
-@pytest.mark.parametrize("name", CHOICES)
+@pytest.mark.parametrize("name", WITH_ROWS)
 def test_the_docstring_shows_the_rows(name):
     module = module_of(name)
     rows = Counter(
@@ -53,10 +56,10 @@ def test_the_docstring_shows_the_rows(name):
     assert shown - rows == rows - shown == Counter()
 
 
-@pytest.mark.parametrize("name", CHOICES)
+@pytest.mark.parametrize("name", WITH_ROWS)
 def test_rows_are_told_apart(name):
     module = module_of(name)
-    assert re.fullmatch(r"00[0-4]", module.PAPER)
+    assert re.fullmatch(r"00[0-4]|[a-z]+(-[a-z]+)*", module.PAPER)
     names = [row.name for row in module.ROWS]
     assert len(set(names)) == len(names) and all(map(NAME.fullmatch, names))
     for row in module.ROWS:
@@ -65,7 +68,7 @@ def test_rows_are_told_apart(name):
         assert row.options is not None or row.note, row
 
 
-@pytest.mark.parametrize("name", CHOICES)
+@pytest.mark.parametrize("name", WITH_ROWS)
 def test_each_row_and_cell_resolves(name):
     module = module_of(name)
     cells = [cell for experiment in module.CELLS.values() for cell in experiment]
@@ -105,7 +108,7 @@ def test_each_value_of_each_option_is_resolved(name, monkeypatch):
     assert missing == []
 
 
-@pytest.mark.parametrize("name", CHOICES)
+@pytest.mark.parametrize("name", WITH_ROWS)
 def test_cells_stand_after_what_they_need(name):
     for cells in module_of(name).CELLS.values():
         before = set()
@@ -120,8 +123,8 @@ def test_cells_stand_after_what_they_need(name):
 def test_every_paper_has_rows_in_its_files():
     folder = Path(__file__).parents[2] / "configs"
     papers = Counter(module_of(path.stem).PAPER for path in folder.glob("*.py")
-                     if path.stem in CHOICES)
-    assert set(papers) == {f"00{number}" for number in range(5)}
+                     if path.stem in WITH_ROWS)
+    assert set(papers) >= {f"00{number}" for number in range(5)}
 
 
 @pytest.fixture
@@ -151,7 +154,7 @@ def same_program(config):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", CHOICES)
+@pytest.mark.parametrize("name", WITH_ROWS)
 def test_the_programs_of_each_row_are_built(name, policy_files):
     module = module_of(name)
     built = set()

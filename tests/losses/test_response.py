@@ -227,6 +227,18 @@ def test_binary_cross_entropy_follows_torch(torch):
     np.testing.assert_allclose(gradient, theirs.grad.numpy(), atol=1e-6)
 
 
+def test_binary_cross_entropy_takes_classes_above_a_threshold_as_present():
+    student = logits(3)
+    mixed = np.asarray([[0.85, 0.15, 0, 0, 0, 0], [0.7, 0.3, 0, 0, 0, 0]] * 2, np.float32)
+    present = np.asarray([[1, 0, 0, 0, 0, 0], [1, 1, 0, 0, 0, 0]] * 2, np.float32)
+    np.testing.assert_array_equal(
+        losses.binary_cross_entropy(student, mixed, threshold=0.2),
+        losses.binary_cross_entropy(student, present),
+    )
+    with pytest.raises(ValueError, match="threshold"):
+        losses.binary_cross_entropy(student, mixed, threshold=1.5)
+
+
 def test_binary_cross_entropy_of_sure_logits_is_finite():
     sure = jnp.asarray([[1e4, -1e4]], jnp.float32)
     assert losses.binary_cross_entropy(sure, np.asarray([0], np.int32))[0] == 0.0

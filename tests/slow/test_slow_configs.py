@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from configs import cifar100_kd, imagenet_kd
 from tests.configs.choices import CHOICES
 from tests.test_main import EXPERIMENTS
 
@@ -15,6 +16,19 @@ ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.slow
 
 CHOSEN = {
+    "cifar100_kd": (
+        *(f"method={method}" for method in cifar100_kd.METHODS if method != "kd"), "stage=teacher",
+        *(f"pair={pair},method=ofd" for pair in cifar100_kd.PAIRS),
+        "pair=vgg13-mobilenetv2,method=ab", "pair=resnet32x4-shufflev2,method=reviewkd",
+        "pair=resnet50_cifar-vgg8,method=reviewkd,weight=8", "pair=vgg13-vgg8,method=fsp",
+    ),
+    "imagenet_kd": (
+        *(f"method={method}" for method in imagenet_kd.METHODS), "stage=teacher",
+        "pair=resnet50-mobilenetv1,method=reviewkd", "pair=resnet50-mobilenetv1,method=ofd",
+    ),
+    "function_matching": ("", "consistent=False", "dataset=cifar100"),
+    "resnet_strikes_back": ("", "repeats=1"),
+    "teacher_clean_student_strong": ("", "teacher_sees=strong", "kd=False"),
     "efficientnet_b0_kd": ("", "kd=False", "sweep=k", "space=tpu,teacher_policy=same"),
     "efficientnet_b4_kd": ("",),
     "efficientnet_b8_kd": ("",),
@@ -49,7 +63,9 @@ def test_every_experiment_is_run():
     assert fast | set(CHOSEN) | {"efficientnet_b7_kd"} == set(CHOICES)
 
 
-@pytest.mark.parametrize("name, arg", [(name, arg) for name in CHOSEN for arg in CHOSEN[name]])
+@pytest.mark.parametrize("name, arg", [
+    *((name, arg) for name in CHOSEN for arg in CHOSEN[name]), ("image_folder_kd", "side=64"),
+])
 def test_a_smoke_form_runs(run, name, arg, tmp_path, capsys):
     assert run(f"--config=configs/{name}.py:smoke,{arg}", f"--workdir={tmp_path}") == 0
     assert (tmp_path / "results.json").exists()
