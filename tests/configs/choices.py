@@ -130,6 +130,10 @@ RESOLVED = {name: ("smoke",) for name in CHOICES} | {
     "efficientnet_b4_kd": _EFFICIENTNET,
     "efficientnet_b7_kd": _EFFICIENTNET,
     "efficientnet_b8_kd": _EFFICIENTNET,
+    "imagenet_kd": (
+        "smoke", "method=ofd,source=overhaul", "method=reviewkd,source=reviewkd",
+        "method=mlkd,source=mlkd", "method=kd_ls,source=lskd",
+    ),
     "wei2020_fig2": ("smoke", "epochs=350", "holdout", "replica_batch=256"),
     "wei2020_table2": (
         "smoke", "holdout", "policy=file,file=a.py,subset=f", "policy=schedule,file=b.txt",

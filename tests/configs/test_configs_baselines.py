@@ -216,7 +216,8 @@ def test_multi_level_distillation_is_what_its_code_sums(method):
         terms = dict(config["terms"])
         ce, grams = terms.pop("ce"), terms.pop("grams")
         assert ce["weight"] == 0.1 and ce["on"] == ("x", "x_strong")
-        assert grams["loss"] == "mlkd" and not grams["divergence"] and not grams["standardize"]
+        assert grams["loss"] == "mlkd" and grams["parts"] == ("examples", "classes")
+        assert not grams["standardize"]
         assert grams["weight"] == weight / 2 and not grams["masked"]
         assert sorted(grams["temperatures"]) == sorted((2, 3, 5, 6, first))
         sums = {"x": {}, "x_strong": {}}
