@@ -314,6 +314,49 @@ def test_a_teacher_from_elsewhere_is_named(folder, capsys):
     assert "21.00 %" in text and "last epoch; teacher: published/r34" in text
 
 
+@pytest.mark.parametrize("place, taught", [
+    ("workdir:teacher", True), ("t/teacher-" + "0" * 16, True), ("workdir:gone", False),
+])
+def test_the_cost_of_a_teacher_stands_beside_that_of_its_student(folder, capsys, place, taught):
+    config = known_config(
+        folder, "weight=1.0", networks__teacher__checkpoint=place, teachers="t" * (place[0] == "t")
+    )
+    made.write_run(folder / "run", made.run_files(config))
+    alone = {**config, "networks": {"student": config["networks"]["student"]}}
+    for where in ("run/teacher", f"t/teacher-{'0' * 16}"):
+        made.write_run(folder / where, made.run_files(alone, speed=16.0))
+    assert called(capsys, "record", "run")[0] == 0
+    _, text = called(capsys, "table", "900.1.kd")
+    hours = [f"{0.05 * 10 * 2 / 3600:.3g}", *[f"{0.5 * 10 * 2 / 3600:.3g}"] * taught]
+    assert cells_of(text)[0][7:] == [*hours, "last epoch"]
+    assert "teachers': the same of the teachers that a run trained or shared, empty where unk" in (
+        text
+    )
+
+
+def test_a_run_without_teachers_has_none_to_pay_for(folder, capsys):
+    files = made.run_files(known_config(folder, ""))
+    files["environment.json"]["command"] = ["main.py", "--config=configs/small_table.py"]
+    made.write_run(folder / "run", files)
+    called(capsys, "record", "run")
+    _, text = called(capsys, "table", "900.1.plain")
+    assert cells_of(text)[0][-1] == "0"
+
+
+@pytest.mark.parametrize("images, shown", [(4, "BatchNorm over 4 images, recipe 8"), (0, "")])
+def test_batchnorm_over_fewer_images_than_the_recipes_is_told(folder, capsys, images, shown):
+    sizes = dict(train__replica_batch_size=images, train__recipe_replica_batch_size=8)
+    files = made.run_files(known_config(folder, "weight=1.0", **sizes))
+    made.write_run(folder / "run", files)
+    assert called(capsys, "record", "run")[0] == 0
+    (file,) = (folder / "results" / "small_table" / "kd").glob("*.json")
+    sizes = {"images": 4, "recipe": 8} if images else {}
+    assert json.loads(file.read_text())["batch_norm"] == sizes
+    for words in (["table", "900.1.kd"], ["results"]):
+        _, text = called(capsys, *words)
+        assert shown in text and ("BatchNorm" in text) == bool(shown)
+
+
 @pytest.mark.parametrize("damage, message", [
     (lambda text: text.replace("c0ffee", "decade"), "is not as it was written; restore it from a"),
     (lambda text: text[:20], "cannot be read as JSON"),
