@@ -100,6 +100,11 @@ def test_show_says_what_a_row_is(folder, capsys):
     (["run", "zzzzzz"], "see the command list; papers: 900"),
     (["list", "--configs=none"], "none holds no config files; run this in the folder that holds"),
     (["list", "900", "--dir=x"], "command line: does not know '--dir=x'; see list --help"),
+    (["table", "900", "--config.seed=1"], "does not know '--config.seed=1'; see table --help"),
+    (["run", "900.1", "--smok", "--dry-run"], "does not know '--smok'; did you mean --smoke"),
+    (["command", "900.1", "--seed=1"], "does not know '--seed=1'; did you mean --seeds"),
+    (["run", "900.1", "900.3"], "does not know '900.3'"),
+    (["run", "900.1", "--workdir=x"], "does not know '--workdir=x'"),
     (["record", "nowhere"], "is not the working directory of a run; name what --workdir was"),
 ])
 def test_what_is_wrong_is_told_in_one_line(folder, capsys, words, message):
@@ -131,6 +136,12 @@ def test_a_printed_command_works_as_it_is_typed(folder, capsys):
     ]
     subprocess.run(text, shell=True, check=True, cwd=folder)
     assert (folder / "runs" / "small_table" / "kd" / "results.json").exists()
+
+
+def test_words_for_main_are_passed_on(folder, capsys):
+    words = ["--config.seed", "3", "--noverify_data", "--allow_config_change"]
+    status, text = called(capsys, "command", "900.1.kd", *words)
+    assert status == 0 and shlex.split(text)[-4:] == words
 
 
 def test_cells_name_the_directories_of_earlier_ones(folder, capsys):

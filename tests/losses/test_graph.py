@@ -34,8 +34,8 @@ def start(term=mhgd, student=STUDENT, heads=2):
 
 
 @partial(jax.jit, static_argnames=("term", "groups", "heads", "part"))
-def run(params, state, student=STUDENT, term=mhgd, epoch=0, groups=1, heads=2, **options):
-    clock = Clock(jnp.uint32(0), jnp.asarray(epoch, jnp.int32), jnp.int32(0))
+def run(params, state, student=STUDENT, term=mhgd, groups=1, heads=2, **options):
+    clock = Clock(jnp.uint32(0), jnp.int32(0), jnp.int32(0))
     context = Context(clock, jax.random.key(1), None, groups)
     return term.apply(params, state, inputs(student), context, heads=heads, **options)
 
