@@ -102,9 +102,10 @@ def _check_passed(options: argparse.Namespace, passed: Sequence[str]) -> None:
         known = names and (name.startswith("config.") or name.removeprefix("no") in names
                            or name in names)
         if not known and not (of_value and names):
-            own = [f"--{own}" for own in ("dir", "seeds", "smoke", "dry-run", "configs", "results")
-                   if own.replace("-", "_") in options]
-            near = suggest(f"--{name}", own) if names else f"see {options.what} --help"
+            near = suggest(f"--{name}", [
+                "--" + option.replace("_", "-") for option in vars(options)
+                if option not in ("what", "name")
+            ]) if names else f"see {options.what} --help"
             raise ConfigError("command line", f"does not know '{word}'", near)
         before = word if word.startswith("--") else "="
 
