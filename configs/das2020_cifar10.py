@@ -114,6 +114,13 @@ are evaluated at the end as `cinic`; `holdout`, to keep 2 % of the training spli
 Teacher and student are measured alike: top-1, loss, precision, recall, F1, ECE and MCE in 10 bins
 as in the code, their reliability diagram, class separability, cohesion and discrimination of the
 penultimate layer as Table 5 has them (half the adhesion, over the root of the number of classes).
+Class means of people's answers and of the network's are among the arrays of `results.npz`
+(`human_class_means`, `class_means`). For t-SNE the penultimate embeddings of each split and of
+CINIC-10 are written to `<workdir>/evaluations/<step>-<split or cinic>.npz` by
+
+    python main.py --mode=evaluate --config=configs/das2020_cifar10.py:teacher_aug=cutmix \
+      --workdir=runs/das_cutmix --config.data.source=cifar10:/data \
+      --config.eval.metrics="('accuracy', 'nll', 'embedding')"
 
 In the paper: T = 20, both weights 0.5. From the code: batch 128 (MNIST students 16), teachers with
 SGD 0.9, rate 0.1 (MNIST 1e-4), x 0.1 at epochs 60, 80, 120, decay 1e-4; students with momentum

@@ -330,7 +330,7 @@ def _put_terms(config: ConfigDict, options: ConfigDict) -> None:
     if method == "none":
         return
     shared = dict(on=("x",), teacher="teacher", weight=_weight(options), gradient_group="distill")
-    learn = dict(train_attention=not code, kernels="fan_in" if code else "glorot")
+    learn = dict(part="graphs" if code else "both", kernels="fan_in" if code else "glorot")
     config.terms.kd = {
         "ii_kd": lambda: term("ii_kd", features=_features(options), heads=4, **learn, **shared),
         "mhgd": lambda: term("mhgd", features=_features(options), heads=4, **learn, **shared),

@@ -11,6 +11,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from absl import flags
+
 from kdaug_jax.catalog import jobs as job_lists
 from kdaug_jax.catalog import records, running, tables
 from kdaug_jax.catalog.experiments import (
@@ -24,7 +26,8 @@ from kdaug_jax.catalog.experiments import (
     unknown,
 )
 from kdaug_jax.catalog.jobs import Job
-from kdaug_jax.errors import ConfigError, UserError
+from kdaug_jax.errors import ConfigError, UserError, suggest
+from kdaug_jax.experiment import command_line
 from kdaug_jax.runtime import commands, workdir
 from kdaug_jax.runtime.console import table, write_lines
 
@@ -80,13 +83,31 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command line and returns the exit status; `run` that of a run that did not end."""
     options, passed = parser().parse_known_args(argv)
     try:
-        if passed and options.what not in ("run", "command", "table"):
-            raise ConfigError("command line", f"does not know '{passed[0]}'",
-                              f"see {options.what} --help")
+        _check_passed(options, passed)
         return COMMANDS[options.what](options, passed)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
+
+
+def _check_passed(options: argparse.Namespace, passed: Sequence[str]) -> None:
+    """Raises ConfigError for a word that neither this command nor main.py knows."""
+    values = flags.FlagValues()
+    command_line.define_flags(values)
+    names = set(values) - {"workdir"} if options.what in ("run", "command") else set()
+    before = "="
+    for word in passed:
+        name = word.removeprefix("--").partition("=")[0]
+        of_value = not word.startswith("--") and "=" not in before
+        known = names and (name.startswith("config.") or name.removeprefix("no") in names
+                           or name in names)
+        if not known and not (of_value and names):
+            near = suggest(f"--{name}", [
+                "--" + option.replace("_", "-") for option in vars(options)
+                if option not in ("what", "name")
+            ]) if names else f"see {options.what} --help"
+            raise ConfigError("command line", f"does not know '{word}'", near)
+        before = word if word.startswith("--") else "="
 
 
 def _experiments(options: argparse.Namespace) -> tuple[Experiment, ...]:

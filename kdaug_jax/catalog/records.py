@@ -25,7 +25,7 @@ from kdaug_jax.evaluation.finished import (
     settings_of,
 )
 from kdaug_jax.experiment import config as configs
-from kdaug_jax.experiment.frozen.places import WORKDIR
+from kdaug_jax.experiment.frozen.places import WORKDIR, absolute, located
 from kdaug_jax.runtime import workdir
 from kdaug_jax.runtime.digest import sealed, unsealed
 from kdaug_jax.runtime.records import read_fields, read_results
@@ -246,10 +246,13 @@ def _measured(
 ) -> dict[str, Any]:
     """Returns what a record holds of a run, whatever row it is of."""
     environment, rows = _environment(directory), read_rows(directory)
+    cost = cost_of(stored, rows, environment, len(results))
+    hours = teacher_hours(stored, directory)
     return {
         "data": _data_set(stored["config"]["data"]["source"]),
         "runs": [_run(stored, member, results[member], rows, figures) for member in members],
-        "cost": cost_of(stored, rows, environment, len(results)),
+        "cost": cost if hours is None else {**cost, "teacher_device_hours": hours},
+        "batch_norm": batch_norm_of(stored["config"]),
         "hardware": {"device": environment.get("device_kind", ""),
                      "devices": len(environment.get("devices", ())),
                      "processes": environment.get("processes", 1)},
@@ -325,7 +328,7 @@ def cost_of(
 ) -> dict[str, float]:
     """Returns what a run cost: the median step time times the steps, over all of its devices.
 
-    Teachers that were trained before, compilation and evaluation are not in it. The members of a
+    Teachers (see `teacher_hours`), compilation and evaluation are not in it. The members of a
     population share the cost of its steps.
 
     Returns:
@@ -342,6 +345,52 @@ def cost_of(
     devices = max(len(environment.get("devices", ())), 1)
     return {"device_hours": seconds * steps * devices / 3600.0, "step_seconds": seconds,
             "steps": steps, "members": members}
+
+
+def teacher_hours(stored: Mapping[str, Any], directory: Path) -> float | None:
+    """Returns the device-hours of the teachers of a run, and of theirs, as `cost_of` has them.
+
+    Args:
+      stored: the record of the run.
+      directory: its working directory.
+
+    Returns:
+      0.0 for a run without teachers; None where what one cost is not known, since no run with its
+      log lies where the checkpoint is, or as a function or table has none.
+    """
+    hours = 0.0
+    for section in stored["config"].get("networks", {}).values():
+        if section.get("trainable"):
+            continue
+        for checkpoint in located(section.get("checkpoint", ""), directory):
+            place = absolute(checkpoint)
+            teacher = read_fields(place) if (place / "config.json").is_file() else None
+            if teacher is None:
+                return None
+            members = len(read_results(place) or {}) or 1
+            cost = cost_of(teacher, read_rows(place), _environment(place), members)
+            theirs = teacher_hours(teacher, place)
+            if not cost or theirs is None:
+                return None
+            hours += cost["device_hours"] + theirs
+        if not section.get("checkpoint"):
+            return None
+    return hours
+
+
+def batch_norm_of(config: Mapping[str, Any]) -> dict[str, int]:
+    """Returns over how many images BatchNorm was computed where the recipe has another number.
+
+    Args:
+      config: a complete one.
+
+    Returns:
+      `{"images", "recipe"}`, {} where they are equal.
+    """
+    train = config["train"]
+    images = train.get("replica_batch_size") or config["data"]["batch_size"]
+    recipe = train.get("recipe_replica_batch_size")
+    return {"images": images, "recipe": recipe} if recipe and recipe != images else {}
 
 
 def write_record(results: Path, record: Mapping[str, Any]) -> Path:

@@ -20,11 +20,12 @@ from kdaug_jax.catalog.records import (
 from kdaug_jax.catalog.running import state_of
 
 HEADINGS = ("row", "measure", "paper", "ours", "difference", "runs", "best epoch", "device-hours",
-            "note")
+            "teachers'", "note")
 LEGEND = (
     "paper ± printed deviation; ours: mean ± standard deviation over runs (n − 1) of the row's own "
     "config, last epoch; best epoch: best evaluation during a run and its epoch; device-hours: "
-    "median step time × steps × devices of a run, without teachers, compilation and evaluation"
+    "median step time × steps × devices of a run, without compilation and evaluation; teachers': "
+    "the same of the teachers that a run trained or shared, empty where unknown"
 )
 # Measures in percent.
 PERCENT = ("accuracy", "error", "top5", "top5_error")
@@ -62,7 +63,8 @@ def row_lines(entry: Entry, records: Sequence[Mapping[str, Any]]) -> list[tuple[
     row = entry.row
     counted = [record for record in records if record["kind"] == ROW]
     teachers = sorted({teacher for record in counted for teacher in record["teachers"]})
-    notes = [row.note, *(f"teacher: {teacher}" for teacher in teachers)]
+    sizes = sorted({batch_norm(record) for record in counted})
+    notes = [row.note, *(f"teacher: {teacher}" for teacher in teachers), *sizes]
     lines = []
     for measure in row.figures or {"accuracy": None}:
         name = entry.address if not lines else ""
@@ -74,27 +76,40 @@ def row_lines(entry: Entry, records: Sequence[Mapping[str, Any]]) -> list[tuple[
         ))
     for record in records:
         if record["kind"] != ROW:
-            lines.append(("", "", "", "", "", "", "", "", other_run(record)))
+            lines.append((*[""] * (len(HEADINGS) - 1), other_run(record)))
     return lines
 
 
 def _ours(
     measure: str, figure: float | None, records: Sequence[Mapping[str, Any]]
-) -> tuple[str, str, str, str, str]:
-    """Returns ours, difference, runs, best epoch and cost of a measure as texts."""
+) -> tuple[str, ...]:
+    """Returns ours, difference, runs, best epoch and both costs of a measure as texts."""
     runs = [run for record in records for run in record["runs"]]
     values = [run["last"][measure] for run in runs if measure in run["last"]]
     if not values:
-        return "", "", "", "", ""
+        return ("",) * 6
     mean = statistics.fmean(values)
     deviation = statistics.stdev(values) if len(values) > 1 else None
     difference = "" if figure is None else _number(measure, mean - figure, sign=True)
-    hours = [record["cost"]["device_hours"] for record in records if record["cost"]]
     return (
         _printed(measure, mean, deviation, exact=True), difference, str(len(values)),
         _best([run.get("best", {}) for run in runs]),
-        f"{statistics.fmean(hours):.3g}" if hours else "",
+        *(_hours(records, name) for name in ("device_hours", "teacher_device_hours")),
     )
+
+
+def _hours(records: Sequence[Mapping[str, Any]], name: str) -> str:
+    """Returns the mean of a cost over the records that have it."""
+    known = [record["cost"][name] for record in records if name in record["cost"]]
+    return f"{statistics.fmean(known):.3g}" if known else ""
+
+
+def batch_norm(record: Mapping[str, Any]) -> str:
+    """Returns over how many images BatchNorm was computed, "" where as many as in the recipe."""
+    sizes = record.get("batch_norm")
+    if not sizes:
+        return ""
+    return f"BatchNorm over {sizes['images']:,} images, recipe {sizes['recipe']:,}"
 
 
 def _best(bests: Sequence[Mapping[str, Any]]) -> str:
@@ -120,8 +135,11 @@ def other_run(record: Mapping[str, Any]) -> str:
     length = f", {epochs:g} epochs" if epochs else ""
     count = f", {len(record['runs'])} runs" if len(record["runs"]) > 1 else ""
     hours = record["cost"].get("device_hours")
-    cost = f"; {hours:.3g} device-hours" if hours else ""
-    return f"[{kind}{length}{count}] {values}{cost}"
+    cost = f"{hours:.3g} device-hours" if hours else ""
+    taught = record["cost"].get("teacher_device_hours")
+    cost += f" (teachers' {taught:.3g})" if cost and taught else ""
+    about = "; ".join(filter(None, (values, cost, batch_norm(record))))
+    return f"[{kind}{length}{count}] {about}"
 
 
 def _by_measure(runs: Iterable[Mapping[str, Any]]) -> dict[str, list[float]]:
@@ -189,8 +207,10 @@ def cells_table(several: Several, jobs: Sequence[Job]) -> list[tuple[str, ...]]:
             record = make_cell_record(several.experiment, job, figures)
         counted = [record] if record and record["kind"] == ROW else []
         for number, measure in enumerate(figures or {"accuracy": None}):
-            note = "" if number or state == "finished" else state
-            note = other_run(record) if record and not counted and not number else note
+            note = ""
+            if not number:
+                about = batch_norm(record) if counted else other_run(record) if record else ""
+                note = about if state == "finished" else state
             spread = row.spread.get(measure) if row else None
             lines.append((
                 "" if number else str(job.directory), measure,

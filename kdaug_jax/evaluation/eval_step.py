@@ -206,15 +206,15 @@ def make_eval_step(spec: EvalSpec, first: bool = False) -> Callable[..., Sums]:
         metrics = spec.metrics_of(human is not None, first)
         view = make_view(spec, batches[0], number)
         members = [member for predictor in spec.predictors for member in predictor.members]
-        outputs = [_run_networks(spec, variables, view, [*members, *_teachers(spec)], human)]
+        outputs = [run_networks(spec, variables, view, [*members, *_teachers(spec)], human)]
         for chain, (_, branch) in () if first else enumerate(spec.training_views, 1):
             view = _make_training_view(spec, chain, batches, moment)
             after = Ordering(number, outputs[-1].logits.values()).after(view.image)
             members = [_on_branch(spec, predictor, branch) for predictor in _main(spec)]
             members = [*members, *_teachers(spec)]
-            outputs.append(_run_networks(spec, variables, view.replace(image=after), members, None))
+            outputs.append(run_networks(spec, variables, view.replace(image=after), members, None))
         # Every metric is then the same sum in the same order on every device.
-        outputs = _everywhere(spec.mesh, outputs)
+        outputs = everywhere(spec.mesh, outputs)
         if first:
             return {
                 predictor.name: {key: metric.first(inputs) for key, metric, inputs in rows}
@@ -289,10 +289,18 @@ def _on_branch(spec: EvalSpec, predictor: Predictor, branch: int) -> Member:
     return network, min(branch, spec.networks[network].model.num_branches - 1)
 
 
-def _run_networks(
+def run_networks(
     spec: EvalSpec, variables: Mapping[str, Any], view: View, members: Sequence[Member], human
 ) -> ViewOutputs:
-    """Runs each network once on a view, all its branches side by side."""
+    """Runs each network once on a view, all its branches side by side.
+
+    Args:
+      spec: of the evaluation.
+      variables: by network.
+      view: its images, B of them.
+      members: (network, BatchNorm branch) pairs that are run.
+      human: `f32[B,C]`, shares of people's answers, or None.
+    """
     logits, embedding = {}, {}
     image, mask = view.image, view.mask
     trained = {name for predictor in spec.predictors for name, _ in predictor.members}
@@ -330,7 +338,7 @@ def embedding_of(network: str, outputs: Outputs, settings: Settings) -> jax.Arra
         raise ConfigError("eval.embedding", error.what, error.remedy) from None
 
 
-def _everywhere(mesh: Mesh, tree: Any) -> Any:
+def everywhere(mesh: Mesh, tree: Any) -> Any:
     """Copies all rows to all devices in one array: integers below 2^24 stay exact as float32."""
     leaves, structure = jax.tree.flatten(tree)
     rows = leaves[0].shape[0]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TextIO
@@ -24,6 +24,7 @@ from kdaug_jax.errors import CheckpointError, ConfigError
 from kdaug_jax.evaluation.build import build_evaluators, check_evaluation
 from kdaug_jax.evaluation.data_sets import load_data, load_human, read_options
 from kdaug_jax.evaluation.eval_step import EvalSpec, Moment
+from kdaug_jax.evaluation.exported import FOLDER, Evaluated, file_of, keep
 from kdaug_jax.evaluation.metric_table import resolve_metric
 from kdaug_jax.evaluation.predictors import with_selected
 from kdaug_jax.evaluation.run import Results, check_images, evaluate_split
@@ -59,10 +60,6 @@ from kdaug_jax.types import Info
 
 # What `--eval_data` evaluated, by its text.
 EVALUATIONS = "evaluations.json"
-# Where everything that is evaluated goes, as `<step>-<split or set>.json` and `.npz`.
-FOLDER = "evaluations"
-# Longer names of sets are cut, and told apart by their digest.
-LONGEST = 120
 
 
 def evaluate_run(
@@ -146,39 +143,48 @@ def evaluate_run(
     elif not allow_config_change:
         _refuse_changes(stored, full, dataset, info, set_data, verify_data, console)
     sets = build_sets(config, evaluator, set_data)
-    results, arrays = {}, {}
+    results, arrays, variables = {}, {}, {}
     kept_results = records.read_results(directory) or {}
     held = {**stored, "frozen": {}} if allow_config_change else stored
+    evaluated = [
+        Evaluated(use, evaluator, dataset.splits[use]) for use in ("validation", "test")
+        if use in dataset.splits and not eval_data
+    ] + [Evaluated(item.data.name, item.evaluator, item.data.split) for item in sets]
+
+    @functools.lru_cache(maxsize=1)  # one member in memory; a plain run is read once
+    def load_member(number: int) -> tuple[dict[str, Any], dict[str, Any]]:
+        return _member(evaluator.spec, directory, held, number, trained, console.say, step)
+
+    def load_variables(number: int) -> dict[str, Any]:
+        return load_member(number)[0]
+
     for number, member in enumerate(_stored_order(stored, directory, step)):
         if fault := kept_results.get(member, {}).get("failed"):
             console.say(f"{member} was not finite at step {fault['step']} ({fault['where']}): left "
                         "out")
             continue
-        variables, params = _member(
-            evaluator.spec, directory, held, number, trained, console.say, step
-        )
-        passes = [
-            (evaluator, dataset.splits, use) for use in ("validation", "test")
-            if use in dataset.splits and not eval_data
-        ] + [(item.evaluator, {item.data.name: item.data.split}, item.data.name) for item in sets]
+        variables[number] = functools.partial(load_variables, number)
+        loaded, params = load_member(number)
         numbers = {}
-        for evaluated_by, splits, use in passes:
-            evaluated = evaluate_split(
-                evaluated_by, variables, params, splits, use, signals.check, moments[member]
+        for use, evaluated_by, split in evaluated:
+            values = evaluate_split(
+                evaluated_by, loaded, params, {use: split}, use, signals.check, moments[member]
             )
-            numbers |= evaluated.numbers
-            arrays |= {f"{number}/{name}": array for name, array in evaluated.arrays.items()}
+            numbers |= values.numbers
+            for name, array in values.arrays.items():
+                arrays.setdefault(use, {})[f"{number}/{name}"] = array
         errors = corruption_errors(sets, numbers)
         results[member] = {**with_selected(numbers, evaluator.selections), **errors}
     for table in results_tables(evaluator, results, {}):
         console.say(*table.split("\n"))
+    reached = _step(directory, step)
+    keep(directory, reached, evaluated, variables, stored["members"], signals.check, arrays)
     if jax.process_index() == 0:
         source = full["data"]["source"]
         data_of = {
             use: _facts(source, split) for use, split in dataset.splits.items() if use != "train"
         } | {item.data.name: _facts(item.data.source, item.data.split) for item in sets}
-        reached = _step(directory, step)
-        _keep(directory, reached, stored["members"], data_of, results, arrays, console)
+        _keep(directory, reached, data_of, results, console)
         if eval_data:
             file = directory / EVALUATIONS
             facts = _facts(eval_data, dataset.splits["test"])
@@ -211,10 +217,9 @@ def _facts(source: str, split: data.Split) -> dict[str, Any]:
 
 
 def _keep(
-    directory: Path, step: int, members: Sequence[str], data_of: Mapping[str, Any],
-    results: Results, arrays: Mapping[str, np.ndarray], console: Console,
+    directory: Path, step: int, data_of: Mapping[str, Any], results: Results, console: Console,
 ) -> None:
-    """Writes `evaluations/<step>-<split or set>.json`, and `.npz` where there are arrays."""
+    """Writes `evaluations/<step>-<split or set>.json`."""
     folder = directory / FOLDER
     uses = dict.fromkeys(name.split("/")[1] for values in results.values() for name in values)
     with workdir.writing(directory):
@@ -225,16 +230,9 @@ def _keep(
                 member: {name: value for name, value in values.items() if name.startswith(front)}
                 for member, values in results.items()
             }
-            short = use if len(use) <= LONGEST else (
-                f"{use[:LONGEST]}-{hashlib.sha256(use.encode()).hexdigest()[:8]}"
-            )
-            workdir.write_json(folder / f"{step}-{short}.json", {
+            workdir.write_json(file_of(directory, step, use, ".json"), {
                 "step": step, "name": use, "data": data_of.get(use), "results": of_use,
             })
-            workdir.write_arrays(folder / f"{step}-{short}.npz", {
-                name: array for name, array in arrays.items()
-                if name.partition("/")[2].startswith(front)
-            }, members)
     console.say(f"kept in {folder} as {', '.join(f'{step}-{use}' for use in uses)}")
 
 

@@ -1,6 +1,7 @@
 """The table of metrics for `eval.metrics`: sums over batches, and numbers computed from the sums.
 
-The formulas are in `kdaug_jax.metrics`.
+The formulas are in `kdaug_jax.metrics`. A metric may name arrays of a row for each example too,
+which are written and never summed, see `evaluation.exported`.
 """
 
 from __future__ import annotations
@@ -70,6 +71,8 @@ class Metric(NamedTuple):
       needs: the field of `MetricInputs` that it needs beside logits and labels, "" for none.
       first: `first(inputs)`: what a first pass over the whole split computes, joined by
         `metrics.merge_moments` and passed to `sums` as `before`.
+      rows: `f(inputs) -> [B,...]` by the name of the array that the last evaluation of a run and
+        `--mode=evaluate` write, a row for each example.
     """
 
     sums: Callable[[MetricInputs, Settings, Any], Any]
@@ -77,6 +80,7 @@ class Metric(NamedTuple):
     better: Mapping[str, str]
     needs: str = ""
     first: Callable[[MetricInputs], Any] | None = None
+    rows: Mapping[str, Callable[[MetricInputs], jax.Array]] = {}
 
 
 def mean_metric(
@@ -203,6 +207,10 @@ METRICS: dict[str, Metric] = {
         {"cohesion": HIGHER, "adhesion": LOWER, "discrimination": HIGHER}, "embedding",
         first=lambda inputs: metrics.moments(inputs.embedding, inputs.mask),
     ),
+    "embedding": Metric(
+        lambda inputs, settings, before: (), lambda sums, settings: {}, {}, "embedding",
+        rows={"embeddings": lambda inputs: inputs.embedding.reshape(len(inputs.label), -1)},
+    ),
     "effective_classes": mean_metric(
         "effective_classes", lambda inputs: metrics.effective_classes(inputs.logits, inputs.mask)
     ),
@@ -320,7 +328,7 @@ def check_sums(name: str, metric: Metric, inputs: MetricInputs, settings: Settin
         few, more = (jax.eval_shape(traced, rows(count)) for count in (2, 3))
     except ArgumentError as error:
         raise ConfigError("eval.metrics", error.what, error.remedy) from None
-    if not jax.tree.leaves(few) or few != more:
+    if few != more or not (jax.tree.leaves(few) or metric.rows):
         raise ConfigError(
             "eval.metrics", f"the sums of '{name}' have a shape that depends on the batch size",
             "sum over the rows where inputs.mask is True",

@@ -122,11 +122,7 @@ def evaluate_state(
     Returns:
       Values by full name, `eval/<use>/...`.
     """
-    networks = evaluator.spec.networks
-    variables = {
-        name: variables_of(state, name) if networks[name].trainable else frozen[name]
-        for name in evaluator.spec.needed_networks
-    }
+    variables = needed_variables(evaluator, state, frozen)
     values = evaluate_split(evaluator, variables, params_of(state), splits, use, check, moment)
     numbers = with_selected({**(validation or {}), **values.numbers}, evaluator.selections)
     front = f"eval/{use}/"
@@ -164,7 +160,7 @@ def evaluate_split(
     """
     spec, split = evaluator.spec, splits[use]
     mesh, human = spec.mesh, spec.human if use == "test" else None
-    rows = _batch_rows(evaluator, split)
+    rows = batch_rows(evaluator, split)
     if spec.batch_statistics and len(split) < rows:
         raise ConfigError(
             "eval.batch_statistics", f"the {len(split)} examples of {use} fill no batch of {rows}",
@@ -175,18 +171,15 @@ def evaluate_split(
         {path: moment.hparams[path] for path in spec.numbers}, np.int32(moment.epoch)
     )
 
-    def batches_of(split: Split) -> Iterator[Batch]:
-        return eval_batches(**_batches(evaluator, split, moment), workers=evaluator.workers)
-
     def over(
         step: Callable[..., Sums], before: Sums, merge: Callable[[Any, Any], Any], pairs: bool
     ) -> Sums:
         total, running = None, None
         with contextlib.ExitStack() as stack:
-            batches = stack.enter_context(contextlib.closing(batches_of(split)))
+            batches = stack.enter_context(contextlib.closing(batches_of(evaluator, split, moment)))
             partners = itertools.repeat(None)
             if pairs:
-                others = batches_of(split.take(partners_of(split)))
+                others = batches_of(evaluator, split.take(partners_of(split)), moment)
                 partners = stack.enter_context(contextlib.closing(others))
             for number, (batch, partner) in enumerate(zip(batches, partners, strict=False)):
                 check()
@@ -275,17 +268,28 @@ def check_images(evaluator: Evaluator, splits: Mapping[str, Split]) -> None:
         check_eval_memory(**_batches(evaluator, split))
 
 
-def _batch_rows(evaluator: Evaluator, split: Split) -> int:
-    """Returns the rows of a batch, which devices share evenly."""
+def batch_rows(evaluator: Evaluator, split: Split) -> int:
+    """Returns the rows of a batch of a split, which devices share evenly."""
     devices = evaluator.spec.mesh.size
     return -(-min(evaluator.batch_size, len(split)) // devices) * devices
+
+
+def batches_of(evaluator: Evaluator, split: Split, moment: Moment = NOWHERE) -> Iterator[Batch]:
+    """Yields the batches of a split in order, see `data.eval_batches`.
+
+    Args:
+      evaluator: of the split.
+      split: N examples.
+      moment: see `evaluate_split`.
+    """
+    return eval_batches(**_batches(evaluator, split, moment), workers=evaluator.workers)
 
 
 def _batches(evaluator: Evaluator, split: Split, moment: Moment | None = None) -> dict[str, Any]:
     """Returns what `eval_batches` and `check_eval_memory` are told of the batches of a split."""
     spec, mesh = evaluator.spec, evaluator.spec.mesh
     cutters = spec.cutters if moment is None else spec.cutters_at(moment)
-    batch_size = _batch_rows(evaluator, split)
+    batch_size = batch_rows(evaluator, split)
     crops = functools.partial(spec.crops, moment or _ANY, cutters)
     return {
         "split": split, "batch_size": batch_size, "rows": sharding.local_rows(mesh, batch_size),
@@ -298,6 +302,17 @@ def _join(a: Sums, b: Sums) -> Sums:
     return {
         name: {key: metrics.merge_moments(a[name][key], b[name][key]) for key in by_metric}
         for name, by_metric in a.items()
+    }
+
+
+def needed_variables(
+    evaluator: Evaluator, state: TrainState, frozen: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Returns the variables of the networks that an evaluation of a state needs, by name."""
+    networks = evaluator.spec.networks
+    return {
+        name: variables_of(state, name) if networks[name].trainable else frozen[name]
+        for name in evaluator.spec.needed_networks
     }
 
 

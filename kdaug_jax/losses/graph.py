@@ -21,11 +21,13 @@ from kdaug_jax.losses.arrays import matmul, normalized, over_groups, split_group
 from kdaug_jax.losses.relation import rkd_role
 from kdaug_jax.losses.svd import adapt, adapters_init, aligned_vectors, kd_svd_parts, reduced
 from kdaug_jax.losses.term import Context, Term, TermInput
-from kdaug_jax.types import Level, NonNegative
+from kdaug_jax.types import NonNegative
 
 Params = dict[str, Any]
 Inputs = tuple[TermInput, ...]
 EPS, DECAY = 1e-3, 0.99
+# Which losses each part has, by the names of their metrics.
+PARTS = {"both": ("graph", "attention"), "attention": ("attention",), "graphs": ("graph",)}
 
 
 def standardized(x: jax.Array, params: Params, moments: Params) -> jax.Array:
@@ -229,54 +231,60 @@ def _init(key, inputs: Inputs, info, *, heads, adapter, kernels, **options):
 
 def _apply(
     params, state, inputs: Inputs, context: Context, *,
-    heads: int = 4, init_epochs: Level = 0, train_attention: bool = True, adapter: bool = True,
-    kernels: str = "glorot",
+    heads: int = 4, part: str = "both", adapter: bool = True, kernels: str = "glorot",
 ):
     """Multi-head graph distillation over the chosen features.
 
     The attention has a loss on the teacher alone, 1 - cosine of its prediction + 5e-4 times the
     squares of its parameters, which are exempt from the optimiser's weight decay. Each loss has a
     gradient for its own parameters only, so that the value is their sum; the metrics hold each. The
-    original trains the attention for 40 epochs first and then fixes it, with 8 heads
-    (`heads=8, init_epochs=40, train_attention=False`). Paper 003's code never trains it
-    (`train_attention=False`): its graphs are random projections. The loss is a sum over heads and
+    original trains the attention alone for 40 epochs first, `part="attention"`, and fixes it from
+    then on, in a phase of `part="graphs"`, with `heads=8`. Paper 003's code never trains it
+    (`part="graphs"` alone): its graphs are random projections. The loss is a sum over heads and
     rows of each group, not a mean; so does that of KD-SVD with `reduction="sum"`.
 
     Args:
       params: "attention" and perhaps "adapters".
       state: running moments of the attention's BatchNorm.
       inputs: one for each view.
-      context: graphs are within its groups, its epoch decides what is trained, its key drops heads.
+      context: graphs are within its groups, its key drops heads.
       heads: H, attention heads between two features.
-      init_epochs: `i32[]`, first epochs, in which only the attention is trained.
-      train_attention: whether the attention is trained after them.
+      part: "attention" trains the attention alone, on the teacher; "graphs" the student, with the
+        attention fixed; "both" does both at once.
       adapter: map features of other widths to the teacher's by a 1×1 convolution and BatchNorm.
       kernels: initial kernels of the attention, "glorot" or, as in paper 003's code, "fan_in".
 
     Returns:
-      Value, state, and both losses as metrics.
+      Value, state, and the losses of the part as metrics.
+
+    Raises:
+      ArgumentError: another part.
 
     Source: Lee and Song 2019, "Graph-based Knowledge Distillation by Multi-head Attention Network";
     Fu et al. 2020 (role-wise augmentation), for its use with 4 heads.
     """
-    attention, begun = params["attention"], context.clock.epoch >= init_epochs
-    distance = attention_loss = jnp.zeros((), jnp.float32)
+    if part not in PARTS:
+        raise ArgumentError(f"got part={part!r}", "must be " + " or ".join(map(repr, PARTS)))
+    attention, losses = params["attention"], dict.fromkeys(PARTS[part], jnp.float32(0))
     for number, item in enumerate(inputs):
-        maps = adapt(params.get("adapters", {}), item.chosen_student, context.groups)
-        student, teacher = _vectors(item, maps)
-        distance += _graph_loss(attention, state, student, teacher, heads, context.groups)
-        loss, moments = _attention_loss(
-            attention, teacher, heads, context.groups, jax.random.fold_in(context.key, number)
-        )
-        attention_loss += loss
-        moved = jax.tree.map(lambda old, new: DECAY * old + (1.0 - DECAY) * new, state, moments)
-        keep = begun & (not train_attention)
-        state = jax.tree.map(lambda old, new, keep=keep: jnp.where(keep, old, new), state, moved)
-    distance = jnp.where(begun, distance, 0.0)
-    attention_loss = jnp.where(begun & (not train_attention), 0.0, attention_loss)
-    count = jnp.float32(1)
-    metrics = {"graph": (distance, count), "attention": (attention_loss, count)}
-    return distance + attention_loss, state, metrics
+        if "graph" in losses:
+            maps = adapt(params.get("adapters", {}), item.chosen_student, context.groups)
+            student, teacher = _vectors(item, maps)
+            losses["graph"] += _graph_loss(
+                attention, state, student, teacher, heads, context.groups
+            )
+        else:
+            _, teacher = _vectors(item, item.chosen_teacher)
+        if "attention" in losses:
+            loss, moments = _attention_loss(
+                attention, teacher, heads, context.groups, jax.random.fold_in(context.key, number)
+            )
+            losses["attention"] += loss
+            state = jax.tree.map(
+                lambda old, new: DECAY * old + (1.0 - DECAY) * new, state, moments
+            )
+    metrics = {name: (loss, jnp.float32(1)) for name, loss in losses.items()}
+    return sum(losses.values()), state, metrics
 
 
 mhgd = Term(_init, _apply, no_decay=("attention",), features=True, min_group=2)
@@ -284,8 +292,7 @@ mhgd = Term(_init, _apply, no_decay=("attention",), features=True, min_group=2)
 
 def _ii_kd(
     params, state, inputs: Inputs, context: Context, *,
-    heads: int = 4, init_epochs: Level = 0, train_attention: bool = True, adapter: bool = True,
-    kernels: str = "glorot",
+    heads: int = 4, part: str = "both", adapter: bool = True, kernels: str = "glorot",
     distance: NonNegative = 50.0, angle: NonNegative = 100.0,
     rkd: NonNegative = 1.0, graphs: NonNegative = 1.0, vectors: NonNegative = 1.0,
 ):
@@ -302,8 +309,7 @@ def _ii_kd(
       inputs: one for each view.
       context: examples are compared within its groups.
       heads: see `mhgd`.
-      init_epochs: see `mhgd`; RKD and KD-SVD are applied from the start.
-      train_attention: see `mhgd`.
+      part: see `mhgd`; "attention" leaves RKD and KD-SVD out too.
       adapter: see `mhgd`.
       kernels: see `mhgd`.
       distance: weight of RKD's distances.
@@ -315,13 +321,17 @@ def _ii_kd(
     Returns:
       Value, state, and the parts as metrics.
 
+    Raises:
+      ArgumentError: another part.
+
     Source: Fu et al. 2020 (role-wise augmentation), eq. 10.
     """
     value, state, metrics = _apply(
-        params, state, inputs, context, heads=heads, init_epochs=init_epochs,
-        train_attention=train_attention, adapter=adapter, kernels=kernels,
+        params, state, inputs, context, heads=heads, part=part, adapter=adapter, kernels=kernels,
     )
     value, count = graphs * value, jnp.float32(1)
+    if "graph" not in metrics:
+        return value, state, metrics
     relation = flow = jnp.zeros((), jnp.float32)
     for item in inputs:
         relation += over_groups(

@@ -7,14 +7,16 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import itertools
 import json
 import os
 import shutil
 import socket
 import sys
+import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -58,24 +60,57 @@ def write_whole(path: Path, text: str) -> None:
         partial.unlink(missing_ok=True)
 
 
-def write_arrays(path: Path, arrays: Mapping[str, np.ndarray], members: Sequence[str]) -> None:
+class Streamed(NamedTuple):
+    """An array that is written part by part, so that it need not fit into memory.
+
+    Attributes:
+      name: within the file.
+      count: of its rows.
+      parts: at least one, `[n,...]` each; together they have `count` rows.
+    """
+
+    name: str
+    count: int
+    parts: Iterator[np.ndarray]
+
+
+def write_arrays(
+    path: Path, arrays: Mapping[str, np.ndarray], members: Sequence[str],
+    streamed: Sequence[Streamed] = (),
+) -> None:
     """Writes arrays as a NumPy file all at once; without arrays the file goes.
 
     Args:
       path: the file.
       arrays: by `<number of the member>/<name>`.
       members: their names by number, stored as `members`.
+      streamed: further arrays, written in this order.
     """
-    if not arrays:
+    if not arrays and not streamed:
         path.unlink(missing_ok=True)
         return
     partial = path.with_name(path.name + PARTIAL)
     try:
         with partial.open("wb") as file:
             np.savez(file, **arrays, members=np.array(members))
+        if streamed:
+            with zipfile.ZipFile(partial, "a") as archive:
+                for array in streamed:
+                    _write_parts(archive, array)
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def _write_parts(archive: zipfile.ZipFile, array: Streamed) -> None:
+    parts = iter(array.parts)
+    first = next(parts)
+    header = {"descr": np.lib.format.dtype_to_descr(first.dtype), "fortran_order": False,
+              "shape": (array.count, *first.shape[1:])}
+    with archive.open(f"{array.name}.npy", "w", force_zip64=True) as file:
+        np.lib.format.write_array_header_1_0(file, header)
+        for part in itertools.chain((first,), parts):
+            file.write(part.tobytes())
 
 
 def write_json(path: Path, value: Any) -> None:

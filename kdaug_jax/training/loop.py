@@ -23,7 +23,7 @@ from kdaug_jax.runtime.writer import Writer
 from kdaug_jax.training import failures, population
 from kdaug_jax.training.intervals import due
 from kdaug_jax.training.progress import Progress
-from kdaug_jax.training.saving import Saving, best_metrics, open_checkpoints, open_writer
+from kdaug_jax.training.saving import Saving, best_metrics, keep_rows, open_checkpoints, open_writer
 from kdaug_jax.training.setup import Setup, check_teachers, prepare
 from kdaug_jax.training.staging import Staging
 from kdaug_jax.training.state import restore_states, step_of
@@ -235,6 +235,8 @@ class _Run:
         for use in [*uses, SETS] if self.setup.sets else uses:
             evaluated = self._evaluate(use, validation)
             final = [{**values, **more} for values, more in zip(final, evaluated, strict=True)]
+        with self.time("evaluation"):
+            keep_rows(self.setup, self.step, self.states, self.window.alive, self.check)
         if self.saving.failed():
             self._save()
         self.saving.wait()

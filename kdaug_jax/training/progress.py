@@ -70,8 +70,9 @@ class Progress:
             per_call = setup.intervals.per_call
             rows.append(("batches", f"{sent / 1e6:,.1f} MB a step sent to the devices, "
                          f"{per_call:,} step{'s' * (per_call > 1)} a call"))
-        if recipe := config["train"]["recipe_replica_batch_size"]:
-            images = config["train"]["replica_batch_size"] or config["data"]["batch_size"]
+        recipe = config["train"]["recipe_replica_batch_size"]
+        images = config["train"]["replica_batch_size"] or config["data"]["batch_size"]
+        if recipe not in (0, images):
             rows.append(("BatchNorm", f"over {images:,} images, recipe {recipe:,}"))
         rows += [(f"view {name}", section["ops"] or "(as stored)")
                  for name, section in config["views"].items()]

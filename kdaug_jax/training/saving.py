@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from time import monotonic
 from typing import Any
 
+from kdaug_jax.evaluation.exported import Evaluated, keep
+from kdaug_jax.evaluation.run import needed_variables
 from kdaug_jax.runtime import mark, workdir
 from kdaug_jax.runtime.checkpoint import Checkpoints
 from kdaug_jax.runtime.goodput import Goodput
@@ -50,6 +53,36 @@ def best_metrics(setup: Setup) -> list[dict[str, float]]:
         return [_as_best(best.get(name, {})) for name in setup.names]
 
     return on_first(read)
+
+
+def keep_rows(
+    setup: Setup, step: int, states: Sequence[TrainState], alive: Sequence[int],
+    check: Callable[[], None],
+) -> list[str]:
+    """Writes metrics that have a row for each example, see `evaluation.exported`.
+
+    Args:
+      setup: the run.
+      step: the last one.
+      states: of the members.
+      alive: numbers of the members that are finite.
+      check: called before each batch; may raise to end the evaluation.
+
+    Returns:
+      Names of the files that were written.
+    """
+    evaluator, _ = setup.moment(step, 0)
+    evaluated = [
+        Evaluated(use, evaluator, split) for use, split in setup.dataset.splits.items()
+        if use != "train"
+    ] + [Evaluated(item.data.name, item.evaluator, item.data.split) for item in setup.sets]
+    if not any(metric.rows for metric in evaluator.spec.metrics.values()):
+        return []
+    variables = {
+        number: functools.partial(needed_variables, evaluator, states[number], setup.frozen)
+        for number in alive
+    }
+    return keep(setup.directory, step, evaluated, variables, setup.names, check)
 
 
 def _as_best(row: Mapping[str, Any]) -> dict[str, float]:

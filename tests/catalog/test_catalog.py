@@ -100,6 +100,11 @@ def test_show_says_what_a_row_is(folder, capsys):
     (["run", "zzzzzz"], "see the command list; papers: 900"),
     (["list", "--configs=none"], "none holds no config files; run this in the folder that holds"),
     (["list", "900", "--dir=x"], "command line: does not know '--dir=x'; see list --help"),
+    (["table", "900", "--config.seed=1"], "does not know '--config.seed=1'; see table --help"),
+    (["run", "900.1", "--smok", "--dry-run"], "does not know '--smok'; did you mean --smoke"),
+    (["command", "900.1", "--seed=1"], "does not know '--seed=1'; did you mean --seeds"),
+    (["run", "900.1", "900.3"], "does not know '900.3'"),
+    (["run", "900.1", "--workdir=x"], "does not know '--workdir=x'"),
     (["record", "nowhere"], "is not the working directory of a run; name what --workdir was"),
 ])
 def test_what_is_wrong_is_told_in_one_line(folder, capsys, words, message):
@@ -131,6 +136,12 @@ def test_a_printed_command_works_as_it_is_typed(folder, capsys):
     ]
     subprocess.run(text, shell=True, check=True, cwd=folder)
     assert (folder / "runs" / "small_table" / "kd" / "results.json").exists()
+
+
+def test_words_for_main_are_passed_on(folder, capsys):
+    words = ["--config.seed", "3", "--noverify_data", "--allow_config_change"]
+    status, text = called(capsys, "command", "900.1.kd", *words)
+    assert status == 0 and shlex.split(text)[-4:] == words
 
 
 def test_cells_name_the_directories_of_earlier_ones(folder, capsys):
@@ -312,6 +323,49 @@ def test_a_teacher_from_elsewhere_is_named(folder, capsys):
     called(capsys, "record", "run")
     _, text = called(capsys, "table", "900.1.kd")
     assert "21.00 %" in text and "last epoch; teacher: published/r34" in text
+
+
+@pytest.mark.parametrize("place, taught", [
+    ("workdir:teacher", True), ("t/teacher-" + "0" * 16, True), ("workdir:gone", False),
+])
+def test_the_cost_of_a_teacher_stands_beside_that_of_its_student(folder, capsys, place, taught):
+    config = known_config(
+        folder, "weight=1.0", networks__teacher__checkpoint=place, teachers="t" * (place[0] == "t")
+    )
+    made.write_run(folder / "run", made.run_files(config))
+    alone = {**config, "networks": {"student": config["networks"]["student"]}}
+    for where in ("run/teacher", f"t/teacher-{'0' * 16}"):
+        made.write_run(folder / where, made.run_files(alone, speed=16.0))
+    assert called(capsys, "record", "run")[0] == 0
+    _, text = called(capsys, "table", "900.1.kd")
+    hours = [f"{0.05 * 10 * 2 / 3600:.3g}", *[f"{0.5 * 10 * 2 / 3600:.3g}"] * taught]
+    assert cells_of(text)[0][7:] == [*hours, "last epoch"]
+    assert "teachers': the same of the teachers that a run trained or shared, empty where unk" in (
+        text
+    )
+
+
+def test_a_run_without_teachers_has_none_to_pay_for(folder, capsys):
+    files = made.run_files(known_config(folder, ""))
+    files["environment.json"]["command"] = ["main.py", "--config=configs/small_table.py"]
+    made.write_run(folder / "run", files)
+    called(capsys, "record", "run")
+    _, text = called(capsys, "table", "900.1.plain")
+    assert cells_of(text)[0][-1] == "0"
+
+
+@pytest.mark.parametrize("images, shown", [(4, "BatchNorm over 4 images, recipe 8"), (0, "")])
+def test_batchnorm_over_fewer_images_than_the_recipes_is_told(folder, capsys, images, shown):
+    sizes = dict(train__replica_batch_size=images, train__recipe_replica_batch_size=8)
+    files = made.run_files(known_config(folder, "weight=1.0", **sizes))
+    made.write_run(folder / "run", files)
+    assert called(capsys, "record", "run")[0] == 0
+    (file,) = (folder / "results" / "small_table" / "kd").glob("*.json")
+    sizes = {"images": 4, "recipe": 8} if images else {}
+    assert json.loads(file.read_text())["batch_norm"] == sizes
+    for words in (["table", "900.1.kd"], ["results"]):
+        _, text = called(capsys, *words)
+        assert shown in text and ("BatchNorm" in text) == bool(shown)
 
 
 @pytest.mark.parametrize("damage, message", [

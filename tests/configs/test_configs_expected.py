@@ -234,7 +234,7 @@ def test_paper_003():
         if method == "kd_svd":
             assert kd["reduction"] == "sum"
         if method in ("ii_kd", "mhgd"):
-            assert kd["kernels"] == "glorot" and kd["train_attention"] is True
+            assert kd["kernels"] == "glorot" and kd["part"] == "both"
         if "pair" in given:
             assert all(":" in name and name.count("_post") == 2 for name in kd["features"])
         weight = kd["weight"]

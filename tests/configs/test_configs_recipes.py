@@ -299,7 +299,7 @@ def test_paper_003():
     assert kd_of(config) == ("ii_kd", decaying(0.4))
     kd = config["terms"]["kd"]
     assert kd["features"] == ("feat0", "feat1", "feat2", "feat3") and kd["heads"] == 4
-    assert (kd["distance"], kd["angle"], kd["train_attention"]) == (50.0, 100.0, True)
+    assert (kd["distance"], kd["angle"], kd["part"]) == (50.0, 100.0, "both")
     assert (kd["rkd"], kd["graphs"], kd["vectors"]) == (1.0, 1.0, 1.0)
     clipped = sgd(0.9, 1e-5, nesterov=True, combine="clip_per_variable()")
     assert optim_of(config) == (clipped, milestones(1e-3, LATE))
@@ -340,7 +340,7 @@ def test_paper_003_as_its_code_ran(method, optimizer, weight):
         assert (kd["temperature"], kd["times_t2"]) == (3.0, False)
         assert config["terms"]["ce"]["weight"] == 0.7
     if method in ("ii_kd", "mhgd"):
-        assert config["terms"]["kd"]["train_attention"] is False
+        assert config["terms"]["kd"]["part"] == "graphs"
         assert config["terms"]["kd"]["kernels"] == "fan_in"
     if method == "dml":
         assert config["networks"]["teacher"]["trainable"] and config["terms"]["kd_teacher"]

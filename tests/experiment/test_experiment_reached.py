@@ -82,6 +82,28 @@ def test_an_initial_phase_moves_what_it_trains(loss, frozen_teacher):
         assert not frozen
 
 
+@pytest.mark.parametrize("loss", ["mhgd", "ii_kd"])
+def test_the_attention_of_mhgd_is_trained_alone_and_then_fixed(loss, frozen_teacher):
+    config = two_stages(
+        loss, then={f"terms.{loss}.part": "graphs"}, features=("f0", "f1"), part="attention",
+        heads=2,
+    )
+    first, second = (Bench(config, phase=phase) for phase in (0, 1))
+    start = first.init(first.program.hparams)
+    middle, rows = first.run(first.program.steps_per_epoch)
+    assert f"train/{loss}/attention" in rows[0] and f"train/{loss}/graph" not in rows[0]
+    trained = moved(start.params, middle.params)
+    assert trained and all(path.startswith(f"terms.{loss}.attention.") for path in trained)
+    assert not moved(start.network_state, middle.network_state)
+    assert moved(start.term_state, middle.term_state)
+    end, rows = second.run(2, state=middle)
+    assert f"train/{loss}/graph" in rows[0] and f"train/{loss}/attention" not in rows[0]
+    trained = moved(middle.params, end.params)
+    assert "student.conv.kernel" in trained
+    assert not any(path.startswith("terms") for path in trained)
+    assert not moved(middle.term_state, end.term_state)
+
+
 def test_a_phase_may_begin_with_a_new_optimiser(frozen_teacher):
     config = two_stages("ab", features=("f0",), then={"terms.ab.weight": 0.0})
     first, second = (Bench(config, phase=phase) for phase in (0, 1))

@@ -33,9 +33,9 @@ def start(term=mhgd, student=STUDENT, heads=2):
     return term.init(jax.random.key(0), inputs(student), None, **options)
 
 
-@partial(jax.jit, static_argnames=("term", "groups", "heads", "train_attention"))
-def run(params, state, student=STUDENT, term=mhgd, epoch=0, groups=1, heads=2, **options):
-    clock = Clock(jnp.uint32(0), jnp.asarray(epoch, jnp.int32), jnp.int32(0))
+@partial(jax.jit, static_argnames=("term", "groups", "heads", "part"))
+def run(params, state, student=STUDENT, term=mhgd, groups=1, heads=2, **options):
+    clock = Clock(jnp.uint32(0), jnp.int32(0), jnp.int32(0))
     context = Context(clock, jax.random.key(1), None, groups)
     return term.apply(params, state, inputs(student), context, heads=heads, **options)
 
@@ -61,21 +61,27 @@ def test_an_equal_student_has_equal_graphs():
 
 
 @pytest.mark.parametrize(
-    "epoch, train_attention, graphs, attention",
-    [(1, True, False, True), (1, False, False, True), (2, True, True, True),
-     (2, False, True, False)],
+    "part, graphs, attention",
+    [("attention", False, True), ("both", True, True), ("graphs", True, False)],
 )
-def test_who_learns_when(epoch, train_attention, graphs, attention):
-    params, state = start()
-    value, after, metrics = run(
-        params, state, epoch=epoch, init_epochs=2, train_attention=train_attention
-    )
-    assert bool(metrics["graph"][0] > 0) == graphs
-    assert bool(metrics["attention"][0] > 0) == attention
+@pytest.mark.parametrize("term", [mhgd, ii_kd])
+def test_who_learns_in_each_part(term, part, graphs, attention):
+    params, state = start(term)
+    value, after, metrics = run(params, state, term=term, part=part)
+    names = set(["graph"] * graphs + ["attention"] * attention)
+    assert set(metrics) - {"relation", "flow"} == names
+    assert ("flow" in metrics) == (graphs and term is ii_kd)
+    assert all(total > 0 for total, _ in metrics.values())
     np.testing.assert_allclose(value, sum(float(total) for total, _ in metrics.values()), rtol=1e-6)
     same = [bool((a == b).all()) for a, b in zip(
         jax.tree.leaves(state), jax.tree.leaves(after), strict=True)]
     assert not any(same) if attention else all(same)
+
+
+def test_another_part_is_refused():
+    params, state = start()
+    with pytest.raises(ArgumentError, match="must be 'both' or 'attention' or 'graphs'"):
+        run(params, state, part="student")
 
 
 def test_initial_kernels_of_the_attention():
