@@ -135,11 +135,11 @@ def _cost(search: float, training: float, total: float) -> dict[str, float]:
 
 
 def _branches(mu: tuple[float, ...], accuracies: tuple[float, ...], ensemble: float) -> dict:
-    """Returns the figures of Table 6, in percent but for mu."""
+    """Returns the figures of Table 6: the weights, and accuracies in percent."""
     return {
-        **{f"mu{number}": value for number, value in enumerate(mu)},
-        **{f"branch{number}": value for number, value in enumerate(accuracies)},
-        "ensemble": ensemble,
+        **{f"ensemble/weight_{number}": value for number, value in enumerate(mu)},
+        **{f"branch_{number}/accuracy %": value for number, value in enumerate(accuracies)},
+        "ensemble/accuracy %": ensemble,
     }
 
 

@@ -301,6 +301,7 @@ def efficientnet(
     shards = max(8, devices // 8) if devices > 8 else 1
     recipe = RECIPE_BATCH // devices * shards
     config.train.replica_batch_size = options.replica_batch or recipe
+    config.train.recipe_replica_batch_size = recipe
     config.eval.every_epochs = config.checkpoint.every_epochs = 5.0
     if options.smoke:
         shrink(config, SMALL_EFFICIENTNETS, f"synthetic:40x40,{SMOKE_CLASSES},64")
@@ -409,6 +410,8 @@ def shrink(config: ConfigDict, networks: Mapping[str, Any], source: str) -> None
     config.train.allow_weak_teacher = True
     if config.train.replica_batch_size:
         config.train.replica_batch_size = SMOKE_BATCH // 2
+    if config.train.recipe_replica_batch_size:
+        config.train.recipe_replica_batch_size = SMOKE_BATCH // 2
     config.log.every_steps = 2
     config.eval.every_epochs = config.checkpoint.every_epochs = 1.0
     config.optim.schedule = _sooner(config.optim.schedule, factor)

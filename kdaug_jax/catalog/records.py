@@ -38,8 +38,13 @@ _SCALE = re.compile(
     r"|train\..*|precision|eval\..*|optim\.schedule(\..*)?|terms\.[^.]*\.weight\..*"
     r"|networks\.[^.]*\.(name|options(\..*)?|mean|std|recipe|checkpoint|sha256|source|trust)"
 )
-# A teacher from elsewhere is one of the ways to run a row; the record names it.
-_TEACHER = re.compile(r"networks\.[^.]*\.checkpoint")
+# A teacher from elsewhere is one of the ways to run a row, and the record names it; the others save
+# memory and change results by roundings alone.
+_WAYS = re.compile(
+    r"networks\.[^.]*\.(checkpoint|options\.remat)|train\.accumulate|eval\.batch_size"
+)
+# Behind the name of a metric, whose values are multiplied by 100.
+PERCENT_SIGN = " %"
 _NUMBERS = (int, float)
 # What a record must hold.
 _FIELDS = {
@@ -92,7 +97,7 @@ def kind_of(differing: Mapping[str, Any], smoke: bool) -> str:
     """
     if smoke:
         return SMOKE
-    differing = [path for path in differing if not _TEACHER.fullmatch(path)]
+    differing = [path for path in differing if not _WAYS.fullmatch(path)]
     if not differing:
         return ROW
     if not all(_SCALE.fullmatch(path) for path in differing):
@@ -207,7 +212,7 @@ def make_record(directory: Path, entry: Entry, *, variation: bool = False) -> di
 
 def _teachers(differing: Mapping[str, tuple[Any, Any]]) -> list[str]:
     """Returns the checkpoints of teachers that a run did not train itself."""
-    return [str(after) for path, (_, after) in differing.items() if _TEACHER.fullmatch(path)]
+    return [str(after) for path, (_, after) in differing.items() if _WAYS.fullmatch(path)]
 
 
 def config_of_cell(experiment: Experiment, job: Job) -> dict[str, Any]:
@@ -283,19 +288,21 @@ def measured(metrics: Mapping[str, float], measure: str) -> float | None:
 
     Args:
       metrics: its final metrics. Those of the test split count, of validation where a run has no
-        test split, and those of the chosen BatchNorm branch where there are several.
+        test split, and those of the chosen BatchNorm branch or network where there are several.
       measure: see `Row.figures`.
     """
     split = "test" if any(name.startswith("eval/test/") for name in metrics) else "validation"
     name, as_error = {"error": ("accuracy", True), "top5_error": ("top5", True)}.get(
         measure, (measure, False)
     )
+    name, percent = name.removesuffix(PERCENT_SIGN), name.endswith(PERCENT_SIGN)
+    chosen = re.compile(rf"eval/{split}/([^/]+/)?chosen/{re.escape(name)}")
     value = next((metrics[path] for path in (
-        f"eval/{split}/chosen/{name}", f"eval/{split}/{name}", name
+        *filter(chosen.fullmatch, metrics), f"eval/{split}/{name}", f"eval/{name}", name
     ) if path in metrics), None)
     if not isinstance(value, _NUMBERS):
         return None
-    if name not in ("accuracy", "top5"):
+    if name not in ("accuracy", "top5") and not percent:
         return float(value)
     return 100.0 * (1.0 - value) if as_error else 100.0 * value
 

@@ -11,6 +11,7 @@ from typing import Any
 from kdaug_jax.catalog.experiments import Entry, Experiment, Several, entries_of
 from kdaug_jax.catalog.jobs import Job
 from kdaug_jax.catalog.records import (
+    PERCENT_SIGN,
     ROW,
     SMOKE,
     STAND_IN,
@@ -86,15 +87,16 @@ def _ours(
     """Returns ours, difference, runs, best epoch and both costs of a measure as texts."""
     runs = [run for record in records for run in record["runs"]]
     values = [run["last"][measure] for run in runs if measure in run["last"]]
-    if not values:
-        return ("",) * 6
+    costs = [_hours(records, name) for name in ("device_hours", "teacher_device_hours")]
+    if not values:  # as of a printed cost
+        return ("",) * 4 + tuple(costs)
     mean = statistics.fmean(values)
     deviation = statistics.stdev(values) if len(values) > 1 else None
     difference = "" if figure is None else _number(measure, mean - figure, sign=True)
     return (
         _printed(measure, mean, deviation, exact=True), difference, str(len(values)),
         _best([run.get("best", {}) for run in runs]),
-        *(_hours(records, name) for name in ("device_hours", "teacher_device_hours")),
+        *costs,
     )
 
 
@@ -160,11 +162,15 @@ def _printed(
         (lambda each: _number(measure, each)) if exact else (lambda each: f"{each:g}")
     )
     text = number(value) if deviation is None else f"{number(value)} ± {number(deviation)}"
-    return f"{text} %" if measure in PERCENT and exact else text
+    return f"{text} %" if _in_percent(measure) and exact else text
+
+
+def _in_percent(measure: str) -> bool:
+    return measure in PERCENT or measure.endswith(PERCENT_SIGN)
 
 
 def _number(measure: str, value: float, sign: bool = False) -> str:
-    digits = 2 if measure in PERCENT else 4
+    digits = 2 if _in_percent(measure) else 4
     return f"{value:{'+' if sign else ''}.{digits}f}"
 
 

@@ -25,8 +25,10 @@ class Row(NamedTuple):
       options: what stands after the colon of --config, "" for the default; None for what is only
         quoted by the paper and cannot be run here, with the reason in `note`.
       figures: `{measure: printed value}`: `accuracy`, `error`, `top5`, `top5_error` in percent, of
-        the test split; any other name is that of a metric, in the metric's unit. Empty where the
-        paper prints a curve or "?".
+        the test split; any other name is that of a metric of the test split ("branch_0/nll") or
+        of a data set of `eval.sets` ("cinic/accuracy"), in the metric's unit, or in percent if
+        " %" stands behind it; one that ends in "gpu_hours" is a cost. Empty where the paper prints
+        a curve or "?".
       spread: `{measure: printed deviation}`, in the same unit.
       note: whose figure it is, of which epoch, what is unknown; "" if there is nothing to say.
     """

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from kdaug_jax.catalog import __main__ as catalog
-from kdaug_jax.catalog import experiments, jobs
+from kdaug_jax.catalog import experiments, jobs, records
 from kdaug_jax.experiment import config as configs
 from tests.catalog import made
 
@@ -52,6 +52,24 @@ def cells_of(text):
     """Gives the cells of the lines of a table that have a row's name or a measure."""
     return [[cell.strip() for cell in line.split("  ") if cell.strip()]
             for line in text.splitlines()[2:]]
+
+
+METRICS = {
+    "eval/test/accuracy": 0.5, "eval/test/branch_1/accuracy": 0.75,
+    "eval/test/ensemble/weight_0": 0.3, "eval/cinic/accuracy": 0.25,
+    "eval/validation/accuracy": 0.1,
+}
+
+
+@pytest.mark.parametrize("measure, more, value", [
+    ("accuracy", {}, 50.0), ("error", {}, 50.0), ("top5", {}, None),
+    ("accuracy", {"eval/test/chosen/accuracy": 0.625}, 62.5),
+    ("accuracy", {"eval/test/ensemble/chosen/accuracy": 0.625}, 62.5),  # of independent networks
+    ("branch_1/accuracy %", {}, 75.0), ("branch_1/accuracy", {}, 0.75),
+    ("ensemble/weight_0", {}, 0.3), ("cinic/accuracy", {}, 0.25), ("gpu_hours", {}, None),
+])
+def test_measures_are_read_from_the_metrics_of_a_run(measure, more, value):
+    assert records.measured(METRICS | more, measure) == value
 
 
 @pytest.mark.parametrize("name, rows", [

@@ -439,7 +439,9 @@ def test_a_teacher_for_each_magnitude():
 def test_smaller_groups_of_batchnorm():
     config = load("efficientnet_b7_kd", "replica_batch=128")
     (teacher,) = teachers_of(config)
-    assert config["train"]["replica_batch_size"] == teacher["train"]["replica_batch_size"] == 128
+    for section in (config["train"], teacher["train"]):
+        assert section["replica_batch_size"] == 128
+        assert section["recipe_replica_batch_size"] == 512
     for each in teachers_of(load("efficientnet_b8_kd", "replica_batch=128")):
         assert each["train"]["replica_batch_size"] == 128
 
