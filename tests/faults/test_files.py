@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from kdaug_jax import data, files
-from kdaug_jax.augment.policies.files import read_json as read_policy
+from kdaug_jax.augment.policies import files as policy_files
 from kdaug_jax.data.human import read_human
 from kdaug_jax.deploy import predict
 from kdaug_jax.errors import ArgumentError, CheckpointError, ConfigError, DataError, UserError
@@ -34,6 +34,11 @@ from kdaug_jax.runtime import (
     workdir,
     writer,
 )
+
+
+def read_policy(path):
+    return policy_files.parse(str(path), policy_files.read(str(path)))
+
 
 ROOT = Path(__file__).parents[2]
 
@@ -101,7 +106,7 @@ READERS = {
         path, 0, model_card.ModelCard("tiny", 2, (8, 8), (0.0,) * 3, (1.0,) * 3), False
     ),
     "a config": lambda path: command_line.config_file(["main.py", f"--config={path}"]),
-    "a policy": lambda path: read_policy(str(path)),
+    "a policy": read_policy,
     "a record": workdir.read_json,
     "a card": model_card.read,
     "class names": lambda path: read_names("--class_names", path),
@@ -159,7 +164,7 @@ def test_a_file_that_grows_without_end_is_read_to_its_bound(tmp_path, monkeypatc
 
 
 @pytest.mark.parametrize("read", [
-    workdir.read_json, model_card.read, lambda path: read_policy(str(path)),
+    workdir.read_json, model_card.read, read_policy,
     lambda path: read_names("--class_names", path),
 ])
 def test_json_that_is_nested_deeply(tmp_path, read):
