@@ -92,7 +92,6 @@ from typing import Any
 
 from configs.a2aug_cifar import branch_of, check_ensemble, drawn, put_networks
 from configs.common import (
-    SMOKE_CLASSES,
     SMOKE_SIDE,
     check,
     imagenet_network,
@@ -101,7 +100,7 @@ from configs.common import (
     read_splits,
     refuse_idle,
     repeat,
-    shrink,
+    shrink_imagenet,
 )
 from kdaug_jax.experiment.rows import Row
 from kdaug_jax.experiment.sections import ConfigDict, default, optimizer
@@ -245,8 +244,7 @@ def get_config(arg: str = "") -> ConfigDict:
         config.eval.every_epochs = config.checkpoint.every_epochs = 5.0
         config.log.every_steps = 100
         if options.smoke:
-            shrink(config, SMALL, f"synthetic:40x40,{SMOKE_CLASSES},64")
-            config.data.test = "validation"  # so that ImageNet's folders may replace the source
+            shrink_imagenet(config, SMALL)
     return config.lock()
 
 

@@ -304,8 +304,7 @@ def efficientnet(
     config.train.recipe_replica_batch_size = recipe
     config.eval.every_epochs = config.checkpoint.every_epochs = 5.0
     if options.smoke:
-        shrink(config, SMALL_EFFICIENTNETS, f"synthetic:40x40,{SMOKE_CLASSES},64")
-        config.data.test = "validation"  # so that ImageNet's own folders may replace the source
+        shrink_imagenet(config, SMALL_EFFICIENTNETS)
     return config
 
 
@@ -423,6 +422,12 @@ def shrink(config: ConfigDict, networks: Mapping[str, Any], source: str) -> None
     )
     for name, section in config.networks.items():
         config.networks[name] = _small(section.to_dict(), networks, factor)
+
+
+def shrink_imagenet(config: ConfigDict, networks: Mapping[str, Any]) -> None:
+    """Turns a config of ImageNet into its smoke form, see `shrink`."""
+    shrink(config, networks, f"synthetic:40x40,{SMOKE_CLASSES},64")
+    config.data.test = "validation"  # so that ImageNet's own folders may replace the source
 
 
 def _small(section: dict[str, Any], networks: Mapping[str, Any], factor: float) -> dict[str, Any]:

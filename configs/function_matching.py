@@ -47,7 +47,6 @@ from typing import Any, NamedTuple
 from configs.common import (
     IMAGENET_MEAN,
     IMAGENET_STD,
-    SMOKE_CLASSES,
     SMOKE_SIDE,
     check,
     one_of,
@@ -55,7 +54,7 @@ from configs.common import (
     put_distillation,
     read_splits,
     refuse_idle,
-    shrink,
+    shrink_imagenet,
 )
 from configs.wang2020_cifar100 import NORMAL
 from kdaug_jax.experiment.rows import Row
@@ -157,6 +156,5 @@ def get_config(arg: str = "") -> ConfigDict:
         config.eval.every_epochs = config.checkpoint.every_epochs = 5.0
         config.log.every_steps = 100
         if options.smoke:
-            shrink(config, SMALL, f"synthetic:40x40,{SMOKE_CLASSES},64")
-            config.data.test = "validation"  # so that ImageNet's folders may replace the source
+            shrink_imagenet(config, SMALL)
     return config.lock()

@@ -94,7 +94,6 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from configs.common import (
-    SMOKE_CLASSES,
     SMOKE_SIDE,
     check,
     check_runs,
@@ -106,7 +105,7 @@ from configs.common import (
     read_splits,
     refuse_idle,
     repeat,
-    shrink,
+    shrink_imagenet,
     teacher_alone,
 )
 from kdaug_jax.experiment.rows import Row
@@ -373,8 +372,7 @@ def get_config(arg: str = "") -> ConfigDict:
         config.eval.every_epochs = config.checkpoint.every_epochs = 1.0
         config.log.every_steps = 100
         if options.smoke:
-            shrink(config, SMALL, f"synthetic:40x40,{SMOKE_CLASSES},64")
-            config.data.test = "validation"  # so that ImageNet's folders may replace the source
+            shrink_imagenet(config, SMALL)
             if options.method == "crd":
                 config.terms.crd.negatives = 32
     return teacher_alone(config) if options.stage == "teacher" else config.lock()

@@ -36,14 +36,13 @@ Cost: 3 x 4.1 billion multiply-adds an image: 4.7e18 a run. It has not been run 
 from __future__ import annotations
 
 from configs.common import (
-    SMOKE_CLASSES,
     SMOKE_SIDE,
     check,
     imagenet_network,
     one_of,
     parse_arg,
     read_splits,
-    shrink,
+    shrink_imagenet,
 )
 from kdaug_jax.experiment.rows import Row
 from kdaug_jax.experiment.sections import ConfigDict, default, optimizer, term
@@ -98,6 +97,5 @@ def get_config(arg: str = "") -> ConfigDict:
         config.log.every_steps = 100
         if options.smoke:
             small = {name: (name, dict(width=0.125)) for name in NETWORKS}
-            shrink(config, small, f"synthetic:40x40,{SMOKE_CLASSES},64")
-            config.data.test = "validation"  # so that ImageNet's folders may replace the source
+            shrink_imagenet(config, small)
     return config.lock()

@@ -26,6 +26,7 @@ from kdaug_jax.evaluation.finished import (
 )
 from kdaug_jax.experiment import config as configs
 from kdaug_jax.experiment.frozen.places import WORKDIR, absolute, located
+from kdaug_jax.experiment.rows import PERCENT_SIGN, in_percent
 from kdaug_jax.runtime import workdir
 from kdaug_jax.runtime.digest import sealed, unsealed
 from kdaug_jax.runtime.records import read_fields, read_results
@@ -38,13 +39,10 @@ _SCALE = re.compile(
     r"|train\..*|precision|eval\..*|optim\.schedule(\..*)?|terms\.[^.]*\.weight\..*"
     r"|networks\.[^.]*\.(name|options(\..*)?|mean|std|recipe|checkpoint|sha256|source|trust)"
 )
-# A teacher from elsewhere is one of the ways to run a row, and the record names it; the others save
-# memory and change results by roundings alone.
-_WAYS = re.compile(
-    r"networks\.[^.]*\.(checkpoint|options\.remat)|train\.accumulate|eval\.batch_size"
-)
-# Behind the name of a metric, whose values are multiplied by 100.
-PERCENT_SIGN = " %"
+# A teacher from elsewhere is one of the ways to run a row; the record names it.
+_TEACHER = re.compile(r"networks\.[^.]*\.checkpoint")
+# What saves memory, and changes results by roundings alone.
+_MEMORY = re.compile(r"networks\.[^.]*\.options\.remat|train\.accumulate|eval\.batch_size")
 _NUMBERS = (int, float)
 # What a record must hold.
 _FIELDS = {
@@ -97,7 +95,8 @@ def kind_of(differing: Mapping[str, Any], smoke: bool) -> str:
     """
     if smoke:
         return SMOKE
-    differing = [path for path in differing if not _WAYS.fullmatch(path)]
+    differing = [path for path in differing
+                 if not _TEACHER.fullmatch(path) and not _MEMORY.fullmatch(path)]
     if not differing:
         return ROW
     if not all(_SCALE.fullmatch(path) for path in differing):
@@ -212,7 +211,7 @@ def make_record(directory: Path, entry: Entry, *, variation: bool = False) -> di
 
 def _teachers(differing: Mapping[str, tuple[Any, Any]]) -> list[str]:
     """Returns the checkpoints of teachers that a run did not train itself."""
-    return [str(after) for path, (_, after) in differing.items() if _WAYS.fullmatch(path)]
+    return [str(after) for path, (_, after) in differing.items() if _TEACHER.fullmatch(path)]
 
 
 def config_of_cell(experiment: Experiment, job: Job) -> dict[str, Any]:
@@ -257,7 +256,7 @@ def _measured(
         "data": _data_set(stored["config"]["data"]["source"]),
         "runs": [_run(stored, member, results[member], rows, figures) for member in members],
         "cost": cost if hours is None else {**cost, "teacher_device_hours": hours},
-        "batch_norm": batch_norm_of(stored["config"]),
+        "batch_norm": configs.batch_norm_groups(stored["config"]),
         "hardware": {"device": environment.get("device_kind", ""),
                      "devices": len(environment.get("devices", ())),
                      "processes": environment.get("processes", 1)},
@@ -295,14 +294,14 @@ def measured(metrics: Mapping[str, float], measure: str) -> float | None:
     name, as_error = {"error": ("accuracy", True), "top5_error": ("top5", True)}.get(
         measure, (measure, False)
     )
-    name, percent = name.removesuffix(PERCENT_SIGN), name.endswith(PERCENT_SIGN)
+    name = name.removesuffix(PERCENT_SIGN)
     chosen = re.compile(rf"eval/{split}/([^/]+/)?chosen/{re.escape(name)}")
     value = next((metrics[path] for path in (
         *filter(chosen.fullmatch, metrics), f"eval/{split}/{name}", f"eval/{name}", name
     ) if path in metrics), None)
     if not isinstance(value, _NUMBERS):
         return None
-    if name not in ("accuracy", "top5") and not percent:
+    if not in_percent(measure):
         return float(value)
     return 100.0 * (1.0 - value) if as_error else 100.0 * value
 
@@ -383,21 +382,6 @@ def teacher_hours(stored: Mapping[str, Any], directory: Path) -> float | None:
         if not section.get("checkpoint"):
             return None
     return hours
-
-
-def batch_norm_of(config: Mapping[str, Any]) -> dict[str, int]:
-    """Returns over how many images BatchNorm was computed where the recipe has another number.
-
-    Args:
-      config: a complete one.
-
-    Returns:
-      `{"images", "recipe"}`, {} where they are equal.
-    """
-    train = config["train"]
-    images = train.get("replica_batch_size") or config["data"]["batch_size"]
-    recipe = train.get("recipe_replica_batch_size")
-    return {"images": images, "recipe": recipe} if recipe and recipe != images else {}
 
 
 def write_record(results: Path, record: Mapping[str, Any]) -> Path:

@@ -11,7 +11,6 @@ from typing import Any
 from kdaug_jax.catalog.experiments import Entry, Experiment, Several, entries_of
 from kdaug_jax.catalog.jobs import Job
 from kdaug_jax.catalog.records import (
-    PERCENT_SIGN,
     ROW,
     SMOKE,
     STAND_IN,
@@ -19,6 +18,7 @@ from kdaug_jax.catalog.records import (
     read_records,
 )
 from kdaug_jax.catalog.running import state_of
+from kdaug_jax.experiment.rows import in_percent
 
 HEADINGS = ("row", "measure", "paper", "ours", "difference", "runs", "best epoch", "device-hours",
             "teachers'", "note")
@@ -28,8 +28,6 @@ LEGEND = (
     "median step time × steps × devices of a run, without compilation and evaluation; teachers': "
     "the same of the teachers that a run trained or shared, empty where unknown"
 )
-# Measures in percent.
-PERCENT = ("accuracy", "error", "top5", "top5_error")
 QUOTED = "quoted, not runnable"
 INTRODUCTION = """\
 # Results
@@ -162,15 +160,11 @@ def _printed(
         (lambda each: _number(measure, each)) if exact else (lambda each: f"{each:g}")
     )
     text = number(value) if deviation is None else f"{number(value)} ± {number(deviation)}"
-    return f"{text} %" if _in_percent(measure) and exact else text
-
-
-def _in_percent(measure: str) -> bool:
-    return measure in PERCENT or measure.endswith(PERCENT_SIGN)
+    return f"{text} %" if in_percent(measure) and exact else text
 
 
 def _number(measure: str, value: float, sign: bool = False) -> str:
-    digits = 2 if _in_percent(measure) else 4
+    digits = 2 if in_percent(measure) else 4
     return f"{value:{'+' if sign else ''}.{digits}f}"
 
 

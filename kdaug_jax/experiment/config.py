@@ -29,9 +29,9 @@ from kdaug_jax.experiment.sections import default, network, optimizer, term
 from kdaug_jax.types import Range
 
 __all__ = [
-    "FREE", "MODES", "canonical", "check_field", "default", "difference", "fingerprint", "flatten",
-    "natural_sort", "network", "optimizer", "overlay", "plain", "set_path", "term", "validate",
-    "view_texts",
+    "FREE", "MODES", "batch_norm_groups", "canonical", "check_field", "default", "difference",
+    "fingerprint", "flatten", "natural_sort", "network", "optimizer", "overlay", "plain",
+    "set_path", "term", "validate", "view_texts",
 ]
 
 MODES = FIELDS["mode"].legal
@@ -81,6 +81,21 @@ def natural_sort(names) -> list[str]:
 def view_texts(config: Mapping[str, Any]) -> dict[str, str]:
     """Returns the view expressions of a complete config by name, in natural order."""
     return {name: config["views"][name]["ops"] for name in natural_sort(config["views"])}
+
+
+def batch_norm_groups(config: Mapping[str, Any]) -> dict[str, int]:
+    """Returns over how many images BatchNorm is computed where the recipe has another number.
+
+    Args:
+      config: a complete one; of an older run it may lack the recipe's number.
+
+    Returns:
+      `{"images", "recipe"}`, {} where they are equal.
+    """
+    train = config["train"]
+    images = train.get("replica_batch_size") or config["data"]["batch_size"]
+    recipe = train.get("recipe_replica_batch_size")
+    return {"images": images, "recipe": recipe} if recipe and recipe != images else {}
 
 
 def validate(config: Mapping[str, Any]) -> dict[str, Any]:

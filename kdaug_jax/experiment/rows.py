@@ -14,6 +14,9 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 CELL = "cell:"
+# Behind the name of a metric, whose values are then in percent.
+PERCENT_SIGN = " %"
+_PERCENTAGES = ("accuracy", "error", "top5", "top5_error")
 
 
 class Row(NamedTuple):
@@ -54,3 +57,8 @@ class Cell(NamedTuple):
     name: str
     options: str
     overrides: Mapping[str, Any] = {}
+
+
+def in_percent(measure: str) -> bool:
+    """Returns whether a measure of `Row.figures` is in percent, and not in a metric's own unit."""
+    return measure in _PERCENTAGES or measure.endswith(PERCENT_SIGN)

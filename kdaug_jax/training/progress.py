@@ -11,6 +11,7 @@ from clu import parameter_overview
 
 from kdaug_jax.evaluation.run import Results
 from kdaug_jax.evaluation.tables import results_tables
+from kdaug_jax.experiment import config as configs
 from kdaug_jax.experiment.program import Program
 from kdaug_jax.runtime import records, weight_cuts
 from kdaug_jax.runtime.console import Console
@@ -70,10 +71,10 @@ class Progress:
             per_call = setup.intervals.per_call
             rows.append(("batches", f"{sent / 1e6:,.1f} MB a step sent to the devices, "
                          f"{per_call:,} step{'s' * (per_call > 1)} a call"))
-        recipe = config["train"]["recipe_replica_batch_size"]
-        images = config["train"]["replica_batch_size"] or config["data"]["batch_size"]
-        if recipe not in (0, images):
-            rows.append(("BatchNorm", f"over {images:,} images, recipe {recipe:,}"))
+        if groups := configs.batch_norm_groups(config):
+            rows.append(
+                ("BatchNorm", f"over {groups['images']:,} images, recipe {groups['recipe']:,}")
+            )
         rows += [(f"view {name}", section["ops"] or "(as stored)")
                  for name, section in config["views"].items()]
         rows += [(f"place {view}", text) for view, text in places(setup.programs)]

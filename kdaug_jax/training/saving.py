@@ -72,12 +72,12 @@ def keep_rows(
       Names of the files that were written.
     """
     evaluator, _ = setup.moment(step, 0)
+    if not any(metric.rows for metric in evaluator.spec.metrics.values()):
+        return []
     evaluated = [
         Evaluated(use, evaluator, split) for use, split in setup.dataset.splits.items()
         if use != "train"
     ] + [Evaluated(item.data.name, item.evaluator, item.data.split) for item in setup.sets]
-    if not any(metric.rows for metric in evaluator.spec.metrics.values()):
-        return []
     variables = {
         number: functools.partial(needed_variables, evaluator, states[number], setup.frozen)
         for number in alive

@@ -343,6 +343,14 @@ def test_a_teacher_from_elsewhere_is_named(folder, capsys):
     assert "21.00 %" in text and "last epoch; teacher: published/r34" in text
 
 
+def test_what_saves_memory_is_no_other_run_and_no_teacher(folder, capsys):
+    config = known_config(folder, "weight=1.0", train__accumulate=2)
+    made.write_run(folder / "run", made.run_files(config))
+    assert called(capsys, "record", "run")[0] == 0
+    _, text = called(capsys, "table", "900.1.kd")
+    assert "21.00 %" in text and "teacher: " not in text
+
+
 @pytest.mark.parametrize("place, taught", [
     ("workdir:teacher", True), ("t/teacher-" + "0" * 16, True), ("workdir:gone", False),
 ])
