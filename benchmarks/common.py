@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import importlib.metadata
 import json
 import os
 import platform
+import re
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -29,6 +32,8 @@ STUDENT, TEACHER = "wrn_16_2", "wrn_40_2"
 PARAMETERS = 703_284  # of the student
 CE_WEIGHT, KD_WEIGHT, TEMPERATURE = 0.1, 0.9, 4.0
 RATE, MOMENTUM, DECAY = 0.05, 0.9, 5e-4
+# Asks the process of a side for its memory.
+PEAK = "peak"
 
 
 class Turn(NamedTuple):
@@ -171,10 +176,29 @@ def remote(connection: Connection) -> Callable[[int], Turn]:
     """Returns the side of `compare` that a process at the other end serves."""
 
     def turn(steps: int) -> Turn:
-        connection.send(steps)
-        return connection.recv()
+        return ask(connection, steps)
 
     return turn
+
+
+def ask(connection: Connection, request: Any) -> Any:
+    """Sends a request to the process at the other end and returns its answer."""
+    connection.send(request)
+    return connection.recv()
+
+
+def reset_peak() -> None:
+    """Lets `peak` count from now on, where the system is Linux."""
+    with contextlib.suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
+
+
+def peak() -> float | None:
+    """Returns the most memory of this process that was resident, in MB; None if not Linux."""
+    with contextlib.suppress(OSError):
+        match = re.search(r"VmHWM:\s*(\d+) kB", Path("/proc/self/status").read_text())
+        return round(int(match[1]) / 1000, 1)
+    return None
 
 
 def take_turns(

@@ -9,6 +9,7 @@ beside. Each side has a process of its own, in turn. One JSON line a network, wh
 median over the rounds of our seconds to PyTorch's, `cpu_ratio` that of CPU-seconds. With `--before`
 a third process runs XLA's own convolutions and returns freed memory to the system
 (`KDAUG_CONVOLUTIONS=plain KDAUG_POOL_MEMORY=0`), and `before` holds its ratios to PyTorch.
+`peak_mb` is the most memory of each process that was resident during its turns.
 
     pip install torch==2.13.0
     python benchmarks/cpu_networks.py --before --network resnet20 --network mobilenetv2
@@ -191,12 +192,15 @@ def measure(name: str, kind: str, options: argparse.Namespace) -> dict[str, Any]
     if options.before:
         makers["before"] = functools.partial(make_ours, name, kind, settings, BEFORE)
     with contextlib.ExitStack() as stack:
-        sides = {
-            side: common.remote(stack.enter_context(worker(make, options.batch)))
-            for side, make in makers.items()
+        connections = {
+            side: stack.enter_context(worker(make, options.batch)) for side, make in makers.items()
         }
+        sides = {side: common.remote(connection) for side, connection in connections.items()}
         load = os.getloadavg()
         turns = common.take_turns(sides, options)
+        peaks = {
+            side: common.ask(connection, common.PEAK) for side, connection in connections.items()
+        }
     versions = ("jax", "flax", "torch")
     title = f"cpu_networks/{name}/{kind}"
 
@@ -204,7 +208,7 @@ def measure(name: str, kind: str, options: argparse.Namespace) -> dict[str, Any]
         pair = {side: turns[side], "torch": turns["torch"]}
         return common.compared(title, pair, options, versions)
 
-    result = against_torch("ours") | {"load": common.rounded(load)}
+    result = against_torch("ours") | {"load": common.rounded(load), "peak_mb": peaks}
     result["batch"] = inputs_of(name, options.batch).batch
     if options.before:
         fields = ("ratio", "cpu_ratio", "wall_seconds", "cpu_seconds", "spread")

@@ -114,14 +114,20 @@ def make_torch(batch: int) -> Callable[[int], None]:
 
 
 def serve(connection: Connection, make: Callable[[int], Callable[[int], None]], batch: int):
-    """Prepares a side in its process, then receives numbers of steps and sends times."""
+    """Prepares a side in its process, then receives numbers of steps and sends times.
+
+    In answer to `common.PEAK` it sends the most memory that was resident since it was warm.
+    """
     run = make(batch)
     run(WARM_UP)
+    common.reset_peak()
     connection.send(None)
     # The parent closes its end after the last turn.
     with contextlib.suppress(EOFError):
         while True:
-            connection.send(common.timed(run, connection.recv()))
+            request = connection.recv()
+            answer = common.peak() if request == common.PEAK else common.timed(run, request)
+            connection.send(answer)
 
 
 @contextlib.contextmanager
