@@ -77,14 +77,7 @@ def _loop(
             resolved=resolved,
         ) -> tuple[jax.Array, Row]:
             out, resolved_rows = state
-            source = out if packed is None else packed
-            if few == 1:  # every round is full, and a slice is copied faster than a gather
-                owner = image_ids[start + turn]
-                images = jax.lax.dynamic_slice_in_dim(source, owner, 1)
-                computed = jax.vmap(kernel.compute)(images, resolved_rows)
-                out = jax.lax.dynamic_update_slice_in_dim(out, computed, owner, 0)
-                return out, resolved(turn + 1)
-            images = _fetch(source, take(image_ids, start, turn))
+            images = _fetch(out if packed is None else packed, take(image_ids, start, turn))
             computed = jax.vmap(kernel.compute)(images, resolved_rows)
             return _put(out, take(owners, start, turn), computed), resolved(turn + 1)
 
