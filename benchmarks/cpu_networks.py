@@ -9,7 +9,9 @@ beside. Each side has a process of its own, in turn. One JSON line a network, wh
 median over the rounds of our seconds to PyTorch's, `cpu_ratio` that of CPU-seconds. With `--before`
 a third process runs XLA's own convolutions and returns freed memory to the system
 (`KDAUG_CONVOLUTIONS=plain KDAUG_POOL_MEMORY=0`), and `before` holds its ratios to PyTorch.
-`peak_mb` is the most memory of each process that was resident during its turns.
+`peak_mb` is the most memory of each process that was resident during its turns. `--kind compile`
+times tracing and compiling the training step without a cache, and `ratio` is to XLA's own forms;
+`--steps 1 --rounds 1` is enough there.
 
     pip install torch==2.13.0
     python benchmarks/cpu_networks.py --before --network resnet20 --network mobilenetv2
@@ -33,7 +35,7 @@ import jax.numpy as jnp
 import kd_step
 import numpy as np
 import optax
-from kd_step import worker
+from kd_step import WARM_UP, worker
 
 from kdaug_jax import models
 from kdaug_jax.runtime import compile_cache, sharding
@@ -41,7 +43,9 @@ from kdaug_jax.runtime import compile_cache, sharding
 # Images are made with mean 0 and deviation 1.
 RAW = (0.0,) * 3, (1.0,) * 3
 CLASSES = 100
-KINDS = ("train", "forward")
+COMPILE = "compile"
+TIMED = ("train", "forward")
+KINDS = (*TIMED, COMPILE)
 NAMES = (
     "lenet_vrm", "alexnet_vrm", "resnet20", "resnet18_cifar", "resnet50_cifar", "preresnet20",
     "vgg8", "mobilenetv2", "shufflev1", "shufflev2", "pyramidnet29_a48", "efficientnet_b0",
@@ -87,7 +91,8 @@ def make_ours(
         return kd_step.make_ours(batch)
     inputs = inputs_of(name, batch)
     name, _, batch = inputs
-    compile_cache.use()
+    if kind != COMPILE:
+        compile_cache.use()
     sharding.use_host_cores(batch)
     model = models.create(name, CLASSES, normalize=RAW, **options)
     mesh = sharding.make_mesh(-1, batch)
@@ -118,6 +123,11 @@ def make_ours(
         params = optax.apply_updates(variables["params"], updates)
         return ({"params": params, "batch_stats": stats}, moments), value
 
+    def compile_steps(count: int) -> None:
+        for _ in range(count):
+            jax.clear_caches()
+            train.lower(state, image, label).compile()
+
     def run(steps: int) -> None:
         nonlocal state
         for _ in range(steps):
@@ -128,7 +138,7 @@ def make_ours(
         jax.block_until_ready((state, value))
         assert math.isfinite(value), "the result is not finite"
 
-    return run
+    return compile_steps if kind == COMPILE else run
 
 
 def make_torch(name: str, kind: str, parameters: int, batch: int) -> Callable[[int], None]:
@@ -185,15 +195,16 @@ def measure(name: str, kind: str, options: argparse.Namespace) -> dict[str, Any]
     if name != DISTILLATION:
         settings = torch_networks.OPTIONS.get(inputs_of(name, 1).network, {})
         parameters = parameters_of(name, settings)
-    makers = {
-        "ours": functools.partial(make_ours, name, kind, settings, {}),
-        "torch": functools.partial(make_torch, name, kind, parameters),
-    }
-    if options.before:
+    makers = {"ours": functools.partial(make_ours, name, kind, settings, {})}
+    if kind != COMPILE:
+        makers["torch"] = functools.partial(make_torch, name, kind, parameters)
+    if options.before or kind == COMPILE:
         makers["before"] = functools.partial(make_ours, name, kind, settings, BEFORE)
+    warm_up = 0 if kind == COMPILE else WARM_UP
     with contextlib.ExitStack() as stack:
         connections = {
-            side: stack.enter_context(worker(make, options.batch)) for side, make in makers.items()
+            side: stack.enter_context(worker(make, options.batch, warm_up))
+            for side, make in makers.items()
         }
         sides = {side: common.remote(connection) for side, connection in connections.items()}
         load = os.getloadavg()
@@ -203,6 +214,9 @@ def measure(name: str, kind: str, options: argparse.Namespace) -> dict[str, Any]
         }
     versions = ("jax", "flax", "torch")
     title = f"cpu_networks/{name}/{kind}"
+
+    if kind == COMPILE:
+        return common.compared(title, turns, options, versions[:2]) | {"load": common.rounded(load)}
 
     def against_torch(side):
         pair = {side: turns[side], "torch": turns["torch"]}
@@ -221,7 +235,7 @@ def add_choices(parser: argparse.ArgumentParser) -> None:
     """Adds which networks and kinds to measure; all unless given."""
     names = (*NAMES, LARGE, DISTILLATION)
     parser.add_argument("--network", action="append", choices=names, help="may be repeated")
-    parser.add_argument("--kind", action="append", choices=KINDS, help="may be repeated")
+    parser.add_argument("--kind", action="append", choices=KINDS, help="default: train, forward")
     parser.add_argument("--before", action="store_true", help="also with XLA's own convolutions")
 
 
@@ -234,7 +248,7 @@ def main() -> int:
         return 2
     os.environ["OMP_WAIT_POLICY"] = "PASSIVE"  # read by the processes of the sides
     for name in options.network or (*NAMES, LARGE, DISTILLATION):
-        for kind in options.kind or KINDS:
+        for kind in options.kind or TIMED:
             if name == DISTILLATION and kind != "train":
                 continue
             target = TARGETS.get(name) if kind == "train" else None

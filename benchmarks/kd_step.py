@@ -113,13 +113,15 @@ def make_torch(batch: int) -> Callable[[int], None]:
     return run
 
 
-def serve(connection: Connection, make: Callable[[int], Callable[[int], None]], batch: int):
+def serve(
+    connection: Connection, make: Callable[[int], Callable[[int], None]], batch: int, warm_up: int
+):
     """Prepares a side in its process, then receives numbers of steps and sends times.
 
     In answer to `common.PEAK` it sends the most memory that was resident since it was warm.
     """
     run = make(batch)
-    run(WARM_UP)
+    run(warm_up)
     common.reset_peak()
     connection.send(None)
     # The parent closes its end after the last turn.
@@ -131,11 +133,13 @@ def serve(connection: Connection, make: Callable[[int], Callable[[int], None]], 
 
 
 @contextlib.contextmanager
-def worker(make: Callable[[int], Callable[[int], None]], batch: int) -> Iterator[Connection]:
-    """Starts the process of a side, and waits until it is warm."""
+def worker(
+    make: Callable[[int], Callable[[int], None]], batch: int, warm_up: int = WARM_UP
+) -> Iterator[Connection]:
+    """Starts the process of a side, and waits until it has run that many steps."""
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
-    process = context.Process(target=serve, args=(theirs, make, batch))
+    process = context.Process(target=serve, args=(theirs, make, batch, warm_up))
     process.start()
     theirs.close()
     try:
