@@ -47,6 +47,23 @@ def trust_only(texts: str) -> None:
     _Trust.texts = texts.replace(":", ".")
 
 
+@contextlib.contextmanager
+def importing(allowed: bool, texts: str = "") -> Iterator[None]:
+    """Refuses to import within the block what trusted texts do not name, unless that is allowed.
+
+    Args:
+      allowed: whether modules that somebody's record names may be imported, and so run.
+      texts: such as the words of a command line.
+    """
+    trusted = _Trust.texts
+    if not allowed:
+        trust_only(texts)
+    try:
+        yield
+    finally:
+        _Trust.texts = trusted
+
+
 def _require_trusted(where: str, name: str) -> None:
     if _Trust.texts is None:
         return
