@@ -1,6 +1,7 @@
 """The supervisor: when it runs a command again, passes signals on and gives up."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -59,6 +60,16 @@ def test_the_statuses_are_those_of_the_package():
     assert module.MANIFEST == manifest.MANIFEST
     assert set(map(module.runs_again, (75, 76, 6, 137, 143, 129))) == {True}
     assert set(map(module.runs_again, (0, 1, 2, 3, 4, 5, 130, 253, 255))) == {False}
+
+
+def test_the_table_of_the_documentation_is_what_is_done(tmp_path):
+    text = (LAUNCH.parent / "docs" / "launch.md").read_text()
+    rows = re.findall(r"^\| (\d+) \| [^|]+ \| (ends|again)", text, re.MULTILINE)
+    assert {int(status) for status, _ in rows} >= {0, 1, 2, 3, 4, 5, 6, 75, 76, 130, 134}
+    for status, done in rows:
+        _, attempts, _ = supervise(tmp_path, f"end(0 if number else {status})")
+        assert attempts == (2 if done == "again" else 1), status
+        (tmp_path / "attempts").unlink()
 
 
 @pytest.mark.parametrize("status", [75, 76, -signal.SIGKILL, -signal.SIGSEGV, 137, 6])
