@@ -58,6 +58,6 @@ def test_kills_at_random_moments_change_no_result(tmp_path, seed):
                 kills += 1
     _, said = run.communicate(timeout=900)
     assert run.returncode == 0, said
-    assert said.count("supervise: status") == kills > 0
+    assert 0 < said.count("supervise: status") <= kills  # the last may have come too late
     assert (killed / "results.json").read_text() == (straight / "results.json").read_text()
     assert rows(killed) == rows(straight)
