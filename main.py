@@ -31,7 +31,7 @@ def parse() -> flags.FlagValues:
         raise SystemExit(f"{__doc__}\n{values.get_help()}")
     try:
         rest = values(argv)  # config_flags looks for overrides in sys.argv and nowhere else
-        given = values.config and values.config.copy_and_resolve_references()
+        given = command_line.configured(values)
     except BaseException as error:  # a config file may raise anything
         raise command_line.explain(error, argv) from error
     if given is None:

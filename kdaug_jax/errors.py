@@ -91,6 +91,12 @@ class Preempted(UserError):
     exit_code = 75
 
 
+class PeerGone(UserError):
+    """Another process of the run is gone; what is saved is whole, and the run can be resumed."""
+
+    exit_code = 76
+
+
 class Interrupted(Preempted):
     """The same by Ctrl-C."""
 

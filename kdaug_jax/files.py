@@ -46,6 +46,8 @@ _OTHERS: tuple[tuple[Callable[[int], bool], str], ...] = (
 # Errors of paths, which name what the user can mend.
 _PATHS = (errno.EACCES, errno.EPERM, errno.ELOOP, errno.ENAMETOOLONG, errno.EISDIR)
 # `gs://bucket/x`; also as `Path` writes it, with a single slash.
+# What makes a bucket or a disk of another machine a folder, see docs/launch.md.
+MOUNTS = "NFS, Filestore or gcsfuse"
 _ADDRESS = re.compile(r"(gs|s3|az|hdfs|https?|ftp|file):/")
 # Bytes of a file's name: most file systems have 255, and suffixes must find room.
 LONGEST_NAME = 200
@@ -244,7 +246,7 @@ def expanded(
     """
     if _ADDRESS.match(str(text)):
         what = f"'{text}' is an address, not a path"
-        raise kind(where, what, "name a folder, such as one where it is mounted")
+        raise kind(where, what, f"name a folder where it is mounted by {MOUNTS}")
     try:
         path = Path(text).expanduser()
         path.stat()

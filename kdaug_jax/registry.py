@@ -2,7 +2,8 @@
 
 What a user brings is named `package.module:attribute`, and `package.module.attribute` inside
 Python expressions, where a colon cannot stand. The folder of the config file and the current
-directory are importable while a config runs, see `importable`.
+directory are importable while a config runs, see `importable`. To import a module is to run it, so
+a command may limit what is imported to what its own config names, see `trust_only`.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import contextlib
 import importlib
 import itertools
 import os
+import re
 import sys
 import sysconfig
 import traceback
@@ -24,6 +26,52 @@ from kdaug_jax.errors import ConfigError, suggest
 FORM = "package.module:attribute"
 # Folders of Python and of installed packages, in which users' mistakes are not.
 _LIBRARIES = tuple({*sysconfig.get_paths().values(), sys.prefix + os.sep + "lib"})
+
+
+class _Trust:
+    """What may be imported.
+
+    Attributes:
+      texts: of configs that are trusted; None while every name is.
+    """
+
+    texts: str | None = None
+
+
+def trust_only(texts: str) -> None:
+    """Refuses from here on, until `importable` ends, to import what trusted texts do not name.
+
+    Args:
+      texts: of configs, in which the names of trusted modules stand; "" trusts none.
+    """
+    _Trust.texts = texts.replace(":", ".")
+
+
+@contextlib.contextmanager
+def importing(allowed: bool, texts: str = "") -> Iterator[None]:
+    """Refuses to import within the block what trusted texts do not name, unless that is allowed.
+
+    Args:
+      allowed: whether modules that somebody's record names may be imported, and so run.
+      texts: such as the words of a command line.
+    """
+    trusted = _Trust.texts
+    if not allowed:
+        trust_only(texts)
+    try:
+        yield
+    finally:
+        _Trust.texts = trusted
+
+
+def _require_trusted(where: str, name: str) -> None:
+    if _Trust.texts is None:
+        return
+    if not re.search(rf"(?<![\w.]){re.escape(name.replace(':', '.'))}(?!\w)", _Trust.texts):
+        raise ConfigError(
+            where, f"'{name}' would import, and so run, code that no config of yours names",
+            "read that module, then --allow_imports",
+        )
 
 
 def is_import(name: str) -> bool:
@@ -61,6 +109,7 @@ def resolve(where: str, kind: str, name: str, table: Mapping[str, Any]) -> Any:
     parts = [*module_name.split("."), attribute]
     if not all(part.isidentifier() for part in parts):
         raise ConfigError(where, f"'{name}' is no name of a {kind}", f"write {FORM}")
+    _require_trusted(where, name)
     module = _import_module(where, name, module_name)
     if not hasattr(module, attribute):
         public = [other for other in vars(module) if not other.startswith("_")]
@@ -117,8 +166,10 @@ def importable(config_file: str | Path | None = None) -> Iterator[None]:
         folders[:0] = [str(file.absolute().parent), str(file.resolve().parent)]
     added = [folder for folder in dict.fromkeys(folders) if folder not in sys.path]
     sys.path[:0] = added
+    trusted = _Trust.texts
     try:
         yield
     finally:
+        _Trust.texts = trusted
         for folder in added:
             sys.path.remove(folder)

@@ -4,8 +4,9 @@
 
 For trying a run over several hosts without a cluster. Each process gets
 `--distributed=NUMBER/COUNT@127.0.0.1:PORT` appended to the command. When a process fails the others
-are killed and its exit status is returned; 75 and 130, preempted or interrupted and saved, are no
-failures. SIGTERM, SIGHUP and Ctrl-C are passed on, a second signal kills.
+are killed and its exit status is returned, 134 as 76 (see `launch/supervise.py`); 75 and 130,
+preempted or interrupted and saved, are no failures. SIGTERM, SIGHUP and Ctrl-C are passed on, a
+second signal kills. On Linux the processes are killed when this program is; elsewhere they live on.
 """
 
 from __future__ import annotations
@@ -18,21 +19,32 @@ import subprocess
 import sys
 import time
 
+from supervise import INTERRUPTED, PREEMPTED, bound_to_parent, shell_status, translated
+
 # Seconds that the other processes have to save and end once one was preempted.
 SAVING = 120.0
 # Exit status of a process that was preempted, or interrupted by Ctrl-C, and saves like the others.
-SAVED = (75, 130)
+SAVED = (PREEMPTED, INTERRUPTED)
 
 
-def free_port() -> int:
-    """Returns a free port of the loopback interface."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
+def free_port(port: int = 0) -> int:
+    """Returns a port that nobody listens on, on any interface, as process 0 binds it.
+
+    Args:
+      port: the one that is wanted; 0 for any.
+
+    Raises:
+      OSError: it is taken, or needs rights that this process has not.
+    """
+    dual = socket.has_dualstack_ipv6()
+    family = socket.AF_INET6 if dual else socket.AF_INET
+    with socket.create_server(("", port), family=family, dualstack_ipv6=dual) as probe:
         return probe.getsockname()[1]
 
 
 def start(
-    command: list[str], processes: int, devices: int, started: list[subprocess.Popen]
+    command: list[str], processes: int, devices: int, port: int,
+    started: list[subprocess.Popen],
 ) -> None:
     """Starts the processes, all in one process group of their own.
 
@@ -40,17 +52,18 @@ def start(
       command: the command of each process.
       processes: number of processes.
       devices: virtual CPU devices of each process.
+      port: where process 0 listens.
       started: list to which the processes are appended.
     """
     others = os.environ.get("XLA_FLAGS", "").split()
     flags = [flag for flag in others if "force_host_platform_device_count" not in flag]
     flags.append(f"--xla_force_host_platform_device_count={devices}")
     environment = {**os.environ, "XLA_FLAGS": " ".join(flags), "JAX_PLATFORMS": "cpu"}
-    address = f"127.0.0.1:{free_port()}"
     for number in range(processes):
         started.append(subprocess.Popen(
-            [*command, f"--distributed={number}/{processes}@{address}"], env=environment,
+            [*command, f"--distributed={number}/{processes}@127.0.0.1:{port}"], env=environment,
             process_group=started[0].pid if started else 0,
+            preexec_fn=bound_to_parent(signal.SIGKILL),
         ))
 
 
@@ -75,7 +88,7 @@ def wait(started: list[subprocess.Popen], grace: float) -> int:
       grace: seconds that the others have to end by themselves.
 
     Returns:
-      0, or the exit status of the first that failed; 128 + N for signal N.
+      0, or the exit status of the first that failed; 128 + N for signal N, and 76 for 134.
     """
     status, ends = 0, float("inf")
     while None in (states := [process.poll() for process in started]):
@@ -89,7 +102,7 @@ def wait(started: list[subprocess.Popen], grace: float) -> int:
         time.sleep(0.05)
     for process in started:
         status = status or process.wait()
-    return 128 - status if status < 0 else status
+    return translated(shell_status(status))
 
 
 def main() -> int:
@@ -97,6 +110,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--processes", type=int, default=2, help="how many processes")
     parser.add_argument("--devices", type=int, default=1, help="virtual CPU devices of each")
+    parser.add_argument(
+        "--port", type=int, default=0, help="where process 0 listens; a free port by default"
+    )
     parser.add_argument(
         "--grace", type=float, default=10.0,
         help="seconds that the others have to end by themselves once one has failed",
@@ -110,10 +126,17 @@ def main() -> int:
         parser.error("no command; write it after --")
     if given.processes < 1 or given.devices < 1:
         parser.error("--processes and --devices must be at least 1")
+    if not 0 <= given.port < 65536:
+        parser.error("--port must be between 1 and 65535, or 0 for a free one")
+    try:
+        port = free_port(given.port)
+    except OSError as error:
+        reason = os.strerror(error.errno)
+        parser.error(f"port {given.port} cannot be used ({reason}); name another --port")
     started: list[subprocess.Popen] = []
     pass_on(started)
     try:
-        start(command, given.processes, given.devices, started)
+        start(command, given.processes, given.devices, port, started)
     except OSError as error:
         if started:
             os.killpg(started[0].pid, signal.SIGKILL)

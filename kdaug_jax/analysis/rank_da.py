@@ -21,7 +21,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from kdaug_jax import data, metrics
+from kdaug_jax import data, metrics, registry
 from kdaug_jax.data.contents import split_digest
 from kdaug_jax.data.recorded import data_changes, refuse_changes
 from kdaug_jax.errors import ConfigError, UserError, suggest
@@ -251,6 +251,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("view", nargs="+", metavar="VIEW", help='as in a config; "" for none')
     parser.add_argument("--network", default="", help="which network of that run, if several")
     parser.add_argument("--member", help="name of a run of a population, as in results.json")
+    parser.add_argument("--allow_imports", action="store_true",
+                        help="import modules that the record of the run names")
     parser.add_argument("--epochs", type=float, default=10.0, help="number of views of each image")
     parser.add_argument("--batch", type=int, default=64, help="examples a batch")
     parser.add_argument("--group", type=int, default=metrics.GROUP, help="views in a sample")
@@ -263,7 +265,8 @@ def main(argv: Sequence[str] | None = None) -> int:
                      "--seed at least 0 and below 2^32")
     compile_cache.use()
     try:
-        ranked = rank(options, lambda line: write_lines(line, stream=sys.stderr))
+        with registry.importing(options.allow_imports, "\n".join(options.view)):
+            ranked = rank(options, lambda line: write_lines(line, stream=sys.stderr))
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code

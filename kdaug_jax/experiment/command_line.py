@@ -6,12 +6,17 @@ import os
 import runpy
 import traceback
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 from absl import flags
+from ml_collections import ConfigDict
 
+from kdaug_jax import registry
 from kdaug_jax.errors import ConfigError, UserError
 from kdaug_jax.experiment.config import MODES, plain, set_path
-from kdaug_jax.files import reason, require_file
+from kdaug_jax.experiment.imports import imported_names
+from kdaug_jax.files import expanded, read_json, reason, require_file
 from kdaug_jax.runtime import processes, signals
 
 REMEDY = "see --print_config for the fields"
@@ -21,6 +26,8 @@ def define_flags(values: flags.FlagValues) -> None:
     """Adds the flags of `main.py` beside `--config`."""
     texts = {
         "workdir": "Folder of this run's files.",
+        "config_json": "Config as data, in place of --config: config.json of a run, or what "
+        "--print_config printed. Nothing in it is run.",
         "distributed": processes.FORM,
         "eval_data": "With --mode=evaluate: other data of the same classes, as SOURCE,SPLIT.",
         "checkpoint": "With --mode=evaluate: best, or a step; the last where it is left out.",
@@ -34,7 +41,66 @@ def define_flags(values: flags.FlagValues) -> None:
     flags.DEFINE_enum("mode", None, MODES, "Overrides config.mode.", flag_values=values)
     flags.DEFINE_bool("print_config", False, "Print the config and stop.", flag_values=values)
     flags.DEFINE_bool("allow_config_change", False, "Resume with this config.", flag_values=values)
+    flags.DEFINE_bool(
+        "allow_imports", False, "Import modules that --config_json, or a record in another folder, "
+        "names as package.module:attribute.", flag_values=values,
+    )
     flags.DEFINE_bool("verify_data", False, "Compare what all images hold.", flag_values=values)
+
+
+def configured(values: flags.FlagValues) -> ConfigDict | None:
+    """Returns the config that the flags give, and limits what is imported to what it names.
+
+    A `--config` is a program of the user's, which is trusted, and so is the record of the run in
+    `--workdir`; a `--config_json` is data and trusts nothing.
+
+    Args:
+      values: the flags.
+
+    Returns:
+      None if they give none.
+
+    Raises:
+      ConfigError: the file of `--config_json` cannot be read, or names code.
+    """
+    if values.config_json:
+        values["config"].value = ConfigDict(_read_json(values))
+    if values.config is None:
+        return None
+    given = values.config.copy_and_resolve_references()
+    if not values.allow_imports:
+        trusted = [] if values.config_json else [plain(given), _record(values.workdir)]
+        registry.trust_only("\n".join(map(repr, trusted)))
+    return given
+
+
+def _read_json(values: flags.FlagValues) -> dict[str, Any]:
+    name = values.config_json
+    if values["config"].present:
+        raise ConfigError("--config_json", "stands beside --config", "give one of them")
+    try:
+        config = read_json(expanded("--config_json", name))
+    except (OSError, ValueError) as error:
+        what = f"'{name}' cannot be read ({reason(error) if isinstance(error, OSError) else error})"
+        raise ConfigError("--config_json", what, "name config.json of a run") from None
+    if isinstance(config, dict) and isinstance(config.get("config"), dict):
+        config = config["config"]  # the record of a run
+    if not isinstance(config, dict) or not config:
+        raise ConfigError(name, "holds no config", "name config.json of a run")
+    if not values.allow_imports and (names := imported_names(config)):
+        raise ConfigError(
+            name, f"names code that would be imported, and so run: {', '.join(names)}",
+            "read these modules, then --allow_imports",
+        )
+    return config
+
+
+def _record(folder: str) -> Any:
+    """Returns what the run in a folder recorded; None without one, or if it cannot be read."""
+    try:
+        return folder and read_json(Path(folder).expanduser() / "config.json")
+    except (OSError, ValueError, RuntimeError):
+        return None  # whoever needs it says why
 
 
 def check_flags(values: flags.FlagValues, mode: str, rest: Sequence[str]) -> None:

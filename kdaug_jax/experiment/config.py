@@ -40,7 +40,7 @@ FREE = (
     "mode", "teachers", "data.workers", "data.device_gb", "data.stage_gb", "data.crop",
     "data.classes",
     "mesh.data", "mesh.model", "networks.*.shard", "views.*.place", "log.*", "checkpoint.keep",
-    "checkpoint.retry_minutes",
+    "checkpoint.retry_minutes", "train.max_minutes", "train.profile",
 )
 # What a value of each type may be in Python; a field of another type is checked by who reads it.
 TYPES = {"float": (int, float), "int": int, "bool": bool, "str": str, "tuple": (tuple, list),
@@ -131,6 +131,9 @@ def validate(config: Mapping[str, Any]) -> dict[str, Any]:
         names = full["eval"][name]
         if any(not isinstance(item, str) for item in names) or len(set(names)) < len(names):
             raise ConfigError(f"eval.{name}", f"got {names!r}", "must be names, each once")
+    profile = full["train"]["profile"]
+    if profile and not (len(profile) == 2 and profile[0] < profile[1]):
+        raise ConfigError("train.profile", f"got {profile!r}", "write (first, last), as (100, 110)")
     if full["mode"] != "evaluate":  # which takes the batch of the run
         _check_batch(full)
     for section, complete in (("views", _view), ("networks", _network), ("terms", _term)):

@@ -268,6 +268,15 @@ FIELDS: dict[str, Field] = {
     "train.allow_weak_teacher": Field(
         False, "Whether a teacher may be no better than chance on the validation split."
     ),
+    "train.max_minutes": Field(
+        0.0, "Minutes after its start at which a run saves and ends with status 75, so that the "
+        "same command goes on; 0: none. A resumed run may change it.", INTERVAL,
+    ),
+    "train.profile": Field(
+        (), "Steps `(first, last)` of which a trace is written for TensorBoard's profiler, into "
+        "`tensorboard/`; it begins and ends between calls. Empty: none. A resumed run may change "
+        "it.", COUNT,
+    ),
     "eval.every_epochs": Field(1.0, "Interval of evaluations; 0: only at the end.", INTERVAL),
     "eval.batch_size": Field(0, "Examples of a batch; 0: `data.batch_size`.", COUNT),
     "eval.view": Field("", "Stages that evaluated images go through, without randomness."),

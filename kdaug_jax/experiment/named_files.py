@@ -28,7 +28,7 @@ def named_files(config: Mapping[str, Any]) -> dict[str, str]:
       ConfigError: a file cannot be read.
     """
     names = dict.fromkeys(
-        name for text in _texts("", config) for name in (text, *_QUOTED.findall(text))
+        name for _, text in texts("", config) for name in (text, *_QUOTED.findall(text))
     )
     digests = {}
     for name in names:
@@ -42,15 +42,20 @@ def named_files(config: Mapping[str, Any]) -> dict[str, str]:
     return digests
 
 
-def _texts(path: str, value: Any) -> Iterator[str]:
-    """Yields the texts of a config, apart from `ELSEWHERE`."""
+def texts(path: str, value: Any) -> Iterator[tuple[str, str]]:
+    """Yields the texts of a config and their paths, apart from `ELSEWHERE`.
+
+    Args:
+      path: of the value; "" for a whole config.
+      value: a part of a plain config.
+    """
     if ELSEWHERE.fullmatch(path):
         return
     if isinstance(value, str):
-        yield value
+        yield path, value
     elif isinstance(value, Mapping):
         for name, inner in value.items():
-            yield from _texts(f"{path}.{name}" if path else str(name), inner)
+            yield from texts(f"{path}.{name}" if path else str(name), inner)
     elif isinstance(value, list | tuple):
         for inner in value:
-            yield from _texts(path, inner)
+            yield from texts(path, inner)

@@ -14,6 +14,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from kdaug_jax import registry
 from kdaug_jax.errors import ConfigError, UserError
 from kdaug_jax.experiment.frozen.standalone import Loaded, load_one
 from kdaug_jax.models import pack
@@ -37,6 +38,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--member", default=None, help="name or number in a sweep")
     parser.add_argument("--branch", type=int, default=None,
                         help="BatchNorm branch; by default the one that the run selected")
+    parser.add_argument("--allow_imports", action="store_true",
+                        help="import the module of a network that is not this package's")
     low = parser.add_mutually_exclusive_group()
     low.add_argument("--latent", action="store_true",
                      help="write weights of a network whose arithmetic PyTorch's has not")
@@ -48,10 +51,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         if target.exists() or not target.parent.is_dir():
             what = "is there already" if target.exists() else "lies in no folder"
             raise ConfigError("--to", f"{target} {what}", "name another file")
-        loaded = load_one(
-            options.source, network=options.network, member=options.member, branch=options.branch,
-            say=lambda line: write_lines(line, stream=sys.stderr),
-        )
+        with registry.importing(options.allow_imports):
+            loaded = load_one(
+                options.source, network=options.network, member=options.member,
+                branch=options.branch, say=lambda line: write_lines(line, stream=sys.stderr),
+            )
         loaded, notes = _plain(loaded, options.latent, options.rounded)
         arrays = to_torch(loaded.variables)
         metadata = with_card({"format": "pt"}, loaded.card, arrays)

@@ -11,6 +11,7 @@ import contextlib
 import os
 import signal
 import threading
+import time
 from collections import deque
 from collections.abc import Iterator
 from typing import Any
@@ -22,6 +23,8 @@ from kdaug_jax.runtime import processes
 from kdaug_jax.runtime.streams import ENDING
 
 TWICE = "\ninterrupted twice: ended at once; the last checkpoint is whole\n"
+# Stands beside the numbers of signals: `train.max_minutes` are over.
+OUT_OF_TIME = 1 << 16
 # What `_watch` reads beside the numbers of signals.
 _OBEYED, _END = b"\0", b"\xff"
 
@@ -88,6 +91,8 @@ def preempted(what: str, remedy: str) -> Preempted:
         os.write(_process.pipe, _OBEYED)
     if number == signal.SIGINT:
         return Interrupted("Ctrl-C", what, remedy)
+    if number == OUT_OF_TIME:
+        return Preempted("train.max_minutes", what, remedy)
     return Preempted(signal.Signals(number or signal.SIGTERM).name, what, remedy)
 
 
@@ -102,6 +107,7 @@ class Preemption:
 
     def __init__(self):
         self._votes: deque[jax.Array] = deque()
+        self._started, self._ends = time.monotonic(), float("inf")
         self._stack = contextlib.ExitStack()
 
     def __enter__(self) -> Preemption:
@@ -117,18 +123,27 @@ class Preemption:
         number = _process.requested
         if number is not None and self._outermost and error[0] is None:
             _process.requested = None
-            signal.raise_signal(number)  # it came too late for the run, and is for its caller
+            if number != OUT_OF_TIME:
+                signal.raise_signal(number)  # it came too late for the run, and is for its caller
 
-    def defer(self) -> None:
-        """Lets signals wait for the next check: from now on there is something to save."""
+    def defer(self, minutes: float = 0.0) -> None:
+        """Lets signals wait for the next check: from now on there is something to save.
+
+        Args:
+          minutes: after the beginning at which the run is to end as by a signal; 0 for none.
+        """
         _process.deferred = True
+        if minutes:
+            self._ends = self._started + 60.0 * minutes
 
     def check(self) -> None:
         """Checks whether the run is to end.
 
         Raises:
-          Stop: a signal has come.
+          Stop: a signal has come, or the time is over.
         """
+        if _process.requested is None and time.monotonic() >= self._ends:
+            _process.requested = OUT_OF_TIME
         if jax.process_count() > 1:
             # Reads the vote of the last check, so as not to wait for the devices.
             self._votes.append(processes.vote(_process.requested or 0))

@@ -22,6 +22,7 @@ from kdaug_jax.runtime.processes import on_first
 from kdaug_jax.runtime.writer import Writer
 from kdaug_jax.training import failures, population
 from kdaug_jax.training.intervals import due
+from kdaug_jax.training.profile import Profile
 from kdaug_jax.training.progress import Progress
 from kdaug_jax.training.saving import Saving, best_metrics, keep_rows, open_checkpoints, open_writer
 from kdaug_jax.training.setup import Setup, check_teachers, prepare
@@ -75,7 +76,7 @@ def train(
             mark.claim(directory, console.say)
             writer = stack.enter_context(open_writer(setup, step_of(states), notes, console.say))
             stack.callback(console.end_bar)
-            preemption.defer()
+            preemption.defer(setup.first.config["train"]["max_minutes"])
             run = _Run(setup, states, notes, checkpoints, writer, console, time, preemption.check)
             run.go()
             stored = records.read_results(directory)
@@ -134,8 +135,9 @@ class _Run:
         self.progress.start_clock(self.step, self.time.seconds["step"])
         if due(self.step - 1, self.step, self.intervals.evaluate) and self._unevaluated():
             self._score_again()
-        with self.time("step"):
+        with self.time("step"), Profile(self.setup, self.progress.say) as profile:
             while self.step < self.intervals.total:
+                profile.between_calls(self.step, self.running)
                 before = self.step
                 self._advance()
                 if self.progress.needs_time(self.step):
@@ -178,13 +180,12 @@ class _Run:
                     self.states[0], self.setup.frozen, feed.constants, items[0], hparams[0]
                 ).compile()
         before = self.running
-        self.states, metrics = population.advance(
+        self.states, self.running = population.advance(
             self.calls[phase, count], self.states, self.setup.frozen, feed.constants, items,
             hparams, None, self.window.failed,
         )
-        self.window.add(self.step, metrics)
+        self.window.add(self.step, self.running)
         self.step += count
-        self.running = metrics
         if self.step < self.intervals.total:
             jax.block_until_ready(before)  # its batches are free again
             with self.time("data_wait"):

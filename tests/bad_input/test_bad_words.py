@@ -212,3 +212,11 @@ def test_pictures_are_drawn_into_files_alone(tmp_path):
     os.mkfifo(tmp_path / "preview.png")
     with pytest.raises(ConfigError, match="is there and is no file"):
         image_grid(tmp_path / "preview.png", ["x"], [np.zeros((1, 2, 2, 3))], [["0"]])
+
+
+@pytest.mark.parametrize("address", ["gs://bucket/run", "s3://bucket/run"])
+def test_the_address_of_a_bucket_is_refused_with_the_mounts_that_work(run, capsys, address):
+    assert run("--config=configs/digits_kd.py:smoke", f"--workdir={address}") == 2
+    said = one_line(capsys.readouterr().err)
+    assert f"'{address}' is an address, not a path" in said
+    assert "name a folder where it is mounted by NFS, Filestore or gcsfuse" in said

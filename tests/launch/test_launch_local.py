@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -41,7 +42,10 @@ def gone(pid):
         os.kill(pid, 0)
     except ProcessLookupError:
         return True
-    return "Z" in Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
+    try:
+        return "Z" in Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return True
 
 
 def test_every_process_learns_its_number_the_address_and_its_devices():
@@ -65,6 +69,39 @@ def test_the_first_failure_ends_all():
 def test_a_killed_process_gives_the_status_of_a_shell():
     status, _, _ = launch("time.sleep(600) if number else os.kill(os.getpid(), 9)", "--grace=0.5")
     assert status == 128 + 9
+
+
+@pytest.mark.parametrize("end", ["os.abort()", "sys.exit(134)"])
+def test_an_abort_is_told_as_the_end_of_a_peer(end):
+    status, _, errors = launch(f"time.sleep(600) if number else {end}", "--grace=0.1")
+    assert status == 76 and "error: a peer is gone, run the same command again\n" in errors
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="prctl is Linux's")
+def test_the_processes_end_with_a_launcher_that_is_killed():
+    with launch("time.sleep(600)", wait=False) as started:
+        pids = [int(started.stdout.readline().split()[1]) for _ in range(2)]
+        started.kill()
+        started.communicate(timeout=60)  # its pipe closes when the last of them is gone
+    end = time.monotonic() + 30
+    while not all(map(gone, pids)):
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+def test_a_port_that_is_taken_is_refused_before_anything_starts():
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        status, lines, errors = launch("", f"--port={port}")
+    assert status == 2 and not lines
+    assert f"port {port} cannot be used (Address already in use); name another --port" in errors
+
+
+def test_the_port_may_be_named():
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    status, lines, _ = launch("", f"--port={port}")
+    assert status == 0 and all(f"@127.0.0.1:{port} " in line for line in lines)
 
 
 def test_sigterm_reaches_all_and_75_waits_for_the_others():
@@ -113,6 +150,7 @@ while True:
     [
         ([], "no command; write it after --"),
         (["--processes=0", "--", "true"], "must be at least 1"),
+        (["--port=70000", "--", "true"], "--port must be between 1 and 65535"),
         (["--", "no-such-program"], "no-such-program cannot be run"),
     ],
 )

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from kdaug_jax import models
+from kdaug_jax import models, registry
 from kdaug_jax.deploy import artifact, export
 from kdaug_jax.errors import ArgumentError, ConfigError
 from kdaug_jax.experiment import config as configs
@@ -72,10 +72,28 @@ def test_it_teaches_from_its_directory(trained, tmp_path):
     assert f"teacher ({name})" in stream.getvalue()
 
 
-def test_its_weights_come_back(trained, tmp_path):
+def test_a_teacher_that_only_its_record_names_is_not_imported(trained, tmp_path):
+    name, directory = trained
+    networks = {
+        "student": configs.network("tiny", trainable=True),
+        "teacher": configs.network("", checkpoint=str(directory)),
+    }
+    terms = {"kd": configs.term("kl", ("x",), teacher="teacher", gradient_group="distill")}
+    message = f"networks.teacher.name: '{name}' would import, and so run, code that no config"
+    with registry.importing(False), pytest.raises(ConfigError, match=message):
+        loop.train(tiny_config(networks=networks, terms=terms), tmp_path / "run")
+
+
+def test_its_weights_come_back(trained, tmp_path, capsys):
     name, directory = trained
     file = tmp_path / "weights.safetensors"
-    assert export_weights.main([f"--from={directory}", f"--to={file}"]) == 0
+    words = [f"--from={directory}", f"--to={file}"]
+    # Its record names a module, and may be anybody's.
+    assert export_weights.main(words) == 2
+    said = capsys.readouterr().err
+    assert f"'{name}' would import, and so run, code that no config of yours names; " in said
+    assert said.endswith("read that module, then --allow_imports\n")
+    assert export_weights.main([*words, "--allow_imports"]) == 0
     _, variables = import_weights.import_file(file, name)
     jax.tree.map(np.testing.assert_array_equal, variables, load_one(directory, say=print).variables)
 
