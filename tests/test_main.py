@@ -25,7 +25,7 @@ def test_ctrl_c_ends_in_one_line(run, monkeypatch, tmp_path, capsys):
     def interrupted(*args, **kwargs):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(main.teachers, "ensure", interrupted)
+    monkeypatch.setattr(teachers, "ensure", interrupted)
     assert run(CONFIG, f"--workdir={tmp_path}") == 130
     assert capsys.readouterr().err.startswith("interrupted: run again")
 

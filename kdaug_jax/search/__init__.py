@@ -2,5 +2,5 @@
 
 from kdaug_jax.lazy import submodules
 
-__all__ = ["pba"]
+__all__ = ["pba", "run"]
 __getattr__, __dir__ = submodules(__name__, tuple(__all__))

@@ -59,7 +59,8 @@ def test_a_traced_policy_equals_the_schedule_bit_for_bit(tmp_path):
     random = np.random.default_rng(1)
     policies = [random.integers(0, 10, 60, np.int32) for _ in range(2)]
     file = tmp_path / "schedule.json"
-    file.write_text(json.dumps({"segments": [[1, policies[0].tolist()], [2, policies[1].tolist()]]}))
+    segments = [[1, policies[0].tolist()], [2, policies[1].tolist()]]
+    file.write_text(json.dumps({"segments": segments}))
     scheduled = maker(f"pad_crop(1)|schedule('{file}')|flip")
     traced = maker("pad_crop(1)|pba|flip")
     for epoch, policy in enumerate([policies[0], policies[1], policies[1]]):
