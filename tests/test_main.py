@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 import main
+from kdaug_jax.training import teachers
 
 ROOT = Path(__file__).parents[1]
 CONFIG = "--config=configs/digits_kd.py:smoke"

@@ -113,6 +113,7 @@ class Search:
 
     Attributes:
       exploits: all so far, in order.
+      names: of the members, by number.
       scores: rows of the epoch and of each member's score, None for those that have failed.
     """
 
@@ -127,6 +128,7 @@ class Search:
         self._score = full["checkpoint"]["best"]
         self._lowest, self._per_epoch = False, 1
         self.members, self.epochs = self._section["members"], int(full["train"]["epochs"])
+        self.names: list[str] = []
         self.exploits: list[pba.Exploit] = []
         self.scores: list[tuple[int, list[float | None]]] = []
 
@@ -144,6 +146,7 @@ class Search:
                     f"views.{spec.name}.place", "the host makes the view that is searched",
                     f"--config.views.{spec.name}.place=device",
                 )
+        self.names = setup.names
         self._lowest, self._per_epoch = setup.criterion["lowest"], first.steps_per_epoch
         stored = notes.get("between", {"exploits": (), "scores": ()})
         self.exploits = [
@@ -234,11 +237,11 @@ def write_outputs(directory: Path, search: Search, results: Results) -> None:
     Args:
       directory: the working directory.
       search: what has happened.
-      results: final metrics by member, in order; those of failed members lack the score.
+      results: final metrics by member, or where it failed.
     """
     scores = {
-        member: metrics for member, metrics in enumerate(results.values())
-        if failures.FAILED not in metrics
+        member: results[name] for member, name in enumerate(search.names)
+        if failures.FAILED not in results[name]
     }
     schedule, record = search.finish(scores)
     write_json(directory / SCHEDULE, schedule)
