@@ -125,3 +125,11 @@ def test_a_path_that_is_no_traced_policy_is_refused(tmp_path, path, message):
     with pytest.raises(ConfigError) as caught:
         search(tmp_path, search=dict(path=path))
     assert message in str(caught.value) and not (tmp_path / "config.json").exists()
+
+
+@pytest.mark.slow
+def test_the_search_on_digits_and_its_replay_run_from_the_command_line(run, tmp_path, capsys):
+    config, schedule = "--config=configs/digits_search.py", tmp_path / "search" / "schedule.json"
+    assert run(f"{config}:smoke", f"--workdir={tmp_path / 'search'}") == 0
+    assert run(f"{config}:smoke,schedule={schedule}", f"--workdir={tmp_path / 'replay'}") == 0
+    assert "test accuracy" in capsys.readouterr().out
