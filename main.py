@@ -19,7 +19,8 @@ from kdaug_jax.evaluation.evaluate_run import as_recorded, evaluate_run
 from kdaug_jax.experiment import command_line
 from kdaug_jax.experiment import config as configs
 from kdaug_jax.runtime import compile_cache, processes, sharding, signals
-from kdaug_jax.training import loop, preview, teachers
+from kdaug_jax.search.run import run
+from kdaug_jax.training import preview
 
 
 def parse() -> flags.FlagValues:
@@ -49,8 +50,7 @@ def main() -> int:
             directory, mode = given.workdir, {"mode": given.mode} if given.mode else {}
             full = configs.validate({**configs.plain(given.config), **mode})
             if given.print_config:
-                print(json.dumps(full, indent=1))
-                return 0
+                return print(json.dumps(full, indent=1)) or 0
             compile_cache.use()
             full = as_recorded(full, given.workdir) if full["mode"] == "evaluate" else full
             batch = full["data"]["batch_size"] // processes.start(given.distributed)
@@ -66,7 +66,7 @@ def main() -> int:
             elif full["mode"] == "compile":
                 compile_with_flags(full, given)
             else:
-                loop.train(teachers.ensure(full, directory, **checks), directory, **checks)
+                run(full, directory, **checks)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code

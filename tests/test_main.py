@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 import main
+from kdaug_jax.training import teachers
 
 ROOT = Path(__file__).parents[1]
 CONFIG = "--config=configs/digits_kd.py:smoke"
@@ -25,7 +26,7 @@ def test_ctrl_c_ends_in_one_line(run, monkeypatch, tmp_path, capsys):
     def interrupted(*args, **kwargs):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(main.teachers, "ensure", interrupted)
+    monkeypatch.setattr(teachers, "ensure", interrupted)
     assert run(CONFIG, f"--workdir={tmp_path}") == 130
     assert capsys.readouterr().err.startswith("interrupted: run again")
 

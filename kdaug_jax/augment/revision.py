@@ -2,4 +2,4 @@
 
 # Counts the changes after which the same config makes other views. What is known by its views, such
 # as a teacher that several runs share, is then made anew.
-REVISION = 1
+REVISION = 2

@@ -36,6 +36,8 @@ class Stage(NamedTuple):
       draws: whether it draws at random, so that images cannot be evaluated through it; or the
         name of its probability, where it draws unless that is 0 or 1. Policies and stages that
         mix always do.
+      drawn_as: the stage whose draws it shares, so that both give the same views where they are
+        told the same; "" for its own.
     """
 
     apply: Callable[..., Any]
@@ -45,3 +47,4 @@ class Stage(NamedTuple):
     floats: bool = False
     host: str = ""
     draws: bool | str = False
+    drawn_as: str = ""

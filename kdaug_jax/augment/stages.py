@@ -180,6 +180,6 @@ STAGES: dict[str, Stage] = {
     "fixmatch": Stage(policies.fixmatch, form="policy"),
     "trivialaugment_wide": Stage(policies.trivialaugment_wide, form="policy"),
     "wei2020": Stage(policies.wei2020, form="policy"),
-    "pba": Stage(policies.pba, form="policy"),
+    "pba": Stage(policies.pba, form="policy", drawn_as="schedule"),
     "schedule": Stage(policies.schedule, form="policy"),
 }

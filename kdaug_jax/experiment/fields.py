@@ -48,7 +48,7 @@ class Field(NamedTuple):
 FIELDS: dict[str, Field] = {
     "mode": Field(
         "train", "What main.py does with the experiment.",
-        ("train", "evaluate", "preview", "export", "compile"),
+        ("train", "search", "evaluate", "preview", "export", "compile"),
     ),
     "seed": Field(0, "Seed of initial weights, augmentation and dropout.", SEED),
     "teachers": Field(
@@ -335,6 +335,25 @@ FIELDS: dict[str, Field] = {
         1, "Devices of a group, over which weights may be cut, see `networks.*.shard`. A resumed "
         "run may change it.", POSITIVE_COUNT,
     ),
+    "search.name": Field(
+        "", "What `--mode=search` does, see docs/search.md: `pba`, population based augmentation; "
+        "empty: nothing.", ("", "pba"),
+    ),
+    "search.members": Field(
+        16, "Runs of a search; their seeds are `seed` and the numbers after it.",
+        Range(np.int64, 2),
+    ),
+    "search.interval": Field(
+        3, "Epochs after which members are evaluated and copied.", POSITIVE_COUNT
+    ),
+    "search.path": Field(
+        "views.x.pba.policy", "Traced policy that is searched: of a stage `pba` of a view."
+    ),
+    "search.validation": Field(
+        "", "Split that members are compared on, such as `validation[:500]`; empty: "
+        "`data.validation`."
+    ),
+    "search.seed": Field(0, "Seed of what a search draws.", SEED),
     "phases": Field(
         (), 'Changes from an epoch on, of views, terms and the optimiser: '
         '`((200, {"views.x": "flip"}),)`; none of a number that `population` sweeps.',

@@ -11,20 +11,18 @@ from typing import Any, TextIO
 import jax
 import numpy as np
 
-from kdaug_jax.errors import Preempted
 from kdaug_jax.evaluation.run import Results
 from kdaug_jax.evaluation.sets import SETS, evaluate_use
-from kdaug_jax.runtime import lock, manifest, mark, records, sharding, signals
+from kdaug_jax.runtime import lock, mark, records, sharding, signals
 from kdaug_jax.runtime.checkpoint import Checkpoints
 from kdaug_jax.runtime.console import Console
 from kdaug_jax.runtime.goodput import Goodput
-from kdaug_jax.runtime.processes import on_first
 from kdaug_jax.runtime.writer import Writer
-from kdaug_jax.training import failures, population
+from kdaug_jax.training import failures, population, saving
+from kdaug_jax.training.between import Between, act
 from kdaug_jax.training.intervals import due
 from kdaug_jax.training.profile import Profile
 from kdaug_jax.training.progress import Progress
-from kdaug_jax.training.saving import Saving, best_metrics, keep_rows, open_checkpoints, open_writer
 from kdaug_jax.training.setup import Setup, check_teachers, prepare
 from kdaug_jax.training.staging import Staging
 from kdaug_jax.training.state import restore_states, step_of
@@ -39,6 +37,7 @@ def train(
     allow_config_change: bool = False,
     verify_data: bool = False,
     stream: TextIO | None = None,
+    between: Between | None = None,
 ) -> Results:
     """Runs an experiment, or resumes it from its newest checkpoint.
 
@@ -49,6 +48,7 @@ def train(
       allow_config_change: whether the directory may hold another config.
       verify_data: whether the contents of all images are read and compared.
       stream: console, by default standard output.
+      between: acts on the members after each evaluation but the last.
 
     Returns:
       Final metrics by member name; a plain run is the member "".
@@ -71,33 +71,29 @@ def train(
                     verify_data=verify_data, progress=console.progress,
                 )
             stack.callback(setup.feed.close)
-            checkpoints = stack.enter_context(open_checkpoints(setup, console.say))
+            checkpoints = stack.enter_context(saving.open_checkpoints(setup, console.say))
             states, notes = restore_states(setup, checkpoints, time)
+            if between is not None:
+                setup, states = act(between.begin(setup, notes), setup, states)
             mark.claim(directory, console.say)
-            writer = stack.enter_context(open_writer(setup, step_of(states), notes, console.say))
+            opened = saving.open_writer(setup, step_of(states), notes, console.say)
+            writer = stack.enter_context(opened)
             stack.callback(console.end_bar)
             preemption.defer(setup.first.config["train"]["max_minutes"])
-            run = _Run(setup, states, notes, checkpoints, writer, console, time, preemption.check)
+            run = _Run(
+                setup, states, notes, checkpoints, writer, console, time, preemption.check, between
+            )
             run.go()
             stored = records.read_results(directory)
             results = stored if run.resumed_finished and stored else run.finish()
         except signals.Stop:
-            raise _left(directory, run) from None
+            save_last = run.save_last if run is not None and run.step else None
+            raise saving.left(directory, save_last) from None
         if results is not stored:
             mark.write_results(directory, results, run.arrays, setup.names)
         run.progress.results(setup, failures.healthy(results), run.teachers)
         failures.raise_failed(results)
         return results
-
-
-def _left(directory: Path, run: _Run | None) -> Preempted:
-    """Saves the current step of a run, if it has begun; returns the error to end with."""
-    if run is not None and run.step:
-        run.save_last()
-    saved = manifest.steps(directory / "checkpoints")
-    if not saved:
-        return signals.preempted("nothing was trained yet", "run again to start")
-    return signals.preempted(f"step {saved[0]} is saved", "run again to go on")
 
 
 class _Run:
@@ -106,15 +102,16 @@ class _Run:
     def __init__(
         self, setup: Setup, states: list[TrainState], notes: Any, checkpoints: Checkpoints,
         writer: Writer, console: Console, time: Goodput, check: Callable[[], None],
+        between: Between | None,
     ):
-        self.setup, self.states = setup, states
+        self.setup, self.states, self.between = setup, states, between
         self.writer, self.time, self.check = writer, time, check
         self.progress = Progress(console)
         self.window = Window(
             setup.names, setup.first.term_names, notes, console.say,
             lambda step: failures.remedy(setup, self.states, self.window.last, checkpoints, step),
         )
-        self.saving = Saving(setup, checkpoints, self.window, writer, time)
+        self.saving = saving.Saving(setup, checkpoints, self.window, writer, time, between)
         self.calls: dict[tuple[int, int], Any] = {}
         self.intervals = setup.intervals
         self.staging = Staging(setup.feed, setup.mesh, len(setup.members))
@@ -133,8 +130,10 @@ class _Run:
             self.writer.row(0, member.name, dict(ChainMap(*self.teachers.values())))
         self.setup.write_record()
         self.progress.start_clock(self.step, self.time.seconds["step"])
-        if due(self.step - 1, self.step, self.intervals.evaluate) and self._unevaluated():
+        scored = due(self.step - 1, self.step, self.intervals.evaluate)
+        if scored and self.saving.unscored(self.step):
             self._score_again()
+            self._decide()
         with self.time("step"), Profile(self.setup, self.progress.say) as profile:
             while self.step < self.intervals.total:
                 profile.between_calls(self.step, self.running)
@@ -149,16 +148,17 @@ class _Run:
                 self.check()
                 if finished or due(before, self.step, self.intervals.evaluate):
                     self.scores = self.step, self._evaluate("validation")
+                    self._decide()
                 if finished or self.saving.due(before, self.step):
                     self._save()
 
-    def _unevaluated(self) -> bool:
-        """Returns whether the run was stopped in the evaluation of the step it resumes from."""
-        names = [self.setup.names[number] for number in self.window.alive]
-        return 0 < self.step < self.intervals.total and on_first(lambda: not (
-            self.writer.wrote(self.step, names, "eval/validation/")
-            and self.saving.has_metrics(self.step)
-        ))
+    def _decide(self) -> None:
+        """Lets copy states and change numbers between two intervals, once an interval."""
+        if self.between is not None and self.step < self.intervals.total:
+            self.window.fetch()  # a member that has just failed takes no part
+            scores = {number: self.scores[1][number] for number in self.window.alive}
+            decisions = self.between.decide(self.step, scores)
+            self.setup, self.states = act(decisions, self.setup, self.states)
 
     def _score_again(self) -> None:
         """Evaluates what a stop cut short; the checkpoint of the step gets the metrics."""
@@ -237,11 +237,11 @@ class _Run:
             evaluated = self._evaluate(use, validation)
             final = [{**values, **more} for values, more in zip(final, evaluated, strict=True)]
         with self.time("evaluation"):
-            keep_rows(self.setup, self.step, self.states, self.window.alive, self.check)
+            saving.keep_rows(self.setup, self.step, self.states, self.window.alive, self.check)
         if self.saving.failed():
             self._save()
         self.saving.wait()
-        best = best_metrics(self.setup)
+        best = saving.best_metrics(self.setup)
         for number in self.window.alive:
             name = self.setup.members[number].name
             self.writer.row(self.step, name, {**self.time.report(), **best[number]})

@@ -299,6 +299,7 @@ def teacher_config(config: Mapping[str, Any], name: str) -> dict[str, Any]:
         "checkpoint": {**config["checkpoint"], "best": "eval/validation/accuracy"},
         "phases": (),
         "population": (),
+        "search": {},
     }
     for path, value in section["recipe"]:
         derived = configs.set_path(derived, path, value)

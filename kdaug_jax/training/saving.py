@@ -5,17 +5,20 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from time import monotonic
 from typing import Any
 
+from kdaug_jax.errors import Preempted
 from kdaug_jax.evaluation.exported import Evaluated, keep
 from kdaug_jax.evaluation.run import needed_variables
-from kdaug_jax.runtime import mark, workdir
+from kdaug_jax.runtime import manifest, mark, signals, workdir
 from kdaug_jax.runtime.checkpoint import Checkpoints
 from kdaug_jax.runtime.goodput import Goodput
 from kdaug_jax.runtime.processes import on_first
 from kdaug_jax.runtime.writer import Writer, read_rows
 from kdaug_jax.training import failures
+from kdaug_jax.training.between import Between
 from kdaug_jax.training.intervals import due
 from kdaug_jax.training.setup import Setup
 from kdaug_jax.training.state import as_tree
@@ -125,12 +128,29 @@ def open_writer(
     )
 
 
+def left(directory: Path, save_last: Callable[[], None] | None) -> Preempted:
+    """Saves the current step of a run, if it has begun; returns the error to end with.
+
+    Args:
+      directory: the working directory.
+      save_last: saves the current step and waits for it; None before the first.
+    """
+    if save_last is not None:
+        save_last()
+    saved = manifest.steps(directory / "checkpoints")
+    if not saved:
+        return signals.preempted("nothing was trained yet", "run again to start")
+    return signals.preempted(f"step {saved[0]} is saved", "run again to go on")
+
+
 class Saving:
     """Saves the states of a run."""
 
     def __init__(
-        self, setup: Setup, checkpoints: Checkpoints, window: Window, writer: Writer, time: Goodput
+        self, setup: Setup, checkpoints: Checkpoints, window: Window, writer: Writer,
+        time: Goodput, between: Between | None = None,
     ):
+        self._between = between
         self._setup, self._checkpoints, self._window = setup, checkpoints, window
         self._writer = writer
         self._time, self._saved_at = time, monotonic()
@@ -173,6 +193,8 @@ class Saving:
             metrics = failures.checkpoint_metrics(self._setup, *scores, step)
             notes = {**self._window.notes(), "run": workdir.run_id(self._setup.directory),
                      "members": self._setup.names, "rows": on_first(self._writer.notes)}
+            if self._between is not None:
+                notes["between"] = self._between.notes()
             self._checkpoints.save(
                 step, as_tree(states), metrics, notes, before=self._writer.sync
             )
@@ -194,9 +216,17 @@ class Saving:
         with self._time("checkpoint"):
             self._checkpoints.wait()
 
-    def has_metrics(self, step: int) -> bool:
-        """Returns whether a step was saved after its evaluation, in process 0."""
-        return self._checkpoints.has_metrics(step)
+    def unscored(self, step: int) -> bool:
+        """Returns whether a run was stopped in the evaluation of a step, or before its decisions.
+
+        Args:
+          step: from which the run is resumed.
+        """
+        names = [self._setup.names[number] for number in self._window.alive]
+        undecided = self._between is not None and self._between.undecided(step)
+        return 0 < step < self._setup.intervals.total and on_first(lambda: undecided or not (
+            self._writer.wrote(step, names, FRONT) and self._checkpoints.has_metrics(step)
+        ))
 
     def add_metrics(self, scores: Scores) -> None:
         """Adds the metrics of an evaluation to the checkpoint of its step, if that is saved."""

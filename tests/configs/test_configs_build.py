@@ -21,7 +21,7 @@ EACH = [
 
 
 def test_every_experiment_is_here():
-    others = {"__init__", "common", "digits_kd", "images_kd", "image_folder_kd"}
+    others = {"__init__", "common", "digits_kd", "digits_search", "images_kd", "image_folder_kd"}
     assert {path.stem for path in FOLDER.glob("*.py")} - others == set(CHOICES)
 
 

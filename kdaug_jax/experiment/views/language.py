@@ -35,16 +35,18 @@ class Call(NamedTuple):
     """One stage of a view.
 
     Attributes:
-      role: names its draws and its path.
+      role: names its path.
       stage: its row of the stage table.
       bound: its arguments.
       size: height and width of the images that it takes, in pixels; None where they differ.
+      draws: names its draws; its role but for stages that share the draws of another.
     """
 
     role: str
     stage: Stage
     bound: Bound
     size: tuple[int, int] | None
+    draws: str
 
 
 class ViewSpec(NamedTuple):
@@ -134,13 +136,11 @@ def parse(
     rows, mixes = (start.rows, start.mixes) if start else ((), False)
     leading = None
     beginning = LeadingReader(where, info.mixed) if info.host_crops and source is None else None
-    calls, counts = [], collections.Counter()
+    calls, counts, drawn = [], collections.Counter(), collections.Counter()
     for stage_name, args, kwargs in read_calls(where, text)[source is not None :]:
         stage = find_stage(where, stage_name)
-        role = short_name(stage_name)
-        counts[role] += 1
-        if counts[role] > 1:
-            role = f"{role}_{counts[role] - 1}"
+        role = _numbered(short_name(stage_name), counts)
+        draws = _numbered(stage.drawn_as or short_name(stage_name), drawn)
         path = f"{where}.{role}"
         if floats and stage.form not in ("group", "repeat", "pick"):
             raise ConfigError(
@@ -160,7 +160,7 @@ def parse(
                 leading = beginning.add(role, stage, bound.static)
             if trace and is_import(stage_name) and stage.form != "policy":
                 check_outputs(path, stage, bound, before, (size, floats), info)
-        calls.append(Call(role, stage, bound, before[0]))
+        calls.append(Call(role, stage, bound, before[0], draws))
         mixes = mixes or stage.form == "group"
         if stage.form == "pick":
             rows = (*rows, Rows(bound.static["keep"], path))
@@ -169,6 +169,12 @@ def parse(
     if beginning is not None:
         beginning.end()
     return ViewSpec(name, source, tuple(calls), size, floats, rows, mixes, leading)
+
+
+def _numbered(name: str, counts: collections.Counter[str]) -> str:
+    """Counts a name; returns it, from the second time on with a number: `name_1`."""
+    counts[name] += 1
+    return name if counts[name] == 1 else f"{name}_{counts[name] - 1}"
 
 
 def _bind_stage(where, stage: Stage, args, kwargs, info: Info, size, epochs) -> Bound:

@@ -148,7 +148,7 @@ def _mix_pairs(
     # In a group of two in reverse order, each is the other's partner.
     static = {**call.bound.static, "partner": "flip"}
     mixed = jax.vmap(lambda key, pair: call.stage.apply(key, pair, **static, **traced))(
-        rng.fold(keys, call.role), pairs
+        rng.fold(keys, call.draws), pairs
     )
     return jax.tree.map(lambda array: array[:, 0], mixed)
 
@@ -219,7 +219,7 @@ def _apply(
     if call.stage.form == "group":
         _check_group(view, groups * draws)
         return _PartialView(_mix(call, clock, name, view, traced, groups, draws), draw, draws)
-    keys = rng.fold(rng.example_keys(clock, "view/" + name, view.index), call.role)
+    keys = rng.fold(rng.example_keys(clock, "view/" + name, view.index), call.draws)
     keys = keys if draw is None else rng.redraw(keys, draw)
     image = _augment(call, keys, view.image, traced, clock.epoch)
     return _PartialView(view.replace(image=image), draw, draws)
@@ -286,7 +286,7 @@ def _mix(
     def together(array: jax.Array) -> jax.Array:
         return rearrange(array, "g d s ... -> (g s d) ...")
 
-    keys = jax.random.split(rng.batch_key(clock, f"view/{name}/{call.role}"), groups)
+    keys = jax.random.split(rng.batch_key(clock, f"view/{name}/{call.draws}"), groups)
     number = jax.lax.broadcasted_iota(jnp.int32, (draws, groups), 0)
     keys = jax.vmap(rng.redraw, (None, 0), 1)(keys, number)
     mix = jax.vmap(lambda key, group: call.stage.apply(key, group, **call.bound.static, **traced))
@@ -364,7 +364,7 @@ def build_augment(
             traced = {name: jnp.asarray(value) for name, value in call.bound.traced.items()}
             with located(f"views.x.{call.role}"):
                 images = _augment(
-                    call, rng.fold(keys, call.role), images, traced, jnp.asarray(epoch, jnp.int32)
+                    call, rng.fold(keys, call.draws), images, traced, jnp.asarray(epoch, jnp.int32)
                 )
         return images
 
