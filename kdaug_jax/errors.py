@@ -97,6 +97,12 @@ class Interrupted(Preempted):
     exit_code = 130
 
 
+class PeerGone(UserError):
+    """Another process of the run has ended without saying why; what is saved can be resumed."""
+
+    exit_code = 76
+
+
 def printable(text: str) -> str:
     """Returns a text with escapes for line ends, control characters and bytes that are not UTF-8.
 

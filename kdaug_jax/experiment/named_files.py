@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -12,6 +13,7 @@ from kdaug_jax.runtime.digest import sha256_file
 
 # Data sets and frozen networks are recognised by what is read of them.
 ELSEWHERE = re.compile(r"data\.source|eval\.sets|networks\.[^.]*\.checkpoint")
+_MODULE = re.compile(r"\b([A-Za-z_][\w.]*)[:.][A-Za-z_]\w*")
 _QUOTED = re.compile(r"""["']([^"']+)["']""")
 
 
@@ -40,6 +42,20 @@ def named_files(config: Mapping[str, Any]) -> dict[str, str]:
         except CheckpointError as error:
             raise ConfigError(error.where, error.what, error.remedy) from None
     return digests
+
+
+def named_modules(config: Mapping[str, Any]) -> dict[str, str]:
+    """Returns the SHA-256 of the source of each module that a config names and that is imported.
+
+    Args:
+      config: the complete plain config, whose names are resolved.
+    """
+    names = {
+        name for text in _texts("", config) for name in _MODULE.findall(text)
+        if not name.startswith("kdaug_jax")
+    }
+    files = {name: getattr(sys.modules.get(name), "__file__", None) for name in sorted(names)}
+    return {name: sha256_file(file) for name, file in files.items() if file}
 
 
 def _texts(path: str, value: Any) -> Iterator[str]:

@@ -7,64 +7,118 @@ each other in different collectives.
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import itertools
 import json
+import math
 import os
 import re
 import sys
 import threading
+import time
 import traceback
-from collections.abc import Callable
-from typing import Any, NoReturn
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, NoReturn
 
 import jax
 import numpy as np
-from jax.experimental import multihost_utils
+from jax._src import distributed  # its store of keys has no public name
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from kdaug_jax import errors
-from kdaug_jax.errors import ConfigError, UserError
-from kdaug_jax.runtime import sharding, streams
+from kdaug_jax.errors import ConfigError, PeerGone, UserError
+from kdaug_jax.runtime import rendezvous, sharding, streams
 
 FORM = "--distributed=auto, or NUMBER/COUNT@HOST:PORT"
 # How long a process that fails waits for the others to fail too, in seconds.
 PARTING = 5.0
+# And one that has saved, for the others to be as far.
+SAVING = 60.0
+# Milliseconds after which a process that waits looks whether another one has failed.
+_GLANCE_MS = 500
 # All processes end with these together.
-SAVED = (0, errors.Preempted.exit_code, errors.Interrupted.exit_code)
+SAVED = (errors.Preempted.exit_code, errors.Interrupted.exit_code)
 
 
-def start(text: str) -> int:
+class Limits(NamedTuple):
+    """How long the processes of a run wait for each other, in seconds.
+
+    Attributes:
+      join: for all of them to come, before anything else.
+      heartbeat: after which one that does not answer counts as gone.
+      shared: for a new file of the working directory to be seen by all.
+    """
+
+    join: float = 300.0
+    heartbeat: float = 100.0
+    shared: float = 60.0
+
+
+DEFAULTS = Limits()
+_limits = [DEFAULTS]
+
+
+def limits() -> Limits:
+    """Returns those that the run was started with."""
+    return _limits[0]
+
+
+def start(text: str, limits: Limits = DEFAULTS) -> int:
     """Connects the processes of a run; call it before JAX starts its backend.
 
     Args:
       text: "" for one process; "auto" where JAX finds the cluster by itself (TPU pods, SLURM,
         Open MPI, Kubernetes); or "NUMBER/COUNT@HOST:PORT": this process, how many there are, and
         where process 0 listens.
+      limits: how long they wait for each other.
 
     Returns:
       The number of processes.
 
     Raises:
-      ConfigError: the text cannot be read, no cluster is found, or process 0 does not answer.
+      ConfigError: the text cannot be read, no cluster is found, or the processes do not meet.
     """
     if not text:
         return 1
+    for name, seconds in limits._asdict().items():
+        if not 1 <= seconds < 1e6:
+            raise ConfigError(f"--{name}_seconds", f"{seconds:g} is not from 1 to a million",
+                              f"--{name}_seconds={getattr(DEFAULTS, name):g}")
+    _limits[0] = limits
     named: dict[str, Any] = {}
     if text != "auto":
-        match = re.fullmatch(r"(\d{1,9})/(\d{1,9})@(.+:(\d{1,5}))", text)
+        match = re.fullmatch(r"(\d{1,9})/(\d{1,9})@(.+):(\d{1,5})", text)
         if match is None or int(match[1]) >= int(match[2]) or not 0 < int(match[4]) < 65536:
             raise ConfigError("--distributed", f"cannot read '{text}'", FORM)
+        # Under SLURM JAX would show this process one device, by its number on the node.
         named = dict(
-            process_id=int(match[1]), num_processes=int(match[2]), coordinator_address=match[3]
+            process_id=int(match[1]), num_processes=int(match[2]),
+            coordinator_address=f"{match[3]}:{match[4]}", cluster_detection_method="deactivate",
         )
+        host = match[3].removeprefix("[").removesuffix("]")
+        rendezvous.meet(int(match[1]), int(match[2]), host, int(match[4]), limits.join)
     # Its handler of SIGTERM would replace the one of `signals`, which is polled between steps.
     jax.config.update("jax_enable_preemption_service", False)
     try:
-        jax.distributed.initialize(**named)
+        jax.distributed.initialize(
+            **named, initialization_timeout=round(limits.join),
+            heartbeat_timeout_seconds=round(limits.heartbeat),
+        )
     except (ValueError, RuntimeError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise ConfigError("--distributed", f"'{text}' failed ({reason})", FORM) from None
-    return named.get("num_processes") or jax.process_count()
+    return count()
+
+
+def number() -> int:
+    """Returns the number of this process; unlike `jax.process_index` it starts no backend."""
+    return distributed.global_state.process_id
+
+
+def count() -> int:
+    """Returns the number of processes; unlike `jax.process_count` it starts no backend."""
+    return distributed.global_state.num_processes
 
 
 def on_first(function: Callable[[], Any]) -> Any:
@@ -77,31 +131,111 @@ def on_first(function: Callable[[], Any]) -> Any:
       Its value, in every process.
 
     Raises:
-      UserError: the error that it raised, in every process.
+      UserError: the error that it raised, in every process; or that with which another process
+        has failed meanwhile.
     """
-    if jax.process_count() == 1:
+    if count() == 1:
         return function()
-    outcome: dict[str, Any] = {}
-    if jax.process_index() == 0:
+    key = _next_key()
+    if number() == 0:
         try:
-            outcome["value"] = function()
+            outcome = {"value": function()}
         except UserError as error:
-            outcome["error"] = type(error).__name__, error.where, error.what, error.remedy
-    shared = json.loads(_broadcast(json.dumps(outcome).encode()))
+            _post(key, {"error": _written(error)})
+            raise
+        _post(key, outcome)
+        return json.loads(json.dumps(outcome))["value"]
+    shared = _await(key)
     if "error" in shared:
-        kind, *arguments = shared["error"]
-        raise getattr(errors, kind)(*arguments)
+        raise _read(shared["error"])
     return shared["value"]
 
 
-def _broadcast(content: bytes) -> bytes:
-    """Returns the bytes of process 0."""
-    size = int(multihost_utils.broadcast_one_to_all(np.int32(len(content))))
-    # Of few lengths, because each is compiled.
-    buffer = np.zeros(1 << max(size - 1, 1).bit_length(), np.uint8)
-    if jax.process_index() == 0:
-        buffer[:size] = np.frombuffer(content, np.uint8)
-    return bytes(np.asarray(multihost_utils.broadcast_one_to_all(buffer), np.uint8)[:size])
+def exchange(value: Any) -> list[Any]:
+    """Returns what each process gives, by its number.
+
+    Args:
+      value: a JSON value.
+
+    Raises:
+      UserError: that with which another process has failed meanwhile.
+    """
+    if count() == 1:
+        return [value]
+    key = _next_key()
+    _post(f"{key}/{number()}", value)
+    return [_await(f"{key}/{other}") for other in range(count())]
+
+
+def announce(error: UserError) -> None:
+    """Tells the other processes why this one fails, so that they need not wait for it."""
+    if count() > 1:
+        with contextlib.suppress(jax.errors.JaxRuntimeError):  # a second error, or no coordinator
+            _post(f"{_FAILED}/{number()}", _written(error))
+
+
+def failure() -> UserError | None:
+    """Returns the error with which the first other process has failed, None if none has."""
+    failed = {
+        int(key.rpartition("/")[2]): written
+        for key, written in distributed.global_state.client.key_value_dir_get(_FAILED)
+    }
+    failed.pop(number(), None)
+    return _read(json.loads(failed[min(failed)])) if failed else None
+
+
+def is_told_by_first(error: UserError) -> bool:
+    """Returns whether process 0 prints the same error, so that this one need not.
+
+    Args:
+      error: which is announced.
+    """
+    if count() == 1 or number() == 0:
+        return False
+    with contextlib.suppress(jax.errors.JaxRuntimeError):
+        return _await(f"{_FAILED}/0", PARTING) == _written(error)
+    return False
+
+
+def _written(error: UserError) -> list[str]:
+    return [type(error).__name__, error.where, error.what, error.remedy]
+
+
+def _read(written: Sequence[str]) -> UserError:
+    kind, *arguments = written
+    return getattr(errors, kind)(*arguments)
+
+
+_FAILED = "kdaug_jax/failed"
+# All processes come to the same points in the same order.
+_points = itertools.count()
+
+
+def _next_key() -> str:
+    return f"kdaug_jax/{next(_points)}"
+
+
+def _post(key: str, value: Any) -> None:
+    distributed.global_state.client.key_value_set(key, json.dumps(value))
+
+
+def _await(key: str, seconds: float = math.inf) -> Any:
+    """Returns the value of a key once it is there.
+
+    Raises:
+      UserError: another process has failed.
+      JaxRuntimeError: it is not there in time.
+    """
+    ends = time.monotonic() + seconds
+    while True:
+        try:
+            value = distributed.global_state.client.blocking_key_value_get(key, _GLANCE_MS)
+            return json.loads(value)
+        except jax.errors.JaxRuntimeError as error:
+            if "DEADLINE_EXCEEDED" not in str(error) or time.monotonic() > ends:
+                raise
+        if math.isinf(seconds) and (error := failure()):
+            raise error
 
 
 @functools.cache
@@ -131,9 +265,8 @@ def vote(number: int) -> jax.Array:
 def end(main: Callable[[], int]) -> NoReturn:
     """Runs a program and ends its process with the exit status that it returns.
 
-    If one of several processes fails, the others either fail in the same way, and all shut down
-    together, or they hang in a collective until this process is gone. That must not take the
-    minutes that JAX would wait for them.
+    If one of several processes fails, the others learn why where they wait for it next, or find
+    it gone within a collective; that must not take the minutes that JAX would wait for them.
 
     Args:
       main: the program.
@@ -141,16 +274,47 @@ def end(main: Callable[[], int]) -> NoReturn:
     try:
         status = main()
         streams.ignore_signals()
-    except BaseException:
+    except BaseException as error:
         if not jax.distributed.is_initialized():
             raise
-        traceback.print_exc()
-        status = 1
-    if status in SAVED or not jax.distributed.is_initialized():
+        status = _lost(error)
+    if status == 0 or not jax.distributed.is_initialized():
         sys.exit(status)
     parting = threading.Thread(target=jax.distributed.shutdown, daemon=True)
     parting.start()
-    parting.join(PARTING)
+    parting.join(SAVING if status in SAVED else PARTING)
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(status)
+
+
+# What JAX's collectives and its coordinator say when a peer has ended.
+_GONE = re.compile(
+    "Gloo|peer|heartbeat|coordination service|CoordinationService|Socket closed|UNAVAILABLE|"
+    "DEADLINE_EXCEEDED|[Bb]arrier"
+)
+
+
+def _lost(error: BaseException) -> int:
+    """Says how this process fails, and returns its exit status.
+
+    The process that fails first says why; the others end with its status.
+    """
+    if isinstance(error, jax.errors.JaxRuntimeError) and _GONE.search(str(error)):
+        user_error = _reason_of_peer()
+        print(f"error: {user_error}", file=sys.stderr)
+        return user_error.exit_code
+    traceback.print_exc()
+    announce(ConfigError(f"process {number()}", f"ended with {type(error).__name__}",
+                         "see its traceback"))
+    return 1
+
+
+def _reason_of_peer() -> UserError:
+    ends = time.monotonic() + PARTING
+    with contextlib.suppress(jax.errors.JaxRuntimeError):
+        while time.monotonic() < ends:
+            if error := failure():
+                return error
+            time.sleep(_GLANCE_MS / 1000)
+    return PeerGone("--distributed", "a peer is gone", "run the same command again to go on")
