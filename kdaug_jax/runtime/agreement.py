@@ -13,7 +13,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from kdaug_jax.errors import ConfigError
+from kdaug_jax.errors import Disagreement
 from kdaug_jax.runtime import processes, signals
 
 # Differences that are printed of one process.
@@ -29,7 +29,7 @@ def agree(facts: Mapping[str, Any] | None = None) -> None:
       facts: JSON values by name; process 0's are the reference.
 
     Raises:
-      ConfigError: a process has others; the same error in every process.
+      Disagreement: a process has others; the same error in every process.
       UserError: that with which another process has failed.
       Stop: one of them has received a signal.
     """
@@ -43,7 +43,7 @@ def agree(facts: Mapping[str, Any] | None = None) -> None:
         for number, theirs in enumerate(others, start=1) if theirs != first
     ]
     if differing:
-        raise ConfigError(
+        raise Disagreement(
             "--distributed", "the processes differ from process 0: " + "; ".join(differing),
             "start all of them with the same command, code, packages, files and data",
         )
@@ -95,7 +95,7 @@ def require_shared(directory: Path, seconds: float) -> None:
       seconds: how long to look.
 
     Raises:
-      ConfigError: a process does not see the file; the same error in every process.
+      Disagreement: a process does not see the file; the same error in every process.
     """
     if processes.count() == 1:
         return
@@ -108,7 +108,7 @@ def require_shared(directory: Path, seconds: float) -> None:
     blind = [number for number, sees in enumerate(processes.exchange(seen)) if not sees]
     processes.on_first(lambda: (directory / token).unlink(missing_ok=True))
     if blind:
-        raise ConfigError(
+        raise Disagreement(
             "--workdir", f"{directory} is not shared: what process 0 writes there, process "
             f"{', '.join(map(str, blind))} did not see within {seconds:g} s",
             "name a directory of a file system that all hosts mount, or --shared_seconds=N",

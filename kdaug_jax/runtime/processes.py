@@ -29,11 +29,14 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from kdaug_jax import errors
 from kdaug_jax.errors import ConfigError, PeerGone, UserError
 from kdaug_jax.runtime import rendezvous, sharding, streams
+from kdaug_jax.runtime.watch import Watch
 
 FORM = "--distributed=auto, or NUMBER/COUNT@HOST:PORT"
 # How long a process that fails waits for the others to fail too, in seconds.
 PARTING = 5.0
-# And one that has saved, for the others to be as far.
+# And for what another one has announced before it ended.
+MOMENT = 1.0
+# How long one that has saved waits for the others to be as far.
 SAVING = 60.0
 # Milliseconds after which a process that waits looks whether another one has failed.
 _GLANCE_MS = 500
@@ -108,7 +111,43 @@ def start(text: str, limits: Limits = DEFAULTS) -> int:
     except (ValueError, RuntimeError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise ConfigError("--distributed", f"'{text}' failed ({reason})", FORM) from None
+    if count() > 1:
+        _watch()
     return count()
+
+
+_watches: list[Watch] = []
+
+
+def _watch() -> None:
+    """Lets this process end soon after another one has ended."""
+    watch = Watch(number(), _end_after)
+    _watches.append(watch)
+    key = _next_key()
+    if number() == 0:
+        _post(key, watch.port)
+    else:
+        host = distributed.global_state.coordinator_address.rpartition(":")[0]
+        watch.connect(number(), host.removeprefix("[").removesuffix("]"), _await(key))
+
+
+def _end_after(other: int) -> None:
+    """Ends this process because another one has ended; runs in a thread."""
+    error = _reason_of_peer(other, MOMENT)
+    if not _ending.is_set():
+        _tell_end(error)
+
+
+def _tell_end(error: UserError) -> NoReturn:
+    """Prints why this process ends with others, and ends it."""
+    _ending.set()
+    print(f"error: {error}", file=sys.stderr, flush=True)
+    sys.stdout.flush()
+    os._exit(error.exit_code)
+
+
+# Whether this process knows why it ends.
+_ending = threading.Event()
 
 
 def number() -> int:
@@ -169,6 +208,7 @@ def exchange(value: Any) -> list[Any]:
 
 def announce(error: UserError) -> None:
     """Tells the other processes why this one fails, so that they need not wait for it."""
+    _ending.set()
     if count() > 1:
         with contextlib.suppress(jax.errors.JaxRuntimeError):  # a second error, or no coordinator
             _post(f"{_FAILED}/{number()}", _written(error))
@@ -181,7 +221,10 @@ def failure() -> UserError | None:
         for key, written in distributed.global_state.client.key_value_dir_get(_FAILED)
     }
     failed.pop(number(), None)
-    return _read(json.loads(failed[min(failed)])) if failed else None
+    if not failed:
+        return None
+    error = _read(json.loads(failed[min(failed)]))
+    return type(error)(error.where, f"{error.what} (in process {min(failed)})", error.remedy)
 
 
 def is_told_by_first(error: UserError) -> bool:
@@ -190,7 +233,7 @@ def is_told_by_first(error: UserError) -> bool:
     Args:
       error: which is announced.
     """
-    if count() == 1 or number() == 0:
+    if count() == 1 or number() == 0 or error.printed_by_all:
         return False
     with contextlib.suppress(jax.errors.JaxRuntimeError):
         return _await(f"{_FAILED}/0", PARTING) == _written(error)
@@ -265,8 +308,8 @@ def vote(number: int) -> jax.Array:
 def end(main: Callable[[], int]) -> NoReturn:
     """Runs a program and ends its process with the exit status that it returns.
 
-    If one of several processes fails, the others learn why where they wait for it next, or find
-    it gone within a collective; that must not take the minutes that JAX would wait for them.
+    If one of several processes fails, the others learn why where they wait for it, or that it is
+    gone, and end with its status; that must not take the minutes that JAX would wait for them.
 
     Args:
       main: the program.
@@ -277,7 +320,16 @@ def end(main: Callable[[], int]) -> NoReturn:
     except BaseException as error:
         if not jax.distributed.is_initialized():
             raise
-        status = _lost(error)
+        if isinstance(error, jax.errors.JaxRuntimeError) and _GONE.search(str(error)):
+            _tell_end(_reason_of_peer(None, PARTING))
+        traceback.print_exc()
+        announce(ConfigError(f"process {number()}", f"ended with {type(error).__name__}",
+                             "see its traceback"))
+        status = 1
+    _ending.set()
+    if status in (0, *SAVED):
+        for watch in _watches:
+            watch.leave()
     if status == 0 or not jax.distributed.is_initialized():
         sys.exit(status)
     parting = threading.Thread(target=jax.distributed.shutdown, daemon=True)
@@ -295,26 +347,20 @@ _GONE = re.compile(
 )
 
 
-def _lost(error: BaseException) -> int:
-    """Says how this process fails, and returns its exit status.
+def _reason_of_peer(other: int | None, seconds: float) -> UserError:
+    """Returns why other processes end: what one of them has announced, or that it is gone.
 
-    The process that fails first says why; the others end with its status.
+    Args:
+      other: the number of one that has ended, None if it is not known which.
+      seconds: how long to wait for an announcement.
     """
-    if isinstance(error, jax.errors.JaxRuntimeError) and _GONE.search(str(error)):
-        user_error = _reason_of_peer()
-        print(f"error: {user_error}", file=sys.stderr)
-        return user_error.exit_code
-    traceback.print_exc()
-    announce(ConfigError(f"process {number()}", f"ended with {type(error).__name__}",
-                         "see its traceback"))
-    return 1
-
-
-def _reason_of_peer() -> UserError:
-    ends = time.monotonic() + PARTING
-    with contextlib.suppress(jax.errors.JaxRuntimeError):
-        while time.monotonic() < ends:
+    ends = time.monotonic() + seconds
+    with contextlib.suppress(jax.errors.JaxRuntimeError):  # the coordinator is gone
+        while other != 0 and not _ending.is_set():
             if error := failure():
                 return error
-            time.sleep(_GLANCE_MS / 1000)
-    return PeerGone("--distributed", "a peer is gone", "run the same command again to go on")
+            if time.monotonic() > ends:
+                break
+            time.sleep(_GLANCE_MS / 5000)
+    who = "a peer" if other is None else f"process {other}"
+    return PeerGone("--distributed", f"{who} is gone", "run the same command again to go on")
