@@ -321,6 +321,7 @@ def end(main: Callable[[], int]) -> NoReturn:
         if not jax.distributed.is_initialized():
             raise
         if isinstance(error, jax.errors.JaxRuntimeError) and _GONE.search(str(error)):
+            traceback.print_exc()
             _tell_end(_reason_of_peer(None, PARTING))
         traceback.print_exc()
         announce(ConfigError(f"process {number()}", f"ended with {type(error).__name__}",
