@@ -5,20 +5,19 @@ if __name__ == "__main__":
 
     streams.prepare()
 
-import json
 import sys
 
 from absl import flags
 from ml_collections import config_flags
 
-from kdaug_jax import files, registry
+from kdaug_jax import files
 from kdaug_jax.compile.run import compile_with_flags
 from kdaug_jax.deploy import export
 from kdaug_jax.errors import UserError
 from kdaug_jax.evaluation.evaluate_run import as_recorded, evaluate_run
 from kdaug_jax.experiment import command_line
 from kdaug_jax.experiment import config as configs
-from kdaug_jax.runtime import compile_cache, processes, sharding, signals
+from kdaug_jax.runtime import agreement, compile_cache, processes, sharding, signals
 from kdaug_jax.search.run import run
 from kdaug_jax.training import preview
 
@@ -44,16 +43,17 @@ def parse() -> flags.FlagValues:
 def main() -> int:
     """Runs what the command line asks for and returns the exit status."""
     try:
-        beside = registry.importable(command_line.config_file(sys.argv))  # modules may be named
-        with files.refusals(), signals.handled("nothing was being trained"), beside:
+        joined = command_line.joined(sys.argv)
+        with files.refusals(), signals.handled("nothing was being trained"), joined:
             given = parse()
             directory, mode = given.workdir, {"mode": given.mode} if given.mode else {}
             full = configs.validate({**configs.plain(given.config), **mode})
             if given.print_config:
-                return print(json.dumps(full, indent=1)) or 0
+                return command_line.print_config(full)
             compile_cache.use()
             full = as_recorded(full, given.workdir) if full["mode"] == "evaluate" else full
-            batch = full["data"]["batch_size"] // processes.start(given.distributed)
+            agreement.agree()
+            batch = full["data"]["batch_size"] // processes.count()
             allow, train, group = given.allow_config_change, full["train"], full["mesh"]["model"]
             sharding.use_host_cores(batch, train["replica_batch_size"], train["accumulate"], group)
             checks = dict(allow_config_change=allow, verify_data=given.verify_data)
@@ -68,8 +68,7 @@ def main() -> int:
             else:
                 run(full, directory, **checks)
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
+        return command_line.end_with(error)
     except KeyboardInterrupt:
         print("interrupted: run again to resume from the last checkpoint", file=sys.stderr)
         return 130

@@ -23,6 +23,8 @@ class UserError(Exception):
     """
 
     exit_code = 2
+    # Of several processes that raise the same error the first one prints it, or all of them.
+    printed_by_all = False
 
     def __init__(self, where: str, what: str, remedy: str = ""):
         self.where, self.what, self.remedy = where, what, remedy
@@ -55,6 +57,12 @@ class ConfigError(UserError):
     """The config, a flag or a view expression is wrong."""
 
     exit_code = 2
+
+
+class Disagreement(ConfigError):
+    """The processes of a run do not know, or do not see, the same."""
+
+    printed_by_all = True
 
 
 class InUse(ConfigError):

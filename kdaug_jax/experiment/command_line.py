@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
 import runpy
+import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +31,6 @@ def define_flags(values: flags.FlagValues) -> None:
         "workdir": "Folder of this run's files.",
         "config_json": "Config as data, in place of --config: config.json of a run, or what "
         "--print_config printed. Nothing in it is run.",
-        "distributed": processes.FORM,
         "eval_data": "With --mode=evaluate: other data of the same classes, as SOURCE,SPLIT.",
         "checkpoint": "With --mode=evaluate: best, or a step; the last where it is left out.",
         "topology": "With --mode=compile: devices to compile for, such as v5e:16x16 or h200:8.",
@@ -38,6 +40,7 @@ def define_flags(values: flags.FlagValues) -> None:
     }
     for name, text in texts.items():
         flags.DEFINE_string(name, "", text, flag_values=values)
+    _define_limits(values)
     flags.DEFINE_enum("mode", None, MODES, "Overrides config.mode.", flag_values=values)
     flags.DEFINE_bool("print_config", False, "Print the config and stop.", flag_values=values)
     flags.DEFINE_bool("allow_config_change", False, "Resume with this config.", flag_values=values)
@@ -101,6 +104,56 @@ def _record(folder: str) -> Any:
         return folder and read_json(Path(folder).expanduser() / "config.json")
     except (OSError, ValueError, RuntimeError):
         return None  # whoever needs it says why
+
+
+def _define_limits(values: flags.FlagValues) -> None:
+    flags.DEFINE_string("distributed", "", processes.FORM, flag_values=values)
+    texts = {
+        "join": "How long the processes of a run wait for all to come.",
+        "heartbeat": "After how long a process that does not answer counts as gone.",
+        "shared": "How long a new file of the working directory may be invisible elsewhere.",
+    }
+    for name, seconds in processes.DEFAULTS._asdict().items():
+        flags.DEFINE_float(f"{name}_seconds", seconds, texts[name], flag_values=values)
+
+
+@contextlib.contextmanager
+def joined(argv: Sequence[str]) -> Iterator[None]:
+    """Connects the processes of a run, before anything else of the command line can be wrong.
+
+    Within the block modules beside the config file can be named.
+
+    Args:
+      argv: the words of the command line; all but a few flags are left to be read later.
+
+    Raises:
+      ConfigError: a flag is wrong, or the processes do not meet.
+    """
+    values = flags.FlagValues()
+    _define_limits(values)
+    try:
+        values(argv, known_only=True)
+    except flags.Error as error:
+        raise ConfigError("command line", " ".join(str(error).split()), REMEDY) from None
+    named = {name: values[f"{name}_seconds"].value for name in processes.Limits._fields}
+    if processes.start(values.distributed, processes.Limits(**named)) > 1:
+        signals.wait_for_peers()
+    with registry.importable(config_file(argv)):
+        yield
+
+
+def print_config(config: Mapping[str, Any]) -> int:
+    """Prints a complete config as JSON and returns the exit status of that."""
+    print(json.dumps(config, indent=1))
+    return 0
+
+
+def end_with(error: UserError) -> int:
+    """Prints an error in one line, once if all processes have it, and returns its exit status."""
+    processes.announce(error)
+    if not processes.is_told_by_first(error):
+        print(f"error: {error}", file=sys.stderr)
+    return error.exit_code
 
 
 def check_flags(values: flags.FlagValues, mode: str, rest: Sequence[str]) -> None:

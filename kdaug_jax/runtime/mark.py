@@ -19,7 +19,7 @@ import numpy as np
 
 from kdaug_jax.errors import CheckpointError, ConfigError
 from kdaug_jax.files import open_file, parse_json, refusals, unlike_file
-from kdaug_jax.runtime import records, workdir
+from kdaug_jax.runtime import agreement, processes, records, workdir
 from kdaug_jax.runtime.digest import sealed, sha256_file, unsealed
 from kdaug_jax.runtime.processes import on_first
 from kdaug_jax.runtime.workdir import CHOICE, MARK, OTHER, RESULTS, read_json, write_json
@@ -71,7 +71,9 @@ def made(directory: str | Path) -> Iterator[Path]:
       Its absolute path.
     """
     with workdir.unless_refused(workdir.place("--workdir", directory)):
-        yield make(directory)
+        path = make(directory)
+        agreement.require_shared(path, processes.limits().shared)
+        yield path
 
 
 @refusals()

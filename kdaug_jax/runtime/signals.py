@@ -13,7 +13,7 @@ import signal
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -70,12 +70,29 @@ def handled(what: str = "the command was stopped") -> Iterator[None]:
         except Stop:
             raise preempted(what, "run again") from None
         finally:
-            _process.requested = None  # the work is done
+            _process.requested, _process.deferred = None, False  # the work is done
 
 
 def check() -> None:
     """Raises Stop if a signal has come that nobody obeyed yet."""
     if _process.requested is not None:
+        raise Stop
+
+
+def wait_for_peers() -> None:
+    """Lets signals wait until all processes of the run learn of them, see `check_together`."""
+    _process.deferred = True
+
+
+def check_together(exchange: Callable[[int], Sequence[int]]) -> None:
+    """Raises Stop in every process if a signal has come to any of them.
+
+    Args:
+      exchange: gives the others a number and returns those of all processes.
+    """
+    requested = max(exchange(_process.requested or 0))
+    if requested:
+        _process.requested = requested
         raise Stop
 
 

@@ -26,11 +26,13 @@ from kdaug_jax.experiment import config as configs
 from kdaug_jax.experiment import views
 from kdaug_jax.experiment.frozen import compatibility
 from kdaug_jax.experiment.frozen.places import WORKDIR, located
+from kdaug_jax.experiment.imports import imported_code
 from kdaug_jax.experiment.members import ended, matched
 from kdaug_jax.experiment.named_files import named_files
 from kdaug_jax.experiment.phases import build_programs
 from kdaug_jax.experiment.program import Program
 from kdaug_jax.runtime import manifest, records, workdir
+from kdaug_jax.runtime.agreement import agree, software
 from kdaug_jax.training import population
 from kdaug_jax.types import Info
 
@@ -160,11 +162,20 @@ def plan_run(
             "contents": {**known, **contents}, "frozen": stored.get("frozen", {}),
             "changes": stored.get("changes", []),
         }
+    agree(_facts(written_record))
     for line in ended(programs, members):
         say(line)
     return RunPlan(
         full, dataset, programs, members, hparams, written_record, human, described, sets
     )
+
+
+def _facts(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns what all processes of a run have to know alike, by name."""
+    config = {f"config.{path}": value for path, value in configs.flatten(record["config"]).items()}
+    facts = {name: record[name] for name in ("networks", "members", "contents")}
+    return {**config, **facts, **configs.flatten({"data": record["data"]}), **software(),
+            **imported_code(record["config"])}
 
 
 def _compare(

@@ -32,6 +32,7 @@ from kdaug_jax.experiment.frozen.stored import table_of
 from kdaug_jax.experiment.network import Network
 from kdaug_jax.experiment.program import Program
 from kdaug_jax.runtime import records, sharding, weight_cuts
+from kdaug_jax.runtime.agreement import agree
 from kdaug_jax.training import hosting, population
 from kdaug_jax.training.intervals import Intervals, plan_intervals
 from kdaug_jax.training.plan import plan_run, teacher_label
@@ -174,6 +175,7 @@ def prepare(
             if recorded and recorded["digest"] != inputs[name]["digest"]:
                 say(f"config changed: networks.{name}: other weights (steps {recorded['steps']} -> "
                     f"{inputs[name]['steps']})")
+            agree({f"networks.{name}": inputs[name]["digest"]})
             frozen[name] = weight_cuts.put(mesh, network.shard, variables)
     feed = hosting.make_feed(
         programs, planned.hparams, split, sharding.local_rows(mesh, section["batch_size"]), platform

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from kdaug_jax.errors import ConfigError, PeerGone
+from kdaug_jax.errors import ConfigError
 from kdaug_jax.runtime import processes
 
 ROOT = Path(__file__).parents[2]
@@ -35,8 +35,8 @@ def test_who_waits_for_a_peer_that_is_killed_says_so_in_a_line(number):
         cwd=ROOT, capture_output=True, text=True, timeout=120,
     )
     assert done.returncode == 128 + 9
-    gone = PeerGone(f"process {1 - number}", "a peer is gone, run the same command again")
-    assert f"error: {gone}\n" in done.stderr and "Traceback" not in done.stderr
+    gone = rf"error: --distributed: (a peer|process {number}) is gone.*; run the same command again\n"
+    assert re.search(gone, done.stderr) and "Traceback" not in done.stderr
 
 
 def test_a_named_address_switches_the_detection_of_a_cluster_off(monkeypatch):
@@ -60,7 +60,7 @@ print(xla_bridge.CUDA_VISIBLE_DEVICES.value)
 def test_a_port_that_is_taken_is_refused_before_jax_binds_it():
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        text = f"--distributed: port {port} cannot be listened on (Address already in use); " \
-            "name another port to all processes"
+        text = f"--distributed: port {port} of this host is taken by another program; name " \
+            "another port to all processes"
         with pytest.raises(ConfigError, match=re.escape(text)):
             processes.start(f"0/2@127.0.0.1:{port}")

@@ -15,6 +15,7 @@ import jax
 import numpy as np
 
 from kdaug_jax.errors import UserError
+from kdaug_jax.experiment import command_line
 from kdaug_jax.runtime import compile_cache, processes, sharding
 from kdaug_jax.training import loop, setup
 from tests import tiny
@@ -59,8 +60,7 @@ def main():
                 _signal_at(step)
             loop.train(given["config"], given["workdir"])
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
+        return command_line.end_with(error)
     return 0
 
 
