@@ -22,10 +22,10 @@ from kdaug_jax.catalog.experiments import (
     find_rows,
     find_several,
     load_experiments,
-    same_run,
     unknown,
 )
 from kdaug_jax.catalog.jobs import Job
+from kdaug_jax.catalog.plans import plan_of
 from kdaug_jax.errors import ConfigError, UserError, suggest
 from kdaug_jax.experiment import command_line
 from kdaug_jax.runtime import commands, workdir
@@ -204,15 +204,26 @@ def run_command(options: argparse.Namespace, passed: Sequence[str]) -> int:
     """Runs what is not finished, records rows, and prints their table."""
     main_file, runs = _main_file(options), _jobs(options, passed)
 
-    def finished(job: Job) -> None:
-        if job.entry is None or options.smoke:
-            return
-        try:
-            for entry in same_run(job.entry):
+    def finished(job: Job) -> int:
+        wanted = {} if options.smoke else {entry.row.name: words for entry, words in job.wanted}
+        otherwise = any(word.startswith("--config.eval.") for word in passed)
+        for entry in () if options.smoke else job.rows:
+            if not otherwise and not records.is_measured(job.directory, entry):
+                if entry.row.name not in wanted:
+                    continue
+                write_lines(f"--- measuring {entry.address} in {job.directory}")
+                if status := running.run_words(wanted[entry.row.name], main_file):
+                    return status
+            try:
                 _record(job.directory, entry, options, variation=False)
-        except ConfigError as error:
-            write_lines(f"not recorded: {error}")
+            except ConfigError as error:
+                write_lines(f"not recorded: {error}")
+        return 0
 
+    if options.dry_run:
+        plan = plan_of(runs)
+        write_lines(f"--- {plan.trainings} networks are trained: {plan.runs} runs, and "
+                    f"{plan.teachers - plan.both} teachers that are no run of these")
     status = running.run_jobs(runs, main_file, write_lines, dry_run=options.dry_run,
                               finished=finished)
     if status == 0 and not options.dry_run:

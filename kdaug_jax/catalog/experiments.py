@@ -11,6 +11,8 @@ from typing import Any, NamedTuple
 from kdaug_jax import registry
 from kdaug_jax.errors import ConfigError, suggest
 from kdaug_jax.experiment import command_line
+from kdaug_jax.experiment import config as configs
+from kdaug_jax.experiment.effects import FREE, is_among
 from kdaug_jax.experiment.rows import Cell, Row
 
 # What the names of rows and cells may hold: they are names of directories.
@@ -160,18 +162,37 @@ def option_set(options: str) -> frozenset[str]:
     return frozenset(part.removesuffix("=True") for part in parts if part)
 
 
-def same_run(entry: Entry) -> list[Entry]:
-    """Returns the rows of a config file that one run makes, as tables that repeat each other have.
+def with_options(options: str, smoke: bool) -> str:
+    """Returns options of a config file with or without the smoke form."""
+    return ",".join(filter(None, (options, "smoke" if smoke else "")))
 
-    Args:
-      entry: a row; of those that are only quoted there is itself alone.
+
+def config_of(experiment: Experiment, options: str) -> dict[str, Any]:
+    """Returns the complete config of an experiment with options."""
+    return configs.validate(configs.plain(experiment.get_config(options)))
+
+
+def trainings(experiment: Experiment) -> dict[str, tuple[Entry, ...]]:
+    """Returns for the name of each row the rows that its training makes too, in their order.
+
+    These differ at most in what is measured, as tables that repeat each other do. Rows that are
+    only quoted have none.
     """
-    experiment, row = entry
-    if row.options is None:
-        return [entry]
-    wanted = option_set(row.options)
-    return [Entry(experiment, other) for other in experiment.rows
-            if other.options is not None and option_set(other.options) == wanted]
+    keys: dict[str, str] = {}
+    groups: dict[str, list[Entry]] = {}
+    for row in experiment.rows:
+        if row.options is None:
+            continue
+        if row.options not in keys:
+            flat = configs.flatten(configs.canonical(config_of(experiment, row.options)))
+            keys[row.options] = configs.fingerprint({
+                path: value for path, value in flat.items() if not is_among(path, (*FREE, "eval.*"))
+            })
+        groups.setdefault(keys[row.options], []).append(Entry(experiment, row))
+    return {
+        row.name: tuple(groups[keys[row.options]]) for row in experiment.rows
+        if row.options is not None
+    }
 
 
 def find_several(experiments: Sequence[Experiment], name: str) -> Several | None:

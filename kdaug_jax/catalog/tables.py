@@ -63,7 +63,8 @@ def row_lines(entry: Entry, records: Sequence[Mapping[str, Any]]) -> list[tuple[
     counted = [record for record in records if record["kind"] == ROW]
     teachers = sorted({teacher for record in counted for teacher in record["teachers"]})
     sizes = sorted({batch_norm(record) for record in counted})
-    notes = [row.note, *(f"teacher: {teacher}" for teacher in teachers), *sizes]
+    precisions = sorted({record.get("precision", "") for record in counted} - {"", "float32"})
+    notes = [row.note, *(f"teacher: {teacher}" for teacher in teachers), *sizes, *precisions]
     lines = []
     for measure in row.figures or {"accuracy": None}:
         name = entry.address if not lines else ""

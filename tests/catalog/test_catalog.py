@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from kdaug_jax.catalog import __main__ as catalog
-from kdaug_jax.catalog import experiments, jobs, records
+from kdaug_jax.catalog import experiments, jobs, measured, plans
 from kdaug_jax.experiment import config as configs
 from tests.catalog import made
 
@@ -69,7 +69,7 @@ METRICS = {
     ("ensemble/weight_0", {}, 0.3), ("cinic/accuracy", {}, 0.25), ("gpu_hours", {}, None),
 ])
 def test_measures_are_read_from_the_metrics_of_a_run(measure, more, value):
-    assert records.measured(METRICS | more, measure) == value
+    assert measured.measured(METRICS | more, measure) == value
 
 
 @pytest.mark.parametrize("name, rows", [
@@ -150,7 +150,7 @@ def test_a_printed_command_works_as_it_is_typed(folder, capsys):
     words = shlex.split(text)
     assert words[2:] == [
         "--config=configs/small_table.py:weight=1.0", "--workdir=runs/small_table/kd",
-        "--config.teachers=runs/small_table/teachers", "--config.seed=3",
+        "--config.teachers=runs/teachers", "--config.seed=3",
     ]
     subprocess.run(text, shell=True, check=True, cwd=folder)
     assert (folder / "runs" / "small_table" / "kd" / "results.json").exists()
@@ -425,6 +425,35 @@ def test_the_rows_of_the_config_files_can_be_listed(monkeypatch, capsys):
         assert entry in experiments.find_rows(known, entry.address)
         full_name = f"{entry.experiment.name}.{entry.row.name}"
         assert experiments.find_rows(known, full_name) == [entry]
+
+
+@pytest.mark.parametrize("name, rows, plan", [
+    # 5 teachers on CIFAR-10 and 3 on MNIST, all of them rows; 21 students.
+    ("004", 86, (29, 8, 8)), ("004.1", 20, (15, 5, 5)), ("004.9", 5, (5, 0, 0)),
+    # The teachers are the AA rows of wrn_28_10 on both sets, and of pyramidnet272 on CIFAR-100.
+    ("000.2", 44, (44, 3, 3)), ("000.1", 16, (16, 1, 0)),
+])
+def test_teachers_are_trained_once_and_are_rows_where_the_table_has_them(
+    monkeypatch, name, rows, plan
+):
+    monkeypatch.chdir(Path(__file__).parents[2])
+    entries = experiments.find_rows(experiments.load_experiments(Path("configs")), name)
+    runs = jobs.jobs_of_rows(entries, "")
+    assert len(entries) == rows and plans.plan_of(runs) == plan
+    assert {word for job in runs for word in job.words if "config.teachers" in word} == {
+        "--config.teachers=runs/teachers"
+    }
+
+
+def test_what_only_other_rows_measure_with_is_not_needed_to_train(monkeypatch, capsys):
+    monkeypatch.chdir(Path(__file__).parents[2])
+    status, text = called(capsys, "run", "004.2.table2-lenet-none", "--dry-run")
+    assert status == 0 and "2 networks are trained: 1 runs, and 1 teachers that are no run" in text
+    train, measure = [line for line in text.splitlines() if "main.py" in line]
+    assert "das2020_cifar10.py:student=lenet,teacher_aug=none --workdir" in train
+    assert "cinic=data/CINIC-10" in measure and measure.endswith("--mode=evaluate")
+    for line in (train, measure):
+        assert "--workdir=runs/das2020_cifar10/table1-lenet-none" in line
 
 
 @pytest.mark.slow
