@@ -16,7 +16,7 @@ from kdaug_jax.catalog import experiments, jobs, measured, plans
 from kdaug_jax.experiment import config as configs
 from tests.catalog import made
 
-ALL = ["plain", "kd", "advprop", "kd-again", "curve"]
+ALL = ["plain", "kd", "advprop", "kd-again", "kd-ece", "curve"]
 
 
 @pytest.fixture
@@ -256,6 +256,21 @@ def test_rows_of_equal_options_share_a_run(folder, capsys):
         ["900.4.kd-again", "accuracy", "80.1", "79.00 %", "-1.10"]
     ]
     assert len((folder / "calls").read_text().splitlines()) == 1
+
+
+def test_a_row_that_measures_more_is_evaluated_and_not_trained_again(folder, capsys):
+    assert called(capsys, "run", "900.1.kd")[0] == 0
+    status, text = called(capsys, "run", "900.5")
+    assert status == 0 and "--- 1/1 kd: finished" in text
+    assert "--- measuring 900.5.kd-ece in runs/small_table/kd" in text
+    calls = (folder / "calls").read_text().splitlines()
+    assert ["--mode=evaluate" in call for call in calls] == [False, True]
+    assert "small_table.py:weight=1.0,ece --workdir=runs/small_table/kd" in calls[1]
+    (line,) = [cells for cells in cells_of(text) if cells[0] == "900.5.kd-ece"]
+    assert line[:5] == ["900.5.kd-ece", "ece", "0.1", "0.2500", "+0.1500"]
+    status, text = called(capsys, "run", "900.5")
+    assert status == 0 and "measuring" not in text
+    assert len((folder / "calls").read_text().splitlines()) == 2
 
 
 def test_seeds_are_pooled_with_their_deviation(folder, capsys):
