@@ -19,6 +19,7 @@ from kdaug_jax.catalog.experiments import (
     Entry,
     Experiment,
     Several,
+    find_drawings,
     find_rows,
     find_several,
     load_experiments,
@@ -119,7 +120,9 @@ def _named(options: argparse.Namespace) -> tuple[list[Entry], Several | None]:
     experiments = _experiments(options)
     several = find_several(experiments, options.name) if options.name else None
     entries = find_rows(experiments, options.name)
-    if not entries and several is None:
+    if not entries and several is None and not (
+        options.what in ("list", "show") and find_drawings(experiments, options.name)
+    ):
         if not options.name:
             raise ConfigError("--configs", f"no file of {options.configs} has rows",
                               "name another folder")
@@ -159,13 +162,19 @@ def list_command(options: argparse.Namespace, passed: Sequence[str]) -> int:
         experiments.setdefault(several.experiment.name, several.experiment)
     for experiment in experiments.values():
         for name, cells in experiment.cells.items():
-            write_lines(f"{name}: an experiment of {len(cells)} runs, {experiment.file}")
+            figures = "".join(f", {figure} of paper {experiment.paper}" for figure, known
+                              in experiment.figures.items() if known == name)
+            write_lines(f"{name}: an experiment of {len(cells)} runs, {experiment.file}{figures}")
+    for address, command in find_drawings(_experiments(options), options.name).items():
+        write_lines(f"{address}: {command}")
     return 0
 
 
 def show_command(options: argparse.Namespace, passed: Sequence[str]) -> int:
     """Prints what rows or an experiment are."""
     entries, several = _named(options)
+    for address, command in find_drawings(_experiments(options), options.name).items():
+        write_lines(f"{address}: {command}")
     if several is not None:
         rows = [("cell", "options", "overrides")]
         rows += [(cell.name, cell.options or "(default)", " ".join(

@@ -30,6 +30,7 @@ class Experiment(NamedTuple):
       title: first line of the docstring.
       rows: of the printed tables.
       cells: the experiments of several runs, by name.
+      figures: names of such experiments, or commands, by figure of the paper.
       get_config: makes the config of some options.
     """
 
@@ -39,6 +40,7 @@ class Experiment(NamedTuple):
     title: str
     rows: tuple[Row, ...]
     cells: Mapping[str, tuple[Cell, ...]]
+    figures: Mapping[str, str]
     get_config: Callable[[str], Any]
 
 
@@ -101,7 +103,7 @@ def _load(file: Path) -> Experiment | None:
     title = (names.get("__doc__") or "").strip().partition("\n")[0]
     experiment = Experiment(
         file.stem, str(file), str(names["PAPER"]), title, names.get("ROWS", ()),
-        names.get("CELLS", {}), names.get("get_config"),
+        names.get("CELLS", {}), names.get("FIGURES", {}), names.get("get_config"),
     )
     _check(experiment)
     return experiment
@@ -118,6 +120,10 @@ def _check(experiment: Experiment) -> None:
         isinstance(cell, Cell) for listed in cells.values() for cell in listed
     ):
         refuse("has CELLS that are no Cell", "write CELLS = {name: (Cell(...), ...)}")
+    figures = experiment.figures
+    if not isinstance(figures, Mapping) or not all(isinstance(known, str) for known in
+                                                   figures.values()):
+        refuse("has FIGURES that are no texts", "write FIGURES = {'Figure 1': 'name in CELLS'}")
     for where, items in (("ROWS", rows), *((f"CELLS[{name!r}]", cells[name]) for name in cells)):
         names = [item.name for item in items]
         for name in names:
@@ -198,16 +204,43 @@ def trainings(experiment: Experiment) -> dict[str, tuple[Entry, ...]]:
 def find_several(experiments: Sequence[Experiment], name: str) -> Several | None:
     """Returns the experiment of several runs of a name, None if there is none."""
     for experiment in experiments:
+        figures = [known for key, known in _figures_of(experiment) if key == name.casefold()]
         for known, cells in experiment.cells.items():
-            if known.casefold() == name.casefold():
+            if known.casefold() == name.casefold() or known in figures:
                 return Several(experiment, known, tuple(cells))
     return None
+
+
+def find_drawings(experiments: Sequence[Experiment], name: str) -> dict[str, str]:
+    """Returns the commands that draw figures, by their short names, `{}` if there are none.
+
+    Args:
+      experiments: of `load_experiments`.
+      name: see `find_rows`.
+    """
+    drawings = {}
+    for experiment in experiments:
+        for figure, command in experiment.figures.items():
+            names = {key for key, known in _figures_of(experiment) if known == command}
+            names |= {experiment.paper, experiment.name}
+            if command not in experiment.cells and (not name or name.casefold() in names):
+                drawings[f"{experiment.paper}.{table_keys(figure)[0]}"] = command
+    return drawings
+
+
+def _figures_of(experiment: Experiment) -> list[tuple[str, str]]:
+    """Returns names of figures, and the experiment or command of each."""
+    return [
+        (f"{front}.{key}".casefold(), known) for figure, known in experiment.figures.items()
+        for front in (experiment.paper, experiment.name) for key in table_keys(figure)
+    ]
 
 
 def unknown(experiments: Sequence[Experiment], name: str) -> ConfigError:
     """Returns the error of a name that stands for nothing, with the nearest names."""
     known = {known for entry in entries_of(experiments) for known in _names(entry)}
     known |= {several for experiment in experiments for several in experiment.cells}
+    known |= {name for experiment in experiments for name, _ in _figures_of(experiment)}
     if not known:
         return ConfigError(name, "there is no such row: no config file has any",
                            "name another folder by --configs")

@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 
 from kdaug_jax.catalog import __main__ as catalog
-from kdaug_jax.catalog import experiments, jobs, measured, plans
+from kdaug_jax.catalog import experiments, jobs, measured, plans, tables
 from kdaug_jax.experiment import config as configs
+from kdaug_jax.runtime import console
 from tests.catalog import made
 
 ALL = ["plain", "kd", "advprop", "kd-again", "kd-ece", "curve"]
@@ -89,7 +90,8 @@ def test_rows_are_listed_by_paper_table_figure_and_name(folder, capsys, name, ro
 
 def test_a_row_that_is_only_quoted_says_so(folder, capsys):
     _, text = called(capsys, "list", "900.3")
-    assert "quoted, not runnable: AdvProp is not here" in text
+    assert [cells[1:] for cells in cells_of(text)[:1]] == [["accuracy 85.2, top5...", "quoted, "
+                                                            "not runnable"]]
     _, text = called(capsys, "show", "900.3")
     assert "900.3.advprop: paper 900, Table 3" in text and "quoted, not runnable" in text
     status, text = called(capsys, "run", "900.3")
@@ -440,6 +442,19 @@ def test_the_rows_of_the_config_files_can_be_listed(monkeypatch, capsys):
         assert entry in experiments.find_rows(known, entry.address)
         full_name = f"{entry.experiment.name}.{entry.row.name}"
         assert experiments.find_rows(known, full_name) == [entry]
+
+
+def test_figures_are_found_by_their_numbers(monkeypatch, capsys):
+    monkeypatch.chdir(Path(__file__).parents[2])
+    known = experiments.load_experiments(Path("configs"))
+    assert experiments.find_several(known, "001.fig3").name == "figures-1-3"
+    assert experiments.find_several(known, "002.Figure4").name == "figure-4"
+    status, text = called(capsys, "list", "000.fig1")
+    assert status == 0 and text == (
+        "000.fig1: python -m kdaug_jax.analysis.gallery figure1.png --figure=1\n"
+    )
+    lines = tables.list_table(experiments.entries_of(known), Path("results"))
+    assert max(map(len, console.table(lines).split("\n"))) <= 100
 
 
 @pytest.mark.parametrize("name, rows, plan", [
