@@ -15,6 +15,7 @@ from absl import flags
 
 from kdaug_jax.catalog import jobs as job_lists
 from kdaug_jax.catalog import records, running, tables
+from kdaug_jax.catalog.counting import count_of
 from kdaug_jax.catalog.experiments import (
     Entry,
     Experiment,
@@ -26,7 +27,6 @@ from kdaug_jax.catalog.experiments import (
     unknown,
 )
 from kdaug_jax.catalog.jobs import Job
-from kdaug_jax.catalog.plans import plan_of
 from kdaug_jax.errors import ConfigError, UserError, suggest
 from kdaug_jax.experiment import command_line
 from kdaug_jax.runtime import commands, workdir
@@ -230,7 +230,7 @@ def run_command(options: argparse.Namespace, passed: Sequence[str]) -> int:
         return 0
 
     if options.dry_run:
-        plan = plan_of(runs)
+        plan = count_of(runs)
         write_lines(f"--- {plan.trainings} networks are trained: {plan.runs} runs, and "
                     f"{plan.teachers - plan.both} teachers that are no run of these")
     status = running.run_jobs(runs, main_file, write_lines, dry_run=options.dry_run,

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from kdaug_jax.catalog import __main__ as catalog
-from kdaug_jax.catalog import experiments, jobs, measured, plans, tables
+from kdaug_jax.catalog import counting, experiments, jobs, measured, tables
 from kdaug_jax.experiment import config as configs
 from kdaug_jax.runtime import console
 from tests.catalog import made
@@ -469,7 +469,7 @@ def test_teachers_are_trained_once_and_are_rows_where_the_table_has_them(
     monkeypatch.chdir(Path(__file__).parents[2])
     entries = experiments.find_rows(experiments.load_experiments(Path("configs")), name)
     runs = jobs.jobs_of_rows(entries, "")
-    assert len(entries) == rows and plans.plan_of(runs) == plan
+    assert len(entries) == rows and counting.count_of(runs) == plan
     assert {word for job in runs for word in job.words if "config.teachers" in word} == {
         "--config.teachers=runs/teachers"
     }

@@ -13,7 +13,7 @@ from kdaug_jax.training import shared_teachers
 from kdaug_jax.training.plan import teacher_config
 
 
-class Plan(NamedTuple):
+class TrainingCount(NamedTuple):
     """Trainings of some runs.
 
     Attributes:
@@ -32,7 +32,7 @@ class Plan(NamedTuple):
         return self.runs + self.teachers - self.both
 
 
-def plan_of(jobs: Sequence[Job]) -> Plan:
+def count_of(jobs: Sequence[Job]) -> TrainingCount:
     """Returns how many networks runs train that share their teachers; nothing is read or trained.
 
     Args:
@@ -46,7 +46,7 @@ def plan_of(jobs: Sequence[Job]) -> Plan:
         alone = shared_teachers.is_teacher(full)
         runs.add(_key(shared_teachers.shared_form(full)) if alone else str(job.directory))
         teachers |= set(_teachers(full))
-    return Plan(len(runs), len(teachers), len(runs & teachers))
+    return TrainingCount(len(runs), len(teachers), len(runs & teachers))
 
 
 def _teachers(full: Mapping[str, Any]) -> Iterator[str]:
