@@ -17,9 +17,11 @@ deviation of 3 runs.
     python main.py --config=configs/a2aug_cifar.py --workdir=runs/a2aug \
       --config.data.source=cifar100:/data
 
-A2-Aug is the default, with 4 views; `only=baseline` (crop and flip) and `only=cutout` are the first
-two columns; the others are quoted in the paper, see wei2020_table2.py for AA, FAA, PBA and RA. DADA
-is not here. Two of Table 2's cells are also in Table 1, whose third is ImageNet's:
+A2-Aug is the default, with 4 views; `only=baseline` (crop and flip), `cutout`, `aa`, `pba`, `faa`
+and `ra` are the other columns, which the paper quotes: one view each, AutoAugment's published
+policies, the files FAA_FILE and PBA_FILE of wei2020_table2.py, which are not part of this
+repository, and RandAugment's published N and M. DADA is not here. Two of Table 2's cells are also
+in Table 1, whose third is ImageNet's:
 
 | Table 1 | options | Baseline | AA | Fast AA | PBA | RA | A2-Aug |
 |---|---|---|---|---|---|---|---|
@@ -67,6 +69,7 @@ from configs.common import (
     refuse_idle,
     repeat,
 )
+from configs.wei2020_table2 import FAA_FILE, FAA_TABLE, PBA_FILE, RANDAUGMENT
 from kdaug_jax.augment.policies import randaugment_candidates
 from kdaug_jax.experiment.rows import Cell, Row
 from kdaug_jax.experiment.sections import ConfigDict, default, network, term
@@ -88,6 +91,8 @@ SMALL = {
     "shake26_2x96d": "shake26_2x4d",
     "pyramidnet272_a200_shakedrop": "pyramidnet11_a6_shakedrop",
 }
+# Of the columns with one published policy; files that users have to bring.
+POLICIES, FILES = ("aa", "pba", "faa", "ra"), {"pba": PBA_FILE, "faa": FAA_FILE}
 COLUMNS = ("baseline", "cutout", "aa", "pba", "faa", "ra", "dada", "a2aug")
 TABLE_2 = {
     ("cifar10", "wrn_40_2"): (94.4, 95.9, 96.3, None, 96.4, None, 96.4, (96.7, 0.2)),
@@ -108,16 +113,13 @@ TABLE_1 = {
 def _row(table: str, dataset: str, name: str, column: str, figure: Any) -> Row:
     mean, deviation = figure if isinstance(figure, tuple) else (figure, None)
     runs = f"dataset={dataset},network={name}"
-    note = f"quoted; wei2020_table2.py:{runs},kd=False is AA, with policy=... the others"
+    note = f"quoted by the paper; it needs {FILES[column]}" if column in FILES else (
+        "quoted by the paper" if column in POLICIES else "")
     return Row(
         table, f"{table.lower().replace(' ', '')}-{dataset}-{name}-{column}",
-        {"baseline": f"{runs},only=baseline", "cutout": f"{runs},only=cutout", "a2aug": runs}.get(
-            column
-        ),
+        {"a2aug": runs, "dada": None}.get(column, f"{runs},only={column}"),
         {"accuracy": mean}, {} if deviation is None else {"accuracy": deviation},
-        {"baseline": "", "cutout": "", "a2aug": "3 runs", "dada": "quoted; DADA is not here"}.get(
-            column, note
-        ),
+        {"a2aug": "3 runs", "dada": "quoted; DADA is not here"}.get(column, note),
     )
 
 
@@ -135,6 +137,7 @@ CELLS = {
         for count in COUNTS for seed in SEEDS
     ),
 }
+FIGURES = {"Figure 4": "figure-4"}
 
 
 class _Computed(NamedTuple):
@@ -151,8 +154,8 @@ def get_config(arg: str = "") -> ConfigDict:
         n_views=one_of(4, 1, 2, 3, 5, 6), form=one_of("kl_norm", *FORMS),
         logit_scale="sqrt_classes", ensemble=one_of("adaptive", "average"),
         bn=one_of("split", "shared"),
-        networks=one_of("joint", "independent"), only=one_of("a2aug", "baseline", "cutout"),
-        draw="seed", runs=1,
+        networks=one_of("joint", "independent"),
+        only=one_of("a2aug", "baseline", "cutout", *POLICIES), draw="seed", runs=1,
     )
     _check(options)
     side = 16 if options.smoke else 32
@@ -171,13 +174,29 @@ def get_config(arg: str = "") -> ConfigDict:
 
 def _put_views(config: ConfigDict, options: ConfigDict, side: int) -> None:
     if options.only != "a2aug":
-        config.views.a0 = autoaugment_view("", side, 16 if options.only == "cutout" else 0)
+        cutout = 0 if options.only == "baseline" else 16
+        config.views.a0 = autoaugment_view(_published(options), side, cutout)
         return
     for number in range(options.n_views):
         config.views[f"a{number}"] = dict(
             ops=drawn(config, options.draw, number, lambda text: autoaugment_view(text, side)),
             branch=branch_of(number, options),
         )
+
+
+def _published(options: ConfigDict) -> str:
+    """Returns the stage of a column of one policy, "" where it has none."""
+    if options.only == "ra":
+        known = RANDAUGMENT.get((options.dataset, options.network))
+        check(known is not None, f"RandAugment's N and M for {options.network} on "
+              f"{options.dataset} are not published", "drop only=ra")
+        return f"randaugment({known[0]}, {known[1]})"
+    levels = ', levels="released_scaled"' if options.smoke else ""
+    return {
+        "aa": 'autoaugment("cifar10")',
+        "faa": f'autoaugment("{FAA_FILE}", table="{FAA_TABLE}")',
+        "pba": f'schedule("{PBA_FILE}"{levels})',
+    }.get(options.only, "")
 
 
 def branch_of(number: int, options: ConfigDict) -> int:

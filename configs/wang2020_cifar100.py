@@ -293,6 +293,7 @@ CELLS = {
         *(cell for pair in THREE for da in ("standard", "none") for cell in _panel(pair, da)),
     ),
 }
+FIGURES = {"Figure 1": "figures-1-3", "Figure 3": "figures-1-3"}
 
 
 def get_config(arg: str = "") -> ConfigDict:

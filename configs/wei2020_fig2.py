@@ -37,6 +37,11 @@ ROWS = tuple(
     for m in MAGNITUDES
 )
 CELLS = {"figure-2": tuple(Cell(f"m{m}", f"magnitude={m}") for m in MAGNITUDES)}
+# Of Figure 2 the images; its curves are the rows.
+FIGURES = {
+    f"Figure {number}": f"python -m kdaug_jax.analysis.gallery figure{number}.png --figure={number}"
+    for number in (1, 2, 3)
+}
 
 
 def get_config(arg: str = "") -> ConfigDict:

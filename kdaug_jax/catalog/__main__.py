@@ -15,14 +15,15 @@ from absl import flags
 
 from kdaug_jax.catalog import jobs as job_lists
 from kdaug_jax.catalog import records, running, tables
+from kdaug_jax.catalog.counting import count_of
 from kdaug_jax.catalog.experiments import (
     Entry,
     Experiment,
     Several,
+    find_drawings,
     find_rows,
     find_several,
     load_experiments,
-    same_run,
     unknown,
 )
 from kdaug_jax.catalog.jobs import Job
@@ -119,7 +120,9 @@ def _named(options: argparse.Namespace) -> tuple[list[Entry], Several | None]:
     experiments = _experiments(options)
     several = find_several(experiments, options.name) if options.name else None
     entries = find_rows(experiments, options.name)
-    if not entries and several is None:
+    if not entries and several is None and not (
+        options.what in ("list", "show") and find_drawings(experiments, options.name)
+    ):
         if not options.name:
             raise ConfigError("--configs", f"no file of {options.configs} has rows",
                               "name another folder")
@@ -159,13 +162,19 @@ def list_command(options: argparse.Namespace, passed: Sequence[str]) -> int:
         experiments.setdefault(several.experiment.name, several.experiment)
     for experiment in experiments.values():
         for name, cells in experiment.cells.items():
-            write_lines(f"{name}: an experiment of {len(cells)} runs, {experiment.file}")
+            figures = "".join(f", {figure} of paper {experiment.paper}" for figure, known
+                              in experiment.figures.items() if known == name)
+            write_lines(f"{name}: an experiment of {len(cells)} runs, {experiment.file}{figures}")
+    for address, command in find_drawings(_experiments(options), options.name).items():
+        write_lines(f"{address}: {command}")
     return 0
 
 
 def show_command(options: argparse.Namespace, passed: Sequence[str]) -> int:
     """Prints what rows or an experiment are."""
     entries, several = _named(options)
+    for address, command in find_drawings(_experiments(options), options.name).items():
+        write_lines(f"{address}: {command}")
     if several is not None:
         rows = [("cell", "options", "overrides")]
         rows += [(cell.name, cell.options or "(default)", " ".join(
@@ -204,15 +213,26 @@ def run_command(options: argparse.Namespace, passed: Sequence[str]) -> int:
     """Runs what is not finished, records rows, and prints their table."""
     main_file, runs = _main_file(options), _jobs(options, passed)
 
-    def finished(job: Job) -> None:
-        if job.entry is None or options.smoke:
-            return
-        try:
-            for entry in same_run(job.entry):
+    def finished(job: Job) -> int:
+        wanted = {} if options.smoke else {entry.row.name: words for entry, words in job.wanted}
+        otherwise = any(word.startswith("--config.eval.") for word in passed)
+        for entry in () if options.smoke else job.rows:
+            if not otherwise and not records.is_measured(job.directory, entry):
+                if entry.row.name not in wanted:
+                    continue
+                write_lines(f"--- measuring {entry.address} in {job.directory}")
+                if status := running.run_words(wanted[entry.row.name], main_file):
+                    return status
+            try:
                 _record(job.directory, entry, options, variation=False)
-        except ConfigError as error:
-            write_lines(f"not recorded: {error}")
+            except ConfigError as error:
+                write_lines(f"not recorded: {error}")
+        return 0
 
+    if options.dry_run:
+        plan = count_of(runs)
+        write_lines(f"--- {plan.trainings} networks are trained: {plan.runs} runs, and "
+                    f"{plan.teachers - plan.both} teachers that are no run of these")
     status = running.run_jobs(runs, main_file, write_lines, dry_run=options.dry_run,
                               finished=finished)
     if status == 0 and not options.dry_run:

@@ -11,6 +11,8 @@ from typing import Any, NamedTuple
 from kdaug_jax import registry
 from kdaug_jax.errors import ConfigError, suggest
 from kdaug_jax.experiment import command_line
+from kdaug_jax.experiment import config as configs
+from kdaug_jax.experiment.effects import FREE, is_among
 from kdaug_jax.experiment.rows import Cell, Row
 
 # What the names of rows and cells may hold: they are names of directories.
@@ -28,6 +30,7 @@ class Experiment(NamedTuple):
       title: first line of the docstring.
       rows: of the printed tables.
       cells: the experiments of several runs, by name.
+      figures: names of such experiments, or commands, by figure of the paper.
       get_config: makes the config of some options.
     """
 
@@ -37,6 +40,7 @@ class Experiment(NamedTuple):
     title: str
     rows: tuple[Row, ...]
     cells: Mapping[str, tuple[Cell, ...]]
+    figures: Mapping[str, str]
     get_config: Callable[[str], Any]
 
 
@@ -99,7 +103,7 @@ def _load(file: Path) -> Experiment | None:
     title = (names.get("__doc__") or "").strip().partition("\n")[0]
     experiment = Experiment(
         file.stem, str(file), str(names["PAPER"]), title, names.get("ROWS", ()),
-        names.get("CELLS", {}), names.get("get_config"),
+        names.get("CELLS", {}), names.get("FIGURES", {}), names.get("get_config"),
     )
     _check(experiment)
     return experiment
@@ -116,6 +120,10 @@ def _check(experiment: Experiment) -> None:
         isinstance(cell, Cell) for listed in cells.values() for cell in listed
     ):
         refuse("has CELLS that are no Cell", "write CELLS = {name: (Cell(...), ...)}")
+    figures = experiment.figures
+    if not isinstance(figures, Mapping) or not all(isinstance(known, str) for known in
+                                                   figures.values()):
+        refuse("has FIGURES that are no texts", "write FIGURES = {'Figure 1': 'name in CELLS'}")
     for where, items in (("ROWS", rows), *((f"CELLS[{name!r}]", cells[name]) for name in cells)):
         names = [item.name for item in items]
         for name in names:
@@ -160,33 +168,79 @@ def option_set(options: str) -> frozenset[str]:
     return frozenset(part.removesuffix("=True") for part in parts if part)
 
 
-def same_run(entry: Entry) -> list[Entry]:
-    """Returns the rows of a config file that one run makes, as tables that repeat each other have.
+def with_options(options: str, smoke: bool) -> str:
+    """Returns options of a config file with or without the smoke form."""
+    return ",".join(filter(None, (options, "smoke" if smoke else "")))
 
-    Args:
-      entry: a row; of those that are only quoted there is itself alone.
+
+def config_of(experiment: Experiment, options: str) -> dict[str, Any]:
+    """Returns the complete config of an experiment with options."""
+    return configs.validate(configs.plain(experiment.get_config(options)))
+
+
+def trainings(experiment: Experiment) -> dict[str, tuple[Entry, ...]]:
+    """Returns for the name of each row the rows that its training makes too, in their order.
+
+    These differ at most in what is measured, as tables that repeat each other do. Rows that are
+    only quoted have none.
     """
-    experiment, row = entry
-    if row.options is None:
-        return [entry]
-    wanted = option_set(row.options)
-    return [Entry(experiment, other) for other in experiment.rows
-            if other.options is not None and option_set(other.options) == wanted]
+    keys: dict[str, str] = {}
+    groups: dict[str, list[Entry]] = {}
+    for row in experiment.rows:
+        if row.options is None:
+            continue
+        if row.options not in keys:
+            flat = configs.flatten(configs.canonical(config_of(experiment, row.options)))
+            keys[row.options] = configs.fingerprint({
+                path: value for path, value in flat.items() if not is_among(path, (*FREE, "eval.*"))
+            })
+        groups.setdefault(keys[row.options], []).append(Entry(experiment, row))
+    return {
+        row.name: tuple(groups[keys[row.options]]) for row in experiment.rows
+        if row.options is not None
+    }
 
 
 def find_several(experiments: Sequence[Experiment], name: str) -> Several | None:
     """Returns the experiment of several runs of a name, None if there is none."""
     for experiment in experiments:
+        figures = [known for key, known in _figures_of(experiment) if key == name.casefold()]
         for known, cells in experiment.cells.items():
-            if known.casefold() == name.casefold():
+            if known.casefold() == name.casefold() or known in figures:
                 return Several(experiment, known, tuple(cells))
     return None
+
+
+def find_drawings(experiments: Sequence[Experiment], name: str) -> dict[str, str]:
+    """Returns the commands that draw figures, by their short names, `{}` if there are none.
+
+    Args:
+      experiments: of `load_experiments`.
+      name: see `find_rows`.
+    """
+    drawings = {}
+    for experiment in experiments:
+        for figure, command in experiment.figures.items():
+            names = {key for key, known in _figures_of(experiment) if known == command}
+            names |= {experiment.paper, experiment.name}
+            if command not in experiment.cells and (not name or name.casefold() in names):
+                drawings[f"{experiment.paper}.{table_keys(figure)[0]}"] = command
+    return drawings
+
+
+def _figures_of(experiment: Experiment) -> list[tuple[str, str]]:
+    """Returns names of figures, and the experiment or command of each."""
+    return [
+        (f"{front}.{key}".casefold(), known) for figure, known in experiment.figures.items()
+        for front in (experiment.paper, experiment.name) for key in table_keys(figure)
+    ]
 
 
 def unknown(experiments: Sequence[Experiment], name: str) -> ConfigError:
     """Returns the error of a name that stands for nothing, with the nearest names."""
     known = {known for entry in entries_of(experiments) for known in _names(entry)}
     known |= {several for experiment in experiments for several in experiment.cells}
+    known |= {name for experiment in experiments for name, _ in _figures_of(experiment)}
     if not known:
         return ConfigError(name, "there is no such row: no config file has any",
                            "name another folder by --configs")

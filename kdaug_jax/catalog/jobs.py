@@ -10,12 +10,19 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from kdaug_jax.catalog.experiments import Entry, Several, same_run
+from kdaug_jax.catalog.experiments import (
+    Entry,
+    Experiment,
+    Several,
+    option_set,
+    trainings,
+    with_options,
+)
 from kdaug_jax.errors import ConfigError
 from kdaug_jax.experiment.rows import CELL
 
 _CELL = re.compile(rf"{CELL}([^@]+)(@.*)?")
-TEACHERS = "teachers"
+TEACHERS, RUNS = "teachers", "runs"
 
 
 class Job(NamedTuple):
@@ -25,17 +32,24 @@ class Job(NamedTuple):
       name: of the row or cell.
       words: of the command line, after `main.py`.
       directory: the working directory.
-      entry: the row, None for a cell.
+      experiment: of the config file.
       options: of the config file.
+      seed: None for the config's.
       overrides: of a cell, with directories in place of "cell:NAME".
+      rows: that the run makes, empty for a cell.
+      wanted: those of `rows` that were asked for, with the command line that measures what the
+        run itself may not.
     """
 
     name: str
     words: tuple[str, ...]
     directory: Path
-    entry: Entry | None
+    experiment: Experiment
     options: str
+    seed: int | None = None
     overrides: Mapping[str, Any] = {}
+    rows: tuple[Entry, ...] = ()
+    wanted: tuple[tuple[Entry, tuple[str, ...]], ...] = ()
 
 
 def jobs_of_rows(
@@ -44,29 +58,44 @@ def jobs_of_rows(
 ) -> list[Job]:
     """Returns the runs of rows; those that are only quoted are left out.
 
-    Rows of equal options have one run, whose directory has the name of the first of them.
+    Rows that differ at most in what is measured have one run, whose directory has the name of the
+    first of them. It is trained with the fewest of their options: files that only other rows
+    measure with are not needed.
 
     Args:
       entries: rows.
-      directory: in which each row gets a directory; "" for `runs/<experiment>`.
+      directory: in which each row gets a directory; "" for `runs/<experiment>`. The teachers of all
+        rows lie in `teachers` there, or in `runs/teachers`.
       smoke: whether the smoke form is run.
       seeds: a run for each; empty for the config's.
       passed: further words for main.py.
     """
     several = len({entry.experiment.name for entry in entries}) > 1
+    groups: dict[str, dict[str, tuple[Entry, ...]]] = {}
     jobs: dict[Path, Job] = {}
     for seed in seeds or (None,):
         for entry in entries:
-            if entry.row.options is None:
+            experiment, row = entry
+            if row.options is None:
                 continue
-            first = same_run(entry)[0]
-            experiment, row = first
-            root = Path(directory or f"runs/{experiment.name}")
+            if experiment.file not in groups:
+                groups[experiment.file] = trainings(experiment)
+            rows = groups[experiment.file][row.name]
+            root = Path(directory or f"{RUNS}/{experiment.name}")
             place = _seeded(root / experiment.name if several and directory else root, seed)
-            place /= row.name
-            options = with_options(row.options, smoke)
-            words = _words(experiment.file, options, place, root, {}, seed, passed)
-            jobs.setdefault(place, Job(row.name, words, place, first, options))
+            place /= rows[0].row.name
+
+            fewest = min(rows, key=lambda other: len(option_set(other.row.options))).row.options
+            training, measuring = (
+                _words(experiment.file, with_options(options, smoke), place, directory, {}, seed,
+                       (*more, *passed))
+                for options, more in ((fewest, ()), (row.options, ("--mode=evaluate",)))
+            )
+            job = jobs.get(place) or Job(
+                rows[0].row.name, training, place, experiment, with_options(fewest, smoke), seed,
+                rows=rows,
+            )
+            jobs[place] = job._replace(wanted=(*job.wanted, (entry, measuring)))
     return list(jobs.values())
 
 
@@ -79,7 +108,7 @@ def jobs_of_cells(
     Raises:
       ConfigError: a cell names another one that does not come before it.
     """
-    root = Path(directory or f"runs/{several.name}")
+    root = Path(directory or f"{RUNS}/{several.name}")
     jobs = []
     for seed in seeds or (None,):
         places: dict[str, Path] = {}
@@ -90,8 +119,10 @@ def jobs_of_cells(
             }
             place = places[cell.name] = _seeded(root, seed) / cell.name
             options = with_options(cell.options, smoke)
-            words = _words(several.experiment.file, options, place, root, overrides, seed, passed)
-            jobs.append(Job(cell.name, words, place, None, options, overrides))
+            words = _words(
+                several.experiment.file, options, place, directory, overrides, seed, passed
+            )
+            jobs.append(Job(cell.name, words, place, several.experiment, options, seed, overrides))
     return jobs
 
 
@@ -115,7 +146,7 @@ def _located(several: Several, name: str, value: Any, places: Mapping[str, Path]
 
 
 def _words(
-    file: str, options: str, place: Path, root: Path, overrides: Mapping[str, Any],
+    file: str, options: str, place: Path, directory: str, overrides: Mapping[str, Any],
     seed: int | None, passed: Sequence[str],
 ) -> tuple[str, ...]:
     words = [f"--config={file}:{options}" if options else f"--config={file}", f"--workdir={place}"]
@@ -123,7 +154,7 @@ def _words(
     if seed is not None:
         words.append(f"--config.seed={seed}")
     if not any(word.startswith("--config.teachers") for word in passed):
-        words.append(f"--config.teachers={root / TEACHERS}")
+        words.append(f"--config.teachers={Path(directory or RUNS) / TEACHERS}")
     return (*words, *passed)
 
 
@@ -146,8 +177,3 @@ def shell_line(job: Job, main: Path) -> str:
     on_path = shutil.which("python")
     same = on_path and Path(on_path).absolute() == Path(sys.executable).absolute()
     return shlex.join(["python" if same else sys.executable, str(main), *job.words])
-
-
-def with_options(options: str, smoke: bool) -> str:
-    """Returns options of a config file with or without the smoke form."""
-    return ",".join(filter(None, (options, "smoke" if smoke else "")))

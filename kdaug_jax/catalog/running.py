@@ -22,7 +22,7 @@ from kdaug_jax.runtime.signals import ENDING
 
 def run_jobs(
     jobs: Sequence[Job], main: Path, say: Callable[[str], None], *, dry_run: bool = False,
-    finished: Callable[[Job], None] = lambda job: None,
+    finished: Callable[[Job], int] = lambda job: 0,
 ) -> int:
     """Runs what is not finished yet.
 
@@ -31,7 +31,8 @@ def run_jobs(
       main: path of main.py.
       say: prints a line.
       dry_run: whether only the commands are printed.
-      finished: called with each job that has come to its end, now or before.
+      finished: called with each job that has come to its end, now or before; returns an exit
+        status.
 
     Returns:
       0, or the exit status of the first job that did not come to its end; those after it are not
@@ -44,18 +45,21 @@ def run_jobs(
         state = state_of(job.directory)
         say(f"--- {number}/{len(jobs)} {job.name}: {state}")
         if dry_run:
-            say(shell_line(job, main))
+            measuring = [words for _, words in job.wanted if words[0] != job.words[0]]
+            for words in (job.words, *measuring):
+                say(shell_line(job._replace(words=words), main))
             continue
         if state == "finished":
             require_same_config(job, main)
-        elif status := _run(job, main):
+        elif status := run_words(job.words, main):
             if status == DataError.exit_code:
                 source = wanted_config(job, main)["data"]["source"]
                 if files := origin(source):
                     say(f"data of {job.name}: {files}")
             say(f"{job.name}: ended with status {status}; the same command goes on from there")
             return status
-        finished(job)
+        if status := finished(job):
+            return status
     return 0
 
 
@@ -77,7 +81,7 @@ def require_same_config(job: Job, main: Path) -> None:
     if stored is None:
         return
     wanted = wanted_config(job, main)
-    differing = changes(stored, "", wanted)
+    differing = changes(stored, "", wanted, evaluated_so=True)
     grids = wanted.get("population") or (), stored["config"].get("population") or ()
     if comparable(grids[0]) != comparable(grids[1]):
         differing["population"] = grids
@@ -103,8 +107,13 @@ def wanted_config(job: Job, main: Path) -> dict[str, Any]:
     return json.loads(printed.stdout)
 
 
-def _run(job: Job, main: Path) -> int:
-    """Runs one job and returns its exit status, 128 + N where signal N killed it."""
+def run_words(words: Sequence[str], main: Path) -> int:
+    """Runs a command line and returns its exit status, 128 + N where signal N killed it.
+
+    Args:
+      words: after `main.py`.
+      main: path of main.py.
+    """
     received: list[int] = []
     child: subprocess.Popen | None = None
 
@@ -118,7 +127,7 @@ def _run(job: Job, main: Path) -> int:
 
     with _handling(pass_on):
         # A group of its own: Ctrl-C of a terminal reaches it once, through this process.
-        child = subprocess.Popen([sys.executable, str(main), *job.words], process_group=0)
+        child = subprocess.Popen([sys.executable, str(main), *words], process_group=0)
         deliver()  # what came before there was a child
         status = child.wait()
     return status if status >= 0 else 128 - status

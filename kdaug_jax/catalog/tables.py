@@ -29,6 +29,7 @@ LEGEND = (
     "the same of the teachers that a run trained or shared, empty where unknown"
 )
 QUOTED = "quoted, not runnable"
+LONGEST = 22  # letters of the figures in a list, so that it fits into 100 columns
 INTRODUCTION = """\
 # Results
 
@@ -63,7 +64,8 @@ def row_lines(entry: Entry, records: Sequence[Mapping[str, Any]]) -> list[tuple[
     counted = [record for record in records if record["kind"] == ROW]
     teachers = sorted({teacher for record in counted for teacher in record["teachers"]})
     sizes = sorted({batch_norm(record) for record in counted})
-    notes = [row.note, *(f"teacher: {teacher}" for teacher in teachers), *sizes]
+    precisions = sorted({record.get("precision", "") for record in counted} - {"", "float32"})
+    notes = [row.note, *(f"teacher: {teacher}" for teacher in teachers), *sizes, *precisions]
     lines = []
     for measure in row.figures or {"accuracy": None}:
         name = entry.address if not lines else ""
@@ -168,23 +170,30 @@ def _number(measure: str, value: float, sign: bool = False) -> str:
     return f"{value:{'+' if sign else ''}.{digits}f}"
 
 
+def shortened(text: str) -> str:
+    """Returns a text that is no longer than a column of a list."""
+    return text if len(text) <= LONGEST else f"{text[:LONGEST - 3]}..."
+
+
 def list_table(entries: Sequence[Entry], results: Path) -> list[tuple[str, ...]]:
-    """Returns the lines of a list of rows: name, config, figures, and what was run."""
-    lines = [("row", "table", "--config", "paper", "state")]
+    """Returns the lines of a list of rows: name, figures, and what was run.
+
+    Its options and its note are what the command show prints: they do not fit into a terminal.
+    """
+    lines = [("row", "paper", "state")]
     for entry in entries:
-        row, experiment = entry.row, entry.experiment
+        row = entry.row
         figures = ", ".join(f"{name} {_printed(name, value, row.spread.get(name))}"
                             for name, value in row.figures.items())
         if row.options is None:
-            config, state = "-", f"{QUOTED}: {row.note}"
+            state = QUOTED
         else:
-            config = f"{experiment.file}:{row.options}".removesuffix(":")
             kinds = [record["kind"] for record in read_records(results, entry)]
             count = kinds.count(ROW)
             others = sorted({kind for kind in kinds if kind != ROW})
             state = f"{count} run{'s' * (count > 1)}" if count else "not run"
             state += f" ({', '.join(others)})" if others else ""
-        lines.append((entry.address, row.table, config, figures, state))
+        lines.append((entry.address, shortened(figures), state))
     return lines
 
 

@@ -184,7 +184,7 @@ def evaluate_run(
         data_of = {
             use: _facts(source, split) for use, split in dataset.splits.items() if use != "train"
         } | {item.data.name: _facts(item.data.source, item.data.split) for item in sets}
-        _keep(directory, reached, data_of, results, console)
+        _keep(directory, reached, data_of, results, full["eval"], console)
         if eval_data:
             file = directory / EVALUATIONS
             facts = _facts(eval_data, dataset.splits["test"])
@@ -217,7 +217,8 @@ def _facts(source: str, split: data.Split) -> dict[str, Any]:
 
 
 def _keep(
-    directory: Path, step: int, data_of: Mapping[str, Any], results: Results, console: Console,
+    directory: Path, step: int, data_of: Mapping[str, Any], results: Results,
+    settings: Mapping[str, Any], console: Console,
 ) -> None:
     """Writes `evaluations/<step>-<split or set>.json`."""
     folder = directory / FOLDER
@@ -231,7 +232,8 @@ def _keep(
                 for member, values in results.items()
             }
             workdir.write_json(file_of(directory, step, use, ".json"), {
-                "step": step, "name": use, "data": data_of.get(use), "results": of_use,
+                "step": step, "name": use, "data": data_of.get(use), "eval": dict(settings),
+                "results": of_use,
             })
     console.say(f"kept in {folder} as {', '.join(f'{step}-{use}' for use in uses)}")
 

@@ -3,27 +3,24 @@
 from __future__ import annotations
 
 import ast
-import fnmatch
 import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from kdaug_jax.data.recorded import data_changes
-from kdaug_jax.experiment.config import FREE, flatten
+from kdaug_jax.experiment.config import flatten
+from kdaug_jax.experiment.effects import ON_NO_METRIC, is_among
 from kdaug_jax.experiment.frozen.places import WORKDIR
 from kdaug_jax.experiment.members import members as members_of
 
 # Settings in which repetitions of a run differ.
 SEEDS = ("seed", "data.seed")
-# Settings that change no final metric.
-WITHOUT_EFFECT = re.compile(r"(log|checkpoint)\..*|mode|eval\.every_epochs|population(\..*)?")
 
 
 def is_without_effect(path: str) -> bool:
     """Returns whether a setting changes no final metric."""
-    free = any(fnmatch.fnmatchcase(path, pattern) for pattern in FREE)
-    return free or WITHOUT_EFFECT.fullmatch(path) is not None
+    return is_among(path, ON_NO_METRIC)
 
 
 def settings_of(stored: Mapping[str, Any], member: str) -> dict[str, Any]:
@@ -58,7 +55,7 @@ def _with_automatic_teachers(config: Mapping[str, Any]) -> dict[str, Any]:
         place = section.get("checkpoint", "")
         shared = config.get("teachers") and isinstance(place, str) and (
             Path(place).parent == Path(config["teachers"])
-            and re.fullmatch(rf"{re.escape(name)}-[0-9a-f]{{16}}", Path(place).name)
+            and re.fullmatch(r"\w+-[0-9a-f]{16}", Path(place).name)
         )
         if shared:
             networks[name] = {**section, "checkpoint": WORKDIR + name}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import fnmatch
 import hashlib
 import json
 import re
@@ -16,6 +15,7 @@ from ml_collections import ConfigDict
 
 from kdaug_jax.errors import ConfigError, suggest
 from kdaug_jax.experiment.binding import cast
+from kdaug_jax.experiment.effects import FREE, is_among
 from kdaug_jax.experiment.fields import (
     FIELDS,
     REQUIRED,
@@ -29,19 +29,12 @@ from kdaug_jax.experiment.sections import default, network, optimizer, term
 from kdaug_jax.types import Range
 
 __all__ = [
-    "FREE", "MODES", "batch_norm_groups", "canonical", "check_field", "default", "difference",
+    "MODES", "batch_norm_groups", "canonical", "check_field", "default", "difference",
     "fingerprint", "flatten", "natural_sort", "network", "optimizer", "overlay", "plain",
     "set_path", "term", "validate", "view_texts",
 ]
 
 MODES = FIELDS["mode"].legal
-# A run may be resumed with other values of these; `*` stands for a name.
-FREE = (
-    "mode", "teachers", "data.workers", "data.device_gb", "data.stage_gb", "data.crop",
-    "data.classes",
-    "mesh.data", "mesh.model", "networks.*.shard", "views.*.place", "log.*", "checkpoint.keep",
-    "checkpoint.retry_minutes", "train.max_minutes", "train.profile",
-)
 # What a value of each type may be in Python; a field of another type is checked by who reads it.
 TYPES = {"float": (int, float), "int": int, "bool": bool, "str": str, "tuple": (tuple, list),
          "dict": dict}
@@ -380,11 +373,11 @@ def fingerprint(config: Mapping[str, Any]) -> str:
 
 
 def difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
-    """Returns a line for each path where two configs differ, apart from the fields in `FREE`."""
+    """Returns a line for each path where two configs differ, apart from those in `effects.FREE`."""
     before, after = flatten(canonical(old)), flatten(canonical(new))
     lines = []
     for path in sorted({*before, *after}):
-        if any(fnmatch.fnmatchcase(path, free) for free in FREE):
+        if is_among(path, FREE):
             continue
         if before.get(path, "(absent)") != after.get(path, "(absent)"):
             lines.append(

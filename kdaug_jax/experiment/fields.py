@@ -54,7 +54,8 @@ FIELDS: dict[str, Field] = {
     "teachers": Field(
         "", "Directory in which several runs share the frozen networks that they train first: one "
         "of equal recipe, data, class names, seeds, precision and ops is trained once; empty: each "
-        "run trains its teachers below its own working directory."
+        "run trains its teachers below its own working directory. A run that could be such a "
+        "teacher is trained there itself; its working directory is a link."
     ),
     "data.source": Field(
         "digits", "Data set: `NAME`, `NAME:ARGUMENT` or `package.module:function:ARGUMENT`."

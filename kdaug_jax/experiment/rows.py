@@ -5,7 +5,9 @@ A config file of a paper holds, as module constants,
 * `PAPER`: number of the paper ("000" to "004"), or the name of the work that its figures are from;
 * `ROWS`: a tuple of `Row`, the one home of the printed figures; the tables of the file's docstring
   show the same ones;
-* `CELLS`: `{name: (Cell, ...)}`, the experiments that take several runs, `{}` if there is none.
+* `CELLS`: `{name: (Cell, ...)}`, the experiments that take several runs, `{}` if there is none;
+* `FIGURES`: `{"Figure 1": name in CELLS, or the command that draws it}`, where a figure is neither
+  a row nor known by the name of its experiment; it may be absent.
 """
 
 from __future__ import annotations

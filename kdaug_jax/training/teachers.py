@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, TextIO
@@ -31,7 +32,8 @@ def ensure(
 
     A network that was trained there before is used again; training that was interrupted is
     resumed. Teachers of a teacher are trained first, into `<workdir>/<its name>/<their name>`.
-    With `teachers=DIR` all of them lie in DIR, see `training.shared_teachers`.
+    With `teachers=DIR` all of them lie in DIR, and a run that could be one of them is trained there
+    itself, see `training.shared_teachers`.
 
     Args:
       config: a ConfigDict or nested dicts.
@@ -48,12 +50,28 @@ def ensure(
       UserError: whatever else a user can mend.
     """
     full = configs.validate(config)
+    if full["teachers"] and shared_teachers.is_teacher(full):
+        return _as_teacher(full, workdir.place("--workdir", directory), stream)
     if not _missing(full):
         return full
     checks = {"allow_config_change": allow_config_change, "verify_data": verify_data}
     with mark.made(directory) as root:
         checked = _check(full, root, allow_config_change, progress=Console(stream).progress)
         return _ensure(full, root, checked, checks, stream)
+
+
+def _as_teacher(full: dict[str, Any], root: Path, stream: TextIO | None) -> dict[str, Any]:
+    """Returns the config to train a run with that is a teacher which others may share."""
+    console = Console(stream)
+    if not processes.on_first(lambda: os.path.lexists(root)):
+        checked = _check(shared_teachers.shared_form(full), root, False, shared=True,
+                         progress=console.progress)
+        place = shared_teachers.directory_of(full["teachers"], checked.fingerprint)
+        shared_teachers.link(root, workdir.place("teachers", place))
+    if not processes.on_first(root.is_symlink):  # begun on its own
+        return full
+    console.say(f"--- a teacher that other runs may share: {root} is a link to {root.resolve()}")
+    return shared_teachers.resumable(full, root)
 
 
 class _Checked(NamedTuple):
@@ -81,7 +99,7 @@ def _ensure(
                   stream=stream)
             full["networks"][name]["checkpoint"] = WORKDIR + name
             continue
-        place = str(Path(full["teachers"]) / f"{name}-{teacher.fingerprint}")
+        place = shared_teachers.directory_of(full["teachers"], teacher.fingerprint)
         directory = workdir.place("teachers", place)
         step = shared_teachers.finished_step(directory)
         if step is None:

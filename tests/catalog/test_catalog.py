@@ -12,11 +12,12 @@ from pathlib import Path
 import pytest
 
 from kdaug_jax.catalog import __main__ as catalog
-from kdaug_jax.catalog import experiments, jobs, records
+from kdaug_jax.catalog import counting, experiments, jobs, measured, tables
 from kdaug_jax.experiment import config as configs
+from kdaug_jax.runtime import console
 from tests.catalog import made
 
-ALL = ["plain", "kd", "advprop", "kd-again", "curve"]
+ALL = ["plain", "kd", "advprop", "kd-again", "kd-ece", "curve"]
 
 
 @pytest.fixture
@@ -69,7 +70,7 @@ METRICS = {
     ("ensemble/weight_0", {}, 0.3), ("cinic/accuracy", {}, 0.25), ("gpu_hours", {}, None),
 ])
 def test_measures_are_read_from_the_metrics_of_a_run(measure, more, value):
-    assert records.measured(METRICS | more, measure) == value
+    assert measured.measured(METRICS | more, measure) == value
 
 
 @pytest.mark.parametrize("name, rows", [
@@ -89,7 +90,8 @@ def test_rows_are_listed_by_paper_table_figure_and_name(folder, capsys, name, ro
 
 def test_a_row_that_is_only_quoted_says_so(folder, capsys):
     _, text = called(capsys, "list", "900.3")
-    assert "quoted, not runnable: AdvProp is not here" in text
+    assert [cells[1:] for cells in cells_of(text)[:1]] == [["accuracy 85.2, top5...", "quoted, "
+                                                            "not runnable"]]
     _, text = called(capsys, "show", "900.3")
     assert "900.3.advprop: paper 900, Table 3" in text and "quoted, not runnable" in text
     status, text = called(capsys, "run", "900.3")
@@ -150,7 +152,7 @@ def test_a_printed_command_works_as_it_is_typed(folder, capsys):
     words = shlex.split(text)
     assert words[2:] == [
         "--config=configs/small_table.py:weight=1.0", "--workdir=runs/small_table/kd",
-        "--config.teachers=runs/small_table/teachers", "--config.seed=3",
+        "--config.teachers=runs/teachers", "--config.seed=3",
     ]
     subprocess.run(text, shell=True, check=True, cwd=folder)
     assert (folder / "runs" / "small_table" / "kd" / "results.json").exists()
@@ -256,6 +258,21 @@ def test_rows_of_equal_options_share_a_run(folder, capsys):
         ["900.4.kd-again", "accuracy", "80.1", "79.00 %", "-1.10"]
     ]
     assert len((folder / "calls").read_text().splitlines()) == 1
+
+
+def test_a_row_that_measures_more_is_evaluated_and_not_trained_again(folder, capsys):
+    assert called(capsys, "run", "900.1.kd")[0] == 0
+    status, text = called(capsys, "run", "900.5")
+    assert status == 0 and "--- 1/1 kd: finished" in text
+    assert "--- measuring 900.5.kd-ece in runs/small_table/kd" in text
+    calls = (folder / "calls").read_text().splitlines()
+    assert ["--mode=evaluate" in call for call in calls] == [False, True]
+    assert "small_table.py:weight=1.0,ece --workdir=runs/small_table/kd" in calls[1]
+    (line,) = [cells for cells in cells_of(text) if cells[0] == "900.5.kd-ece"]
+    assert line[:5] == ["900.5.kd-ece", "ece", "0.1", "0.2500", "+0.1500"]
+    status, text = called(capsys, "run", "900.5")
+    assert status == 0 and "measuring" not in text
+    assert len((folder / "calls").read_text().splitlines()) == 2
 
 
 def test_seeds_are_pooled_with_their_deviation(folder, capsys):
@@ -425,6 +442,48 @@ def test_the_rows_of_the_config_files_can_be_listed(monkeypatch, capsys):
         assert entry in experiments.find_rows(known, entry.address)
         full_name = f"{entry.experiment.name}.{entry.row.name}"
         assert experiments.find_rows(known, full_name) == [entry]
+
+
+def test_figures_are_found_by_their_numbers(monkeypatch, capsys):
+    monkeypatch.chdir(Path(__file__).parents[2])
+    known = experiments.load_experiments(Path("configs"))
+    assert experiments.find_several(known, "001.fig3").name == "figures-1-3"
+    assert experiments.find_several(known, "002.Figure4").name == "figure-4"
+    status, text = called(capsys, "list", "000.fig1")
+    assert status == 0 and text == (
+        "000.fig1: python -m kdaug_jax.analysis.gallery figure1.png --figure=1\n"
+    )
+    lines = tables.list_table(experiments.entries_of(known), Path("results"))
+    assert max(map(len, console.table(lines).split("\n"))) <= 100
+
+
+@pytest.mark.parametrize("name, rows, plan", [
+    # 5 teachers on CIFAR-10 and 3 on MNIST, all of them rows; 21 students.
+    ("004", 86, (29, 8, 8)), ("004.1", 20, (15, 5, 5)), ("004.9", 5, (5, 0, 0)),
+    # The teachers are the AA rows of wrn_28_10 on both sets, and of pyramidnet272 on CIFAR-100.
+    ("000.2", 44, (44, 3, 3)), ("000.1", 16, (16, 1, 0)),
+])
+def test_teachers_are_trained_once_and_are_rows_where_the_table_has_them(
+    monkeypatch, name, rows, plan
+):
+    monkeypatch.chdir(Path(__file__).parents[2])
+    entries = experiments.find_rows(experiments.load_experiments(Path("configs")), name)
+    runs = jobs.jobs_of_rows(entries, "")
+    assert len(entries) == rows and counting.count_of(runs) == plan
+    assert {word for job in runs for word in job.words if "config.teachers" in word} == {
+        "--config.teachers=runs/teachers"
+    }
+
+
+def test_what_only_other_rows_measure_with_is_not_needed_to_train(monkeypatch, capsys):
+    monkeypatch.chdir(Path(__file__).parents[2])
+    status, text = called(capsys, "run", "004.2.table2-lenet-none", "--dry-run")
+    assert status == 0 and "2 networks are trained: 1 runs, and 1 teachers that are no run" in text
+    train, measure = [line for line in text.splitlines() if "main.py" in line]
+    assert "das2020_cifar10.py:student=lenet,teacher_aug=none --workdir" in train
+    assert "cinic=data/CINIC-10" in measure and measure.endswith("--mode=evaluate")
+    for line in (train, measure):
+        assert "--workdir=runs/das2020_cifar10/table1-lenet-none" in line
 
 
 @pytest.mark.slow

@@ -142,8 +142,9 @@ RESOLVED = {name: ("smoke",) for name in CHOICES} | {
     "wang2020_cifar100": ("smoke", "holdout", "loss=crd,da=standard,kd=False", "stage=teacher"),
     "a2aug_cifar": (
         "smoke", "n_views=3", "n_views=5", "form=kl_norm", "network=shake26_2x32d,dataset=cifar10",
+        "only=aa", "only=pba", "only=faa", "only=ra,network=wrn_28_10",
     ),
-    "a2aug_imagenet": ("smoke", "n_views=2", "n_views=4", "n_views=5"),
+    "a2aug_imagenet": ("smoke", "n_views=2", "n_views=4", "n_views=5", "only=aa"),
     "rolewise": ("smoke", "schedule=a.json,teacher_schedule=b.json", "holdout"),
     "das2020_cifar10": ("smoke", "epochs=218", "holdout", "student_aug=augment",
                         "student_aug=cutout", "student_aug=mixup", "student_aug=cutmix+augment"),

@@ -184,6 +184,13 @@ def test_paper_002_on_cifar():
             assert views == ['pad_crop(4, "mean", False)|flip']
         elif given.get("only") == "cutout":
             assert views == [AA_PIPELINE.removeprefix("|")]
+        elif "only" in given:
+            policy = {
+                "aa": 'autoaugment("cifar10")', "ra": "randaugment" + RANDAUGMENT.get(key, ""),
+                "pba": 'schedule("data/policies/rcifar10_16_wrn.txt")',
+                "faa": 'autoaugment("data/policies/archive.py", table="fa_reduced_cifar10")',
+            }[given["only"]]
+            assert views == [policy + AA_PIPELINE], row
         else:
             assert len(views) == 4 and all(text.endswith(AA_PIPELINE) for text in views)
             assert losses_of(config)["ensemble"] == ("a2aug", 1.0)
@@ -199,6 +206,9 @@ def test_paper_002_on_imagenet():
         views = list(ops_of(config).values())
         if given.get("only") == "baseline":
             assert views == ["random_resized_crop(224)|flip"]
+            continue
+        if given.get("only") == "aa":
+            assert views == ['random_resized_crop(224)|flip|autoaugment("imagenet_v0")']
             continue
         if given.get("scales") == "multi":
             assert views == [f"random_resized_crop({side})|flip" for side in (224, 192, 160, 128)]

@@ -116,3 +116,47 @@ def test_a_finished_teacher_without_checkpoints_is_refused(tmp_path):
     (tmp_path / "results.json").write_text('{"": {}}')
     with pytest.raises(configs.ConfigError, match="is a finished teacher without checkpoints"):
         shared_teachers.finished_step(tmp_path)
+
+
+def alone(directory, **fields):
+    """A run that is the teacher of `experiment`, measured in another way."""
+    return tiny_config(**{
+        "teachers": str(directory), "views": {"x": "pad_crop(1)"},
+        "networks": {"student": configs.network("tiny", trainable=True)},
+        "terms": {"ce": configs.term("cross_entropy", ("x",))},
+        "train": dict(epochs=1.0, allow_weak_teacher=True),
+        "eval": dict(metrics=("accuracy", "nll", "ece")), "checkpoint": dict(best=""),
+        **fields,
+    })
+
+
+@pytest.mark.parametrize("first", ["the teacher", "its student"])
+def test_a_run_that_is_a_teacher_is_the_one_that_others_share(tmp_path, first):
+    shared, row = tmp_path / "teachers", tmp_path / "row"
+    if first == "its student":
+        place_of(experiment(shared), tmp_path / "a")
+    said = io.StringIO()
+    full = teachers.ensure(alone(shared), row, stream=said)
+    loop.train(full, row, stream=said)
+    (place,) = shared.iterdir()
+    assert row.is_symlink() and row.resolve() == place.resolve()
+    assert f"--- a teacher that other runs may share: {row} is a link to {place}" in said.getvalue()
+    assert ("images/s" in said.getvalue()) == (first == "the teacher")
+    again, text = place_of(experiment(shared), tmp_path / "b")
+    assert again == str(place) and "trained before by the same recipe" in text
+    assert len(list(shared.iterdir())) == 1
+    ece = "eval/test/ece" in records.read_results(row)[""]
+    assert ece == (first == "the teacher")  # who trains it says what is measured on the way
+
+
+def test_only_what_could_be_a_teacher_is_trained_among_them(tmp_path):
+    shared = tmp_path / "teachers"
+    for fields in (
+        dict(checkpoint=dict(best="eval/validation/nll")), dict(teachers=""),
+        dict(population=(("seed", (0, 1)),)),
+    ):
+        teachers.ensure(alone(shared, **fields), tmp_path / "row", stream=io.StringIO())
+        assert not (tmp_path / "row").exists() and not shared.exists()
+    (tmp_path / "row").mkdir()  # begun before
+    teachers.ensure(alone(shared), tmp_path / "row", stream=io.StringIO())
+    assert not shared.exists()
