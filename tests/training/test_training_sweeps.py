@@ -1,0 +1,111 @@
+"""Sweeps of counts, of numbers that change together, and of what cannot be swept."""
+
+import jax
+import numpy as np
+import pytest
+
+from kdaug_jax.errors import ConfigError
+from kdaug_jax.experiment import views
+from kdaug_jax.experiment.members import columns, hparams, members
+from kdaug_jax.experiment.phases import build_programs, resolve_phases
+from kdaug_jax.types import Batch, Clock
+from tests.conftest import tiny_config
+from tests.training.bench import INFO
+
+COUNTS = (1, 0, 3)
+POLICIES = {
+    "randaugment": "randaugment({}, 9)",
+    "fixmatch": "fixmatch({})",
+    "wei2020": "wei2020({}, 4, translate='uniform')",
+}
+
+
+def images(specs, numbers, info):
+    """Returns view x of a few images."""
+    height, width = info.size
+    pixels = np.random.default_rng(0).integers(0, 256, (6, height, width, 3), np.uint8)
+    index = np.arange(6, dtype=np.int32)
+    batch = Batch(pixels, index % info.num_classes, index, np.ones(6, bool))
+    clock = Clock(np.uint32(3), np.int32(1), np.int32(2))
+    make = jax.jit(lambda batch, numbers: views.make(specs, clock, batch, numbers, info, 1))
+    return np.asarray(make(batch, numbers)["x"].image)
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_a_swept_count_gives_the_images_of_a_plain_run(policy):
+    text, role = POLICIES[policy], POLICIES[policy].partition("(")[0]
+    path = f"views.x.{role}.n"
+    config = tiny_config(views={"x": text.format(2)}, population=((path, COUNTS),))
+    (swept,) = resolve_phases(config, INFO)
+    population = members(config.population)
+    (numbers,) = hparams([swept], population)
+    made = {
+        count: images(swept.view_specs, own, INFO)
+        for count, own in zip(COUNTS, numbers, strict=True)
+    }
+    for count in COUNTS:
+        (plain,) = resolve_phases(tiny_config(views={"x": text.format(count)}), INFO)
+        assert path not in plain.hparams  # a plain run compiles its count
+        np.testing.assert_array_equal(made[count], images(plain.view_specs, plain.hparams, INFO))
+    assert (made[1] != made[3]).any()
+
+
+@pytest.mark.parametrize(
+    "path, values, message",
+    [
+        ("views.x.randaugment.space", ("tpu", "paper"), "it is compiled into the program; train a"),
+        ("views.x.pad_crop.padding", (1, 2), "it is compiled into the program; train a run for ea"),
+        ("train.epochs", (1.0, 2.0), "it is compiled into the program; train a run for each value"),
+        ("views.x.randaugment.o", (1, 2), "is not a traced number; did you mean views.x.randaugm"),
+        ("views.x.randaugment.n", (1, 101), "n is 101; must be a whole number, 0..100"),
+        ("views.x.randaugment.n", (1, 1.5), "is no number that a sweep may vary"),
+        ("views.x.randaugment.n", (1, -1), "got -1; must be at least 0"),
+    ],
+)
+def test_what_cannot_be_swept_says_why(path, values, message):
+    config = tiny_config(views={"x": "pad_crop(1)|randaugment(2, 9)"}, population=((path, values),))
+    with pytest.raises(ConfigError) as caught:
+        hparams(build_programs(config, INFO), members(config.population))
+    assert str(caught.value).startswith(path.rpartition(".")[0])
+    assert message in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_a_config_string_has_no_count_to_sweep():
+    config = tiny_config(
+        views={"x": "randaugment('rand-m9-n2')"}, population=(("views.x.randaugment.n", (1, 2)),)
+    )
+    with pytest.raises(ConfigError, match="config string 'rand-m9-n2', whose count of ops is comp"):
+        resolve_phases(config, INFO)
+
+
+def test_numbers_that_change_together_are_a_zip():
+    grid = (
+        (("seed", "views.x.randaugment.n", "views.x.randaugment.m"), ((0, 1, 9), (1, 3, 9))),
+        ("terms.ce.weight", (0.5, 1.0)),
+    )
+    names = [member.name for member in members(grid)]
+    assert names == [
+        f"seed={seed},terms.ce.weight={weight}" for seed in (0, 1) for weight in (0.5, 1.0)
+    ]
+    assert [member.overrides["views.x.randaugment.n"] for member in members(grid)] == [1, 1, 3, 3]
+    assert dict(columns(grid))["views.x.randaugment.m"] == (9, 9)
+    # The first path does not tell these apart.
+    pair = ((["seed", "data.x"], [[0, 1], [0, 2]]),)
+    assert [member.name for member in members(pair)] == ["seed=0,data.x=1", "seed=0,data.x=2"]
+    config = tiny_config(views={"x": "randaugment(2, 3)"}, population=grid)
+    (numbers,) = hparams(resolve_phases(config, INFO), members(grid))
+    assert [int(own["views.x.randaugment.n"]) for own in numbers] == [1, 1, 3, 3]
+
+
+@pytest.mark.parametrize(
+    "grid, message",
+    [
+        (((("seed", "terms.ce.weight"), ((0,), (1,))),), "have the row \\(0,\\); write rows of 2"),
+        (((("seed", "seed"), ((0, 1),)),), "is there twice"),
+        (((("seed", "terms.ce.weight"), ((0, 1.0), (0, 1.0))),), "repeats a value"),
+        ((((), ((),)),), "has no values"),
+    ],
+)
+def test_zips_that_make_no_sense(grid, message):
+    with pytest.raises(ConfigError, match=message):
+        members(grid)
