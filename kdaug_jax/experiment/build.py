@@ -10,7 +10,12 @@ import numpy as np
 
 from kdaug_jax.errors import ConfigError, suggest
 from kdaug_jax.experiment import optim, terms, views
-from kdaug_jax.experiment.checks import check_picks, check_pools, check_term
+from kdaug_jax.experiment.checks import (
+    check_picks,
+    check_pools,
+    check_shared_teacher,
+    check_term,
+)
 from kdaug_jax.experiment.config import natural_sort
 from kdaug_jax.experiment.fields import FIELDS
 from kdaug_jax.experiment.frozen import compatibility
@@ -87,6 +92,7 @@ def resolve_phase(full: dict[str, Any], info: Info, start_step: int) -> Phase:
     made = views.views_to_make(view_specs, terms.pairs(term_specs))
     check_picks(made, network_names)
     check_pools(made, full)
+    check_shared_teacher(made, terms.pairs(term_specs), full)
     optimizer = optim.build_optimizer(full["optim"], steps_per_epoch, total_steps, info)
     hparams, ranges = _traced(
         full, views.hparams(view_specs), terms.hparams(term_specs),

@@ -171,7 +171,8 @@ class _Run:
             items = self.staging.take(self.step, count)
         if (phase, count) not in self.calls:
             with self.time("compile"):
-                call = population.make_call(
+                make = population.maker(self.setup.programs[phase])
+                call = make(
                     self.setup.programs[phase], feed, count, sharding.replicated(self.setup.mesh)
                 )
                 self.calls[phase, count] = call.lower(
