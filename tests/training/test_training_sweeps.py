@@ -124,6 +124,7 @@ def trained(directory, **sections):
     return results, checkpoint.load_subtree(directory / "checkpoints", (), print)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("order", [{}, {"data": {"seed": 5}}], ids=["own", "shared"])
 @pytest.mark.parametrize("place", ["device", "host"])
 def test_members_of_other_seeds_are_the_plain_runs_of_their_seeds(order, place, tmp_path):
@@ -177,6 +178,7 @@ def distilled(teacher, **sections):
     return config
 
 
+@pytest.mark.slow
 def test_a_shared_teacher_teaches_all_members_alike(tmp_path, monkeypatch):
     networks = {"student": configs.network("tiny_wide", trainable=True)}
     trained(tmp_path / "teacher", networks=networks)
