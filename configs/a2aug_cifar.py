@@ -37,8 +37,8 @@ split that are kept for it, as the paper keeps some.
 
 Other options: `dataset`; `logit_scale`, the length of normalised logits, `sqrt_classes`,
 `mean_norm` or a number: 1.0 as printed makes the KL vanish; `draw`, seed of the views' strengths,
-`seed` (--config.seed) or a number; `runs`, seeds through one compiled step, which share the views
-of --config.seed and the order of the examples; `smoke`.
+`seed` (--config.seed) or a number; `runs`, seeds through one compiled step, each with the views and
+the order of the examples of its seed; `smoke`.
 
 In the paper: 4 views on CIFAR, N augmentations sampled from RandAugment's space, "the settings of
 AA and RA". Our readings: view i keeps its (n, m), drawn once from n of 1, 2, 3 and m of 3, 6, ...
@@ -52,6 +52,7 @@ times the time of one view with 3 views (ImageNet). It has not been run here.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -169,6 +170,7 @@ def get_config(arg: str = "") -> ConfigDict:
             config, options, lambda: network(NETWORKS[options.network], trainable=True)
         )
         repeat(config, options.runs)
+        draw_each(config, options)
         return finish_cifar(config, options, SMALL, side)
 
 
@@ -224,6 +226,24 @@ def drawn(config: ConfigDict, draw: str, number: int, view: Callable[[str], str]
     if draw != "seed":
         return text(draw)
     return FieldReference(config.get_ref("seed").to_str(), field_type=str, op=_Computed(text))
+
+
+def draw_each(config: ConfigDict, options: ConfigDict) -> None:
+    """Gives each of several runs the (n, m) of its views that its seed draws, unless all share one.
+
+    Args:
+      config: whose population is of seeds; changed in place.
+      options: only, draw and n_views of `parse_arg`.
+    """
+    if not config.population or options.only != "a2aug" or options.draw != "seed":
+        return
+    ((_, seeds),) = config.population
+    views = range(options.n_views)
+    paths = (f"views.a{number}.randaugment.{name}" for number in views for name in ("n", "m"))
+    rows = (
+        (seed, *itertools.chain(*randaugment_candidates(seed, len(views)))) for seed in seeds
+    )
+    config.population = ((("seed", *paths), tuple(rows)),)
 
 
 def check_draw(draw: str) -> None:

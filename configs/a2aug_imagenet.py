@@ -93,7 +93,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from configs.a2aug_cifar import branch_of, check_ensemble, drawn, put_networks
+from configs.a2aug_cifar import branch_of, check_ensemble, draw_each, drawn, put_networks
 from configs.common import (
     SMOKE_SIDE,
     check,
@@ -245,6 +245,7 @@ def get_config(arg: str = "") -> ConfigDict:
         config.train.epochs = EPOCHS
         config.train.replica_batch_size = options.replica_batch
         repeat(config, options.runs)
+        draw_each(config, options)
         config.eval.every_epochs = config.checkpoint.every_epochs = 5.0
         config.log.every_steps = 100
         if options.smoke:

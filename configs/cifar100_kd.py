@@ -101,7 +101,7 @@ logs); our runs evaluate the test split in each epoch, and the catalogue shows l
 Options: `pair`; `stage`, `student`, or `teacher` to train the pair's teacher by itself; `method`,
 as in the tables, or `none` (no distillation), `kd_svd`, `crd_dot`; `weight`, of ReviewKD or β of
 DKD, needed where none is published (the rows then have a guess); `runs`, seeds through one compiled
-step, which share the order of the examples; `holdout`, to keep 2 % of the training split for
+step; `holdout`, to keep 2 % of the training split for
 choices; `smoke`.
 
 Recipe, of RepDistiller and mdistiller: batch 64, 240 epochs, rate 0.05 (0.01 for MobileNetV2 and

@@ -109,8 +109,8 @@ def check_runs(options: ConfigDict) -> None:
 def repeat(config: ConfigDict, runs: int) -> None:
     """Makes a config that of several runs, with seeds 0 to runs - 1, through one compiled step.
 
-    They share the order of the examples (`data.seed`) and what a config has drawn; a run of a
-    single seed has its own.
+    Each is the run of its seed, the order of the examples included unless `data.seed` gives one to
+    all; what a config has drawn with its seed is that of seed 0.
     """
     if runs > 1:
         config.population = (("seed", tuple(range(runs))),)

@@ -67,8 +67,8 @@ shows both.
 Options: `pair`, resnet34-resnet18 or resnet50-mobilenetv1; `stage`, `student`, or `teacher` to
 train the teacher by itself; `method`, as in the tables; `source`, the repository whose recipe is
 taken, of those that the tables name with a method (and `mdistiller` for ofd and reviewkd), the
-first if it is not given; `runs`, seeds through one compiled step, which share the order of the
-examples; `replica_batch`, images whose statistics BatchNorm takes together, 0 for the whole batch;
+first if it is not given; `runs`, seeds through one compiled step; `replica_batch`,
+images whose statistics BatchNorm takes together, 0 for the whole batch;
 `holdout`, to keep 2 % of the training split for choices; `smoke`.
 
 Recipe: torchvision's crops, 100 epochs, x 0.1 at 30, 60, 90, momentum 0.9, decay 1e-4; batch and

@@ -17,8 +17,8 @@ has it). This is an experiment of our own, not a row of a table; what to expect 
 Options: `dataset`, cifar100 or cifar10; `teacher_sees`, clean or strong; `strong`, the policy:
 randaugment, trivialaugment, autoaugment; `magnitude` of RandAugment (14, of 30); `cutout`, side of
 the square (16), 0 for none; `kd=False`; `temperature` (4); `weight` of KL (0.9), that of cross
-entropy is 1 less it; `runs`, seeds through one compiled step, which share the order of the
-examples; `holdout`, to keep 2 % of the training split for choices; `smoke`.
+entropy is 1 less it; `runs`, seeds through one compiled step;
+`holdout`, to keep 2 % of the training split for choices; `smoke`.
 
 wrn_40_2 teaches wrn_16_2 by RepDistiller's recipe: batch 64, 240 epochs, rate 0.05, x 0.1 at 150,
 180, 210, momentum 0.9, decay 5e-4. The teacher is trained first, on clean images, into

@@ -93,8 +93,7 @@ are CRD+KD of public tables, 75.48 would be CRD's own of wrn; `da`, what x' is: 
 `cutmix`, `mixup`, `standard` (no x'), `none` (x as stored, Figures 1 and 3); `by`; `pool`, 2 (two
 CutMix draws of the batch, of which as many as the batch has are kept, the later code) or 1 (one
 draw, half kept, the text); `epoch_factor`, milestones scale with it; `runs`, seeds through one
-compiled step, which share the order of the examples (published deviations include it: take runs of
-a seed each for that); `holdout`, to keep 2 % of the training split for choices; `smoke`.
+compiled step; `holdout`, to keep 2 % of the training split for choices; `smoke`.
 
 In the paper: batch 64, 240 epochs, rate 0.05, x 0.1 at 150, 180, 210, α = 0.9, τ = 4. From
 RepDistiller, whose settings the paper takes: plain momentum 0.9, decay 5e-4 on everything, rate

@@ -23,7 +23,7 @@ CRD with KD (71.17 and 90.13 alone); so `method=crd` is, unless `kd=False`.
 Options: `stage`, `student`, or `teacher` to train the teacher by itself; `method`: `kd`, `at`,
 `sp`, `crd`, `ce` (no distillation); `kd=False`, CRD alone; `da`, what x' is: `standard` (no x'),
 `cutmix`, `cutmix-pick`; `pool`, 2 or 1, see wang2020_cifar100.py; `epoch_factor`, milestones scale
-with it; `runs`, seeds through one compiled step, which share the order of the examples;
+with it; `runs`, seeds through one compiled step;
 `replica_batch`, images whose statistics BatchNorm takes together, 0 for the whole batch; `holdout`,
 to keep 2 % of the training split for choices; `smoke`.
 

@@ -34,8 +34,8 @@ EXPORTS = {
     """,
     "kdaug_jax.data": """
         ArrayReader Dataset Feed HostCrops ImageReader ReadOptions Reader SOURCES Split
-        check_eval_memory describe eval_batches fits from_arrays indices load load_test make_feed
-        numbered overlaps read_human register resident streamed
+        check_eval_memory describe eval_batches fits from_arrays indices joined load load_test
+        make_feed numbered overlaps read_human register resident streamed
     """,
     "kdaug_jax.evaluation": """
         Metric MetricInputs Settings mean_metric

@@ -13,6 +13,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from kdaug_jax.analysis.grid import (
     LEGEND,
     Difference,
@@ -25,10 +27,12 @@ from kdaug_jax.analysis.grid import (
     paired,
     spread,
 )
+from kdaug_jax.analysis.pictures import Panel, spread_plot
 from kdaug_jax.errors import ConfigError, UserError, printable, suggest
 from kdaug_jax.evaluation.finished import (
     SEEDS,
     comparable,
+    followers,
     input_changes,
     is_without_effect,
     settings_of,
@@ -101,7 +105,10 @@ def read_runs(
                 say(f"{directory}: {member} was not finite at step {fault['step']} "
                     f"({fault['where']}): left out")
                 continue
-            config = _varied(settings_of(stored, member), varied, directory)
+            settings = settings_of(stored, member)
+            for path in followers(stored).difference(varied):
+                settings.pop(path, None)
+            config = _varied(settings, varied, directory)
             configs.append((f"{directory} {member}".strip(), config, metrics))
     if not configs:
         raise ConfigError("workdir", "no run is left to compare", "name runs that are finished")
@@ -290,6 +297,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--metric", action="append", help="metric; by default accuracy and NLL on "
                         "the test split, or on validation where there is none; may be repeated")
     parser.add_argument("--to", help="CSV file to write as well, a line for each cell and metric")
+    parser.add_argument("--plot", help="PNG file to draw as well: means and standard deviations, a "
+                        "panel for each metric")
     options = parser.parse_args(argv)
     try:
         varied = tuple(options.vary)
@@ -304,10 +313,53 @@ def main(argv: Sequence[str] | None = None) -> int:
         write_lines(*text.split("\n"))
         if options.to:
             _write_csv(options.to, runs, varied, metrics)
+        if options.plot:
+            _draw(options.plot, runs, varied, metrics)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
     return 0
+
+
+def panels(runs: Sequence[Run], vary: Sequence[str], metrics: Sequence[str]) -> list[Panel]:
+    """Returns what a plot shows: for each metric and row of the grid means and deviations.
+
+    Args:
+      runs: finished runs.
+      vary: config paths; the values of the first lie along the axis.
+      metrics: names of the metrics.
+    """
+    cells = grid(runs, vary, metrics)
+    values = list(dict.fromkeys(cell.value for cell in cells))
+    lines: dict[str, list[GridCell]] = {}
+    for cell in cells:
+        labels = [cell.row[0], *map("=".join, zip(vary[1:], cell.row[1:], strict=True))]
+        lines.setdefault(", ".join(filter(None, labels)), []).append(cell)
+    return [
+        Panel(metric, vary[0], values, {
+            label: [
+                (values.index(cell.value), *_moments(list(cell.metrics[metric].values())))
+                for cell in of_row
+            ]
+            for label, of_row in lines.items()
+        })
+        for metric in metrics
+    ]
+
+
+def _moments(values: Sequence[float]) -> tuple[float, float]:
+    """Returns mean and standard deviation (n - 1) of repetitions, 0 of a single one."""
+    return float(np.mean(values)), float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
+
+
+def _draw(to: str, runs: Sequence[Run], vary: Sequence[str], metrics: Sequence[str]) -> None:
+    file = workdir.place("--plot", to)
+    try:
+        spread_plot(file, panels(runs, vary, metrics))
+    except OSError as error:
+        raise ConfigError("--plot", f"{file} cannot be written ({error.strerror})",
+                          "name a file in a folder that exists") from None
+    write_lines(f"wrote {file}")
 
 
 def _write_csv(

@@ -21,7 +21,8 @@ class Stage(NamedTuple):
         "group": `apply(key, View, ...) -> View`, for stages that mix examples of one group;
         "policy": `apply(..., size=(height, width)) -> Policy`, called once when the view is read;
         its hyper-parameters are the policy's, and `fill` is understood beside its arguments.
-        A policy that depends on the epoch takes `epochs`, how many the run has;
+        A policy that depends on the epoch takes `epochs`, how many the run has. One whose counts
+        of ops can be padded with the identity takes `counts`, see the field below;
         "repeat" and "pick": a signature only, for stages that the view language carries out
         itself because they change the number of rows.
       check: `check(arguments, size)` raises ArgumentError for
@@ -38,6 +39,9 @@ class Stage(NamedTuple):
         mix always do.
       drawn_as: the stage whose draws it shares, so that both give the same views where they are
         told the same; "" for its own.
+      counts: of a policy, the arguments that a sweep may vary although they set how many ops there
+        are: `apply` takes `{argument: largest value}` of those that are swept as `counts`, pads to
+        the largest, and the policy has hyper-parameters of their names.
     """
 
     apply: Callable[..., Any]
@@ -48,3 +52,4 @@ class Stage(NamedTuple):
     host: str = ""
     draws: bool | str = False
     drawn_as: str = ""
+    counts: tuple[str, ...] = ()

@@ -24,6 +24,7 @@ def randaugment(
     cutout_const: float | None = None,
     *,
     size: Size,
+    counts: Mapping[str, int] | None = None,
 ) -> Policy:
     """Applies n ops in turn at magnitude m, or what a config string of timm says.
 
@@ -35,9 +36,10 @@ def randaugment(
       translate_const: of the TPU spaces.
       cutout_const: of the TPU spaces.
       size: height and width of the images in pixels.
+      counts: see `policies.randaugment`.
 
     Returns:
-      A policy with the traced number `m`.
+      A policy with the traced number `m`, and `n` of `counts`.
 
     Raises:
       ArgumentError: what is wrong, and what to write.
@@ -45,12 +47,17 @@ def randaugment(
     if isinstance(n, str):
         if (m, space, ops, translate_const, cutout_const) != (None, "paper", None, None, None):
             raise ArgumentError("a config string is given with other arguments", "give it alone")
+        if counts:
+            raise ArgumentError(
+                f"n is the config string {n!r}, whose count of ops is compiled into the program",
+                "sweep n of randaugment(n, m), or train a run for each config string",
+            )
         return policies.timm(n, size=size)
     if m is None:
         raise ArgumentError("argument 'm' is missing", "randaugment(n, m), as randaugment(2, 9)")
     return policies.randaugment(
         n, m, space, size=size, ops=ops, translate_const=translate_const,
-        cutout_const=cutout_const,
+        cutout_const=cutout_const, counts=counts,
     )
 
 
@@ -176,10 +183,10 @@ STAGES: dict[str, Stage] = {
         mixing.random_mixup_or_cutmix, form="group", check=mixing.check_mixing, floats=True
     ),
     "autoaugment": Stage(policies.autoaugment, form="policy"),
-    "randaugment": Stage(randaugment, form="policy"),
-    "fixmatch": Stage(policies.fixmatch, form="policy"),
+    "randaugment": Stage(randaugment, form="policy", counts=("n",)),
+    "fixmatch": Stage(policies.fixmatch, form="policy", counts=("n",)),
     "trivialaugment_wide": Stage(policies.trivialaugment_wide, form="policy"),
-    "wei2020": Stage(policies.wei2020, form="policy"),
+    "wei2020": Stage(policies.wei2020, form="policy", counts=("n",)),
     "pba": Stage(policies.pba, form="policy", drawn_as="schedule"),
     "schedule": Stage(policies.schedule, form="policy"),
 }

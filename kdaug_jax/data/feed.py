@@ -253,6 +253,32 @@ def plan_bytes(plan: BatchPlan, size: tuple[int, int] | None) -> int:
     return sent
 
 
+def joined(feeds: Sequence[Feed], members: Sequence[int]) -> Feed:
+    """Returns one feed of members that take their batches from several feeds of a split.
+
+    Args:
+      feeds: alike but for the order of examples; each numbers its own members from 0.
+      members: for each member the number of its feed.
+    """
+    within = [list(members[:number]).count(feed) for number, feed in enumerate(members)]
+
+    def item(step: int) -> dict[str, Any]:
+        return {str(number): feed.item(step) for number, feed in enumerate(feeds)}
+
+    def select(item: dict[str, Any], member: int) -> Any:
+        number = members[member]
+        return feeds[number].select(item[str(number)], within[member])
+
+    def close() -> None:
+        for feed in feeds:
+            feed.close()
+
+    # What stays on the devices has no order.
+    return feeds[0]._replace(
+        item=item, select=select, close=close, item_bytes=sum(feed.item_bytes for feed in feeds)
+    )
+
+
 def eval_batches(
     split: Split, batch_size: int, rows: slice | np.ndarray = _ALL,
     crops: DrawCrops | None = None, stored: bool = True, workers: int = 0,

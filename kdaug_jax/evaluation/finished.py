@@ -44,6 +44,19 @@ def settings_of(stored: Mapping[str, Any], member: str) -> dict[str, Any]:
     }
 
 
+def followers(stored: Mapping[str, Any]) -> set[str]:
+    """Returns the paths of a sweep that change together with a seed, which repetitions differ in.
+
+    Args:
+      stored: see `settings_of`.
+    """
+    return {
+        path for paths, _ in stored["config"].get("population") or ()
+        if not isinstance(paths, str) and set(SEEDS).intersection(paths)
+        for path in paths if path not in SEEDS
+    }
+
+
 def _with_automatic_teachers(config: Mapping[str, Any]) -> dict[str, Any]:
     """Returns a config in which teachers that runs share read as those that a run trains itself.
 

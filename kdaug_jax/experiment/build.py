@@ -10,10 +10,16 @@ import numpy as np
 
 from kdaug_jax.errors import ConfigError, suggest
 from kdaug_jax.experiment import optim, terms, views
-from kdaug_jax.experiment.checks import check_picks, check_pools, check_term
+from kdaug_jax.experiment.checks import (
+    check_picks,
+    check_pools,
+    check_shared_teacher,
+    check_term,
+)
 from kdaug_jax.experiment.config import natural_sort
 from kdaug_jax.experiment.fields import FIELDS
 from kdaug_jax.experiment.frozen import compatibility
+from kdaug_jax.experiment.members import columns, largest_counts
 from kdaug_jax.experiment.networks import Network, build_network, check_init
 from kdaug_jax.experiment.program import Program
 from kdaug_jax.experiment.schedules import whole_steps
@@ -66,7 +72,7 @@ def resolve_phase(full: dict[str, Any], info: Info, start_step: int) -> Phase:
     view_names = natural_sort(full["views"])
     view_specs = views.parse_all(
         {name: full["views"][name]["ops"] for name in view_names}, info,
-        max(math.ceil(full["train"]["epochs"]), 1),
+        max(math.ceil(full["train"]["epochs"]), 1), largest_counts(full["population"]),
     )
     for spec in view_specs:
         views.check_place(
@@ -82,10 +88,11 @@ def resolve_phase(full: dict[str, Any], info: Info, start_step: int) -> Phase:
         )
         for name in natural_sort(full["terms"])
     )
-    left_out = terms.left_out(full["terms"], full["population"])
+    left_out = terms.left_out(full["terms"], columns(full["population"]))
     made = views.views_to_make(view_specs, terms.pairs(term_specs))
     check_picks(made, network_names)
     check_pools(made, full)
+    check_shared_teacher(made, terms.pairs(term_specs), full)
     optimizer = optim.build_optimizer(full["optim"], steps_per_epoch, total_steps, info)
     hparams, ranges = _traced(
         full, views.hparams(view_specs), terms.hparams(term_specs),

@@ -71,6 +71,32 @@ def _labelled_by(spec: ViewSpec, specs: Mapping[str, ViewSpec]) -> str:
     return spec.name if spec.mixes else ""
 
 
+def check_shared_teacher(
+    made: Sequence[ViewSpec], pairs: Sequence[tuple[str, str]], full: Mapping[str, Any]
+) -> None:
+    """Validates that `train.share_teacher` has something to share.
+
+    Args:
+      made: the views of the run.
+      pairs: the (network, view) pairs of the terms.
+      full: the complete config.
+
+    Raises:
+      ConfigError: no frozen network is run, or a view depends on networks.
+    """
+    if not full["train"]["share_teacher"]:
+        return
+    where = "train.share_teacher"
+    if all(full["networks"][network]["trainable"] for network, _ in pairs):
+        raise ConfigError(where, "is set without a frozen network", "leave it out")
+    for spec in made:
+        if spec.picks:
+            raise ConfigError(
+                where, f"view '{spec.name}' picks rows by networks, which each member does itself",
+                "leave it out",
+            )
+
+
 def check_term(
     term: TermSpec,
     specs: Mapping[str, ViewSpec],

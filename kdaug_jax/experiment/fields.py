@@ -61,8 +61,9 @@ FIELDS: dict[str, Field] = {
         "digits", "Data set: `NAME`, `NAME:ARGUMENT` or `package.module:function:ARGUMENT`."
     ),
     "data.seed": Field(
-        -1, "Seed of the order of examples; -1: that of `seed`. The members of a sweep have one "
-        "order, also of a sweep of `seed`.", Range(np.int64, -1, 2**32 - 1),
+        -1, "Seed of the order of examples; -1: that of `seed`, so that the members of a sweep of "
+        "`seed` have orders of their own; a number: all members have that order and share what is "
+        "read.", Range(np.int64, -1, 2**32 - 1),
     ),
     "data.batch_size": Field(
         64, "Examples of a step over all devices; at most the training split.", POSITIVE_COUNT
@@ -266,6 +267,11 @@ FIELDS: dict[str, Field] = {
         "over devices; `bfloat16` halves what is sent. Other devices take that of `precision`.",
         ("float32", "bfloat16"),
     ),
+    "train.share_teacher": Field(
+        False, "Whether the frozen networks of a sweep run once for all members that see the same "
+        "views (of one seed, order and numbers of views) instead of once a member. They are then "
+        "compiled apart from the step, so that last bits may differ from those of a plain run."
+    ),
     "train.allow_weak_teacher": Field(
         False, "Whether a teacher may be no better than chance on the validation split."
     ),
@@ -362,7 +368,8 @@ FIELDS: dict[str, Field] = {
     ),
     "population": Field(
         (), 'Sweep: `(("terms.kd.weight", (0.0, 1.0)), ("seed", (0, 1, 2)))` trains each '
-        "combination through one compiled step.", type="tuple of pairs",
+        "combination through one compiled step; numbers that change together are a row: "
+        '`((("seed", "views.x.randaugment.n"), ((0, 1), (1, 3))),)`.', type="tuple of pairs",
     ),
 }
 

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import inspect
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from kdaug_jax.errors import CheckpointError, ConfigError
+from kdaug_jax.errors import CheckpointError, ConfigError, suggest
 from kdaug_jax.experiment import views
-from kdaug_jax.experiment.config import overlay, view_texts
+from kdaug_jax.experiment.config import flatten, overlay, view_texts
 from kdaug_jax.types import Info, Range
 
 
@@ -26,40 +27,110 @@ class Numbers(Protocol):
 
     config: dict[str, Any]
     info: Info
+    view_specs: tuple[views.ViewSpec, ...]
     hparams: dict[str, np.ndarray]
     ranges: dict[str, Range]
     overridden: frozenset[str]
 
 
-def members(grid: Sequence[tuple[str, Sequence[Any]]]) -> tuple[Member, ...]:
+def members(grid: Sequence[tuple[Any, Sequence[Any]]]) -> tuple[Member, ...]:
     """Spans the grid of `config.population`.
 
     Args:
-      grid: pairs of (path of a traced number, its values).
+      grid: pairs of (path of a traced number, its values), or of (paths, rows of their values) of
+        numbers that change together, a zip.
 
     Returns:
-      One member for each combination, the last path varying fastest; for an empty grid one member
-      named "". A name is the same before and after a way through JSON.
+      One member for each combination, the last entry varying fastest; for an empty grid one member
+      named "". A zip is named by as many of its paths as tell its rows apart. A name is the same
+      before and after a way through JSON.
 
     Raises:
-      ConfigError: a path without values or given twice.
+      ConfigError: a path without values or given twice, or a row of another length than its paths.
     """
-    paths = [path for path, _ in grid]
-    plain = [_plain(str(path)) for path in paths]
-    for path, values in grid:
-        listed = isinstance(path, str) and isinstance(values, list | tuple) and len(values) > 0
-        if not listed or plain.count(_plain(path)) > 1:
-            raise ConfigError(
-                "population", f"'{path}' has no values or is there twice", '("path", (values,))'
-            )
-        if len(set(map(repr, values))) < len(values):
-            raise ConfigError("population", f"'{path}' repeats a value", "name each value once")
-    combinations = itertools.product(*(map(_as_tuple, values) for _, values in grid))
-    overrides = [dict(zip(paths, combination, strict=True)) for combination in combinations]
+    axes = [_axis(where, values) for where, values in _checked(grid)]
+    combinations = list(itertools.product(*axes))
     return tuple(
-        Member(",".join(f"{path}={value}" for path, value in member.items()), member)
-        for member in overrides
+        Member(
+            ",".join(name for name, _ in combination),
+            {path: value for _, numbers in combination for path, value in numbers.items()},
+        )
+        for combination in combinations
     )
+
+
+def columns(grid: Sequence[tuple[Any, Sequence[Any]]]) -> list[tuple[str, tuple[Any, ...]]]:
+    """Returns each swept path with its values, those of a zip one after another.
+
+    Args:
+      grid: see `members`.
+
+    Raises:
+      ConfigError: see `members`.
+    """
+    swept: list[tuple[str, tuple[Any, ...]]] = []
+    for where, values in _checked(grid):
+        if isinstance(where, str):
+            swept.append((where, tuple(values)))
+        else:
+            swept.extend(zip(where, zip(*values, strict=True), strict=True))
+    return swept
+
+
+def largest_counts(grid: Sequence[tuple[Any, Sequence[Any]]]) -> dict[str, int]:
+    """Returns the largest value of each swept path of a view whose values are whole numbers.
+
+    Args:
+      grid: see `members`.
+    """
+    return {
+        path: max(values) for path, values in columns(grid)
+        if path.startswith("views.") and all(type(value) is int for value in values)
+    }
+
+
+def _checked(grid: Sequence[tuple[Any, Sequence[Any]]]) -> Sequence[tuple[Any, Sequence[Any]]]:
+    """Returns a grid; raises ConfigError where it is none."""
+    known: set[str] = set()
+    for where, values in grid:
+        paths = (where,) if isinstance(where, str) else where
+        named = isinstance(paths, list | tuple) and paths and all(
+            isinstance(path, str) for path in paths
+        )
+        listed = isinstance(values, list | tuple) and len(values) > 0
+        plain = [_plain(path) for path in paths] if named else []
+        if not named or not listed or known.intersection(plain) or len(set(plain)) < len(plain):
+            raise ConfigError(
+                "population", f"'{where}' has no values or is there twice", '("path", (values,))'
+            )
+        known.update(plain)
+        for row in values if not isinstance(where, str) else ():
+            if not isinstance(row, list | tuple) or len(row) != len(paths):
+                raise ConfigError(
+                    "population", f"'{', '.join(paths)}' have the row {row!r}",
+                    f"write rows of {len(paths)} values, one for each path",
+                )
+        if len(set(map(repr, values))) < len(values):
+            raise ConfigError(
+                "population", f"'{where}' repeats a value", "name each value once"
+            )
+    return grid
+
+
+def _axis(where: Any, values: Sequence[Any]) -> list[tuple[str, dict[str, Any]]]:
+    """Returns the name and the numbers of each value, or row of a zip, of an entry of a grid."""
+    paths = (where,) if isinstance(where, str) else tuple(where)
+    rows = [(value,) if isinstance(where, str) else value for value in values]
+    rows = [tuple(map(_as_tuple, row)) for row in rows]
+    shown = next(
+        count for count in range(1, len(paths) + 1)
+        if len({repr(row[:count]) for row in rows}) == len(rows)
+    )
+    pairs = [dict(zip(paths, row, strict=True)) for row in rows]
+    return [
+        (",".join(f"{path}={numbers[path]}" for path in paths[:shown]), numbers)
+        for numbers in pairs
+    ]
 
 
 def _plain(path: str) -> str:
@@ -92,6 +163,7 @@ def hparams(
     first = phases[0]
     for member in population:
         _check_crops(first, member.overrides)
+        _check_traced(first, member.overrides)
         overlay(first.hparams, first.ranges, member.overrides)
     _check_distinct(first, population)
     _check_phases(phases, population)
@@ -114,6 +186,21 @@ def _check_crops(first: Numbers, paths: Iterable[str]) -> None:
             raise ConfigError(
                 path, "is not a traced number where crops run on the device",
                 "add --config.data.crop=host",
+            )
+
+
+def _check_traced(first: Numbers, paths: Iterable[str]) -> None:
+    """Raises ConfigError for a setting that there is and that is compiled into the program."""
+    compiled = {*flatten(first.config)} | {
+        f"views.{spec.name}.{call.role}.{name}"
+        for spec in first.view_specs for call in spec.calls
+        for name in inspect.signature(call.stage.apply).parameters
+    }
+    for path in paths:
+        if path in compiled and not _has(first, path):
+            raise ConfigError(
+                path, "is no number that a sweep may vary: it is compiled into the program",
+                f"train a run for each value; {suggest(path, first.hparams)}",
             )
 
 
@@ -148,7 +235,7 @@ def _check_distinct(first: Numbers, population: Sequence[Member]) -> None:
             numbers = overlay(first.hparams, first.ranges, {path: value})
             array = numbers[path if path in numbers else f"{path}.base"]
             other = known.setdefault((array + 0).tobytes(), value)  # -0.0 is 0.0
-            if other is not value:
+            if repr(other) != repr(value):
                 raise ConfigError(
                     "population", f"'{path}' names {other!r} and {value!r}, which are one "
                     f"{array.dtype}", "name each value once",

@@ -158,6 +158,34 @@ class Program:
         with reduced_in(self.config["train"]["reduce"]):
             return networks.run(self.networks, self.pairs, variables, given, context)
 
+    def run_frozen(
+        self, clock: Clock, batch: Batch, hparams: Hparams, frozen: Mapping[str, Any]
+    ) -> dict[str, Outputs]:
+        """Runs the frozen networks on the views of a batch.
+
+        Args:
+          clock: position in the run.
+          batch: the stored examples.
+          hparams: traced numbers by path; those of the views are used.
+          frozen: variables of the frozen networks.
+
+        Returns:
+          `{"network@view": Outputs}` with the features that terms compare.
+        """
+        pairs = [pair for pair in self.pairs if not self.networks[pair[0]].trainable]
+        views_made, _, _ = self.make_views(clock, batch, hparams, {}, {})
+        context = self.context(views_made, clock, hparams)
+        outputs, _ = networks.run(
+            {name: self.networks[name] for name, _ in pairs}, pairs, frozen, {}, context
+        )
+        compared = {teacher for spec in self.active for _, teacher in spec.features}
+        return {
+            name: output.replace(features={
+                feature: value for feature, value in output.features.items() if feature in compared
+            })
+            for name, output in outputs.items()
+        }
+
     def compute_terms(self, params, state, outputs, context: StepContext):
         """Computes the terms, see `experiment.terms.apply`; sums are by the optimiser's groups."""
         sums, raw, state, metrics = terms.apply(self.active, params, state, outputs, context)

@@ -49,7 +49,7 @@ SCHEDULE_OPTIONS = {
     ),
 }
 # Arguments of a policy that a view supplies.
-FROM_THE_VIEW = ("size", "epochs")
+FROM_THE_VIEW = ("size", "epochs", "counts")
 
 
 def document() -> str:

@@ -59,17 +59,16 @@ def _wanted(program: Program) -> dict[str, str]:
     return {name: section["place"] for name, section in program.config["views"].items()}
 
 
-def order_seed(config: Mapping[str, Any]) -> int:
-    """Returns the seed of the order of examples.
-
-    The members of a sweep share their batches, so that one order serves all of them: `seed` here is
-    that of the config, not a swept one.
+def order_seed(config: Mapping[str, Any], seed: int | None = None) -> int:
+    """Returns the seed of the order of examples: `data.seed`, or the run's own seed where it is -1.
 
     Args:
       config: the complete config.
+      seed: of a member of a sweep; by default `seed` of the config.
     """
-    seed = config["data"]["seed"]
-    return config["seed"] if seed < 0 else seed
+    if config["data"]["seed"] >= 0:
+        return config["data"]["seed"]
+    return config["seed"] if seed is None else seed
 
 
 def make_feed(
@@ -77,6 +76,9 @@ def make_feed(
     platform: str,
 ) -> data.Feed:
     """Returns the feed of a run.
+
+    Members whose seeds differ have their own order of examples each, unless `data.seed` gives one
+    to all of them; members of one order share what is read.
 
     Args:
       programs: one a phase, whose views are placed.
@@ -91,10 +93,28 @@ def make_feed(
     Raises:
       ConfigError: an image is too small or too large for a crop.
     """
+    config = programs[0].config
+    seeds = [order_seed(config, seed) for seed in cropping.seeds_of(hparams)]
+    orders = list(dict.fromkeys(seeds))
+    feeds = [
+        _ordered_feed(programs, [
+            [numbers for numbers, seed in zip(phase, seeds, strict=True) if seed == order]
+            for phase in hparams
+        ], split, order, rows, platform)
+        for order in orders
+    ]
+    return feeds[0] if len(feeds) == 1 else data.joined(feeds, [orders.index(s) for s in seeds])
+
+
+def _ordered_feed(
+    programs: Sequence[Program], hparams: Numbers, split: Split, order_seed: int,
+    rows: slice | np.ndarray, platform: str,
+) -> data.Feed:
+    """Returns the feed of members that have one order of examples, see `make_feed`."""
     section = programs[0].config["data"]
     cut = cropping.host_crops(programs, hparams, split)
     crops, crop_owners = cut or (None, {})
-    order = split, order_seed(programs[0].config), section["batch_size"]
+    order = split, order_seed, section["batch_size"]
     if not any(spec.hosted for program in programs for spec in program.made):
         return data.make_feed(
             *order, device_bytes=round(1e9 * section["device_gb"]), workers=section["workers"],

@@ -173,9 +173,8 @@ class _Run:
             items = self.staging.take(self.step, count)
         if (phase, count) not in self.calls:
             with self.time("compile"):
-                call = population.make_call(
-                    self.setup.programs[phase], feed, count, sharding.replicated(self.setup.mesh)
-                )
+                program, whole = self.setup.programs[phase], sharding.replicated(self.setup.mesh)
+                call = population.maker(program)(program, feed, count, whole)
                 self.calls[phase, count] = call.lower(
                     self.states[0], self.setup.frozen, feed.constants, items[0], hparams[0]
                 ).compile()

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 
 from kdaug_jax.data import Feed
 from kdaug_jax.experiment.members import Member, hparams, members
@@ -19,7 +20,38 @@ from kdaug_jax.runtime import sharding
 from kdaug_jax.training.step import make_train_step
 from kdaug_jax.types import Hparams, Outputs, TrainState
 
-__all__ = ["Member", "advance", "hparams", "make_call", "members", "steps_per_call"]
+__all__ = ["Member", "SharedCall", "advance", "hparams", "make_call", "make_shared_call", "maker",
+           "members", "steps_per_call"]
+
+
+class SharedCall(NamedTuple):
+    """The calls of a population whose members share the outputs of frozen networks.
+
+    Attributes:
+      call: what `make_call` made, compiled or not.
+      teach: `teach(step, frozen, constants, items, hparams) -> given`, for all members that see the
+        same views.
+    """
+
+    call: Callable[..., tuple[TrainState, Any]]
+    teach: Callable[..., dict[str, Outputs]]
+
+    def lower(
+        self, state: TrainState, frozen: Mapping[str, Any], constants: Any, items: Any,
+        hparams: Hparams,
+    ) -> SharedCall:
+        """Returns both with `teach` compiled and `call` lowered for what it gives."""
+        inputs = frozen, constants, items, hparams
+        teach = self.teach.lower(state.step, *inputs).compile()
+        given = jax.tree.map(
+            lambda array, where: jax.ShapeDtypeStruct(array.shape, array.dtype, sharding=where),
+            jax.eval_shape(self.teach, state.step, *inputs), teach.output_shardings,
+        )
+        return SharedCall(self.call.lower(state, *inputs, given), teach)
+
+    def compile(self) -> SharedCall:
+        """Returns both compiled."""
+        return SharedCall(self.call.compile(), self.teach)
 
 
 def steps_per_call(
@@ -83,6 +115,40 @@ def make_call(
     return jax.jit(within, donate_argnums=0, out_shardings=(lies, replicated))
 
 
+def maker(program: Program) -> Callable[..., Any]:
+    """Returns `make_call`, or `make_shared_call` where `train.share_teacher` is set."""
+    return make_shared_call if program.config["train"]["share_teacher"] else make_call
+
+
+def make_shared_call(
+    program: Program, feed: Feed, steps: int, replicated: jax.sharding.NamedSharding
+) -> SharedCall:
+    """Makes the functions that run some steps of members with shared outputs of frozen networks.
+
+    Args:
+      program: see `make_call`, as the other arguments.
+      feed: where batches come from.
+      steps: optimiser steps a call.
+      replicated: sharding of what every device holds whole.
+
+    Returns:
+      A call for `advance`, to be lowered and compiled as that of `make_call`.
+    """
+
+    def teach(step, frozen, constants, items, hparams: Hparams):
+        def body(step, item):
+            clock = program.clock(step, hparams)
+            return step + 1, program.run_frozen(
+                clock, feed.batch(constants, item), hparams, frozen
+            )
+
+        # Rolled up, only gradients of convolutions are slow on a CPU.
+        return jax.lax.scan(body, step, items)[1]
+
+    within = sharding.within(replicated.mesh, teach)
+    return SharedCall(make_call(program, feed, steps, replicated), jax.jit(within))
+
+
 def advance(
     call: Callable[..., tuple[TrainState, Any]],
     states: Sequence[TrainState],
@@ -96,7 +162,7 @@ def advance(
     """Runs one call of every member on the same examples.
 
     Args:
-      call: what `make_call` made, compiled or not.
+      call: what `make_call` or `make_shared_call` made, compiled or not.
       states: one a member; donated.
       frozen: variables of the frozen networks, shared by all members.
       constants: arrays of the feed that stay on the devices, shared by all members.
@@ -110,10 +176,26 @@ def advance(
     Returns:
       New states and metrics, one a member; None for metrics of members that keep their state.
     """
-    extra = () if given is None else (given,)
-    results = [
-        (state, None) if number in failed
-        else sharding.settle(call(state, frozen, constants, item, member, *extra))
-        for number, (state, item, member) in enumerate(zip(states, items, hparams, strict=True))
-    ]
+    taught: dict[bytes, Mapping[str, Outputs]] = {}
+    results = []
+    for number, (state, item, member) in enumerate(zip(states, items, hparams, strict=True)):
+        if number in failed:
+            results.append((state, None))
+            continue
+        inputs, extra = (frozen, constants, item, member), () if given is None else (given,)
+        run = call
+        if isinstance(call, SharedCall):
+            run, seen = call.call, _seen(member)
+            if seen not in taught:
+                taught[seen] = sharding.settle(call.teach(state.step, *inputs))
+            extra = ({**taught[seen], **(given or {})},)
+        results.append(sharding.settle(run(state, *inputs, *extra)))
     return [state for state, _ in results], [metrics for _, metrics in results]
+
+
+def _seen(hparams: Hparams) -> bytes:
+    """Returns what decides the views of a member: its seed and the numbers of its views."""
+    return b"".join(
+        np.asarray(value).tobytes() for path, value in sorted(hparams.items())
+        if path == "seed" or path.startswith("views.")
+    )

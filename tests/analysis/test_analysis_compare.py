@@ -344,3 +344,38 @@ def test_runs_that_were_changed_on_their_way_are_told(tmp_path, capsys):
         f"warning: {directories[1]}: went on from step 1,200 with other settings "
         "(optim.schedule.base: 0.4 -> 0.2), so its results are not those of its last ones alone"
     ) in capsys.readouterr().out
+
+
+def test_a_comparison_is_drawn(tmp_path, capsys):
+    run = table_of_magnitudes(tmp_path)
+    file = tmp_path / "plot.png"
+    words = ("--vary=terms.kd.weight", "--vary=m", "--metric=eval/test/accuracy")
+    status, text = compared(capsys, run, *words, f"--plot={file}")
+    assert status == 0 and text.splitlines()[-1] == f"wrote {file}"
+    assert file.read_bytes().startswith(b"\x89PNG")
+    runs = compare.read_runs([run], ("terms.kd.weight", "m"))
+    (panel,) = compare.panels(runs, ("terms.kd.weight", "m"), ("eval/test/accuracy",))
+    assert list(panel.lines) == ["m=0", "m=3"] and panel.values == ["0.0", "1.0"]
+    np.testing.assert_allclose(panel.lines["m=3"], [(0, 0.771, 0.001), (1, 0.812, 0.002)])
+    status, text = compared(capsys, run, *words, f"--plot={tmp_path}/none/x.png")
+    assert status == 2 and "--plot: " in text and "name a file in a folder that exists" in text
+    status, text = compared(capsys, run, *words, f"--plot={tmp_path}")
+    assert status == 2 and "is there and is no file" in text
+
+
+def test_numbers_that_follow_a_seed_belong_to_its_repetition(tmp_path, capsys):
+    rows = [[0, 1, 9], [1, 3, 6], [2, 2, 3]]
+    grid = [
+        ["terms.kd.weight", [0.0, 1.0]],
+        [["seed", "views.x.randaugment.n", "views.x.randaugment.m"], rows],
+    ]
+    results = {
+        f"terms.kd.weight={weight},seed={seed}": row(0.8 + weight / 100 + seed / 1000, 0.4)
+        for weight in (0.0, 1.0) for seed in (0, 1, 2)
+    }
+    config = {"population": grid, "seed": 0, "terms": {"kd": {"weight": 1.0}}}
+    run = write_run(tmp_path / "a", results, config)
+    status, text = compared(capsys, run, "--vary=terms.kd.weight")
+    assert status == 0 and "warning" not in text and "over 3 pairs" in text
+    status, text = compared(capsys, run, "--vary=views.x.randaugment.n")
+    assert status == 0 and "views.x.randaugment.n" in text

@@ -9,7 +9,15 @@ import jax.numpy as jnp
 import numpy as np
 
 from kdaug_jax.augment.policies.levels import ENHANCE, FIXED, SHEAR, TRANSLATE, Levels, each
-from kdaug_jax.augment.policies.policy import Policy, Rows, below, plain, signed, whole
+from kdaug_jax.augment.policies.policy import (
+    Policy,
+    Rows,
+    below,
+    count_hparam,
+    plain,
+    signed,
+    whole,
+)
 
 # Strengths of an op: the middles of so many equal parts of its range.
 BINS = 64
@@ -31,7 +39,9 @@ def _ops() -> Levels:
     }
 
 
-def fixmatch(n: int = 2, *, size: tuple[int, int]) -> Policy:
+def fixmatch(
+    n: int = 2, *, size: tuple[int, int], counts: Mapping[str, int] | None = None
+) -> Policy:
     """Applies n ops, each at a strength that is uniform over the op's range, and erases a square.
 
     The ops are uniform over 14, with replacement: enhancing factors of 0.05..0.95, 4..7 bits,
@@ -42,9 +52,11 @@ def fixmatch(n: int = 2, *, size: tuple[int, int]) -> Policy:
     Args:
       n: how many ops before the square.
       size: height and width of the images in pixels.
+      counts: `{"n": most}` to trace n, 0..most: an image then takes `most` + 1 stages, those after
+        the square the identity.
 
     Returns:
-      A policy without traced hyper-parameters.
+      A policy without traced hyper-parameters, or with `n`, `i32[]`, of `counts`.
 
     Raises:
       ArgumentError: n is out of range.
@@ -52,23 +64,28 @@ def fixmatch(n: int = 2, *, size: tuple[int, int]) -> Policy:
     Source: Sohn et al. 2020 (FixMatch), Table 12; the strong view of Jin et al. 2023, "Multi-Level
     Logit Distillation". A strength is one of 64 there are of each op, and not any number.
     """
-    whole("n", n, 0, 100)
+    swept = counts or {}
+    most = whole("n", swept.get("n", n), 0, 100)
     shares = (np.arange(BINS) + 0.5) / BINS
     rows = Rows()
     index = rows([[op(share, size) for share in shares] for op in _ops().values()])
     squares = rows([plain("cutout_fast", LARGEST * share * size[1])[0] for share in shares])
     return Policy(
-        rows.ops, _draw(index, squares, n), n + 1, fill="black", cutout_fill=(125, 123, 114)
+        rows.ops, _draw(index, squares, most), most + 1,
+        {name: count_hparam(most) for name in swept}, fill="black", cutout_fill=(125, 123, 114),
     )
 
 
-def _draw(index: np.ndarray, squares: np.ndarray, n: int) -> Callable[..., jax.Array]:
+def _draw(index: np.ndarray, squares: np.ndarray, most: int) -> Callable[..., jax.Array]:
     def draw(key: jax.Array, hparams: Mapping[str, jax.Array]) -> jax.Array:
-        del hparams
-        op = below(key, "op", len(index), (n,))
-        strength = below(key, "strength", BINS, (n + 1,))
-        sign = below(key, "sign", 2, (n,))
-        taken = jnp.asarray(index)[op, strength[:n], sign]
-        return jnp.append(taken, jnp.asarray(squares)[strength[n]])
+        n = hparams.get("n", most)
+        op = below(key, "op", len(index), (most,))
+        strength = below(key, "strength", BINS, (most + 1,))
+        sign = below(key, "sign", 2, (most,))
+        taken = jnp.asarray(index)[op, strength[:most], sign]
+        square = jnp.asarray(squares)[strength[n]]
+        stage = jnp.arange(most + 1)
+        after = jnp.where(stage == n, square, 0)
+        return jnp.where(stage < n, jnp.append(taken, jnp.int32(0)), after)
 
     return draw

@@ -91,6 +91,27 @@ class Rows:
         return tuple(self._numbers)
 
 
+def count_hparam(most: int) -> HparamSpec:
+    """Returns the traced hyper-parameter of a count of ops that is padded to `most` stages."""
+    return HparamSpec(np.asarray(most, np.int32), Range(np.int32, 0, most))
+
+
+def padded(rows: jax.Array, count: jax.Array | int) -> jax.Array:
+    """Returns the first `count` rows, then the identity.
+
+    A draw of several numbers begins with those of a draw of fewer, so these are the rows that a
+    policy of `count` stages draws.
+
+    Args:
+      rows: `i32[most]`, row numbers.
+      count: `i32[]`, 0..most, may be traced.
+
+    Returns:
+      `i32[most]`.
+    """
+    return jnp.where(jnp.arange(len(rows)) < count, rows, 0)
+
+
 def below(key: jax.Array, role: str, limit: Any, shape: tuple[int, ...] = ()) -> jax.Array:
     """Draws whole numbers uniform over 0..limit-1; 0 where the limit is below 1.
 

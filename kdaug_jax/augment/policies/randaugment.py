@@ -24,7 +24,9 @@ from kdaug_jax.augment.policies.policy import (
     Policy,
     Rows,
     below,
+    count_hparam,
     named,
+    padded,
     plain,
     signed,
     whole,
@@ -119,6 +121,7 @@ def randaugment(
     ops: Sequence[str] | None = None,
     translate_const: float | None = None,
     cutout_const: float | None = None,
+    counts: Mapping[str, int] | None = None,
 ) -> Policy:
     """Applies n ops in turn, each uniform over a space with replacement, all at magnitude m.
 
@@ -138,9 +141,11 @@ def randaugment(
       translate_const: pixels of translation at 10 in the TPU spaces, 100 there. Images that are
         much smaller than 224 need smaller ones.
       cutout_const: half the side of squares at 10 in the TPU spaces, 40 there.
+      counts: `{"n": most}` to trace n, 0..most: an image then takes `most` stages, those after the
+        first n the identity.
 
     Returns:
-      A policy with the traced hyper-parameter `m`, `i32[]`.
+      A policy with the traced hyper-parameter `m`, `i32[]`, and `n`, `i32[]`, of `counts`.
 
     Raises:
       ArgumentError: what is wrong, and what to write.
@@ -149,7 +154,8 @@ def randaugment(
     tensorflow/tpu; `RandAugment` of torchvision.
     """
     op_space = named("space", space, SPACES)(size, translate_const, cutout_const)
-    whole("n", n, 0, 100)
+    swept = counts or {}
+    stages = whole("n", swept.get("n", n), 0, 100)
     whole("m", m, 0, op_space.highest)
     if ops is not None and not ops:
         raise ArgumentError("ops is empty", "name at least one op")
@@ -169,9 +175,9 @@ def randaugment(
     index = rows([
         [op(level, size) for level in range(highest + 1)] for op in chosen.values()
     ])
+    hparams = {"m": level_hparam(m, highest), **{name: count_hparam(stages) for name in swept}}
     return Policy(
-        rows.ops, uniform(index, n), n, {"m": level_hparam(m, highest)}, op_space.variant,
-        fill=op_space.fill,
+        rows.ops, uniform(index, stages), stages, hparams, op_space.variant, fill=op_space.fill
     )
 
 
@@ -188,20 +194,21 @@ def level_hparam(m: int, highest: int) -> HparamSpec:
     return HparamSpec(np.asarray(m, np.int32), Range(np.int32, 0, highest))
 
 
-def uniform(index: np.ndarray, n: int) -> Callable[..., jax.Array]:
-    """Makes the draw of n uniform ops with uniform signs at the traced level `m`.
+def uniform(index: np.ndarray, stages: int) -> Callable[..., jax.Array]:
+    """Makes the draw of uniform ops with uniform signs at the traced level `m`.
 
     Args:
       index: `i32[ops,levels,signs]`, row numbers.
-      n: how many ops.
+      stages: how many ops; of these the first `n` where that is traced.
 
     Returns:
       A policy's `draw`.
     """
 
     def draw(key: jax.Array, hparams: Mapping[str, jax.Array]) -> jax.Array:
-        op = below(key, "op", len(index), (n,))
-        sign = below(key, "sign", index.shape[2], (n,))
-        return jnp.asarray(index)[op, hparams["m"], sign]
+        op = below(key, "op", len(index), (stages,))
+        sign = below(key, "sign", index.shape[2], (stages,))
+        taken = jnp.asarray(index)[op, hparams["m"], sign]
+        return padded(taken, hparams["n"]) if "n" in hparams else taken
 
     return draw

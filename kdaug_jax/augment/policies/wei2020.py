@@ -20,7 +20,9 @@ from kdaug_jax.augment.policies.policy import (
     Policy,
     Rows,
     below,
+    count_hparam,
     named,
+    padded,
     plain,
     signed,
     whole,
@@ -110,6 +112,7 @@ def wei2020(
     translate: str = "fixed",
     shear: str = "visible",
     cutout: str = "side",
+    counts: Mapping[str, int] | None = None,
 ) -> Policy:
     """Applies n ops in turn, each uniform over the five, all at magnitude m with random signs.
 
@@ -124,16 +127,18 @@ def wei2020(
       shear: `visible`, so that 1-m stays visible; `angle`, by an angle of 9 degrees a level.
       cutout: `side`, a square of side m wholly inside; `area`, of area m; `clipped`, of side 2m
         around a uniform centre, clipped by the border.
+      counts: `{"n": most}` to trace n, see `randaugment`.
 
     Returns:
-      A policy with the traced hyper-parameter `m`, `i32[]`.
+      A policy with the traced hyper-parameter `m`, `i32[]`, and `n`, `i32[]`, of `counts`.
 
     Raises:
       ArgumentError: what is wrong, and what to write.
 
     Source: Wei et al. 2020, Table 1.
     """
-    whole("n", n, 0, 100)
+    swept = counts or {}
+    stages = whole("n", swept.get("n", n), 0, 100)
     whole("m", m, 0, HIGHEST)
     for option, value in (("translate", translate), ("shear", shear), ("cutout", cutout)):
         named(option, value, dict.fromkeys(OPTIONS[option]))
@@ -147,17 +152,22 @@ def wei2020(
         moves = rows([[signed(name, by) for by in far] for name in ("translate_x", "translate_y")])
 
     def draw(key: jax.Array, hparams: Mapping[str, jax.Array]) -> jax.Array:
-        op = below(key, "op", len(OPS), (n,))
-        sign = below(key, "sign", 2, (n,))
+        taken = take(key, hparams)
+        return padded(taken, hparams["n"]) if "n" in hparams else taken
+
+    def take(key: jax.Array, hparams: Mapping[str, jax.Array]) -> jax.Array:
+        op = below(key, "op", len(OPS), (stages,))
+        sign = below(key, "sign", 2, (stages,))
         row = jnp.asarray(index)[op, hparams["m"], sign]
         if moves is None:
             return row
         axis = jnp.clip(op - OPS.index("translate_x"), 0, 1)
         length = jnp.where(axis == 0, size[1], size[0])
         # u m length in units of 1/20 pixel, so that rounding half up is exact.
-        twentieths = below(key, "distance", 2 * hparams["m"] * length, (n,))
+        twentieths = below(key, "distance", 2 * hparams["m"] * length, (stages,))
         by = (twentieths + HIGHEST) // (2 * HIGHEST)
         moved = jnp.asarray(moves)[axis, by, sign]
         return jnp.where((op == 2) | (op == 3), moved, row)
 
-    return Policy(rows.ops, draw, n, {"m": level_hparam(m, HIGHEST)})
+    hparams = {"m": level_hparam(m, HIGHEST), **{name: count_hparam(stages) for name in swept}}
+    return Policy(rows.ops, draw, stages, hparams)

@@ -12,7 +12,7 @@ from __future__ import annotations
 import collections
 import inspect
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -111,7 +111,7 @@ def source_of(name: str, text: str) -> str | None:
 
 def parse(
     name: str, text: str, info: Info, *, start: ViewSpec | None = None, epochs: int | None = None,
-    trace: bool = True, where: str = "",
+    trace: bool = True, where: str = "", counts: Mapping[str, int] | None = None,
 ) -> ViewSpec:
     """Reads one view expression.
 
@@ -123,6 +123,8 @@ def parse(
       epochs: of the run, for policies that depend on the epoch; by default their own.
       trace: whether a user's stages are traced to validate what they return.
       where: config path of the expression, for messages; by default `views.<name>`.
+      counts: the largest value of each whole number that a sweep varies, by path; policies that
+        can pad such a count trace it.
 
     Returns:
       Its spec.
@@ -136,10 +138,10 @@ def parse(
     rows, mixes = (start.rows, start.mixes) if start else ((), False)
     leading = None
     beginning = LeadingReader(where, info.mixed) if info.host_crops and source is None else None
-    calls, counts, drawn = [], collections.Counter(), collections.Counter()
+    calls, uses, drawn = [], collections.Counter(), collections.Counter()
     for stage_name, args, kwargs in read_calls(where, text)[source is not None :]:
         stage = find_stage(where, stage_name)
-        role = _numbered(short_name(stage_name), counts)
+        role = _numbered(short_name(stage_name), uses)
         draws = _numbered(stage.drawn_as or short_name(stage_name), drawn)
         path = f"{where}.{role}"
         if floats and stage.form not in ("group", "repeat", "pick"):
@@ -152,8 +154,14 @@ def parse(
                 size = None  # the images have no common size yet
         before = size, floats
         with located(path):
-            bind_arguments = _bind_policy if stage.form == "policy" else _bind_stage
-            bound = bind_arguments(path, stage, args, kwargs, info, size, epochs)
+            if stage.form == "policy":
+                context = {"size": size, "epochs": epochs, "counts": {
+                    name: counts[f"{path}.{name}"] for name in stage.counts
+                    if f"{path}.{name}" in (counts or {})
+                }}
+                bound = _bind_policy(path, stage, args, kwargs, info, context)
+            else:
+                bound = _bind_stage(path, stage, args, kwargs, info, size)
             size = stage.size(bound.static, size) if stage.size else size
             floats = floats or stage.floats
             if beginning is not None and beginning.open:
@@ -177,8 +185,7 @@ def _numbered(name: str, counts: collections.Counter[str]) -> str:
     return name if counts[name] == 1 else f"{name}_{counts[name] - 1}"
 
 
-def _bind_stage(where, stage: Stage, args, kwargs, info: Info, size, epochs) -> Bound:
-    del epochs
+def _bind_stage(where, stage: Stage, args, kwargs, info: Info, size) -> Bound:
     leading = 0 if stage.form in ("repeat", "pick") else 2
     bound = bind(where, stage.apply, args, kwargs, leading, info)
     values = {**bound.static, **{name: value.item() for name, value in bound.traced.items()}}
@@ -187,9 +194,10 @@ def _bind_stage(where, stage: Stage, args, kwargs, info: Info, size, epochs) -> 
     return bound
 
 
-def _bind_policy(where, stage: Stage, args, kwargs, info: Info, size, epochs) -> Bound:
+def _bind_policy(
+    where, stage: Stage, args, kwargs, info: Info, context: Mapping[str, Any]
+) -> Bound:
     """Builds the policy; only its own numbers are traced, so only they may be swept."""
-    context = {"size": size, "epochs": epochs}
     parameters = inspect.signature(stage.apply).parameters
     given = {name: value for name, value in context.items() if name in parameters}
     options = {name: value for name, value in kwargs.items() if name != "fill"}
@@ -206,7 +214,8 @@ def _bind_policy(where, stage: Stage, args, kwargs, info: Info, size, epochs) ->
 
 
 def parse_all(
-    texts: Mapping[str, str], info: Info, epochs: int | None = None
+    texts: Mapping[str, str], info: Info, epochs: int | None = None,
+    counts: Mapping[str, int] | None = None,
 ) -> tuple[ViewSpec, ...]:
     """Reads view expressions, each after the one it starts from.
 
@@ -214,6 +223,7 @@ def parse_all(
       texts: expressions by name.
       info: see `parse`.
       epochs: see `parse`.
+      counts: see `parse`.
 
     Returns:
       Their specs.
@@ -234,7 +244,9 @@ def parse_all(
         if source is not None and source not in texts:
             raise ConfigError(f"views.{name}", f"no view '{source}'", suggest(source, texts))
         start = None if source is None else visit(source, (*path, name))
-        done[name] = parse(name, texts[name], info, start=start, epochs=epochs)
+        done[name] = parse(
+            name, texts[name], info, start=start, epochs=epochs, counts=counts
+        )
         return done[name]
 
     for name in texts:
