@@ -27,14 +27,14 @@ def draw_bars(metrics: Mapping[str, Mapping[str, Sequence[float]]]) -> Figure:
     figure, axes = new_figure(1, len(metrics), (3.6, 0.8 + 0.34 * max(longest, 2)))
     for axis, (label, groups) in zip(axes[0], metrics.items(), strict=True):
         means = [float(np.mean(values)) for values in groups.values()]
-        spreads = [float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
+        deviations = [float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
                    for values in groups.values()]
         places = np.arange(len(groups))
         colours = [COLOURS[number % len(COLOURS)] for number in places]
-        axis.barh(places, means, xerr=spreads, color=colours, height=0.7, capsize=2)
-        for place, mean, spread in zip(places, means, spreads, strict=True):
+        axis.barh(places, means, xerr=deviations, color=colours, height=0.7, capsize=2)
+        for place, mean, deviation in zip(places, means, deviations, strict=True):
             axis.annotate(
-                f"{mean:.4g}", (max(mean, 0.0) + spread, place), (3, 0),
+                f"{mean:.4g}", (max(mean, 0.0) + deviation, place), (3, 0),
                 textcoords="offset points", va="center", fontsize=8,
             )
         shown = axis is axes[0, 0]
