@@ -76,7 +76,7 @@ EXPORTS = {
         artifact export predict
     """,
     "kdaug_jax.analysis": """
-        compare gallery pictures rank_da
+        bars calibration compare curves embeddings figures gallery matrices pictures plots rank_da
     """,
 }
 

@@ -2,5 +2,8 @@
 
 from kdaug_jax.lazy import submodules
 
-__all__ = ["compare", "gallery", "pictures", "rank_da"]
+__all__ = [
+    "bars", "calibration", "compare", "curves", "embeddings", "figures", "gallery", "matrices",
+    "pictures", "plots", "rank_da",
+]
 __getattr__, __dir__ = submodules(__name__, tuple(__all__))
