@@ -4,8 +4,9 @@
     python docs/pictures/draw.py results runs/digits_compare
     python docs/pictures/draw.py life
 
-The teacher is that of docs/your-images.md, "Another data set, same experiment"; the runs of
-`results` are those of `make demo`.
+The teacher is that of docs/your-images.md, "Another data set, same experiment", trained for 6 epochs
+(`--config.networks.teacher.recipe` with `train.epochs` 6.0: 81.9 % on the validation split); the
+runs of `results` are those of `make demo`.
 """
 
 import argparse
@@ -20,7 +21,7 @@ HERE = Path(__file__).parent
 MAGNITUDES = (0, 1, 2, 3, 4, 5, 6, 8)
 CLASSES = ("T-shirt", "trousers", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag",
            "boot")
-SHOWN = (1, 5, 7, 8, 9)  # classes, one image each
+SHOWN = (1, 5, 7, 9)  # classes, one image each
 COLOURS = ("#D55E00", "#0072B2")  # of Okabe and Ito, told apart by all readers
 
 
