@@ -16,7 +16,7 @@ RESULTS = re.compile(r"<!-- results of (\w+) -->")
 
 
 def on_page_markdown(markdown, page, **_):
-    """Fills in results, and replaces links to files outside of docs/ and to code by their labels."""
+    """Fills in results; replaces links to code and to files outside of docs/ by their labels."""
     folder = posixpath.dirname(page.file.src_uri)
 
     def label(match):

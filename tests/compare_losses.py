@@ -4,6 +4,7 @@ Prints the largest difference of each `train/` metric and the first step that di
 where a row differs, or where there is none to compare.
 """
 
+import argparse
 import json
 import sys
 from pathlib import Path
@@ -19,9 +20,11 @@ def read_rows(directory):
     }
 
 
-def main(words):
+def main(words=None):
     """Returns the exit status."""
-    first, second = map(read_rows, words)
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("run", nargs=2, help="a working directory")
+    first, second = map(read_rows, parser.parse_args(words).run)
     shared = sorted(first.keys() & second.keys())
     differing = [key for key in shared if first[key] != second[key]]
     print(f"{len(shared)} values of both runs, {len(first.keys() ^ second.keys())} of one alone")
@@ -35,4 +38,4 @@ def main(words):
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main())

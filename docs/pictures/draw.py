@@ -4,9 +4,9 @@
     python docs/pictures/draw.py results runs/digits_compare
     python docs/pictures/draw.py life
 
-The teacher is that of docs/your-images.md, "Another data set, same experiment", trained for 6 epochs
-(`--config.networks.teacher.recipe` with `train.epochs` 6.0: 81.9 % on the validation split); the
-runs of `results` are those of `make demo`.
+The teacher is that of docs/your-images.md, "Another data set, same experiment", trained for 6
+epochs (`--config.networks.teacher.recipe` with `train.epochs` 6.0: 81.9 % on the validation split);
+the runs of `results` are those of `make demo`.
 """
 
 import argparse
