@@ -8,7 +8,7 @@ from kdaug_jax.models.convolutions.choice import Convolution, result_shape
 
 # Batch, height, width, inputs, outputs, groups.
 _PADDED_EVENLY = (
-    (8, 16, 16, 32, 48, 1), (4, 9, 7, 20, 24, 1), (8, 16, 16, 16, 16, 1), (4, 8, 8, 3, 16, 1),
+    (8, 16, 16, 32, 48, 1), (4, 9, 7, 20, 24, 1), (8, 16, 16, 8, 16, 1), (4, 8, 8, 3, 16, 1),
     (8, 16, 16, 40, 40, 40), (4, 7, 9, 24, 24, 24), (4, 2, 2, 24, 24, 24), (8, 8, 8, 24, 48, 3),
 )
 _OTHERS = ((4, 8, 8, 32, 64, 1), (4, 9, 8, 32, 32, 32))

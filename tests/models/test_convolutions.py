@@ -48,10 +48,11 @@ TABLE = (
     ((64, 8, 8, 64), 96, 1, 3, 1, 2, Forms("padded", "plain", "padded")),
     ((64, 14, 14, 32), 32, 1, 5, 1, 0, Forms("plain", "flipped", "plain")),
     ((64, 8, 8, 64), 96, 1, 1, 1, 1, Forms("padded", "flipped", "padded")),
-    # At most 16 channels.
-    ((64, 32, 32, 16), 16, 1, 3, 1, 1, Forms("column pairs", "flipped", "plain")),
+    # At most 16 channels, and fewer on one side.
+    ((64, 32, 32, 16), 16, 1, 3, 1, 1, Forms()),
+    ((64, 32, 32, 8), 16, 1, 3, 1, 1, Forms("column pairs", "flipped", "plain")),
     ((64, 32, 32, 3), 16, 1, 3, 1, 1, Forms("column pairs", "flipped", "plain")),
-    ((64, 32, 31, 16), 16, 1, 3, 1, 1, Forms()),
+    ((64, 32, 31, 8), 16, 1, 3, 1, 1, Forms()),
     ((64, 32, 32, 3), 6, 1, 5, 1, 0, Forms("rows", "flipped", "plain")),
 )  # fmt: skip
 

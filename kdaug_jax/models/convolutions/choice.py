@@ -262,7 +262,7 @@ def _in_column_pairs(
     image: tuple[int, ...], kernel: tuple[int, ...], settings: Convolution
 ) -> bool:
     same = settings.stride == 1 and settings.padding == ((1, 1), (1, 1))
-    few = max(kernel[2:]) <= FEW_CHANNELS
+    few = max(kernel[2:]) <= FEW_CHANNELS and min(kernel[2:]) < FEW_CHANNELS
     return same and few and kernel[:2] == (3, 3) and image[2] % 2 == 0
 
 
