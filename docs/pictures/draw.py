@@ -49,7 +49,7 @@ def gallery(teacher: str, source: str, path: Path) -> None:
         answers = np.asarray(jax.nn.softmax(outputs.logits))
         captions.append([
             "\n".join([f"M = {m}", *(f"{100 * answer[c]:.0f} % {CLASSES[c]}"
-                                     for c in np.argsort(-answer)[:2])])
+                                     for c in np.argsort(-answer)[:2]), ""])
             for m, answer in zip(MAGNITUDES, answers, strict=True)
         ])
         titles.append(f"label: {CLASSES[test.label[chosen[row]]]}")
