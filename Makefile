@@ -11,7 +11,7 @@ QUICK := tests/losses/test_response.py tests/losses/test_arguments.py \
   tests/test_rooms.py tests/test_words.py \
   tests/training/test_training_loop.py::test_a_run_writes_its_directory
 
-.PHONY: help install install-dev demo test quick slow lint clean
+.PHONY: help install install-dev demo test quick slow lint docs clean
 
 help:
 	@echo "make demo    install into .venv, train a teacher and a student, compare with and without it"
@@ -19,6 +19,7 @@ help:
 	@echo "make quick   losses, ops, views and one tiny run, in a minute with a warm compile cache"
 	@echo "make slow    the tests that take minutes"
 	@echo "make lint    ruff"
+	@echo "make docs    build the documentation as pages into build/docs"
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
@@ -52,6 +53,10 @@ slow: install-dev
 
 lint: install-dev
 	$(BIN)/ruff check .
+
+docs: install-dev
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+	@echo "build/docs/index.html"
 
 clean:
 	rm -rf $(VENV) build *.egg-info

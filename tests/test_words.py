@@ -7,7 +7,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 CODE = sorted((ROOT / "kdaug_jax").rglob("*.py")) + sorted((ROOT / "configs").rglob("*.py"))
-TEXTS = [*CODE, ROOT / "README.md", ROOT / "main.py", *sorted((ROOT / "docs").rglob("*.md"))]
+PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
+TEXTS = [*CODE, ROOT / "main.py", *PAGES]
 
 # Identifiers that say nothing of their contents.
 VAGUE = {"one", "own", "found"}
