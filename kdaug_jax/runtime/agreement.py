@@ -15,6 +15,7 @@ from typing import Any
 
 from kdaug_jax.errors import Disagreement
 from kdaug_jax.runtime import processes, signals
+from kdaug_jax.runtime.digest import sha256_file
 
 # Differences that are printed of one process.
 _SHOWN = 5
@@ -69,9 +70,8 @@ def _short(text: str) -> str:
 def software() -> dict[str, str]:
     """Returns the versions of Python and of the packages that compute, and a digest of this one."""
     root = Path(__file__).parents[1]
-    digest = hashlib.sha256()
-    for file in sorted(root.rglob("*.py")):
-        digest.update(f"{file.relative_to(root)}\0".encode() + file.read_bytes() + b"\0")
+    lines = [f"{file.relative_to(root)} {sha256_file(file)}" for file in sorted(root.rglob("*.py"))]
+    digest = hashlib.sha256("\n".join(lines).encode())
     versions = {name: metadata.version(name) for name in _PACKAGES if _is_installed(name)}
     return {"python": platform.python_version(), **versions, "kdaug_jax": digest.hexdigest()[:16]}
 

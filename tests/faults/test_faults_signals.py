@@ -12,7 +12,7 @@ from kdaug_jax.errors import Interrupted, Preempted
 from kdaug_jax.evaluation import run as evaluation_run
 from kdaug_jax.runtime import checkpoint, manifest, mark, signals, streams
 from kdaug_jax.runtime.writer import read_rows
-from kdaug_jax.training import loop
+from kdaug_jax.training import loop, saving
 from tests.bad_input.helpers import ROOT, TEACHER, one_line
 from tests.conftest import tiny_config
 
@@ -116,7 +116,7 @@ def test_a_signal_at_other_phases(tiny, finished, capsys, monkeypatch, number, p
     """While data are read, the state is restored or saved: the same line, and steps are kept."""
     (finished / "results.json").unlink()
     (finished / "results.npz").unlink(missing_ok=True)
-    owner = loop.Saving if phase == "save" else loop
+    owner = saving.Saving if phase == "save" else loop
     sending(number, monkeypatch, owner, phase)
     name, status = ENDS[number]
     words = ["--config.train.epochs=3", "--allow_config_change"] if phase == "save" else []
