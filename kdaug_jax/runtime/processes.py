@@ -325,7 +325,8 @@ def end(main: Callable[[], int]) -> NoReturn:
     except BaseException as error:
         if not jax.distributed.is_initialized():
             raise
-        if isinstance(error, jax.errors.JaxRuntimeError) and _GONE.search(str(error)):
+        # Some of JAX's errors are ValueErrors.
+        if isinstance(error, jax.errors.JaxRuntimeError | ValueError) and _GONE.search(str(error)):
             _tell_end(_reason_of_peer(None, PARTING, str(error)))
         traceback.print_exc()
         announce(ConfigError(f"process {number()}", f"ended with {type(error).__name__}",
@@ -347,8 +348,8 @@ def end(main: Callable[[], int]) -> NoReturn:
 
 # What JAX's collectives and its coordinator say when a peer has ended.
 _GONE = re.compile(
-    "Gloo|peer|heartbeat|coordination service|CoordinationService|Socket closed|UNAVAILABLE|"
-    "DEADLINE_EXCEEDED|[Bb]arrier"
+    r"Gloo |heartbeat|Coordination ?Service|socket closed|connection (reset|closed|refused)",
+    re.IGNORECASE,
 )
 
 

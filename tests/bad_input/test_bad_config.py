@@ -30,7 +30,7 @@ def get_config():
         ([f"{DIGITS}:smoke", "--workdir=W", "--config.train.epochs=many"], "train.epochs=many"),
         ([f"{DIGITS}:smoke", "--workdir=W", "--config.data.batch_size=1.5"], "batch_size=1.5"),
         ([f"{DIGITS}:smoke", "--workdir=W", "--config.optim.nesterov=no"], "nesterov=no"),
-        ([f"{DIGITS}:smoke", "--workdir=W", "--mode=trian"], "should be one of <train|search|evaluate"),
+        ([f"{DIGITS}:smoke", "--workdir=W", "--mode=trian"], "should be one of <train|search"),
         (
             [f"{DIGITS}:smok", "--workdir=W"],
             "error: --config: has no option 'smok'; did you mean smoke?",
