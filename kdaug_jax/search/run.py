@@ -98,10 +98,13 @@ def as_population(full: Mapping[str, Any]) -> dict[str, Any]:
     last = seed + section["members"] - 1
     if last > 2**32 - 1:
         raise ConfigError("seed", f"the last member's would be {last}", "give a smaller seed")
+    data = full["data"]
     return {
         **full,
         "data": {
-            **full["data"], "validation": section["validation"] or full["data"]["validation"],
+            **data, "validation": section["validation"] or data["validation"],
+            # One order for all members: each order would have a stream of its own.
+            "seed": seed if data["seed"] < 0 else data["seed"],
         },
         "eval": {**full["eval"], "every_epochs": float(section["interval"])},
         "population": (("seed", tuple(range(seed, last + 1))),),
