@@ -3,31 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from kdaug_jax.analysis.plots import COLOURS, new_figure, plain
+from kdaug_jax.metrics import Reliability, ece
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-class Bins(NamedTuple):
-    """Sums over the examples of each bin of confidence, as `metrics.reliability` returns them.
-
-    Attributes:
-      count: `f[M]`, examples.
-      right: `f[M]`, correctly predicted examples.
-      confidence: `f[M]`, sum of the largest probabilities.
-    """
-
-    count: np.ndarray
-    right: np.ndarray
-    confidence: np.ndarray
-
-
-def draw_reliability(diagrams: Mapping[str, Bins]) -> Figure:
+def draw_reliability(diagrams: Mapping[str, Reliability]) -> Figure:
     """Draws a reliability diagram for each run, with its expected calibration error.
 
     Args:
@@ -48,7 +35,7 @@ def draw_reliability(diagrams: Mapping[str, Bins]) -> Figure:
         filled = np.maximum(count, 1.0)
         accuracy, confidence = right / filled, confidence / filled
         share = count / max(count.sum(), 1.0)
-        error = float(np.sum(share * np.abs(accuracy - confidence)))
+        error = ece(bins)
         width = 1.0 / len(count)
         middle = (np.arange(len(count)) + 0.5) * width
         axis.bar(middle, accuracy, width, color=COLOURS[0], edgecolor="white", label="accuracy")

@@ -18,6 +18,7 @@ from kdaug_jax.analysis import bars, calibration, compare, curves, embeddings, m
 from kdaug_jax.errors import ConfigError, UserError, printable, suggest
 from kdaug_jax.evaluation.exported import FOLDER
 from kdaug_jax.files import read_npz, reason
+from kdaug_jax.metrics import Reliability
 from kdaug_jax.runtime import commands, records, workdir
 from kdaug_jax.runtime.console import write_lines
 from kdaug_jax.runtime.writer import read_rows
@@ -121,7 +122,7 @@ def read_arrays(directories: Sequence[Path], use: str) -> dict[str, dict[str, np
     return runs
 
 
-def read_reliability(directories: Sequence[Path], use: str) -> dict[str, calibration.Bins]:
+def read_reliability(directories: Sequence[Path], use: str) -> dict[str, Reliability]:
     """Reads the bins of reliability diagrams; see `read_arrays`.
 
     Args:
@@ -139,7 +140,7 @@ def read_reliability(directories: Sequence[Path], use: str) -> dict[str, calibra
         _chosen_arrays(directories, use, f"reliability_{part}", "reliability")
         for part in ("right", "confidence")
     ]
-    return {name: calibration.Bins(counts[name], *(part[name] for part in parts))
+    return {name: Reliability(counts[name], *(part[name] for part in parts))
             for name in counts}
 
 

@@ -7,6 +7,7 @@ import pytest
 
 from kdaug_jax.analysis import bars, calibration, curves, embeddings, figures, matrices, plots
 from kdaug_jax.errors import ConfigError
+from kdaug_jax.metrics import Reliability
 from kdaug_jax.runtime import records
 
 RUN = {
@@ -131,7 +132,7 @@ def test_shares_of_a_class_without_examples_are_zero():
 
 
 def test_a_reliability_diagram_tells_the_error():
-    bins = calibration.Bins(np.array([2.0, 0.0]), np.array([1.0, 0.0]), np.array([0.8, 0.0]))
+    bins = Reliability(np.array([2.0, 0.0]), np.array([1.0, 0.0]), np.array([0.8, 0.0]))
     assert "ECE 10.00 %" in calibration.draw_reliability({"a": bins}).axes[0].get_title()
 
 
